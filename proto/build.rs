@@ -1,0 +1,22 @@
+//! Compiles the .proto files without protoc. The gRPC code is made only with the feature `grpc`.
+use std::{env, fs, io, path::PathBuf};
+
+use prost::Message as _;
+
+const FILES: [&str; 3] = ["policy.proto", "ledger.proto", "delta.proto"];
+
+fn main() -> io::Result<()> {
+    let files = protox::compile(FILES, ["."]).map_err(io::Error::other)?;
+    let out = PathBuf::from(env::var("OUT_DIR").map_err(io::Error::other)?);
+    fs::write(out.join("descriptors.bin"), files.encode_to_vec())?;
+    for file in FILES {
+        println!("cargo:rerun-if-changed={file}");
+    }
+    let mut prost = prost_build::Config::new();
+    prost.btree_map(["."]);
+    if env::var_os("CARGO_FEATURE_GRPC").is_some() {
+        tonic_prost_build::configure().compile_fds_with_config(files, prost)
+    } else {
+        prost.compile_fds(files)
+    }
+}

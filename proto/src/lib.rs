@@ -1,0 +1,27 @@
+//! What the control plane tells a filter and a filter tells the ledger, as generated messages.
+//!
+//! Generated from `policy.proto`, `ledger.proto` and `delta.proto` at build time; the comments of the
+//! fields are there. Both halves of Tollgate turn these into their own valid types at the edge.
+#![allow(
+    clippy::all,
+    missing_docs,
+    unused_qualifications,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code"
+)]
+
+/// Policy and ledger messages, package `tollgate.v1`.
+pub mod v1 {
+    include!(concat!(env!("OUT_DIR"), "/tollgate.v1.rs"));
+
+    /// Type URL of [`ApiKey`] as a delta xDS resource.
+    pub const API_KEY_TYPE: &str = "type.googleapis.com/tollgate.v1.ApiKey";
+}
+
+/// The client's part of delta xDS, package `tollgate.delta`.
+pub mod delta {
+    include!(concat!(env!("OUT_DIR"), "/tollgate.delta.rs"));
+}
+
+/// The compiled `FileDescriptorSet`, for printing messages by reflection.
+pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -1,0 +1,136 @@
+//! What the configuration means, free of Kubernetes and of Envoy. Every value is valid and carries its origin.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde::Serialize;
+use tollgate_proto::v1::CountWeights;
+
+use crate::status::Origin;
+
+/// A credential. Debug, Display and Serialize show only that there is one.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SecretText(String);
+
+/// The whole configuration.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Ir {
+    pub gateways: Vec<Gateway>,
+    pub keys: Vec<Key>,
+    pub limits: Vec<Limit>,
+}
+
+/// One key of one Consumer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Key {
+    pub origin: Origin,
+    /// Lowercase hex SHA-256 of the key; 64 characters.
+    pub sha256: String,
+    /// Display name of the Consumer.
+    pub consumer: String,
+    pub labels: BTreeMap<String, String>,
+    /// Unix seconds after which it is refused.
+    pub not_after: Option<i64>,
+    pub models: AllowedModels,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum AllowedModels {
+    All,
+    /// Names; a trailing `*` matches a prefix.
+    Only(Vec<String>),
+}
+
+/// One limit of one TokenPolicy, as the filter and the ledger both know it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Limit {
+    pub origin: Origin,
+    /// `namespace/policy/limit`.
+    pub id: String,
+    /// Display name of the policy.
+    pub policy: String,
+    pub name: String,
+    pub tokens: u64,
+    pub window: Window,
+    pub scope: Vec<ScopePart>,
+    #[serde(serialize_with = "count_as_text")]
+    pub count: CountWeights,
+    pub mode: Mode,
+    pub on_ledger_unavailable: OnLedgerUnavailable,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum Window {
+    /// Fixed windows of this length from the UTC epoch.
+    Fixed(Duration),
+    /// Calendar windows; the time zone is an IANA name that was checked.
+    Calendar { unit: CalendarUnit, time_zone: String },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum CalendarUnit {
+    Day,
+    /// From Monday (ISO 8601).
+    Week,
+    Month,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum ScopePart {
+    Consumer,
+    Model,
+    Route,
+    /// The value of this label of the Consumer.
+    Label(String),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum Mode {
+    Enforce,
+    Shadow,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum OnLedgerUnavailable {
+    Deny,
+    Allow,
+}
+
+/// One Gateway with all that hangs on it. Its fields are filled in by `translate`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Gateway {
+    pub origin: Origin,
+}
+
+// === impl SecretText ===
+
+impl SecretText {
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The credential itself, for the one place that sends it on.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[redacted]")
+    }
+}
+
+impl Serialize for SecretText {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("[redacted]")
+    }
+}
+
+fn count_as_text<S: serde::Serializer>(count: &CountWeights, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!(
+        "{} + {}*input + {}*output + {}*cached + {}*reasoning",
+        count.constant, count.input, count.output, count.cached, count.reasoning
+    ))
+}

@@ -1,0 +1,19 @@
+//! The pure core of the control plane, in the order the data takes:
+//!
+//! ```text
+//! files or Kubernetes -> objects -> translate -> ir -> envoy -> snapshot -> subscription (per Envoy)
+//!                                      |                                        |
+//!                                      +------------- status <-- ACK / NACK ----+
+//! ledger: windows, leases and settlement as pure steps; the store and the clock are outside
+//! ```
+//!
+//! Nothing here names tokio, tonic or a Kubernetes client: text and messages in, values out.
+
+pub mod envoy;
+pub mod ir;
+pub mod ledger;
+pub mod objects;
+pub mod snapshot;
+pub mod status;
+pub mod subscription;
+pub mod translate;

@@ -1,0 +1,96 @@
+//! What is published: resources by type and name, each versioned by the hash of its content.
+
+use std::collections::BTreeMap;
+
+use crate::status::Origin;
+
+/// Kinds of resources, in the order in which additions are sent (make before break); removals go in reverse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ResourceType {
+    Secret,
+    Cluster,
+    Endpoint,
+    /// Filter configurations by ECDS.
+    ExtensionConfig,
+    Listener,
+    Route,
+    /// `tollgate.v1.ApiKey`, asked for by the filter.
+    ApiKey,
+}
+
+/// One resource, ready to send.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resource {
+    /// Lowercase hex of the first 8 bytes of the SHA-256 of `value`.
+    pub version: String,
+    /// The message, encoded (the value of the Any; its type URL is the resource type's).
+    pub value: Vec<u8>,
+    /// Objects that it was made from, the first being the one that a NACK is reported on.
+    pub origins: Vec<Origin>,
+}
+
+/// Everything that the Envoys of one Gateway may have. Always complete: nothing in it refers to
+/// something that is missing.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Snapshot {
+    resources: BTreeMap<ResourceType, BTreeMap<String, Resource>>,
+}
+
+// === impl ResourceType ===
+
+impl ResourceType {
+    pub const ALL: [Self; 7] = [
+        Self::Secret,
+        Self::Cluster,
+        Self::Endpoint,
+        Self::ExtensionConfig,
+        Self::Listener,
+        Self::Route,
+        Self::ApiKey,
+    ];
+
+    /// The type URL on the wire.
+    pub const fn type_url(self) -> &'static str {
+        match self {
+            Self::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
+            Self::Cluster => "type.googleapis.com/envoy.config.cluster.v3.Cluster",
+            Self::Endpoint => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+            Self::ExtensionConfig => "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
+            Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
+            Self::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+            Self::ApiKey => tollgate_proto::v1::API_KEY_TYPE,
+        }
+    }
+
+    pub fn from_type_url(url: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.type_url() == url)
+    }
+}
+
+// === impl Resource ===
+
+impl Resource {
+    pub fn new(message: &impl prost::Message, origins: Vec<Origin>) -> Self {
+        use sha2::Digest as _;
+        let value = message.encode_to_vec();
+        let digest: [u8; 32] = sha2::Sha256::digest(&value).into();
+        Self { version: hex::encode(digest.first_chunk::<8>().unwrap_or(&[0; 8])), value, origins }
+    }
+}
+
+// === impl Snapshot ===
+
+impl Snapshot {
+    pub fn insert(&mut self, kind: ResourceType, name: impl Into<String>, resource: Resource) {
+        self.resources.entry(kind).or_default().insert(name.into(), resource);
+    }
+
+    pub fn get(&self, kind: ResourceType, name: &str) -> Option<&Resource> {
+        self.resources.get(&kind)?.get(name)
+    }
+
+    /// All of one type, by name.
+    pub fn of(&self, kind: ResourceType) -> impl Iterator<Item = (&str, &Resource)> {
+        self.resources.get(&kind).into_iter().flatten().map(|(name, resource)| (name.as_str(), resource))
+    }
+}
