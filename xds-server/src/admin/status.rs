@@ -1,0 +1,56 @@
+//! What the control plane knows about itself, as `/api/status`, `/readyz` and the page show it.
+
+use serde::Serialize;
+use tollgate_core::status::Finding;
+
+/// Published by the control plane whenever it changes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Status {
+    pub gateways: Vec<Gateway>,
+    /// Of the newest input, the refused parts included.
+    pub findings: Vec<Finding>,
+    /// Counts the snapshots that were published; 0: none yet.
+    pub generation: u64,
+    pub ready: bool,
+    /// Why it is not ready, one reason each, for the operator.
+    pub waiting_for: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Gateway {
+    /// `namespace/name`.
+    pub name: String,
+    /// An Envoy of this Gateway has accepted its configuration.
+    pub programmed: bool,
+    pub listeners: Vec<Listener>,
+    pub proxies: Vec<Proxy>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Listener {
+    pub name: String,
+    /// `127.0.0.1:8080`.
+    pub address: String,
+    /// `HTTP`, `HTTPS`, ...
+    pub protocol: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Proxy {
+    /// Envoy's node id.
+    pub node: String,
+    pub connected: bool,
+    /// Everything that was sent to it is accepted.
+    pub acked: bool,
+    /// What it refuses now.
+    pub nacks: Vec<Refused>,
+}
+
+/// A resource that an Envoy refuses.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Refused {
+    /// Type and name, for example `Listener default/llm/http`; or the type alone.
+    pub resource: String,
+    /// Envoy's words.
+    pub message: String,
+}
