@@ -1,1 +1,312 @@
-//! To be written.
+//! One resource type on one xDS stream, as a pure state machine. On the path: snapshot -> here -> wire -> Envoy,
+//! and back with ACK and NACK.
+//!
+//! One response is under way at a time. What to send next is always the difference between the snapshot of
+//! this moment and what the client is known to have, so snapshots that come while a response is under way are
+//! skipped over, not queued. A reconnect is a new `Subscription`; a delta client says what it has kept
+//! (`initial_resource_versions`), and only the difference is sent.
+//!
+//! A refused response of several resources is sent again one by one: that finds the bad one, so a NACK ends as
+//! a message on exactly one object and holds nobody else back. A refused version is not sent again until the
+//! resource changes (or [`Event::Retry`], for filter code that Envoy had yet to fetch).
+//!
+//! The rules cited are those of envoyproxy.io/docs, "xDS REST and gRPC protocol".
+
+mod each;
+mod full;
+mod interest;
+pub mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use self::{each::Each, full::Full, interest::Interest};
+use crate::snapshot::{Resource, ResourceType, Snapshot};
+
+/// The two forms of xDS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    Delta,
+    StateOfTheWorld,
+}
+
+/// A client's request, the same for both forms.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    pub answer: Answer,
+    pub ask: Ask,
+}
+
+/// What a request says about the response before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    Nothing,
+    Ack { nonce: String },
+    Nack { nonce: String, message: String },
+}
+
+/// What a request says about what the client wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask {
+    /// Delta: a change of what was wanted before. `initial` counts in a stream's first request only.
+    Change {
+        subscribe: Vec<String>,
+        unsubscribe: Vec<String>,
+        initial: BTreeMap<String, String>,
+    },
+    /// State of the world: all that is wanted.
+    Exactly(Vec<String>),
+}
+
+/// New resources first, removals after all types are through (see [`stream`]).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    Additions,
+    Removals,
+}
+
+#[derive(Debug)]
+pub enum Event<'a> {
+    Request(Request),
+    /// This type's turn: what of the snapshot is to be sent, if anything.
+    Turn(Phase, &'a Snapshot),
+    /// What was refused may be tried again, a few times per version.
+    Retry,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output {
+    Send(Response),
+    Accepted,
+    Refused(Refusal),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Response {
+    pub kind: ResourceType,
+    pub nonce: String,
+    pub resources: BTreeMap<String, Arc<Resource>>,
+    /// Delta only.
+    pub removed: BTreeSet<String>,
+}
+
+/// A version that the client does not take and will not be sent again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Refusal {
+    pub kind: ResourceType,
+    pub resources: BTreeMap<String, Arc<Resource>>,
+    pub message: String,
+}
+
+#[derive(Debug)]
+pub struct Subscription {
+    kind: ResourceType,
+    interest: Interest,
+    client: Client,
+    state: State,
+    nonces: u64,
+}
+
+#[derive(Debug)]
+enum State {
+    /// The client has not asked for this type.
+    Silent,
+    /// Nothing is under way.
+    Settled,
+    /// A response waits for its ACK or NACK.
+    UnderWay(Sent),
+}
+
+/// What the client is known to have, by how responses of this type are made up.
+#[derive(Debug)]
+enum Client {
+    /// Each resource by itself: delta, and what state of the world asks for by name.
+    Each(Each),
+    /// The whole set every time: LDS and CDS of state of the world, where a missing resource is a removal.
+    Full(Full),
+}
+
+/// The contents of a response under way.
+#[derive(Debug, Clone, Default)]
+struct Sent {
+    nonce: String,
+    resources: BTreeMap<String, Arc<Resource>>,
+    removed: BTreeSet<String>,
+}
+
+/// What a refusal means for what is sent next.
+enum Refused {
+    /// For good, until it changes.
+    ForGood,
+    /// It was one of several: they are sent again one by one.
+    OneOfThem,
+}
+
+// === impl Subscription ===
+
+impl Subscription {
+    pub fn new(kind: ResourceType, protocol: Protocol) -> Self {
+        let client = match protocol {
+            Protocol::Delta => Client::Each(Each::delta()),
+            Protocol::StateOfTheWorld if interest::may_be_implicit(kind) => {
+                Client::Full(Full::default())
+            }
+            Protocol::StateOfTheWorld => Client::Each(Each::by_name()),
+        };
+        Self {
+            kind,
+            interest: Interest::default(),
+            client,
+            state: State::Silent,
+            nonces: 0,
+        }
+    }
+
+    pub fn step(&mut self, event: Event<'_>) -> Option<Output> {
+        match event {
+            Event::Request(request) => self.request(request),
+            Event::Turn(phase, snapshot) => self.turn(phase, snapshot).map(Output::Send),
+            Event::Retry => {
+                if let Client::Each(each) = &mut self.client {
+                    each.retry();
+                }
+                None
+            }
+        }
+    }
+
+    /// A response waits for its answer.
+    pub fn is_under_way(&self) -> bool {
+        matches!(self.state, State::UnderWay(_))
+    }
+
+    /// The client has taken this version of this resource.
+    pub fn holds(&self, name: &str, version: &str) -> bool {
+        match &self.client {
+            Client::Each(each) => each.holds(name, version),
+            Client::Full(full) => full.holds(name, version),
+        }
+    }
+
+    /// The client has refused something of this snapshot.
+    pub fn refuses(&self, snapshot: &Snapshot) -> bool {
+        match &self.client {
+            Client::Each(each) => snapshot
+                .of(self.kind)
+                .any(|(name, resource)| each.refuses(name, &resource.version)),
+            Client::Full(full) => full.refuses_any(),
+        }
+    }
+
+    fn request(&mut self, request: Request) -> Option<Output> {
+        let first = matches!(self.state, State::Silent);
+        if first {
+            self.state = State::Settled;
+        }
+        let output = match request.answer {
+            Answer::Nothing => None,
+            Answer::Ack { nonce } => match self.answered(&nonce) {
+                Some(sent) => {
+                    match &mut self.client {
+                        Client::Each(each) => each.accepted(sent),
+                        Client::Full(full) => full.accepted(sent),
+                    }
+                    Some(Output::Accepted)
+                }
+                None if stale_names_are_ignored(&request.ask) && !first => return None,
+                None => None,
+            },
+            Answer::Nack { nonce, message } => match self.answered(&nonce) {
+                Some(sent) => {
+                    let resources = sent.resources.clone();
+                    let refused = match &mut self.client {
+                        Client::Each(each) => each.refused(sent),
+                        Client::Full(full) => full.refused(sent),
+                    };
+                    match refused {
+                        Refused::ForGood => Some(Output::Refused(Refusal {
+                            kind: self.kind,
+                            resources,
+                            message,
+                        })),
+                        Refused::OneOfThem => None,
+                    }
+                }
+                None if stale_names_are_ignored(&request.ask) && !first => return None,
+                None => None,
+            },
+        };
+        self.ask(request.ask, first);
+        output
+    }
+
+    /// The response that this nonce answers. Another nonce is stale: the client will answer the newer response too.
+    fn answered(&mut self, nonce: &str) -> Option<Sent> {
+        match std::mem::replace(&mut self.state, State::Settled) {
+            State::UnderWay(sent) if sent.nonce == nonce => Some(sent),
+            other => {
+                self.state = other;
+                None
+            }
+        }
+    }
+
+    fn ask(&mut self, ask: Ask, first: bool) {
+        let (renewed, initial) = match ask {
+            Ask::Change {
+                subscribe,
+                unsubscribe,
+                initial,
+            } => {
+                self.interest
+                    .change(self.kind, &subscribe, &unsubscribe, first);
+                // "The server must still provide those resources", even when it believes the client has them:
+                // the client may have forgotten them.
+                let renewed: Vec<String> = subscribe.into_iter().chain(unsubscribe).collect();
+                (renewed, if first { initial } else { BTreeMap::new() })
+            }
+            Ask::Exactly(names) => (
+                self.interest.replace(self.kind, names, first),
+                BTreeMap::new(),
+            ),
+        };
+        let Client::Each(each) = &mut self.client else {
+            return;
+        };
+        if let State::UnderWay(sent) = &mut self.state {
+            // Whether the client kept these is not known: they were on their way while it changed its mind.
+            let sure = |name: &String| self.interest.covers(name) && !renewed.contains(name);
+            sent.resources.retain(|name, _| sure(name));
+            sent.removed.retain(sure);
+        }
+        each.asked(&self.interest, &renewed, initial);
+    }
+
+    fn turn(&mut self, phase: Phase, snapshot: &Snapshot) -> Option<Response> {
+        if !matches!(self.state, State::Settled) {
+            return None;
+        }
+        let mut sent = match &mut self.client {
+            Client::Each(each) => each.next(self.kind, phase, &self.interest, snapshot),
+            Client::Full(full) => full.next(self.kind, phase, &self.interest, snapshot),
+        }?;
+        self.nonces += 1;
+        sent.nonce = self.nonces.to_string();
+        let response = Response {
+            kind: self.kind,
+            nonce: sent.nonce.clone(),
+            resources: sent.resources.clone(),
+            removed: sent.removed.clone(),
+        };
+        self.state = State::UnderWay(sent);
+        Some(response)
+    }
+}
+
+/// A state-of-the-world request under an old nonce was written before the client saw the newer response; its
+/// answer to that will carry the names again. A delta request carries changes, which must not be lost.
+fn stale_names_are_ignored(ask: &Ask) -> bool {
+    matches!(ask, Ask::Exactly(_))
+}

@@ -1,6 +1,7 @@
 //! What is published: resources by type and name, each versioned by the hash of its content.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::status::Origin;
 
@@ -33,7 +34,7 @@ pub struct Resource {
 /// something that is missing.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Snapshot {
-    resources: BTreeMap<ResourceType, BTreeMap<String, Resource>>,
+    resources: BTreeMap<ResourceType, BTreeMap<String, Arc<Resource>>>,
 }
 
 // === impl ResourceType ===
@@ -55,7 +56,9 @@ impl ResourceType {
             Self::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
             Self::Cluster => "type.googleapis.com/envoy.config.cluster.v3.Cluster",
             Self::Endpoint => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
-            Self::ExtensionConfig => "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
+            Self::ExtensionConfig => {
+                "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
+            }
             Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
             Self::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
             Self::ApiKey => tollgate_proto::v1::API_KEY_TYPE,
@@ -74,7 +77,11 @@ impl Resource {
         use sha2::Digest as _;
         let value = message.encode_to_vec();
         let digest: [u8; 32] = sha2::Sha256::digest(&value).into();
-        Self { version: hex::encode(digest.first_chunk::<8>().unwrap_or(&[0; 8])), value, origins }
+        Self {
+            version: hex::encode(digest.first_chunk::<8>().unwrap_or(&[0; 8])),
+            value,
+            origins,
+        }
     }
 }
 
@@ -82,15 +89,71 @@ impl Resource {
 
 impl Snapshot {
     pub fn insert(&mut self, kind: ResourceType, name: impl Into<String>, resource: Resource) {
-        self.resources.entry(kind).or_default().insert(name.into(), resource);
+        self.resources
+            .entry(kind)
+            .or_default()
+            .insert(name.into(), Arc::new(resource));
     }
 
     pub fn get(&self, kind: ResourceType, name: &str) -> Option<&Resource> {
+        self.shared(kind, name).map(AsRef::as_ref)
+    }
+
+    /// The same, to keep.
+    pub fn shared(&self, kind: ResourceType, name: &str) -> Option<&Arc<Resource>> {
         self.resources.get(&kind)?.get(name)
+    }
+
+    /// All of one type, by name, to keep.
+    pub fn shared_of(&self, kind: ResourceType) -> impl Iterator<Item = (&str, &Arc<Resource>)> {
+        self.resources
+            .get(&kind)
+            .into_iter()
+            .flatten()
+            .map(|(name, resource)| (name.as_str(), resource))
+    }
+
+    /// Adds everything of another Gateway: what one Envoy that serves both is given.
+    pub fn merge(&mut self, other: &Self) {
+        for (kind, resources) in &other.resources {
+            let all = self.resources.entry(*kind).or_default();
+            all.extend(
+                resources
+                    .iter()
+                    .map(|(name, resource)| (name.clone(), Arc::clone(resource))),
+            );
+        }
+    }
+
+    /// How many resources differ: new, changed or gone.
+    pub fn changes_since(&self, old: &Self) -> usize {
+        let new_or_changed = |a: &Self, b: &Self| {
+            ResourceType::ALL
+                .into_iter()
+                .flat_map(|kind| {
+                    a.of(kind)
+                        .map(move |(name, resource)| (kind, name, &resource.version))
+                })
+                .filter(|(kind, name, version)| {
+                    b.get(*kind, name)
+                        .is_none_or(|other| other.version != **version)
+                })
+                .count()
+        };
+        let gone = ResourceType::ALL
+            .into_iter()
+            .flat_map(|kind| old.of(kind).map(move |(name, _)| (kind, name)))
+            .filter(|(kind, name)| self.get(*kind, name).is_none())
+            .count();
+        new_or_changed(self, old) + gone
     }
 
     /// All of one type, by name.
     pub fn of(&self, kind: ResourceType) -> impl Iterator<Item = (&str, &Resource)> {
-        self.resources.get(&kind).into_iter().flatten().map(|(name, resource)| (name.as_str(), resource))
+        self.resources
+            .get(&kind)
+            .into_iter()
+            .flatten()
+            .map(|(name, resource)| (name.as_str(), resource.as_ref()))
     }
 }

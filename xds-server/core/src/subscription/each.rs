@@ -1,0 +1,278 @@
+//! What a client has, resource by resource, and the difference to a snapshot.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::{Phase, Refused, Sent, interest::Interest};
+use crate::snapshot::{ResourceType, Snapshot};
+
+/// A version is tried again this often after [`super::Event::Retry`].
+const RETRIES: u8 = 3;
+
+#[derive(Debug)]
+pub(super) struct Each {
+    entries: BTreeMap<String, Entry>,
+    wording: Wording,
+}
+
+/// How a client learns that there is nothing (any more).
+#[derive(Debug)]
+enum Wording {
+    /// Delta: `removed_resources`. The first response to a wildcard is sent even when it is empty, because a
+    /// client that starts waits for it.
+    Removed { greeted: bool },
+    /// State of the world has no words for it: the resource that refers to it goes first.
+    Silence,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Entry {
+    client: Copy,
+    refused: Option<Version>,
+    /// It was in a refused response with others: next time by itself.
+    alone: bool,
+}
+
+/// The client's copy of a resource.
+#[derive(Debug, Clone, Default, PartialEq)]
+enum Copy {
+    #[default]
+    Unknown,
+    Missing,
+    Has(String),
+}
+
+#[derive(Debug, Clone)]
+struct Version {
+    version: String,
+    state: Refusal,
+    retries: u8,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Refusal {
+    Standing,
+    /// May be tried again.
+    Lifted,
+}
+
+// === impl Each ===
+
+impl Each {
+    pub(super) fn delta() -> Self {
+        Self {
+            entries: BTreeMap::new(),
+            wording: Wording::Removed { greeted: false },
+        }
+    }
+
+    pub(super) fn by_name() -> Self {
+        Self {
+            entries: BTreeMap::new(),
+            wording: Wording::Silence,
+        }
+    }
+
+    pub(super) fn holds(&self, name: &str, version: &str) -> bool {
+        self.entries
+            .get(name)
+            .is_some_and(|entry| matches!(&entry.client, Copy::Has(has) if has == version))
+    }
+
+    pub(super) fn refuses(&self, name: &str, version: &str) -> bool {
+        self.entries
+            .get(name)
+            .is_some_and(|entry| entry.refuses(version))
+    }
+
+    /// `renewed` names were asked for (again), or given up: nothing is known of them.
+    pub(super) fn asked(
+        &mut self,
+        interest: &Interest,
+        renewed: &[String],
+        initial: BTreeMap<String, String>,
+    ) {
+        for name in renewed {
+            if name == "*"
+                && let Wording::Removed { greeted } = &mut self.wording
+            {
+                *greeted = false;
+            }
+            self.entries.remove(name);
+        }
+        // That something is missing is worth remembering only for who asks for it by name.
+        let worth =
+            |name: &str, entry: &Entry| entry.client != Copy::Missing || interest.is_named(name);
+        self.entries
+            .retain(|name, entry| interest.covers(name) && worth(name, entry));
+        for (name, version) in initial {
+            if interest.covers(&name) {
+                self.entries.insert(
+                    name,
+                    Entry {
+                        client: Copy::Has(version),
+                        ..Entry::default()
+                    },
+                );
+            }
+        }
+    }
+
+    pub(super) fn next(
+        &mut self,
+        kind: ResourceType,
+        phase: Phase,
+        interest: &Interest,
+        snapshot: &Snapshot,
+    ) -> Option<Sent> {
+        let sent = match phase {
+            Phase::Additions => self.additions(kind, interest, snapshot),
+            Phase::Removals => Sent {
+                removed: self.gone(kind, snapshot),
+                ..Sent::default()
+            },
+        };
+        let empty = sent.resources.is_empty() && sent.removed.is_empty();
+        if let Wording::Removed { greeted } = &mut self.wording
+            && interest.is_wildcard()
+            && phase == Phase::Additions
+            && !std::mem::replace(greeted, true)
+        {
+            return Some(sent);
+        }
+        (!empty).then_some(sent)
+    }
+
+    fn additions(&self, kind: ResourceType, interest: &Interest, snapshot: &Snapshot) -> Sent {
+        let mut sent = Sent::default();
+        for (name, resource) in snapshot
+            .shared_of(kind)
+            .filter(|(name, _)| interest.covers(name))
+        {
+            let entry = self.entries.get(name);
+            if entry.is_some_and(|entry| entry.is_done_with(&resource.version)) {
+                continue;
+            }
+            if entry.is_some_and(|entry| entry.alone) {
+                return Sent {
+                    resources: BTreeMap::from([(name.to_owned(), Arc::clone(resource))]),
+                    ..Sent::default()
+                };
+            }
+            sent.resources.insert(name.to_owned(), Arc::clone(resource));
+        }
+        // What somebody waits for in vain breaks nothing: it is told at once.
+        let unknown = |name: &str| {
+            self.entries
+                .get(name)
+                .is_none_or(|entry| entry.client == Copy::Unknown)
+        };
+        if matches!(self.wording, Wording::Removed { .. }) {
+            let missing = interest
+                .names()
+                .filter(|name| snapshot.get(kind, name).is_none() && unknown(name));
+            sent.removed.extend(missing.map(str::to_owned));
+        }
+        sent
+    }
+
+    /// What the client has and should not have any more.
+    fn gone(&self, kind: ResourceType, snapshot: &Snapshot) -> BTreeSet<String> {
+        if matches!(self.wording, Wording::Silence) {
+            return BTreeSet::new();
+        }
+        let has = |entry: &Entry| matches!(entry.client, Copy::Has(_));
+        let gone = self
+            .entries
+            .iter()
+            .filter(|(name, entry)| has(entry) && snapshot.get(kind, name).is_none());
+        gone.map(|(name, _)| name.clone()).collect()
+    }
+
+    pub(super) fn accepted(&mut self, sent: Sent) {
+        for (name, resource) in sent.resources {
+            let client = Copy::Has(resource.version.clone());
+            self.entries.insert(
+                name,
+                Entry {
+                    client,
+                    ..Entry::default()
+                },
+            );
+        }
+        self.removed(sent.removed);
+    }
+
+    pub(super) fn refused(&mut self, sent: Sent) -> Refused {
+        if sent.resources.is_empty() {
+            // A removal alone cannot be wrong, and saying it again would not help.
+            self.removed(sent.removed);
+            return Refused::ForGood;
+        }
+        let several = sent.resources.len() + sent.removed.len() > 1;
+        for (name, resource) in sent.resources {
+            let entry = self.entries.entry(name).or_default();
+            entry.alone = several;
+            if !several {
+                entry.refuse(&resource.version);
+            }
+        }
+        if several {
+            Refused::OneOfThem
+        } else {
+            Refused::ForGood
+        }
+    }
+
+    pub(super) fn retry(&mut self) {
+        let refused = self
+            .entries
+            .values_mut()
+            .filter_map(|entry| entry.refused.as_mut());
+        for refused in refused
+            .filter(|refused| refused.retries < RETRIES && refused.state == Refusal::Standing)
+        {
+            refused.retries += 1;
+            refused.state = Refusal::Lifted;
+        }
+    }
+
+    fn removed(&mut self, names: impl IntoIterator<Item = String>) {
+        for name in names {
+            self.entries.insert(
+                name,
+                Entry {
+                    client: Copy::Missing,
+                    ..Entry::default()
+                },
+            );
+        }
+    }
+}
+
+// === impl Entry ===
+
+impl Entry {
+    fn refuses(&self, version: &str) -> bool {
+        self.refused
+            .as_ref()
+            .is_some_and(|refused| refused.version == version && refused.state == Refusal::Standing)
+    }
+
+    fn is_done_with(&self, version: &str) -> bool {
+        self.refuses(version) || matches!(&self.client, Copy::Has(has) if has == version)
+    }
+
+    fn refuse(&mut self, version: &str) {
+        match &mut self.refused {
+            Some(refused) if refused.version == version => refused.state = Refusal::Standing,
+            other => {
+                *other = Some(Version {
+                    version: version.to_owned(),
+                    state: Refusal::Standing,
+                    retries: 0,
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! All types of one ADS stream in an order that never breaks what works: make before break.
+//!
+//! Additions go from what is referred to towards what refers to it, each type after the one before it was
+//! answered; removals go the other way, after all additions were answered. Filter configurations go before
+//! listeners and routes, so that a new route never meets a filter that does not know it. While the client
+//! refuses a filter configuration of this snapshot, listeners and routes stay as they are: the last good
+//! configuration goes on as a whole.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Event, Output, Phase, Protocol, Request, Subscription};
+use crate::snapshot::{ResourceType, Snapshot};
+
+/// Additions in this order, removals in the reverse.
+const ORDER: [ResourceType; 6] = [
+    ResourceType::Secret,
+    ResourceType::Cluster,
+    ResourceType::Endpoint,
+    ResourceType::ExtensionConfig,
+    ResourceType::Listener,
+    ResourceType::Route,
+];
+
+/// What a Gateway needs on an Envoy before it is `Programmed`.
+const PROGRAMMED: [ResourceType; 3] = [
+    ResourceType::ExtensionConfig,
+    ResourceType::Listener,
+    ResourceType::Route,
+];
+
+#[derive(Debug)]
+pub enum StreamEvent {
+    Request(ResourceType, Request),
+    /// There is a new snapshot.
+    Target(Arc<Snapshot>),
+    /// See [`Event::Retry`].
+    Retry(ResourceType),
+}
+
+/// One client's stream. A reconnect is a new one.
+#[derive(Debug)]
+pub struct Stream {
+    protocol: Protocol,
+    target: Arc<Snapshot>,
+    subscriptions: BTreeMap<ResourceType, Subscription>,
+}
+
+// === impl Stream ===
+
+impl Stream {
+    pub fn new(protocol: Protocol, target: Arc<Snapshot>) -> Self {
+        Self {
+            protocol,
+            target,
+            subscriptions: BTreeMap::new(),
+        }
+    }
+
+    /// Takes the event in, and says what follows from it; [`Output::Send`] in the order of sending.
+    pub fn step(&mut self, event: StreamEvent) -> Vec<Output> {
+        let mut outputs = Vec::new();
+        match event {
+            StreamEvent::Request(kind, request) => {
+                let protocol = self.protocol;
+                let subscription = self
+                    .subscriptions
+                    .entry(kind)
+                    .or_insert_with(|| Subscription::new(kind, protocol));
+                outputs.extend(subscription.step(Event::Request(request)));
+            }
+            StreamEvent::Target(target) => self.target = target,
+            StreamEvent::Retry(kind) => {
+                if let Some(subscription) = self.subscriptions.get_mut(&kind) {
+                    subscription.step(Event::Retry);
+                }
+            }
+        }
+        // Keys depend on nothing, and nothing on them.
+        self.turn(ResourceType::ApiKey, Phase::Additions, &mut outputs);
+        self.turn(ResourceType::ApiKey, Phase::Removals, &mut outputs);
+        self.turns(&mut outputs);
+        outputs
+    }
+
+    /// The client has taken all of this that makes a Gateway work.
+    pub fn has_taken(&self, gateway: &Snapshot) -> bool {
+        PROGRAMMED.into_iter().all(|kind| {
+            let subscription = self.subscriptions.get(&kind);
+            gateway.of(kind).all(|(name, resource)| {
+                subscription.is_some_and(|subscription| subscription.holds(name, &resource.version))
+            })
+        })
+    }
+
+    /// The client has asked for keys and has answered all that was sent: it may tell good keys from bad ones.
+    pub fn has_keys(&self) -> bool {
+        let subscription = self.subscriptions.get(&ResourceType::ApiKey);
+        subscription.is_some_and(|subscription| !subscription.is_under_way())
+    }
+
+    /// Each type as far as the ones before it have been answered.
+    fn turns(&mut self, outputs: &mut Vec<Output>) {
+        for kind in ORDER {
+            if matches!(kind, ResourceType::Listener | ResourceType::Route) && self.refuses_filter()
+            {
+                return;
+            }
+            if !self.turn(kind, Phase::Additions, outputs) {
+                return;
+            }
+        }
+        for kind in ORDER.into_iter().rev() {
+            if !self.turn(kind, Phase::Removals, outputs) {
+                return;
+            }
+        }
+    }
+
+    /// Whether the type is through: nothing to send, nothing under way.
+    fn turn(&mut self, kind: ResourceType, phase: Phase, outputs: &mut Vec<Output>) -> bool {
+        let Some(subscription) = self.subscriptions.get_mut(&kind) else {
+            return true;
+        };
+        outputs.extend(subscription.step(Event::Turn(phase, &self.target)));
+        !subscription.is_under_way()
+    }
+
+    fn refuses_filter(&self) -> bool {
+        let subscription = self.subscriptions.get(&ResourceType::ExtensionConfig);
+        subscription.is_some_and(|subscription| subscription.refuses(&self.target))
+    }
+}

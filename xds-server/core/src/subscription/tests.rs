@@ -1,0 +1,484 @@
+//! A model of a client and of the wire between it and the server, driven through every short order of events
+//! and many long ones: whatever happened, in the end the client has exactly what it asked for.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::stream::{Stream, StreamEvent};
+use super::{Answer, Ask, Output, Protocol, Request, Response};
+use crate::snapshot::{Resource, ResourceType, Snapshot};
+
+const KINDS: [ResourceType; 4] = [
+    ResourceType::Cluster,
+    ResourceType::Endpoint,
+    ResourceType::ExtensionConfig,
+    ResourceType::Route,
+];
+
+/// What happens next. Messages wait on the wire until they are delivered.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Step {
+    ToServer,
+    ToClient,
+    /// A new version of `a` of every type.
+    Change,
+    /// A version of `b` that clients refuse, or a good one again.
+    Spoil,
+    /// `c` comes or goes.
+    Toggle,
+    /// The client starts or stops asking for `c` by name.
+    Ask,
+    Reconnect,
+}
+
+const STEPS: [Step; 7] = [
+    Step::ToServer,
+    Step::ToClient,
+    Step::Change,
+    Step::Spoil,
+    Step::Toggle,
+    Step::Ask,
+    Step::Reconnect,
+];
+
+#[derive(Default)]
+struct Copies {
+    names: BTreeSet<String>,
+    has: BTreeMap<String, String>,
+    nonce: Option<String>,
+}
+
+struct World {
+    protocol: Protocol,
+    server: Stream,
+    client: BTreeMap<ResourceType, Copies>,
+    to_server: VecDeque<(ResourceType, Request)>,
+    to_client: VecDeque<Response>,
+    refused: Vec<String>,
+    sent: usize,
+    change: u32,
+    spoilt: Option<u32>,
+    with_c: bool,
+}
+
+fn wildcard(kind: ResourceType) -> bool {
+    kind == ResourceType::Cluster
+}
+
+fn is_bad(version: &str) -> bool {
+    version.ends_with("bad")
+}
+
+fn resource(version: &str) -> Resource {
+    Resource {
+        version: version.to_owned(),
+        value: Vec::new(),
+        origins: Vec::new(),
+    }
+}
+
+impl World {
+    fn new(protocol: Protocol) -> Self {
+        let client = KINDS.into_iter().map(|kind| {
+            let names = ["a", "b"].map(str::to_owned).into_iter().collect();
+            (
+                kind,
+                Copies {
+                    names: if wildcard(kind) {
+                        BTreeSet::new()
+                    } else {
+                        names
+                    },
+                    ..Copies::default()
+                },
+            )
+        });
+        let mut world = Self {
+            protocol,
+            server: Stream::new(protocol, Arc::default()),
+            client: client.collect(),
+            to_server: VecDeque::new(),
+            to_client: VecDeque::new(),
+            refused: Vec::new(),
+            sent: 0,
+            change: 0,
+            spoilt: None,
+            with_c: false,
+        };
+        world.reconnect();
+        world
+    }
+
+    fn snapshot(&self) -> Arc<Snapshot> {
+        let mut snapshot = Snapshot::default();
+        for kind in KINDS {
+            snapshot.insert(kind, "a", resource(&format!("a{}", self.change)));
+            let b = self
+                .spoilt
+                .map_or("b".to_owned(), |number| format!("b{number}bad"));
+            snapshot.insert(kind, "b", resource(&b));
+            if self.with_c {
+                snapshot.insert(kind, "c", resource("c"));
+            }
+        }
+        Arc::new(snapshot)
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::ToServer => {
+                if let Some((kind, request)) = self.to_server.pop_front() {
+                    self.serve(StreamEvent::Request(kind, request));
+                }
+            }
+            Step::ToClient => {
+                if let Some(response) = self.to_client.pop_front() {
+                    self.receive(response);
+                }
+            }
+            Step::Change => {
+                self.change += 1;
+                self.serve(StreamEvent::Target(self.snapshot()));
+            }
+            Step::Spoil => {
+                self.change += 1;
+                self.spoilt = if self.spoilt.is_some() {
+                    None
+                } else {
+                    Some(self.change)
+                };
+                self.serve(StreamEvent::Target(self.snapshot()));
+            }
+            Step::Toggle => {
+                self.with_c = !self.with_c;
+                self.serve(StreamEvent::Target(self.snapshot()));
+            }
+            Step::Ask => self.ask(),
+            Step::Reconnect => self.reconnect(),
+        }
+    }
+
+    fn serve(&mut self, event: StreamEvent) {
+        for output in self.server.step(event) {
+            match output {
+                Output::Send(response) => {
+                    self.sent += 1;
+                    self.to_client.push_back(response);
+                }
+                Output::Refused(refusal) => self.refused.extend(refusal.resources.into_keys()),
+                Output::Accepted => {}
+            }
+        }
+    }
+
+    fn ask(&mut self) {
+        for kind in KINDS.into_iter().filter(|kind| !wildcard(*kind)) {
+            let copies = self.client.get_mut(&kind).unwrap();
+            let mut change = (vec![], vec![]);
+            if copies.names.remove("c") {
+                copies.has.remove("c");
+                change.1.push("c".to_owned());
+            } else {
+                copies.names.insert("c".to_owned());
+                change.0.push("c".to_owned());
+            }
+            let request = match self.protocol {
+                Protocol::Delta => Request {
+                    answer: Answer::Nothing,
+                    ask: Ask::Change {
+                        subscribe: change.0,
+                        unsubscribe: change.1,
+                        initial: BTreeMap::new(),
+                    },
+                },
+                Protocol::StateOfTheWorld => Request {
+                    answer: copies
+                        .nonce
+                        .clone()
+                        .map_or(Answer::Nothing, |nonce| Answer::Ack { nonce }),
+                    ask: Ask::Exactly(copies.names.iter().cloned().collect()),
+                },
+            };
+            self.to_server.push_back((kind, request));
+        }
+    }
+
+    fn reconnect(&mut self) {
+        self.to_client.clear();
+        self.to_server.clear();
+        self.server = Stream::new(self.protocol, self.snapshot());
+        for kind in KINDS {
+            let copies = self.client.get_mut(&kind).unwrap();
+            copies.nonce = None;
+            let names = copies.names.iter().cloned().collect();
+            let ask = match self.protocol {
+                Protocol::Delta => Ask::Change {
+                    subscribe: names,
+                    unsubscribe: Vec::new(),
+                    initial: copies.has.clone(),
+                },
+                Protocol::StateOfTheWorld => Ask::Exactly(names),
+            };
+            self.to_server.push_back((
+                kind,
+                Request {
+                    answer: Answer::Nothing,
+                    ask,
+                },
+            ));
+        }
+    }
+
+    fn receive(&mut self, response: Response) {
+        let kind = response.kind;
+        let copies = self.client.get_mut(&kind).unwrap();
+        let bad = response
+            .resources
+            .values()
+            .any(|resource| is_bad(&resource.version));
+        let covers = |name: &str| wildcard(kind) || copies.names.contains(name);
+        let got = response.resources.iter().filter(|(name, _)| covers(name));
+        let got = got.map(|(name, resource)| (name.clone(), resource.version.clone()));
+        match self.protocol {
+            // All or nothing.
+            Protocol::Delta if bad => {}
+            Protocol::Delta => {
+                let got: Vec<_> = got.collect();
+                copies.has.extend(got);
+                copies
+                    .has
+                    .retain(|name, _| !response.removed.contains(name));
+            }
+            // As Envoy: what is sound is taken, and the whole is refused.
+            Protocol::StateOfTheWorld => {
+                let got: Vec<_> = got.collect();
+                if wildcard(kind) {
+                    copies
+                        .has
+                        .retain(|name, _| response.resources.contains_key(name));
+                }
+                copies
+                    .has
+                    .extend(got.into_iter().filter(|(_, version)| !is_bad(version)));
+            }
+        }
+        let nonce = response.nonce.clone();
+        copies.nonce = Some(nonce.clone());
+        let answer = if bad {
+            Answer::Nack {
+                nonce,
+                message: "bad".to_owned(),
+            }
+        } else {
+            Answer::Ack { nonce }
+        };
+        let ask = match self.protocol {
+            Protocol::Delta => Ask::Change {
+                subscribe: Vec::new(),
+                unsubscribe: Vec::new(),
+                initial: BTreeMap::new(),
+            },
+            Protocol::StateOfTheWorld => Ask::Exactly(copies.names.iter().cloned().collect()),
+        };
+        self.to_server.push_back((kind, Request { answer, ask }));
+    }
+
+    fn settle(&mut self) {
+        for _ in 0..200 {
+            if self.to_client.is_empty() && self.to_server.is_empty() {
+                return;
+            }
+            self.step(Step::ToServer);
+            self.step(Step::ToClient);
+        }
+        panic!("the two never come to rest");
+    }
+
+    /// The client has the last snapshot of what it asked for, or an older version of what it refuses.
+    fn check(&self) {
+        let snapshot = self.snapshot();
+        for kind in KINDS {
+            // A refused filter holds back what comes after it.
+            if kind == ResourceType::Route && self.spoilt.is_some() {
+                continue;
+            }
+            let copies = &self.client[&kind];
+            let covers = |name: &str| wildcard(kind) || copies.names.contains(name);
+            for (name, resource) in snapshot.of(kind).filter(|(name, _)| covers(name)) {
+                let has = copies.has.get(name);
+                if is_bad(&resource.version) {
+                    assert_ne!(has, Some(&resource.version), "{kind:?} {name} was refused");
+                } else {
+                    assert_eq!(
+                        has,
+                        Some(&resource.version),
+                        "{kind:?} {name} is not the last one"
+                    );
+                }
+            }
+            if self.protocol == Protocol::StateOfTheWorld && !wildcard(kind) {
+                continue;
+            }
+            // Removals wait for additions, and these for a refused filter.
+            if self.spoilt.is_none() {
+                for name in copies.has.keys() {
+                    assert!(
+                        snapshot.get(kind, name).is_some(),
+                        "{kind:?} {name} should be gone"
+                    );
+                    assert!(covers(name), "{kind:?} {name} was not asked for");
+                }
+            }
+        }
+    }
+}
+
+fn run(protocol: Protocol, steps: &[Step]) {
+    let mut world = World::new(protocol);
+    for step in steps {
+        world.step(*step);
+    }
+    world.settle();
+    world.check();
+    // At rest nothing is sent again, refused or not.
+    let sent = world.sent;
+    world.serve(StreamEvent::Target(world.snapshot()));
+    assert_eq!(world.sent, sent, "something was sent twice");
+}
+
+#[test]
+fn every_short_order_of_events_ends_with_the_last_snapshot() {
+    const DEPTH: u32 = 5;
+    for protocol in [Protocol::Delta, Protocol::StateOfTheWorld] {
+        for number in 0..STEPS.len().pow(DEPTH) {
+            let steps: Vec<Step> = (0..DEPTH)
+                .map(|digit| STEPS[number / STEPS.len().pow(digit) % STEPS.len()])
+                .collect();
+            run(protocol, &steps);
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn long_orders_of_events_end_with_the_last_snapshot(
+        steps in prop::collection::vec(prop::sample::select(STEPS.to_vec()), 0..80),
+        delta in any::<bool>(),
+    ) {
+        run(if delta { Protocol::Delta } else { Protocol::StateOfTheWorld }, &steps);
+    }
+}
+
+#[test]
+fn one_bad_resource_is_found_and_holds_nobody_back() {
+    let mut world = World::new(Protocol::Delta);
+    world.step(Step::Spoil);
+    world.settle();
+    let refused: BTreeSet<_> = world.refused.iter().map(String::as_str).collect();
+    assert_eq!(refused, BTreeSet::from(["b"]));
+    assert!(world.client[&ResourceType::Cluster].has.contains_key("a"));
+    let sent = world.sent;
+    world.step(Step::Toggle);
+    world.settle();
+    assert_eq!(world.sent, sent + 1, "only the new cluster is sent");
+    world.check();
+}
+
+#[test]
+fn a_delta_client_that_comes_back_is_sent_the_difference_only() {
+    let mut world = World::new(Protocol::Delta);
+    world.settle();
+    world.change += 1;
+    world.reconnect();
+    while let Some((kind, request)) = world.to_server.pop_front() {
+        world.serve(StreamEvent::Request(kind, request));
+    }
+    let first = world.to_client.front().unwrap();
+    assert_eq!(first.resources.keys().collect::<Vec<_>>(), ["a"]);
+    world.settle();
+    world.check();
+}
+
+#[test]
+fn an_empty_wildcard_is_answered_and_an_unknown_name_is_said_to_be_missing() {
+    let ask = |names: &[&str]| Request {
+        answer: Answer::Nothing,
+        ask: Ask::Change {
+            subscribe: names.iter().map(ToString::to_string).collect(),
+            unsubscribe: Vec::new(),
+            initial: BTreeMap::new(),
+        },
+    };
+    let mut stream = Stream::new(Protocol::Delta, Arc::default());
+    let outputs = stream.step(StreamEvent::Request(ResourceType::ApiKey, ask(&[])));
+    assert!(matches!(&outputs[..], [Output::Send(response)] if response.resources.is_empty()));
+    assert!(!stream.has_keys());
+    let outputs = stream.step(StreamEvent::Request(ResourceType::Route, ask(&["x"])));
+    assert!(matches!(&outputs[..], [Output::Send(response)] if response.removed.contains("x")));
+    let ack = Request {
+        answer: Answer::Ack {
+            nonce: "1".to_owned(),
+        },
+        ask: Ask::Change {
+            subscribe: Vec::new(),
+            unsubscribe: Vec::new(),
+            initial: BTreeMap::new(),
+        },
+    };
+    stream.step(StreamEvent::Request(ResourceType::ApiKey, ack));
+    assert!(stream.has_keys());
+}
+
+#[test]
+fn a_refused_filter_is_sent_again_only_when_told_and_a_few_times_at_most() {
+    let mut world = World::new(Protocol::Delta);
+    world.step(Step::Spoil);
+    world.settle();
+    for _ in 0..3 {
+        let sent = world.sent;
+        world.serve(StreamEvent::Retry(ResourceType::ExtensionConfig));
+        world.settle();
+        assert_eq!(world.sent, sent + 1);
+    }
+    let sent = world.sent;
+    world.serve(StreamEvent::Retry(ResourceType::ExtensionConfig));
+    world.settle();
+    assert_eq!(world.sent, sent);
+}
+
+/// Routes name their cluster by their version here: a client must never hold a route without its cluster.
+#[test]
+fn make_before_break() {
+    for protocol in [Protocol::Delta, Protocol::StateOfTheWorld] {
+        let snapshot = |cluster: &str| {
+            let mut snapshot = Snapshot::default();
+            snapshot.insert(ResourceType::Cluster, cluster, resource("1"));
+            snapshot.insert(ResourceType::Route, "a", resource(cluster));
+            Arc::new(snapshot)
+        };
+        let mut world = World::new(protocol);
+        world.server = Stream::new(protocol, snapshot("c0"));
+        let broken = |world: &World| {
+            let route = world.client[&ResourceType::Route].has.get("a");
+            route.is_some_and(|cluster| {
+                !world.client[&ResourceType::Cluster]
+                    .has
+                    .contains_key(cluster)
+            })
+        };
+        for number in 1..20 {
+            world.serve(StreamEvent::Target(snapshot(&format!("c{}", number / 2))));
+            for _ in 0..(number % 7) {
+                world.step(Step::ToServer);
+                assert!(!broken(&world));
+                world.step(Step::ToClient);
+                assert!(!broken(&world), "{protocol:?}: a route without its cluster");
+            }
+        }
+        world.settle();
+        assert_eq!(world.client[&ResourceType::Route].has["a"], "c9");
+        assert_eq!(world.client[&ResourceType::Cluster].has.len(), 1);
+    }
+}
