@@ -22,7 +22,7 @@ def main():
     args.add_argument("--port", type=int, default=0, help="0: a free one")
     args.add_argument("--parallel", type=int, default=8, help="requests at a time")
     args.add_argument("--threads", type=int, default=os.cpu_count() or 2)
-    args.add_argument("--embeddings", action="store_true", help="serve embeddings, and only these")
+    args.add_argument("--embeddings", action="store_true", help="serve embeddings as well")
     args.add_argument("--with-parent", action="store_true")
     args = args.parse_args()
     if args.with_parent:

@@ -1,1 +1,26 @@
-//! Harness.
+//! The harness of the end-to-end tests, on real parts:
+//!
+//! ```text
+//! official SDKs (sdk), raw HTTP (client)
+//!        |
+//! tollgate run = control plane + Envoy with filter.wasm (gateway)
+//!        |
+//! a recording reverse proxy (tap), which can also fail on demand
+//!        |
+//! llama.cpp with a small real model (llm)
+//! ```
+//!
+//! Only faults are made up, because a real model cannot be told to fail. Tests assert outcomes
+//! (statuses, bodies, rows of the admin API), wait in bounded polls and measure no time.
+
+pub mod admin;
+pub mod client;
+pub mod config;
+pub mod gateway;
+pub mod llm;
+pub mod poll;
+pub mod process;
+pub mod sdk;
+pub mod tap;
+pub mod tools;
+pub mod usage;

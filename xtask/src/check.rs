@@ -1,7 +1,332 @@
-//! The fast loop: formatting, lints of both targets, unit and golden tests.
+//! The checks: each is one step, named, and gives how many tests passed, failed or were skipped.
 
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Context;
+
+use crate::setup::WASM_TARGET;
+use crate::shell::{self, Outcome, Step};
 use crate::workspace::Workspace;
 
-pub fn fast(_workspace: &Workspace) -> anyhow::Result<()> {
+/// What came of one check or of all.
+#[derive(Default)]
+pub struct Tally {
+    pub passed: usize,
+    pub failed: usize,
+    pub skipped: usize,
+    /// One line for each failure, with where to read more.
+    pub failures: Vec<String>,
+}
+
+// === impl Tally ===
+
+impl Tally {
+    fn add(&mut self, other: Tally) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+        self.failures.extend(other.failures);
+    }
+
+    /// Counts a check that is one test by itself.
+    pub fn one(&mut self, name: &str, result: anyhow::Result<()>) {
+        match result {
+            Ok(()) => self.passed += 1,
+            Err(error) => self.failure(format!("{name}: {error:#}")),
+        }
+    }
+
+    pub fn skip(&mut self, name: &str, reason: &str) {
+        println!("==> {name}\n    SKIP: {reason}");
+        self.skipped += 1;
+    }
+
+    /// Counts a step by its exit code.
+    pub fn step(&mut self, workspace: &Workspace, step: &Step<'_>, command: &mut Command) {
+        match step.outcome(workspace, command) {
+            Ok(outcome) if outcome.success => self.passed += 1,
+            Ok(outcome) => {
+                println!("{}", shell::tail(&outcome.log, 40));
+                self.failure(format!("{}: {}", step.what, outcome.log.display()));
+            }
+            Err(error) => self.failure(format!("{}: {error:#}", step.what)),
+        }
+    }
+
+    /// Counts the tests that a step ran.
+    pub fn tests(&mut self, workspace: &Workspace, step: &Step<'_>, command: &mut Command) {
+        match step.outcome(workspace, command) {
+            Ok(outcome) => {
+                let counted = count(&outcome);
+                println!("    {} passed, {} failed", counted.passed, counted.failed);
+                self.add(counted);
+            }
+            Err(error) => self.failure(format!("{}: {error:#}", step.what)),
+        }
+    }
+
+    fn failure(&mut self, line: String) {
+        self.failed += 1;
+        self.failures.push(line);
+    }
+
+    /// What failed and where to read it, then the closing line.
+    pub fn close(self) -> anyhow::Result<()> {
+        if !self.failures.is_empty() {
+            println!("\nfailed:");
+            for failure in &self.failures {
+                println!("  {failure}");
+            }
+        }
+        println!(
+            "\n{} passed, {} failed, {} skipped",
+            self.passed, self.failed, self.skipped
+        );
+        anyhow::ensure!(self.failed == 0, "{} failed", self.failed);
+        Ok(())
+    }
+}
+
+/// Reads the results that cargo's test runners print.
+fn count(outcome: &Outcome) -> Tally {
+    let mut found = Tally::default();
+    let text = std::fs::read(&outcome.log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    for line in text.lines() {
+        if let Some(result) = line.trim().strip_prefix("test result: ") {
+            for part in result.split([';', '.']) {
+                let mut words = part.split_whitespace();
+                let number = words.next().and_then(|word| word.parse::<usize>().ok());
+                match (number, words.next()) {
+                    (Some(number), Some("passed")) => found.passed += number,
+                    (Some(number), Some("failed")) => found.failed += number,
+                    (Some(number), Some("ignored")) => found.skipped += number,
+                    _ => {}
+                }
+            }
+        } else if let Some(name) = failed_test(line) {
+            found
+                .failures
+                .push(format!("{name}: {}", outcome.log.display()));
+        }
+    }
+    if !outcome.success && found.failed == 0 {
+        println!("{}", shell::tail(&outcome.log, 40));
+        found.failure(format!(
+            "it did not run to its end: {}",
+            outcome.log.display()
+        ));
+    }
+    found
+}
+
+fn failed_test(line: &str) -> Option<&str> {
+    line.strip_prefix("test ")?
+        .strip_suffix("FAILED")?
+        .split(" ...")
+        .next()
+        .map(str::trim)
+}
+
+// What to check.
+
+pub fn formatting(workspace: &Workspace, tally: &mut Tally) {
+    tally.step(
+        workspace,
+        &Step {
+            what: "formatting",
+            takes: None,
+            log: "fmt",
+        },
+        shell::cargo(workspace).args(["fmt", "--all", "--check"]),
+    );
+}
+
+pub fn lints(workspace: &Workspace, wasm: &Path, tally: &mut Tally) {
+    tally.step(
+        workspace,
+        &Step {
+            what: "lints, native",
+            takes: Some("minutes the first time"),
+            log: "clippy",
+        },
+        shell::cargo(workspace)
+            .args([
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--",
+                "-D",
+                "warnings",
+            ])
+            .env("TOLLGATE_WASM", wasm),
+    );
+    tally.step(
+        workspace,
+        &Step {
+            what: "lints, wasm32",
+            takes: None,
+            log: "clippy-wasm32",
+        },
+        shell::cargo(workspace).args([
+            "clippy",
+            "--package",
+            "tollgate-filter",
+            "--target",
+            WASM_TARGET,
+            "--",
+            "-D",
+            "warnings",
+        ]),
+    );
+}
+
+pub fn unit_tests(workspace: &Workspace, wasm: &Path, filter: &[String], tally: &mut Tally) {
+    let mut command = shell::cargo(workspace);
+    command
+        .args([
+            "test",
+            "--workspace",
+            "--exclude",
+            "tollgate-tests",
+            "--no-fail-fast",
+            "--",
+        ])
+        .args(filter)
+        .env("TOLLGATE_WASM", wasm);
+    let step = Step {
+        what: "unit and golden tests",
+        takes: Some("minutes the first time, to compile"),
+        log: "unit",
+    };
+    tally.tests(workspace, &step, &mut command);
+}
+
+pub fn end_to_end(workspace: &Workspace, wasm: &Path, filter: &[String], tally: &mut Tally) {
+    let mut command = shell::cargo(workspace);
+    command
+        .args(["test", "--package", "tollgate-tests", "--test", "e2e", "--"])
+        .args(filter)
+        .env("TOLLGATE_WASM", wasm);
+    let step = Step {
+        what: "end-to-end tests: SDKs, Envoy, a real LLM",
+        takes: Some("about five minutes"),
+        log: "e2e",
+    };
+    tally.tests(workspace, &step, &mut command);
+}
+
+/// Licences, sources and bans of what we depend on.
+pub fn dependencies(workspace: &Workspace, cargo_deny: &Path, tally: &mut Tally) {
+    tally.step(
+        workspace,
+        &Step {
+            what: "dependencies: licences, sources, bans",
+            takes: None,
+            log: "deny",
+        },
+        Command::new(cargo_deny)
+            .current_dir(workspace.root())
+            .args(["deny", "--all-features", "check", "--hide-inclusion-graph"])
+            .args(["bans", "licenses", "sources"]),
+    );
+    tally.skip(
+        "dependencies: advisories",
+        "the advisory database is a git repository, not in a package registry",
+    );
+}
+
+/// The paths that README and ARCHITECTURE name in backticks or as links are there.
+pub fn documented_paths(workspace: &Workspace) -> anyhow::Result<()> {
+    println!("==> paths named in README and ARCHITECTURE");
+    let mut missing = Vec::new();
+    for page in ["README.md", "docs/ARCHITECTURE.md"] {
+        let text = std::fs::read_to_string(workspace.root().join(page))
+            .with_context(|| format!("{page} is missing"))?;
+        let folder = workspace.root().join(page);
+        let folder = folder.parent().unwrap_or(workspace.root());
+        missing.extend(
+            backticks(&text)
+                .filter(|path| !workspace.root().join(path).exists())
+                .map(|path| format!("{page} names {path}")),
+        );
+        missing.extend(
+            links(&text)
+                .filter(|path| !folder.join(path).exists())
+                .map(|path| format!("{page} links to {path}")),
+        );
+    }
+    anyhow::ensure!(missing.is_empty(), "{}", missing.join(", "));
+    println!("    ok");
     Ok(())
+}
+
+/// What stands in backticks and looks like a path of this repository.
+fn backticks(text: &str) -> impl Iterator<Item = &str> {
+    let root = [
+        "docs/",
+        "examples/",
+        "filter/",
+        "proto/",
+        "tests/",
+        "xds-server/",
+        "xtask/",
+        ".ci/",
+    ];
+    text.lines()
+        .flat_map(|line| line.split('`').skip(1).step_by(2))
+        .filter(move |word| root.iter().any(|folder| word.starts_with(folder)))
+        .filter(|word| !word.contains([' ', '<', '{', '*']))
+        .map(|word| word.trim_end_matches('/'))
+}
+
+/// The targets of links that stay in the repository.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    text.split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split([')', '#']).next())
+        .filter(|target| !target.is_empty() && !target.contains(':'))
+}
+
+/// No committed file holds a key, only hashes and files to be made.
+pub fn no_keys(workspace: &Workspace) -> anyhow::Result<()> {
+    println!("==> no key in a committed file");
+    let files = shell::read(
+        Command::new("git")
+            .current_dir(workspace.root())
+            .args(["ls-files", "-z"]),
+    )?;
+    let mut found = Vec::new();
+    for file in files.split('\0').filter(|name| !name.is_empty()) {
+        let Ok(text) = std::fs::read_to_string(workspace.root().join(file)) else {
+            continue;
+        };
+        for (number, line) in text.lines().enumerate() {
+            if holds_key(line) {
+                found.push(format!("{file}:{}", number + 1));
+            }
+        }
+    }
+    anyhow::ensure!(found.is_empty(), "keys in {}", found.join(", "));
+    println!("    ok");
+    Ok(())
+}
+
+/// A private key in PEM, or one of our own or of a provider's keys: a prefix and a long random tail.
+fn holds_key(line: &str) -> bool {
+    let pem = ["-----BEGIN", "PRIVATE KEY-----"];
+    if pem.iter().all(|part| line.contains(part)) {
+        return true;
+    }
+    ["tg-", "tg_", "tgk_", "tollgate_", "sk-", "ghp_", "AKIA"]
+        .iter()
+        .any(|prefix| {
+            line.match_indices(prefix).any(|(at, _)| {
+                let tail = line.get(at + prefix.len()..).unwrap_or_default();
+                let length = tail.bytes().take_while(u8::is_ascii_alphanumeric).count();
+                let digits = tail.bytes().take(length).filter(u8::is_ascii_digit).count();
+                length >= 20 && digits >= 3
+            })
+        })
 }

@@ -5,6 +5,7 @@ mod artifacts;
 mod check;
 mod setup;
 mod shell;
+mod suite;
 mod workspace;
 
 use clap::{Parser, Subcommand};
@@ -26,22 +27,30 @@ enum Command {
     Setup,
     /// Builds filter.wasm and a debug `tollgate` with it inside (implied by demo and test).
     Build,
-    /// Formatting, lints for both targets, unit and golden tests: the fast loop.
+    /// The fast loop: formatting, lints for both targets, unit and golden tests.
     Check,
+    /// The whole test suite; with words after `--`, only tests whose name contains one of them.
+    Test { words: Vec<String> },
+    /// Writes the golden cases' expected parts anew.
+    Bless,
 }
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     let workspace = workspace::Workspace::find()?;
     match cli.command {
-        Command::Setup => setup::tools(&workspace).map(drop),
+        Command::Setup => {
+            setup::tools(&workspace)?;
+            println!("all tools are below {}", workspace.tools().display());
+            Ok(())
+        }
         Command::Build => {
             setup::wasm_target(&workspace)?;
-            artifacts::debug(&workspace).map(drop)
+            let wasm = artifacts::filter(&workspace)?;
+            artifacts::debug(&workspace, &wasm).map(drop)
         }
-        Command::Check => {
-            setup::wasm_target(&workspace)?;
-            check::fast(&workspace)
-        }
+        Command::Check => suite::fast(&workspace),
+        Command::Test { words } => suite::all(&workspace, &words),
+        Command::Bless => suite::bless(&workspace),
     }
 }

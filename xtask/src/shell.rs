@@ -40,7 +40,11 @@ impl Step<'_> {
             return Ok(());
         }
         eprintln!("{}", tail(&outcome.log, 40));
-        anyhow::bail!("{} failed; the whole output: {}", self.what, outcome.log.display())
+        anyhow::bail!(
+            "{} failed; the whole output: {}",
+            self.what,
+            outcome.log.display()
+        )
     }
 
     /// Runs the command to its end, whichever it is.
@@ -71,13 +75,19 @@ impl Step<'_> {
         let took = started.elapsed();
         let sign = if status.success() { "ok" } else { "FAILED" };
         println!("    {sign} ({:.1} s)", took.as_secs_f64());
-        Ok(Outcome { success: status.success(), log, took })
+        Ok(Outcome {
+            success: status.success(),
+            log,
+            took,
+        })
     }
 }
 
 /// The last lines of a log.
 pub fn tail(log: &Path, lines: usize) -> String {
-    let Ok(text) = std::fs::read(log) else { return String::new() };
+    let Ok(text) = std::fs::read(log) else {
+        return String::new();
+    };
     let text = String::from_utf8_lossy(&text);
     let all: Vec<&str> = text.lines().collect();
     let from = all.len().saturating_sub(lines);
@@ -123,11 +133,19 @@ struct Pulse<'a> {
 
 impl<'a> Pulse<'a> {
     fn new(log: &'a Path) -> Self {
-        Self { log, terminal: std::io::stdout().is_terminal(), said: Duration::ZERO }
+        Self {
+            log,
+            terminal: std::io::stdout().is_terminal(),
+            said: Duration::ZERO,
+        }
     }
 
     fn beat(&mut self, elapsed: Duration) {
-        let pause = if self.terminal { Duration::from_secs(1) } else { QUIET };
+        let pause = if self.terminal {
+            Duration::from_secs(1)
+        } else {
+            QUIET
+        };
         if elapsed < self.said + pause {
             return;
         }
@@ -158,5 +176,10 @@ fn last_line(log: &Path) -> String {
         Ok(String::from_utf8_lossy(&end).into_owned())
     };
     let end = read().unwrap_or_default();
-    end.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or("").to_owned()
+    end.lines()
+        .rev()
+        .map(str::trim)
+        .find(|line| !line.is_empty())
+        .unwrap_or("")
+        .to_owned()
 }

@@ -1,0 +1,230 @@
+//! The gateway under test: the real binary `tollgate run` with the real Envoy as its child.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::Context;
+use serde_json::Value;
+
+use crate::admin::Admin;
+use crate::client::Client;
+use crate::config::Folder;
+use crate::poll;
+use crate::process::{self, Process};
+use crate::tools::Tools;
+
+/// How to start it.
+pub struct Setup {
+    tools: Tools,
+    home: PathBuf,
+    folder: Folder,
+    port: u16,
+    arguments: Vec<String>,
+}
+
+pub struct Gateway {
+    setup: Setup,
+    process: Process,
+    admin_port: u16,
+    admin: Admin,
+}
+
+// === impl Setup ===
+
+impl Setup {
+    /// With a folder of its own for configuration, state and logs, named after the test.
+    pub fn new(tools: &Tools, test: &str) -> anyhow::Result<Self> {
+        let home = tools.logs.join(test);
+        if home.exists() {
+            std::fs::remove_dir_all(&home)?;
+        }
+        let folder = Folder::new(&home.join("config"))?;
+        Ok(Self {
+            tools: tools.clone(),
+            home,
+            folder,
+            port: process::free_port()?,
+            arguments: Vec::new(),
+        })
+    }
+
+    /// The port that the configuration's Gateway listens on.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
+    /// Writes one file of the configuration.
+    pub fn file(self, name: &str, text: &str) -> anyhow::Result<Self> {
+        self.folder.write(name, text)?;
+        Ok(self)
+    }
+
+    /// Further arguments of `tollgate run`.
+    pub fn arguments(mut self, arguments: &[&str]) -> Self {
+        self.arguments
+            .extend(arguments.iter().map(|&argument| argument.to_owned()));
+        self
+    }
+
+    /// Starts it and waits until it is ready.
+    pub async fn start(self) -> anyhow::Result<Gateway> {
+        let admin_port = process::free_port()?;
+        let process = self.spawn(admin_port)?;
+        let mut gateway = Gateway {
+            setup: self,
+            process,
+            admin_port,
+            admin: Admin::new(admin_port),
+        };
+        gateway.ready().await?;
+        Ok(gateway)
+    }
+
+    fn spawn(&self, admin_port: u16) -> anyhow::Result<Process> {
+        Process::start(
+            Command::new(&self.tools.tollgate)
+                .arg("run")
+                .arg("-f")
+                .arg(self.folder.path())
+                .arg("--envoy")
+                .arg(&self.tools.envoy)
+                .args(["--bind", "127.0.0.1"])
+                .args(["--admin", &format!("127.0.0.1:{admin_port}")])
+                .arg("--state")
+                .arg(self.state())
+                .args(&self.arguments)
+                // The most talkative logs are the ones to search for secrets.
+                .env("RUST_LOG", "debug,h2=info,hyper=info"),
+            &self.home.join("tollgate.log"),
+        )
+    }
+
+    fn state(&self) -> PathBuf {
+        self.home.join("state")
+    }
+}
+
+// === impl Gateway ===
+
+impl Gateway {
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.setup.port)
+    }
+
+    pub fn client(&self, key: &str) -> Client {
+        Client::new(&self.url(), Some(key))
+    }
+
+    pub fn without_key(&self) -> Client {
+        Client::new(&self.url(), None)
+    }
+
+    pub fn admin(&self) -> &Admin {
+        &self.admin
+    }
+
+    pub fn folder(&self) -> &Folder {
+        &self.setup.folder
+    }
+
+    pub fn home(&self) -> &Path {
+        &self.setup.home
+    }
+
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Everything that control plane and Envoy have logged.
+    pub fn logs(&self) -> anyhow::Result<String> {
+        let mut all = self.process.log();
+        collect(&self.setup.state(), &mut all)?;
+        Ok(all)
+    }
+
+    /// Starts the control plane again, on the same ports and state.
+    pub async fn restart(&mut self) -> anyhow::Result<()> {
+        self.process = self.setup.spawn(self.admin_port)?;
+        self.ready().await
+    }
+
+    /// Waits until the control plane says that it is ready.
+    async fn ready(&mut self) -> anyhow::Result<()> {
+        poll::until("the gateway is ready", || {
+            let running = self.process.ensure_running();
+            let admin = self.admin.clone();
+            async move {
+                running?;
+                let status = admin.status().await?;
+                anyhow::ensure!(status.get("ready") == Some(&Value::Bool(true)), "{status}");
+                Ok(())
+            }
+        })
+        .await
+    }
+
+    /// The status as /api/status says it, once `seen` is content with it.
+    pub async fn status_when(
+        &self,
+        what: &str,
+        seen: impl Fn(&Value) -> bool,
+    ) -> anyhow::Result<Value> {
+        poll::until(what, || async {
+            let status = self.admin.status().await?;
+            anyhow::ensure!(seen(&status), "{status}");
+            Ok(status)
+        })
+        .await
+    }
+
+    /// Envoy's process id.
+    pub fn envoy_id(&self) -> anyhow::Result<u32> {
+        let state = self.setup.state().canonicalize()?;
+        let state = state.to_str().context("a path in UTF-8")?.to_owned();
+        // By what it was started with, because a second control plane adopts the first one's Envoy.
+        let mut found = std::fs::read_dir("/proc")?
+            .flatten()
+            .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+            .filter(|id| {
+                let of_envoy = std::fs::read_link(format!("/proc/{id}/exe"))
+                    .is_ok_and(|program| program.ends_with("envoy"));
+                let arguments = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+                of_envoy && String::from_utf8_lossy(&arguments).contains(&state)
+            });
+        found.next().context("no Envoy runs on this state folder")
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        // A killed control plane leaves its Envoy, which is ours to end.
+        let envoy = self.envoy_id();
+        if matches!(self.process.ended(), Ok(None)) {
+            return;
+        }
+        if let Ok(id) = envoy {
+            let _ = process::signal_process(id, rustix::process::Signal::TERM);
+        }
+    }
+}
+
+/// The text files of a folder and those below it, one after the other.
+fn collect(folder: &Path, all: &mut String) -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(folder)?.flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            collect(&path, all)?;
+        } else if path.extension().is_some_and(|ending| ending == "log") {
+            all.push_str(&String::from_utf8_lossy(&std::fs::read(&path)?));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,17 @@
+//! The end-to-end tests. Run them by `cargo xtask test`, or `cargo test -p tollgate-tests -- NAME`
+//! when everything is built.
+
+mod suite;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments = libtest_mimic::Arguments::from_args();
+    match suite::Suite::start(&arguments) {
+        Ok(suite) => suite.run(&arguments),
+        Err(error) => {
+            eprintln!("the end-to-end tests cannot start: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

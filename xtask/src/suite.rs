@@ -1,0 +1,67 @@
+//! `cargo xtask test`, `check` and `bless`: which checks run, in which order. Cheap ones come first.
+
+use crate::artifacts;
+use crate::check::{self, Tally};
+use crate::setup;
+use crate::shell::{self, Step};
+use crate::workspace::Workspace;
+
+/// Everything, or the tests whose name contains one of these words.
+pub fn all(workspace: &Workspace, words: &[String]) -> anyhow::Result<()> {
+    let tools = setup::tools(workspace)?;
+    let mut tally = Tally::default();
+    if words.is_empty() {
+        check::formatting(workspace, &mut tally);
+        tally.one("documented paths", check::documented_paths(workspace));
+        tally.one("keys", check::no_keys(workspace));
+        check::dependencies(workspace, &tools.cargo_deny, &mut tally);
+    }
+    let wasm = artifacts::filter(workspace)?;
+    if words.is_empty() {
+        check::lints(workspace, &wasm, &mut tally);
+    }
+    check::unit_tests(workspace, &wasm, words, &mut tally);
+    match artifacts::debug(workspace, &wasm) {
+        Ok(_) => check::end_to_end(workspace, &wasm, words, &mut tally),
+        Err(error) => tally.one("building tollgate", Err(error)),
+    }
+    tally.close()
+}
+
+/// The fast loop.
+pub fn fast(workspace: &Workspace) -> anyhow::Result<()> {
+    setup::wasm_target(workspace)?;
+    let mut tally = Tally::default();
+    check::formatting(workspace, &mut tally);
+    tally.one("documented paths", check::documented_paths(workspace));
+    tally.one("keys", check::no_keys(workspace));
+    let wasm = artifacts::filter(workspace)?;
+    check::lints(workspace, &wasm, &mut tally);
+    check::unit_tests(workspace, &wasm, &[], &mut tally);
+    tally.close()
+}
+
+/// Writes the expected parts of the golden cases anew, to be reviewed as a diff.
+pub fn bless(workspace: &Workspace) -> anyhow::Result<()> {
+    let step = Step {
+        what: "writing tests/cases anew from what the code does now",
+        takes: Some("a minute, to compile"),
+        log: "bless",
+    };
+    step.run(
+        workspace,
+        shell::cargo(workspace)
+            .args(["test", "--package", "tollgate-core"])
+            .env("TOLLGATE_BLESS", "1"),
+    )?;
+    let changed = shell::read(
+        std::process::Command::new("git")
+            .current_dir(workspace.root())
+            .args(["status", "--short", "--", "tests/cases"]),
+    )?;
+    match changed.trim_end() {
+        "" => println!("    nothing changed"),
+        changed => println!("{changed}\n    review them: git diff tests/cases"),
+    }
+    Ok(())
+}
