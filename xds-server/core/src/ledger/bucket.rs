@@ -1,0 +1,146 @@
+//! One budget and one holder's lease of it: grant, settle, expire.
+//!
+//! At every moment `spent + leased` covers what was charged and what holders may still use, so that a
+//! grant out of `limit - spent - leased` can never be handed out twice.
+
+use tollgate_proto::v1;
+
+/// A limit, the values of its scope in order, and the start of the window in unix seconds.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BucketKey {
+    pub limit: String,
+    pub scope: Vec<String>,
+    pub window_start: i64,
+}
+
+/// One budget in one window.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Bucket {
+    /// Charged, leases that expired included.
+    pub spent: u64,
+    /// The sum of what holders have outstanding.
+    pub leased: u64,
+    /// Unix seconds; 0: never.
+    pub window_end: i64,
+}
+
+/// What one holder has of one budget.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lease {
+    /// Granted and not yet accounted for.
+    pub outstanding: u64,
+    /// Charged because the holder was silent for too long. A settlement that comes after all takes
+    /// from this first, so that nothing is charged twice.
+    pub expired: u64,
+}
+
+/// How much of a lease ends, and what it cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Settled {
+    /// Tokens of the lease that nobody holds any more: used up or given back.
+    pub ended: u64,
+    pub charged: u64,
+}
+
+// === impl BucketKey ===
+
+impl BucketKey {
+    pub fn to_wire(&self) -> v1::Bucket {
+        v1::Bucket { limit: self.limit.clone(), scope: self.scope.clone() }
+    }
+}
+
+// === impl Bucket ===
+
+impl Bucket {
+    /// What of a budget of this size is neither spent nor leased.
+    pub fn free(&self, tokens: u64) -> u64 {
+        tokens.saturating_sub(self.spent.saturating_add(self.leased))
+    }
+
+    /// Leases what is wished for, but no more than a quarter of what is free unless someone waits for
+    /// more: leases shrink as the budget ends, and several proxies get their share.
+    pub(super) fn grant(&mut self, lease: &mut Lease, tokens: u64, wish: u64, least: u64) -> u64 {
+        let free = self.free(tokens);
+        let granted = wish.max(least).min(least.max(free / 4)).min(free);
+        self.leased = self.leased.saturating_add(granted);
+        lease.outstanding = lease.outstanding.saturating_add(granted);
+        granted
+    }
+
+    pub(super) fn settle(&mut self, lease: &mut Lease, settled: Settled) {
+        let late = settled.ended.min(lease.expired);
+        let live = (settled.ended - late).min(lease.outstanding);
+        lease.expired -= late;
+        lease.outstanding -= live;
+        self.leased = self.leased.saturating_sub(live);
+        self.spent = self.spent.saturating_sub(late).saturating_add(settled.charged);
+    }
+
+    /// Charges all that is outstanding: nobody can say any more that it was not used.
+    pub(super) fn expire(&mut self, lease: &mut Lease) {
+        let charged = std::mem::take(&mut lease.outstanding);
+        lease.expired = lease.expired.saturating_add(charged);
+        self.leased = self.leased.saturating_sub(charged);
+        self.spent = self.spent.saturating_add(charged);
+    }
+}
+
+// === impl Lease ===
+
+impl Lease {
+    pub fn is_empty(&self) -> bool {
+        self.outstanding == 0 && self.expired == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settled(ended: u64, charged: u64) -> Settled {
+        Settled { ended, charged }
+    }
+
+    #[test]
+    fn grants_shrink_as_the_budget_ends() {
+        let (mut bucket, mut lease) = (Bucket::default(), Lease::default());
+        assert_eq!(bucket.grant(&mut lease, 1000, 900, 0), 250);
+        assert_eq!(bucket.grant(&mut lease, 1000, 10, 0), 10);
+        assert_eq!(bucket.grant(&mut lease, 1000, 900, 400), 400, "someone waits for 400");
+        assert_eq!(bucket.grant(&mut lease, 1000, 900, 500), 340, "all that is left");
+        assert_eq!(bucket.grant(&mut lease, 1000, 900, 500), 0);
+        assert_eq!((bucket.leased, lease.outstanding), (1000, 1000));
+    }
+
+    #[test]
+    fn a_debt_counts_and_a_lowered_limit_gives_nothing() {
+        let (mut bucket, mut lease) = (Bucket::default(), Lease::default());
+        bucket.grant(&mut lease, 100, 100, 100);
+        bucket.settle(&mut lease, settled(100, 130));
+        assert_eq!((bucket.spent, bucket.leased, bucket.free(100)), (130, 0, 0));
+        assert_eq!(bucket.grant(&mut lease, 100, 10, 10), 0);
+        assert_eq!(bucket.grant(&mut lease, 150, 30, 30), 20, "raised");
+    }
+
+    #[test]
+    fn what_expired_is_charged_once() {
+        let (mut bucket, mut lease) = (Bucket::default(), Lease::default());
+        bucket.grant(&mut lease, 1000, 100, 100);
+        bucket.expire(&mut lease);
+        assert_eq!((bucket.spent, bucket.leased, lease.expired), (100, 0, 100));
+        bucket.settle(&mut lease, settled(60, 60));
+        assert_eq!((bucket.spent, lease.expired), (100, 40), "already charged");
+        bucket.settle(&mut lease, settled(40, 0));
+        assert_eq!((bucket.spent, lease.is_empty()), (60, true), "given back late");
+    }
+
+    #[test]
+    fn nonsense_saturates() {
+        let (mut bucket, mut lease) = (Bucket::default(), Lease::default());
+        bucket.settle(&mut lease, settled(u64::MAX, u64::MAX));
+        bucket.settle(&mut lease, settled(u64::MAX, u64::MAX));
+        assert_eq!((bucket.spent, bucket.leased, bucket.free(u64::MAX)), (u64::MAX, 0, 0));
+        assert_eq!(bucket.grant(&mut lease, u64::MAX, u64::MAX, u64::MAX), 0);
+    }
+}

@@ -1,0 +1,181 @@
+//! A call, checked: inside, only these. What is wrong with the call as a whole refuses it; what is wrong
+//! with one entry is dealt with there, so that a report of usage is not lost over it.
+
+use tollgate_proto::v1;
+
+use super::{
+    HolderKey,
+    usage::{Totals, UsageKey, Used},
+};
+
+/// Most entries of one kind in a call.
+pub const MAX_ENTRIES: usize = 10_000;
+/// Longest text in bytes: names are cut to it in usage rows, a bucket with a longer one is refused.
+pub const MAX_TEXT: usize = 512;
+/// A scope has four kinds of parts, labels as often as one likes.
+const MAX_SCOPE: usize = 32;
+
+/// A [`v1::SyncRequest`] that makes sense.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Call {
+    pub holder: HolderKey,
+    pub worker: u64,
+    /// From 1.
+    pub sequence: u64,
+    pub(super) usage: Vec<Used>,
+    pub(super) settlements: Vec<Settlement>,
+    pub(super) wants: Vec<Want>,
+}
+
+/// Why a call is refused; sending it again does not help.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidCall {
+    #[error("proxy is {0} bytes long; it is Envoy's node id, of 1 to {MAX_TEXT} bytes")]
+    Proxy(usize),
+    #[error("sequence is 0; a worker numbers its calls from 1")]
+    Sequence,
+    #[error("{count} entries in {field}; send at most {MAX_ENTRIES} in one call")]
+    Entries { field: &'static str, count: usize },
+}
+
+/// A budget as a call names it; the window may be its sender's word.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Named {
+    Bucket { limit: String, scope: Vec<String> },
+    /// Missing or too long: there is no such bucket.
+    Nonsense,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Settlement {
+    pub bucket: Named,
+    pub window_start: i64,
+    pub settled: super::bucket::Settled,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Want {
+    pub bucket: Named,
+    pub wish: u64,
+    pub least: u64,
+}
+
+// === impl Call ===
+
+impl TryFrom<v1::SyncRequest> for Call {
+    type Error = InvalidCall;
+
+    fn try_from(wire: v1::SyncRequest) -> Result<Self, InvalidCall> {
+        if wire.proxy.is_empty() || wire.proxy.len() > MAX_TEXT {
+            return Err(InvalidCall::Proxy(wire.proxy.len()));
+        }
+        if wire.sequence == 0 {
+            return Err(InvalidCall::Sequence);
+        }
+        let counts =
+            [("usage", wire.usage.len()), ("settlements", wire.settlements.len()), ("wants", wire.wants.len())];
+        if let Some((field, count)) = counts.into_iter().find(|(_, count)| *count > MAX_ENTRIES) {
+            return Err(InvalidCall::Entries { field, count });
+        }
+        Ok(Self {
+            holder: HolderKey { proxy: wire.proxy, epoch: wire.epoch },
+            worker: wire.worker,
+            sequence: wire.sequence,
+            usage: wire.usage.into_iter().map(Used::from).collect(),
+            settlements: wire.settlements.into_iter().map(Settlement::from).collect(),
+            wants: wire.wants.into_iter().map(Want::from).collect(),
+        })
+    }
+}
+
+impl From<Option<v1::Bucket>> for Named {
+    fn from(wire: Option<v1::Bucket>) -> Self {
+        match wire {
+            Some(v1::Bucket { limit, scope })
+                if !limit.is_empty()
+                    && scope.len() <= MAX_SCOPE
+                    && scope.iter().chain([&limit]).all(|text| text.len() <= MAX_TEXT) =>
+            {
+                Self::Bucket { limit, scope }
+            }
+            _ => Self::Nonsense,
+        }
+    }
+}
+
+impl From<v1::Settlement> for Settlement {
+    fn from(wire: v1::Settlement) -> Self {
+        let ended = wire.from_lease.saturating_add(wire.released);
+        Self {
+            bucket: wire.bucket.into(),
+            window_start: wire.window_start,
+            settled: super::bucket::Settled { ended, charged: wire.charged },
+        }
+    }
+}
+
+impl From<v1::Want> for Want {
+    fn from(wire: v1::Want) -> Self {
+        Self { bucket: wire.bucket.into(), wish: wire.wish, least: wire.least }
+    }
+}
+
+impl From<v1::Usage> for Used {
+    fn from(wire: v1::Usage) -> Self {
+        Self {
+            ended_at: wire.ended_at,
+            key: UsageKey {
+                consumer: cut(wire.consumer),
+                route: cut(wire.route),
+                model: cut(wire.model),
+                backend: cut(wire.backend),
+            },
+            totals: Totals {
+                requests: 1,
+                input_tokens: wire.input_tokens,
+                output_tokens: wire.output_tokens,
+                cached_input_tokens: wire.cached_input_tokens,
+                reasoning_tokens: wire.reasoning_tokens,
+                estimated_requests: u64::from(wire.estimated),
+            },
+        }
+    }
+}
+
+fn cut(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(MAX_TEXT));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wire() -> v1::SyncRequest {
+        v1::SyncRequest { proxy: "envoy-1".into(), epoch: 1, worker: 1, sequence: 1, ..Default::default() }
+    }
+
+    #[test]
+    fn a_call_that_makes_no_sense_is_refused_with_a_reason() {
+        assert_eq!(Call::try_from(v1::SyncRequest { sequence: 0, ..wire() }), Err(InvalidCall::Sequence));
+        assert_eq!(Call::try_from(v1::SyncRequest { proxy: String::new(), ..wire() }), Err(InvalidCall::Proxy(0)));
+        let wants = vec![v1::Want::default(); MAX_ENTRIES + 1];
+        let error = Call::try_from(v1::SyncRequest { wants, ..wire() }).unwrap_err();
+        assert_eq!(error.to_string(), "10001 entries in wants; send at most 10000 in one call");
+    }
+
+    #[test]
+    fn one_bad_entry_does_not_lose_the_others() {
+        let long = "ö".repeat(MAX_TEXT);
+        let bucket = v1::Bucket { limit: "default/p/daily".into(), scope: vec![long.clone()] };
+        let call = Call::try_from(v1::SyncRequest {
+            usage: vec![v1::Usage { model: long, input_tokens: 3, ..Default::default() }],
+            wants: vec![v1::Want { bucket: Some(bucket), wish: 1, least: 1 }, v1::Want::default()],
+            ..wire()
+        })
+        .unwrap();
+        assert_eq!(call.usage[0].key.model.len(), MAX_TEXT);
+        assert_eq!(call.usage[0].totals.input_tokens, 3);
+        assert!(call.wants.iter().all(|want| want.bucket == Named::Nonsense));
+    }
+}

@@ -1,0 +1,144 @@
+//! The ledger's state in memory, and what a batch of steps changed in it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tollgate_proto::v1::SyncResponse;
+
+use super::{
+    Now,
+    bucket::{Bucket, BucketKey, Lease},
+    usage::{Totals, UsageKey},
+};
+
+/// One life of one proxy; its workers share its leases.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HolderKey {
+    /// Envoy's node id.
+    pub proxy: String,
+    pub epoch: u64,
+}
+
+pub type WorkerKey = (HolderKey, u64);
+
+/// The last call of a worker that counted, with its answer for when it is sent again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Worker {
+    pub sequence: u64,
+    pub answer: SyncResponse,
+}
+
+/// Everything that is alive. Usage is not: it only ever goes to the store.
+#[derive(Debug, Default)]
+pub struct State {
+    pub(super) buckets: BTreeMap<BucketKey, Bucket>,
+    pub(super) holders: BTreeMap<HolderKey, Holder>,
+    pub(super) changes: Changes,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Holder {
+    /// Unix seconds, to the precision that is worth writing.
+    pub seen: i64,
+    /// Steady time at which its leases are charged.
+    pub expires: Duration,
+    pub workers: BTreeMap<u64, Worker>,
+    pub leases: BTreeMap<BucketKey, Lease>,
+}
+
+/// What the store is to write at once. Records as they are now (None: gone); usage as sums to add.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Changes {
+    pub buckets: BTreeMap<BucketKey, Option<Bucket>>,
+    pub leases: BTreeMap<(HolderKey, BucketKey), Option<Lease>>,
+    /// When each was last seen, unix seconds.
+    pub holders: BTreeMap<HolderKey, Option<i64>>,
+    pub workers: BTreeMap<WorkerKey, Option<Worker>>,
+    /// By minute since the epoch.
+    pub usage: BTreeMap<(u64, UsageKey), Totals>,
+    /// Usage of earlier minutes is to be forgotten.
+    pub forget_before: Option<u64>,
+}
+
+/// What a store holds, as it is read at the start.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Records {
+    pub buckets: BTreeMap<BucketKey, Bucket>,
+    pub leases: BTreeMap<(HolderKey, BucketKey), Lease>,
+    pub holders: BTreeMap<HolderKey, i64>,
+    pub workers: BTreeMap<WorkerKey, Worker>,
+}
+
+// === impl State ===
+
+impl State {
+    /// Begins with what was stored. The ledger was away, not the holders: all get a fresh time to live.
+    pub fn new(records: Records, ttl: Duration, now: Now) -> Self {
+        let mut holders: BTreeMap<HolderKey, Holder> = BTreeMap::new();
+        for ((holder, number), worker) in records.workers {
+            holders.entry(holder).or_default().workers.insert(number, worker);
+        }
+        for ((holder, bucket), lease) in records.leases {
+            holders.entry(holder).or_default().leases.insert(bucket, lease);
+        }
+        for key in records.holders.keys() {
+            holders.entry(key.clone()).or_default();
+        }
+        for (key, holder) in &mut holders {
+            holder.seen = records.holders.get(key).copied().unwrap_or(now.wall.as_second());
+            holder.expires = now.steady.saturating_add(ttl);
+        }
+        Self { buckets: records.buckets, holders, changes: Changes::default() }
+    }
+
+    /// What changed since this was last asked.
+    pub fn take_changes(&mut self) -> Changes {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// How many holders have tokens outstanding, and how many tokens.
+    pub fn leased(&self) -> (usize, u64) {
+        let per_holder = self.holders.values().map(|holder| {
+            holder.leases.values().fold(0u64, |sum, lease| sum.saturating_add(lease.outstanding))
+        });
+        per_holder.filter(|sum| *sum > 0).fold((0, 0), |(count, all), sum| (count + 1, all.saturating_add(sum)))
+    }
+
+    pub(super) fn last_call(&self, holder: &HolderKey, worker: u64) -> Option<&Worker> {
+        self.holders.get(holder)?.workers.get(&worker)
+    }
+
+    /// The only way in which budgets and leases change.
+    pub(super) fn change<T>(
+        &mut self,
+        holder: &HolderKey,
+        key: &BucketKey,
+        step: impl FnOnce(&mut Bucket, &mut Lease) -> T,
+    ) -> T {
+        let bucket = self.buckets.entry(key.clone()).or_default();
+        let leases = &mut self.holders.entry(holder.clone()).or_default().leases;
+        let mut lease = leases.get(key).copied().unwrap_or_default();
+        let before = (*bucket, lease);
+        let result = step(bucket, &mut lease);
+        if *bucket != before.0 {
+            self.changes.buckets.insert(key.clone(), Some(*bucket));
+        }
+        if lease != before.1 {
+            let kept = (!lease.is_empty()).then_some(lease);
+            match kept {
+                Some(lease) => leases.insert(key.clone(), lease),
+                None => leases.remove(key),
+            };
+            self.changes.leases.insert((holder.clone(), key.clone()), kept);
+        }
+        result
+    }
+}
+
+// === impl Changes ===
+
+impl Changes {
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}

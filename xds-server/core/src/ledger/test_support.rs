@@ -1,0 +1,167 @@
+//! For the tests: a store in memory, and a ledger on it that can be killed at any point.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tollgate_proto::v1::{self, CountWeights, SyncRequest, SyncResponse};
+
+use super::*;
+use crate::ir::{Limit, Mode, OnLedgerUnavailable, ScopePart, Window};
+use crate::status::Origin;
+
+pub const TTL: Duration = Duration::from_secs(30);
+/// A multiple of a day, so that windows begin with it.
+const BEGIN: i64 = 1_795_305_600;
+
+/// What is durable.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Disk {
+    pub records: Records,
+    pub usage: BTreeMap<(u64, usage::UsageKey), usage::Totals>,
+}
+
+pub struct TestLedger {
+    pub disk: Disk,
+    pub state: State,
+    pub rules: Rules,
+    /// Seconds since `BEGIN`.
+    pub second: u64,
+}
+
+/// When a call's ledger dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Death {
+    Never,
+    BeforeCommit,
+    AfterCommit,
+}
+
+pub fn limit(id: &str, tokens: u64, window: Duration) -> Limit {
+    Limit {
+        origin: Origin::new("TokenPolicy", "default", "p"),
+        id: id.to_owned(),
+        policy: "p".to_owned(),
+        name: id.to_owned(),
+        tokens,
+        window: Window::Fixed(window),
+        scope: vec![ScopePart::Consumer],
+        count: CountWeights::default(),
+        mode: Mode::Enforce,
+        on_ledger_unavailable: OnLedgerUnavailable::Deny,
+    }
+}
+
+pub fn bucket(limit: &str, consumer: &str) -> v1::Bucket {
+    v1::Bucket { limit: limit.to_owned(), scope: vec![consumer.to_owned()] }
+}
+
+pub fn want(limit: &str, wish: u64, least: u64) -> v1::Want {
+    v1::Want { bucket: Some(bucket(limit, "app")), wish, least }
+}
+
+// === impl Disk ===
+
+impl Disk {
+    fn commit(&mut self, changes: &Changes) {
+        fn put<K: Ord + Clone, V: Clone>(records: &mut BTreeMap<K, V>, changes: &BTreeMap<K, Option<V>>) {
+            for (key, value) in changes {
+                match value {
+                    Some(value) => records.insert(key.clone(), value.clone()),
+                    None => records.remove(key),
+                };
+            }
+        }
+        put(&mut self.records.buckets, &changes.buckets);
+        put(&mut self.records.leases, &changes.leases);
+        put(&mut self.records.holders, &changes.holders);
+        put(&mut self.records.workers, &changes.workers);
+        for (key, totals) in &changes.usage {
+            *self.usage.entry(key.clone()).or_default() += *totals;
+        }
+        if let Some(minute) = changes.forget_before {
+            self.usage.retain(|(at, _), _| *at >= minute);
+        }
+    }
+}
+
+// === impl TestLedger ===
+
+impl TestLedger {
+    pub fn new(limits: &[Limit]) -> Self {
+        Self { disk: Disk::default(), state: State::default(), rules: Rules::new(limits, TTL), second: 1 }
+    }
+
+    pub fn now(&self) -> Now {
+        let wall = Timestamp::from_second(BEGIN + i64::try_from(self.second).unwrap()).unwrap();
+        Now { wall, steady: Duration::from_secs(self.second) }
+    }
+
+    /// What the ledger did, even if it died before it could say so; then it is up again.
+    pub fn call(&mut self, request: &SyncRequest, death: Death) -> Result<Outcome, Past> {
+        let call = Call::try_from(request.clone()).unwrap();
+        let (rules, now) = (self.rules.clone(), self.now());
+        let outcome = apply(&mut self.state, &rules, call, now);
+        if death == Death::BeforeCommit {
+            self.restart();
+            return outcome;
+        }
+        self.tick();
+        if death == Death::AfterCommit {
+            self.restart();
+        }
+        outcome
+    }
+
+    pub fn sync(&mut self, request: &SyncRequest) -> SyncResponse {
+        match self.call(request, Death::Never) {
+            Ok(Outcome::Applied(answer) | Outcome::Repeated(answer)) => answer,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn tick(&mut self) {
+        let now = self.now();
+        self.state.expire(now);
+        let changes = self.state.take_changes();
+        self.disk.commit(&changes);
+        self.check();
+    }
+
+    pub fn prune(&mut self) {
+        let now = self.now();
+        self.state.prune(now);
+        self.tick();
+    }
+
+    pub fn restart(&mut self) {
+        self.state = State::new(self.disk.records.clone(), TTL, self.now());
+        self.check();
+    }
+
+    pub fn bucket(&self, limit: &str) -> Bucket {
+        let (_, bucket) = self.disk.records.buckets.iter().rfind(|(key, _)| key.limit == limit).unwrap();
+        *bucket
+    }
+
+    pub fn used(&self) -> usage::Totals {
+        let mut sum = usage::Totals::default();
+        self.disk.usage.values().for_each(|totals| sum += *totals);
+        sum
+    }
+
+    /// What is leased is what holders have; what is in memory is what is on the disk.
+    fn check(&self) {
+        let mut leased: BTreeMap<&BucketKey, u64> = BTreeMap::new();
+        for ((_, key), lease) in &self.disk.records.leases {
+            *leased.entry(key).or_default() += lease.outstanding;
+        }
+        for (key, bucket) in &self.disk.records.buckets {
+            assert_eq!(bucket.leased, leased.get(key).copied().unwrap_or(0), "{key:?}");
+        }
+        for (key, bucket) in &self.state.buckets {
+            let stored = self.disk.records.buckets.get(key).copied().unwrap_or_default();
+            assert_eq!(stored, *bucket, "{key:?}");
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! What was used, summed per minute: the figures of `/api/usage`.
+
+use std::ops::AddAssign;
+
+/// What usage is summed by.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct UsageKey {
+    pub consumer: String,
+    pub route: String,
+    pub model: String,
+    pub backend: String,
+}
+
+/// Sums over requests. They saturate: a nonsensical report cannot wrap one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    pub requests: u64,
+    pub input_tokens: u64,
+    pub output_tokens: u64,
+    pub cached_input_tokens: u64,
+    pub reasoning_tokens: u64,
+    /// Requests whose tokens were counted from bytes.
+    pub estimated_requests: u64,
+}
+
+/// One finished request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Used {
+    /// Unix milliseconds, as reported.
+    pub ended_at: i64,
+    pub key: UsageKey,
+    pub totals: Totals,
+}
+
+// === impl Totals ===
+
+impl AddAssign for Totals {
+    fn add_assign(&mut self, other: Self) {
+        let add = |sum: &mut u64, more: u64| *sum = sum.saturating_add(more);
+        add(&mut self.requests, other.requests);
+        add(&mut self.input_tokens, other.input_tokens);
+        add(&mut self.output_tokens, other.output_tokens);
+        add(&mut self.cached_input_tokens, other.cached_input_tokens);
+        add(&mut self.reasoning_tokens, other.reasoning_tokens);
+        add(&mut self.estimated_requests, other.estimated_requests);
+    }
+}
