@@ -3,7 +3,7 @@
 use tollgate_proto::v1::{SyncRequest, SyncResponse, ledger_server};
 use tonic::{Request, Response, Status};
 
-use super::Ledger;
+use super::{Ledger, SyncError};
 
 /// See [`Ledger::grpc`].
 #[derive(Debug)]
@@ -21,8 +21,20 @@ impl Service {
 
 #[tonic::async_trait]
 impl ledger_server::Ledger for Service {
-    async fn sync(&self, _request: Request<SyncRequest>) -> Result<Response<SyncResponse>, Status> {
-        let _ledger = &self.ledger;
-        Err(Status::unavailable("the ledger is not open"))
+    async fn sync(&self, request: Request<SyncRequest>) -> Result<Response<SyncResponse>, Status> {
+        self.ledger.sync(request.into_inner()).await.map(Response::new).map_err(Status::from)
+    }
+}
+
+impl From<SyncError> for Status {
+    /// Unavailable asks for the same call again; the others say that it would not help.
+    fn from(error: SyncError) -> Self {
+        match &error {
+            SyncError::Invalid(_) => Self::invalid_argument(error.to_string()),
+            SyncError::Past(_) => Self::failed_precondition(error.to_string()),
+            // The path of the file is the operator's business, and in the log.
+            SyncError::Store(_) => Self::unavailable("the ledger cannot write; see the control plane's log"),
+            SyncError::Busy | SyncError::Closed => Self::unavailable(error.to_string()),
+        }
     }
 }

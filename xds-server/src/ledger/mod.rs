@@ -3,24 +3,70 @@
 //! ```text
 //! grpc -> queue -> writer thread: core::ledger::apply on the state in memory -> one commit for all -> answers
 //!                                                                                 |
-//!                                          admin (usage, budgets) <- read transactions
+//!                                        admin (query: usage, budgets) <- read transactions
 //! ```
 
+mod clock;
+mod embedded;
 mod grpc;
+mod metrics;
+pub mod query;
+mod store;
+mod tables;
+mod writer;
 
-use std::{path::Path, sync::Arc, time::Duration};
+#[cfg(test)]
+mod durable_test;
+#[cfg(test)]
+mod tests;
 
-use tokio::sync::watch;
+pub use store::StoreError as OpenError;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+use tokio::sync::{oneshot, watch};
 use tollgate_core::ir::Limit;
-use tollgate_proto::v1::ledger_server::LedgerServer;
+use tollgate_core::ledger::{Call, InvalidCall, Rules, State};
+use tollgate_proto::v1::{SyncRequest, SyncResponse, ledger_server::LedgerServer};
+
+use self::clock::{Clock, SystemClock};
+use self::metrics::{CallLabels, CallOutcome, Metrics};
+use self::store::{Reader, Store, StoreError};
+use self::writer::{Job, NotApplied, Waiting, Writer};
+
+/// Calls that may wait: every worker of every proxy has at most one under way.
+const QUEUE: usize = 4096;
+/// Largest call in bytes.
+const MAX_MESSAGE: usize = 4 << 20;
 
 /// A handle to the ledger; clones are the same ledger.
 #[derive(Debug, Clone)]
-pub struct Ledger {}
+pub struct Ledger {
+    jobs: SyncSender<Job>,
+    reader: Arc<dyn Reader>,
+    limits: watch::Receiver<Arc<Vec<Limit>>>,
+    clock: Arc<dyn Clock>,
+    metrics: Metrics,
+}
 
-/// The ledger cannot be opened.
+/// Why a call was not answered.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {}
+pub enum SyncError {
+    #[error(transparent)]
+    Invalid(#[from] InvalidCall),
+    #[error(transparent)]
+    Past(tollgate_core::ledger::Past),
+    #[error(transparent)]
+    Store(Arc<StoreError>),
+    #[error("{QUEUE} calls are waiting for the ledger's disk; send the same call again later")]
+    Busy,
+    #[error("the ledger is closed; send the same call again when it is back")]
+    Closed,
+}
 
 // === impl Ledger ===
 
@@ -30,18 +76,77 @@ impl Ledger {
     /// # Errors
     /// When another process has it, or the file is not usable; the message says what to do.
     pub fn open(
-        _dir: &Path,
-        _limits: watch::Receiver<Arc<Vec<Limit>>>,
-        _lease_ttl: Duration,
+        dir: &Path,
+        limits: watch::Receiver<Arc<Vec<Limit>>>,
+        lease_ttl: Duration,
     ) -> Result<Self, OpenError> {
-        Ok(Self {})
+        let store = embedded::Embedded::new(dir)?;
+        Self::start(Box::new(store), Arc::new(SystemClock::new()), limits, lease_ttl)
+    }
+
+    fn start(
+        mut store: Box<dyn Store>,
+        clock: Arc<dyn Clock>,
+        mut limits: watch::Receiver<Arc<Vec<Limit>>>,
+        lease_ttl: Duration,
+    ) -> Result<Self, OpenError> {
+        let now = clock.now();
+        let state = State::new(store.load()?, lease_ttl, now);
+        let (jobs, queue) = sync_channel(QUEUE);
+        let (reader, metrics) = (store.reader(), Metrics::new());
+        let rules = Rules::new(&limits.borrow_and_update(), lease_ttl);
+        let handle = Self { jobs, reader, limits: limits.clone(), clock: Arc::clone(&clock), metrics: metrics.clone() };
+        let writer = Writer { store, state: Some(state), limits, rules, clock, metrics, pruned: now.steady };
+        std::thread::Builder::new()
+            .name("ledger".to_owned())
+            .spawn(move || writer.run(&queue))
+            .map_err(|source| StoreError::Unusable { path: "the ledger's thread".into(), source })?;
+        Ok(handle)
     }
 
     /// The gRPC service `tollgate.v1.Ledger`.
     pub fn grpc(&self) -> LedgerServer<grpc::Service> {
-        LedgerServer::new(grpc::Service::new(self.clone()))
+        LedgerServer::new(grpc::Service::new(self.clone())).max_decoding_message_size(MAX_MESSAGE)
+    }
+
+    /// One call of a worker. When this returns `Ok`, all of it is durable.
+    ///
+    /// # Errors
+    /// When it did not count, or nobody knows; the same call again is always safe.
+    pub async fn sync(&self, request: SyncRequest) -> Result<SyncResponse, SyncError> {
+        let call = Call::try_from(request).inspect_err(|_| self.refused())?;
+        let (answer, answered) = oneshot::channel();
+        let job = Job::Call(Waiting { call, arrived: self.clock.now(), answer });
+        self.jobs.try_send(job).map_err(|error| match error {
+            TrySendError::Full(_) => SyncError::Busy,
+            TrySendError::Disconnected(_) => SyncError::Closed,
+        })?;
+        match answered.await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(NotApplied::Past(past))) => Err(SyncError::Past(past)),
+            Ok(Err(NotApplied::Store(error))) => Err(SyncError::Store(error)),
+            Err(_) => Err(SyncError::Closed),
+        }
     }
 
     /// Answers what is queued, then closes the file. Later calls are refused as unavailable.
-    pub async fn close(&self) {}
+    pub async fn close(&self) {
+        let (done, closed) = oneshot::channel();
+        let jobs = self.jobs.clone();
+        // A full queue empties as the disk goes on.
+        let sent = tokio::task::spawn_blocking(move || jobs.send(Job::Close(done))).await;
+        if matches!(sent, Ok(Ok(()))) {
+            // An error says that the thread has ended, which is closed.
+            let _ = closed.await;
+        }
+    }
+
+    /// Adds the ledger's metrics to those that are served.
+    pub fn register_metrics(&self, registry: &mut Registry) {
+        self.metrics.register(registry);
+    }
+
+    fn refused(&self) {
+        self.metrics.calls.get_or_create(&CallLabels { outcome: CallOutcome::Refused }).inc();
+    }
 }

@@ -1,0 +1,66 @@
+//! The edge to what is durable: embedded now, shared by several control planes later.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tollgate_core::ledger::{
+    Bucket, BucketKey, Changes, Records,
+    usage::{Totals, UsageKey},
+};
+
+/// Written by one thread. Dropping it closes it.
+pub trait Store: Debug + Send {
+    /// Reads everything; also the way back after a failed commit.
+    ///
+    /// # Errors
+    /// When it cannot be used.
+    fn load(&mut self) -> Result<Records, StoreError>;
+
+    /// Writes all of it or nothing. What it returns `Ok` for survives any death.
+    ///
+    /// # Errors
+    /// When it may not have been written; the caller loads again to know.
+    fn commit(&mut self, changes: &Changes) -> Result<(), StoreError>;
+
+    /// For questions from other threads. They see what is committed and hold nobody up.
+    fn reader(&self) -> Arc<dyn Reader>;
+}
+
+/// See [`Store::reader`].
+pub trait Reader: Debug + Send + Sync {
+    /// Sums from this minute since the epoch on; absent: of all time.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn usage(&self, since: Option<u64>) -> Result<BTreeMap<UsageKey, Totals>, StoreError>;
+
+    /// All windows of one limit that are kept.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn buckets(&self, limit: &str) -> Result<Vec<(BucketKey, Bucket)>, StoreError>;
+}
+
+/// What is wrong with the store, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("{path} is in use by another process; stop that one, or give this one its own state directory")]
+    Locked { path: PathBuf },
+    #[error("{path} cannot be opened: {source}; the directory must be writable for this user")]
+    Unusable { path: PathBuf, source: std::io::Error },
+    #[error(
+        "{path} is not a sound ledger: {what}; restore it from a copy, or move it away: usage and what is spent \
+         in the current windows then begin at zero"
+    )]
+    Damaged { path: PathBuf, what: String },
+    #[error("{path} was written by a newer version (schema {found}, this one knows {known}); run that version")]
+    Newer { path: PathBuf, found: u64, known: u64 },
+    #[error("no space left for {path}; make room, nothing that was acknowledged is lost")]
+    Full { path: PathBuf },
+    #[error("{path} cannot be read or written: {source}")]
+    Failed { path: PathBuf, source: redb::Error },
+    #[error("the ledger is closed")]
+    Closed,
+}

@@ -1,0 +1,305 @@
+//! The ledger as a whole: the wire, the thread, the file.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use jiff::Timestamp;
+use tokio::net::TcpListener;
+use tollgate_core::ir::{Mode, OnLedgerUnavailable, ScopePart, Window};
+use tollgate_core::ledger::{Changes, Now, Records};
+use tollgate_core::status::Origin;
+use tollgate_proto::v1::{self, ledger_client::LedgerClient};
+use tonic::transport::{Channel, Server};
+
+use super::query::UsageQuery;
+use super::*;
+
+pub(crate) const TTL: Duration = Duration::from_secs(30);
+
+pub(crate) fn limit(tokens: u64, scope: Vec<ScopePart>) -> Limit {
+    Limit {
+        origin: Origin::new("TokenPolicy", "default", "per-consumer"),
+        id: "default/per-consumer/daily".into(),
+        policy: "per-consumer".into(),
+        name: "daily".into(),
+        tokens,
+        window: Window::Fixed(Duration::from_secs(86_400)),
+        scope,
+        count: v1::CountWeights::default(),
+        mode: Mode::Enforce,
+        on_ledger_unavailable: OnLedgerUnavailable::Deny,
+    }
+}
+
+pub(crate) fn consumer_limit(tokens: u64) -> Limit {
+    limit(tokens, vec![ScopePart::Consumer])
+}
+
+pub(crate) fn limits(limits: Vec<Limit>) -> watch::Receiver<Arc<Vec<Limit>>> {
+    watch::channel(Arc::new(limits)).1
+}
+
+pub(crate) fn bucket() -> v1::Bucket {
+    v1::Bucket { limit: "default/per-consumer/daily".into(), scope: vec!["app".into()] }
+}
+
+pub(crate) fn request(worker: u64, sequence: u64) -> SyncRequest {
+    SyncRequest { proxy: "envoy".into(), epoch: 1, worker, sequence, ..SyncRequest::default() }
+}
+
+pub(crate) fn want(wish: u64, least: u64) -> Vec<v1::Want> {
+    vec![v1::Want { bucket: Some(bucket()), wish, least }]
+}
+
+pub(crate) fn used(consumer: &str, model: &str, tokens: u64) -> v1::Usage {
+    v1::Usage {
+        ended_at: Timestamp::now().as_millisecond(),
+        consumer: consumer.into(),
+        route: "chat".into(),
+        model: model.into(),
+        backend: "runner-a".into(),
+        input_tokens: tokens,
+        output_tokens: 1,
+        ..v1::Usage::default()
+    }
+}
+
+/// Serves until the test ends.
+pub(crate) async fn serve(ledger: &Ledger) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}", listener.local_addr().unwrap());
+    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+    let server = Server::builder().add_service(ledger.grpc());
+    tokio::spawn(async move { server.serve_with_incoming(incoming).await });
+    address
+}
+
+pub(crate) async fn connect(address: &str) -> Result<LedgerClient<Channel>, tonic::transport::Error> {
+    let endpoint = tonic::transport::Endpoint::from_shared(address.to_owned())?;
+    Ok(LedgerClient::new(endpoint.connect().await?))
+}
+
+async fn client(address: &str) -> LedgerClient<Channel> {
+    connect(address).await.unwrap()
+}
+
+/// A clock that stands until it is moved.
+#[derive(Debug)]
+struct FakeClock(Mutex<Now>);
+
+impl FakeClock {
+    fn new() -> Arc<Self> {
+        let wall = "2026-11-22T12:00:00Z".parse().unwrap();
+        Arc::new(Self(Mutex::new(Now { wall, steady: Duration::from_secs(5) })))
+    }
+
+    fn advance(&self, by: Duration) {
+        let mut now = self.0.lock().unwrap();
+        now.wall += by;
+        now.steady += by;
+    }
+}
+
+impl Clock for FakeClock {
+    fn now(&self) -> Now {
+        *self.0.lock().unwrap()
+    }
+}
+
+/// A disk that can be full.
+#[derive(Debug)]
+struct Breakable {
+    store: embedded::Embedded,
+    broken: Arc<AtomicBool>,
+}
+
+impl Store for Breakable {
+    fn load(&mut self) -> Result<Records, StoreError> {
+        if self.broken.load(Ordering::SeqCst) { Err(full()) } else { self.store.load() }
+    }
+
+    fn commit(&mut self, changes: &Changes) -> Result<(), StoreError> {
+        if self.broken.load(Ordering::SeqCst) { Err(full()) } else { self.store.commit(changes) }
+    }
+
+    fn reader(&self) -> Arc<dyn Reader> {
+        self.store.reader()
+    }
+}
+
+fn full() -> StoreError {
+    StoreError::Full { path: "ledger.redb".into() }
+}
+
+#[tokio::test]
+async fn many_clients_cannot_overdraw_a_budget_and_every_token_is_in_the_books() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(dir.path(), limits(vec![consumer_limit(1000)]), TTL).unwrap();
+    let address = serve(&ledger).await;
+    let workers = (0..16).map(|worker| {
+        let address = address.clone();
+        tokio::spawn(async move {
+            let mut client = client(&address).await;
+            let (mut sequence, mut spent) = (0, 0);
+            loop {
+                sequence += 1;
+                let wants = SyncRequest { wants: want(30, 10), ..request(worker, sequence) };
+                let grant = client.sync(wants).await.unwrap().into_inner().grants.remove(0);
+                if grant.granted == 0 {
+                    return spent;
+                }
+                sequence += 1;
+                spent += grant.granted;
+                let settlements = vec![v1::Settlement {
+                    bucket: Some(bucket()),
+                    window_start: grant.window_start,
+                    from_lease: grant.granted,
+                    charged: grant.granted,
+                    released: 0,
+                }];
+                let usage = vec![used("app", "smol", grant.granted)];
+                client.sync(SyncRequest { settlements, usage, ..request(worker, sequence) }).await.unwrap();
+            }
+        })
+    });
+    let mut spent = 0;
+    for worker in workers {
+        spent += worker.await.unwrap();
+    }
+    assert_eq!(spent, 1000);
+    let budget = ledger.budgets().await.unwrap().remove(0);
+    assert_eq!((budget.spent, budget.leased, budget.tokens), (1000, 0, 1000));
+    let rows = ledger.usage(UsageQuery::default()).await.unwrap();
+    assert_eq!((rows.len(), rows[0].input_tokens, rows[0].output_tokens), (1, 1000, rows[0].requests));
+}
+
+#[tokio::test]
+async fn the_wire_says_what_is_wrong_with_a_call() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(dir.path(), limits(vec![consumer_limit(1000)]), TTL).unwrap();
+    let mut client = client(&serve(&ledger).await).await;
+    let status = client.sync(request(1, 0)).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::InvalidArgument);
+    client.sync(SyncRequest { wants: want(1, 1), ..request(1, 5) }).await.unwrap();
+    let status = client.sync(request(1, 4)).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::FailedPrecondition);
+    let huge = vec![used(&"x".repeat(5 << 20), "smol", 1)];
+    let status = client.sync(SyncRequest { usage: huge, ..request(1, 6) }).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::OutOfRange);
+    ledger.close().await;
+    let status = client.sync(request(1, 6)).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::Unavailable);
+}
+
+#[tokio::test]
+async fn time_ends_leases_and_windows() {
+    let dir = tempfile::tempdir().unwrap();
+    let clock = FakeClock::new();
+    let store = Box::new(embedded::Embedded::new(dir.path()).unwrap());
+    let limits = limits(vec![consumer_limit(1000), Limit { id: "x".into(), ..limit(50, vec![]) }]);
+    let ledger = Ledger::start(store, clock.clone(), limits, TTL).unwrap();
+    ledger.sync(SyncRequest { wants: want(100, 100), ..request(1, 1) }).await.unwrap();
+    let rows = ledger.budgets().await.unwrap();
+    assert_eq!((rows[0].spent, rows[0].leased, rows[0].window_start.as_str()), (0, 100, "2026-11-22T00:00:00Z"));
+    assert_eq!(rows[0].scope, [("Consumer".to_owned(), "app".to_owned())].into());
+    assert_eq!((rows[1].spent, rows[1].tokens, rows[1].scope.len()), (0, 50, 0), "one for all is there from the start");
+    clock.advance(TTL);
+    // The thread looks at the clock by itself.
+    let mut spent = 0;
+    for _ in 0..100 {
+        spent = ledger.budgets().await.unwrap()[0].spent;
+        if spent > 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(spent, 100);
+    clock.advance(Duration::from_secs(86_400));
+    assert_eq!(ledger.budgets().await.unwrap().len(), 1, "a new day");
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_calls_and_nothing_half_done_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let broken = Arc::new(AtomicBool::new(false));
+    let store = Box::new(Breakable { store: embedded::Embedded::new(dir.path()).unwrap(), broken: Arc::clone(&broken) });
+    let ledger = Ledger::start(store, Arc::new(SystemClock::new()), limits(vec![consumer_limit(1000)]), TTL).unwrap();
+    ledger.sync(SyncRequest { wants: want(100, 100), ..request(1, 1) }).await.unwrap();
+    broken.store(true, Ordering::SeqCst);
+    let call = SyncRequest { wants: want(50, 50), usage: vec![used("app", "smol", 7)], ..request(1, 2) };
+    for _ in 0..2 {
+        let error = ledger.sync(call.clone()).await.unwrap_err();
+        assert!(matches!(&error, SyncError::Store(store) if matches!(**store, StoreError::Full { .. })), "{error}");
+    }
+    assert_eq!(ledger.budgets().await.unwrap()[0].leased, 100);
+    broken.store(false, Ordering::SeqCst);
+    assert_eq!(ledger.sync(call.clone()).await.unwrap().grants[0].granted, 50);
+    assert_eq!(ledger.sync(call).await.unwrap().grants[0].granted, 50);
+    assert_eq!(ledger.budgets().await.unwrap()[0].leased, 150);
+    assert_eq!(ledger.usage(UsageQuery::default()).await.unwrap()[0].requests, 1);
+}
+
+#[tokio::test]
+async fn a_changed_limit_is_followed_while_it_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let (sender, receiver) = watch::channel(Arc::new(vec![consumer_limit(100)]));
+    let ledger = Ledger::open(dir.path(), receiver, TTL).unwrap();
+    let first = ledger.sync(SyncRequest { wants: want(100, 100), ..request(1, 1) }).await.unwrap();
+    assert_eq!((first.grants[0].granted, first.grants[0].remaining), (100, 0));
+    sender.send(Arc::new(vec![consumer_limit(130)])).unwrap();
+    let second = ledger.sync(SyncRequest { wants: want(100, 100), ..request(1, 2) }).await.unwrap();
+    assert_eq!(second.grants[0].granted, 30);
+    assert_eq!(ledger.budgets().await.unwrap()[0].tokens, 130);
+    sender.send(Arc::new(vec![])).unwrap();
+    assert!(ledger.budgets().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn usage_is_filtered_and_survives_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Ledger::open(dir.path(), limits(vec![]), TTL).unwrap();
+    let ledger = open();
+    let old = v1::Usage { ended_at: Timestamp::now().as_millisecond() - 7_200_000, ..used("app", "smol", 40) };
+    let usage = vec![used("app", "smol", 10), used("app", "gpt", 20), used("team/app", "smol", 30), old];
+    ledger.sync(SyncRequest { usage, ..request(1, 1) }).await.unwrap();
+    ledger.close().await;
+    assert!(matches!(ledger.usage(UsageQuery::default()).await, Err(StoreError::Closed)));
+    let ledger = open();
+    let sum = async |consumer: Option<&str>, model: Option<&str>, since: Option<u64>| {
+        let query = UsageQuery {
+            consumer: consumer.map(str::to_owned),
+            model: model.map(str::to_owned),
+            since: since.map(Duration::from_secs),
+        };
+        ledger.usage(query).await.unwrap().iter().map(|row| row.input_tokens).sum::<u64>()
+    };
+    assert_eq!(sum(None, None, None).await, 100);
+    assert_eq!(sum(Some("app"), None, None).await, 70);
+    assert_eq!(sum(Some("default/app"), Some("smol"), None).await, 50);
+    assert_eq!(sum(Some("team/app"), None, Some(3600)).await, 30);
+    assert_eq!(sum(None, None, Some(3600)).await, 60);
+    assert_eq!(sum(None, None, Some(u64::MAX)).await, 100);
+    assert_eq!(sum(Some("nobody"), None, None).await, 0);
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_used_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = |dir: &Path| Ledger::open(dir, limits(vec![]), TTL);
+    let ledger = open(dir.path()).unwrap();
+    assert!(matches!(open(dir.path()), Err(OpenError::Locked { .. })));
+    ledger.close().await;
+    let file = dir.path().join("ledger.redb");
+    let sound = std::fs::read(&file).unwrap();
+    let mut damaged = sound.clone();
+    damaged[4096..].fill(0x5a);
+    for bytes in [b"not a database, but long enough to be one".repeat(200), damaged, sound[..sound.len() / 2].to_vec()] {
+        std::fs::write(&file, &bytes).unwrap();
+        let error = open(dir.path()).unwrap_err();
+        assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
+        assert_eq!(std::fs::read(&file).unwrap().len(), bytes.len(), "it is left as it was");
+    }
+    std::fs::write(&file, &sound).unwrap();
+    assert!(open(dir.path()).is_ok());
+    assert!(matches!(open(Path::new("/proc/nowhere")), Err(OpenError::Unusable { .. })));
+}

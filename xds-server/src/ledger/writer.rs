@@ -1,0 +1,168 @@
+//! The one thread that writes: all calls that wait are one commit, and are answered after it.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{oneshot, watch};
+use tollgate_core::ir::Limit;
+use tollgate_core::ledger::{Call, Now, Outcome, Past, Rules, State, apply};
+use tollgate_proto::v1::SyncResponse;
+
+use super::clock::Clock;
+use super::metrics::{CallLabels, CallOutcome, Metrics};
+use super::store::{Store, StoreError};
+
+/// Most calls in one commit.
+const MAX_BATCH: usize = 512;
+/// How often time is looked at while nobody calls.
+const TICK: Duration = Duration::from_millis(250);
+const PRUNE_EVERY: Duration = Duration::from_secs(60);
+
+/// What the thread is asked.
+#[derive(Debug)]
+pub(super) enum Job {
+    Call(Waiting),
+    Close(oneshot::Sender<()>),
+}
+
+/// A call, when it came, and who waits for its answer.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub call: Call,
+    pub arrived: Now,
+    pub answer: oneshot::Sender<Result<SyncResponse, NotApplied>>,
+}
+
+/// Why a call got no answer.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(super) enum NotApplied {
+    #[error(transparent)]
+    Past(#[from] Past),
+    /// It may have counted or not; the same call again finds out.
+    #[error("the ledger cannot write: {0}")]
+    Store(Arc<StoreError>),
+}
+
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub store: Box<dyn Store>,
+    /// None after a failed commit, until it is loaded again.
+    pub state: Option<State>,
+    pub limits: watch::Receiver<Arc<Vec<Limit>>>,
+    pub rules: Rules,
+    pub clock: Arc<dyn Clock>,
+    pub metrics: Metrics,
+    pub pruned: Duration,
+}
+
+// === impl Writer ===
+
+impl Writer {
+    /// Until it is told to close, or nobody is left who could tell it anything.
+    pub fn run(mut self, jobs: &Receiver<Job>) {
+        loop {
+            let mut waiting = Vec::new();
+            let mut close = None;
+            match jobs.recv_timeout(TICK) {
+                Ok(Job::Call(call)) => waiting.push(call),
+                Ok(Job::Close(done)) => close = Some(done),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            while close.is_none() && waiting.len() < MAX_BATCH {
+                match jobs.try_recv() {
+                    Ok(Job::Call(call)) => waiting.push(call),
+                    Ok(Job::Close(done)) => close = Some(done),
+                    Err(_) => break,
+                }
+            }
+            self.batch(waiting);
+            if let Some(done) = close {
+                drop(self);
+                // Nobody listening is fine: it is closed.
+                let _ = done.send(());
+                return;
+            }
+        }
+    }
+
+    fn batch(&mut self, waiting: Vec<Waiting>) {
+        if self.limits.has_changed().unwrap_or(false) {
+            self.rules = Rules::new(&self.limits.borrow_and_update(), self.rules.lease_ttl);
+        }
+        let mut answers = Vec::with_capacity(waiting.len());
+        let mut waiters = Vec::with_capacity(waiting.len());
+        for Waiting { call, arrived, answer } in waiting {
+            waiters.push((answer, arrived));
+            answers.push((call, arrived));
+        }
+        match self.apply_and_commit(answers) {
+            Ok(outcomes) => {
+                for ((answer, arrived), outcome) in waiters.into_iter().zip(outcomes) {
+                    self.count(&outcome, arrived);
+                    let result = outcome.map(|(Outcome::Applied(answer) | Outcome::Repeated(answer))| answer);
+                    // Who left asks again under the same number.
+                    let _ = answer.send(result.map_err(NotApplied::from));
+                }
+            }
+            Err(error) => {
+                let error = Arc::new(error);
+                if self.state.take().is_some() || !waiters.is_empty() {
+                    tracing::error!(%error, "the ledger cannot write; calls are refused until it can");
+                }
+                self.outcome(CallOutcome::Unavailable, waiters.len());
+                for (answer, _) in waiters {
+                    let _ = answer.send(Err(NotApplied::Store(Arc::clone(&error))));
+                }
+            }
+        }
+    }
+
+    /// Calls come before the clock: who has called in time is not silent, however long the disk took.
+    fn apply_and_commit(&mut self, calls: Vec<(Call, Now)>) -> Result<Vec<Result<Outcome, Past>>, StoreError> {
+        let now = self.clock.now();
+        let state = match &mut self.state {
+            Some(state) => state,
+            None => {
+                let records = self.store.load()?;
+                tracing::info!("the ledger is loaded again");
+                self.state.insert(State::new(records, self.rules.lease_ttl, now))
+            }
+        };
+        let count = calls.len();
+        let outcomes = calls.into_iter().map(|(call, arrived)| apply(state, &self.rules, call, arrived)).collect();
+        state.expire(now);
+        if now.steady.saturating_sub(self.pruned) >= PRUNE_EVERY {
+            state.prune(now);
+            self.pruned = now.steady;
+        }
+        let changes = state.take_changes();
+        if !changes.is_empty() {
+            let started = Instant::now();
+            self.store.commit(&changes)?;
+            self.metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
+            self.metrics.commit_calls.observe(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
+            changes.usage.iter().for_each(|((_, key), totals)| self.metrics.used(key, totals));
+            let (holders, tokens) = state.leased();
+            self.metrics.holders.set(i64::try_from(holders).unwrap_or(i64::MAX));
+            self.metrics.leased.set(i64::try_from(tokens).unwrap_or(i64::MAX));
+        }
+        Ok(outcomes)
+    }
+
+    fn count(&self, outcome: &Result<Outcome, Past>, arrived: Now) {
+        let taken = self.clock.now().steady.saturating_sub(arrived.steady);
+        self.metrics.call_seconds.observe(taken.as_secs_f64());
+        let outcome = match outcome {
+            Ok(Outcome::Applied(_)) => CallOutcome::Applied,
+            Ok(Outcome::Repeated(_)) => CallOutcome::Repeated,
+            Err(Past { .. }) => CallOutcome::Refused,
+        };
+        self.outcome(outcome, 1);
+    }
+
+    fn outcome(&self, outcome: CallOutcome, count: usize) {
+        self.metrics.calls.get_or_create(&CallLabels { outcome }).inc_by(u64::try_from(count).unwrap_or(u64::MAX));
+    }
+}
