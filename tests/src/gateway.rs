@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::admin::Admin;
 use crate::client::Client;
 use crate::config::Folder;
+use crate::envoy_admin::EnvoyAdmin;
 use crate::poll;
 use crate::process::{self, Process};
 use crate::tools::Tools;
@@ -123,6 +124,10 @@ impl Gateway {
         Client::new(&self.url(), None)
     }
 
+    pub fn admin_port(&self) -> u16 {
+        self.admin_port
+    }
+
     pub fn admin(&self) -> &Admin {
         &self.admin
     }
@@ -183,6 +188,11 @@ impl Gateway {
             Ok(status)
         })
         .await
+    }
+
+    /// Envoy's own admin interface.
+    pub fn envoy(&self) -> anyhow::Result<EnvoyAdmin> {
+        EnvoyAdmin::of(self.envoy_id()?)
     }
 
     /// Envoy's process id.

@@ -14,8 +14,10 @@
 //! (statuses, bodies, rows of the admin API), wait in bounded polls and measure no time.
 
 pub mod admin;
+pub mod cli;
 pub mod client;
 pub mod config;
+pub mod envoy_admin;
 pub mod gateway;
 pub mod llm;
 pub mod poll;

@@ -1,6 +1,16 @@
 //! The end-to-end tests. Run them by `cargo xtask test`, or `cargo test -p tollgate-tests -- NAME`
 //! when everything is built.
 
+mod answers;
+mod budgets;
+mod commands;
+mod crashes;
+mod errors;
+mod failover;
+mod fixtures;
+mod interruptions;
+mod reload;
+mod secrets;
 mod suite;
 
 use std::process::ExitCode;

@@ -1,0 +1,70 @@
+//! Configurations that several tests start from.
+
+use tollgate_tests::client::Client;
+use tollgate_tests::config::{self, Target};
+use tollgate_tests::gateway::{Gateway, Setup};
+use tollgate_tests::tap::Tap;
+
+use crate::suite::Shared;
+
+/// The key of the consumer `app`. Words only: the check for planted keys looks for random ones.
+pub const APP_KEY: &str = "the-key-of-the-consumer-app";
+
+/// What the backend calls the model that clients know as `smol`.
+pub const BACKEND_MODEL: &str = "smollm2-135m";
+
+/// One model `smol` on one recorded backend `runner`, one consumer `app`.
+pub struct Basic {
+    pub gateway: Gateway,
+    pub tap: Tap,
+}
+
+// === impl Basic ===
+
+impl Basic {
+    pub async fn start(shared: &Shared, test: &str) -> anyhow::Result<Self> {
+        Self::start_with(shared, test, |setup, _| Ok(setup)).await
+    }
+
+    /// The same with what the test adds.
+    pub async fn start_with(
+        shared: &Shared,
+        test: &str,
+        add: impl FnOnce(Setup, &Tap) -> anyhow::Result<Setup>,
+    ) -> anyhow::Result<Self> {
+        let tap = shared.tap().await?;
+        let setup = shared.setup(test)?;
+        let entry = config::entry(setup.port());
+        let setup = setup
+            .file("entry.yaml", &entry)?
+            .file("models.yaml", &models(&tap))?
+            .file("app.yaml", &config::consumer("app", APP_KEY, ""))?;
+        let gateway = add(setup, &tap)?.start().await?;
+        Ok(Self { gateway, tap })
+    }
+
+    pub fn client(&self) -> Client {
+        self.gateway.client(APP_KEY)
+    }
+}
+
+/// The pool with the model `smol`, and its backend.
+pub fn models(tap: &Tap) -> String {
+    models_with(
+        tap,
+        "Required",
+        &[("smol", &[Target::new("runner").model(BACKEND_MODEL)], None)],
+    )
+}
+
+/// A pool with these models, and the backend `runner`.
+pub fn models_with(
+    tap: &Tap,
+    access: &str,
+    models: &[(&str, &[Target<'_>], Option<u32>)],
+) -> String {
+    config::documents(&[
+        config::pool(access, models),
+        config::backend("runner", "OpenAI", tap.port(), ""),
+    ])
+}

@@ -1,0 +1,191 @@
+//! Planted keys are searched for in everything that can be read.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use tollgate_tests::client::{chat, chat_stream};
+use tollgate_tests::config::{self, Target};
+use tollgate_tests::poll;
+use tollgate_tests::tap::Behaviour;
+
+use crate::suite::Shared;
+
+/// The client's key, by Secret, so that the control plane has it in memory at all.
+const CLIENT_KEY: &str = "planted-client-key-of-research";
+const WRONG_KEY: &str = "planted-key-that-nobody-knows";
+const CREDENTIAL: &str = "planted-credential-of-the-provider";
+const OTHER_CREDENTIAL: &str = "planted-credential-of-the-spare-one";
+
+/// No log, metric, error, admin page or Envoy dump shows a key or credential, and no backend sees a
+/// client's key.
+pub async fn keys_are_nowhere_to_be_seen(shared: Arc<Shared>) -> anyhow::Result<()> {
+    let (tap, spare) = (shared.tap().await?, shared.tap().await?);
+    let setup = shared.setup("keys_are_nowhere_to_be_seen")?;
+    let entry = config::entry(setup.port());
+    let failing = [Target::new("provider"), Target::new("spare").priority(1)];
+    let consumer = "\
+apiVersion: tollgate.dev/v1alpha1
+kind: Consumer
+metadata: {name: research}
+spec:
+  keys:
+  - secretRef: {name: research-key}
+";
+    let credential = |name: &str| format!("credential: {{secretRef: {{name: {name}}}}}");
+    let gateway = setup
+        .file("entry.yaml", &entry)?
+        .file(
+            "models.yaml",
+            &config::documents(&[
+                config::pool(
+                    "Required",
+                    // One with the attempt filter, one without.
+                    &[
+                        ("smol", &failing, None),
+                        ("alone", &[Target::new("single")], None),
+                    ],
+                ),
+                config::backend(
+                    "provider",
+                    "OpenAI",
+                    tap.port(),
+                    &credential("provider-key"),
+                ),
+                config::backend("single", "OpenAI", tap.port(), &credential("provider-key")),
+                config::backend("spare", "OpenAI", spare.port(), &credential("spare-key")),
+                config::secret("provider-key", CREDENTIAL),
+                config::secret("spare-key", OTHER_CREDENTIAL),
+                config::secret("research-key", CLIENT_KEY),
+                consumer.to_owned(),
+            ]),
+        )?
+        .file("budget.yaml", &config::budget(100_000, ""))?
+        .start()
+        .await?;
+
+    let mut said = String::new();
+    let body = chat("smol", 2).to_string();
+    let path = "/v1/chat/completions";
+    let open = gateway.without_key();
+    let bearer = format!("Bearer {CLIENT_KEY}");
+    for headers in [
+        vec![("authorization", bearer.as_str())],
+        vec![("x-api-key", CLIENT_KEY)],
+        vec![("api-key", CLIENT_KEY)],
+        // All of them at once, and an internal header of ours as a client makes it up.
+        vec![
+            ("authorization", bearer.as_str()),
+            ("x-api-key", CLIENT_KEY),
+            ("api-key", CLIENT_KEY),
+            ("x-tollgate-consumer", CLIENT_KEY),
+        ],
+    ] {
+        open.post_with(path, &headers, body.clone())
+            .await?
+            .expect(200)
+            .with_context(|| format!("{headers:?}"))?;
+    }
+    let client = gateway.client(CLIENT_KEY);
+    client
+        .post(path, chat("alone", 2).to_string())
+        .await?
+        .expect(200)?;
+    client
+        .post(path, chat_stream("smol", 2).to_string())
+        .await?
+        .expect(200)?;
+    tap.behave(Behaviour::Reset);
+    client.post(path, body.clone()).await?.expect(200)?;
+    // Errors of every kind that a key can run into.
+    said.push_str(
+        &client
+            .post(path, chat("alone", 2).to_string())
+            .await?
+            .expect(503)?
+            .text(),
+    );
+    said.push_str(
+        &gateway
+            .client(WRONG_KEY)
+            .post(path, body.clone())
+            .await?
+            .expect(401)?
+            .text(),
+    );
+    said.push_str(&client.post(path, "{").await?.expect(400)?.text());
+    said.push_str(&client.get("/nowhere").await?.text());
+    poll::until("usage is counted", || async {
+        let rows = gateway.admin().usage("consumer=research").await?;
+        anyhow::ensure!(
+            rows.iter().map(|row| row.requests).sum::<u64>() >= 7,
+            "{rows:?}"
+        );
+        Ok(())
+    })
+    .await?;
+
+    let mut places = vec![("an error", said), ("a log", gateway.logs()?)];
+    for path in [
+        "/",
+        "/metrics",
+        "/api/status",
+        "/api/usage",
+        "/api/budgets",
+        "/readyz",
+        "/healthz",
+    ] {
+        places.push((path, gateway.admin().text(path).await?));
+    }
+    for path in [
+        "/stats",
+        "/stats/prometheus",
+        "/config_dump?include_eds",
+        "/clusters",
+        "/certs",
+        "/listeners",
+    ] {
+        places.push((path, gateway.envoy()?.get(path)?));
+    }
+    anyhow::ensure!(
+        places.iter().all(|(_, text)| !text.is_empty()),
+        "a place is empty"
+    );
+    for (place, text) in &places {
+        for secret in [CLIENT_KEY, WRONG_KEY, CREDENTIAL, OTHER_CREDENTIAL] {
+            let found = text.lines().find(|line| line.contains(secret));
+            anyhow::ensure!(found.is_none(), "{secret} in {place}: {found:?}");
+        }
+    }
+
+    let seen: Vec<_> = tap
+        .settled()
+        .await?
+        .into_iter()
+        .chain(spare.settled().await?)
+        .collect();
+    for seen in &seen {
+        let there = seen.everything();
+        for name in [CLIENT_KEY, "x-tollgate", "x-envoy-max-retries"] {
+            anyhow::ensure!(!there.contains(name), "{name} at the backend:\n{there}");
+        }
+        for name in ["x-api-key", "api-key"] {
+            anyhow::ensure!(
+                seen.header(name).is_none(),
+                "{name} at the backend:\n{there}"
+            );
+        }
+    }
+    // The search would have found them: they did arrive where they belong.
+    let at = |tap: &tollgate_tests::tap::Tap, secret: &str| {
+        let expected = format!("Bearer {secret}");
+        tap.seen()
+            .iter()
+            .all(|seen| seen.header("authorization") == Some(&expected))
+    };
+    anyhow::ensure!(
+        at(&tap, CREDENTIAL) && at(&spare, OTHER_CREDENTIAL),
+        "{seen:?}"
+    );
+    anyhow::ensure!(!spare.seen().is_empty(), "no failover happened");
+    Ok(())
+}
