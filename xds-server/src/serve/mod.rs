@@ -1,1 +1,117 @@
-//! To be written.
+//! The port that proxies know: discovery, ledger and the filter's code, all under mTLS.
+//!
+//! ```text
+//! published.rs (objects -> what is served, swapped whole) -> ads.rs (a task per stream) -> Envoy, filter
+//!                                                               | ACK, NACK
+//! admin::Status <- status.rs <- board.rs (a report per stream) <-
+//! ```
+
+pub mod ads;
+pub mod board;
+pub mod identity;
+pub mod pki;
+pub mod published;
+pub mod status;
+mod wire;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Path, State};
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::service::Routes;
+use tonic::transport::{Certificate, Identity as TlsIdentity, Server, ServerTlsConfig};
+
+use self::ads::Ads;
+use self::pki::Pki;
+use crate::filter_code::FilterCode;
+use crate::ledger::Ledger;
+
+/// A proxy that comes back names the version of each key that it has: about 100 bytes for each of 100,000.
+const MAX_DISCOVERY_REQUEST: usize = 32 << 20;
+const MAX_LEDGER_REQUEST: usize = 4 << 20;
+
+/// Streams never end by themselves; at the end they are given this long.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// The running server.
+#[derive(Debug)]
+pub struct Serving {
+    pub address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<Result<(), tonic::transport::Error>>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("the xDS port cannot be used: {0}")]
+    Listener(#[from] std::io::Error),
+    #[error("the certificates in the state directory cannot be used: {0} (remove its folder pki to have new ones made)")]
+    Tls(#[from] tonic::transport::Error),
+}
+
+// === impl Serving ===
+
+impl Serving {
+    /// Serves on `listener` from now on.
+    ///
+    /// # Errors
+    /// When the certificates do not fit together.
+    pub fn start(
+        listener: TcpListener,
+        pki: &Pki,
+        ads: Ads,
+        ledger: &Ledger,
+        code: Arc<FilterCode>,
+    ) -> Result<Self, ServeError> {
+        let address = listener.local_addr()?;
+        let tls = ServerTlsConfig::new()
+            .identity(TlsIdentity::from_pem(&pki.server.certificate, &pki.server.key))
+            .client_ca_root(Certificate::from_pem(&pki.ca));
+        let discovery = AggregatedDiscoveryServiceServer::new(ads).max_decoding_message_size(MAX_DISCOVERY_REQUEST);
+        let mut routes = Routes::new(discovery)
+            .add_service(ledger.grpc().max_decoding_message_size(MAX_LEDGER_REQUEST));
+        let router = routes.axum_router_mut();
+        *router = std::mem::take(router).merge(self::code(code));
+        let (stop, stopped) = oneshot::channel::<()>();
+        let server = Server::builder()
+            .tls_config(tls)?
+            .http2_keepalive_interval(Some(Duration::from_secs(20)))
+            .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+            .tcp_nodelay(true)
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async {
+                let _dropped = stopped.await;
+            });
+        Ok(Self { address, stop, task: tokio::spawn(server) })
+    }
+
+    /// Takes no new connection, and ends the ones that do not end by themselves.
+    pub async fn stop(mut self) {
+        let _ended_before = self.stop.send(());
+        if timeout(LAST_WORDS, &mut self.task).await.is_err() {
+            self.task.abort();
+        }
+    }
+}
+
+/// `GET /code/<sha256>.wasm`: the filter, for Envoys that have no file of it.
+fn code(code: Arc<FilterCode>) -> axum::Router {
+    async fn wasm(State(code): State<Arc<FilterCode>>, Path(file): Path<String>) -> impl IntoResponse {
+        if file.strip_suffix(".wasm") == Some(code.sha256.as_str()) {
+            Ok(([(header::CONTENT_TYPE, "application/wasm")], code.bytes.clone()))
+        } else {
+            Err(StatusCode::NOT_FOUND)
+        }
+    }
+    axum::Router::new().route("/code/{file}", get(wasm)).with_state(code)
+}

@@ -1,1 +1,9 @@
-//! To be written.
+//! The first stage: where configuration comes from. Files for now; what comes out is `core::objects`.
+//!
+//! ```text
+//! files.rs (something changed) -> folder.rs (read all, keep the last good of what is broken) -> Objects, findings
+//! ```
+
+pub mod files;
+pub mod folder;
+mod secrets;

@@ -65,6 +65,19 @@ impl ResourceType {
         }
     }
 
+    /// Its name for people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Secret => "Secret",
+            Self::Cluster => "Cluster",
+            Self::Endpoint => "ClusterLoadAssignment",
+            Self::ExtensionConfig => "TypedExtensionConfig",
+            Self::Listener => "Listener",
+            Self::Route => "RouteConfiguration",
+            Self::ApiKey => "ApiKey",
+        }
+    }
+
     pub fn from_type_url(url: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.type_url() == url)
     }

@@ -60,38 +60,23 @@ enum Refusal {
 
 impl Each {
     pub(super) fn delta() -> Self {
-        Self {
-            entries: BTreeMap::new(),
-            wording: Wording::Removed { greeted: false },
-        }
+        Self { entries: BTreeMap::new(), wording: Wording::Removed { greeted: false } }
     }
 
     pub(super) fn by_name() -> Self {
-        Self {
-            entries: BTreeMap::new(),
-            wording: Wording::Silence,
-        }
+        Self { entries: BTreeMap::new(), wording: Wording::Silence }
     }
 
     pub(super) fn holds(&self, name: &str, version: &str) -> bool {
-        self.entries
-            .get(name)
-            .is_some_and(|entry| matches!(&entry.client, Copy::Has(has) if has == version))
+        self.entries.get(name).is_some_and(|entry| matches!(&entry.client, Copy::Has(has) if has == version))
     }
 
     pub(super) fn refuses(&self, name: &str, version: &str) -> bool {
-        self.entries
-            .get(name)
-            .is_some_and(|entry| entry.refuses(version))
+        self.entries.get(name).is_some_and(|entry| entry.refuses(version))
     }
 
     /// `renewed` names were asked for (again), or given up: nothing is known of them.
-    pub(super) fn asked(
-        &mut self,
-        interest: &Interest,
-        renewed: &[String],
-        initial: BTreeMap<String, String>,
-    ) {
+    pub(super) fn asked(&mut self, interest: &Interest, renewed: &[String], initial: BTreeMap<String, String>) {
         for name in renewed {
             if name == "*"
                 && let Wording::Removed { greeted } = &mut self.wording
@@ -101,19 +86,11 @@ impl Each {
             self.entries.remove(name);
         }
         // That something is missing is worth remembering only for who asks for it by name.
-        let worth =
-            |name: &str, entry: &Entry| entry.client != Copy::Missing || interest.is_named(name);
-        self.entries
-            .retain(|name, entry| interest.covers(name) && worth(name, entry));
+        let worth = |name: &str, entry: &Entry| entry.client != Copy::Missing || interest.is_named(name);
+        self.entries.retain(|name, entry| interest.covers(name) && worth(name, entry));
         for (name, version) in initial {
             if interest.covers(&name) {
-                self.entries.insert(
-                    name,
-                    Entry {
-                        client: Copy::Has(version),
-                        ..Entry::default()
-                    },
-                );
+                self.entries.insert(name, Entry { client: Copy::Has(version), ..Entry::default() });
             }
         }
     }
@@ -127,10 +104,7 @@ impl Each {
     ) -> Option<Sent> {
         let sent = match phase {
             Phase::Additions => self.additions(kind, interest, snapshot),
-            Phase::Removals => Sent {
-                removed: self.gone(kind, snapshot),
-                ..Sent::default()
-            },
+            Phase::Removals => Sent { removed: self.gone(kind, snapshot), ..Sent::default() },
         };
         let empty = sent.resources.is_empty() && sent.removed.is_empty();
         if let Wording::Removed { greeted } = &mut self.wording
@@ -145,10 +119,7 @@ impl Each {
 
     fn additions(&self, kind: ResourceType, interest: &Interest, snapshot: &Snapshot) -> Sent {
         let mut sent = Sent::default();
-        for (name, resource) in snapshot
-            .shared_of(kind)
-            .filter(|(name, _)| interest.covers(name))
-        {
+        for (name, resource) in snapshot.shared_of(kind).filter(|(name, _)| interest.covers(name)) {
             let entry = self.entries.get(name);
             if entry.is_some_and(|entry| entry.is_done_with(&resource.version)) {
                 continue;
@@ -162,15 +133,9 @@ impl Each {
             sent.resources.insert(name.to_owned(), Arc::clone(resource));
         }
         // What somebody waits for in vain breaks nothing: it is told at once.
-        let unknown = |name: &str| {
-            self.entries
-                .get(name)
-                .is_none_or(|entry| entry.client == Copy::Unknown)
-        };
+        let unknown = |name: &str| self.entries.get(name).is_none_or(|entry| entry.client == Copy::Unknown);
         if matches!(self.wording, Wording::Removed { .. }) {
-            let missing = interest
-                .names()
-                .filter(|name| snapshot.get(kind, name).is_none() && unknown(name));
+            let missing = interest.names().filter(|name| snapshot.get(kind, name).is_none() && unknown(name));
             sent.removed.extend(missing.map(str::to_owned));
         }
         sent
@@ -182,23 +147,14 @@ impl Each {
             return BTreeSet::new();
         }
         let has = |entry: &Entry| matches!(entry.client, Copy::Has(_));
-        let gone = self
-            .entries
-            .iter()
-            .filter(|(name, entry)| has(entry) && snapshot.get(kind, name).is_none());
+        let gone = self.entries.iter().filter(|(name, entry)| has(entry) && snapshot.get(kind, name).is_none());
         gone.map(|(name, _)| name.clone()).collect()
     }
 
     pub(super) fn accepted(&mut self, sent: Sent) {
         for (name, resource) in sent.resources {
             let client = Copy::Has(resource.version.clone());
-            self.entries.insert(
-                name,
-                Entry {
-                    client,
-                    ..Entry::default()
-                },
-            );
+            self.entries.insert(name, Entry { client, ..Entry::default() });
         }
         self.removed(sent.removed);
     }
@@ -217,21 +173,12 @@ impl Each {
                 entry.refuse(&resource.version);
             }
         }
-        if several {
-            Refused::OneOfThem
-        } else {
-            Refused::ForGood
-        }
+        if several { Refused::OneOfThem } else { Refused::ForGood }
     }
 
     pub(super) fn retry(&mut self) {
-        let refused = self
-            .entries
-            .values_mut()
-            .filter_map(|entry| entry.refused.as_mut());
-        for refused in refused
-            .filter(|refused| refused.retries < RETRIES && refused.state == Refusal::Standing)
-        {
+        let refused = self.entries.values_mut().filter_map(|entry| entry.refused.as_mut());
+        for refused in refused.filter(|refused| refused.retries < RETRIES && refused.state == Refusal::Standing) {
             refused.retries += 1;
             refused.state = Refusal::Lifted;
         }
@@ -239,13 +186,7 @@ impl Each {
 
     fn removed(&mut self, names: impl IntoIterator<Item = String>) {
         for name in names {
-            self.entries.insert(
-                name,
-                Entry {
-                    client: Copy::Missing,
-                    ..Entry::default()
-                },
-            );
+            self.entries.insert(name, Entry { client: Copy::Missing, ..Entry::default() });
         }
     }
 }
@@ -254,9 +195,7 @@ impl Each {
 
 impl Entry {
     fn refuses(&self, version: &str) -> bool {
-        self.refused
-            .as_ref()
-            .is_some_and(|refused| refused.version == version && refused.state == Refusal::Standing)
+        self.refused.as_ref().is_some_and(|refused| refused.version == version && refused.state == Refusal::Standing)
     }
 
     fn is_done_with(&self, version: &str) -> bool {
@@ -267,11 +206,7 @@ impl Entry {
         match &mut self.refused {
             Some(refused) if refused.version == version => refused.state = Refusal::Standing,
             other => {
-                *other = Some(Version {
-                    version: version.to_owned(),
-                    state: Refusal::Standing,
-                    retries: 0,
-                });
+                *other = Some(Version { version: version.to_owned(), state: Refusal::Standing, retries: 0 });
             }
         }
     }

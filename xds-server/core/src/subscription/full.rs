@@ -41,23 +41,16 @@ impl Full {
             .collect();
         if let (Phase::Additions, Some(held)) = (phase, &self.held) {
             for (name, resource) in held {
-                set.entry(name.clone())
-                    .or_insert_with(|| Arc::clone(resource));
+                set.entry(name.clone()).or_insert_with(|| Arc::clone(resource));
             }
         }
         let versions = versions(&set);
-        let same = self
-            .held
-            .as_ref()
-            .is_some_and(|held| self::versions(held) == versions);
+        let same = self.held.as_ref().is_some_and(|held| self::versions(held) == versions);
         if same {
             self.refused = None;
         }
         let refused = self.refused.as_ref() == Some(&versions);
-        (!same && !refused).then(|| Sent {
-            resources: set,
-            ..Sent::default()
-        })
+        (!same && !refused).then(|| Sent { resources: set, ..Sent::default() })
     }
 
     pub(super) fn accepted(&mut self, sent: Sent) {
@@ -73,7 +66,5 @@ impl Full {
 }
 
 fn versions(set: &BTreeMap<String, Arc<Resource>>) -> BTreeMap<String, String> {
-    set.iter()
-        .map(|(name, resource)| (name.clone(), resource.version.clone()))
-        .collect()
+    set.iter().map(|(name, resource)| (name.clone(), resource.version.clone())).collect()
 }

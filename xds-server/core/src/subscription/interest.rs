@@ -13,10 +13,7 @@ pub(super) struct Interest {
 /// A first request that names nothing asks for everything; of the other types it asks for nothing.
 /// These are also the types whose state-of-the-world responses hold the whole set.
 pub(super) fn may_be_implicit(kind: ResourceType) -> bool {
-    matches!(
-        kind,
-        ResourceType::Cluster | ResourceType::Listener | ResourceType::ApiKey
-    )
+    matches!(kind, ResourceType::Cluster | ResourceType::Listener | ResourceType::ApiKey)
 }
 
 // === impl Interest ===
@@ -40,13 +37,7 @@ impl Interest {
     }
 
     /// Delta: `*` is everything, and so is a first request that subscribes to nothing.
-    pub(super) fn change(
-        &mut self,
-        kind: ResourceType,
-        subscribe: &[String],
-        unsubscribe: &[String],
-        first: bool,
-    ) {
+    pub(super) fn change(&mut self, kind: ResourceType, subscribe: &[String], unsubscribe: &[String], first: bool) {
         for name in unsubscribe {
             if name == "*" {
                 self.wildcard = false;
@@ -68,15 +59,8 @@ impl Interest {
 
     /// State of the world: the names are all that is wanted. Returns the new ones. Naming nothing means
     /// everything only as long as nothing was ever named.
-    pub(super) fn replace(
-        &mut self,
-        kind: ResourceType,
-        names: Vec<String>,
-        first: bool,
-    ) -> Vec<String> {
-        let implicit = names.is_empty()
-            && may_be_implicit(kind)
-            && (first || (self.wildcard && self.names.is_empty()));
+    pub(super) fn replace(&mut self, kind: ResourceType, names: Vec<String>, first: bool) -> Vec<String> {
+        let implicit = names.is_empty() && may_be_implicit(kind) && (first || (self.wildcard && self.names.is_empty()));
         let before = std::mem::take(&mut self.names);
         self.wildcard = implicit || names.iter().any(|name| name == "*");
         self.names = names.into_iter().filter(|name| name != "*").collect();

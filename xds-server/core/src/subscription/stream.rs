@@ -23,11 +23,7 @@ const ORDER: [ResourceType; 6] = [
 ];
 
 /// What a Gateway needs on an Envoy before it is `Programmed`.
-const PROGRAMMED: [ResourceType; 3] = [
-    ResourceType::ExtensionConfig,
-    ResourceType::Listener,
-    ResourceType::Route,
-];
+const PROGRAMMED: [ResourceType; 3] = [ResourceType::ExtensionConfig, ResourceType::Listener, ResourceType::Route];
 
 #[derive(Debug)]
 pub enum StreamEvent {
@@ -50,11 +46,7 @@ pub struct Stream {
 
 impl Stream {
     pub fn new(protocol: Protocol, target: Arc<Snapshot>) -> Self {
-        Self {
-            protocol,
-            target,
-            subscriptions: BTreeMap::new(),
-        }
+        Self { protocol, target, subscriptions: BTreeMap::new() }
     }
 
     /// Takes the event in, and says what follows from it; [`Output::Send`] in the order of sending.
@@ -63,10 +55,7 @@ impl Stream {
         match event {
             StreamEvent::Request(kind, request) => {
                 let protocol = self.protocol;
-                let subscription = self
-                    .subscriptions
-                    .entry(kind)
-                    .or_insert_with(|| Subscription::new(kind, protocol));
+                let subscription = self.subscriptions.entry(kind).or_insert_with(|| Subscription::new(kind, protocol));
                 outputs.extend(subscription.step(Event::Request(request)));
             }
             StreamEvent::Target(target) => self.target = target,
@@ -83,14 +72,16 @@ impl Stream {
         outputs
     }
 
+    /// The client has taken this version of this resource.
+    pub fn holds(&self, kind: ResourceType, name: &str, version: &str) -> bool {
+        self.subscriptions.get(&kind).is_some_and(|subscription| subscription.holds(name, version))
+    }
+
     /// The client has taken all of this that makes a Gateway work.
     pub fn has_taken(&self, gateway: &Snapshot) -> bool {
-        PROGRAMMED.into_iter().all(|kind| {
-            let subscription = self.subscriptions.get(&kind);
-            gateway.of(kind).all(|(name, resource)| {
-                subscription.is_some_and(|subscription| subscription.holds(name, &resource.version))
-            })
-        })
+        PROGRAMMED
+            .into_iter()
+            .all(|kind| gateway.of(kind).all(|(name, resource)| self.holds(kind, name, &resource.version)))
     }
 
     /// The client has asked for keys and has answered all that was sent: it may tell good keys from bad ones.
@@ -102,8 +93,7 @@ impl Stream {
     /// Each type as far as the ones before it have been answered.
     fn turns(&mut self, outputs: &mut Vec<Output>) {
         for kind in ORDER {
-            if matches!(kind, ResourceType::Listener | ResourceType::Route) && self.refuses_filter()
-            {
+            if matches!(kind, ResourceType::Listener | ResourceType::Route) && self.refuses_filter() {
                 return;
             }
             if !self.turn(kind, Phase::Additions, outputs) {

@@ -10,12 +10,8 @@ use super::stream::{Stream, StreamEvent};
 use super::{Answer, Ask, Output, Protocol, Request, Response};
 use crate::snapshot::{Resource, ResourceType, Snapshot};
 
-const KINDS: [ResourceType; 4] = [
-    ResourceType::Cluster,
-    ResourceType::Endpoint,
-    ResourceType::ExtensionConfig,
-    ResourceType::Route,
-];
+const KINDS: [ResourceType; 4] =
+    [ResourceType::Cluster, ResourceType::Endpoint, ResourceType::ExtensionConfig, ResourceType::Route];
 
 /// What happens next. Messages wait on the wire until they are delivered.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -33,15 +29,8 @@ enum Step {
     Reconnect,
 }
 
-const STEPS: [Step; 7] = [
-    Step::ToServer,
-    Step::ToClient,
-    Step::Change,
-    Step::Spoil,
-    Step::Toggle,
-    Step::Ask,
-    Step::Reconnect,
-];
+const STEPS: [Step; 7] =
+    [Step::ToServer, Step::ToClient, Step::Change, Step::Spoil, Step::Toggle, Step::Ask, Step::Reconnect];
 
 #[derive(Default)]
 struct Copies {
@@ -72,28 +61,14 @@ fn is_bad(version: &str) -> bool {
 }
 
 fn resource(version: &str) -> Resource {
-    Resource {
-        version: version.to_owned(),
-        value: Vec::new(),
-        origins: Vec::new(),
-    }
+    Resource { version: version.to_owned(), value: Vec::new(), origins: Vec::new() }
 }
 
 impl World {
     fn new(protocol: Protocol) -> Self {
         let client = KINDS.into_iter().map(|kind| {
             let names = ["a", "b"].map(str::to_owned).into_iter().collect();
-            (
-                kind,
-                Copies {
-                    names: if wildcard(kind) {
-                        BTreeSet::new()
-                    } else {
-                        names
-                    },
-                    ..Copies::default()
-                },
-            )
+            (kind, Copies { names: if wildcard(kind) { BTreeSet::new() } else { names }, ..Copies::default() })
         });
         let mut world = Self {
             protocol,
@@ -115,9 +90,7 @@ impl World {
         let mut snapshot = Snapshot::default();
         for kind in KINDS {
             snapshot.insert(kind, "a", resource(&format!("a{}", self.change)));
-            let b = self
-                .spoilt
-                .map_or("b".to_owned(), |number| format!("b{number}bad"));
+            let b = self.spoilt.map_or("b".to_owned(), |number| format!("b{number}bad"));
             snapshot.insert(kind, "b", resource(&b));
             if self.with_c {
                 snapshot.insert(kind, "c", resource("c"));
@@ -144,11 +117,7 @@ impl World {
             }
             Step::Spoil => {
                 self.change += 1;
-                self.spoilt = if self.spoilt.is_some() {
-                    None
-                } else {
-                    Some(self.change)
-                };
+                self.spoilt = if self.spoilt.is_some() { None } else { Some(self.change) };
                 self.serve(StreamEvent::Target(self.snapshot()));
             }
             Step::Toggle => {
@@ -187,17 +156,10 @@ impl World {
             let request = match self.protocol {
                 Protocol::Delta => Request {
                     answer: Answer::Nothing,
-                    ask: Ask::Change {
-                        subscribe: change.0,
-                        unsubscribe: change.1,
-                        initial: BTreeMap::new(),
-                    },
+                    ask: Ask::Change { subscribe: change.0, unsubscribe: change.1, initial: BTreeMap::new() },
                 },
                 Protocol::StateOfTheWorld => Request {
-                    answer: copies
-                        .nonce
-                        .clone()
-                        .map_or(Answer::Nothing, |nonce| Answer::Ack { nonce }),
+                    answer: copies.nonce.clone().map_or(Answer::Nothing, |nonce| Answer::Ack { nonce }),
                     ask: Ask::Exactly(copies.names.iter().cloned().collect()),
                 },
             };
@@ -214,30 +176,19 @@ impl World {
             copies.nonce = None;
             let names = copies.names.iter().cloned().collect();
             let ask = match self.protocol {
-                Protocol::Delta => Ask::Change {
-                    subscribe: names,
-                    unsubscribe: Vec::new(),
-                    initial: copies.has.clone(),
-                },
+                Protocol::Delta => {
+                    Ask::Change { subscribe: names, unsubscribe: Vec::new(), initial: copies.has.clone() }
+                }
                 Protocol::StateOfTheWorld => Ask::Exactly(names),
             };
-            self.to_server.push_back((
-                kind,
-                Request {
-                    answer: Answer::Nothing,
-                    ask,
-                },
-            ));
+            self.to_server.push_back((kind, Request { answer: Answer::Nothing, ask }));
         }
     }
 
     fn receive(&mut self, response: Response) {
         let kind = response.kind;
         let copies = self.client.get_mut(&kind).unwrap();
-        let bad = response
-            .resources
-            .values()
-            .any(|resource| is_bad(&resource.version));
+        let bad = response.resources.values().any(|resource| is_bad(&resource.version));
         let covers = |name: &str| wildcard(kind) || copies.names.contains(name);
         let got = response.resources.iter().filter(|(name, _)| covers(name));
         let got = got.map(|(name, resource)| (name.clone(), resource.version.clone()));
@@ -247,39 +198,22 @@ impl World {
             Protocol::Delta => {
                 let got: Vec<_> = got.collect();
                 copies.has.extend(got);
-                copies
-                    .has
-                    .retain(|name, _| !response.removed.contains(name));
+                copies.has.retain(|name, _| !response.removed.contains(name));
             }
             // As Envoy: what is sound is taken, and the whole is refused.
             Protocol::StateOfTheWorld => {
                 let got: Vec<_> = got.collect();
                 if wildcard(kind) {
-                    copies
-                        .has
-                        .retain(|name, _| response.resources.contains_key(name));
+                    copies.has.retain(|name, _| response.resources.contains_key(name));
                 }
-                copies
-                    .has
-                    .extend(got.into_iter().filter(|(_, version)| !is_bad(version)));
+                copies.has.extend(got.into_iter().filter(|(_, version)| !is_bad(version)));
             }
         }
         let nonce = response.nonce.clone();
         copies.nonce = Some(nonce.clone());
-        let answer = if bad {
-            Answer::Nack {
-                nonce,
-                message: "bad".to_owned(),
-            }
-        } else {
-            Answer::Ack { nonce }
-        };
+        let answer = if bad { Answer::Nack { nonce, message: "bad".to_owned() } } else { Answer::Ack { nonce } };
         let ask = match self.protocol {
-            Protocol::Delta => Ask::Change {
-                subscribe: Vec::new(),
-                unsubscribe: Vec::new(),
-                initial: BTreeMap::new(),
-            },
+            Protocol::Delta => Ask::Change { subscribe: Vec::new(), unsubscribe: Vec::new(), initial: BTreeMap::new() },
             Protocol::StateOfTheWorld => Ask::Exactly(copies.names.iter().cloned().collect()),
         };
         self.to_server.push_back((kind, Request { answer, ask }));
@@ -311,11 +245,7 @@ impl World {
                 if is_bad(&resource.version) {
                     assert_ne!(has, Some(&resource.version), "{kind:?} {name} was refused");
                 } else {
-                    assert_eq!(
-                        has,
-                        Some(&resource.version),
-                        "{kind:?} {name} is not the last one"
-                    );
+                    assert_eq!(has, Some(&resource.version), "{kind:?} {name} is not the last one");
                 }
             }
             if self.protocol == Protocol::StateOfTheWorld && !wildcard(kind) {
@@ -324,10 +254,7 @@ impl World {
             // Removals wait for additions, and these for a refused filter.
             if self.spoilt.is_none() {
                 for name in copies.has.keys() {
-                    assert!(
-                        snapshot.get(kind, name).is_some(),
-                        "{kind:?} {name} should be gone"
-                    );
+                    assert!(snapshot.get(kind, name).is_some(), "{kind:?} {name} should be gone");
                     assert!(covers(name), "{kind:?} {name} was not asked for");
                 }
             }
@@ -353,9 +280,8 @@ fn every_short_order_of_events_ends_with_the_last_snapshot() {
     const DEPTH: u32 = 5;
     for protocol in [Protocol::Delta, Protocol::StateOfTheWorld] {
         for number in 0..STEPS.len().pow(DEPTH) {
-            let steps: Vec<Step> = (0..DEPTH)
-                .map(|digit| STEPS[number / STEPS.len().pow(digit) % STEPS.len()])
-                .collect();
+            let steps: Vec<Step> =
+                (0..DEPTH).map(|digit| STEPS[number / STEPS.len().pow(digit) % STEPS.len()]).collect();
             run(protocol, &steps);
         }
     }
@@ -418,14 +344,8 @@ fn an_empty_wildcard_is_answered_and_an_unknown_name_is_said_to_be_missing() {
     let outputs = stream.step(StreamEvent::Request(ResourceType::Route, ask(&["x"])));
     assert!(matches!(&outputs[..], [Output::Send(response)] if response.removed.contains("x")));
     let ack = Request {
-        answer: Answer::Ack {
-            nonce: "1".to_owned(),
-        },
-        ask: Ask::Change {
-            subscribe: Vec::new(),
-            unsubscribe: Vec::new(),
-            initial: BTreeMap::new(),
-        },
+        answer: Answer::Ack { nonce: "1".to_owned() },
+        ask: Ask::Change { subscribe: Vec::new(), unsubscribe: Vec::new(), initial: BTreeMap::new() },
     };
     stream.step(StreamEvent::Request(ResourceType::ApiKey, ack));
     assert!(stream.has_keys());
@@ -462,11 +382,7 @@ fn make_before_break() {
         world.server = Stream::new(protocol, snapshot("c0"));
         let broken = |world: &World| {
             let route = world.client[&ResourceType::Route].has.get("a");
-            route.is_some_and(|cluster| {
-                !world.client[&ResourceType::Cluster]
-                    .has
-                    .contains_key(cluster)
-            })
+            route.is_some_and(|cluster| !world.client[&ResourceType::Cluster].has.contains_key(cluster))
         };
         for number in 1..20 {
             world.serve(StreamEvent::Target(snapshot(&format!("c{}", number / 2))));

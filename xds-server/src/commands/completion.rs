@@ -1,0 +1,19 @@
+//! `tollgate completion SHELL`
+
+use clap::CommandFactory as _;
+use clap_complete::{Shell, generate};
+
+use super::{Cli, Outcome, print};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  tollgate completion bash > /etc/bash_completion.d/tollgate")]
+pub struct Args {
+    shell: Shell,
+}
+
+pub fn main(args: &Args) -> anyhow::Result<Outcome> {
+    let mut script = Vec::new();
+    generate(args.shell, &mut Cli::command(), "tollgate", &mut script);
+    print(&String::from_utf8_lossy(&script));
+    Ok(Outcome::Good)
+}

@@ -1,0 +1,98 @@
+//! `tollgate key new`: a key, shown once, and what to apply.
+
+use clap::Subcommand;
+use rand::Rng as _;
+use rand::distr::Alphanumeric;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+use tollgate_core::objects::{is_dns_label, is_dns_subdomain};
+
+use super::{Format, Outcome, print};
+
+/// 62^43 is a little more than 2^256.
+const LENGTH: usize = 43;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print a new key and the objects that let it in
+    New(New),
+}
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  tollgate key new --consumer alice > alice.yaml      the key is in its first line
+  tollgate key new --consumer alice -o json | jq -r .key
+
+Apply either the Consumer with the key's hash (no file holds the key), or the Secret and a Consumer that
+refers to it. The key is shown only now.")]
+struct New {
+    /// Name of the Consumer that the key is for
+    #[arg(long, value_name = "NAME")]
+    consumer: String,
+    #[arg(long, default_value = "default", value_name = "NAMESPACE")]
+    namespace: String,
+    #[arg(short, long, value_enum, default_value = "yaml")]
+    output: Format,
+}
+
+pub fn main(args: Args) -> anyhow::Result<Outcome> {
+    let Command::New(new) = args.command;
+    if !is_dns_subdomain(&new.consumer) || !is_dns_label(&new.namespace) {
+        anyhow::bail!(
+            "`{}/{}` is no name of a Consumer (lowercase letters, digits and `-`, as in Kubernetes)",
+            new.namespace,
+            new.consumer
+        );
+    }
+    let random: String = rand::rng().sample_iter(Alphanumeric).take(LENGTH).map(char::from).collect();
+    let key = format!("tg-{random}");
+    let sha256 = hex::encode(Sha256::digest(&key));
+    let consumer = consumer(&new, &sha256);
+    let secret = secret(&new, &key);
+    match new.output {
+        Format::Json => {
+            let all = json!({"key": key, "sha256": sha256, "consumer": consumer, "secret": secret});
+            print(&format!("{}\n", serde_json::to_string_pretty(&all)?));
+        }
+        Format::Yaml => {
+            let secret = serde_saphyr::to_string(&secret)?;
+            let commented: String = secret.lines().map(|line| format!("# {line}\n")).collect();
+            print(&format!(
+                "# The key, shown only now: {key}\n\
+                 # Give it to whoever asks as `{}`; this file without this and the Secret holds no key.\n\
+                 {}\
+                 # Or keep the key in a Secret, and name it in the Consumer: keys: [{{secretRef: {{name: {}-key}}}}]\n\
+                 # ---\n{commented}",
+                new.consumer,
+                serde_saphyr::to_string(&consumer)?,
+                new.consumer,
+            ));
+        }
+    }
+    Ok(Outcome::Good)
+}
+
+fn consumer(new: &New, sha256: &str) -> Value {
+    json!({
+        "apiVersion": "tollgate.dev/v1alpha1",
+        "kind": "Consumer",
+        "metadata": {"name": new.consumer, "namespace": new.namespace},
+        "spec": {"keys": [{"sha256": sha256}]},
+    })
+}
+
+fn secret(new: &New, key: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": format!("{}-key", new.consumer), "namespace": new.namespace},
+        "stringData": {"apiKey": key},
+    })
+}

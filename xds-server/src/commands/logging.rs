@@ -1,0 +1,24 @@
+//! What the long-running commands say, on standard error: text for people, or JSON for machines.
+
+use clap::ValueEnum;
+use tracing_subscriber::EnvFilter;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+// === impl LogFormat ===
+
+impl LogFormat {
+    /// `RUST_LOG` chooses what is said.
+    pub fn start(self) {
+        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+        let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        match self {
+            Self::Text => subscriber.with_target(false).init(),
+            Self::Json => subscriber.json().init(),
+        }
+    }
+}

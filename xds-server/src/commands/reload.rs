@@ -1,0 +1,64 @@
+//! Reads the folder, publishes what it means, tells the user; again whenever a file changes.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use tokio::task::JoinHandle;
+use tollgate_core::status::{Finding, Severity};
+
+use crate::admin::Metrics;
+use crate::serve::published::Publisher;
+use crate::watch::files::Changes;
+use crate::watch::folder::{Folder, FolderError};
+
+/// Publishes now, and then on every change until the task is aborted.
+///
+/// # Errors
+/// When the folder cannot be read at all.
+pub fn start(path: &Path, publisher: Publisher, metrics: Metrics) -> Result<JoinHandle<()>, FolderError> {
+    // Watching begins first, so that no change falls between.
+    let mut changes = Changes::of(path);
+    let mut folder = Folder::new(path);
+    let reading = folder.read()?;
+    changes.also(reading.secret_files);
+    publisher.publish(&reading.objects, reading.findings);
+    let mut told = BTreeSet::new();
+    tell(&publisher, &mut told);
+    Ok(tokio::spawn(async move {
+        loop {
+            changes.next().await;
+            match folder.read() {
+                Ok(reading) => {
+                    changes.also(reading.secret_files);
+                    let changed = publisher.publish(&reading.objects, reading.findings);
+                    let errors = tell(&publisher, &mut told);
+                    if errors == 0 {
+                        metrics.reload_taken();
+                    } else {
+                        metrics.reload_refused();
+                    }
+                    tracing::info!("reloaded: {changed} changed resources");
+                }
+                Err(error) => {
+                    metrics.reload_refused();
+                    tracing::error!("{error}; what was read before stays");
+                }
+            }
+        }
+    }))
+}
+
+/// Says what is new since the last time. Returns how many errors there are.
+fn tell(publisher: &Publisher, told: &mut BTreeSet<Finding>) -> usize {
+    let published = publisher.published();
+    let findings: BTreeSet<Finding> = published.borrow().findings.iter().cloned().collect();
+    for finding in findings.difference(told) {
+        match finding.severity {
+            Severity::Error => tracing::error!("{finding}"),
+            Severity::Warning => tracing::warn!("{finding}"),
+        }
+    }
+    let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
+    *told = findings;
+    errors
+}

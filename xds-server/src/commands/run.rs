@@ -1,0 +1,216 @@
+//! `tollgate run -f DIR`: everything on one machine, until Ctrl-C.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tollgate_core::envoy::{FilterCode as EnvoyCode, Surroundings};
+
+use super::Outcome;
+use super::logging::LogFormat;
+use super::stages::{Admin, Parts, Stages, duration, listen};
+use crate::admin::Status;
+use crate::filter_code::FilterCode;
+use crate::run::bootstrap::{Bootstrap, ControlPlane};
+use crate::run::envoy::{Envoy, EnvoySetup, find};
+use crate::run::state_dir::{StateDir, default_path};
+use crate::serve::identity::Identity;
+use crate::serve::pki::Pki;
+use crate::serve::published::Published;
+use crate::serve::status::Readiness;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  tollgate run -f ./conf
+  tollgate run -f ./conf --bind 0.0.0.0 --admin 127.0.0.1:19001 --concurrency 4
+
+The folder holds the same objects as a cluster: Gateway, HTTPRoute, ModelPool, ModelBackend, Consumer,
+TokenPolicy, Secret. Edits act at once; what is broken is reported and the last good version stays.
+Ctrl-C lets requests end; a second one ends at once.")]
+pub struct Args {
+    /// Folder with the configuration (*.yaml, *.yml, *.json)
+    #[arg(short, long, value_name = "DIR")]
+    file: PathBuf,
+    /// Envoy's binary; else the first `envoy` in PATH
+    #[arg(long, env = "TOLLGATE_ENVOY", value_name = "PATH")]
+    envoy: Option<PathBuf>,
+    /// Address that the Gateways' ports are opened on
+    #[arg(long, default_value = "127.0.0.1", value_name = "IP")]
+    bind: std::net::IpAddr,
+    /// Address of the admin API: usage, budgets, status, metrics, probes
+    #[arg(long, default_value = "127.0.0.1:19000", value_name = "IP:PORT")]
+    admin: String,
+    /// Folder for certificates, ledger and Envoy's files [default: ~/.local/state/tollgate/<folder>-<hash>]
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// The filter, in place of the one built in
+    #[arg(long, value_name = "PATH")]
+    wasm: Option<PathBuf>,
+    /// Envoy's worker threads [default: one per core]
+    #[arg(long, value_name = "N")]
+    concurrency: Option<u32>,
+    /// How long a lease of tokens lives that its proxy says nothing about
+    #[arg(long, default_value = "30s", value_parser = duration, value_name = "DURATION")]
+    lease_ttl: Duration,
+    #[arg(long, value_enum, default_value = "text")]
+    log_format: LogFormat,
+}
+
+/// Why the main loop ended.
+enum End {
+    Asked,
+    EnvoyLost(anyhow::Error),
+}
+
+pub fn main(args: Args) -> anyhow::Result<Outcome> {
+    args.log_format.start();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(run(args))
+}
+
+async fn run(args: Args) -> anyhow::Result<Outcome> {
+    // What can be wrong with the call, before anything is started.
+    let mut stops = Stops::new()?;
+    let binary = find(args.envoy)?;
+    let code = FilterCode::load(args.wasm.as_deref())?;
+    let state_path = args.state.map_or_else(|| default_path(&args.file), Ok)?;
+    let state = StateDir::open(&state_path)?;
+    let pki = Pki::open(&state.join("pki"))?;
+    let proxy = pki.proxy(&Identity::AllGateways)?;
+    let xds = state.xds_listener().await?;
+    let admin = listen(&args.admin, "--admin").await?;
+    let admin_url = format!("http://{}", admin.local_addr()?);
+
+    let bootstrap = Bootstrap {
+        node_id: &node_id(state.path()),
+        control: ControlPlane { host: "127.0.0.1", port: xds.local_addr()?.port() },
+        admin: ([127, 0, 0, 1], 0).into(),
+        ca: &pki.ca_path(),
+        certificate: &proxy.certificate_path,
+        key: &proxy.key_path,
+    };
+    let setup = EnvoySetup {
+        binary,
+        concurrency: args.concurrency,
+        bootstrap: serde_json::to_string_pretty(&bootstrap.to_json())?,
+    };
+    let filter = code.put_into(state.path())?.display().to_string();
+
+    // The control plane first: it has something to serve when Envoy asks.
+    let stages = Stages::start(Parts {
+        folder: &args.file,
+        state: state.path(),
+        pki: &pki,
+        surroundings: Surroundings { bind: args.bind.to_string(), code: EnvoyCode::File(filter) },
+        code,
+        lease_ttl: args.lease_ttl,
+        xds,
+        admin: vec![Admin::All(admin)],
+        readiness: Readiness::Gateways,
+    })
+    .await?;
+    let mut envoy = match Envoy::start_or_adopt(setup, &state).await {
+        Ok(envoy) => envoy,
+        Err(error) => {
+            stages.stop().await;
+            return Err(error.into());
+        }
+    };
+    let announcer = tokio::spawn(announce(stages.status.clone(), stages.published.clone(), admin_url));
+
+    let end = tokio::select! {
+        () = stops.next() => End::Asked,
+        error = supervise(&mut envoy) => End::EnvoyLost(error),
+    };
+    announcer.abort();
+    if matches!(end, End::Asked) {
+        tracing::info!("stopping: requests may end first; stop again to end at once");
+        let stopped = tokio::select! {
+            () = envoy.stop() => true,
+            () = stops.next() => false,
+        };
+        if !stopped {
+            envoy.kill().await;
+        }
+    }
+    stages.stop().await;
+    match end {
+        End::Asked => Ok(Outcome::Good),
+        End::EnvoyLost(error) => Err(error),
+    }
+}
+
+/// Keeps Envoy alive. Returns only when it cannot be started any more.
+async fn supervise(envoy: &mut Envoy) -> anyhow::Error {
+    loop {
+        let how = envoy.ended().await;
+        if let Err(error) = envoy.restart(&how).await {
+            return error.into();
+        }
+    }
+}
+
+/// Says when it works, and what keeps it from working if that takes long.
+async fn announce(
+    mut status: watch::Receiver<Arc<Status>>,
+    published: watch::Receiver<Arc<Published>>,
+    admin_url: String,
+) {
+    const PATIENCE: Duration = Duration::from_secs(10);
+    loop {
+        let ready = status.wait_for(|status| status.ready);
+        match tokio::time::timeout(PATIENCE, ready).await {
+            Ok(Ok(status)) => {
+                super::print(&ready_line(&status, &published.borrow(), &admin_url));
+                return;
+            }
+            Ok(Err(_)) => return,
+            Err(_elapsed) => {}
+        }
+        for reason in &status.borrow().waiting_for {
+            tracing::warn!("not ready: {reason}");
+        }
+    }
+}
+
+fn ready_line(status: &Status, published: &Published, admin_url: &str) -> String {
+    let listeners = status.gateways.iter().flat_map(|gateway| &gateway.listeners);
+    let mut urls: Vec<String> =
+        listeners.map(|listener| format!("{}://{}", listener.protocol.to_lowercase(), listener.address)).collect();
+    urls.dedup();
+    let models = if published.models.is_empty() { "none".to_owned() } else { published.models.join(", ") };
+    format!("ready: {} | models: {models} | admin: {admin_url}\n", urls.join(", "))
+}
+
+/// The same for every life of this state directory, so that the ledger knows the proxy again.
+fn node_id(state: &std::path::Path) -> String {
+    use sha2::{Digest as _, Sha256};
+    let digest = hex::encode(Sha256::digest(state.as_os_str().as_encoded_bytes()));
+    format!("run-{}", digest.get(..8).unwrap_or_default())
+}
+
+/// SIGINT and SIGTERM mean the same.
+struct Stops {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+// === impl Stops ===
+
+impl Stops {
+    fn new() -> anyhow::Result<Self> {
+        let of = |kind| signal(kind).context("signals cannot be handled");
+        Ok(Self { interrupt: of(SignalKind::interrupt())?, terminate: of(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! `tollgate serve`: the control plane for Envoys that are started elsewhere.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tollgate_core::envoy::{FilterCode as EnvoyCode, Surroundings};
+
+use super::Outcome;
+use super::logging::LogFormat;
+use super::stages::{Admin, Parts, Stages, duration, listen};
+use crate::filter_code::FilterCode;
+use crate::run::state_dir::{StateDir, default_path};
+use crate::serve::pki::Pki;
+use crate::serve::status::Readiness;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  tollgate serve --source ./conf --state /var/lib/tollgate
+  tollgate bootstrap --state /var/lib/tollgate --gateway default/llm --server control:18000 > envoy.json
+  envoy -c envoy.json
+
+Proxies need a client certificate of the state directory's CA; `tollgate bootstrap` makes it.")]
+pub struct Args {
+    /// Folder with the configuration, or `kubernetes`
+    #[arg(long, value_name = "kubernetes|DIR")]
+    source: PathBuf,
+    /// Where discovery, ledger and filter code are served (gRPC, mTLS)
+    #[arg(long, default_value = "0.0.0.0:18000", value_name = "IP:PORT")]
+    xds: String,
+    /// Where /metrics is served
+    #[arg(long, default_value = "0.0.0.0:8080", value_name = "IP:PORT")]
+    metrics: String,
+    /// Where /healthz and /readyz are served
+    #[arg(long, default_value = "0.0.0.0:8081", value_name = "IP:PORT")]
+    probes: String,
+    /// Address of the admin API: usage, budgets, status
+    #[arg(long, default_value = "127.0.0.1:19000", value_name = "IP:PORT")]
+    admin: String,
+    /// Address that the Gateways' ports are opened on, on the Envoys' machines
+    #[arg(long, default_value = "0.0.0.0", value_name = "IP")]
+    bind: std::net::IpAddr,
+    /// Folder for certificates and ledger [default: ~/.local/state/tollgate/<folder>-<hash>]
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// The filter, in place of the one built in
+    #[arg(long, value_name = "PATH")]
+    wasm: Option<PathBuf>,
+    /// How long a lease of tokens lives that its proxy says nothing about
+    #[arg(long, default_value = "30s", value_parser = duration, value_name = "DURATION")]
+    lease_ttl: Duration,
+    #[arg(long, value_enum, default_value = "text")]
+    log_format: LogFormat,
+}
+
+pub fn main(args: Args) -> anyhow::Result<Outcome> {
+    args.log_format.start();
+    if args.source.as_os_str() == "kubernetes" {
+        anyhow::bail!("this version cannot read from Kubernetes yet (name a folder: --source DIR)");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(serve(args))
+}
+
+async fn serve(args: Args) -> anyhow::Result<Outcome> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let code = FilterCode::load(args.wasm.as_deref())?;
+    let state_path = args.state.map_or_else(|| default_path(&args.source), Ok)?;
+    let state = StateDir::open(&state_path)?;
+    let pki = Pki::open(&state.join("pki"))?;
+    let remote = EnvoyCode::Remote { sha256: code.sha256.clone(), path: format!("/code/{}.wasm", code.sha256) };
+    let xds = listen(&args.xds, "--xds").await?;
+    let xds_address = xds.local_addr()?;
+    let stages = Stages::start(Parts {
+        folder: &args.source,
+        state: state.path(),
+        pki: &pki,
+        surroundings: Surroundings { bind: args.bind.to_string(), code: remote },
+        code,
+        lease_ttl: args.lease_ttl,
+        xds,
+        admin: vec![
+            Admin::All(listen(&args.admin, "--admin").await?),
+            Admin::Metrics(listen(&args.metrics, "--metrics").await?),
+            Admin::Probes(listen(&args.probes, "--probes").await?),
+        ],
+        readiness: Readiness::Published,
+    })
+    .await?;
+    tracing::info!(xds = %xds_address, state = %state.path().display(), "serving");
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    stages.stop().await;
+    Ok(Outcome::Good)
+}

@@ -1,0 +1,126 @@
+//! The stages that `run` and `serve` share, put together.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tollgate_core::envoy::Surroundings;
+
+use super::reload;
+use crate::admin::{self, Metrics};
+use crate::filter_code::FilterCode;
+use crate::ledger::Ledger;
+use crate::serve::Serving;
+use crate::serve::ads::Ads;
+use crate::serve::board::Board;
+use crate::serve::pki::Pki;
+use crate::serve::published::{Published, Publisher};
+use crate::serve::status::{self, Readiness};
+
+/// What the stages need from the command.
+pub struct Parts<'a> {
+    pub folder: &'a Path,
+    pub state: &'a Path,
+    pub pki: &'a Pki,
+    pub surroundings: Surroundings,
+    pub code: FilterCode,
+    pub lease_ttl: Duration,
+    pub xds: TcpListener,
+    pub admin: Vec<Admin>,
+    pub readiness: Readiness,
+}
+
+/// What of the admin API a port has.
+pub enum Admin {
+    All(TcpListener),
+    Metrics(TcpListener),
+    Probes(TcpListener),
+}
+
+/// The running control plane.
+pub struct Stages {
+    pub published: watch::Receiver<Arc<Published>>,
+    pub status: watch::Receiver<Arc<admin::Status>>,
+    serving: Serving,
+    ledger: Ledger,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+// === impl Stages ===
+
+impl Stages {
+    /// Starts every stage. The folder must be readable; what is wrong in it is only reported.
+    pub async fn start(parts: Parts<'_>) -> anyhow::Result<Self> {
+        let metrics = Metrics::default();
+
+        // 1 to 4: files -> objects -> IR -> resources, once now and again on every change.
+        let publisher = Publisher::new(parts.surroundings);
+        let published = publisher.published();
+        let limits = publisher.limits();
+        let reload = reload::start(parts.folder, publisher, metrics.clone())?;
+
+        // 6: the ledger, before anybody can ask it.
+        let ledger = Ledger::open(&parts.state.join("ledger"), limits, parts.lease_ttl)?;
+
+        // 5: discovery, ledger and code for the proxies.
+        let board = Board::default();
+        let ads = Ads { published: published.clone(), board: board.clone(), metrics: metrics.clone() };
+        let serving = Serving::start(parts.xds, parts.pki, ads, &ledger, Arc::new(parts.code))?;
+        let (sender, status) = watch::channel(Arc::default());
+        let keep = tokio::spawn(status::keep(published.clone(), board, parts.readiness, sender));
+
+        // 7: people and probes.
+        let router = admin::router(ledger.clone(), status.clone(), metrics);
+        let mut tasks = vec![reload, keep];
+        for admin in parts.admin {
+            let (listener, router) = admin.of(&router);
+            let server = axum::serve(listener, router);
+            tasks.push(tokio::spawn(async {
+                if let Err(error) = server.await {
+                    tracing::error!(%error, "the admin API has ended");
+                }
+            }));
+        }
+        Ok(Self { published, status, serving, ledger, tasks })
+    }
+
+    /// Ends every stage in an order that loses nothing: the proxies' last reports are in before the ledger closes.
+    pub async fn stop(self) {
+        self.serving.stop().await;
+        self.ledger.close().await;
+        for task in self.tasks {
+            task.abort();
+        }
+    }
+}
+
+// === impl Admin ===
+
+impl Admin {
+    fn of(self, all: &Router) -> (TcpListener, Router) {
+        let only =
+            |paths: &[&str]| paths.iter().fold(Router::new(), |router, path| router.route_service(path, all.clone()));
+        match self {
+            Self::All(listener) => (listener, all.clone()),
+            Self::Metrics(listener) => (listener, only(&["/metrics"])),
+            Self::Probes(listener) => (listener, only(&["/healthz", "/readyz"])),
+        }
+    }
+}
+
+/// A listener, or what to do about it.
+pub async fn listen(address: &str, option: &str) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("{address} cannot be listened on (another process may have it; {option} moves it)"))
+}
+
+/// `30s`, `1m`: as in the configuration.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    tollgate_core::objects::parse_duration(text).map_err(|error| error.to_string())
+}

@@ -1,0 +1,61 @@
+//! `tollgate validate -f DIR`: what is wrong with a folder, without serving it.
+
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use tollgate_core::status::{Finding, Severity};
+use tollgate_core::translate::{Translation, translate};
+
+use super::{Outcome, print};
+use crate::watch::folder::Folder;
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  tollgate validate -f ./conf
+  tollgate validate -f ./conf -o json | jq '.[] | .spot'
+
+Exit code 1 when anything is refused; warnings alone are fine.")]
+pub struct Args {
+    /// Folder with the configuration
+    #[arg(short, long, value_name = "DIR")]
+    file: PathBuf,
+    #[arg(short, long, value_enum, default_value = "text")]
+    output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// A line per finding: file:line: severity: object: field: message (hint)
+    Text,
+    Json,
+}
+
+pub fn main(args: &Args) -> anyhow::Result<Outcome> {
+    let (_, findings) = read(&args.file)?;
+    match args.output {
+        Output::Text => {
+            for finding in &findings {
+                print(&format!("{finding}\n"));
+            }
+            if findings.is_empty() {
+                print("no findings\n");
+            }
+        }
+        Output::Json => print(&format!("{}\n", serde_json::to_string_pretty(&findings)?)),
+    }
+    Ok(outcome(&findings))
+}
+
+/// A folder, as far as the IR, with everything that is wrong on the way.
+pub(super) fn read(path: &Path) -> anyhow::Result<(Translation, Vec<Finding>)> {
+    let reading = Folder::new(path).read()?;
+    let mut translation = translate(&reading.objects);
+    let mut findings = reading.findings;
+    findings.append(&mut translation.findings);
+    Ok((translation, findings))
+}
+
+pub(super) fn outcome(findings: &[Finding]) -> Outcome {
+    if findings.iter().any(|finding| finding.severity == Severity::Error) { Outcome::Findings } else { Outcome::Good }
+}

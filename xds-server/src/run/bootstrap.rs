@@ -1,0 +1,120 @@
+//! What an Envoy of ours is started with: who it is, where the control plane is, and limits. All else comes by xDS.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use tollgate_core::envoy::CONTROL_CLUSTER;
+
+use crate::serve::pki::SERVER_NAME;
+
+/// More connections from clients than this are refused, before the file descriptors of the process run out.
+const MAX_DOWNSTREAM_CONNECTIONS: u32 = 50_000;
+
+#[derive(Debug)]
+pub struct Bootstrap<'a> {
+    pub node_id: &'a str,
+    /// `host:port` of the control plane.
+    pub control: ControlPlane<'a>,
+    /// Where Envoy's own admin API listens.
+    pub admin: SocketAddr,
+    pub ca: &'a Path,
+    pub certificate: &'a Path,
+    pub key: &'a Path,
+}
+
+#[derive(Debug)]
+pub struct ControlPlane<'a> {
+    pub host: &'a str,
+    pub port: u16,
+}
+
+// === impl Bootstrap ===
+
+impl Bootstrap<'_> {
+    pub fn to_json(&self) -> Value {
+        let ads = json!({"ads": {}, "resource_api_version": "V3"});
+        json!({
+            "node": {"id": self.node_id, "cluster": "tollgate"},
+            "admin": {"address": address(&self.admin.ip().to_string(), self.admin.port())},
+            "dynamic_resources": {
+                "ads_config": {
+                    "api_type": "DELTA_GRPC",
+                    "transport_api_version": "V3",
+                    "set_node_on_first_message_only": true,
+                    "grpc_services": [{"envoy_grpc": {
+                        "cluster_name": CONTROL_CLUSTER,
+                        // A control plane that is back is found again at once, not after half a minute.
+                        "retry_policy": {"retry_back_off": {"base_interval": "0.2s", "max_interval": "1s"}},
+                    }}],
+                },
+                "cds_config": ads,
+                "lds_config": ads,
+            },
+            "static_resources": {"clusters": [self.cluster()]},
+            "overload_manager": {
+                "refresh_interval": "0.25s",
+                "resource_monitors": [{
+                    "name": "envoy.resource_monitors.global_downstream_max_connections",
+                    "typed_config": {
+                        "@type": "type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+                        "max_active_downstream_connections": MAX_DOWNSTREAM_CONNECTIONS,
+                    },
+                }],
+            },
+        })
+    }
+
+    fn cluster(&self) -> Value {
+        let is_ip = self.control.host.parse::<std::net::IpAddr>().is_ok();
+        json!({
+            "name": CONTROL_CLUSTER,
+            "type": if is_ip { "STATIC" } else { "STRICT_DNS" },
+            "connect_timeout": "1s",
+            "load_assignment": {
+                "cluster_name": CONTROL_CLUSTER,
+                "endpoints": [{"lb_endpoints": [{"endpoint": {
+                    "address": address(self.control.host, self.control.port),
+                }}]}],
+            },
+            "typed_extension_protocol_options": {
+                "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                    "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                    "explicit_http_config": {"http2_protocol_options": {
+                        // A control plane that vanished without a word is noticed.
+                        "connection_keepalive": {"interval": "10s", "timeout": "5s"},
+                    }},
+                },
+            },
+            "transport_socket": {
+                "name": "envoy.transport_sockets.tls",
+                "typed_config": {
+                    "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+                    "sni": SERVER_NAME,
+                    "common_tls_context": {
+                        "alpn_protocols": ["h2"],
+                        "tls_params": {
+                            "tls_minimum_protocol_version": "TLSv1_3",
+                            "tls_maximum_protocol_version": "TLSv1_3",
+                        },
+                        "tls_certificates": [{
+                            "certificate_chain": {"filename": self.certificate},
+                            "private_key": {"filename": self.key},
+                        }],
+                        "validation_context": {
+                            "trusted_ca": {"filename": self.ca},
+                            "match_typed_subject_alt_names": [{
+                                "san_type": "DNS",
+                                "matcher": {"exact": SERVER_NAME},
+                            }],
+                        },
+                    },
+                },
+            },
+        })
+    }
+}
+
+fn address(host: &str, port: u16) -> Value {
+    json!({"socket_address": {"address": host, "port_value": port}})
+}

@@ -1,0 +1,72 @@
+//! The admin API of our Envoy: the two things a clean stop needs of it.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+/// An Envoy that does not answer its admin is not worth waiting for.
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+#[derive(Debug)]
+pub struct EnvoyAdmin {
+    client: reqwest::Client,
+    /// `http://127.0.0.1:40123`
+    base: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum EnvoyAdminError {
+    #[error("Envoy's admin address is not known: {0}")]
+    NoAddress(std::io::Error),
+    #[error("Envoy's admin does not answer: {0}")]
+    NoAnswer(#[from] reqwest::Error),
+}
+
+// === impl EnvoyAdmin ===
+
+impl EnvoyAdmin {
+    /// `address_file` is what Envoy was given as `--admin-address-path`.
+    ///
+    /// # Errors
+    /// When Envoy has not written it.
+    pub fn open(address_file: &Path) -> Result<Self, EnvoyAdminError> {
+        let address = std::fs::read_to_string(address_file).map_err(EnvoyAdminError::NoAddress)?;
+        let client = reqwest::Client::builder().timeout(TIMEOUT).no_proxy().build()?;
+        Ok(Self { client, base: format!("http://{}", address.trim()) })
+    }
+
+    /// Takes no new connections, and ends the ones there are with the next answer (`connection: close`, GOAWAY).
+    ///
+    /// # Errors
+    /// When Envoy does not answer.
+    pub async fn drain(&self) -> Result<(), EnvoyAdminError> {
+        for path in ["/drain_listeners?graceful", "/drain_listeners"] {
+            self.client.post(format!("{}{path}", self.base)).send().await?.error_for_status()?;
+        }
+        Ok(())
+    }
+
+    /// Waits until no request of a client is in flight; false: the time was over first.
+    ///
+    /// # Errors
+    /// When Envoy does not answer.
+    pub async fn rest(&self, at_most: Duration) -> Result<bool, EnvoyAdminError> {
+        let until = Instant::now() + at_most;
+        while self.requests_in_flight().await? > 0 {
+            if Instant::now() > until {
+                return Ok(false);
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+        Ok(true)
+    }
+
+    async fn requests_in_flight(&self) -> Result<u64, EnvoyAdminError> {
+        let url = format!("{}/stats?filter=http\\..*downstream_rq_active$", self.base);
+        let text = self.client.get(url).send().await?.error_for_status()?.text().await?;
+        // The admin's own request is one of them.
+        let lines = text.lines().filter(|line| !line.starts_with("http.admin."));
+        Ok(lines.filter_map(|line| line.rsplit_once(": ")?.1.trim().parse::<u64>().ok()).sum())
+    }
+}

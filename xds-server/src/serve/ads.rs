@@ -1,0 +1,224 @@
+//! The aggregated discovery service: one task per stream between the wire and `core::subscription`.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryService;
+use envoy_types::pb::envoy::service::discovery::v3::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+};
+use futures::Stream;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
+use tollgate_core::snapshot::{ResourceType, Snapshot};
+use tollgate_core::subscription::stream::{self, StreamEvent};
+use tollgate_core::subscription::{Output, Refusal};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::board::{Board, Keys, Place, Refused, Report};
+use super::identity::Identity;
+use super::published::Published;
+use super::wire::{Delta, StateOfTheWorld, Wire};
+use crate::admin::Metrics;
+
+/// A refused filter configuration is tried again after this: Envoy refuses code that it has yet to fetch.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Responses that wait for a slow proxy before the stream's task waits too.
+const QUEUE: usize = 16;
+
+#[derive(Debug, Clone)]
+pub struct Ads {
+    pub published: watch::Receiver<Arc<Published>>,
+    pub board: Board,
+    pub metrics: Metrics,
+}
+
+/// The task of one stream.
+struct Driver<W: Wire> {
+    identity: Identity,
+    node: String,
+    stream: stream::Stream,
+    snapshot: Arc<Snapshot>,
+    published: watch::Receiver<Arc<Published>>,
+    responses: mpsc::Sender<Result<W::Response, Status>>,
+    refused: Vec<Refused>,
+    asks_for_keys: bool,
+    retry_at: Option<Instant>,
+    place: Place,
+    metrics: Metrics,
+}
+
+/// The proxy is gone, or too slow to be there.
+struct Gone;
+
+type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+// === impl Ads ===
+
+#[tonic::async_trait]
+impl AggregatedDiscoveryService for Ads {
+    type StreamAggregatedResourcesStream = Responses<DiscoveryResponse>;
+    type DeltaAggregatedResourcesStream = Responses<DeltaDiscoveryResponse>;
+
+    async fn stream_aggregated_resources(
+        &self,
+        request: Request<Streaming<DiscoveryRequest>>,
+    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
+        self.drive::<StateOfTheWorld>(request)
+    }
+
+    async fn delta_aggregated_resources(
+        &self,
+        request: Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
+        self.drive::<Delta>(request)
+    }
+}
+
+impl Ads {
+    fn drive<W: Wire>(
+        &self,
+        request: Request<Streaming<W::Request>>,
+    ) -> Result<Response<Responses<W::Response>>, Status> {
+        let identity = identity(&request)?;
+        let (responses, receiver) = mpsc::channel(QUEUE);
+        let snapshot = self.published.borrow().of(&identity);
+        let driver = Driver::<W> {
+            stream: stream::Stream::new(W::PROTOCOL, Arc::clone(&snapshot)),
+            snapshot,
+            identity,
+            node: String::new(),
+            published: self.published.clone(),
+            responses,
+            refused: Vec::new(),
+            asks_for_keys: false,
+            retry_at: None,
+            place: self.board.place(),
+            metrics: self.metrics.clone(),
+        };
+        tokio::spawn(driver.run(request.into_inner()));
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}
+
+/// TLS has checked that the certificate is of our CA; what it allows is in its name.
+fn identity<T>(request: &Request<T>) -> Result<Identity, Status> {
+    let certificates = request.peer_certs().ok_or_else(|| Status::unauthenticated("no client certificate"))?;
+    let leaf = certificates.first().ok_or_else(|| Status::unauthenticated("no client certificate"))?;
+    Identity::of_certificate(leaf).map_err(|error| Status::permission_denied(error.to_string()))
+}
+
+// === impl Driver ===
+
+impl<W: Wire> Driver<W> {
+    async fn run(mut self, mut requests: Streaming<W::Request>) {
+        loop {
+            let retry_at = self.retry_at;
+            let event = tokio::select! {
+                request = requests.next() => match request {
+                    Some(Ok(request)) => self.read(request),
+                    Some(Err(_)) | None => return,
+                },
+                changed = self.published.changed() => match changed {
+                    Ok(()) => self.new_target(),
+                    Err(_) => return,
+                },
+                () = sleep_until(retry_at.unwrap_or_else(Instant::now)), if retry_at.is_some() => {
+                    self.retry_at = None;
+                    Some(StreamEvent::Retry(ResourceType::ExtensionConfig))
+                }
+            };
+            let Some(event) = event else { continue };
+            let outputs = self.stream.step(event);
+            if self.carry_out(outputs).await.is_err() {
+                return;
+            }
+            self.report();
+        }
+    }
+
+    fn read(&mut self, request: W::Request) -> Option<StreamEvent> {
+        let (node, request) = W::read(request);
+        if let Some(node) = node {
+            self.node = node.id;
+        }
+        let (kind, request) = request?;
+        self.asks_for_keys |= kind == ResourceType::ApiKey;
+        Some(StreamEvent::Request(kind, request))
+    }
+
+    fn new_target(&mut self) -> Option<StreamEvent> {
+        let snapshot = self.published.borrow_and_update().of(&self.identity);
+        self.snapshot = Arc::clone(&snapshot);
+        Some(StreamEvent::Target(snapshot))
+    }
+
+    async fn carry_out(&mut self, outputs: Vec<Output>) -> Result<(), Gone> {
+        for output in outputs {
+            match output {
+                Output::Send(response) => {
+                    tracing::debug!(
+                        node = %self.node, kind = ?response.kind, resources = response.resources.len(),
+                        removed = response.removed.len(), "send"
+                    );
+                    self.responses.send(Ok(W::write(response))).await.map_err(|_| Gone)?;
+                }
+                Output::Accepted => {}
+                Output::Refused(refusal) => self.refuse(refusal),
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, refusal: Refusal) {
+        if refusal.kind == ResourceType::ExtensionConfig {
+            self.retry_at = Some(Instant::now() + RETRY_AFTER);
+        }
+        // A refused whole set names the bad ones in its message.
+        let named = refusal.resources.keys().any(|name| refusal.message.contains(name.as_str()));
+        for (name, resource) in refusal.resources {
+            if named && !refusal.message.contains(name.as_str()) {
+                continue;
+            }
+            self.refused.retain(|old| (old.kind, &old.name) != (refusal.kind, &name));
+            self.refused.push(Refused {
+                kind: refusal.kind,
+                name,
+                version: resource.version.clone(),
+                origin: resource.origins.first().cloned(),
+                message: refusal.message.clone(),
+            });
+        }
+        for (gateway, _) in self.published.borrow().gateways_of(&self.identity) {
+            self.metrics.nack(gateway, refusal.kind.name());
+        }
+    }
+
+    fn report(&mut self) {
+        let (stream, snapshot) = (&self.stream, &self.snapshot);
+        self.refused.retain(|refused| {
+            let current = snapshot.get(refused.kind, &refused.name);
+            current.is_some_and(|resource| resource.version == refused.version)
+                && !stream.holds(refused.kind, &refused.name, &refused.version)
+        });
+        let published = self.published.borrow();
+        let gateways = published.gateways_of(&self.identity);
+        let taken = gateways.filter(|(_, gateway)| self.stream.has_taken(&gateway.snapshot));
+        let keys = match (self.asks_for_keys, self.stream.has_keys()) {
+            (false, _) => Keys::NotAsked,
+            (true, false) => Keys::Waiting,
+            (true, true) => Keys::Taken,
+        };
+        self.place.write(Report {
+            node: self.node.clone(),
+            identity: self.identity.clone(),
+            taken: taken.map(|(name, _)| name.clone()).collect(),
+            keys,
+            refused: self.refused.clone(),
+        });
+    }
+}

@@ -1,0 +1,89 @@
+//! What the connected proxies have said: one report per stream, on one board that the status is made from.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::watch;
+use tollgate_core::snapshot::ResourceType;
+use tollgate_core::status::Origin;
+
+use super::identity::Identity;
+
+/// Clones are the same board.
+#[derive(Debug, Clone, Default)]
+pub struct Board {
+    reports: Arc<watch::Sender<BTreeMap<u64, Report>>>,
+    streams: Arc<AtomicU64>,
+}
+
+/// What is known of one stream.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Report {
+    /// Envoy's node id.
+    pub node: String,
+    pub identity: Identity,
+    /// Gateways (`namespace/name`) whose present configuration it has taken.
+    pub taken: BTreeSet<String>,
+    pub keys: Keys,
+    pub refused: Vec<Refused>,
+}
+
+/// The part of a stream in the discovery of keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keys {
+    /// An Envoy's stream: it does not ask for keys, its filter does.
+    NotAsked,
+    Waiting,
+    Taken,
+}
+
+/// A resource that a proxy refuses.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Refused {
+    pub kind: ResourceType,
+    pub name: String,
+    pub version: String,
+    pub origin: Option<Origin>,
+    /// Envoy's words.
+    pub message: String,
+}
+
+/// One stream's place on the board; dropping it takes the report off.
+#[derive(Debug)]
+pub struct Place {
+    board: Board,
+    number: u64,
+}
+
+// === impl Board ===
+
+impl Board {
+    pub fn place(&self) -> Place {
+        Place { board: self.clone(), number: self.streams.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    pub fn reports(&self) -> watch::Receiver<BTreeMap<u64, Report>> {
+        self.reports.subscribe()
+    }
+}
+
+// === impl Place ===
+
+impl Place {
+    pub fn write(&self, report: Report) {
+        self.board.reports.send_if_modified(|reports| {
+            let same = reports.get(&self.number) == Some(&report);
+            if !same {
+                reports.insert(self.number, report);
+            }
+            !same
+        });
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.board.reports.send_if_modified(|reports| reports.remove(&self.number).is_some());
+    }
+}

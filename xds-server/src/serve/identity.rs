@@ -1,0 +1,95 @@
+//! Who a proxy is: the URI in its client certificate, which TLS has already checked to be one of ours.
+
+use std::fmt;
+
+use tollgate_core::status::Origin;
+use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
+
+/// What a proxy may have.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Identity {
+    /// `spiffe://tollgate/gateway`: every Gateway. The one Envoy of `tollgate run`.
+    AllGateways,
+    /// `spiffe://tollgate/gateway/<namespace>/<name>`
+    Gateway { namespace: String, name: String },
+}
+
+/// The certificate names no Gateway.
+#[derive(Debug, thiserror::Error)]
+#[error("the client certificate names no gateway; it needs one URI SAN spiffe://tollgate/gateway/<namespace>/<name>")]
+pub struct InvalidIdentity;
+
+const PREFIX: &str = "spiffe://tollgate/gateway";
+
+// === impl Identity ===
+
+impl Identity {
+    /// # Errors
+    /// When the certificate has not exactly one URI of ours.
+    pub fn of_certificate(der: &[u8]) -> Result<Self, InvalidIdentity> {
+        let (_, certificate) = X509Certificate::from_der(der).map_err(|_| InvalidIdentity)?;
+        let names = certificate.subject_alternative_name().ok().flatten().ok_or(InvalidIdentity)?;
+        let mut uris = names.value.general_names.iter().filter_map(|name| match name {
+            GeneralName::URI(uri) => Some(*uri),
+            _ => None,
+        });
+        match (uris.next(), uris.next()) {
+            (Some(uri), None) => uri.parse(),
+            _ => Err(InvalidIdentity),
+        }
+    }
+
+    pub fn of_gateway(origin: &Origin) -> Self {
+        Self::Gateway { namespace: origin.namespace.clone(), name: origin.name.clone() }
+    }
+}
+
+impl std::str::FromStr for Identity {
+    type Err = InvalidIdentity;
+
+    fn from_str(uri: &str) -> Result<Self, InvalidIdentity> {
+        let path = uri.strip_prefix(PREFIX).ok_or(InvalidIdentity)?;
+        if path.is_empty() {
+            return Ok(Self::AllGateways);
+        }
+        match path.strip_prefix('/').and_then(|path| path.split_once('/')) {
+            Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+                Ok(Self::Gateway { namespace: namespace.to_owned(), name: name.to_owned() })
+            }
+            _ => Err(InvalidIdentity),
+        }
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AllGateways => f.write_str(PREFIX),
+            Self::Gateway { namespace, name } => write!(f, "{PREFIX}/{namespace}/{name}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uris() {
+        let parse = |uri: &str| uri.parse::<Identity>().ok();
+        assert_eq!(parse("spiffe://tollgate/gateway"), Some(Identity::AllGateways));
+        let one = parse("spiffe://tollgate/gateway/default/llm").unwrap();
+        assert_eq!(one.to_string(), "spiffe://tollgate/gateway/default/llm");
+        for bad in [
+            "spiffe://other/gateway",
+            "spiffe://tollgate/gateway/",
+            "spiffe://tollgate/gateway/a",
+            "spiffe://tollgate/gateways",
+            "spiffe://tollgate/gateway//x",
+            "spiffe://tollgate/gateway/a/b/c",
+            "",
+        ] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+}
