@@ -1,5 +1,15 @@
 //! What the configuration means, free of Kubernetes and of Envoy. Every value is valid and carries its origin.
 
+mod gateway;
+mod model;
+mod route;
+
+pub use gateway::{Certificate, Gateway, Listener, Site, VirtualHost};
+pub use model::{Access, Authority, Backend, Credential, Endpoint, Model, Pool, Schema, Service, Target, Timeouts, Tls};
+pub use route::{
+    Action, HeaderEdits, HeaderMatch, Match, PathMatch, PathRewrite, Redirect, Rewrite, Route, TextMatch, WeightedService,
+};
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
@@ -95,12 +105,6 @@ pub enum Mode {
 pub enum OnLedgerUnavailable {
     Deny,
     Allow,
-}
-
-/// One Gateway with all that hangs on it. Its fields are filled in by `translate`.
-#[derive(Debug, Clone, Serialize)]
-pub struct Gateway {
-    pub origin: Origin,
 }
 
 // === impl SecretText ===

@@ -1,0 +1,193 @@
+//! Clusters and endpoints: one cluster for each ModelBackend, with its own TLS, credential and upstream
+//! filters, and one for each port of a Service.
+
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::cluster::v3 as cluster;
+use envoy_types::pb::envoy::config::core::v3 as core;
+use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
+use envoy_types::pb::envoy::extensions::filters::http::credential_injector::v3::CredentialInjector;
+use envoy_types::pb::envoy::extensions::filters::http::upstream_codec::v3::UpstreamCodec;
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{HttpFilter, http_filter};
+use envoy_types::pb::envoy::extensions::http::injected_credentials::generic::v3::Generic;
+use envoy_types::pb::envoy::extensions::upstreams::http::v3::{HttpProtocolOptions, http_protocol_options};
+
+use crate::ir;
+use crate::snapshot::{Resource, ResourceType, Snapshot};
+
+use super::secret::{by_sds, credential_name};
+use super::wire::{ads, address, any, duration, extension, number};
+use super::{tls, wasm};
+
+pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway) {
+    for backend in gateway.backends.values() {
+        let message = of_backend(gateway, backend);
+        let mut origins = vec![backend.origin.clone()];
+        origins.extend(backend.credential.as_ref().map(|credential| credential.origin.clone()));
+        snapshot.insert(ResourceType::Cluster, &backend.cluster, Resource::new(&message, origins));
+    }
+    for service in gateway.services.values() {
+        let origins = vec![service.origin.clone()];
+        snapshot.insert(ResourceType::Cluster, &service.cluster, Resource::new(&of_service(service), origins.clone()));
+        let hosts = service.endpoints.iter().map(|(ip, port)| (ip.to_string(), *port));
+        let assignment = assignment(&service.cluster, hosts);
+        snapshot.insert(ResourceType::Endpoint, &service.cluster, Resource::new(&assignment, origins));
+    }
+}
+
+fn of_backend(gateway: &ir::Gateway, backend: &ir::Backend) -> cluster::Cluster {
+    let common = common(&backend.cluster, backend.timeouts.connect);
+    let mut made = match &backend.endpoint {
+        ir::Endpoint::Address { ip, port } => cluster::Cluster {
+            cluster_discovery_type: discovery(cluster::cluster::DiscoveryType::Static),
+            load_assignment: Some(assignment(&backend.cluster, [(ip.to_string(), *port)])),
+            ..common
+        },
+        ir::Endpoint::Dns { hostname, port } => cluster::Cluster {
+            cluster_discovery_type: discovery(cluster::cluster::DiscoveryType::StrictDns),
+            dns_lookup_family: cluster::cluster::DnsLookupFamily::V4Preferred.into(),
+            load_assignment: Some(assignment(&backend.cluster, [(hostname.clone(), *port)])),
+            ..common
+        },
+        ir::Endpoint::Service { cluster } => by_eds(common, cluster),
+    };
+    let version = match &backend.tls {
+        ir::Tls::Simple { sni, ca } => {
+            made.transport_socket = Some(tls::upstream(sni, ca));
+            Version::Negotiated
+        }
+        ir::Tls::None => Version::Http1,
+    };
+    set_protocol(&mut made, version, upstream_filters(gateway, backend));
+    made
+}
+
+fn of_service(service: &ir::Service) -> cluster::Cluster {
+    let mut made = by_eds(common(&service.cluster, Duration::from_secs(5)), &service.cluster);
+    set_protocol(&mut made, if service.h2c { Version::Http2 } else { Version::Http1 }, Vec::new());
+    made
+}
+
+fn common(name: &str, connect: Duration) -> cluster::Cluster {
+    cluster::Cluster {
+        name: name.to_owned(),
+        connect_timeout: duration(connect),
+        circuit_breakers: Some(cluster::CircuitBreakers {
+            // Budgets hold requests back, and streams are long: the usual thousand would be in the way.
+            thresholds: vec![cluster::circuit_breakers::Thresholds {
+                max_connections: number(100_000),
+                max_pending_requests: number(100_000),
+                max_requests: number(100_000),
+                max_retries: number(1_024),
+                ..Default::default()
+            }],
+            ..Default::default()
+        }),
+        upstream_connection_options: Some(cluster::UpstreamConnectionOptions {
+            // A model may be silent for minutes, and a lost peer should be noticed before that.
+            tcp_keepalive: Some(core::TcpKeepalive {
+                keepalive_probes: number(3),
+                keepalive_time: number(60),
+                keepalive_interval: number(10),
+            }),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+fn by_eds(common: cluster::Cluster, service_name: &str) -> cluster::Cluster {
+    cluster::Cluster {
+        cluster_discovery_type: discovery(cluster::cluster::DiscoveryType::Eds),
+        eds_cluster_config: Some(cluster::cluster::EdsClusterConfig {
+            eds_config: Some(ads()),
+            service_name: service_name.to_owned(),
+        }),
+        ..common
+    }
+}
+
+fn discovery(kind: cluster::cluster::DiscoveryType) -> Option<cluster::cluster::ClusterDiscoveryType> {
+    Some(cluster::cluster::ClusterDiscoveryType::Type(kind.into()))
+}
+
+fn assignment(name: &str, hosts: impl IntoIterator<Item = (String, u16)>) -> endpoint::ClusterLoadAssignment {
+    let lb_endpoints = hosts
+        .into_iter()
+        .map(|(host, port)| endpoint::LbEndpoint {
+            host_identifier: Some(endpoint::lb_endpoint::HostIdentifier::Endpoint(endpoint::Endpoint {
+                address: Some(address(&host, port)),
+                ..Default::default()
+            })),
+            ..Default::default()
+        })
+        .collect();
+    endpoint::ClusterLoadAssignment {
+        cluster_name: name.to_owned(),
+        endpoints: vec![endpoint::LocalityLbEndpoints { lb_endpoints, ..Default::default() }],
+        ..Default::default()
+    }
+}
+
+enum Version {
+    Http1,
+    Http2,
+    /// By ALPN.
+    Negotiated,
+}
+
+fn set_protocol(made: &mut cluster::Cluster, version: Version, http_filters: Vec<HttpFilter>) {
+    use http_protocol_options::explicit_http_config::ProtocolConfig;
+    use http_protocol_options::{AutoHttpConfig, ExplicitHttpConfig, UpstreamProtocolOptions};
+    let explicit =
+        |config| UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config: Some(config) });
+    let options = match version {
+        Version::Http1 => explicit(ProtocolConfig::HttpProtocolOptions(core::Http1ProtocolOptions::default())),
+        Version::Http2 => explicit(ProtocolConfig::Http2ProtocolOptions(core::Http2ProtocolOptions::default())),
+        Version::Negotiated => UpstreamProtocolOptions::AutoConfig(AutoHttpConfig::default()),
+    };
+    let options = HttpProtocolOptions { upstream_protocol_options: Some(options), http_filters, ..Default::default() };
+    made.typed_extension_protocol_options
+        .insert("envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned(), any(&options));
+}
+
+/// What each attempt goes through on its way to this backend. The filter comes first: it removes every
+/// credential of the attempt before, then this backend's own is put in.
+fn upstream_filters(gateway: &ir::Gateway, backend: &ir::Backend) -> Vec<HttpFilter> {
+    let mut filters = Vec::new();
+    if backend.per_attempt {
+        filters.push(wasm::discovered(wasm::attempt_name(gateway)));
+    }
+    if backend.credential.is_some() {
+        let (header, prefix) = match backend.schema {
+            ir::Schema::OpenAI => ("authorization", "Bearer "),
+            ir::Schema::Anthropic => ("x-api-key", ""),
+            ir::Schema::AzureOpenAI => ("api-key", ""),
+        };
+        let generic = Generic {
+            credential: Some(by_sds(credential_name(backend))),
+            header: header.to_owned(),
+            header_value_prefix: prefix.to_owned(),
+        };
+        filters.push(filter(
+            "envoy.filters.http.credential_injector",
+            &CredentialInjector {
+                overwrite: true,
+                credential: Some(extension("envoy.http.injected_credentials.generic", &generic)),
+                ..Default::default()
+            },
+        ));
+    }
+    if !filters.is_empty() {
+        filters.push(filter("envoy.filters.http.upstream_codec", &UpstreamCodec {}));
+    }
+    filters
+}
+
+pub fn filter<M: prost::Message + prost::Name>(name: &str, message: &M) -> HttpFilter {
+    HttpFilter {
+        name: name.to_owned(),
+        config_type: Some(http_filter::ConfigType::TypedConfig(any(message))),
+        ..Default::default()
+    }
+}

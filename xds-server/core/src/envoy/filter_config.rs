@@ -1,0 +1,125 @@
+//! The filter's own configuration: what of the IR it must know to decide about a request.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tollgate_proto::v1::{self as wire, filter_config::Stage, scope_part::Part};
+
+use crate::ir;
+
+use super::CONTROL_CLUSTER;
+
+/// Largest request body that is read; Envoy's buffer is a little larger, so that the filter answers first.
+pub const MAX_BODY_BYTES: u32 = 10 * 1024 * 1024;
+
+/// For the HTTP filter that sees every request of the Gateway.
+pub fn request_config(gateway: &ir::Gateway, ir: &ir::Ir) -> wire::FilterConfig {
+    let backends: Vec<&ir::Backend> = gateway.backends.values().collect();
+    let pools: Vec<&ir::Pool> = gateway.pools.values().collect();
+    let used: BTreeSet<&str> = gateway.routes().flat_map(limits).map(String::as_str).collect();
+    let limits: Vec<&ir::Limit> = ir.limits.iter().filter(|limit| used.contains(limit.id.as_str())).collect();
+    // A route that is in several virtual hosts is told once.
+    let routes: BTreeMap<&str, wire::Route> = gateway
+        .routes()
+        .map(|route| {
+            let pool = match &route.action {
+                ir::Action::Pool { pool, .. } => index(&pools, |known| known.name == *pool),
+                _ => None,
+            };
+            let limits = self::limits(route).iter().filter_map(|id| index(&limits, |limit| limit.id == *id)).collect();
+            (route.name.as_str(), wire::Route { name: route.name.clone(), route: route.route.clone(), pool, limits })
+        })
+        .collect();
+    let stage = wire::RequestStage {
+        control_cluster: CONTROL_CLUSTER.to_owned(),
+        routes: routes.into_values().collect(),
+        pools: pools.iter().map(|pool| self::pool(pool, &backends)).collect(),
+        backends: backends.iter().copied().map(backend).collect(),
+        limits: limits.into_iter().map(limit).collect(),
+        max_body_bytes: MAX_BODY_BYTES,
+    };
+    wire::FilterConfig { scope: gateway.scope(), stage: Some(Stage::Request(stage)) }
+}
+
+/// For the upstream filter of the backends that need one; absent: none does.
+pub fn attempt_config(gateway: &ir::Gateway) -> Option<wire::FilterConfig> {
+    let backends: Vec<_> = gateway.backends.values().filter(|backend| backend.per_attempt).map(backend).collect();
+    (!backends.is_empty()).then(|| wire::FilterConfig {
+        scope: gateway.scope(),
+        stage: Some(Stage::Attempt(wire::AttemptStage { backends })),
+    })
+}
+
+fn limits(route: &ir::Route) -> &[String] {
+    match &route.action {
+        ir::Action::Pool { limits, .. } => limits,
+        _ => &[],
+    }
+}
+
+fn index<T>(items: &[&T], found: impl Fn(&T) -> bool) -> Option<u32> {
+    items.iter().position(|item| found(item)).and_then(|index| u32::try_from(index).ok())
+}
+
+fn pool(pool: &ir::Pool, backends: &[&ir::Backend]) -> wire::Pool {
+    let target = |target: &ir::Target| {
+        Some(wire::Target {
+            backend: index(backends, |backend| backend.cluster == target.backend)?,
+            model: target.model.clone().unwrap_or_default(),
+            weight: target.weight,
+            priority: target.priority,
+        })
+    };
+    let access = match pool.access {
+        ir::Access::Required => wire::Access::Required,
+        ir::Access::Anonymous => wire::Access::Anonymous,
+    };
+    wire::Pool {
+        name: pool.origin.display_name(),
+        access: access.into(),
+        models: pool
+            .models
+            .iter()
+            .map(|model| wire::Model {
+                name: model.name.clone(),
+                prefix: model.prefix,
+                targets: model.targets.iter().filter_map(target).collect(),
+                retries: model.retries,
+                created: 0,
+            })
+            .collect(),
+    }
+}
+
+fn backend(backend: &ir::Backend) -> wire::Backend {
+    let schema = match backend.schema {
+        ir::Schema::OpenAI => wire::Schema::Openai,
+        ir::Schema::Anthropic => wire::Schema::Anthropic,
+        ir::Schema::AzureOpenAI => wire::Schema::AzureOpenai,
+    };
+    wire::Backend {
+        name: backend.origin.display_name(),
+        cluster: backend.cluster.clone(),
+        schema: schema.into(),
+        path_prefix: backend.path_prefix.clone(),
+        authority: backend.authority.clone(),
+        per_attempt: backend.per_attempt,
+    }
+}
+
+fn limit(limit: &ir::Limit) -> wire::Limit {
+    let part = |part: &ir::ScopePart| wire::ScopePart {
+        part: Some(match part {
+            ir::ScopePart::Consumer => Part::Consumer(true),
+            ir::ScopePart::Model => Part::Model(true),
+            ir::ScopePart::Route => Part::Route(true),
+            ir::ScopePart::Label(key) => Part::Label(key.clone()),
+        }),
+    };
+    wire::Limit {
+        id: limit.id.clone(),
+        scope: limit.scope.iter().map(part).collect(),
+        count: Some(limit.count),
+        shadow: limit.mode == ir::Mode::Shadow,
+        allow_without_ledger: limit.on_ledger_unavailable == ir::OnLedgerUnavailable::Allow,
+    }
+}

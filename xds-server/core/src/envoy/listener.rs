@@ -1,0 +1,144 @@
+//! Listeners: one for each port, with one filter chain for plain HTTP or one for each hostname of TLS.
+
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::core::v3 as core;
+use envoy_types::pb::envoy::config::listener::v3 as listener;
+use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
+use envoy_types::pb::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
+    HttpConnectionManager, Rds, http_connection_manager as hcm,
+};
+
+use crate::ir;
+use crate::snapshot::{Resource, ResourceType, Snapshot};
+use crate::status::Origin;
+
+use super::cluster::filter;
+use super::path::{route_configuration, virtual_host};
+use super::route::{self, Site};
+use super::wire::{ads, address, any, duration, number, yes};
+use super::{MAX_BODY_BYTES, Surroundings, tls, wasm};
+
+/// The filter sees that a body is too large before Envoy does, and answers in the API's own shape.
+const BUFFER_BYTES: u32 = MAX_BODY_BYTES + 1024 * 1024;
+
+pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway, surroundings: &Surroundings) {
+    for open in &gateway.listeners {
+        let name = format!("{}/{}", gateway.scope(), open.port);
+        let chains = chains(snapshot, gateway, open, &name);
+        let inspects = chains.iter().any(|chain| chain.transport_socket.is_some());
+        let inspector = listener::ListenerFilter {
+            name: "envoy.filters.listener.tls_inspector".to_owned(),
+            config_type: Some(listener::listener_filter::ConfigType::TypedConfig(any(&TlsInspector::default()))),
+            ..Default::default()
+        };
+        let message = listener::Listener {
+            name: name.clone(),
+            address: Some(address(&surroundings.bind, open.port)),
+            filter_chains: chains,
+            listener_filters: inspects.then_some(inspector).into_iter().collect(),
+            per_connection_buffer_limit_bytes: number(BUFFER_BYTES),
+            ..Default::default()
+        };
+        let origins = open.sites.iter().map(|site| site.origin.clone()).collect();
+        snapshot.insert(ResourceType::Listener, name, Resource::new(&message, origins));
+    }
+}
+
+/// Adds the route configurations on the way.
+fn chains(
+    snapshot: &mut Snapshot,
+    gateway: &ir::Gateway,
+    open: &ir::Listener,
+    name: &str,
+) -> Vec<listener::FilterChain> {
+    let (tls, plain): (Vec<_>, Vec<_>) = open.sites.iter().partition(|site| site.certificate.is_some());
+    let mut chains = Vec::new();
+    if !plain.is_empty() {
+        // The Host header tells the sites of a plain port apart.
+        add_routes(snapshot, gateway, open.port, name, &plain);
+        chains.push(chain(gateway, name, None, None));
+    }
+    for site in tls {
+        let name = format!("{name}/{}", site.name);
+        add_routes(snapshot, gateway, open.port, &name, &[site]);
+        let server_names = if site.hostname == "*" { Vec::new() } else { vec![site.hostname.clone()] };
+        let found = listener::FilterChainMatch { server_names, ..Default::default() };
+        chains.push(chain(gateway, &name, Some(found), site.certificate.as_ref()));
+    }
+    chains
+}
+
+fn add_routes(snapshot: &mut Snapshot, gateway: &ir::Gateway, port: u16, name: &str, sites: &[&ir::Site]) {
+    let mut hosts = Vec::new();
+    let mut origins: Vec<Origin> = Vec::new();
+    for site in sites {
+        origins.push(site.origin.clone());
+        let place = Site { gateway, port, tls: site.certificate.is_some() };
+        for host in &site.virtual_hosts {
+            origins.extend(host.routes.iter().map(|route| route.origin.clone()));
+            let name = format!("{}/{}", site.name, host.domain);
+            hosts.push(virtual_host(name, &host.domain, route::routes(place, &host.routes)));
+        }
+    }
+    dedup(&mut origins);
+    let message = route_configuration(name.to_owned(), hosts);
+    snapshot.insert(ResourceType::Route, name, Resource::new(&message, origins));
+}
+
+fn dedup(origins: &mut Vec<Origin>) {
+    let mut seen = std::collections::BTreeSet::new();
+    origins.retain(|origin| seen.insert(origin.clone()));
+}
+
+fn chain(
+    gateway: &ir::Gateway,
+    routes: &str,
+    found: Option<listener::FilterChainMatch>,
+    certificate: Option<&ir::Certificate>,
+) -> listener::FilterChain {
+    listener::FilterChain {
+        name: routes.to_owned(),
+        filter_chain_match: found,
+        transport_socket: certificate.map(tls::downstream),
+        filters: vec![listener::Filter {
+            name: "envoy.filters.network.http_connection_manager".to_owned(),
+            config_type: Some(listener::filter::ConfigType::TypedConfig(any(&manager(gateway, routes)))),
+        }],
+        ..Default::default()
+    }
+}
+
+fn manager(gateway: &ir::Gateway, routes: &str) -> HttpConnectionManager {
+    let mut http_filters = Vec::new();
+    if wasm::is_needed(gateway) {
+        http_filters.push(wasm::discovered(wasm::request_name(gateway)));
+    }
+    // Suppressed are the headers that Envoy adds to answers and attempts; those by which the filter tells
+    // the router the number of attempts are read all the same.
+    http_filters.push(filter("envoy.filters.http.router", &Router { suppress_envoy_headers: true, ..Default::default() }));
+    HttpConnectionManager {
+        codec_type: hcm::CodecType::Auto.into(),
+        stat_prefix: routes.to_owned(),
+        route_specifier: Some(hcm::RouteSpecifier::Rds(Rds {
+            config_source: Some(ads()),
+            route_config_name: routes.to_owned(),
+        })),
+        http_filters,
+        // The peer is the client, and nobody is trusted to set headers that steer this proxy.
+        use_remote_address: yes(),
+        internal_address_config: Some(hcm::InternalAddressConfig::default()),
+        normalize_path: yes(),
+        merge_slashes: true,
+        server_header_transformation: hcm::ServerHeaderTransformation::PassThrough.into(),
+        common_http_protocol_options: Some(core::HttpProtocolOptions {
+            idle_timeout: duration(Duration::from_secs(3_600)),
+            headers_with_underscores_action: core::http_protocol_options::HeadersWithUnderscoresAction::RejectRequest
+                .into(),
+            ..Default::default()
+        }),
+        request_headers_timeout: duration(Duration::from_secs(10)),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,79 @@
+//! IR to Envoy resources: one Gateway becomes one complete snapshot.
+//!
+//! ```text
+//! Gateway -> listeners (LDS) -> routes (RDS) -> clusters (CDS) -> endpoints (EDS), secrets (SDS)
+//!        \-> the filter's configuration (ECDS), keys (ApiKey)
+//! ```
+//! Every reference between them goes over ADS, so that each part can change alone.
+
+mod cluster;
+mod filter_config;
+mod listener;
+mod path;
+mod pool_route;
+mod print;
+mod route;
+mod secret;
+mod tls;
+mod wasm;
+mod wire;
+
+pub use filter_config::{MAX_BODY_BYTES, attempt_config, request_config};
+pub use print::to_json;
+
+use tollgate_proto::v1::ApiKey;
+
+use crate::ir::{self, AllowedModels};
+use crate::snapshot::{Resource, ResourceType, Snapshot};
+
+/// What the surroundings add to the resources of a Gateway.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    /// Address that Gateway listeners are bound to.
+    pub bind: String,
+    pub code: FilterCode,
+}
+
+/// How Envoy gets the filter's code.
+#[derive(Debug, Clone)]
+pub enum FilterCode {
+    /// A file on Envoy's machine.
+    File(String),
+    /// Fetched from the control plane by HTTP, through the cluster of that name.
+    Remote { sha256: String, path: String },
+}
+
+/// The Envoy cluster of the control plane: static, in the bootstrap.
+pub const CONTROL_CLUSTER: &str = "tollgate_control";
+
+/// Envoy resources and filter configuration of one Gateway, with the keys that it serves.
+pub fn snapshot(gateway: &ir::Gateway, ir: &ir::Ir, surroundings: &Surroundings) -> Snapshot {
+    let mut snapshot = Snapshot::default();
+    secret::add(&mut snapshot, gateway);
+    cluster::add(&mut snapshot, gateway);
+    wasm::add(&mut snapshot, gateway, ir, surroundings);
+    listener::add(&mut snapshot, gateway, surroundings);
+    add_keys(&mut snapshot, gateway, ir);
+    snapshot
+}
+
+fn add_keys(snapshot: &mut Snapshot, gateway: &ir::Gateway, ir: &ir::Ir) {
+    if gateway.pools.values().all(|pool| pool.access == ir::Access::Anonymous) {
+        return;
+    }
+    for key in &ir.keys {
+        let (models, all_models) = match &key.models {
+            AllowedModels::All => (Vec::new(), true),
+            AllowedModels::Only(models) => (models.clone(), false),
+        };
+        let message = ApiKey {
+            consumer: key.consumer.clone(),
+            labels: key.labels.clone(),
+            // 0 means never, and a key of that second is long gone.
+            not_after: key.not_after.map_or(0, |second| second.max(1)),
+            models,
+            all_models,
+        };
+        snapshot.insert(ResourceType::ApiKey, &key.sha256, Resource::new(&message, vec![key.origin.clone()]));
+    }
+}

@@ -1,0 +1,101 @@
+//! The route of a pool: the filter names the cluster after it has read the body, and again for each
+//! further attempt.
+
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::route::v3 as route;
+use envoy_types::pb::envoy::extensions::matching::common_inputs::network::v3::FilterStateInput;
+use envoy_types::pb::envoy::extensions::router::cluster_specifiers::matcher::v3::{
+    ClusterAction, MatcherClusterSpecifier,
+};
+use envoy_types::pb::xds::core::v3 as xds;
+use envoy_types::pb::xds::r#type::matcher::v3::{Matcher, matcher};
+
+use crate::ir;
+
+use super::wire::{any, duration, extension, number};
+
+/// Filter state that the filter sets; `wasm.` comes before whatever a wasm filter sets.
+const TARGET: &str = "wasm.target";
+
+/// What another backend might answer better.
+const RETRY_ON: &str = "connect-failure,refused-stream,reset,retriable-status-codes";
+const RETRIABLE: [u32; 6] = [429, 500, 502, 503, 504, 529];
+
+/// What the proxy tells about the client is for runners of our own at most, not for providers.
+pub const HEADERS_TO_REMOVE: [&str; 2] = ["x-envoy-external-address", "x-forwarded-for"];
+
+/// Absent: the pool has no backend, so there is nobody to route to and the filter answers everything.
+pub fn action(pool: &ir::Pool, gateway: &ir::Gateway, matched: &ir::Route) -> Option<route::RouteAction> {
+    let mut backends: Vec<&ir::Backend> = gateway
+        .backends
+        .values()
+        .filter(|backend| {
+            pool.models.iter().flat_map(|model| &model.targets).any(|target| target.backend == backend.cluster)
+        })
+        .collect();
+    backends.sort_by(|a, b| a.cluster.cmp(&b.cluster));
+    let first_token = backends.iter().map(|backend| backend.timeouts.first_token).max()?;
+    let idle = backends.iter().map(|backend| backend.timeouts.idle).max()?;
+    let connect = backends.iter().map(|backend| backend.timeouts.connect).max()?;
+    let retries = pool.models.iter().map(|model| model.retries).max().unwrap_or_default();
+    Some(route::RouteAction {
+        cluster_specifier: Some(route::route_action::ClusterSpecifier::InlineClusterSpecifierPlugin(
+            route::ClusterSpecifierPlugin {
+                extension: Some(extension("envoy.router.cluster_specifier_plugin.matcher", &by_target(&backends))),
+                is_optional: false,
+            },
+        )),
+        // Answers may take as long as they take while tokens come; the attempt's timeouts are the limit.
+        timeout: duration(matched.request_timeout.unwrap_or(Duration::ZERO)),
+        // The client's side is silent while attempts fail one after the other, so this is longer than all
+        // of them: it must never end a request that another backend could still answer.
+        idle_timeout: duration((connect + first_token) * (retries + 1) + idle),
+        retry_policy: Some(retry_policy(matched.attempt_timeout.unwrap_or(first_token), first_token.max(idle))),
+        ..Default::default()
+    })
+}
+
+/// Envoy's router takes the number of attempts from the filter (`x-envoy-max-retries`), per request.
+fn retry_policy(first_token: Duration, idle: Duration) -> route::RetryPolicy {
+    route::RetryPolicy {
+        retry_on: RETRY_ON.to_owned(),
+        retriable_status_codes: RETRIABLE.to_vec(),
+        num_retries: number(0),
+        // Ends an attempt whose answer has not begun; one that has begun is left alone.
+        per_try_timeout: duration(first_token),
+        // Ends an attempt that falls silent within its answer.
+        per_try_idle_timeout: duration(idle),
+        // The next attempt goes elsewhere, so there is nothing to wait for.
+        retry_back_off: Some(route::retry_policy::RetryBackOff {
+            base_interval: duration(Duration::from_millis(5)),
+            max_interval: duration(Duration::from_millis(50)),
+        }),
+        refresh_cluster_on_retry: true,
+        ..Default::default()
+    }
+}
+
+/// One look-up, however many backends there are.
+fn by_target(backends: &[&ir::Backend]) -> MatcherClusterSpecifier {
+    let on_match = |backend: &ir::Backend| matcher::OnMatch {
+        on_match: Some(matcher::on_match::OnMatch::Action(xds::TypedExtensionConfig {
+            name: "cluster".to_owned(),
+            typed_config: Some(any(&ClusterAction { cluster: backend.cluster.clone() })),
+        })),
+        ..Default::default()
+    };
+    let map = backends.iter().map(|backend| (backend.cluster.clone(), on_match(backend))).collect();
+    let input = FilterStateInput { key: TARGET.to_owned(), ..Default::default() };
+    MatcherClusterSpecifier {
+        cluster_matcher: Some(Matcher {
+            on_no_match: None,
+            matcher_type: Some(matcher::MatcherType::MatcherTree(matcher::MatcherTree {
+                input: Some(xds::TypedExtensionConfig { name: "target".to_owned(), typed_config: Some(any(&input)) }),
+                tree_type: Some(matcher::matcher_tree::TreeType::ExactMatchMap(matcher::matcher_tree::MatchMap {
+                    map,
+                })),
+            })),
+        }),
+    }
+}

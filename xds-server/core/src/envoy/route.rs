@@ -1,0 +1,158 @@
+//! Routes of the IR to Envoy's.
+
+use envoy_types::pb::envoy::config::core::v3 as core;
+use envoy_types::pb::envoy::config::route::v3 as route;
+use envoy_types::pb::envoy::r#type::v3::{FractionalPercent, fractional_percent::DenominatorType};
+
+use crate::ir::{self, Action, Redirect, Rewrite, Route, WeightedService};
+
+use super::path::{Change, change, header_options, route_match};
+use super::pool_route;
+use super::wire::{duration, number};
+
+/// Where the routes are served.
+#[derive(Debug, Clone, Copy)]
+pub struct Site<'a> {
+    pub gateway: &'a ir::Gateway,
+    pub port: u16,
+    pub tls: bool,
+}
+
+pub fn routes(site: Site<'_>, routes: &[Route]) -> Vec<route::Route> {
+    routes.iter().flat_map(|found| route(site, found)).collect()
+}
+
+fn route(site: Site<'_>, found: &Route) -> Vec<route::Route> {
+    let made = route::Route {
+        name: found.name.clone(),
+        r#match: Some(route_match(&found.matches)),
+        request_headers_to_add: header_options(&found.request_headers),
+        request_headers_to_remove: found.request_headers.remove.clone(),
+        response_headers_to_add: header_options(&found.response_headers),
+        response_headers_to_remove: found.response_headers.remove.clone(),
+        ..Default::default()
+    };
+    match &found.action {
+        Action::Fail { status } => vec![failing(made, *status)],
+        Action::Redirect(redirect) => {
+            let action = route::route::Action::Redirect(self::redirect(site, found, redirect));
+            vec![route::Route { action: Some(action), ..made }]
+        }
+        Action::Pool { pool, .. } => {
+            let action = site.gateway.pools.get(pool).and_then(|pool| pool_route::action(pool, site.gateway, found));
+            let Some(action) = action else { return vec![failing(made, 503)] };
+            let mut made = route::Route { action: Some(route::route::Action::Route(action)), ..made };
+            made.request_headers_to_remove.extend(pool_route::HEADERS_TO_REMOVE.map(str::to_owned));
+            vec![made]
+        }
+        Action::Services { services, invalid } => {
+            let action = route::route::Action::Route(to_services(found, services));
+            let usable = route::Route { action: Some(action), ..made.clone() };
+            let valid: u32 = services.iter().map(|service| service.weight).sum();
+            match share(*invalid, valid) {
+                None => vec![usable],
+                Some(share) => {
+                    let mut unusable = failing(made, 500);
+                    if let Some(found) = &mut unusable.r#match {
+                        found.runtime_fraction = Some(share);
+                    }
+                    vec![unusable, usable]
+                }
+            }
+        }
+    }
+}
+
+fn failing(made: route::Route, status: u16) -> route::Route {
+    let response = route::DirectResponseAction { status: status.into(), ..Default::default() };
+    route::Route { action: Some(route::route::Action::DirectResponse(response)), ..made }
+}
+
+/// The part of requests that references which cannot be used would have had.
+fn share(invalid: u32, valid: u32) -> Option<core::RuntimeFractionalPercent> {
+    let total = u64::from(invalid) + u64::from(valid);
+    let numerator = (u64::from(invalid) * 1_000_000).checked_div(total)?;
+    (numerator > 0).then(|| core::RuntimeFractionalPercent {
+        default_value: Some(FractionalPercent {
+            numerator: u32::try_from(numerator).unwrap_or(1_000_000),
+            denominator: DenominatorType::Million.into(),
+        }),
+        runtime_key: String::new(),
+    })
+}
+
+fn to_services(found: &Route, services: &[WeightedService]) -> route::RouteAction {
+    use route::route_action::ClusterSpecifier;
+    let plain = |service: &WeightedService| service.request_headers.is_empty() && service.response_headers.is_empty();
+    let specifier = match services {
+        [only] if plain(only) => ClusterSpecifier::Cluster(only.service.clone()),
+        _ => ClusterSpecifier::WeightedClusters(route::WeightedCluster {
+            clusters: services.iter().map(weighted).collect(),
+            ..Default::default()
+        }),
+    };
+    let mut action = route::RouteAction {
+        cluster_specifier: Some(specifier),
+        timeout: duration(found.request_timeout.unwrap_or_default()),
+        ..Default::default()
+    };
+    if let Some(timeout) = found.attempt_timeout.filter(|timeout| !timeout.is_zero()) {
+        // Without retries an attempt is all there is.
+        let shorter = found.request_timeout.filter(|request| !request.is_zero()).map_or(timeout, |r| r.min(timeout));
+        action.timeout = duration(shorter);
+    }
+    rewrite(&mut action, found, &found.rewrite);
+    action
+}
+
+fn weighted(service: &WeightedService) -> route::weighted_cluster::ClusterWeight {
+    route::weighted_cluster::ClusterWeight {
+        name: service.service.clone(),
+        weight: number(service.weight),
+        request_headers_to_add: header_options(&service.request_headers),
+        request_headers_to_remove: service.request_headers.remove.clone(),
+        response_headers_to_add: header_options(&service.response_headers),
+        response_headers_to_remove: service.response_headers.remove.clone(),
+        ..Default::default()
+    }
+}
+
+fn rewrite(action: &mut route::RouteAction, found: &Route, rewrite: &Rewrite) {
+    if let Some(hostname) = &rewrite.hostname {
+        action.host_rewrite_specifier =
+            Some(route::route_action::HostRewriteSpecifier::HostRewriteLiteral(hostname.clone()));
+    }
+    match rewrite.path.as_ref().map(|path| change(&found.matches.path, path)) {
+        Some(Change::Prefix(prefix)) => action.prefix_rewrite = prefix,
+        Some(Change::Pattern(pattern)) => action.regex_rewrite = Some(pattern),
+        None => {}
+    }
+}
+
+/// HTTPRequestRedirectFilter.port: by the scheme if that is given, else the listener's; and a port that
+/// the scheme has anyway is not named.
+fn redirect(site: Site<'_>, found: &Route, redirect: &Redirect) -> route::RedirectAction {
+    use route::redirect_action::{PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier};
+    let scheme = redirect.scheme.as_deref().unwrap_or(if site.tls { "https" } else { "http" });
+    let well_known = if scheme == "https" { 443 } else { 80 };
+    let port = redirect.port.unwrap_or(if redirect.scheme.is_some() { well_known } else { site.port });
+    route::RedirectAction {
+        scheme_rewrite_specifier: redirect.scheme.clone().map(SchemeRewriteSpecifier::SchemeRedirect),
+        host_redirect: redirect.hostname.clone().unwrap_or_default(),
+        port_redirect: if port == well_known { 0 } else { port.into() },
+        path_rewrite_specifier: redirect.path.as_ref().map(|path| match (path, change(&found.matches.path, path)) {
+            (ir::PathRewrite::Full(full), _) => PathRewriteSpecifier::PathRedirect(full.clone()),
+            (_, Change::Prefix(prefix)) => PathRewriteSpecifier::PrefixRewrite(prefix),
+            (_, Change::Pattern(pattern)) => PathRewriteSpecifier::RegexRewrite(pattern),
+        }),
+        response_code: match redirect.status {
+            301 => RedirectResponseCode::MovedPermanently,
+            303 => RedirectResponseCode::SeeOther,
+            307 => RedirectResponseCode::TemporaryRedirect,
+            308 => RedirectResponseCode::PermanentRedirect,
+            _ => RedirectResponseCode::Found,
+        }
+        .into(),
+        ..Default::default()
+    }
+}

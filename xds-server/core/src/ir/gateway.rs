@@ -1,0 +1,78 @@
+//! A Gateway and what listens for it.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::status::Origin;
+
+use super::{Backend, Pool, Route, SecretText, Service};
+
+/// One Gateway with all that hangs on it, complete in itself.
+#[derive(Debug, Clone, Serialize)]
+pub struct Gateway {
+    pub origin: Origin,
+    pub listeners: Vec<Listener>,
+    /// By `namespace/name`.
+    pub pools: BTreeMap<String, Pool>,
+    /// By cluster name.
+    pub backends: BTreeMap<String, Backend>,
+    /// By cluster name.
+    pub services: BTreeMap<String, Service>,
+}
+
+/// One port; listeners of the Gateway that share it are its sites.
+#[derive(Debug, Clone, Serialize)]
+pub struct Listener {
+    pub port: u16,
+    pub sites: Vec<Site>,
+}
+
+/// One listener of the Gateway.
+#[derive(Debug, Clone, Serialize)]
+pub struct Site {
+    /// Its section is the listener's name.
+    pub origin: Origin,
+    pub name: String,
+    /// `*` for every hostname.
+    pub hostname: String,
+    /// Present: TLS is terminated with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Certificate>,
+    pub virtual_hosts: Vec<VirtualHost>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Certificate {
+    pub origin: Origin,
+    /// `namespace/name` of the Secret.
+    pub name: String,
+    pub chain: SecretText,
+    pub private_key: SecretText,
+}
+
+/// What is served under one name; its routes are in the order in which they are tried.
+#[derive(Debug, Clone, Serialize)]
+pub struct VirtualHost {
+    /// A hostname, `*.suffix`, or `*`.
+    pub domain: String,
+    pub routes: Vec<Route>,
+}
+
+// === impl Gateway ===
+
+impl Gateway {
+    /// `namespace/name`.
+    pub fn scope(&self) -> String {
+        format!("{}/{}", self.origin.namespace, self.origin.name)
+    }
+
+    /// Every route once per virtual host that has it.
+    pub fn routes(&self) -> impl Iterator<Item = &Route> {
+        self.listeners
+            .iter()
+            .flat_map(|listener| &listener.sites)
+            .flat_map(|site| &site.virtual_hosts)
+            .flat_map(|host| &host.routes)
+    }
+}

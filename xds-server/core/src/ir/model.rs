@@ -1,0 +1,100 @@
+//! Pools of models, and the backends and Services behind them.
+
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+pub use crate::objects::{Access, Schema, Timeouts};
+use crate::status::Origin;
+
+use super::SecretText;
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Pool {
+    pub origin: Origin,
+    /// `namespace/name`.
+    pub name: String,
+    pub access: Access,
+    pub models: Vec<Model>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Model {
+    /// Without the trailing `*` of a prefix.
+    pub name: String,
+    pub prefix: bool,
+    pub targets: Vec<Target>,
+    /// Attempts after the first.
+    pub retries: u32,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Target {
+    /// Cluster name of the backend.
+    pub backend: String,
+    /// What the backend calls the model; absent: as asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    pub weight: u32,
+    pub priority: u32,
+}
+
+/// A ModelBackend that some pool of the Gateway uses.
+#[derive(Debug, Clone, Serialize)]
+pub struct Backend {
+    pub origin: Origin,
+    /// `backend/<namespace>/<name>`.
+    pub cluster: String,
+    pub schema: Schema,
+    pub endpoint: Endpoint,
+    pub tls: Tls,
+    pub path_prefix: String,
+    /// The `:authority` of requests to it.
+    pub authority: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub credential: Option<Credential>,
+    pub timeouts: Timeouts,
+    /// It occurs in a model with more than one target, so every attempt is rewritten for its own backend.
+    pub per_attempt: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum Endpoint {
+    Address { ip: IpAddr, port: u16 },
+    Dns { hostname: String, port: u16 },
+    /// Cluster name of a Service of the Gateway.
+    Service { cluster: String },
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub enum Tls {
+    None,
+    /// The certificate is checked against the authority and the name.
+    Simple { sni: String, ca: Authority },
+}
+
+/// Who is trusted to sign a backend's certificate.
+#[derive(Debug, Clone, Serialize)]
+pub enum Authority {
+    /// What the machine of the proxy trusts.
+    System,
+    Certificate { origin: Origin, name: String, pem: SecretText },
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Credential {
+    /// The Secret.
+    pub origin: Origin,
+    pub secret: SecretText,
+}
+
+/// A Service that is routed to, by its endpoints.
+#[derive(Debug, Clone, Serialize)]
+pub struct Service {
+    pub origin: Origin,
+    /// `service/<namespace>/<name>/<port>`.
+    pub cluster: String,
+    /// It speaks HTTP/2 without TLS.
+    pub h2c: bool,
+    pub endpoints: Vec<(IpAddr, u16)>,
+}

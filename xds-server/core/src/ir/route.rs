@@ -1,0 +1,157 @@
+//! What a request must look like, and what is done with it.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::status::Origin;
+
+/// One match of one rule of one HTTPRoute.
+#[derive(Debug, Clone, Serialize)]
+pub struct Route {
+    /// The rule; its section is `rule <i>`.
+    pub origin: Origin,
+    /// `httproute/<namespace>/<name>/rule/<i>/match/<j>`.
+    pub name: String,
+    /// Display name of the HTTPRoute.
+    pub route: String,
+    #[serde(rename = "match")]
+    pub matches: Match,
+    #[serde(skip_serializing_if = "HeaderEdits::is_empty")]
+    pub request_headers: HeaderEdits,
+    #[serde(skip_serializing_if = "HeaderEdits::is_empty")]
+    pub response_headers: HeaderEdits,
+    #[serde(skip_serializing_if = "Rewrite::is_empty")]
+    pub rewrite: Rewrite,
+    /// For the whole request, and for one attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_timeout: Option<Duration>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attempt_timeout: Option<Duration>,
+    pub action: Action,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Match {
+    pub path: PathMatch,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<HeaderMatch>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub query: Vec<HeaderMatch>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum PathMatch {
+    Exact(String),
+    /// Whole segments; without a trailing slash unless it is `/`.
+    Prefix(String),
+    Regex(String),
+}
+
+/// Of a header or of a query parameter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct HeaderMatch {
+    pub name: String,
+    pub value: TextMatch,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum TextMatch {
+    Exact(String),
+    Regex(String),
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct HeaderEdits {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub set: Vec<(String, String)>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub add: Vec<(String, String)>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub remove: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Rewrite {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathRewrite>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum PathRewrite {
+    Full(String),
+    /// Instead of the matched prefix.
+    Prefix(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub enum Action {
+    /// The filter chooses model and backend.
+    Pool {
+        /// `namespace/name`.
+        pool: String,
+        /// Ids of the limits that hold for it.
+        limits: Vec<String>,
+    },
+    Services {
+        services: Vec<WeightedService>,
+        /// Share of references that cannot be used; it is answered with 500.
+        invalid: u32,
+    },
+    Redirect(Redirect),
+    /// Answered by the proxy itself.
+    Fail { status: u16 },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct WeightedService {
+    /// Cluster name.
+    pub service: String,
+    pub weight: u32,
+    #[serde(skip_serializing_if = "HeaderEdits::is_empty")]
+    pub request_headers: HeaderEdits,
+    #[serde(skip_serializing_if = "HeaderEdits::is_empty")]
+    pub response_headers: HeaderEdits,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Redirect {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scheme: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<String>,
+    /// Absent: as asked, unless the scheme changes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathRewrite>,
+    pub status: u16,
+}
+
+// === impl HeaderEdits ===
+
+impl HeaderEdits {
+    pub fn is_empty(&self) -> bool {
+        self.set.is_empty() && self.add.is_empty() && self.remove.is_empty()
+    }
+}
+
+// === impl Rewrite ===
+
+impl Rewrite {
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+// === impl PathMatch ===
+
+impl Default for PathMatch {
+    fn default() -> Self {
+        Self::Prefix("/".to_owned())
+    }
+}

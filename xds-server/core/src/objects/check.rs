@@ -1,0 +1,156 @@
+//! Checks of one object's own fields: the rules that a CRD's schema and CEL hold it to in Kubernetes.
+//!
+//! A check reports and goes on, so that one pass names every mistake of an object.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use crate::status::{Finding, Severity};
+
+use super::{Meta, duration};
+
+/// Collects what is wrong with one object.
+#[derive(Debug)]
+pub struct Check<'a> {
+    meta: &'a Meta,
+    findings: &'a mut Vec<Finding>,
+    errors: usize,
+}
+
+/// Largest weight in the Gateway API.
+const MAX_WEIGHT: i64 = 1_000_000;
+
+// === impl Check ===
+
+impl<'a> Check<'a> {
+    pub fn new(meta: &'a Meta, findings: &'a mut Vec<Finding>) -> Self {
+        Self { meta, findings, errors: 0 }
+    }
+
+    /// The object is refused once there was an error.
+    pub fn failed(&self) -> bool {
+        self.errors > 0
+    }
+
+    pub fn error(&mut self, field: impl Display, message: impl Display, hint: impl Display) {
+        self.errors += 1;
+        self.findings.push(self.meta.finding(Severity::Error, "Invalid", field, message, hint));
+    }
+
+    pub fn unsupported(&mut self, field: impl Display, message: impl Display, hint: impl Display) {
+        self.errors += 1;
+        self.findings.push(self.meta.finding(Severity::Error, "UnsupportedValue", field, message, hint));
+    }
+
+    pub fn warning(&mut self, reason: &str, field: impl Display, message: impl Display, hint: impl Display) {
+        self.findings.push(self.meta.finding(Severity::Warning, reason, field, message, hint));
+    }
+
+    /// RFC 1123 label or, with dots, subdomain: what Kubernetes allows as a name.
+    pub fn name(&mut self, field: impl Display, name: &str) {
+        if !is_dns_subdomain(name) {
+            self.error(
+                field,
+                format_args!("`{name}` is not a valid name"),
+                "lowercase letters, digits, `-` and `.`, starting and ending with a letter or digit (RFC 1123)",
+            );
+        }
+    }
+
+    pub fn port(&mut self, field: impl Display, port: i64) -> u16 {
+        match u16::try_from(port) {
+            Ok(port) if port > 0 => port,
+            _ => {
+                self.error(field, format_args!("port {port} does not exist"), "1 to 65535");
+                0
+            }
+        }
+    }
+
+    pub fn weight(&mut self, field: impl Display, weight: Option<i64>) -> u32 {
+        self.number(field, weight.unwrap_or(1), 0, MAX_WEIGHT)
+    }
+
+    pub fn number(&mut self, field: impl Display, number: i64, least: i64, most: i64) -> u32 {
+        if (least..=most).contains(&number)
+            && let Ok(number) = u32::try_from(number)
+        {
+            return number;
+        }
+        self.error(field, format_args!("{number} is out of range"), format_args!("{least} to {most}"));
+        0
+    }
+
+    /// A duration that is not zero.
+    pub fn duration(&mut self, field: impl Display, text: &str) -> Option<Duration> {
+        match duration::parse(text) {
+            Ok(Duration::ZERO) => {
+                self.error(field, "a duration of zero", "leave the field out for the default");
+                None
+            }
+            Ok(duration) => Some(duration),
+            Err(error) => {
+                self.error(field, error, duration::HINT);
+                None
+            }
+        }
+    }
+
+    /// A model's name, or the beginning of names when it ends with `*`.
+    pub fn model_pattern(&mut self, field: impl Display, pattern: &str) {
+        if pattern.is_empty() || pattern.len() > 256 {
+            self.error(field, "a model's name has 1 to 256 bytes", "");
+        } else if pattern.strip_suffix('*').unwrap_or(pattern).contains('*') {
+            self.error(
+                field,
+                format_args!("`{pattern}` has a * that is not at its end"),
+                "only a trailing * is a pattern, for example gpt-*",
+            );
+        } else if pattern.chars().any(char::is_control) {
+            self.error(field, "a model's name has no control characters", "");
+        }
+    }
+
+    pub fn hostname(&mut self, field: impl Display, hostname: &str) {
+        if !is_dns_subdomain(hostname) {
+            self.error(field, format_args!("`{hostname}` is not a hostname"), "lowercase, without port or scheme");
+        }
+    }
+}
+
+/// Lowercase letters, digits, `-` and `.`, at most 253 characters, each label starting and ending well.
+pub fn is_dns_subdomain(name: &str) -> bool {
+    name.len() <= 253 && name.split('.').all(is_dns_label)
+}
+
+/// RFC 1123 label.
+pub fn is_dns_label(label: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=63).contains(&label.len())
+        && label.bytes().all(inner)
+        && !label.starts_with('-')
+        && !label.ends_with('-')
+}
+
+/// A hostname as Gateways and HTTPRoutes have it: the first label may be `*`.
+pub fn is_wildcard_hostname(hostname: &str) -> bool {
+    is_dns_subdomain(hostname.strip_prefix("*.").unwrap_or(hostname))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        for good in ["a", "a-1", "0", "a.b", "127.0.0.1"] {
+            assert!(is_dns_subdomain(good), "{good}");
+        }
+        for bad in ["", "A", "-a", "a-", "a_b", "a..b", ".a", "a/b"] {
+            assert!(!is_dns_subdomain(bad), "{bad}");
+        }
+        assert!(is_wildcard_hostname("*.example.com"));
+        assert!(!is_wildcard_hostname("*"));
+        assert!(!is_wildcard_hostname("a.*.com"));
+    }
+}

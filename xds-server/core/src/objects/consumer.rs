@@ -1,0 +1,128 @@
+//! Consumer: who may ask.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use super::check::Check;
+use super::model_backend::{SecretRef, SecretRefWire};
+
+#[derive(Debug, Clone)]
+pub struct Consumer {
+    pub keys: Vec<ConsumerKey>,
+    /// SPIFFE identities; acted on only in sidecars.
+    pub identities: Vec<String>,
+    /// Absent: all.
+    pub models: Option<Vec<String>>,
+}
+
+#[derive(Debug, Clone)]
+pub struct ConsumerKey {
+    pub source: KeySource,
+    /// Unix seconds.
+    pub not_after: Option<i64>,
+}
+
+#[derive(Debug, Clone)]
+pub enum KeySource {
+    Secret(SecretRef),
+    /// Lowercase hex, 64 characters.
+    Sha256(String),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ConsumerWire {
+    #[serde(default)]
+    keys: Vec<KeyWire>,
+    #[serde(default)]
+    identities: Vec<String>,
+    models: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct KeyWire {
+    secret_ref: Option<SecretRefWire>,
+    sha256: Option<String>,
+    not_after: Option<String>,
+}
+
+pub fn consumer(wire: ConsumerWire, check: &mut Check<'_>) -> Option<Consumer> {
+    if wire.keys.is_empty() && wire.identities.is_empty() {
+        check.warning("NoKey", "spec.keys", "the consumer has no key and no identity", "nobody can be it");
+    }
+    if !wire.identities.is_empty() {
+        check.warning(
+            "NotActedOn",
+            "spec.identities",
+            "identities are not looked at in a gateway that reads files",
+            "give the consumer a key",
+        );
+    }
+    for (index, identity) in wire.identities.iter().enumerate() {
+        if !identity.starts_with("spiffe://") {
+            let field = format!("spec.identities[{index}]");
+            check.error(field, format_args!("`{identity}` is not a SPIFFE identity"), "spiffe://TRUST-DOMAIN/ns/N/sa/S");
+        }
+    }
+    for (index, pattern) in wire.models.iter().flatten().enumerate() {
+        check.model_pattern(format_args!("spec.models[{index}]"), pattern);
+    }
+    let mut seen = BTreeSet::new();
+    let keys = wire
+        .keys
+        .into_iter()
+        .enumerate()
+        .filter_map(|(index, key)| {
+            let field = format!("spec.keys[{index}]");
+            let key = self::key(key, &field, check)?;
+            if let KeySource::Sha256(hash) = &key.source
+                && !seen.insert(hash.clone())
+            {
+                check.error(format_args!("{field}.sha256"), "the key is listed twice", "");
+            }
+            Some(key)
+        })
+        .collect();
+    Some(Consumer { keys, identities: wire.identities, models: wire.models })
+}
+
+fn key(wire: KeyWire, field: &str, check: &mut Check<'_>) -> Option<ConsumerKey> {
+    let not_after = wire.not_after.and_then(|text| match text.parse::<Timestamp>() {
+        Ok(time) => Some(time.as_second()),
+        Err(_) => {
+            check.error(
+                format_args!("{field}.notAfter"),
+                format_args!("`{text}` is not a time"),
+                "RFC 3339, for example 2027-01-01T00:00:00Z",
+            );
+            None
+        }
+    });
+    let source = match (wire.secret_ref, wire.sha256) {
+        (Some(reference), None) => KeySource::Secret(reference.parse(&format!("{field}.secretRef"), "apiKey", check)),
+        (None, Some(hash)) if hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+            KeySource::Sha256(hash.to_ascii_lowercase())
+        }
+        (None, Some(hash)) => {
+            // What stands here by mistake may be the key itself: its length is all that is shown.
+            check.error(
+                format_args!("{field}.sha256"),
+                format_args!("not a SHA-256 in hex: {} characters instead of 64", hash.len()),
+                "printf %s \"$KEY\" | sha256sum, or tollgate key new",
+            );
+            return None;
+        }
+        (Some(_), Some(_)) => {
+            check.error(field, "both secretRef and sha256", "only one of them");
+            return None;
+        }
+        (None, None) => {
+            check.error(field, "the key has neither secretRef nor sha256", "one of them");
+            return None;
+        }
+    };
+    Some(ConsumerKey { source, not_after })
+}

@@ -1,0 +1,173 @@
+//! JSON values to typed ones, strictly: a field that the type does not know is an error, because for
+//! files there is no API server that would tell.
+
+use serde::de::DeserializeOwned;
+use serde_ignored::Path;
+use serde_json::Value;
+
+/// What does not fit the type, for the finding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misfit {
+    pub field: String,
+    pub message: String,
+    pub hint: String,
+}
+
+/// The value as a `T`.
+///
+/// # Errors
+/// Everything that does not fit: the first wrong value, or all unknown fields.
+pub fn decode<T: DeserializeOwned>(value: Value) -> Result<T, Vec<Misfit>> {
+    let mut unknown = Vec::new();
+    let mut on_ignored = |path: Path<'_>| unknown.push(dotted(&path));
+    let result = serde_path_to_error::deserialize(serde_ignored::Deserializer::new(value, &mut on_ignored));
+    match result {
+        Ok(value) if unknown.is_empty() => Ok(value),
+        Ok(_) => Err(unknown
+            .into_iter()
+            .map(|field| Misfit {
+                message: format!("unknown field `{}`", last(&field)),
+                field,
+                hint: "not a field of this kind and version".to_owned(),
+            })
+            .collect()),
+        Err(error) => {
+            let path = error.path().to_string();
+            let path = if path == "." { String::new() } else { path };
+            Err(vec![misfit(path, &error.into_inner().to_string())])
+        }
+    }
+}
+
+/// serde's sentence as message and hint.
+fn misfit(path: String, sentence: &str) -> Misfit {
+    let (message, expected) = match sentence.split_once(", expected ") {
+        Some((message, expected)) => (message, Some(expected)),
+        None => (sentence, None),
+    };
+    let names: Vec<&str> = expected.map(|expected| quoted(expected).collect()).unwrap_or_default();
+    let unknown_field = message.strip_prefix("unknown field `").and_then(|rest| rest.strip_suffix('`'));
+    if let Some(name) = unknown_field {
+        // The path ends at the field itself or at what holds it, depending on where serde noticed.
+        let field = if last(&path) == name { path } else { join(&path, name) };
+        let hint = match closest(name, &names) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("known fields: {}", names.join(", ")),
+        };
+        return Misfit { field, message: message.to_owned(), hint };
+    }
+    if let Some(name) = message.strip_prefix("unknown variant `").and_then(|rest| rest.strip_suffix('`')) {
+        let hint = format!("one of {}", names.join(", "));
+        return Misfit { field: path, message: format!("`{name}` is not a known value"), hint };
+    }
+    let hint = expected.map(|expected| format!("expected {expected}")).unwrap_or_default();
+    Misfit { field: path, message: message.to_owned(), hint }
+}
+
+/// What stands in backticks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+fn join(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}
+
+fn last(path: &str) -> &str {
+    path.rsplit('.').next().unwrap_or(path)
+}
+
+fn dotted(path: &Path<'_>) -> String {
+    match path {
+        Path::Root => String::new(),
+        Path::Seq { parent, index } => format!("{}[{index}]", dotted(parent)),
+        Path::Map { parent, key } => join(&dotted(parent), key),
+        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => dotted(parent),
+    }
+}
+
+/// The known name that a typing mistake may have meant.
+pub fn closest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    let (distance, near) = known.iter().map(|candidate| (edits(name, candidate), *candidate)).min()?;
+    (distance <= 1 + name.len() / 4).then_some(near)
+}
+
+/// Levenshtein distance without regard to case.
+fn edits(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.to_lowercase().chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, from) in a.to_lowercase().chars().enumerate() {
+        let mut next = vec![i + 1];
+        for (pair, to) in row.windows(2).zip(&b) {
+            let [diagonal, above] = pair else { continue };
+            let left = next.last().copied().unwrap_or_default();
+            next.push((diagonal + usize::from(from != *to)).min(above + 1).min(left + 1));
+        }
+        row = next;
+    }
+    row.last().copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+    use serde_json::json;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code, reason = "only what serde says about it matters")]
+    struct Own {
+        items: Vec<Item>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields, rename_all = "camelCase")]
+    #[allow(dead_code, reason = "only what serde says about it matters")]
+    struct Item {
+        backend_ref: Option<String>,
+        weight: Option<i64>,
+        mode: Option<Mode>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    enum Mode {
+        Enforce,
+        Shadow,
+    }
+
+    fn first(value: Value) -> (String, String, String) {
+        let misfit = decode::<Own>(value).unwrap_err().remove(0);
+        (misfit.field, misfit.message, misfit.hint)
+    }
+
+    #[test]
+    fn misfits_name_field_and_remedy() {
+        let expect = |value, field: &str, message: &str, hint: &str| {
+            assert_eq!(first(value), (field.to_owned(), message.to_owned(), hint.to_owned()));
+        };
+        expect(json!({"items": [{"wieght": 1}]}), "items[0].wieght", "unknown field `wieght`", "did you mean `weight`?");
+        expect(
+            json!({"items": [{}, {"zzz": 1}]}),
+            "items[1].zzz",
+            "unknown field `zzz`",
+            "known fields: backendRef, weight, mode",
+        );
+        expect(
+            json!({"items": [{"mode": "enforce"}]}),
+            "items[0].mode",
+            "`enforce` is not a known value",
+            "one of Enforce, Shadow",
+        );
+        expect(json!({"items": [{"weight": "1"}]}), "items[0].weight", "invalid type: string \"1\"", "expected i64");
+        expect(json!({}), "", "missing field `items`", "");
+    }
+
+    #[test]
+    fn unknown_fields_of_lenient_types() {
+        use gateway_api::apis::standard::httproutes::HttpRouteSpec;
+        let misfits = decode::<HttpRouteSpec>(json!({"hostname": "a", "rules": [{"retry": {}}]})).unwrap_err();
+        let fields: Vec<_> = misfits.iter().map(|misfit| misfit.field.as_str()).collect();
+        assert_eq!(fields, ["hostname", "rules[0].retry"]);
+    }
+}

@@ -1,0 +1,233 @@
+//! YAML text to trees that know the line of every field: the first step on the way of a file.
+//!
+//! Typed values are made from the tree later, so that one bad document leaves its neighbours alone and
+//! every complaint, however late it is found, can name its line.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+use serde_saphyr::Spanned;
+
+/// A YAML value and the lines of its fields.
+#[derive(Debug, Clone)]
+pub struct Document {
+    pub value: Value,
+    pub lines: Lines,
+}
+
+/// Lines of one object, by dotted path (`spec.models[0].name`); the empty path is its start.
+#[derive(Debug, Clone, Default)]
+pub struct Lines(BTreeMap<String, u64>);
+
+/// Why a file could not be read as YAML.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct SyntaxError {
+    pub line: u64,
+    pub message: String,
+}
+
+/// Most levels of nesting that a document may have.
+const MAX_DEPTH: usize = 64;
+
+/// All documents of a file; empty ones are left out.
+///
+/// # Errors
+/// The first mistake of the file's syntax.
+pub fn parse(text: &str) -> Result<Vec<Document>, SyntaxError> {
+    let nodes: Vec<Node> = serde_saphyr::from_multiple(text).map_err(|error| {
+        let error = error.without_snippet();
+        let line = error.location().map_or(1, |location| location.line().max(1));
+        let message = error.to_string();
+        SyntaxError { line, message: message.lines().next().unwrap_or_default().to_owned() }
+    })?;
+    Ok(nodes
+        .into_iter()
+        .filter(|node| !matches!(node.kind, Kind::Null))
+        .map(|node| {
+            let mut lines = Lines::default();
+            let start = node.line;
+            let value = node.into_value("", 0, &mut lines);
+            lines.0.insert(String::new(), start);
+            Document { value, lines }
+        })
+        .collect())
+}
+
+// === impl Lines ===
+
+impl Lines {
+    /// Line of the field, or of the closest field around it.
+    pub fn of(&self, field: &str) -> u64 {
+        let mut path = field;
+        loop {
+            if let Some(line) = self.0.get(path) {
+                return *line;
+            }
+            match path.rfind(['.', '[']) {
+                Some(end) => path = path.get(..end).unwrap_or_default(),
+                None => return self.0.get("").copied().unwrap_or(1),
+            }
+        }
+    }
+
+    /// The lines of what stands under `prefix`, as an object of its own.
+    #[must_use]
+    pub fn under(&self, prefix: &str) -> Self {
+        let mut lines: BTreeMap<_, _> = self
+            .0
+            .iter()
+            .filter_map(|(path, line)| {
+                let rest = path.strip_prefix(prefix)?.strip_prefix('.')?;
+                Some((rest.to_owned(), *line))
+            })
+            .collect();
+        lines.insert(String::new(), self.of(prefix));
+        Self(lines)
+    }
+}
+
+// === Node: what serde-saphyr fills ===
+
+#[derive(Debug)]
+struct Node {
+    line: u64,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Null,
+    Scalar(Value),
+    Seq(Vec<Node>),
+    Map(Vec<(Spanned<String>, Node)>),
+}
+
+impl Node {
+    /// Nulls are left out, as in Kubernetes: `field:` means that the field is not set.
+    fn into_value(self, path: &str, depth: usize, lines: &mut Lines) -> Value {
+        match self.kind {
+            _ if depth > MAX_DEPTH => Value::Null,
+            Kind::Null => Value::Null,
+            Kind::Scalar(value) => value,
+            Kind::Seq(items) => Value::Array(
+                items
+                    .into_iter()
+                    .enumerate()
+                    .map(|(index, item)| {
+                        let path = format!("{path}[{index}]");
+                        lines.0.insert(path.clone(), item.line);
+                        item.into_value(&path, depth + 1, lines)
+                    })
+                    .collect(),
+            ),
+            Kind::Map(entries) => {
+                let mut map = Map::new();
+                for (key, node) in entries {
+                    let path = if path.is_empty() { key.value.clone() } else { format!("{path}.{}", key.value) };
+                    lines.0.insert(path.clone(), key.referenced.line());
+                    if !matches!(node.kind, Kind::Null) {
+                        map.insert(key.value, node.into_value(&path, depth + 1, lines));
+                    }
+                }
+                Value::Object(map)
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Node {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let spanned = Spanned::<Kind>::deserialize(deserializer)?;
+        Ok(Self { line: spanned.referenced.line(), kind: spanned.value })
+    }
+}
+
+impl<'de> Deserialize<'de> for Kind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(KindVisitor)
+    }
+}
+
+struct KindVisitor;
+
+impl<'de> Visitor<'de> for KindVisitor {
+    type Value = Kind;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a YAML value")
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Kind, E> {
+        Ok(Kind::Null)
+    }
+
+    fn visit_none<E: de::Error>(self) -> Result<Kind, E> {
+        Ok(Kind::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Kind, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Kind, E> {
+        Ok(Kind::Scalar(Value::Bool(value)))
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Kind, E> {
+        Ok(Kind::Scalar(value.into()))
+    }
+
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Kind, E> {
+        Ok(Kind::Scalar(value.into()))
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Kind, E> {
+        Number::from_f64(value)
+            .map(|number| Kind::Scalar(Value::Number(number)))
+            .ok_or_else(|| E::custom("a number that is not finite"))
+    }
+
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<Kind, E> {
+        Ok(Kind::Scalar(value.into()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Kind, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = seq.next_element()? {
+            items.push(item);
+        }
+        Ok(Kind::Seq(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Kind, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = map.next_entry()? {
+            entries.push(entry);
+        }
+        Ok(Kind::Map(entries))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_every_field() {
+        let documents = parse("a: 1\nb:\n  - c: x\n    d: ~\n---\n---\ne: true\n").unwrap();
+        assert_eq!(documents.len(), 2);
+        assert_eq!(documents[0].value, serde_json::json!({"a": 1, "b": [{"c": "x"}]}));
+        assert_eq!(documents[0].lines.of("b[0].d"), 4);
+        assert_eq!(documents[0].lines.of("b[0].missing.deep"), 3);
+        assert_eq!(documents[1].lines.of("e"), 7);
+    }
+
+    #[test]
+    fn syntax_errors_name_their_line() {
+        let error = parse("a: 1\nb: [1, 2\nc: 3\n").unwrap_err();
+        assert!(error.line >= 2, "{error:?}");
+    }
+}

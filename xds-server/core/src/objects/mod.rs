@@ -1,0 +1,75 @@
+//! Objects: what users wrote, each valid in itself.
+//!
+//! ```text
+//! text -> document (YAML with lines) -> decode (typed, strict) -> one module per kind (its own rules) -> Objects
+//! ```
+//! References between objects are the business of `translate`.
+
+mod check;
+mod consumer;
+mod decode;
+mod document;
+mod duration;
+mod expression;
+mod last_good;
+mod load;
+mod model_backend;
+mod model_pool;
+mod secret;
+mod standard;
+mod store;
+mod token_policy;
+
+pub use check::{is_dns_label, is_dns_subdomain, is_wildcard_hostname};
+pub use consumer::{Consumer, ConsumerKey, KeySource};
+pub use decode::closest;
+pub use duration::parse as parse_duration;
+pub use model_backend::{Credential, Endpoint, ModelBackend, Schema, SecretRef, Timeouts, Tls};
+pub use model_pool::{Access, Affinity, Model, ModelPool, Target};
+pub use secret::{Secret, SecretSource};
+pub use standard::{BackendSlice, Gateway, HttpRoute, Namespace, ReferenceGrant, Service};
+pub use store::{Key, Meta, Object, Store};
+pub use token_policy::{PolicyTarget, TargetKind, TokenPolicy, TokenPolicyLimit};
+
+use std::collections::BTreeSet;
+
+use gateway_api::apis::standard::gatewayclasses::GatewayClassSpec;
+
+use crate::status::{Finding, Origin};
+
+/// The controller name of our GatewayClasses.
+pub const CONTROLLER_NAME: &str = "tollgate.dev/gateway-controller";
+/// The GatewayClass that exists by itself in files.
+pub const DEFAULT_CLASS: &str = "tollgate";
+pub const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
+pub const TOLLGATE_GROUP: &str = "tollgate.dev";
+
+/// Every object that is known, valid in itself. References between objects are checked by `translate`.
+#[derive(Debug, Default, Clone)]
+pub struct Objects {
+    pub gateway_classes: Store<GatewayClassSpec>,
+    pub gateways: Store<Gateway>,
+    pub http_routes: Store<HttpRoute>,
+    pub reference_grants: Store<ReferenceGrant>,
+    pub namespaces: Store<Namespace>,
+    pub services: Store<Service>,
+    pub endpoint_slices: Store<BackendSlice>,
+    pub secrets: Store<Secret>,
+    pub model_pools: Store<ModelPool>,
+    pub model_backends: Store<ModelBackend>,
+    pub consumers: Store<Consumer>,
+    pub token_policies: Store<TokenPolicy>,
+    /// Objects that were given but not taken, so that a reference to one can say so.
+    pub refused: BTreeSet<Origin>,
+}
+
+// === impl Objects ===
+
+impl Objects {
+    /// Reads the YAML (or JSON) documents of one file and adds what is valid.
+    ///
+    /// `file` is only for messages. Values of Secrets by `file:` and `env:` are resolved by `secrets`.
+    pub fn add_yaml(&mut self, file: &str, text: &str, secrets: &dyn SecretSource) -> Vec<Finding> {
+        load::add_yaml(self, file, text, secrets)
+    }
+}

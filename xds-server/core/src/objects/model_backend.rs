@@ -1,0 +1,297 @@
+//! ModelBackend: one runner or provider.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::check::Check;
+
+#[derive(Debug, Clone)]
+pub struct ModelBackend {
+    pub schema: Schema,
+    pub endpoint: Endpoint,
+    pub tls: Tls,
+    pub path_prefix: String,
+    pub credential: Option<Credential>,
+    pub timeouts: Timeouts,
+}
+
+/// Which API it speaks, and with that how it wants its credential.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Schema {
+    OpenAI,
+    Anthropic,
+    AzureOpenAI,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Endpoint {
+    Address { ip: IpAddr, port: u16 },
+    Hostname { hostname: String, port: u16 },
+    Service { namespace: Option<String>, name: String, port: u16 },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tls {
+    None,
+    Simple { sni: Option<String>, ca: Option<SecretRef> },
+    Istio { sans: Vec<String> },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credential {
+    pub secret: SecretRef,
+}
+
+/// One key of a Secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SecretRef {
+    pub namespace: Option<String>,
+    pub name: String,
+    pub key: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Timeouts {
+    pub connect: Duration,
+    /// Until the answer begins; for an answer that is not streamed, that is when it is complete.
+    pub first_token: Duration,
+    /// Longest silence within an answer.
+    pub idle: Duration,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ModelBackendWire {
+    schema: Schema,
+    endpoint: Option<EndpointWire>,
+    service: Option<ServiceWire>,
+    inference_pool: Option<Value>,
+    tls: Option<TlsWire>,
+    path_prefix: Option<String>,
+    credential: Option<CredentialWire>,
+    #[serde(default)]
+    timeouts: TimeoutsWire,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct EndpointWire {
+    hostname: Option<String>,
+    port: Option<i64>,
+    service: Option<ServiceWire>,
+    inference_pool: Option<Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct ServiceWire {
+    name: String,
+    namespace: Option<String>,
+    port: i64,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct TlsWire {
+    mode: TlsMode,
+    sni: Option<String>,
+    ca_ref: Option<SecretRefWire>,
+    sans: Option<Vec<String>>,
+}
+
+#[derive(Deserialize, PartialEq)]
+enum TlsMode {
+    None,
+    Simple,
+    Istio,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct CredentialWire {
+    secret_ref: SecretRefWire,
+}
+
+/// A reference to one key of a Secret, as other kinds have it too.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SecretRefWire {
+    group: Option<String>,
+    kind: Option<String>,
+    name: String,
+    namespace: Option<String>,
+    key: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct TimeoutsWire {
+    connect: Option<String>,
+    first_token: Option<String>,
+    idle: Option<String>,
+}
+
+const DEFAULT_TIMEOUTS: Timeouts = Timeouts {
+    connect: Duration::from_secs(2),
+    // An answer that is not streamed comes as a whole, and long ones take their time.
+    first_token: Duration::from_secs(300),
+    idle: Duration::from_secs(60),
+};
+
+// === impl Schema ===
+
+impl Schema {
+    /// Where the paths below the client's `/v1` are at the usual provider.
+    pub fn default_path_prefix(self) -> &'static str {
+        match self {
+            Self::OpenAI | Self::Anthropic => "/v1",
+            Self::AzureOpenAI => "/openai/v1",
+        }
+    }
+}
+
+// === impl SecretRefWire ===
+
+impl SecretRefWire {
+    pub fn parse(self, field: &str, default_key: &str, check: &mut Check<'_>) -> SecretRef {
+        let (group, kind) = (self.group.as_deref().unwrap_or(""), self.kind.as_deref().unwrap_or("Secret"));
+        if (group, kind) != ("", "Secret") {
+            check.error(field, format_args!("cannot refer to {group} {kind}"), "only kind Secret of the core group");
+        }
+        check.name(format_args!("{field}.name"), &self.name);
+        SecretRef {
+            namespace: self.namespace,
+            name: self.name,
+            key: self.key.unwrap_or_else(|| default_key.to_owned()),
+        }
+    }
+}
+
+pub fn model_backend(wire: ModelBackendWire, check: &mut Check<'_>) -> Option<ModelBackend> {
+    let endpoint = endpoint(wire.endpoint, wire.service, wire.inference_pool, check);
+    let tls = tls(wire.tls, check);
+    if tls == Tls::None && endpoint.as_ref().is_some_and(|endpoint| endpoint.port() == 443) {
+        check.warning(
+            "Plaintext",
+            "spec.tls",
+            "port 443 without TLS",
+            "tls: {mode: Simple} for a provider on the internet",
+        );
+    }
+    if wire.credential.is_some() && tls == Tls::None && matches!(endpoint, Some(Endpoint::Hostname { .. })) {
+        check.warning(
+            "Plaintext",
+            "spec.credential",
+            "the credential is sent without TLS",
+            "tls: {mode: Simple} unless the network is trusted",
+        );
+    }
+    let path_prefix = wire.path_prefix.unwrap_or_else(|| wire.schema.default_path_prefix().to_owned());
+    let path_prefix = path_prefix.trim_end_matches('/').to_owned();
+    if !(path_prefix.is_empty() || path_prefix.starts_with('/'))
+        || !path_prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-._~%".contains(&byte))
+        || path_prefix.contains("//")
+        || path_prefix.split('/').any(|segment| segment == "." || segment == "..")
+    {
+        check.error("spec.pathPrefix", format_args!("`{path_prefix}` is not a path"), "for example /v1");
+    }
+    let mut duration = |name: &str, text: Option<String>, default: Duration| match text {
+        Some(text) => check.duration(format_args!("spec.timeouts.{name}"), &text).unwrap_or(default),
+        None => default,
+    };
+    let timeouts = Timeouts {
+        connect: duration("connect", wire.timeouts.connect, DEFAULT_TIMEOUTS.connect),
+        first_token: duration("firstToken", wire.timeouts.first_token, DEFAULT_TIMEOUTS.first_token),
+        idle: duration("idle", wire.timeouts.idle, DEFAULT_TIMEOUTS.idle),
+    };
+    let credential = wire
+        .credential
+        .map(|credential| Credential { secret: credential.secret_ref.parse("spec.credential.secretRef", "apiKey", check) });
+    Some(ModelBackend { schema: wire.schema, endpoint: endpoint?, tls, path_prefix, credential, timeouts })
+}
+
+fn endpoint(
+    endpoint: Option<EndpointWire>,
+    service: Option<ServiceWire>,
+    inference_pool: Option<Value>,
+    check: &mut Check<'_>,
+) -> Option<Endpoint> {
+    let EndpointWire { hostname, port, service: inner_service, inference_pool: inner_pool } =
+        endpoint.unwrap_or(EndpointWire { hostname: None, port: None, service: None, inference_pool: None });
+    let hint = "endpoint: {hostname: 127.0.0.1, port: 8081} or endpoint: {service: {name: runner, port: 80}}";
+    if inference_pool.is_some() || inner_pool.is_some() {
+        check.unsupported("spec.endpoint.inferencePool", "an InferencePool cannot be a backend yet", hint);
+        return None;
+    }
+    match (hostname, port, service.or(inner_service)) {
+        (Some(hostname), Some(port), None) => {
+            let port = check.port("spec.endpoint.port", port);
+            if let Ok(ip) = hostname.parse() {
+                return Some(Endpoint::Address { ip, port });
+            }
+            check.hostname("spec.endpoint.hostname", &hostname);
+            Some(Endpoint::Hostname { hostname, port })
+        }
+        (None, None, Some(service)) => {
+            let port = check.port("spec.endpoint.service.port", service.port);
+            check.name("spec.endpoint.service.name", &service.name);
+            Some(Endpoint::Service { namespace: service.namespace, name: service.name, port })
+        }
+        (Some(_), None, None) => {
+            check.error("spec.endpoint", "missing field `port`", hint);
+            None
+        }
+        (None, Some(_), None) => {
+            check.error("spec.endpoint", "missing field `hostname`", hint);
+            None
+        }
+        (None, None, None) => {
+            check.error("spec.endpoint", "the backend has no endpoint", hint);
+            None
+        }
+        (_, _, Some(_)) => {
+            check.error("spec.endpoint", "both a hostname and a service", "only one of them");
+            None
+        }
+    }
+}
+
+fn tls(wire: Option<TlsWire>, check: &mut Check<'_>) -> Tls {
+    let Some(TlsWire { mode, sni, ca_ref, sans }) = wire else { return Tls::None };
+    if mode != TlsMode::Simple && (sni.is_some() || ca_ref.is_some()) {
+        check.error("spec.tls", "sni and caRef are of mode Simple", "remove them or set mode: Simple");
+    }
+    if mode != TlsMode::Istio && sans.is_some() {
+        check.error("spec.tls.sans", "sans are of mode Istio", "remove them or set mode: Istio");
+    }
+    match mode {
+        TlsMode::None => Tls::None,
+        TlsMode::Simple => {
+            if let Some(sni) = &sni {
+                check.hostname("spec.tls.sni", sni);
+            }
+            Tls::Simple { sni, ca: ca_ref.map(|wire| wire.parse("spec.tls.caRef", "ca.crt", check)) }
+        }
+        TlsMode::Istio => {
+            let sans = sans.unwrap_or_default();
+            for (index, san) in sans.iter().enumerate().filter(|(_, san)| !san.starts_with("spiffe://")) {
+                let field = format_args!("spec.tls.sans[{index}]").to_string();
+                check.error(field, format_args!("`{san}` is not a SPIFFE identity"), "spiffe://TRUST-DOMAIN/ns/N/sa/S");
+            }
+            Tls::Istio { sans }
+        }
+    }
+}
+
+// === impl Endpoint ===
+
+impl Endpoint {
+    pub fn port(&self) -> u16 {
+        match self {
+            Self::Address { port, .. } | Self::Hostname { port, .. } | Self::Service { port, .. } => *port,
+        }
+    }
+}

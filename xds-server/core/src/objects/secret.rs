@@ -1,0 +1,89 @@
+//! Secret: credentials, from the folder itself or, on laptops, from a file or the environment.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::ByteString;
+use serde::Deserialize;
+
+use crate::ir::SecretText;
+
+use super::check::Check;
+
+/// Values by key. Debug shows the keys only.
+#[derive(Debug, Clone, Default)]
+pub struct Secret {
+    pub values: BTreeMap<String, SecretText>,
+}
+
+/// Where `file:` and `env:` references of Secrets are read; the edge has the real one.
+pub trait SecretSource {
+    /// # Errors
+    /// Why it cannot be read, for the user.
+    fn file(&self, path: &str) -> Result<String, String>;
+    /// # Errors
+    /// Why it cannot be read, for the user.
+    fn env(&self, name: &str) -> Result<String, String>;
+}
+
+/// A Kubernetes Secret and two fields for laptops.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SecretWire {
+    #[serde(default)]
+    data: BTreeMap<String, ByteString>,
+    #[serde(default)]
+    string_data: BTreeMap<String, String>,
+    /// Key -> path of the file that holds the value.
+    #[serde(default)]
+    file: BTreeMap<String, String>,
+    /// Key -> name of the environment variable that holds the value.
+    #[serde(default)]
+    env: BTreeMap<String, String>,
+    #[serde(rename = "type")]
+    _type: Option<String>,
+    #[serde(rename = "immutable")]
+    _immutable: Option<bool>,
+}
+
+/// A value that cannot be read is left out and reported; what refers to it is refused there.
+pub fn secret(wire: SecretWire, source: &dyn SecretSource, check: &mut Check<'_>) -> Option<Secret> {
+    let mut values = BTreeMap::new();
+    for (key, bytes) in wire.data {
+        match String::from_utf8(bytes.0) {
+            Ok(text) => add(&mut values, key, &text),
+            Err(_) => check.error(format_args!("data.{key}"), "the value is not UTF-8 text", ""),
+        }
+    }
+    // As in Kubernetes, stringData wins over data.
+    for (key, text) in wire.string_data {
+        add(&mut values, key, &text);
+    }
+    for (key, path) in wire.file {
+        match source.file(&path) {
+            Ok(text) => add(&mut values, key, &text),
+            Err(error) => check.warning(
+                "Unreadable",
+                format_args!("file.{key}"),
+                format_args!("`{path}` cannot be read: {error}"),
+                "relative paths start at the configuration's folder",
+            ),
+        }
+    }
+    for (key, name) in wire.env {
+        match source.env(&name) {
+            Ok(text) => add(&mut values, key, &text),
+            Err(error) => check.warning(
+                "Unreadable",
+                format_args!("env.{key}"),
+                format_args!("environment variable `{name}` cannot be read: {error}"),
+                "",
+            ),
+        }
+    }
+    Some(Secret { values })
+}
+
+/// Editors and `echo` end files with a newline that no key has.
+fn add(values: &mut BTreeMap<String, SecretText>, key: String, text: &str) {
+    values.insert(key, SecretText::new(text.trim_end_matches(['\n', '\r'])));
+}

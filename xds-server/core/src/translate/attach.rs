@@ -1,0 +1,117 @@
+//! Whether a route may be attached to the listeners of a Gateway, and for which hostnames.
+
+use std::collections::BTreeMap;
+
+use gateway_api::apis::standard::gateways::{
+    GatewayListenersAllowedRoutesNamespaces as AllowedNamespaces, GatewayListenersAllowedRoutesNamespacesFrom as From,
+    GatewayListenersAllowedRoutesNamespacesSelector as Selector,
+};
+
+use crate::objects::{HttpRoute, Object, Objects};
+
+use super::hostname::intersection;
+use super::listeners::GatewayListenersOf;
+
+/// What a parentRef says besides the Gateway.
+#[derive(Debug, Clone, Copy)]
+pub struct Parent<'a> {
+    pub section: Option<&'a str>,
+    pub port: Option<i32>,
+}
+
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    #[error("no listener of the Gateway has this name and port, or it cannot be opened")]
+    NoMatchingParent,
+    #[error("no listener of the Gateway allows routes of this kind from this namespace")]
+    NotAllowedByListeners,
+    #[error("no listener of the Gateway has a hostname of the route")]
+    NoMatchingListenerHostname,
+}
+
+// === impl Refusal ===
+
+impl Refusal {
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NoMatchingParent => "NoMatchingParent",
+            Self::NotAllowedByListeners => "NotAllowedByListeners",
+            Self::NoMatchingListenerHostname => "NoMatchingListenerHostname",
+        }
+    }
+
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::NoMatchingParent => "check sectionName and port",
+            Self::NotAllowedByListeners => "allowedRoutes: {namespaces: {from: All}} on the listener",
+            Self::NoMatchingListenerHostname => "check spec.hostnames and the listener's hostname",
+        }
+    }
+}
+
+/// Listeners by name, with the hostnames that both are for.
+pub fn attach(
+    objects: &Objects,
+    route: &Object<HttpRoute>,
+    parent: &Parent<'_>,
+    gateway: &GatewayListenersOf<'_>,
+) -> Result<Vec<(String, Vec<String>)>, Refusal> {
+    let named: Vec<_> = gateway
+        .open
+        .iter()
+        .filter(|listener| parent.section.is_none_or(|section| section == listener.spec.name))
+        .filter(|listener| parent.port.is_none_or(|port| port == i32::from(listener.port)))
+        .collect();
+    if named.is_empty() {
+        return Err(Refusal::NoMatchingParent);
+    }
+    let allowed: Vec<_> = named
+        .into_iter()
+        .filter(|listener| {
+            let namespaces = listener.spec.allowed_routes.as_ref().and_then(|allowed| allowed.namespaces.as_ref());
+            listener.takes_http_routes
+                && is_allowed(objects, namespaces, gateway.gateway.meta.namespace(), route.meta.namespace())
+        })
+        .collect();
+    if allowed.is_empty() {
+        return Err(Refusal::NotAllowedByListeners);
+    }
+    let own = route.spec.hostnames.as_deref().unwrap_or_default();
+    let places: Vec<_> = allowed
+        .into_iter()
+        .filter_map(|listener| {
+            let hostnames: Vec<String> = match own {
+                [] => vec![listener.hostname.to_owned()],
+                own => own.iter().filter_map(|hostname| intersection(listener.hostname, hostname)).collect(),
+            };
+            (!hostnames.is_empty()).then(|| (listener.spec.name.clone(), hostnames))
+        })
+        .collect();
+    if places.is_empty() { Err(Refusal::NoMatchingListenerHostname) } else { Ok(places) }
+}
+
+fn is_allowed(objects: &Objects, allowed: Option<&AllowedNamespaces>, gateway: &str, route: &str) -> bool {
+    match allowed.and_then(|allowed| allowed.from.as_ref()).unwrap_or(&From::Same) {
+        From::All => true,
+        From::Same => gateway == route,
+        From::Selector => {
+            let mut labels = objects.namespaces.get("", route).map(|ns| ns.meta.labels.clone()).unwrap_or_default();
+            // Every namespace has this one by itself.
+            labels.insert("kubernetes.io/metadata.name".to_owned(), route.to_owned());
+            allowed.and_then(|allowed| allowed.selector.as_ref()).is_some_and(|selector| selects(selector, &labels))
+        }
+    }
+}
+
+fn selects(selector: &Selector, labels: &BTreeMap<String, String>) -> bool {
+    selector.match_labels.iter().flatten().all(|(key, value)| labels.get(key) == Some(value))
+        && selector.match_expressions.iter().flatten().all(|expression| {
+            let values = expression.values.as_deref().unwrap_or_default();
+            match (expression.operator.as_str(), labels.get(&expression.key)) {
+                ("In", Some(value)) => values.contains(value),
+                ("NotIn", Some(value)) => !values.contains(value),
+                ("NotIn" | "DoesNotExist", None) | ("Exists", Some(_)) => true,
+                _ => false,
+            }
+        })
+}

@@ -1,0 +1,120 @@
+//! ModelBackends with what they refer to: Services, credentials, certificate authorities.
+
+use std::collections::BTreeMap;
+
+use crate::ir;
+use crate::objects::{Endpoint, Key, ModelBackend, Object, Objects, Tls};
+use crate::status::{Finding, Severity};
+
+use super::refs::{self, MODEL_BACKEND, Reference, SERVICE};
+use super::services::{Services, cluster_name};
+
+/// The backends that can be used.
+pub type Backends = BTreeMap<Key, ir::Backend>;
+
+pub fn backends(objects: &Objects, services: &Services, findings: &mut Vec<Finding>) -> Backends {
+    let mut backends = Backends::new();
+    for object in objects.model_backends.iter() {
+        match backend(objects, services, object) {
+            Ok(backend) => {
+                backends.insert(object.meta.key(), backend);
+            }
+            Err(finding) => findings.push(finding),
+        }
+    }
+    backends
+}
+
+/// A backend whose credential or trust cannot be had is refused: without them requests would reach it
+/// as somebody else, or somebody else as it.
+fn backend(objects: &Objects, services: &Services, object: &Object<ModelBackend>) -> Result<ir::Backend, Finding> {
+    let Object { meta, spec } = object;
+    let (endpoint, host) = endpoint(objects, services, object)?;
+    let tls = match &spec.tls {
+        Tls::None => ir::Tls::None,
+        Tls::Istio { .. } => {
+            return Err(meta.finding(
+                Severity::Error,
+                "UnsupportedValue",
+                "spec.tls.mode",
+                "Istio's certificates are not there when the configuration comes from files",
+                "mode: None or Simple",
+            ));
+        }
+        Tls::Simple { sni, ca } => {
+            let ca = match ca {
+                None => ir::Authority::System,
+                Some(secret) => {
+                    let field = "spec.tls.caRef";
+                    let (origin, pem) = refs::secret_value(objects, meta, MODEL_BACKEND, secret, field)?;
+                    if !pem.expose().contains("-----BEGIN CERTIFICATE-----") {
+                        let message = "the authority is not a certificate in PEM";
+                        return Err(meta.finding(Severity::Error, "InvalidSecret", field, message, ""));
+                    }
+                    let name = format!("{}/{}/{}", origin.namespace, origin.name, secret.key);
+                    ir::Authority::Certificate { origin, name, pem }
+                }
+            };
+            ir::Tls::Simple { sni: sni.clone().unwrap_or_else(|| host.clone()), ca }
+        }
+    };
+    let credential = match &spec.credential {
+        None => None,
+        Some(credential) => {
+            let field = "spec.credential.secretRef";
+            let (origin, secret) = refs::secret_value(objects, meta, MODEL_BACKEND, &credential.secret, field)?;
+            refs::header_value(&secret)
+                .map_err(|error| meta.finding(Severity::Error, "InvalidSecret", field, error, ""))?;
+            Some(ir::Credential { origin, secret })
+        }
+    };
+    let port = spec.endpoint.port();
+    let is_default_port = port == if matches!(tls, ir::Tls::None) { 80 } else { 443 };
+    Ok(ir::Backend {
+        origin: meta.origin.clone(),
+        cluster: format!("backend/{}/{}", meta.namespace(), meta.name()),
+        schema: spec.schema,
+        endpoint,
+        tls,
+        path_prefix: spec.path_prefix.clone(),
+        authority: if is_default_port { host } else { format!("{host}:{port}") },
+        credential,
+        timeouts: spec.timeouts,
+        per_attempt: false,
+    })
+}
+
+/// Where it is, and the host that requests name.
+fn endpoint(
+    objects: &Objects,
+    services: &Services,
+    object: &Object<ModelBackend>,
+) -> Result<(ir::Endpoint, String), Finding> {
+    match &object.spec.endpoint {
+        Endpoint::Address { ip, port } => {
+            let host = if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() };
+            Ok((ir::Endpoint::Address { ip: *ip, port: *port }, host))
+        }
+        Endpoint::Hostname { hostname, port } => {
+            Ok((ir::Endpoint::Dns { hostname: hostname.clone(), port: *port }, hostname.clone()))
+        }
+        Endpoint::Service { namespace, name, port } => {
+            let namespace = namespace.as_deref().unwrap_or(object.meta.namespace());
+            let field = "spec.endpoint.service";
+            let reference =
+                Reference { from: &object.meta, from_kind: MODEL_BACKEND, to_kind: SERVICE, namespace, name, field };
+            if !reference.is_permitted(objects) {
+                return Err(reference.not_permitted());
+            }
+            if objects.services.get(namespace, name).is_none() {
+                return Err(reference.not_found("BackendNotFound", objects, &objects.services));
+            }
+            let cluster = cluster_name(namespace, name, *port);
+            if !services.contains_key(&cluster) {
+                let message = format!("Service {namespace}/{name} has no port {port}");
+                return Err(reference.finding("BackendNotFound", &message, ""));
+            }
+            Ok((ir::Endpoint::Service { cluster }, format!("{name}.{namespace}.svc.cluster.local")))
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Gateways put together: each gets what its routes use, and nothing of others.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::ir::{Action, Backend, Endpoint, Gateway, Listener, Pool, Service, Site};
+use crate::objects::Key;
+
+use super::backends::Backends;
+use super::hosts::{Candidate, Order, virtual_hosts};
+use super::listeners::{GatewayListenersOf, Listeners, OpenListener};
+use super::policies::Policies;
+use super::pools::Pools;
+use super::routes::AttachedRoute;
+use super::services::Services;
+
+pub fn gateways(
+    listeners: Listeners<'_>,
+    routes: &[AttachedRoute<'_>],
+    policies: &Policies,
+    pools: &Pools,
+    backends: &Backends,
+    services: &Services,
+) -> Vec<Gateway> {
+    listeners
+        .into_iter()
+        .map(|(key, listeners)| {
+            let mut gateway = Gateway {
+                origin: listeners.gateway.meta.origin.clone(),
+                listeners: self::listeners(&key, listeners, routes, policies),
+                pools: BTreeMap::new(),
+                backends: BTreeMap::new(),
+                services: BTreeMap::new(),
+            };
+            gateway.pools = used_pools(&gateway, pools);
+            gateway.backends = used_backends(&gateway.pools, backends);
+            gateway.services = used_services(&gateway, services);
+            gateway
+        })
+        .collect()
+}
+
+fn listeners(
+    key: &Key,
+    listeners: GatewayListenersOf<'_>,
+    routes: &[AttachedRoute<'_>],
+    policies: &Policies,
+) -> Vec<Listener> {
+    let origin = &listeners.gateway.meta.origin;
+    let hostnames: Vec<(u16, &str)> = listeners.open.iter().map(|open| (open.port, open.hostname)).collect();
+    let mut ports: BTreeMap<u16, Vec<Site>> = BTreeMap::new();
+    for listener in listeners.open {
+        let OpenListener { spec, port, hostname, certificate, .. } = listener;
+        let others: Vec<&str> = hostnames
+            .iter()
+            .filter(|(other, name)| *other == port && *name != hostname)
+            .map(|(_, hostname)| *hostname)
+            .collect();
+        let candidates = candidates(key, &spec.name, routes, policies);
+        ports.entry(port).or_default().push(Site {
+            origin: origin.section(&spec.name),
+            name: spec.name.clone(),
+            hostname: hostname.to_owned(),
+            certificate,
+            virtual_hosts: virtual_hosts(hostname, &others, &candidates),
+        });
+    }
+    ports.into_iter().map(|(port, sites)| Listener { port, sites }).collect()
+}
+
+/// Routes on one listener, with the limits that hold there.
+fn candidates(gateway: &Key, listener: &str, routes: &[AttachedRoute<'_>], policies: &Policies) -> Vec<Candidate> {
+    let mut candidates = Vec::new();
+    for attached in routes {
+        let hostnames: Vec<String> = attached
+            .places
+            .iter()
+            .filter(|place| place.gateway == *gateway && place.listener == listener)
+            .flat_map(|place| place.hostnames.iter().cloned())
+            .collect();
+        if hostnames.is_empty() {
+            continue;
+        }
+        let meta = &attached.object.meta;
+        for rule in &attached.routes {
+            let mut route = rule.route.clone();
+            if let Action::Pool { pool, limits } = &mut route.action {
+                *limits =
+                    policies.of((&gateway.namespace, &gateway.name), (meta.namespace(), meta.name()), pool.as_str());
+            }
+            candidates.push(Candidate {
+                hostnames: hostnames.clone(),
+                order: Order {
+                    created: meta.created.unwrap_or(i64::MAX),
+                    namespace: meta.namespace().to_owned(),
+                    name: meta.name().to_owned(),
+                    rule: rule.rule,
+                    index: rule.index,
+                },
+                route,
+            });
+        }
+    }
+    candidates
+}
+
+fn used_pools(gateway: &Gateway, pools: &Pools) -> BTreeMap<String, Pool> {
+    let used: BTreeSet<&str> = gateway
+        .routes()
+        .filter_map(|route| match &route.action {
+            Action::Pool { pool, .. } => Some(pool.as_str()),
+            _ => None,
+        })
+        .collect();
+    used.into_iter().filter_map(|name| Some((name.to_owned(), pools.get(name)?.clone()))).collect()
+}
+
+fn used_backends(pools: &BTreeMap<String, Pool>, backends: &Backends) -> BTreeMap<String, Backend> {
+    let models = || pools.values().flat_map(|pool| &pool.models);
+    let used: BTreeSet<&str> = models().flat_map(|model| &model.targets).map(|target| target.backend.as_str()).collect();
+    // With one target every attempt goes to the same backend, so one rewrite does for all of them.
+    let per_attempt: BTreeSet<&str> = models()
+        .filter(|model| model.targets.len() > 1)
+        .flat_map(|model| &model.targets)
+        .map(|target| target.backend.as_str())
+        .collect();
+    backends
+        .values()
+        .filter(|backend| used.contains(backend.cluster.as_str()))
+        .map(|backend| {
+            let per_attempt = per_attempt.contains(backend.cluster.as_str());
+            (backend.cluster.clone(), Backend { per_attempt, ..backend.clone() })
+        })
+        .collect()
+}
+
+/// Of routes, and of backends that are a Service.
+fn used_services(gateway: &Gateway, services: &Services) -> BTreeMap<String, Service> {
+    let mut used: BTreeSet<&str> = BTreeSet::new();
+    for route in gateway.routes() {
+        if let Action::Services { services, .. } = &route.action {
+            used.extend(services.iter().map(|service| service.service.as_str()));
+        }
+    }
+    for backend in gateway.backends.values() {
+        if let Endpoint::Service { cluster } = &backend.endpoint {
+            used.insert(cluster);
+        }
+    }
+    used.into_iter().filter_map(|name| Some((name.to_owned(), services.get(name)?.clone()))).collect()
+}

@@ -1,0 +1,62 @@
+//! Hostnames of listeners and routes: which of two covers the other, and which is more specific.
+
+use std::cmp::Reverse;
+
+/// Every hostname.
+pub const ANY: &str = "*";
+
+/// Whether all that `host` stands for is also meant by `pattern`.
+pub fn covers(pattern: &str, host: &str) -> bool {
+    if pattern == ANY {
+        return true;
+    }
+    match pattern.strip_prefix('*') {
+        // A wildcard stands for one or more labels, so the suffix alone is not covered.
+        Some(suffix) => host == pattern || (host != ANY && host.trim_start_matches('*').len() > suffix.len() && host.ends_with(suffix)),
+        None => pattern == host,
+    }
+}
+
+/// What both stand for.
+pub fn intersection(a: &str, b: &str) -> Option<String> {
+    if covers(a, b) {
+        Some(b.to_owned())
+    } else if covers(b, a) {
+        Some(a.to_owned())
+    } else {
+        None
+    }
+}
+
+/// Sorts the more specific first: names before wildcards, longer before shorter.
+pub fn specificity(hostname: &str) -> Reverse<(bool, usize)> {
+    Reverse((!hostname.starts_with('*'), hostname.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cover_and_meet() {
+        assert!(covers("*", "*"));
+        assert!(covers("*", "a.com"));
+        assert!(covers("*.a.com", "x.y.a.com"));
+        assert!(covers("*.a.com", "*.y.a.com"));
+        assert!(covers("*.a.com", "*.a.com"));
+        assert!(!covers("*.a.com", "a.com"));
+        assert!(!covers("*.a.com", "xa.com"));
+        assert!(!covers("*.a.com", "*"));
+        assert!(!covers("*.y.a.com", "*.a.com"));
+        assert_eq!(intersection("*.a.com", "x.a.com").as_deref(), Some("x.a.com"));
+        assert_eq!(intersection("x.a.com", "*").as_deref(), Some("x.a.com"));
+        assert_eq!(intersection("a.com", "b.com"), None);
+    }
+
+    #[test]
+    fn names_before_wildcards() {
+        let mut hosts = ["*", "*.com", "a.com", "*.long.a.com", "bb.com"];
+        hosts.sort_by_key(|host| specificity(host));
+        assert_eq!(hosts, ["bb.com", "a.com", "*.long.a.com", "*.com", "*"]);
+    }
+}

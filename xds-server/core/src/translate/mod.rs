@@ -1,0 +1,53 @@
+//! Objects to IR: what the configuration means.
+//!
+//! ```text
+//! consumers -> keys                      policies -> limits and what they are for
+//! backends -> pools                      services
+//! gateways -> listeners   routes -> rules -> attach (parents, hostnames) -> hosts (order of tries)
+//! ```
+//! Nothing fails as a whole: what is invalid is left out, answered with an error, or refused in its own
+//! spot, and a finding says so.
+
+mod attach;
+mod backends;
+mod consumers;
+mod filters;
+mod gateways;
+mod hostname;
+mod hosts;
+mod listeners;
+mod policies;
+mod pools;
+mod refs;
+mod routes;
+mod rules;
+mod services;
+
+use crate::ir::Ir;
+use crate::objects::Objects;
+use crate::status::Finding;
+
+/// What a set of objects means, and what is wrong with it.
+#[derive(Debug, Default)]
+pub struct Translation {
+    pub ir: Ir,
+    /// Sorted; errors refuse the object or part they are on and nothing else.
+    pub findings: Vec<Finding>,
+}
+
+/// Objects to IR. Never fails: what is invalid is left out and reported.
+pub fn translate(objects: &Objects) -> Translation {
+    let mut findings = Vec::new();
+    let keys = consumers::keys(objects, &mut findings);
+    let policies = policies::policies(objects, &mut findings);
+    let services = services::services(objects);
+    let backends = backends::backends(objects, &services, &mut findings);
+    let pools = pools::pools(objects, &backends, &mut findings);
+    let listeners = listeners::listeners(objects, &mut findings);
+    let routes = routes::routes(objects, &listeners, &pools, &services, &mut findings);
+    let gateways = gateways::gateways(listeners, &routes, &policies, &pools, &backends, &services);
+    // A finding that several parents of a route lead to is told once.
+    findings.sort();
+    findings.dedup();
+    Translation { ir: Ir { gateways, keys, limits: policies.limits }, findings }
+}

@@ -1,0 +1,96 @@
+//! ModelPools with their backends resolved.
+
+use std::collections::BTreeMap;
+
+use crate::ir;
+use crate::objects::{Key, Model, ModelPool, Object, Objects};
+use crate::status::{Finding, Severity};
+
+use super::backends::Backends;
+use super::refs::{MODEL_BACKEND, MODEL_POOL, Reference};
+
+/// By `namespace/name`.
+pub type Pools = BTreeMap<String, ir::Pool>;
+
+pub fn pools(objects: &Objects, backends: &Backends, findings: &mut Vec<Finding>) -> Pools {
+    objects
+        .model_pools
+        .iter()
+        .map(|pool| {
+            let name = format!("{}/{}", pool.meta.namespace(), pool.meta.name());
+            let models = pool
+                .spec
+                .models
+                .iter()
+                .enumerate()
+                .filter_map(|(index, model)| self::model(objects, backends, pool, index, model, findings))
+                .collect();
+            (name.clone(), ir::Pool { origin: pool.meta.origin.clone(), name, access: pool.spec.access, models })
+        })
+        .collect()
+}
+
+/// A target that cannot be used is left out: the others serve the model. A model without any is not there.
+fn model(
+    objects: &Objects,
+    backends: &Backends,
+    pool: &Object<ModelPool>,
+    index: usize,
+    model: &Model,
+    findings: &mut Vec<Finding>,
+) -> Option<ir::Model> {
+    let field = format!("spec.models[{index}]");
+    let mut targets = Vec::new();
+    let mut schemas = Vec::new();
+    for (index, target) in model.targets.iter().enumerate() {
+        let field = format!("{field}.targets[{index}].backendRef");
+        let namespace = target.backend_namespace.as_deref().unwrap_or(pool.meta.namespace());
+        let reference = Reference {
+            from: &pool.meta,
+            from_kind: MODEL_POOL,
+            to_kind: MODEL_BACKEND,
+            namespace,
+            name: &target.backend_name,
+            field: &field,
+        };
+        if !reference.is_permitted(objects) {
+            findings.push(reference.not_permitted());
+            continue;
+        }
+        if let Some(backend) = backends.get(&Key::new(namespace, target.backend_name.clone())) {
+            schemas.push(backend.schema);
+            targets.push(ir::Target {
+                backend: backend.cluster.clone(),
+                model: target.model.clone(),
+                weight: target.weight,
+                priority: target.priority,
+            });
+        } else if objects.model_backends.get(namespace, &target.backend_name).is_some() {
+            let message = format!("ModelBackend {namespace}/{} is refused", target.backend_name);
+            findings.push(reference.finding("BackendNotFound", &message, "see the findings on it"));
+        } else {
+            findings.push(reference.not_found("BackendNotFound", objects, &objects.model_backends));
+        }
+    }
+    if targets.is_empty() {
+        let message = format!("model `{}` has no target left and is not served", model.name);
+        findings.push(pool.meta.finding(Severity::Error, "NoTarget", &field, message, ""));
+        return None;
+    }
+    if schemas.windows(2).any(|pair| matches!(pair, [a, b] if a != b)) {
+        findings.push(pool.meta.finding(
+            Severity::Warning,
+            "MixedSchemas",
+            format!("{field}.targets"),
+            "the backends speak different APIs and requests are not translated between them",
+            "targets of one model should have the same schema",
+        ));
+    }
+    let name = model.name.strip_suffix('*');
+    Some(ir::Model {
+        name: name.unwrap_or(&model.name).to_owned(),
+        prefix: name.is_some(),
+        targets,
+        retries: model.retries,
+    })
+}

@@ -1,0 +1,125 @@
+//! References between objects: whether they may cross namespaces, and what to say when they lead nowhere.
+
+use crate::objects::{Meta, Objects, SecretRef, Store};
+use crate::status::{Finding, Origin, Severity};
+
+use crate::ir::SecretText;
+
+/// Group and kind, as a ReferenceGrant names them.
+pub type GroupKind = (&'static str, &'static str);
+
+pub const GATEWAY: GroupKind = ("gateway.networking.k8s.io", "Gateway");
+pub const HTTP_ROUTE: GroupKind = ("gateway.networking.k8s.io", "HTTPRoute");
+pub const MODEL_POOL: GroupKind = ("tollgate.dev", "ModelPool");
+pub const MODEL_BACKEND: GroupKind = ("tollgate.dev", "ModelBackend");
+pub const CONSUMER: GroupKind = ("tollgate.dev", "Consumer");
+pub const SERVICE: GroupKind = ("", "Service");
+pub const SECRET: GroupKind = ("", "Secret");
+
+/// One reference on its way to its object.
+#[derive(Debug, Clone, Copy)]
+pub struct Reference<'a> {
+    pub from: &'a Meta,
+    pub from_kind: GroupKind,
+    pub to_kind: GroupKind,
+    pub namespace: &'a str,
+    pub name: &'a str,
+    /// Where the reference stands in `from`.
+    pub field: &'a str,
+}
+
+// === impl Reference ===
+
+impl Reference<'_> {
+    /// Within a namespace always; across namespaces when a ReferenceGrant in the target's says so.
+    pub fn is_permitted(&self, objects: &Objects) -> bool {
+        self.namespace == self.from.namespace()
+            || objects.reference_grants.iter().any(|grant| {
+                grant.meta.namespace() == self.namespace
+                    && grant.spec.from.iter().any(|from| {
+                        (from.group.as_str(), from.kind.as_str()) == self.from_kind
+                            && from.namespace == self.from.namespace()
+                    })
+                    && grant.spec.to.iter().any(|to| {
+                        (to.group.as_str(), to.kind.as_str()) == self.to_kind
+                            && to.name.as_deref().is_none_or(|name| name == self.name)
+                    })
+            })
+    }
+
+    pub fn not_permitted(&self) -> Finding {
+        let (_, kind) = self.to_kind;
+        let (_, from) = self.from_kind;
+        self.finding(
+            "RefNotPermitted",
+            &format!("{kind} {}/{} may not be used from namespace {}", self.namespace, self.name, self.from.namespace()),
+            &format!("a ReferenceGrant in {} from {from} to {kind} would permit it", self.namespace),
+        )
+    }
+
+    pub fn not_found<T>(&self, reason: &str, objects: &Objects, store: &Store<T>) -> Finding {
+        let (_, kind) = self.to_kind;
+        let message = format!("{kind} {}/{} does not exist", self.namespace, self.name);
+        if objects.refused.contains(&Origin::new(kind, self.namespace, self.name)) {
+            return self.finding(
+                reason,
+                &format!("{kind} {}/{} is refused", self.namespace, self.name),
+                "see the findings on it",
+            );
+        }
+        let here: Vec<&str> = store
+            .iter()
+            .filter(|object| object.meta.namespace() == self.namespace)
+            .map(|object| object.meta.name())
+            .collect();
+        let elsewhere = store.iter().find(|object| object.meta.name() == self.name);
+        let hint = match (crate::objects::closest(self.name, &here), elsewhere) {
+            (Some(near), _) => format!("did you mean `{near}`?"),
+            (None, Some(other)) => format!("there is one in namespace {}", other.meta.namespace()),
+            (None, None) => String::new(),
+        };
+        self.finding(reason, &message, &hint)
+    }
+
+    pub fn finding(&self, reason: &str, message: &str, hint: &str) -> Finding {
+        self.from.finding(Severity::Error, reason, self.field, message, hint)
+    }
+}
+
+/// The value of a key of a Secret, when it may be read, is there and is not empty.
+pub fn secret_value(
+    objects: &Objects,
+    from: &Meta,
+    from_kind: GroupKind,
+    secret: &SecretRef,
+    field: &str,
+) -> Result<(Origin, SecretText), Finding> {
+    let namespace = secret.namespace.as_deref().unwrap_or(from.namespace());
+    let reference = Reference { from, from_kind, to_kind: SECRET, namespace, name: &secret.name, field };
+    if !reference.is_permitted(objects) {
+        return Err(reference.not_permitted());
+    }
+    let Some(object) = objects.secrets.get(namespace, &secret.name) else {
+        return Err(reference.not_found("SecretNotFound", objects, &objects.secrets));
+    };
+    match object.spec.values.get(&secret.key) {
+        Some(value) if !value.expose().is_empty() => Ok((object.meta.origin.clone(), value.clone())),
+        Some(_) => Err(reference.finding(
+            "InvalidSecret",
+            &format!("key `{}` of Secret {namespace}/{} is empty", secret.key, secret.name),
+            "",
+        )),
+        None => {
+            let keys: Vec<&str> = object.spec.values.keys().map(String::as_str).collect();
+            let hint = if keys.is_empty() { String::new() } else { format!("it has {}", keys.join(", ")) };
+            let message = format!("Secret {namespace}/{} has no key `{}`", secret.name, secret.key);
+            Err(reference.finding("InvalidSecret", &message, &hint))
+        }
+    }
+}
+
+/// A key or credential travels in a header, so it must fit one.
+pub fn header_value(value: &SecretText) -> Result<(), &'static str> {
+    let visible = value.expose().bytes().all(|byte| (0x20..0x7f).contains(&byte));
+    if visible { Ok(()) } else { Err("the value has characters that no header can carry") }
+}

@@ -1,0 +1,305 @@
+//! Rules of an HTTPRoute: matches, and what each is answered with.
+
+use gateway_api::apis::standard::httproutes::{
+    HttpRouteRules, HttpRouteRulesBackendRefs as BackendRef, HttpRouteRulesMatches,
+    HttpRouteRulesMatchesHeadersType as HeaderType, HttpRouteRulesMatchesPathType as PathType,
+    HttpRouteRulesMatchesQueryParamsType as QueryType,
+};
+
+use crate::ir::{Action, HeaderMatch, Match, PathMatch, Route, TextMatch, WeightedService};
+use crate::objects::{GATEWAY_GROUP, HttpRoute, Object, Objects, TOLLGATE_GROUP, parse_duration};
+use crate::status::{Finding, Severity};
+
+use super::filters::{self, Filters};
+use super::pools::Pools;
+use super::refs::{HTTP_ROUTE, MODEL_POOL, Reference, SERVICE};
+use super::services::{Services, cluster_name};
+
+/// One match of one rule, with its place in the object for the order of tries. The limits of a pool are
+/// not in it yet: they depend on the Gateway.
+#[derive(Debug)]
+pub struct RuleRoute {
+    pub rule: usize,
+    pub index: usize,
+    pub route: Route,
+}
+
+/// What is wrong with a rule, which then answers 500 (HTTPRouteRule: unknown filters and references).
+type Refused = Finding;
+
+pub fn rules(
+    objects: &Objects,
+    object: &Object<HttpRoute>,
+    pools: &Pools,
+    services: &Services,
+    findings: &mut Vec<Finding>,
+) -> Vec<RuleRoute> {
+    let mut routes = Vec::new();
+    for (index, rule) in object.spec.rules.iter().flatten().enumerate() {
+        let context = Context { objects, object, pools, services, field: format!("spec.rules[{index}]") };
+        let (filters, action) = match context.filters_and_action(rule, findings) {
+            Ok(outcome) => outcome,
+            Err(finding) => {
+                findings.push(finding);
+                (Filters::default(), Action::Fail { status: 500 })
+            }
+        };
+        let everything = [HttpRouteRulesMatches::default()];
+        let matches = rule.matches.as_deref().filter(|matches| !matches.is_empty()).unwrap_or(&everything);
+        let timeouts = rule.timeouts.as_ref();
+        let timeout = |text: Option<&String>| text.and_then(|text| parse_duration(text).ok());
+        for (number, found) in matches.iter().enumerate() {
+            routes.push(RuleRoute {
+                rule: index,
+                index: number,
+                route: Route {
+                    origin: object.meta.origin.section(format!("rule {index}")),
+                    name: format!(
+                        "httproute/{}/{}/rule/{index}/match/{number}",
+                        object.meta.namespace(),
+                        object.meta.name()
+                    ),
+                    route: object.meta.origin.display_name(),
+                    matches: self::matches(found),
+                    request_headers: filters.request_headers.clone(),
+                    response_headers: filters.response_headers.clone(),
+                    rewrite: filters.rewrite.clone(),
+                    request_timeout: timeout(timeouts.and_then(|timeouts| timeouts.request.as_ref())),
+                    attempt_timeout: timeout(timeouts.and_then(|timeouts| timeouts.backend_request.as_ref())),
+                    action: action.clone(),
+                },
+            });
+        }
+    }
+    routes
+}
+
+fn matches(found: &HttpRouteRulesMatches) -> Match {
+    let path = found.path.as_ref();
+    let value = path.and_then(|path| path.value.clone()).unwrap_or_else(|| "/".to_owned());
+    let path = match path.and_then(|path| path.r#type.as_ref()).unwrap_or(&PathType::PathPrefix) {
+        PathType::Exact => PathMatch::Exact(value),
+        PathType::RegularExpression => PathMatch::Regex(value),
+        PathType::PathPrefix => match value.trim_end_matches('/') {
+            "" => PathMatch::Prefix("/".to_owned()),
+            prefix => PathMatch::Prefix(prefix.to_owned()),
+        },
+    };
+    let mut headers: Vec<HeaderMatch> = Vec::new();
+    for header in found.headers.iter().flatten() {
+        let name = header.name.to_ascii_lowercase();
+        // Only the first of equal names counts (HTTPHeaderMatch.name).
+        if headers.iter().all(|other| other.name != name) {
+            let regex = header.r#type == Some(HeaderType::RegularExpression);
+            headers.push(HeaderMatch { name, value: text(regex, &header.value) });
+        }
+    }
+    let mut query: Vec<HeaderMatch> = Vec::new();
+    for parameter in found.query_params.iter().flatten() {
+        if query.iter().all(|other| other.name != parameter.name) {
+            let regex = parameter.r#type == Some(QueryType::RegularExpression);
+            query.push(HeaderMatch { name: parameter.name.clone(), value: text(regex, &parameter.value) });
+        }
+    }
+    let method = found.method.as_ref().map(|method| format!("{method:?}").to_ascii_uppercase());
+    Match { path, method, headers, query }
+}
+
+fn text(regex: bool, value: &str) -> TextMatch {
+    if regex { TextMatch::Regex(value.to_owned()) } else { TextMatch::Exact(value.to_owned()) }
+}
+
+struct Context<'a> {
+    objects: &'a Objects,
+    object: &'a Object<HttpRoute>,
+    pools: &'a Pools,
+    services: &'a Services,
+    field: String,
+}
+
+// === impl Context ===
+
+impl Context<'_> {
+    fn filters_and_action(
+        &self,
+        rule: &HttpRouteRules,
+        findings: &mut Vec<Finding>,
+    ) -> Result<(Filters, Action), Refused> {
+        let prefixes_only = rule.matches.iter().flatten().all(|found| {
+            let kind = found.path.as_ref().and_then(|path| path.r#type.as_ref());
+            matches!(kind, None | Some(PathType::PathPrefix))
+        });
+        let given = rule.filters.as_deref().unwrap_or_default();
+        let filters = filters::filters(given, prefixes_only)
+            .map_err(|unusable| self.refused(format!("{}.filters[{}]", self.field, unusable.index), &unusable.error))?;
+        let backends = rule.backend_refs.as_deref().unwrap_or_default();
+        if let Some(redirect) = filters.redirect.clone() {
+            if !backends.is_empty() {
+                let field = format!("{}.backendRefs", self.field);
+                return Err(self.invalid(field, "a rule that redirects has no backends", "remove them"));
+            }
+            return Ok((filters, Action::Redirect(redirect)));
+        }
+        let is_pool = |backend: &BackendRef| {
+            backend.group.as_deref() == Some(TOLLGATE_GROUP) && backend.kind.as_deref() == Some("ModelPool")
+        };
+        let action = match backends {
+            [] => {
+                findings.push(self.object.meta.finding(
+                    Severity::Warning,
+                    "BackendNotFound",
+                    format!("{}.backendRefs", self.field),
+                    "the rule has no backend and answers 500",
+                    "",
+                ));
+                Action::Fail { status: 500 }
+            }
+            [pool] if is_pool(pool) => {
+                if !filters.rewrite.is_empty() {
+                    let field = format!("{}.filters", self.field);
+                    return Err(self.invalid(
+                        field,
+                        "a path or host to a ModelPool cannot be rewritten: each of its backends has its own",
+                        "pathPrefix and endpoint of the ModelBackend",
+                    ));
+                }
+                self.pool(pool)?
+            }
+            _ if backends.iter().any(is_pool) => {
+                let field = format!("{}.backendRefs", self.field);
+                return Err(self.invalid(
+                    field,
+                    "a ModelPool shares its rule with other backends",
+                    "weights and priorities are set on the pool's targets",
+                ));
+            }
+            _ => self.services(backends, findings),
+        };
+        Ok((filters, action))
+    }
+
+    fn pool(&self, backend: &BackendRef) -> Result<Action, Refused> {
+        let field = format!("{}.backendRefs[0]", self.field);
+        if backend.filters.as_ref().is_some_and(|filters| !filters.is_empty()) {
+            let field = format!("{field}.filters");
+            return Err(self.invalid(field, "filters of a ModelPool are not served", "set them on the rule"));
+        }
+        let namespace = backend.namespace.as_deref().unwrap_or(self.object.meta.namespace());
+        let reference = self.reference(backend, (MODEL_POOL, namespace), &field);
+        if !reference.is_permitted(self.objects) {
+            return Err(reference.not_permitted());
+        }
+        let pool = format!("{namespace}/{}", backend.name);
+        if !self.pools.contains_key(&pool) {
+            return Err(reference.not_found("BackendNotFound", self.objects, &self.objects.model_pools));
+        }
+        // Weight 0 takes no requests, and then there is nobody to answer.
+        if backend.weight == Some(0) {
+            return Ok(Action::Fail { status: 500 });
+        }
+        Ok(Action::Pool { pool, limits: Vec::new() })
+    }
+
+    /// References that cannot be used keep their share, which is answered with 500.
+    fn services(&self, backends: &[BackendRef], findings: &mut Vec<Finding>) -> Action {
+        let mut services: Vec<WeightedService> = Vec::new();
+        let mut invalid = 0;
+        for (index, backend) in backends.iter().enumerate() {
+            let field = format!("{}.backendRefs[{index}]", self.field);
+            let weight = u32::try_from(backend.weight.unwrap_or(1)).unwrap_or_default();
+            match self.service(backend, &field, weight) {
+                Ok((service, warning)) => {
+                    services.push(service);
+                    findings.extend(warning);
+                }
+                Err(finding) => {
+                    findings.push(finding);
+                    invalid += weight;
+                }
+            }
+        }
+        services.retain(|service| service.weight > 0);
+        if services.is_empty() {
+            return Action::Fail { status: 500 };
+        }
+        Action::Services { services, invalid }
+    }
+
+    fn service(
+        &self,
+        backend: &BackendRef,
+        field: &str,
+        weight: u32,
+    ) -> Result<(WeightedService, Option<Finding>), Refused> {
+        let (group, kind) = (backend.group.as_deref().unwrap_or(""), backend.kind.as_deref().unwrap_or("Service"));
+        if (group, kind) != ("", "Service") {
+            let hint = match (group, kind) {
+                (_, "ModelPool") => "group: tollgate.dev",
+                (TOLLGATE_GROUP, _) => "kind: ModelPool",
+                (GATEWAY_GROUP, _) => "",
+                _ => "a Service, or kind ModelPool of group tollgate.dev",
+            };
+            let message = format!("a backend cannot be `{kind}` of group `{group}`");
+            return Err(self.object.meta.finding(Severity::Error, "InvalidKind", field, message, hint));
+        }
+        let namespace = backend.namespace.as_deref().unwrap_or(self.object.meta.namespace());
+        let reference = self.reference(backend, (SERVICE, namespace), field);
+        if !reference.is_permitted(self.objects) {
+            return Err(reference.not_permitted());
+        }
+        if self.objects.services.get(namespace, &backend.name).is_none() {
+            return Err(reference.not_found("BackendNotFound", self.objects, &self.objects.services));
+        }
+        let Some(port) = backend.port.and_then(|port| u16::try_from(port).ok()) else {
+            return Err(reference.finding("BackendNotFound", "a Service needs a port", "port: 80"));
+        };
+        let cluster = cluster_name(namespace, &backend.name, port);
+        let Some(service) = self.services.get(&cluster) else {
+            let message = format!("Service {namespace}/{} has no port {port}", backend.name);
+            return Err(reference.finding("BackendNotFound", &message, ""));
+        };
+        let filters = filters::backend_filters(backend.filters.as_deref().unwrap_or_default())
+            .map_err(|unusable| self.refused(format!("{field}.filters[{}]", unusable.index), &unusable.error))?;
+        let warning = service.endpoints.is_empty().then(|| {
+            self.object.meta.finding(
+                Severity::Warning,
+                "NoEndpoints",
+                field,
+                format_args!("Service {namespace}/{} has no endpoints for port {port}: it answers 503", backend.name),
+                "an EndpointSlice with the label kubernetes.io/service-name",
+            )
+        });
+        let service = WeightedService {
+            service: cluster,
+            weight,
+            request_headers: filters.request_headers,
+            response_headers: filters.response_headers,
+        };
+        Ok((service, warning))
+    }
+
+    fn reference<'a>(
+        &'a self,
+        backend: &'a BackendRef,
+        (to_kind, namespace): (super::refs::GroupKind, &'a str),
+        field: &'a str,
+    ) -> Reference<'a> {
+        Reference {
+            from: &self.object.meta,
+            from_kind: HTTP_ROUTE,
+            to_kind,
+            namespace,
+            name: &backend.name,
+            field,
+        }
+    }
+
+    fn invalid(&self, field: String, message: &str, hint: &str) -> Refused {
+        self.object.meta.finding(Severity::Error, "UnsupportedValue", field, message, hint)
+    }
+
+    fn refused(&self, field: String, error: &filters::InvalidFilter) -> Refused {
+        let hint = "the rule answers 500";
+        self.object.meta.finding(Severity::Error, "UnsupportedValue", field, error, hint)
+    }
+}
