@@ -1,0 +1,71 @@
+//! Edits of a request by span: what is not edited stays byte for byte, so the backend reads exactly
+//! what the client sent and the filter checked.
+
+use std::{borrow::Cow, ops::Range};
+
+/// One span and what stands there instead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Edit {
+    pub at: Range<usize>,
+    pub text: Cow<'static, [u8]>,
+}
+
+impl Edit {
+    pub fn new(at: Range<usize>, text: impl Into<Cow<'static, [u8]>>) -> Self {
+        Self {
+            at,
+            text: text.into(),
+        }
+    }
+}
+
+/// Applies edits that do not overlap, in any order.
+pub fn apply(body: &[u8], mut edits: Vec<Edit>) -> Vec<u8> {
+    edits.sort_by_key(|edit| edit.at.start);
+    let added: usize = edits.iter().map(|edit| edit.text.len()).sum();
+    let mut edited = Vec::with_capacity(body.len() + added);
+    let mut done = 0;
+    for edit in edits {
+        edited.extend_from_slice(body.get(done..edit.at.start).unwrap_or_default());
+        edited.extend_from_slice(&edit.text);
+        done = edit.at.end;
+    }
+    edited.extend_from_slice(body.get(done..).unwrap_or_default());
+    edited
+}
+
+/// Where a span stands after the edits, none of which touches its inside; `replaced` is the length of
+/// what an edit of exactly this span put there.
+pub fn moved(span: &Range<usize>, edits: &[Edit]) -> Range<usize> {
+    let mut start = span.start;
+    let mut length = span.len();
+    for edit in edits {
+        if edit.at == *span {
+            length = edit.text.len();
+        } else if edit.at.end <= span.start {
+            start = start + edit.text.len() - edit.at.len();
+        }
+    }
+    start..start + length
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edits_keep_the_rest_and_tell_where_a_span_went() {
+        let body = br#"{"a":1,"model":"x","b":2}"#;
+        let model = 15..18;
+        assert_eq!(&body[model.clone()], br#""x""#);
+        let edits = vec![
+            Edit::new(model.clone(), br#""longer""#.as_slice()),
+            Edit::new(1..1, br#""c":3,"#.as_slice()),
+        ];
+        let edited = apply(body, edits.clone());
+        assert_eq!(edited, br#"{"c":3,"a":1,"model":"longer","b":2}"#);
+        assert_eq!(&edited[moved(&model, &edits)], br#""longer""#);
+        let behind = [Edit::new(20..20, b"zz".as_slice())];
+        assert_eq!(moved(&model, &behind), model);
+    }
+}

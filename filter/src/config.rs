@@ -1,0 +1,597 @@
+//! The edge where the control plane's configuration comes in. Inside there are only valid values:
+//! indexes are resolved to shared parts, names are found, weights are finite. What is wrong is refused
+//! as a whole, so that the last good configuration goes on serving.
+
+use std::{collections::HashMap, rc::Rc};
+
+use prost::Message as _;
+use thiserror::Error;
+use tollgate_proto::v1 as wire;
+
+/// The configuration of one root context.
+#[derive(Debug)]
+pub struct Config {
+    /// The Gateway it is for, as namespace/name.
+    pub scope: String,
+    pub stage: Stage,
+}
+
+/// Where in Envoy the filter stands.
+#[derive(Debug)]
+pub enum Stage {
+    Request(RequestStage),
+    Attempt(AttemptStage),
+}
+
+/// Downstream: key, model, budget, usage.
+#[derive(Debug)]
+pub struct RequestStage {
+    pub control_cluster: String,
+    /// By Envoy's route name.
+    pub routes: HashMap<String, Rc<Route>>,
+    pub max_body_bytes: usize,
+}
+
+/// Upstream: what each attempt is turned into, by cluster.
+#[derive(Debug)]
+pub struct AttemptStage {
+    pub backends: HashMap<String, Rc<Backend>>,
+}
+
+#[derive(Debug)]
+pub struct Route {
+    /// The HTTPRoute's display name.
+    pub name: Rc<str>,
+    pub target: RouteTarget,
+}
+
+#[derive(Debug)]
+pub enum RouteTarget {
+    /// Ordinary routing: the filter passes the request by.
+    Plain,
+    Models {
+        pool: Rc<Pool>,
+        limits: Vec<Rc<Limit>>,
+    },
+}
+
+#[derive(Debug)]
+pub struct Pool {
+    pub access: Access,
+    /// In the order of the configuration.
+    pub models: Vec<Rc<Model>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    Required,
+    Anonymous,
+}
+
+#[derive(Debug)]
+pub struct Model {
+    pub name: ModelName,
+    pub targets: Vec<Target>,
+    pub retries: u32,
+    pub created: i64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModelName {
+    Exact(Rc<str>),
+    /// Without the trailing `*`.
+    Prefix(Rc<str>),
+}
+
+#[derive(Debug)]
+pub struct Target {
+    pub backend: Rc<Backend>,
+    /// What the backend calls the model; none: as asked.
+    pub model: Option<Rc<str>>,
+    pub weight: u32,
+    pub priority: u32,
+}
+
+#[derive(Debug)]
+pub struct Backend {
+    pub name: Rc<str>,
+    pub cluster: Rc<str>,
+    pub schema: Schema,
+    pub path_prefix: String,
+    pub authority: String,
+    pub rewrite: Rewrite,
+}
+
+/// What a backend speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Schema {
+    OpenAi,
+    Anthropic,
+    AzureOpenAi,
+}
+
+/// Who turns a request into the backend's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rewrite {
+    /// The downstream filter, once.
+    Once,
+    /// The upstream filter, for each attempt.
+    PerAttempt,
+}
+
+#[derive(Debug)]
+pub struct Limit {
+    pub id: Rc<str>,
+    pub scope: Vec<ScopePart>,
+    pub count: Weights,
+    pub mode: Mode,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Counts and reports, never refuses.
+    Shadow,
+    Enforce(WithoutLedger),
+}
+
+/// What happens to a request that needs the ledger while it does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WithoutLedger {
+    Deny,
+    Allow,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ScopePart {
+    Consumer,
+    Model,
+    Route,
+    Label(String),
+}
+
+/// tokens = ceil(max(0, constant + input*in + output*out + cached*cached_in + reasoning*reasoning_out))
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Weights {
+    pub constant: f64,
+    pub input: f64,
+    pub output: f64,
+    pub cached: f64,
+    pub reasoning: f64,
+}
+
+/// Why a configuration is refused. The text goes to the control plane in Envoy's NACK.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum InvalidConfig {
+    #[error(
+        "the plugin configuration is not a FilterConfig: {0} (hint: it must be a BytesValue of the encoded message)"
+    )]
+    Encoding(String),
+    #[error(
+        "the filter configuration has no stage (hint: control plane and filter are of different versions)"
+    )]
+    NoStage,
+    #[error(
+        "{what} is missing in {place} (hint: control plane and filter are of different versions)"
+    )]
+    Missing { what: &'static str, place: String },
+    #[error("{place} names {what} {index}, but there are only {len}")]
+    Dangling {
+        what: &'static str,
+        place: String,
+        index: u32,
+        len: usize,
+    },
+    #[error("{what} {name:?} occurs twice")]
+    Twice { what: &'static str, name: String },
+    #[error("limit {0:?} has a count weight that is not a finite number")]
+    Weight(String),
+}
+
+/// Reads the bytes of a `FilterConfig`.
+pub fn parse(bytes: &[u8]) -> Result<Config, InvalidConfig> {
+    wire::FilterConfig::decode(bytes)
+        .map_err(|error| InvalidConfig::Encoding(error.to_string()))?
+        .try_into()
+}
+
+// === impl Config ===
+
+impl TryFrom<wire::FilterConfig> for Config {
+    type Error = InvalidConfig;
+
+    fn try_from(config: wire::FilterConfig) -> Result<Self, InvalidConfig> {
+        let stage = match config.stage.ok_or(InvalidConfig::NoStage)? {
+            wire::filter_config::Stage::Request(stage) => Stage::Request(stage.try_into()?),
+            wire::filter_config::Stage::Attempt(stage) => Stage::Attempt(stage.try_into()?),
+        };
+        Ok(Self {
+            scope: config.scope,
+            stage,
+        })
+    }
+}
+
+impl TryFrom<wire::RequestStage> for RequestStage {
+    type Error = InvalidConfig;
+
+    fn try_from(stage: wire::RequestStage) -> Result<Self, InvalidConfig> {
+        let place = || "the request stage".to_owned();
+        if stage.control_cluster.is_empty() {
+            return Err(InvalidConfig::Missing {
+                what: "control_cluster",
+                place: place(),
+            });
+        }
+        if stage.max_body_bytes == 0 {
+            return Err(InvalidConfig::Missing {
+                what: "max_body_bytes",
+                place: place(),
+            });
+        }
+        let backends = all::<_, Backend>(stage.backends)?;
+        let limits = all::<_, Limit>(stage.limits)?;
+        let pools = stage
+            .pools
+            .into_iter()
+            .map(|pool| Pool::new(pool, &backends).map(Rc::new))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut routes = HashMap::with_capacity(stage.routes.len());
+        for route in stage.routes {
+            let name = route.name.clone();
+            if routes
+                .insert(name.clone(), Rc::new(Route::new(route, &pools, &limits)?))
+                .is_some()
+            {
+                return Err(InvalidConfig::Twice {
+                    what: "route",
+                    name,
+                });
+            }
+        }
+        Ok(Self {
+            control_cluster: stage.control_cluster,
+            routes,
+            max_body_bytes: stage.max_body_bytes as usize,
+        })
+    }
+}
+
+impl TryFrom<wire::AttemptStage> for AttemptStage {
+    type Error = InvalidConfig;
+
+    fn try_from(stage: wire::AttemptStage) -> Result<Self, InvalidConfig> {
+        let mut backends = HashMap::with_capacity(stage.backends.len());
+        for backend in all::<_, Backend>(stage.backends)? {
+            let cluster = backend.cluster.to_string();
+            if backends.insert(cluster.clone(), backend).is_some() {
+                return Err(InvalidConfig::Twice {
+                    what: "cluster",
+                    name: cluster,
+                });
+            }
+        }
+        Ok(Self { backends })
+    }
+}
+
+impl Route {
+    fn new(
+        route: wire::Route,
+        pools: &[Rc<Pool>],
+        limits: &[Rc<Limit>],
+    ) -> Result<Self, InvalidConfig> {
+        let place = || format!("route {:?}", route.name);
+        if route.name.is_empty() {
+            return Err(InvalidConfig::Missing {
+                what: "name",
+                place: "a route".to_owned(),
+            });
+        }
+        let target = match route.pool {
+            None => RouteTarget::Plain,
+            Some(index) => RouteTarget::Models {
+                pool: at("pool", place, pools, index)?,
+                limits: route
+                    .limits
+                    .iter()
+                    .map(|index| at("limit", place, limits, *index))
+                    .collect::<Result<_, _>>()?,
+            },
+        };
+        Ok(Self {
+            name: route.route.as_str().into(),
+            target,
+        })
+    }
+}
+
+impl Pool {
+    fn new(pool: wire::Pool, backends: &[Rc<Backend>]) -> Result<Self, InvalidConfig> {
+        let access = match pool.access() {
+            wire::Access::Required => Access::Required,
+            wire::Access::Anonymous => Access::Anonymous,
+            wire::Access::Unspecified => {
+                return Err(InvalidConfig::Missing {
+                    what: "access",
+                    place: format!("pool {:?}", pool.name),
+                });
+            }
+        };
+        let mut models: Vec<Rc<Model>> = Vec::with_capacity(pool.models.len());
+        for model in pool.models {
+            let model = Model::new(model, backends)?;
+            if models.iter().any(|other| other.name == model.name) {
+                return Err(InvalidConfig::Twice {
+                    what: "model",
+                    name: model.name.pattern(),
+                });
+            }
+            models.push(Rc::new(model));
+        }
+        Ok(Self { access, models })
+    }
+}
+
+impl Model {
+    fn new(model: wire::Model, backends: &[Rc<Backend>]) -> Result<Self, InvalidConfig> {
+        let place = || format!("model {:?}", model.name);
+        let name = match (model.prefix, model.name.as_str()) {
+            (true, prefix) => ModelName::Prefix(prefix.into()),
+            (false, "") => {
+                return Err(InvalidConfig::Missing {
+                    what: "name",
+                    place: "a model".to_owned(),
+                });
+            }
+            (false, exact) => ModelName::Exact(exact.into()),
+        };
+        let targets = model
+            .targets
+            .iter()
+            .map(|target| {
+                Ok(Target {
+                    backend: at("backend", place, backends, target.backend)?,
+                    model: Some(target.model.as_str())
+                        .filter(|model| !model.is_empty())
+                        .map(Rc::from),
+                    weight: target.weight,
+                    priority: target.priority,
+                })
+            })
+            .collect::<Result<Vec<_>, InvalidConfig>>()?;
+        Ok(Self {
+            name,
+            targets,
+            retries: model.retries,
+            created: model.created,
+        })
+    }
+}
+
+impl ModelName {
+    /// As it is written in a ModelPool.
+    pub fn pattern(&self) -> String {
+        match self {
+            Self::Exact(name) => name.to_string(),
+            Self::Prefix(prefix) => format!("{prefix}*"),
+        }
+    }
+}
+
+impl TryFrom<wire::Backend> for Backend {
+    type Error = InvalidConfig;
+
+    fn try_from(backend: wire::Backend) -> Result<Self, InvalidConfig> {
+        let missing = |what| InvalidConfig::Missing {
+            what,
+            place: format!("backend {:?}", backend.name),
+        };
+        let schema = match backend.schema() {
+            wire::Schema::Openai => Schema::OpenAi,
+            wire::Schema::Anthropic => Schema::Anthropic,
+            wire::Schema::AzureOpenai => Schema::AzureOpenAi,
+            wire::Schema::Unspecified => return Err(missing("schema")),
+        };
+        if backend.cluster.is_empty() {
+            return Err(missing("cluster"));
+        }
+        Ok(Self {
+            name: backend.name.as_str().into(),
+            cluster: backend.cluster.as_str().into(),
+            schema,
+            path_prefix: backend.path_prefix,
+            authority: backend.authority,
+            rewrite: if backend.per_attempt {
+                Rewrite::PerAttempt
+            } else {
+                Rewrite::Once
+            },
+        })
+    }
+}
+
+impl TryFrom<wire::Limit> for Limit {
+    type Error = InvalidConfig;
+
+    fn try_from(limit: wire::Limit) -> Result<Self, InvalidConfig> {
+        let missing = |what| InvalidConfig::Missing {
+            what,
+            place: format!("limit {:?}", limit.id),
+        };
+        if limit.id.is_empty() {
+            return Err(missing("id"));
+        }
+        let count = limit.count.ok_or_else(|| missing("count"))?;
+        let weights = [
+            count.constant,
+            count.input,
+            count.output,
+            count.cached,
+            count.reasoning,
+        ];
+        if !weights.iter().all(|weight| weight.is_finite()) {
+            return Err(InvalidConfig::Weight(limit.id));
+        }
+        let scope = limit
+            .scope
+            .iter()
+            .map(|part| match &part.part {
+                Some(wire::scope_part::Part::Consumer(_)) => Ok(ScopePart::Consumer),
+                Some(wire::scope_part::Part::Model(_)) => Ok(ScopePart::Model),
+                Some(wire::scope_part::Part::Route(_)) => Ok(ScopePart::Route),
+                Some(wire::scope_part::Part::Label(key)) => Ok(ScopePart::Label(key.clone())),
+                None => Err(missing("scope part")),
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self {
+            id: limit.id.as_str().into(),
+            scope,
+            count: Weights {
+                constant: count.constant,
+                input: count.input,
+                output: count.output,
+                cached: count.cached,
+                reasoning: count.reasoning,
+            },
+            mode: match (limit.shadow, limit.allow_without_ledger) {
+                (true, _) => Mode::Shadow,
+                (false, true) => Mode::Enforce(WithoutLedger::Allow),
+                (false, false) => Mode::Enforce(WithoutLedger::Deny),
+            },
+        })
+    }
+}
+
+fn all<W, T: TryFrom<W, Error = InvalidConfig>>(
+    wires: Vec<W>,
+) -> Result<Vec<Rc<T>>, InvalidConfig> {
+    wires
+        .into_iter()
+        .map(|wire| T::try_from(wire).map(Rc::new))
+        .collect()
+}
+
+fn at<T>(
+    what: &'static str,
+    place: impl Fn() -> String,
+    items: &[Rc<T>],
+    index: u32,
+) -> Result<Rc<T>, InvalidConfig> {
+    items
+        .get(index as usize)
+        .cloned()
+        .ok_or_else(|| InvalidConfig::Dangling {
+            what,
+            place: place(),
+            index,
+            len: items.len(),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backend() -> wire::Backend {
+        wire::Backend {
+            name: "a".into(),
+            cluster: "backend/default/a".into(),
+            schema: 1,
+            ..Default::default()
+        }
+    }
+
+    fn stage() -> wire::RequestStage {
+        wire::RequestStage {
+            control_cluster: "tollgate_control".into(),
+            routes: vec![wire::Route {
+                name: "r".into(),
+                route: "chat".into(),
+                pool: Some(0),
+                limits: vec![],
+            }],
+            pools: vec![wire::Pool {
+                name: "chat".into(),
+                access: wire::Access::Required.into(),
+                models: vec![wire::Model {
+                    name: "smol".into(),
+                    targets: vec![wire::Target {
+                        weight: 1,
+                        ..Default::default()
+                    }],
+                    ..Default::default()
+                }],
+            }],
+            backends: vec![backend()],
+            limits: vec![],
+            max_body_bytes: 1000,
+        }
+    }
+
+    fn parsed(stage: wire::RequestStage) -> Result<Config, InvalidConfig> {
+        let config = wire::FilterConfig {
+            scope: "default/llm".into(),
+            stage: Some(wire::filter_config::Stage::Request(stage)),
+        };
+        parse(&config.encode_to_vec())
+    }
+
+    #[test]
+    fn a_good_configuration_is_taken() {
+        let config = parsed(stage()).unwrap();
+        let Stage::Request(stage) = config.stage else {
+            panic!("{config:?}")
+        };
+        assert!(matches!(
+            stage.routes["r"].target,
+            RouteTarget::Models { .. }
+        ));
+    }
+
+    #[test]
+    fn what_points_nowhere_is_refused() {
+        let mut bad = stage();
+        bad.routes[0].pool = Some(1);
+        assert_eq!(
+            parsed(bad).unwrap_err(),
+            InvalidConfig::Dangling {
+                what: "pool",
+                place: "route \"r\"".into(),
+                index: 1,
+                len: 1
+            }
+        );
+    }
+
+    #[test]
+    fn what_is_not_said_is_refused() {
+        let mut bad = stage();
+        bad.pools[0].access = 0;
+        assert!(matches!(
+            parsed(bad),
+            Err(InvalidConfig::Missing { what: "access", .. })
+        ));
+        assert_eq!(parse(&[]).unwrap_err(), InvalidConfig::NoStage);
+        assert!(matches!(
+            parse(b"\xff\xff"),
+            Err(InvalidConfig::Encoding(_))
+        ));
+    }
+
+    #[test]
+    fn weights_are_finite() {
+        let mut bad = stage();
+        bad.limits = vec![wire::Limit {
+            id: "default/p/daily".into(),
+            count: Some(wire::CountWeights {
+                input: f64::NAN,
+                ..Default::default()
+            }),
+            ..Default::default()
+        }];
+        assert_eq!(
+            parsed(bad).unwrap_err(),
+            InvalidConfig::Weight("default/p/daily".into())
+        );
+    }
+}

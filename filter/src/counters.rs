@@ -1,0 +1,102 @@
+//! Counters for Envoy's stats. Requests add to plain numbers; the root's tick takes them over, so a
+//! metric costs no host call per request.
+
+/// Codes of refusals, in the order of [`Counters::refused`].
+pub const CODES: [&str; 8] = [
+    "invalid_api_key",
+    "model_not_allowed",
+    "model_not_found",
+    "invalid_request_error",
+    "request_too_large",
+    "rate_limit_exceeded",
+    "backend_unavailable",
+    "other",
+];
+
+/// Names of the other counters, in the order of [`Counters::take`].
+pub const NAMES: [&str; 6] = [
+    "requests",
+    "input_tokens",
+    "output_tokens",
+    "estimated",
+    "ledger_calls",
+    "usage_rows_dropped",
+];
+
+/// What was counted since the last look.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Counters {
+    pub requests: u64,
+    pub input_tokens: u64,
+    pub output_tokens: u64,
+    pub estimated: u64,
+    pub ledger_calls: u64,
+    pub dropped: u64,
+    refused: [u64; CODES.len()],
+}
+
+// === impl Counters ===
+
+impl Counters {
+    pub fn refused(&mut self, code: &str) {
+        let known = CODES
+            .iter()
+            .position(|known| *known == code)
+            .unwrap_or(CODES.len() - 1);
+        if let Some(count) = self.refused.get_mut(known) {
+            *count += 1;
+        }
+    }
+
+    /// Everything since the last time: first [`NAMES`], then [`CODES`].
+    pub fn take(&mut self) -> impl Iterator<Item = u64> + use<> {
+        let taken = std::mem::take(self);
+        [
+            taken.requests,
+            taken.input_tokens,
+            taken.output_tokens,
+            taken.estimated,
+            taken.ledger_calls,
+            taken.dropped,
+        ]
+        .into_iter()
+        .chain(taken.refused)
+    }
+}
+
+/// Names of all metrics, in the order of [`Counters::take`].
+pub fn metric_names() -> impl Iterator<Item = String> {
+    NAMES
+        .iter()
+        .map(|name| format!("tollgate.{name}"))
+        .chain(CODES.iter().map(|code| format!("tollgate.refused.{code}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_taken_is_counted_once() {
+        let mut counters = Counters {
+            requests: 2,
+            ..Counters::default()
+        };
+        counters.refused("model_not_found");
+        counters.refused("never heard of");
+        let taken: Vec<(String, u64)> = metric_names()
+            .zip(counters.take())
+            .filter(|(_, count)| *count > 0)
+            .collect();
+        let expected = [
+            ("tollgate.requests", 2),
+            ("tollgate.refused.model_not_found", 1),
+            ("tollgate.refused.other", 1),
+        ];
+        assert_eq!(
+            taken,
+            expected.map(|(name, count)| (name.to_owned(), count))
+        );
+        assert_eq!(counters, Counters::default());
+    }
+}

@@ -1,0 +1,40 @@
+//! Envoy's side, on wasm32 alone: callbacks become events, effects become host calls. No decisions.
+//!
+//! All configurations of a VM share one `Worker`, in a thread-local. It is never borrowed across a host
+//! call that could come back into the VM: of such calls there are none but `done`, and local answers and
+//! resumed requests happen after the callback has returned.
+
+mod hostcall;
+mod http;
+mod root;
+mod upstream;
+
+use std::cell::RefCell;
+
+use proxy_wasm::types::LogLevel;
+
+use crate::worker::Worker;
+
+thread_local! {
+    static VM: RefCell<Vm> = RefCell::new(Vm::default());
+}
+
+/// What this VM keeps.
+#[derive(Default)]
+struct Vm {
+    worker: Worker,
+    /// The root that acts; older ones only serve the rest of their streams.
+    owner: Option<u32>,
+    waiters: Vec<http::Waiter>,
+    metrics: Vec<u32>,
+}
+
+/// Runs with this VM's state. None: it is in use further up, which does not happen.
+fn with_vm<T>(run: impl FnOnce(&mut Vm) -> T) -> Option<T> {
+    VM.with(|vm| vm.try_borrow_mut().ok().map(|mut vm| run(&mut vm)))
+}
+
+proxy_wasm::main! {{
+    proxy_wasm::set_log_level(LogLevel::Warn);
+    proxy_wasm::set_root_context(|id| Box::new(root::Root::new(id)));
+}}

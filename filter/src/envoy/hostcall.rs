@@ -1,0 +1,97 @@
+//! Host calls. The SDK panics on any status that it does not list, so each call here is one that Envoy
+//! answers with a listed status in the phase where it is made, and every `Err` is handled or of no matter.
+
+use std::time::UNIX_EPOCH;
+
+use proxy_wasm::{
+    hostcalls,
+    types::{BufferType, LogLevel, MapType, Status},
+};
+
+use crate::host::{Conflict, Shared, Version};
+
+/// Envoy's shared data.
+pub struct EnvoyShared;
+
+/// Unix time in nanoseconds.
+pub fn now_ns() -> u64 {
+    let time = hostcalls::get_current_time()
+        .ok()
+        .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    time.and_then(|time| u64::try_from(time.as_nanos()).ok())
+        .unwrap_or(0)
+}
+
+pub fn now_ms() -> u64 {
+    now_ns() / 1_000_000
+}
+
+pub fn warn(message: &str) {
+    let _ = hostcalls::log(LogLevel::Warn, message);
+}
+
+pub fn property(path: &[&str]) -> Option<Vec<u8>> {
+    hostcalls::get_property(path.to_vec()).ok().flatten()
+}
+
+pub fn text_property(path: &[&str]) -> Option<String> {
+    property(path)
+        .and_then(|value| String::from_utf8(value).ok())
+        .filter(|value| !value.is_empty())
+}
+
+/// A number, as Envoy writes them: eight bytes, little-endian.
+pub fn number_property(path: &[&str]) -> Option<u64> {
+    property(path).map(|value| crate::host::read_u64(&value))
+}
+
+/// Filter state `wasm.NAME`; Envoy refuses nothing but a stream that is gone.
+pub fn set_state(name: &str, value: &[u8]) {
+    let _ = hostcalls::set_property(vec![name], Some(value));
+}
+
+pub fn headers(map: MapType) -> Vec<(String, Vec<u8>)> {
+    hostcalls::get_map_bytes(map).unwrap_or_default()
+}
+
+pub fn header(map: MapType, name: &str) -> Option<String> {
+    let value = hostcalls::get_map_value_bytes(map, name).ok().flatten()?;
+    String::from_utf8(value).ok()
+}
+
+pub fn set_header(map: MapType, name: &str, value: Option<&str>) {
+    let _ = hostcalls::set_map_value(map, name, value);
+}
+
+pub fn body(buffer: BufferType) -> Vec<u8> {
+    // Envoy adds start and size up in 32 bits.
+    const ALL: usize = 1 << 30;
+    hostcalls::get_buffer(buffer, 0, ALL)
+        .ok()
+        .flatten()
+        .unwrap_or_default()
+}
+
+pub fn set_body(buffer: BufferType, body: &[u8]) {
+    const ALL: usize = 1 << 30;
+    let _ = hostcalls::set_buffer(buffer, 0, ALL, body);
+}
+
+/// Calls of the SDK that return nothing worth knowing.
+pub fn ignore<T>(result: Result<T, Status>) {
+    drop(result);
+}
+
+impl Shared for EnvoyShared {
+    fn get(&self, key: &str) -> Option<(Vec<u8>, Version)> {
+        match hostcalls::get_shared_data(key) {
+            Ok((Some(value), version)) => Some((value, Version(version.unwrap_or(0)))),
+            _ => None,
+        }
+    }
+
+    fn set(&self, key: &str, value: &[u8], version: Option<Version>) -> Result<(), Conflict> {
+        let version = version.map(|Version(version)| version);
+        hostcalls::set_shared_data(key, Some(value), version).map_err(|_| Conflict)
+    }
+}

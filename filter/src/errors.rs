@@ -1,0 +1,336 @@
+//! What a client is told when it gets no answer from a backend, in the shape of the API it speaks, so
+//! that the official SDKs raise their own exceptions. No text shows a key, a backend or an address.
+
+use serde::Serialize;
+
+/// The shape of errors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    OpenAi,
+    Anthropic,
+}
+
+/// Every refusal there is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    NoKey,
+    WrongKey,
+    ModelNotAllowed {
+        model: String,
+    },
+    ModelNotFound {
+        model: String,
+    },
+    Invalid {
+        message: String,
+        param: Option<&'static str>,
+    },
+    TooLarge {
+        limit: usize,
+    },
+    /// Over a budget; seconds until it is worth asking again.
+    OverBudget {
+        limit: String,
+        retry_after_s: u64,
+    },
+    Unavailable(Unavailable),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unavailable {
+    /// The first set of keys has not arrived.
+    KeysNotLoaded,
+    /// The route is not in the filter's configuration yet.
+    Unconfigured,
+    /// The budget cannot be checked.
+    Ledger,
+    /// No target of the model takes requests.
+    NoTarget,
+    /// Envoy could not get an answer; with the status it chose.
+    Backend(u32),
+}
+
+/// A whole answer of the filter's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    pub status: u32,
+    pub body: Vec<u8>,
+    pub retry_after_s: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct OpenAi<'a> {
+    error: OpenAiError<'a>,
+}
+
+#[derive(Serialize)]
+struct OpenAiError<'a> {
+    message: &'a str,
+    r#type: &'a str,
+    param: Option<&'a str>,
+    code: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Anthropic<'a> {
+    r#type: &'a str,
+    error: AnthropicError<'a>,
+}
+
+#[derive(Serialize)]
+struct AnthropicError<'a> {
+    r#type: &'a str,
+    message: &'a str,
+}
+
+// === impl Refusal ===
+
+impl Refusal {
+    /// What an error that Envoy made up itself means to a client.
+    pub fn of_envoy(status: u32, max_body_bytes: usize) -> Self {
+        match status {
+            413 => Self::TooLarge {
+                limit: max_body_bytes,
+            },
+            400..=499 => Self::Invalid {
+                message: "the request could not be read".to_owned(),
+                param: None,
+            },
+            status => Self::Unavailable(Unavailable::Backend(status)),
+        }
+    }
+
+    pub fn status(&self) -> u32 {
+        match self {
+            Self::NoKey | Self::WrongKey => 401,
+            Self::ModelNotAllowed { .. } => 403,
+            Self::ModelNotFound { .. } => 404,
+            Self::Invalid { .. } => 400,
+            Self::TooLarge { .. } => 413,
+            Self::OverBudget { .. } => 429,
+            Self::Unavailable(Unavailable::Backend(status)) => *status,
+            Self::Unavailable(_) => 503,
+        }
+    }
+
+    /// The code of design section 6; also the name of its counter.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NoKey | Self::WrongKey => "invalid_api_key",
+            Self::ModelNotAllowed { .. } => "model_not_allowed",
+            Self::ModelNotFound { .. } => "model_not_found",
+            Self::Invalid { .. } => "invalid_request_error",
+            Self::TooLarge { .. } => "request_too_large",
+            Self::OverBudget { .. } => "rate_limit_exceeded",
+            Self::Unavailable(_) => "backend_unavailable",
+        }
+    }
+
+    pub fn reply(&self, shape: Shape) -> Reply {
+        let retry_after_s = match self {
+            Self::OverBudget { retry_after_s, .. } => Some(*retry_after_s),
+            Self::Unavailable(
+                Unavailable::KeysNotLoaded | Unavailable::Unconfigured | Unavailable::Ledger,
+            ) => Some(1),
+            _ => None,
+        };
+        Reply {
+            status: self.status(),
+            body: self.body(shape),
+            retry_after_s,
+        }
+    }
+
+    pub fn body(&self, shape: Shape) -> Vec<u8> {
+        let message = self.message();
+        let body = match shape {
+            Shape::OpenAi => serde_json::to_vec(&OpenAi {
+                error: OpenAiError {
+                    message: &message,
+                    r#type: self.openai_type(),
+                    param: self.param(),
+                    code: Some(self.code()),
+                },
+            }),
+            Shape::Anthropic => serde_json::to_vec(&Anthropic {
+                r#type: "error",
+                error: AnthropicError {
+                    r#type: self.anthropic_type(),
+                    message: &message,
+                },
+            }),
+        };
+        body.unwrap_or_default()
+    }
+
+    fn message(&self) -> String {
+        match self {
+            Self::NoKey => {
+                "No API key was given. Send it as \"Authorization: Bearer KEY\" or in the header \
+                x-api-key."
+                    .to_owned()
+            }
+            Self::WrongKey => "The API key is not valid or has expired.".to_owned(),
+            Self::ModelNotAllowed { model } => {
+                format!("This API key may not use the model `{}`.", shown(model))
+            }
+            Self::ModelNotFound { model } => {
+                format!(
+                    "The model `{}` does not exist here. GET /v1/models lists what does.",
+                    shown(model)
+                )
+            }
+            Self::Invalid { message, .. } => message.clone(),
+            Self::TooLarge { limit } => {
+                format!("The request body is larger than the {limit} bytes that are taken.")
+            }
+            Self::OverBudget {
+                limit,
+                retry_after_s,
+            } => {
+                format!("The token budget \"{limit}\" is used up. Try again in {retry_after_s} s.")
+            }
+            Self::Unavailable(why) => why.message().to_owned(),
+        }
+    }
+
+    fn param(&self) -> Option<&'static str> {
+        match self {
+            Self::ModelNotAllowed { .. } | Self::ModelNotFound { .. } => Some("model"),
+            Self::Invalid { param, .. } => *param,
+            _ => None,
+        }
+    }
+
+    fn openai_type(&self) -> &'static str {
+        match self {
+            Self::OverBudget { .. } => "tokens",
+            Self::Unavailable(_) => "server_error",
+            _ => "invalid_request_error",
+        }
+    }
+
+    fn anthropic_type(&self) -> &'static str {
+        match self {
+            Self::NoKey | Self::WrongKey => "authentication_error",
+            Self::ModelNotAllowed { .. } => "permission_error",
+            Self::ModelNotFound { .. } => "not_found_error",
+            Self::Invalid { .. } => "invalid_request_error",
+            Self::TooLarge { .. } => "request_too_large",
+            Self::OverBudget { .. } => "rate_limit_error",
+            Self::Unavailable(_) => "api_error",
+        }
+    }
+}
+
+// === impl Unavailable ===
+
+impl Unavailable {
+    fn message(self) -> &'static str {
+        match self {
+            Self::KeysNotLoaded => {
+                "The gateway has not loaded its API keys yet. Try again in a moment."
+            }
+            Self::Unconfigured => {
+                "The gateway is taking over a new configuration. Try again in a moment."
+            }
+            Self::Ledger => {
+                "The token budget cannot be checked at the moment. Try again in a moment."
+            }
+            Self::NoTarget => "No backend takes requests for this model at the moment.",
+            Self::Backend(504) => "The model's backend did not answer in time.",
+            Self::Backend(_) => "The model's backend cannot be reached at the moment.",
+        }
+    }
+}
+
+/// A name from a client, short enough for a message.
+fn shown(name: &str) -> String {
+    name.chars().take(128).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn body(refusal: &Refusal, shape: Shape) -> Value {
+        serde_json::from_slice(&refusal.body(shape)).unwrap()
+    }
+
+    #[test]
+    fn openai_shape() {
+        let refusal = Refusal::ModelNotFound {
+            model: "gpt\"9".into(),
+        };
+        assert_eq!(
+            body(&refusal, Shape::OpenAi),
+            json!({"error": {
+                "message": "The model `gpt\"9` does not exist here. GET /v1/models lists what does.",
+                "type": "invalid_request_error", "param": "model", "code": "model_not_found"}})
+        );
+    }
+
+    #[test]
+    fn anthropic_shape() {
+        assert_eq!(
+            body(&Refusal::WrongKey, Shape::Anthropic),
+            json!({"type": "error", "error": {
+                "type": "authentication_error", "message": "The API key is not valid or has expired."}})
+        );
+    }
+
+    #[test]
+    fn each_refusal_has_its_status_and_code() {
+        let model = || "m".to_owned();
+        for (refusal, status, code) in [
+            (Refusal::NoKey, 401, "invalid_api_key"),
+            (
+                Refusal::ModelNotAllowed { model: model() },
+                403,
+                "model_not_allowed",
+            ),
+            (
+                Refusal::ModelNotFound { model: model() },
+                404,
+                "model_not_found",
+            ),
+            (
+                Refusal::Invalid {
+                    message: model(),
+                    param: None,
+                },
+                400,
+                "invalid_request_error",
+            ),
+            (Refusal::of_envoy(413, 5), 413, "request_too_large"),
+            (
+                Refusal::OverBudget {
+                    limit: model(),
+                    retry_after_s: 7,
+                },
+                429,
+                "rate_limit_exceeded",
+            ),
+            (Refusal::of_envoy(504, 5), 504, "backend_unavailable"),
+            (
+                Refusal::Unavailable(Unavailable::KeysNotLoaded),
+                503,
+                "backend_unavailable",
+            ),
+        ] {
+            let reply = refusal.reply(Shape::OpenAi);
+            let told: Value = serde_json::from_slice(&reply.body).unwrap();
+            assert_eq!(
+                (reply.status, told["error"]["code"].as_str()),
+                (status, Some(code))
+            );
+        }
+        let over = Refusal::OverBudget {
+            limit: model(),
+            retry_after_s: 7,
+        };
+        assert_eq!(over.reply(Shape::OpenAi).retry_after_s, Some(7));
+    }
+}

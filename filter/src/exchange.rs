@@ -1,0 +1,307 @@
+//! One request and its answer: the only state machine of the filter. `step` takes an event and returns
+//! the next state and what the host is to do; it makes no host call but those of the desk's small traits.
+//!
+//! ```text
+//! New ─ headers ─▶ Reading ─ body ─▶ [Waiting ─ ledger ─▶] Sent ─ answer ─▶ Answering ─ end ─▶ Closed
+//!  │                  │                  │                   └─ no answer ─▶ Replaced ─ end ─▶ Closed
+//!  └▶ Passing         └──── Refused ◀────┘
+//! ```
+//! Accounting happens at `Ended` alone, whoever ended the stream.
+
+mod admit;
+mod answer;
+mod arrive;
+mod choose;
+mod settle;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::HashMap, rc::Rc};
+
+pub use answer::{Answer, AnswerHead, Origin};
+pub use arrive::Head;
+pub use choose::backend_path;
+pub use settle::Ending;
+
+use crate::{
+    budget::{Budget, Holder, Reservation},
+    config::{RequestStage, Route},
+    counters::Counters,
+    errors::{Refusal, Shape},
+    host::Shared,
+    key::{Caller, Table},
+    model::{Plan, Random},
+    report::Reporter,
+    usage::{Api, Habits, Tokens},
+};
+
+/// Where a request is.
+#[derive(Debug, Default)]
+pub enum Exchange {
+    #[default]
+    New,
+    /// Not the filter's business.
+    Passing,
+    /// The caller is known; the body is on its way.
+    Reading(Box<Reading>),
+    /// Everything is decided but whether there are tokens.
+    Waiting(Box<Waiting>),
+    /// On its way to a backend.
+    Sent(Box<Ticket>),
+    /// A backend answers.
+    Answering(Box<Ticket>, Answer),
+    /// No backend answered; the text of Envoy's own error is replaced by this.
+    Replaced(Box<Ticket>, Vec<u8>),
+    /// Envoy refused the request before it was sent.
+    ReplacedEarly(Vec<u8>),
+    Refused,
+    Closed,
+}
+
+#[derive(Debug)]
+pub struct Reading {
+    route: Rc<Route>,
+    caller: Caller,
+    api: Api,
+    shape: Shape,
+    /// Path below the client's `/v1`, with the query.
+    path: String,
+    content_type: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub struct Waiting {
+    ticket: Ticket,
+    deadline: u64,
+}
+
+/// What is known of a request that was admitted.
+#[derive(Debug)]
+pub struct Ticket {
+    route: Rc<Route>,
+    caller: Caller,
+    api: Api,
+    shape: Shape,
+    plan: Plan,
+    /// As the client asked.
+    model: String,
+    /// The model's name in the pool, for habits and scopes.
+    pattern: String,
+    /// Of a JSON body; forms tell nothing about tokens.
+    request_bytes: u64,
+    expected: Tokens,
+    wants_usage_event: bool,
+    held: Vec<Held>,
+    rate: Option<Rate>,
+}
+
+/// One budget that a request is charged to.
+#[derive(Debug)]
+struct Held {
+    budget: Budget,
+    hold: Hold,
+}
+
+#[derive(Debug)]
+enum Hold {
+    Reserved(Reservation),
+    /// Nothing is held; the cost is charged at the end.
+    Debt,
+}
+
+/// The tightest budget, for the answer's headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Rate {
+    limit: u64,
+    remaining: u64,
+    /// None: the window never ends.
+    reset_s: Option<u64>,
+}
+
+/// What the surroundings of a step provide.
+pub struct Desk<'a> {
+    pub stage: &'a RequestStage,
+    pub shared: &'a dyn Shared,
+    pub random: &'a mut dyn Random,
+    pub habits: &'a mut Habits,
+    pub reporter: &'a mut Reporter,
+    pub counters: &'a mut Counters,
+    /// Budgets that this worker used of late, by record name.
+    pub touched: &'a mut HashMap<Rc<str>, Budget>,
+    pub holder: Holder,
+    pub table: Table,
+    /// Unix milliseconds.
+    pub now: u64,
+}
+
+#[derive(Debug)]
+pub enum Event<'a> {
+    RequestHeaders {
+        head: Head<'a>,
+        end: bool,
+    },
+    /// The whole body.
+    RequestEnd {
+        body: &'a [u8],
+    },
+    /// The ledger answered a call.
+    LedgerAnswered,
+    Tick,
+    ResponseHeaders {
+        head: AnswerHead<'a>,
+        end: bool,
+    },
+    ResponseBody {
+        chunk: Vec<u8>,
+        end: bool,
+    },
+    Ended(Ending),
+}
+
+/// What the host is to do, in order.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Effect {
+    RemoveRequestHeader(String),
+    SetRequestHeader(&'static str, String),
+    /// The cluster that the route's matcher finds in filter state.
+    Target(Rc<str>),
+    /// For the upstream filter.
+    Plan(Vec<u8>),
+    RequestBody(Vec<u8>),
+    /// Ask the ledger now.
+    Ring,
+    /// Let a held request go on.
+    Resume,
+    Reply {
+        status: u32,
+        headers: Vec<(&'static str, String)>,
+        body: Vec<u8>,
+    },
+    RemoveResponseHeader(String),
+    SetResponseHeader(&'static str, String),
+    /// In the place of the current chunk.
+    ResponseBody(Vec<u8>),
+}
+
+/// How long a request waits for the ledger.
+const PATIENCE_MS: u64 = 2000;
+
+pub type Stepped = (Exchange, Vec<Effect>);
+
+// === impl Exchange ===
+
+impl Exchange {
+    pub fn step(self, event: Event<'_>, desk: &mut Desk<'_>) -> Stepped {
+        match (self, event) {
+            (Self::New, Event::RequestHeaders { head, end }) => arrive::arrived(&head, end, desk),
+            (Self::Reading(reading), Event::RequestEnd { body }) => {
+                choose::read(*reading, body, desk)
+            }
+            (Self::Waiting(waiting), Event::LedgerAnswered | Event::Tick) => {
+                admit::again(*waiting, desk)
+            }
+            (Self::Reading(reading), Event::ResponseHeaders { head, end }) => {
+                answer::refused_by_envoy(reading.shape, &head, end, desk)
+            }
+            (Self::Sent(ticket), Event::ResponseHeaders { head, end }) => {
+                answer::began(ticket, &head, end, desk)
+            }
+            (Self::Answering(ticket, answer), Event::ResponseBody { chunk, end }) => {
+                answer::goes_on(ticket, answer, chunk, end)
+            }
+            (Self::Replaced(ticket, body), Event::ResponseBody { .. }) => (
+                Self::Replaced(ticket, Vec::new()),
+                vec![Effect::ResponseBody(body)],
+            ),
+            (Self::ReplacedEarly(body), Event::ResponseBody { .. }) => (
+                Self::ReplacedEarly(Vec::new()),
+                vec![Effect::ResponseBody(body)],
+            ),
+            (Self::Sent(ticket), Event::Ended(ending)) => {
+                settle::without_answer(*ticket, &ending, desk)
+            }
+            (Self::Answering(ticket, answer), Event::Ended(ending)) => {
+                settle::answered(*ticket, answer, &ending, desk)
+            }
+            (Self::Replaced(ticket, _), Event::Ended(_)) => settle::failed(*ticket, desk),
+            (_, Event::Ended(_)) => (Self::Closed, Vec::new()),
+            // Nothing of what the filter makes itself, or passes by, is looked at.
+            (state, _) => (state, Vec::new()),
+        }
+    }
+
+    /// The request stays where it is until the next step.
+    pub fn holds_request(&self) -> bool {
+        matches!(self, Self::Reading(_) | Self::Waiting(_) | Self::Refused)
+    }
+
+    pub fn is_reading(&self) -> bool {
+        matches!(self, Self::Reading(_))
+    }
+
+    pub fn is_waiting(&self) -> bool {
+        matches!(self, Self::Waiting(_))
+    }
+
+    /// It holds tokens of leases.
+    pub fn holds_tokens(&self) -> bool {
+        matches!(
+            self,
+            Self::Sent(_) | Self::Answering(..) | Self::Replaced(..)
+        )
+    }
+
+    /// What needs to be known of answers and their chunks.
+    pub fn watches_answer(&self) -> bool {
+        match self {
+            Self::Answering(_, answer) => answer.wants_bytes(),
+            Self::Replaced(..) | Self::ReplacedEarly(_) => true,
+            _ => false,
+        }
+    }
+
+    fn refused(
+        refusal: &Refusal,
+        shape: Shape,
+        mut effects: Vec<Effect>,
+        desk: &mut Desk<'_>,
+    ) -> Stepped {
+        desk.counters.refused(refusal.code());
+        let reply = refusal.reply(shape);
+        let mut headers = vec![("content-type", "application/json".to_owned())];
+        if let Some(seconds) = reply.retry_after_s {
+            headers.push(("retry-after", seconds.to_string()));
+        }
+        effects.push(Effect::Reply {
+            status: reply.status,
+            headers,
+            body: reply.body,
+        });
+        (Self::Refused, effects)
+    }
+}
+
+// === impl Rate ===
+
+impl Rate {
+    fn headers(self) -> Vec<(&'static str, String)> {
+        let mut headers = vec![
+            ("x-ratelimit-limit-tokens", self.limit.to_string()),
+            ("x-ratelimit-remaining-tokens", self.remaining.to_string()),
+        ];
+        if let Some(seconds) = self.reset_s {
+            headers.push(("x-ratelimit-reset-tokens", duration(seconds)));
+        }
+        headers
+    }
+}
+
+/// As OpenAI writes it: `1h30m0s`.
+fn duration(seconds: u64) -> String {
+    let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    match (hours, minutes) {
+        (0, 0) => format!("{rest}s"),
+        (0, minutes) => format!("{minutes}m{rest}s"),
+        (hours, minutes) => format!("{hours}h{minutes}m{rest}s"),
+    }
+}

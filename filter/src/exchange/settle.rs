@@ -1,0 +1,139 @@
+//! The end of an exchange, whoever ended it: what it used, what it costs, and what of its reservations
+//! goes back. Nothing is free but what no backend answered.
+
+use tollgate_proto::v1 as wire;
+
+use super::{Answer, Desk, Exchange, Held, Hold, Stepped, Ticket, admit, answer::Body};
+use crate::usage::{Api, Said, Tokens, in_answer};
+
+/// What Envoy knows at the end of a stream.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ending {
+    /// Cluster of the last attempt.
+    pub cluster: Option<String>,
+    /// The client left, and a backend had the request.
+    pub left_working: bool,
+}
+
+/// Tokens and how sure they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Used {
+    Exactly(Tokens),
+    About(Tokens),
+    /// An error without usage.
+    Nothing,
+}
+
+/// Longer names of models are cut in usage rows.
+const MAX_MODEL: usize = 256;
+
+/// No answer came.
+pub(super) fn without_answer(ticket: Ticket, ending: &Ending, desk: &mut Desk<'_>) -> Stepped {
+    if !ending.left_working || ticket.api == Api::CountTokens {
+        return failed(ticket, desk);
+    }
+    let input = Tokens {
+        input: ticket.expected.input,
+        ..Tokens::default()
+    };
+    settle(ticket, Used::About(input), ending, desk)
+}
+
+/// Nothing is charged.
+pub(super) fn failed(mut ticket: Ticket, desk: &mut Desk<'_>) -> Stepped {
+    admit::give_back(&mut ticket, desk);
+    (Exchange::Closed, Vec::new())
+}
+
+pub(super) fn answered(
+    ticket: Ticket,
+    answer: Answer,
+    ending: &Ending,
+    desk: &mut Desk<'_>,
+) -> Stepped {
+    let used = used(&ticket, &answer, desk);
+    settle(ticket, used, ending, desk)
+}
+
+fn used(ticket: &Ticket, answer: &Answer, desk: &Desk<'_>) -> Used {
+    if ticket.api == Api::CountTokens {
+        return Used::Exactly(Tokens::default());
+    }
+    let said = match &answer.body {
+        Body::Events(scan) => scan.said,
+        Body::Json { copy, bytes } if copy.len() as u64 == *bytes => in_answer(copy),
+        Body::Json { .. } | Body::Text { .. } | Body::Opaque => Said::Nothing,
+    };
+    if let Said::All(tokens) = said {
+        return Used::Exactly(tokens);
+    }
+    if answer.status >= 400 {
+        return Used::Nothing;
+    }
+    let habit = desk.habits.of(&ticket.pattern);
+    let output = match &answer.body {
+        _ if ticket.api == Api::Embeddings => 0,
+        Body::Events(scan) => scan.estimate_output(|bytes| habit.output(bytes)),
+        Body::Json { bytes, .. } | Body::Text { bytes } => habit.output(*bytes),
+        Body::Opaque => 0,
+    };
+    let input = match said {
+        Said::InputOnly(start) => start,
+        Said::Nothing | Said::All(_) => Tokens {
+            input: ticket.expected.input,
+            ..Tokens::default()
+        },
+    };
+    Used::About(Tokens { output, ..input })
+}
+
+fn settle(mut ticket: Ticket, used: Used, ending: &Ending, desk: &mut Desk<'_>) -> Stepped {
+    let (tokens, estimated) = match used {
+        Used::Exactly(tokens) => (tokens, false),
+        Used::About(tokens) => (tokens, true),
+        Used::Nothing => return failed(ticket, desk),
+    };
+    if !estimated && ticket.request_bytes > 0 && ticket.api != Api::CountTokens {
+        desk.habits
+            .learn(&ticket.pattern, ticket.request_bytes, tokens);
+    }
+    for Held { budget, hold } in std::mem::take(&mut ticket.held) {
+        let charged = budget.limit.count.cost(tokens);
+        match hold {
+            Hold::Reserved(reservation) => {
+                let from_lease =
+                    budget.settle(desk.shared, desk.holder, &reservation, charged, desk.now);
+                desk.reporter
+                    .settled(&budget, reservation.window_start, from_lease, charged);
+                desk.touched.entry(budget.key.clone()).or_insert(budget);
+            }
+            Hold::Debt if charged > 0 => desk.reporter.settled(&budget, 0, 0, charged),
+            Hold::Debt => {}
+        }
+    }
+    desk.counters.input_tokens += tokens.input;
+    desk.counters.output_tokens += tokens.output;
+    desk.counters.estimated += u64::from(estimated);
+    let served = ending.cluster.as_deref();
+    let backend = ticket
+        .plan
+        .targets()
+        .map(|target| &target.backend)
+        .find(|backend| served == Some(&*backend.cluster))
+        .or_else(|| ticket.plan.first().map(|target| &target.backend));
+    desk.reporter.used(wire::Usage {
+        ended_at: i64::try_from(desk.now).unwrap_or(i64::MAX),
+        consumer: ticket.caller.consumer.to_string(),
+        route: ticket.route.name.to_string(),
+        model: ticket.model.chars().take(MAX_MODEL).collect(),
+        backend: backend
+            .map(|backend| backend.name.to_string())
+            .unwrap_or_default(),
+        input_tokens: tokens.input,
+        output_tokens: tokens.output,
+        cached_input_tokens: tokens.cached,
+        reasoning_tokens: tokens.reasoning,
+        estimated,
+    });
+    (Exchange::Closed, Vec::new())
+}

@@ -1,0 +1,260 @@
+//! GET /v1/models: answered by the filter itself, with what this caller may use.
+
+use serde::Serialize;
+
+use crate::{
+    config::{Model, ModelName, Pool},
+    errors::{Refusal, Shape},
+    key::Caller,
+    path::Path,
+};
+
+/// What is asked about models.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Question {
+    List,
+    /// One model, by its decoded name.
+    One(String),
+}
+
+#[derive(Serialize)]
+struct OpenAiModel<'a> {
+    id: &'a str,
+    object: &'a str,
+    created: i64,
+    owned_by: &'a str,
+}
+
+#[derive(Serialize)]
+struct OpenAiList<'a> {
+    object: &'a str,
+    data: Vec<OpenAiModel<'a>>,
+}
+
+#[derive(Serialize)]
+struct AnthropicModel<'a> {
+    r#type: &'a str,
+    id: &'a str,
+    display_name: &'a str,
+    created_at: String,
+}
+
+#[derive(Serialize)]
+struct AnthropicList<'a> {
+    first_id: Option<&'a str>,
+    last_id: Option<&'a str>,
+    has_more: bool,
+    data: Vec<AnthropicModel<'a>>,
+}
+
+/// Whether a path asks about models.
+pub fn question(path: Path<'_>) -> Option<Question> {
+    match path.below().strip_prefix("/models")? {
+        "" | "/" => Some(Question::List),
+        id => id.strip_prefix('/').map(|id| Question::One(decode(id))),
+    }
+}
+
+pub fn answer(
+    question: &Question,
+    pool: &Pool,
+    caller: &Caller,
+    shape: Shape,
+) -> Result<Vec<u8>, Refusal> {
+    let known = pool.models.iter().filter_map(|model| match &model.name {
+        ModelName::Exact(name) => Some((&**name, &**model)),
+        ModelName::Prefix(_) => None,
+    });
+    let body = match question {
+        Question::List => {
+            let allowed: Vec<_> = known.filter(|(name, _)| caller.may_use(name)).collect();
+            match shape {
+                Shape::OpenAi => serde_json::to_vec(&OpenAiList {
+                    object: "list",
+                    data: allowed
+                        .iter()
+                        .map(|(name, model)| openai(name, model))
+                        .collect(),
+                }),
+                Shape::Anthropic => serde_json::to_vec(&AnthropicList {
+                    first_id: allowed.first().map(|(name, _)| *name),
+                    last_id: allowed.last().map(|(name, _)| *name),
+                    has_more: false,
+                    data: allowed
+                        .iter()
+                        .map(|(name, model)| anthropic(name, model))
+                        .collect(),
+                }),
+            }
+        }
+        Question::One(id) => {
+            let (name, model) = known
+                .into_iter()
+                .find(|(name, _)| name == id)
+                .ok_or_else(|| Refusal::ModelNotFound { model: id.clone() })?;
+            if !caller.may_use(name) {
+                return Err(Refusal::ModelNotAllowed { model: id.clone() });
+            }
+            match shape {
+                Shape::OpenAi => serde_json::to_vec(&openai(name, model)),
+                Shape::Anthropic => serde_json::to_vec(&anthropic(name, model)),
+            }
+        }
+    };
+    Ok(body.unwrap_or_default())
+}
+
+fn openai<'a>(id: &'a str, model: &Model) -> OpenAiModel<'a> {
+    OpenAiModel {
+        id,
+        object: "model",
+        created: model.created,
+        owned_by: "tollgate",
+    }
+}
+
+fn anthropic<'a>(id: &'a str, model: &Model) -> AnthropicModel<'a> {
+    AnthropicModel {
+        r#type: "model",
+        id,
+        display_name: id,
+        created_at: timestamp(model.created),
+    }
+}
+
+/// Percent-decoding, as far as it is valid.
+fn decode(id: &str) -> String {
+    let mut decoded = Vec::with_capacity(id.len());
+    let mut bytes = id.bytes();
+    while let Some(byte) = bytes.next() {
+        let hex = bytes.as_slice_pair();
+        match (byte, hex) {
+            (b'%', Some(value)) => {
+                decoded.push(value);
+                bytes.nth(1);
+            }
+            (byte, _) => decoded.push(byte),
+        }
+    }
+    String::from_utf8(decoded).unwrap_or_else(|_| id.to_owned())
+}
+
+trait HexPair {
+    /// The value of the next two characters, if they are hex digits.
+    fn as_slice_pair(&self) -> Option<u8>;
+}
+
+impl HexPair for std::str::Bytes<'_> {
+    fn as_slice_pair(&self) -> Option<u8> {
+        let mut ahead = self.clone();
+        let digit = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16));
+        let value = digit(ahead.next())? * 16 + digit(ahead.next())?;
+        u8::try_from(value).ok()
+    }
+}
+
+/// RFC 3339 of unix seconds, in UTC (civil-from-days of Howard Hinnant's date algorithms).
+fn timestamp(unix: i64) -> String {
+    let (days, second) = (unix.div_euclid(86_400), unix.rem_euclid(86_400));
+    let shifted = days + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let day_of_era = shifted.rem_euclid(146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    format!(
+        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
+        second / 3600,
+        second / 60 % 60,
+        second % 60
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{config::Access, key::AllowedModels};
+
+    fn pool() -> Pool {
+        let names = [
+            ModelName::Exact("smol".into()),
+            ModelName::Exact("org/big".into()),
+            ModelName::Prefix("gpt-".into()),
+        ];
+        let model = |name| {
+            Rc::new(Model {
+                name,
+                targets: vec![],
+                retries: 0,
+                created: 951_782_400,
+            })
+        };
+        Pool {
+            access: Access::Required,
+            models: names.map(model).into(),
+        }
+    }
+
+    fn ask(path: &str, caller: &Caller, shape: Shape) -> Result<Value, Refusal> {
+        let question = question(Path::of(path)).unwrap();
+        answer(&question, &pool(), caller, shape).map(|body| serde_json::from_slice(&body).unwrap())
+    }
+
+    #[test]
+    fn a_list_has_what_the_caller_may_use() {
+        let mut caller = Caller::anonymous();
+        let list = ask("/v1/models", &caller, Shape::OpenAi).unwrap();
+        assert_eq!(list["data"].as_array().unwrap().len(), 2);
+        caller.models = AllowedModels::Only(vec!["smol".into()]);
+        let object = json!({"id": "smol", "object": "model", "created": 951_782_400, "owned_by": "tollgate"});
+        assert_eq!(
+            ask("/v1/models", &caller, Shape::OpenAi).unwrap(),
+            json!({"object": "list", "data": [object]})
+        );
+        assert_eq!(
+            ask("/v1/models/smol", &caller, Shape::OpenAi).unwrap(),
+            object
+        );
+        let refused = Refusal::ModelNotAllowed {
+            model: "org/big".into(),
+        };
+        assert_eq!(
+            ask("/v1/models/org%2Fbig", &caller, Shape::OpenAi),
+            Err(refused)
+        );
+        assert!(matches!(
+            ask("/v1/models/gpt-4", &caller, Shape::OpenAi),
+            Err(Refusal::ModelNotFound { .. })
+        ));
+    }
+
+    #[test]
+    fn anthropic_has_its_own_list() {
+        let list = ask("/v1/models", &Caller::anonymous(), Shape::Anthropic).unwrap();
+        assert_eq!(
+            (&list["first_id"], &list["last_id"]),
+            (&json!("smol"), &json!("org/big"))
+        );
+        assert_eq!(list["data"][0]["created_at"], "2000-02-29T00:00:00Z");
+    }
+
+    #[test]
+    fn other_paths_are_no_question() {
+        for path in ["/v1/chat/completions", "/v1/modelsx", "/v1"] {
+            assert_eq!(question(Path::of(path)), None);
+        }
+        assert_eq!(decode("a%2fb%zz%4"), "a/b%zz%4");
+    }
+}
