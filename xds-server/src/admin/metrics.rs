@@ -1,19 +1,157 @@
-//! Metrics of the control plane, in the text format of Prometheus.
+//! Metrics of the control plane, in the text format of OpenMetrics.
+
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, text};
+use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
+use prometheus_client::registry::Registry;
+use tollgate_core::status::Severity;
+
+use super::Status;
+use crate::ledger::Ledger;
+
+pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// What the stages count; clones count into the same. The other figures of `/metrics` come from
 /// `Status` and from the ledger when they are asked for.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    registry: Arc<Mutex<Registry>>,
+    nacks: Family<NackLabels, Counter>,
+    reloads: Family<ReloadLabels, Counter>,
+    from_status: FromStatus,
+}
+
+/// Set anew for each scrape.
 #[derive(Debug, Clone, Default)]
-pub struct Metrics {}
+struct FromStatus {
+    ready: Gauge,
+    generation: Gauge<u64, AtomicU64>,
+    findings: Family<FindingLabels, Gauge>,
+    programmed: Family<GatewayLabels, Gauge>,
+    connected: Family<GatewayLabels, Gauge>,
+    refused: Family<GatewayLabels, Gauge>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct GatewayLabels {
+    gateway: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct NackLabels {
+    gateway: String,
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReloadLabels {
+    result: ReloadResult,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+enum ReloadResult {
+    Taken,
+    Refused,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FindingLabels {
+    severity: FindingSeverity,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+enum FindingSeverity {
+    Error,
+    Warning,
+}
 
 // === impl Metrics ===
 
 impl Metrics {
     /// An Envoy of `gateway` (`namespace/name`) refused a resource of this kind (`Listener`, ...).
-    pub fn nack(&self, _gateway: &str, _kind: &'static str) {}
+    pub fn nack(&self, gateway: &str, kind: &'static str) {
+        self.nacks.get_or_create(&NackLabels { gateway: gateway.to_owned(), kind }).inc();
+    }
 
     /// New input was read and taken over.
-    pub fn reload_taken(&self) {}
+    pub fn reload_taken(&self) {
+        self.reloads.get_or_create(&ReloadLabels { result: ReloadResult::Taken }).inc();
+    }
 
     /// New input could not be used; the last good state stays.
-    pub fn reload_refused(&self) {}
+    pub fn reload_refused(&self) {
+        self.reloads.get_or_create(&ReloadLabels { result: ReloadResult::Refused }).inc();
+    }
+
+    /// Serves the ledger's metrics with these.
+    pub(super) fn add(&self, ledger: &Ledger) {
+        ledger.register_metrics(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    pub(super) fn text(&self, status: &Status) -> Result<String, fmt::Error> {
+        // Held from setting to encoding, so that two scrapes do not mix.
+        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        self.from_status.set(status);
+        let mut text = String::new();
+        text::encode(&mut text, &registry)?;
+        Ok(text)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("tollgate");
+        let (nacks, reloads, from_status) = (Family::default(), Family::default(), FromStatus::default());
+        registry.register("nacks", "Resources that an Envoy refused, by gateway and kind", Family::clone(&nacks));
+        registry.register("reloads", "Changes of the input, by what became of them", Family::clone(&reloads));
+        from_status.register(&mut registry);
+        let metrics = Self { registry: Arc::new(Mutex::new(registry)), nacks, reloads, from_status };
+        // Both series are there before the first event, so that an alert on their rate sees it.
+        for result in [ReloadResult::Taken, ReloadResult::Refused] {
+            drop(metrics.reloads.get_or_create(&ReloadLabels { result }));
+        }
+        metrics
+    }
+}
+
+// === impl FromStatus ===
+
+impl FromStatus {
+    fn register(&self, registry: &mut Registry) {
+        registry.register("ready", "1 when /readyz says so", self.ready.clone());
+        registry.register("snapshot_generation", "Snapshots published so far", self.generation.clone());
+        registry.register("findings", "What is wrong with the input now, by severity", self.findings.clone());
+        registry.register("gateway_programmed", "1 when an Envoy has accepted the Gateway", self.programmed.clone());
+        registry.register("proxies_connected", "Envoys connected, by gateway", self.connected.clone());
+        registry.register("resources_refused", "Resources that connected Envoys refuse now", self.refused.clone());
+    }
+
+    fn set(&self, status: &Status) {
+        self.ready.set(i64::from(status.ready));
+        self.generation.set(status.generation);
+        for (severity, label) in
+            [(Severity::Error, FindingSeverity::Error), (Severity::Warning, FindingSeverity::Warning)]
+        {
+            let count = status.findings.iter().filter(|finding| finding.severity == severity).count();
+            self.findings.get_or_create(&FindingLabels { severity: label }).set(gauge(count));
+        }
+        // Gateways that are gone leave no series behind.
+        self.programmed.clear();
+        self.connected.clear();
+        self.refused.clear();
+        for gateway in &status.gateways {
+            let labels = GatewayLabels { gateway: gateway.name.clone() };
+            let connected: Vec<_> = gateway.proxies.iter().filter(|proxy| proxy.connected).collect();
+            self.programmed.get_or_create(&labels).set(i64::from(gateway.programmed));
+            self.connected.get_or_create(&labels).set(gauge(connected.len()));
+            self.refused.get_or_create(&labels).set(gauge(connected.iter().map(|proxy| proxy.nacks.len()).sum()));
+        }
+    }
+}
+
+fn gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }

@@ -18,6 +18,7 @@ pub(super) struct Metrics {
     pub call_seconds: Histogram,
     pub commit_seconds: Histogram,
     pub commit_calls: Histogram,
+    pub writable: Gauge,
     pub holders: Gauge,
     pub leased: Gauge,
     tokens: Family<TokenLabels, Counter>,
@@ -67,6 +68,7 @@ impl Metrics {
             call_seconds: seconds(),
             commit_seconds: seconds(),
             commit_calls: Histogram::new([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0]),
+            writable: Gauge::default(),
             holders: Gauge::default(),
             leased: Gauge::default(),
             tokens: Family::default(),
@@ -81,6 +83,7 @@ impl Metrics {
         ledger.register_with_unit("call", "From a call's arrival to its durable answer", Unit::Seconds, self.call_seconds.clone());
         ledger.register_with_unit("commit", "One write to the store, made durable", Unit::Seconds, self.commit_seconds.clone());
         ledger.register("commit_calls", "Calls that one write made durable", self.commit_calls.clone());
+        ledger.register("writable", "1 while the last write succeeded", self.writable.clone());
         ledger.register("lease_holders", "Proxies with tokens outstanding", self.holders.clone());
         ledger.register("leased_tokens", "Tokens leased and not yet accounted for", self.leased.clone());
         registry.register("tokens", "Tokens of finished requests, by consumer and model", self.tokens.clone());

@@ -18,7 +18,7 @@ mod writer;
 #[cfg(test)]
 mod durable_test;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use store::StoreError as OpenError;
 
@@ -36,7 +36,7 @@ use tollgate_proto::v1::{SyncRequest, SyncResponse, ledger_server::LedgerServer}
 use self::clock::{Clock, SystemClock};
 use self::metrics::{CallLabels, CallOutcome, Metrics};
 use self::store::{Reader, Store, StoreError};
-use self::writer::{Job, NotApplied, Waiting, Writer};
+use self::writer::{Books, Job, NotApplied, Waiting, Writer};
 
 /// Calls that may wait: every worker of every proxy has at most one under way.
 const QUEUE: usize = 4096;
@@ -96,7 +96,7 @@ impl Ledger {
         let (reader, metrics) = (store.reader(), Metrics::new());
         let rules = Rules::new(&limits.borrow_and_update(), lease_ttl);
         let handle = Self { jobs, reader, limits: limits.clone(), clock: Arc::clone(&clock), metrics: metrics.clone() };
-        let writer = Writer { store, state: Some(state), limits, rules, clock, metrics, pruned: now.steady };
+        let writer = Writer { store, books: Books::Open(state), limits, rules, clock, metrics, pruned: now.steady };
         std::thread::Builder::new()
             .name("ledger".to_owned())
             .spawn(move || writer.run(&queue))

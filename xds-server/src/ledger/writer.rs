@@ -18,6 +18,8 @@ const MAX_BATCH: usize = 512;
 /// How often time is looked at while nobody calls.
 const TICK: Duration = Duration::from_millis(250);
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
+/// Loading reads the whole file.
+const LOAD_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 /// What the thread is asked.
 #[derive(Debug)]
@@ -44,11 +46,18 @@ pub(super) enum NotApplied {
     Store(Arc<StoreError>),
 }
 
+/// Whether the state in memory is that of the store.
+#[derive(Debug)]
+pub(super) enum Books {
+    Open(State),
+    /// A commit failed: nobody knows what of it was written until it is loaded again.
+    Failed { error: Arc<StoreError>, at: Duration },
+}
+
 #[derive(Debug)]
 pub(super) struct Writer {
     pub store: Box<dyn Store>,
-    /// None after a failed commit, until it is loaded again.
-    pub state: Option<State>,
+    pub books: Books,
     pub limits: watch::Receiver<Arc<Vec<Limit>>>,
     pub rules: Rules,
     pub clock: Arc<dyn Clock>,
@@ -107,10 +116,6 @@ impl Writer {
                 }
             }
             Err(error) => {
-                let error = Arc::new(error);
-                if self.state.take().is_some() || !waiters.is_empty() {
-                    tracing::error!(%error, "the ledger cannot write; calls are refused until it can");
-                }
                 self.outcome(CallOutcome::Unavailable, waiters.len());
                 for (answer, _) in waiters {
                     let _ = answer.send(Err(NotApplied::Store(Arc::clone(&error))));
@@ -119,18 +124,34 @@ impl Writer {
         }
     }
 
-    /// Calls come before the clock: who has called in time is not silent, however long the disk took.
-    fn apply_and_commit(&mut self, calls: Vec<(Call, Now)>) -> Result<Vec<Result<Outcome, Past>>, StoreError> {
+    fn apply_and_commit(&mut self, calls: Vec<(Call, Now)>) -> Result<Vec<Result<Outcome, Past>>, Arc<StoreError>> {
         let now = self.clock.now();
-        let state = match &mut self.state {
-            Some(state) => state,
-            None => {
-                let records = self.store.load()?;
-                tracing::info!("the ledger is loaded again");
-                self.state.insert(State::new(records, self.rules.lease_ttl, now))
+        let result = match &self.books {
+            Books::Failed { error, at } if now.steady < at.saturating_add(LOAD_AGAIN_AFTER) => {
+                return Err(Arc::clone(error));
             }
+            Books::Failed { .. } => self.load(now),
+            Books::Open(_) => Ok(()),
         };
-        let count = calls.len();
+        let result = result.and_then(|()| self.commit(calls, now)).map_err(Arc::new);
+        if let Err(error) = &result {
+            tracing::error!(%error, "the ledger cannot write; calls are refused until it can");
+            self.books = Books::Failed { error: Arc::clone(error), at: now.steady };
+        }
+        self.metrics.writable.set(i64::from(result.is_ok()));
+        result
+    }
+
+    fn load(&mut self, now: Now) -> Result<(), StoreError> {
+        self.books = Books::Open(State::new(self.store.load()?, self.rules.lease_ttl, now));
+        tracing::info!("the ledger can write again");
+        Ok(())
+    }
+
+    /// Calls come before the clock: who has called in time is not silent, however long the disk took.
+    fn commit(&mut self, calls: Vec<(Call, Now)>, now: Now) -> Result<Vec<Result<Outcome, Past>>, StoreError> {
+        let Books::Open(state) = &mut self.books else { return Err(StoreError::Closed) };
+        let count = u32::try_from(calls.len()).unwrap_or(u32::MAX);
         let outcomes = calls.into_iter().map(|(call, arrived)| apply(state, &self.rules, call, arrived)).collect();
         state.expire(now);
         if now.steady.saturating_sub(self.pruned) >= PRUNE_EVERY {
@@ -142,7 +163,7 @@ impl Writer {
             let started = Instant::now();
             self.store.commit(&changes)?;
             self.metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
-            self.metrics.commit_calls.observe(f64::from(u32::try_from(count).unwrap_or(u32::MAX)));
+            self.metrics.commit_calls.observe(f64::from(count));
             changes.usage.iter().for_each(|((_, key), totals)| self.metrics.used(key, totals));
             let (holders, tokens) = state.leased();
             self.metrics.holders.set(i64::try_from(holders).unwrap_or(i64::MAX));

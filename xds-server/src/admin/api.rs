@@ -1,0 +1,116 @@
+//! `/api/*`: JSON for tools and for the page.
+
+use std::time::Duration;
+
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use super::{Admin, Json, since};
+use crate::ledger::OpenError;
+use crate::ledger::query::{BudgetRow, UsageQuery, UsageRow};
+
+/// `{"rows": [...]}`, so that more can be said beside them later.
+#[derive(Serialize)]
+pub(super) struct Rows<T> {
+    rows: Vec<T>,
+}
+
+/// What a request is answered when it cannot be answered.
+#[derive(Debug)]
+pub(super) enum Problem {
+    /// This parameter has a value that means nothing.
+    Parameter { field: String, message: String, hint: String },
+    NotFound,
+    Ledger(OpenError),
+}
+
+pub(super) async fn usage(
+    State(admin): State<Admin>,
+    Query(parameters): Query<Vec<(String, String)>>,
+) -> Result<Json<Rows<UsageRow>>, Problem> {
+    Ok(Json(Rows { rows: admin.ledger.usage(usage_query(parameters)?).await? }))
+}
+
+pub(super) async fn budgets(State(admin): State<Admin>) -> Result<Json<Rows<BudgetRow>>, Problem> {
+    Ok(Json(Rows { rows: admin.ledger.budgets().await? }))
+}
+
+pub(super) async fn status(State(admin): State<Admin>) -> Response {
+    let status = admin.status.borrow().clone();
+    Json(&*status).into_response()
+}
+
+/// Empty is absent: `?consumer=&model=&since=` asks for everything.
+fn usage_query(parameters: Vec<(String, String)>) -> Result<UsageQuery, Problem> {
+    let mut query = UsageQuery::default();
+    for (field, value) in parameters {
+        if value.is_empty() {
+            continue;
+        }
+        match field.as_str() {
+            "consumer" => query.consumer = Some(value),
+            "model" => query.model = Some(value),
+            "since" => query.since = Some(duration(field, &value)?),
+            _ => {
+                let message = format!("there is no parameter {field:?}");
+                return Err(Problem::Parameter { field, message, hint: "use consumer, model or since".into() });
+            }
+        }
+    }
+    Ok(query)
+}
+
+fn duration(field: String, value: &str) -> Result<Duration, Problem> {
+    since::parse(value).map_err(|error| Problem::Parameter {
+        field,
+        message: error.to_string(),
+        hint: "use numbers with s, m, h, d or w, for example 30m, 1h, 7d or 1h30m".into(),
+    })
+}
+
+// === impl Problem ===
+
+impl Problem {
+    pub(super) fn not_found() -> Self {
+        Self::NotFound
+    }
+}
+
+impl From<OpenError> for Problem {
+    fn from(error: OpenError) -> Self {
+        Self::Ledger(error)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        #[derive(Serialize)]
+        struct Body {
+            error: Error,
+        }
+        #[derive(Serialize)]
+        struct Error {
+            #[serde(skip_serializing_if = "Option::is_none")]
+            field: Option<String>,
+            message: String,
+            #[serde(skip_serializing_if = "String::is_empty")]
+            hint: String,
+        }
+        let (status, error) = match self {
+            Self::Parameter { field, message, hint } => {
+                (StatusCode::BAD_REQUEST, Error { field: Some(field), message, hint })
+            }
+            Self::NotFound => {
+                let hint = "there are /, /api/usage, /api/budgets, /api/status, /healthz, /readyz and /metrics";
+                (StatusCode::NOT_FOUND, Error { field: None, message: "no such page".into(), hint: hint.into() })
+            }
+            Self::Ledger(error) => {
+                let message = error.to_string();
+                (StatusCode::SERVICE_UNAVAILABLE, Error { field: None, message, hint: String::new() })
+            }
+        };
+        (status, Json(Body { error })).into_response()
+    }
+}
