@@ -61,7 +61,7 @@ impl Admin {
     pub fn new(port: u16) -> Self {
         Self {
             base: format!("http://127.0.0.1:{port}"),
-            http: reqwest::Client::new(),
+            http: crate::client::direct(),
         }
     }
 

@@ -97,7 +97,7 @@ impl Client {
         enough: impl Fn(&str) -> bool,
     ) -> anyhow::Result<String> {
         // A client of its own: dropping it closes its connections.
-        let http = reqwest::Client::new();
+        let http = direct();
         let mut request = http
             .post(self.at(path))
             .header("content-type", "application/json");
@@ -161,6 +161,14 @@ impl Client {
             complete,
         })
     }
+}
+
+/// Without any proxy that this machine's environment may name.
+pub fn direct() -> reqwest::Client {
+    reqwest::Client::builder()
+        .no_proxy()
+        .build()
+        .unwrap_or_default()
 }
 
 /// A short chat of at most so many tokens.

@@ -139,6 +139,7 @@ pub async fn run(
     });
     let mut child = tokio::process::Command::new(&tools.python)
         .arg(tools.scripts.join("sdk.py"))
+        .env("NO_PROXY", "127.0.0.1")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -115,7 +115,7 @@ impl Tap {
         let port = listener.local_addr()?.port();
         let inner = Arc::new(Inner {
             model: model.to_owned(),
-            http: reqwest::Client::new(),
+            http: crate::client::direct(),
             behaviour: Mutex::new(Behaviour::Forward),
             seen: Mutex::default(),
         });

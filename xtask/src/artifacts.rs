@@ -1,10 +1,11 @@
 //! What we build: the filter, and the control plane with the filter inside.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::Context;
 
-use crate::setup::WASM_TARGET;
+use crate::setup::{self, WASM_TARGET};
 use crate::shell::{self, Step};
 use crate::workspace::Workspace;
 
@@ -54,4 +55,69 @@ pub fn debug(workspace: &Workspace, wasm: &Path) -> anyhow::Result<PathBuf> {
             .env("TOLLGATE_WASM", wasm),
     )?;
     Ok(workspace.target().join("debug/tollgate"))
+}
+
+/// Static, without any library of the machine it runs on.
+const STATIC_TARGET: &str = "x86_64-unknown-linux-musl";
+
+/// Leaves both as they are released.
+pub fn dist(workspace: &Workspace) -> anyhow::Result<()> {
+    let wasm = filter(workspace)?;
+    setup::target(workspace, STATIC_TARGET)?;
+    Step {
+        what: "building tollgate for release",
+        takes: Some("some minutes"),
+        log: "dist",
+    }
+    .run(
+        workspace,
+        shell::cargo(workspace)
+            .args([
+                "build",
+                "--package",
+                "tollgate",
+                "--release",
+                "--target",
+                STATIC_TARGET,
+            ])
+            .env("TOLLGATE_WASM", &wasm)
+            // ring compiles some C, which needs no musl of its own.
+            .env("CC_x86_64_unknown_linux_musl", "cc"),
+    )?;
+    let folder = workspace.target().join("dist");
+    std::fs::create_dir_all(&folder)?;
+    let binary = folder.join("tollgate");
+    let built = workspace
+        .target()
+        .join(STATIC_TARGET)
+        .join("release/tollgate");
+    std::fs::copy(built, &binary)?;
+    std::fs::copy(wasm, folder.join("filter.wasm"))?;
+    verify(&binary)?;
+    for name in ["tollgate", "filter.wasm"] {
+        let file = folder.join(name);
+        println!(
+            "    {}: {} KB",
+            file.display(),
+            std::fs::metadata(&file)?.len().div_ceil(1024)
+        );
+    }
+    Ok(())
+}
+
+/// It starts, and needs no library.
+fn verify(binary: &Path) -> anyhow::Result<()> {
+    shell::read(Command::new(binary).arg("--version"))?;
+    let libraries = Command::new("ldd")
+        .arg(binary)
+        .output()
+        .context("ldd is not installed")?;
+    let text = [libraries.stdout, libraries.stderr].concat();
+    let text = String::from_utf8_lossy(&text);
+    anyhow::ensure!(
+        text.contains("statically linked") || text.contains("not a dynamic executable"),
+        "{} is not static: {text}",
+        binary.display()
+    );
+    Ok(())
 }

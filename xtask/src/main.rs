@@ -2,7 +2,11 @@
 //! works in a bare checkout; what is already there costs nothing the second time.
 
 mod artifacts;
+mod bench;
 mod check;
+mod demo;
+mod http;
+mod process;
 mod setup;
 mod shell;
 mod suite;
@@ -23,22 +27,46 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// The whole way once, to see: keys, a real LLM, the OpenAI SDK, budgets, a failover, the books.
+    Demo {
+        /// Leaves everything running, and says how to call it and how to stop it
+        #[arg(long)]
+        keep: bool,
+        /// Stops what an earlier --keep left running
+        #[arg(long, conflicts_with = "keep")]
+        stop: bool,
+    },
+    /// The whole test suite; with words, only tests whose name contains one of them.
+    Test { words: Vec<String> },
+    /// The fast loop: formatting, lints for both targets, unit and golden tests.
+    Check,
+    /// Writes the golden cases' expected parts anew.
+    Bless,
+    /// CPU time per request over plain Envoy, part by part.
+    Bench {
+        /// Short rounds, taken in turns
+        #[arg(long, default_value_t = 20)]
+        rounds: usize,
+    },
+    /// Leaves target/dist/tollgate (release, static, the filter built in) and target/dist/filter.wasm.
+    Dist,
     /// Fetches what the others need: the wasm target, Envoy, a small real LLM, the SDKs (implied by the others).
     Setup,
     /// Builds filter.wasm and a debug `tollgate` with it inside (implied by demo and test).
     Build,
-    /// The fast loop: formatting, lints for both targets, unit and golden tests.
-    Check,
-    /// The whole test suite; with words after `--`, only tests whose name contains one of them.
-    Test { words: Vec<String> },
-    /// Writes the golden cases' expected parts anew.
-    Bless,
 }
 
 fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     let workspace = workspace::Workspace::find()?;
     match cli.command {
+        Command::Demo { stop: true, .. } => demo::stop(&workspace),
+        Command::Demo { keep, .. } => demo::run(&workspace, keep),
+        Command::Bench { rounds } => bench::run(&workspace, rounds),
+        Command::Dist => {
+            setup::wasm_target(&workspace)?;
+            artifacts::dist(&workspace)
+        }
         Command::Setup => {
             setup::tools(&workspace)?;
             println!("all tools are below {}", workspace.tools().display());

@@ -15,29 +15,37 @@ pub const WASM_TARGET: &str = "wasm32-wasip1";
 pub struct Tools {
     pub python: PathBuf,
     pub envoy: PathBuf,
+    pub model: PathBuf,
     pub cargo_deny: PathBuf,
 }
 
 /// Adds the wasm target where it is missing.
 pub fn wasm_target(workspace: &Workspace) -> anyhow::Result<()> {
+    target(workspace, WASM_TARGET)
+}
+
+/// Adds a target of Rust where it is missing.
+pub fn target(workspace: &Workspace, name: &str) -> anyhow::Result<()> {
     let sysroot = shell::read(Command::new("rustc").args(["--print", "sysroot"]))
         .context("Rust is not installed: see https://rustup.rs")?;
-    let installed = Path::new(sysroot.trim())
+    if Path::new(sysroot.trim())
         .join("lib/rustlib")
-        .join(WASM_TARGET);
-    if installed.is_dir() {
+        .join(name)
+        .is_dir()
+    {
         return Ok(());
     }
+    let what = format!("adding Rust's target {name}");
     Step {
-        what: "adding the wasm32-wasip1 target of Rust",
+        what: &what,
         takes: Some("some seconds"),
-        log: "setup-wasm-target",
+        log: "setup-target",
     }
     .run(
         workspace,
-        Command::new("rustup").args(["target", "add", WASM_TARGET]),
+        Command::new("rustup").args(["target", "add", name]),
     )
-    .context("install rustup, or your distribution's Rust with its wasm32-wasip1 standard library")
+    .context("install rustup, or the standard library of this target as your Rust was installed")
 }
 
 /// Installs the tools where they are missing or of another version.
@@ -59,6 +67,7 @@ pub fn tools(workspace: &Workspace) -> anyhow::Result<Tools> {
     Ok(Tools {
         python: home.join("venv/bin/python"),
         envoy: home.join("envoy"),
+        model: home.join("model.gguf"),
         cargo_deny: home.join("venv/bin/cargo-deny"),
     })
 }

@@ -1,0 +1,204 @@
+//! Child processes of demo and benchmark: their output in a file, ended when they are not needed.
+
+use std::fs::File;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::http;
+use crate::setup::Tools;
+use crate::shell;
+use crate::workspace::Workspace;
+
+/// A process that ends with this value, unless it was let go.
+pub struct Process {
+    child: Option<Child>,
+    log: PathBuf,
+}
+
+// === impl Process ===
+
+impl Process {
+    pub fn start(command: &mut Command, log: &Path) -> anyhow::Result<Self> {
+        let out = File::create(log).with_context(|| format!("cannot write {}", log.display()))?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(out.try_clone()?)
+            .stderr(out)
+            .spawn()
+            .with_context(|| format!("cannot start {:?}", command.get_program()))?;
+        Ok(Self {
+            child: Some(child),
+            log: log.to_path_buf(),
+        })
+    }
+
+    /// The same in a process group of its own, where Ctrl-C of the terminal does not reach it.
+    pub fn start_detached(command: &mut Command, log: &Path) -> anyhow::Result<Self> {
+        Self::start(command.process_group(0), log)
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.as_ref().map_or(0, Child::id)
+    }
+
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// Tries until it works, while the process runs.
+    pub fn wait_for<T>(
+        &mut self,
+        what: &str,
+        mut look: impl FnMut() -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let end = Instant::now() + Duration::from_secs(60);
+        loop {
+            let last = match look() {
+                Ok(found) => return Ok(found),
+                Err(error) => error,
+            };
+            if let Some(status) = self
+                .child
+                .as_mut()
+                .map(Child::try_wait)
+                .transpose()?
+                .flatten()
+            {
+                eprintln!("{}", shell::tail(&self.log, 30));
+                anyhow::bail!(
+                    "{what}: it ended ({status}); its log: {}",
+                    self.log.display()
+                );
+            }
+            if Instant::now() > end {
+                let log = self.log.display();
+                return Err(last.context(format!("{what}: not within a minute; its log: {log}")));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Leaves it running.
+    pub fn let_go(mut self) {
+        self.child = None;
+    }
+
+    /// Ends it and waits for its end.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        let Some(mut child) = self.child.take() else {
+            return;
+        };
+        if signal(child.id(), Signal::TERM).is_ok() {
+            for _ in 0..100 {
+                if !matches!(child.try_wait(), Ok(None)) {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+pub fn signal(id: u32, signal: Signal) -> anyhow::Result<()> {
+    let pid = Pid::from_raw(i32::try_from(id)?).context("not a process id")?;
+    Ok(kill_process(pid, signal)?)
+}
+
+/// A real model server on this port; gives itself when it is healthy.
+pub fn llm(workspace: &Workspace, tools: &Tools, port: u16, log: &Path) -> anyhow::Result<Process> {
+    let mut process = Process::start_detached(
+        Command::new(&tools.python)
+            .arg(workspace.root().join("tests/python/llm.py"))
+            .args(["--parallel", "4", "--port", &port.to_string(), "--model"])
+            .arg(&tools.model),
+        log,
+    )?;
+    let log = log.to_path_buf();
+    process.wait_for("the model server", || {
+        let text = std::fs::read_to_string(&log)?;
+        anyhow::ensure!(
+            text.lines().any(|line| line.starts_with("{\"url\"")),
+            "not healthy"
+        );
+        Ok(())
+    })?;
+    Ok(process)
+}
+
+/// `tollgate run`; gives itself when Envoy serves the configuration.
+pub struct Run<'a> {
+    pub tollgate: &'a Path,
+    pub tools: &'a Tools,
+    pub config: &'a Path,
+    pub state: &'a Path,
+    pub admin: &'a str,
+    pub arguments: &'a [&'a str],
+    pub log: &'a Path,
+}
+
+// === impl Run ===
+
+impl Run<'_> {
+    pub fn start(&self) -> anyhow::Result<Process> {
+        let mut process = Process::start_detached(
+            Command::new(self.tollgate)
+                .arg("run")
+                .arg("-f")
+                .arg(self.config)
+                .arg("--envoy")
+                .arg(&self.tools.envoy)
+                .arg("--state")
+                .arg(self.state)
+                .args(["--admin", self.admin])
+                .args(self.arguments),
+            self.log,
+        )?;
+        process.wait_for("tollgate run", || {
+            let status = http::get_json(self.admin, "/api/status")?;
+            anyhow::ensure!(status.get("ready") == Some(&Value::Bool(true)), "{status}");
+            Ok(())
+        })?;
+        Ok(process)
+    }
+}
+
+/// This port, or another where it is taken.
+pub fn port_or_free(wanted: u16) -> anyhow::Result<u16> {
+    let probe = std::net::TcpListener::bind(("127.0.0.1", wanted))
+        .or_else(|_| std::net::TcpListener::bind(("127.0.0.1", 0)))?;
+    Ok(probe.local_addr()?.port())
+}
+
+/// The Envoy that runs on this state folder.
+pub fn envoy_of(state: &Path) -> anyhow::Result<u32> {
+    let state = state.canonicalize()?;
+    let state = state.to_str().context("a path in UTF-8")?;
+    std::fs::read_dir("/proc")?
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+        .find(|id| {
+            let is_envoy = std::fs::read_link(format!("/proc/{id}/exe"))
+                .is_ok_and(|program| program.ends_with("envoy"));
+            let arguments = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
+            is_envoy && String::from_utf8_lossy(&arguments).contains(state)
+        })
+        .context("no Envoy runs on this state folder")
+}
