@@ -304,24 +304,14 @@ fn budget_table(budgets: &Value) -> String {
     text
 }
 
+/// The values of a budget's scope.
 fn scope(scope: Option<&Value>) -> String {
-    match scope {
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Array(parts)) => parts
-            .iter()
-            .map(|part| scope_part(part))
-            .collect::<Vec<_>>()
-            .join(", "),
-        Some(Value::Object(parts)) => parts
-            .values()
-            .map(|part| scope_part(part))
-            .collect::<Vec<_>>()
-            .join(", "),
-        _ => String::new(),
-    }
-}
-
-fn scope_part(part: &Value) -> String {
-    part.as_str()
-        .map_or_else(|| part.to_string(), str::to_owned)
+    let values = scope
+        .and_then(Value::as_object)
+        .into_iter()
+        .flat_map(|parts| parts.values());
+    values
+        .filter_map(Value::as_str)
+        .collect::<Vec<_>>()
+        .join(", ")
 }

@@ -12,6 +12,8 @@ mod shell;
 mod suite;
 mod workspace;
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 /// Builds, runs, tests and measures Tollgate.
@@ -56,8 +58,17 @@ enum Command {
     Build,
 }
 
-fn main() -> anyhow::Result<()> {
-    let cli = Cli::parse();
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
     let workspace = workspace::Workspace::find()?;
     match cli.command {
         Command::Demo { stop: true, .. } => demo::stop(&workspace),

@@ -47,10 +47,6 @@ impl Process {
         self.child.as_ref().map_or(0, Child::id)
     }
 
-    pub fn log(&self) -> &Path {
-        &self.log
-    }
-
     /// Tries until it works, while the process runs.
     pub fn wait_for<T>(
         &mut self,

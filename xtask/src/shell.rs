@@ -27,7 +27,6 @@ pub struct Step<'a> {
 pub struct Outcome {
     pub success: bool,
     pub log: PathBuf,
-    pub took: Duration,
 }
 
 // === impl Step ===
@@ -78,7 +77,6 @@ impl Step<'_> {
         Ok(Outcome {
             success: status.success(),
             log,
-            took,
         })
     }
 }

@@ -18,6 +18,7 @@ pub fn all(workspace: &Workspace, words: &[String]) -> anyhow::Result<()> {
     }
     let wasm = artifacts::filter(workspace)?;
     if words.is_empty() {
+        tally.one("size of filter.wasm", artifacts::filter_size(&wasm));
         check::lints(workspace, &wasm, &mut tally);
     }
     check::unit_tests(workspace, &wasm, words, &mut tally);
