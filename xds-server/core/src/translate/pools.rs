@@ -23,14 +23,15 @@ pub fn pools(objects: &Objects, backends: &Backends, findings: &mut Vec<Finding>
                 .models
                 .iter()
                 .enumerate()
-                .filter_map(|(index, model)| self::model(objects, backends, pool, index, model, findings))
+                .map(|(index, model)| self::model(objects, backends, pool, index, model, findings))
                 .collect();
             (name.clone(), ir::Pool { origin: pool.meta.origin.clone(), name, access: pool.spec.access, models })
         })
         .collect()
 }
 
-/// A target that cannot be used is left out: the others serve the model. A model without any is not there.
+/// A target that cannot be used is left out: the others serve the model. A model without any stays, so that
+/// clients are told 503 and not that it does not exist.
 fn model(
     objects: &Objects,
     backends: &Backends,
@@ -38,7 +39,7 @@ fn model(
     index: usize,
     model: &Model,
     findings: &mut Vec<Finding>,
-) -> Option<ir::Model> {
+) -> ir::Model {
     let field = format!("spec.models[{index}]");
     let mut targets = Vec::new();
     let mut schemas = Vec::new();
@@ -73,9 +74,8 @@ fn model(
         }
     }
     if targets.is_empty() {
-        let message = format!("model `{}` has no target left and is not served", model.name);
+        let message = format!("model `{}` has no target left: its requests are answered with 503", model.name);
         findings.push(pool.meta.finding(Severity::Error, "NoTarget", &field, message, ""));
-        return None;
     }
     if schemas.windows(2).any(|pair| matches!(pair, [a, b] if a != b)) {
         findings.push(pool.meta.finding(
@@ -87,10 +87,10 @@ fn model(
         ));
     }
     let name = model.name.strip_suffix('*');
-    Some(ir::Model {
+    ir::Model {
         name: name.unwrap_or(&model.name).to_owned(),
         prefix: name.is_some(),
         targets,
         retries: model.retries,
-    })
+    }
 }

@@ -1,0 +1,157 @@
+//! One case: its input, and what is made of it in the sections that the case shows.
+//!
+//! ```yaml
+//! # What the case is about.
+//! # Shows: findings, ir, envoy
+//! apiVersion: ...
+//! --- # findings
+//! --- # ir
+//! --- # envoy
+//! ```
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde::Serialize as _;
+use serde_json::{Value, json};
+use tollgate_core::envoy::{self, FilterCode, Surroundings};
+use tollgate_core::ir::Ir;
+use tollgate_core::objects::{Objects, SecretSource};
+use tollgate_core::snapshot::{ResourceType, Snapshot};
+use tollgate_core::status::Finding;
+use tollgate_core::translate::translate;
+
+pub struct Case<'a> {
+    input: &'a str,
+    shows: Vec<&'a str>,
+}
+
+const SECTIONS: [&str; 3] = ["findings", "ir", "envoy"];
+
+impl<'a> Case<'a> {
+    pub fn parse(text: &'a str) -> Self {
+        let end = SECTIONS.iter().filter_map(|section| text.find(&format!("--- # {section}\n"))).min();
+        let input = &text[..end.unwrap_or(text.len())];
+        let shows = input.lines().find_map(|line| line.strip_prefix("# Shows: "));
+        let shows = shows.map_or(SECTIONS.to_vec(), |shows| shows.split(", ").collect());
+        Self { input, shows }
+    }
+
+    /// The whole file as it should be.
+    pub fn run(&self, name: &str) -> String {
+        let mut objects = Objects::default();
+        // Findings of a file are shown by line alone: where the case lies is no part of what it shows.
+        let mut findings = objects.add_yaml("case", self.input, &Machine);
+        let translation = translate(&objects);
+        findings.extend(translation.findings);
+        let mut output = self.input.trim_end().to_owned() + "\n";
+        let snapshots: BTreeMap<String, Snapshot> = translation
+            .ir
+            .gateways
+            .iter()
+            .map(|gateway| (gateway.scope(), envoy::snapshot(gateway, &translation.ir, &surroundings())))
+            .collect();
+        for (gateway, snapshot) in &snapshots {
+            check(&format!("{name}: {gateway}"), snapshot);
+        }
+        for section in &self.shows {
+            let value = match *section {
+                "findings" => lines(&findings),
+                "ir" => yaml(&ir(&translation.ir)),
+                "envoy" => yaml(&json!(
+                    snapshots.iter().map(|(name, snapshot)| (name, envoy::to_json(snapshot))).collect::<BTreeMap<_, _>>()
+                )),
+                other => panic!("{name}: there is no section {other}"),
+            };
+            write!(output, "--- # {section}\n{value}").unwrap();
+        }
+        output
+    }
+}
+
+/// What holds for every snapshot, whatever the case shows.
+fn check(name: &str, snapshot: &Snapshot) {
+    use envoy_types::pb::envoy::config::core::v3::TypedExtensionConfig;
+    use envoy_types::pb::envoy::extensions::filters::http::wasm::v3::Wasm;
+    use envoy_types::pb::google::protobuf::BytesValue;
+    use prost::Message as _;
+    for (resource, value) in snapshot.of(ResourceType::ExtensionConfig) {
+        let extension = TypedExtensionConfig::decode(value.value.as_slice()).unwrap();
+        let wasm = Wasm::decode(extension.typed_config.unwrap().value.as_slice()).unwrap();
+        let configuration = wasm.config.unwrap().configuration.unwrap();
+        let bytes = BytesValue::decode(configuration.value.as_slice()).unwrap().value;
+        if let Err(error) = tollgate_filter::config::parse(&bytes) {
+            panic!("{name}: the filter refuses {resource}: {error}");
+        }
+    }
+    let printed = envoy::to_json(snapshot).to_string();
+    assert!(!printed.contains("PLANTED"), "{name}: a secret is printed");
+    assert!(!printed.contains("\"error\":"), "{name}: a resource cannot be printed: {printed}");
+    for kind in [ResourceType::Listener, ResourceType::Route, ResourceType::Cluster, ResourceType::ExtensionConfig] {
+        for (resource, value) in snapshot.of(kind) {
+            let content = String::from_utf8_lossy(&value.value);
+            assert!(!content.contains("PLANTED"), "{name}: a secret is in {kind:?} {resource}");
+        }
+    }
+    for (resource, value) in ResourceType::ALL.into_iter().flat_map(|kind| snapshot.of(kind)) {
+        assert!(!value.origins.is_empty(), "{name}: {resource} has no origin");
+    }
+}
+
+fn lines(findings: &[Finding]) -> String {
+    findings.iter().fold(String::new(), |mut text, finding| {
+        let line = json!(finding.to_string()).to_string();
+        writeln!(text, "- {line}").unwrap();
+        text
+    })
+}
+
+/// The IR, with origins in one word each.
+fn ir(ir: &Ir) -> Value {
+    let mut value = serde_json::to_value(ir).unwrap();
+    shorten(&mut value);
+    let text = value.to_string();
+    assert!(!text.contains("PLANTED"), "a secret is in the serialized IR");
+    value
+}
+
+fn shorten(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            if let Some(origin) = map.get_mut("origin") {
+                let part = |name: &str| origin.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+                let mut text = format!("{} {}/{}", part("kind"), part("namespace"), part("name"));
+                if let Some(section) = origin.get("section").and_then(Value::as_str) {
+                    write!(text, " ({section})").unwrap();
+                }
+                *origin = Value::String(text);
+            }
+            map.values_mut().for_each(shorten);
+        }
+        Value::Array(items) => items.iter_mut().for_each(shorten),
+        _ => {}
+    }
+}
+
+fn yaml(value: &Value) -> String {
+    let mut text = String::new();
+    value.serialize(&mut serde_saphyr::Serializer::new(&mut text)).unwrap();
+    if text.ends_with('\n') { text } else { text + "\n" }
+}
+
+fn surroundings() -> Surroundings {
+    Surroundings { bind: "127.0.0.1".to_owned(), code: FilterCode::File("filter.wasm".to_owned()) }
+}
+
+/// A machine with one file and one variable.
+struct Machine;
+
+impl SecretSource for Machine {
+    fn file(&self, path: &str) -> Result<String, String> {
+        if path == "./key.txt" { Ok("PLANTED-from-file\n".to_owned()) } else { Err("no such file".to_owned()) }
+    }
+
+    fn env(&self, name: &str) -> Result<String, String> {
+        if name == "OPENAI_API_KEY" { Ok("PLANTED-from-env".to_owned()) } else { Err("it is not set".to_owned()) }
+    }
+}
