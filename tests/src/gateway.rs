@@ -164,16 +164,19 @@ impl Gateway {
     /// Waits until the control plane says that it is ready.
     async fn ready(&mut self) -> anyhow::Result<()> {
         poll::until("the gateway is ready", || {
+            // An end is final: no use in waiting on.
             let running = self.process.ensure_running();
             let admin = self.admin.clone();
             async move {
-                running?;
+                if let Err(ended) = running {
+                    return Ok(Err(ended));
+                }
                 let status = admin.status().await?;
                 anyhow::ensure!(status.get("ready") == Some(&Value::Bool(true)), "{status}");
-                Ok(())
+                Ok(Ok(()))
             }
         })
-        .await
+        .await?
     }
 
     /// The status as /api/status says it, once `seen` is content with it.

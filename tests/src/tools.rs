@@ -28,7 +28,7 @@ impl Tools {
         let tools = target.join("tools");
         let found = Self {
             tollgate: std::env::var_os("TOLLGATE_BIN")
-                .map_or_else(|| target.join("debug/tollgate"), PathBuf::from),
+                .map_or_else(|| target.join("built/tollgate"), PathBuf::from),
             envoy: tools.join("envoy"),
             python: tools.join("venv/bin/python"),
             scripts: root.join("tests/python"),

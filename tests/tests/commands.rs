@@ -240,7 +240,17 @@ pub async fn the_help_teaches(shared: Arc<Shared>) -> anyhow::Result<()> {
     }
     let completion = tollgate(&shared.tools, &["completion", "bash"])?.success()?;
     anyhow::ensure!(completion.out.contains("tollgate"), "{}", completion.out);
-    let wrong = tollgate(&shared.tools, &["run", "-f", "/no/such/folder"])?;
+    let envoy = shared.tools.envoy.to_str().context("a path in UTF-8")?;
+    let wrong = [
+        "run",
+        "-f",
+        "/no/such/folder",
+        "--envoy",
+        envoy,
+        "--admin",
+        "127.0.0.1:0",
+    ];
+    let wrong = tollgate(&shared.tools, &wrong)?;
     anyhow::ensure!(
         wrong.code != Some(0) && wrong.all().contains("/no/such/folder"),
         "{wrong:?}"

@@ -170,7 +170,7 @@ impl Suite {
             let shared = shared.ok_or_else(|| Failed::from("nothing was started"))?;
             handle
                 .block_on(body(shared))
-                .map_err(|error| Failed::from(format!("{error:?}")))
+                .map_err(|error| Failed::from(format!("{error:#}")))
         })
     }
 }

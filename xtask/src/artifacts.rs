@@ -59,7 +59,17 @@ pub fn debug(workspace: &Workspace, wasm: &Path) -> anyhow::Result<PathBuf> {
             .args(["build", "--package", "tollgate"])
             .env("TOLLGATE_WASM", wasm),
     )?;
-    Ok(workspace.target().join("debug/tollgate"))
+    // A copy, which a plain `cargo build` does not replace by a binary without the filter.
+    let built = workspace.target().join("debug/tollgate");
+    let kept = workspace.built();
+    if let Some(folder) = kept.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    // Beside it first: the old one may be running.
+    let beside = kept.with_extension("new");
+    std::fs::copy(built, &beside)?;
+    std::fs::rename(beside, &kept)?;
+    Ok(kept)
 }
 
 /// Static, without any library of the machine it runs on.

@@ -182,7 +182,7 @@ pub fn lints(workspace: &Workspace, wasm: &Path, tally: &mut Tally) {
     );
 }
 
-pub fn unit_tests(workspace: &Workspace, wasm: &Path, filter: &[String], tally: &mut Tally) {
+pub fn unit_tests(workspace: &Workspace, wasm: &Path, name: Option<&str>, tally: &mut Tally) {
     let mut command = shell::cargo(workspace);
     command
         .args([
@@ -193,7 +193,7 @@ pub fn unit_tests(workspace: &Workspace, wasm: &Path, filter: &[String], tally: 
             "--no-fail-fast",
             "--",
         ])
-        .args(filter)
+        .args(name)
         .env("TOLLGATE_WASM", wasm);
     let step = Step {
         what: "unit and golden tests",
@@ -203,11 +203,11 @@ pub fn unit_tests(workspace: &Workspace, wasm: &Path, filter: &[String], tally: 
     tally.tests(workspace, &step, &mut command);
 }
 
-pub fn end_to_end(workspace: &Workspace, wasm: &Path, filter: &[String], tally: &mut Tally) {
+pub fn end_to_end(workspace: &Workspace, wasm: &Path, name: Option<&str>, tally: &mut Tally) {
     let mut command = shell::cargo(workspace);
     command
         .args(["test", "--package", "tollgate-tests", "--test", "e2e", "--"])
-        .args(filter)
+        .args(name)
         .env("TOLLGATE_WASM", wasm);
     let step = Step {
         what: "end-to-end tests: SDKs, Envoy, a real LLM",

@@ -38,8 +38,8 @@ enum Command {
         #[arg(long, conflicts_with = "keep")]
         stop: bool,
     },
-    /// The whole test suite; with words, only tests whose name contains one of them.
-    Test { words: Vec<String> },
+    /// The whole test suite; with a name, only the tests whose names contain it.
+    Test { name: Option<String> },
     /// The fast loop: formatting, lints for both targets, unit and golden tests.
     Check,
     /// Writes the golden cases' expected parts anew.
@@ -89,7 +89,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             artifacts::debug(&workspace, &wasm).map(drop)
         }
         Command::Check => suite::fast(&workspace),
-        Command::Test { words } => suite::all(&workspace, &words),
+        Command::Test { name: None } => suite::all(&workspace),
+        Command::Test { name: Some(name) } => suite::some(&workspace, &name),
         Command::Bless => suite::bless(&workspace),
     }
 }

@@ -1,32 +1,47 @@
 //! `cargo xtask test`, `check` and `bless`: which checks run, in which order. Cheap ones come first.
 
+use std::path::Path;
+
 use crate::artifacts;
 use crate::check::{self, Tally};
 use crate::setup;
 use crate::shell::{self, Step};
 use crate::workspace::Workspace;
 
-/// Everything, or the tests whose name contains one of these words.
-pub fn all(workspace: &Workspace, words: &[String]) -> anyhow::Result<()> {
+/// Everything.
+pub fn all(workspace: &Workspace) -> anyhow::Result<()> {
     let tools = setup::tools(workspace)?;
     let mut tally = Tally::default();
-    if words.is_empty() {
-        check::formatting(workspace, &mut tally);
-        tally.one("documented paths", check::documented_paths(workspace));
-        tally.one("keys", check::no_keys(workspace));
-        check::dependencies(workspace, &tools.cargo_deny, &mut tally);
-    }
+    check::formatting(workspace, &mut tally);
+    tally.one("documented paths", check::documented_paths(workspace));
+    tally.one("keys", check::no_keys(workspace));
+    check::dependencies(workspace, &tools.cargo_deny, &mut tally);
     let wasm = artifacts::filter(workspace)?;
-    if words.is_empty() {
-        tally.one("size of filter.wasm", artifacts::filter_size(&wasm));
-        check::lints(workspace, &wasm, &mut tally);
-    }
-    check::unit_tests(workspace, &wasm, words, &mut tally);
-    match artifacts::debug(workspace, &wasm) {
-        Ok(_) => check::end_to_end(workspace, &wasm, words, &mut tally),
+    tally.one("size of filter.wasm", artifacts::filter_size(&wasm));
+    check::lints(workspace, &wasm, &mut tally);
+    tests(workspace, &wasm, None, &mut tally);
+    tally.close()
+}
+
+/// The tests whose names contain this.
+pub fn some(workspace: &Workspace, name: &str) -> anyhow::Result<()> {
+    setup::tools(workspace)?;
+    let mut tally = Tally::default();
+    let wasm = artifacts::filter(workspace)?;
+    tests(workspace, &wasm, Some(name), &mut tally);
+    anyhow::ensure!(
+        tally.passed + tally.failed > 0,
+        "no test's name contains {name}"
+    );
+    tally.close()
+}
+
+fn tests(workspace: &Workspace, wasm: &Path, name: Option<&str>, tally: &mut Tally) {
+    check::unit_tests(workspace, wasm, name, tally);
+    match artifacts::debug(workspace, wasm) {
+        Ok(_) => check::end_to_end(workspace, wasm, name, tally),
         Err(error) => tally.one("building tollgate", Err(error)),
     }
-    tally.close()
 }
 
 /// The fast loop.
@@ -38,7 +53,7 @@ pub fn fast(workspace: &Workspace) -> anyhow::Result<()> {
     tally.one("keys", check::no_keys(workspace));
     let wasm = artifacts::filter(workspace)?;
     check::lints(workspace, &wasm, &mut tally);
-    check::unit_tests(workspace, &wasm, &[], &mut tally);
+    check::unit_tests(workspace, &wasm, None, &mut tally);
     tally.close()
 }
 

@@ -42,6 +42,11 @@ impl Workspace {
         self.target.join("logs")
     }
 
+    /// The debug build of `tollgate` with the filter inside.
+    pub fn built(&self) -> PathBuf {
+        self.target.join("built/tollgate")
+    }
+
     pub fn filter_wasm(&self) -> PathBuf {
         self.target.join("wasm32-wasip1/wasm/tollgate_filter.wasm")
     }
