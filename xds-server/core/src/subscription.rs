@@ -8,7 +8,7 @@
 //!
 //! A refused response of several resources is sent again one by one: that finds the bad one, so a NACK ends as
 //! a message on exactly one object and holds nobody else back. A refused version is not sent again until the
-//! resource changes (or [`Event::Retry`], for filter code that Envoy had yet to fetch).
+//! resource changes.
 //!
 //! The rules cited are those of envoyproxy.io/docs, "xDS REST and gRPC protocol".
 
@@ -72,8 +72,6 @@ pub enum Event<'a> {
     Request(Request),
     /// This type's turn: what of the snapshot is to be sent, if anything.
     Turn(Phase, &'a Snapshot),
-    /// What was refused may be tried again, a few times per version.
-    Retry,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -168,12 +166,6 @@ impl Subscription {
         match event {
             Event::Request(request) => self.request(request),
             Event::Turn(phase, snapshot) => self.turn(phase, snapshot).map(Output::Send),
-            Event::Retry => {
-                if let Client::Each(each) = &mut self.client {
-                    each.retry();
-                }
-                None
-            }
         }
     }
 

@@ -30,8 +30,8 @@ Examples:
   tollgate key new --consumer alice > alice.yaml      the key is in its first line
   tollgate key new --consumer alice -o json | jq -r .key
 
-Apply either the Consumer with the key's hash (no file holds the key), or the Secret and a Consumer that
-refers to it. The key is shown only now.")]
+The Consumer holds only the key's hash; the Secret is for the application that uses the key. The key is shown
+only now.")]
 struct New {
     /// Name of the Consumer that the key is for
     #[arg(long, value_name = "NAME")]
@@ -62,17 +62,13 @@ pub fn main(args: Args) -> anyhow::Result<Outcome> {
             print(&format!("{}\n", serde_json::to_string_pretty(&all)?));
         }
         Format::Yaml => {
-            let secret = serde_saphyr::to_string(&secret)?;
-            let commented: String = secret.lines().map(|line| format!("# {line}\n")).collect();
             print(&format!(
                 "# The key, shown only now: {key}\n\
-                 # Give it to whoever asks as `{}`; this file without this and the Secret holds no key.\n\
-                 {}\
-                 # Or keep the key in a Secret, and name it in the Consumer: keys: [{{secretRef: {{name: {}-key}}}}]\n\
-                 # ---\n{commented}",
-                new.consumer,
+                 # The Consumer lets it in and holds only its hash. The Secret is for the application that uses the key;\n\
+                 # leave it out where nobody mounts it, then no file holds the key.\n\
+                 {}---\n{}",
                 serde_saphyr::to_string(&consumer)?,
-                new.consumer,
+                serde_saphyr::to_string(&secret)?,
             ));
         }
     }

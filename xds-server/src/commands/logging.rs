@@ -1,5 +1,7 @@
 //! What the long-running commands say, on standard error: text for people, or JSON for machines.
 
+use std::io::IsTerminal as _;
+
 use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 
@@ -17,7 +19,7 @@ impl LogFormat {
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
         let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
         match self {
-            Self::Text => subscriber.with_target(false).init(),
+            Self::Text => subscriber.with_target(false).with_ansi(std::io::stderr().is_terminal()).init(),
             Self::Json => subscriber.json().init(),
         }
     }

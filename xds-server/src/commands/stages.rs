@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
+use axum::routing::any_service;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -103,8 +104,9 @@ impl Stages {
 
 impl Admin {
     fn of(self, all: &Router) -> (TcpListener, Router) {
-        let only =
-            |paths: &[&str]| paths.iter().fold(Router::new(), |router, path| router.route_service(path, all.clone()));
+        let only = |paths: &[&str]| {
+            paths.iter().fold(Router::new(), |router, path| router.route(path, any_service(all.clone())))
+        };
         match self {
             Self::All(listener) => (listener, all.clone()),
             Self::Metrics(listener) => (listener, only(&["/metrics"])),

@@ -2,8 +2,11 @@
 
 use std::path::PathBuf;
 
+use serde_json::{Map, Value};
+use tollgate_core::envoy::{self, FilterCode, Surroundings};
+
 use super::validate::{outcome, read};
-use super::{Format, Outcome};
+use super::{Format, Outcome, print};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -22,6 +25,30 @@ pub struct Args {
 }
 
 pub fn main(args: &Args) -> anyhow::Result<Outcome> {
-    let (_, findings) = read(&args.file)?;
+    let (translation, findings) = read(&args.file)?;
+    for finding in &findings {
+        eprintln!("{finding}");
+    }
+    let ir = translation.ir;
+    // As `run` would have it, but for the place of the filter's code.
+    let surroundings = Surroundings { bind: "127.0.0.1".to_owned(), code: FilterCode::File("filter.wasm".to_owned()) };
+    let mut gateways = Map::new();
+    for gateway in &ir.gateways {
+        let name = format!("{}/{}", gateway.origin.namespace, gateway.origin.name);
+        if args.gateway.as_ref().is_none_or(|only| *only == name) {
+            let snapshot = envoy::snapshot(gateway, &ir, &surroundings);
+            gateways.insert(name, envoy::to_json(&snapshot));
+        }
+    }
+    if let Some(gateway) = args.gateway.as_ref().filter(|_| gateways.is_empty()) {
+        let known: Vec<String> =
+            ir.gateways.iter().map(|gateway| format!("{}/{}", gateway.origin.namespace, gateway.origin.name)).collect();
+        anyhow::bail!("there is no Gateway `{gateway}` that can be served (there are: {})", known.join(", "));
+    }
+    let gateways = Value::Object(gateways);
+    match args.output {
+        Format::Json => print(&format!("{}\n", serde_json::to_string_pretty(&gateways)?)),
+        Format::Yaml => print(&serde_saphyr::to_string(&gateways)?),
+    }
     Ok(outcome(&findings))
 }

@@ -20,12 +20,15 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::board::{Board, Keys, Place, Refused, Report};
 use super::identity::Identity;
-use super::published::Published;
+use super::published::{Published, Variant};
 use super::wire::{Delta, StateOfTheWorld, Wire};
 use crate::admin::Metrics;
 
-/// A refused filter configuration is tried again after this: Envoy refuses code that it has yet to fetch.
+/// A refused filter configuration is tried again after this where Envoy may have had yet to fetch the code.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// How often in a row, each time after twice the time.
+const RETRIES: u32 = 6;
 
 /// Responses that wait for a slow proxy before the stream's task waits too.
 const QUEUE: usize = 16;
@@ -47,6 +50,8 @@ struct Driver<W: Wire> {
     responses: mpsc::Sender<Result<W::Response, Status>>,
     refused: Vec<Refused>,
     asks_for_keys: bool,
+    variant: Variant,
+    retries: u32,
     retry_at: Option<Instant>,
     place: Place,
     metrics: Metrics,
@@ -86,7 +91,7 @@ impl Ads {
     ) -> Result<Response<Responses<W::Response>>, Status> {
         let identity = identity(&request)?;
         let (responses, receiver) = mpsc::channel(QUEUE);
-        let snapshot = self.published.borrow().of(&identity);
+        let snapshot = self.published.borrow().of(&identity, Variant::default());
         let driver = Driver::<W> {
             stream: stream::Stream::new(W::PROTOCOL, Arc::clone(&snapshot)),
             snapshot,
@@ -96,6 +101,8 @@ impl Ads {
             responses,
             refused: Vec::new(),
             asks_for_keys: false,
+            variant: Variant::default(),
+            retries: 0,
             retry_at: None,
             place: self.board.place(),
             metrics: self.metrics.clone(),
@@ -124,12 +131,16 @@ impl<W: Wire> Driver<W> {
                     Some(Err(_)) | None => return,
                 },
                 changed = self.published.changed() => match changed {
-                    Ok(()) => self.new_target(),
+                    Ok(()) => {
+                        self.retries = 0;
+                        Some(self.new_target())
+                    }
                     Err(_) => return,
                 },
                 () = sleep_until(retry_at.unwrap_or_else(Instant::now)), if retry_at.is_some() => {
                     self.retry_at = None;
-                    Some(StreamEvent::Retry(ResourceType::ExtensionConfig))
+                    self.variant = self.variant.next();
+                    Some(self.new_target())
                 }
             };
             let Some(event) = event else { continue };
@@ -151,10 +162,10 @@ impl<W: Wire> Driver<W> {
         Some(StreamEvent::Request(kind, request))
     }
 
-    fn new_target(&mut self) -> Option<StreamEvent> {
-        let snapshot = self.published.borrow_and_update().of(&self.identity);
+    fn new_target(&mut self) -> StreamEvent {
+        let snapshot = self.published.borrow_and_update().of(&self.identity, self.variant);
         self.snapshot = Arc::clone(&snapshot);
-        Some(StreamEvent::Target(snapshot))
+        StreamEvent::Target(snapshot)
     }
 
     async fn carry_out(&mut self, outputs: Vec<Output>) -> Result<(), Gone> {
@@ -175,8 +186,10 @@ impl<W: Wire> Driver<W> {
     }
 
     fn refuse(&mut self, refusal: Refusal) {
-        if refusal.kind == ResourceType::ExtensionConfig {
-            self.retry_at = Some(Instant::now() + RETRY_AFTER);
+        let may_lack_code = refusal.kind == ResourceType::ExtensionConfig && self.published.borrow().fetches_code();
+        if may_lack_code && self.retries < RETRIES {
+            self.retry_at = Some(Instant::now() + RETRY_AFTER * 2_u32.pow(self.retries));
+            self.retries += 1;
         }
         // A refused whole set names the bad ones in its message.
         let named = refusal.resources.keys().any(|name| refusal.message.contains(name.as_str()));
@@ -207,7 +220,7 @@ impl<W: Wire> Driver<W> {
         });
         let published = self.published.borrow();
         let gateways = published.gateways_of(&self.identity);
-        let taken = gateways.filter(|(_, gateway)| self.stream.has_taken(&gateway.snapshot));
+        let taken = gateways.filter(|(_, gateway)| self.stream.has_taken(gateway.snapshot(self.variant)));
         let keys = match (self.asks_for_keys, self.stream.has_keys()) {
             (false, _) => Keys::NotAsked,
             (true, false) => Keys::Waiting,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio::sync::watch;
-use tollgate_core::envoy::{self, Surroundings};
+use tollgate_core::envoy::{self, FilterCode, Surroundings};
 use tollgate_core::ir::{self, Ir, Limit};
 use tollgate_core::objects::Objects;
 use tollgate_core::snapshot::Snapshot;
@@ -21,7 +21,7 @@ pub struct Published {
     /// By `namespace/name`.
     pub gateways: BTreeMap<String, Gateway>,
     /// All Gateways together, for the one Envoy of `tollgate run`.
-    all: Arc<Snapshot>,
+    all: Variants,
     /// Of the input, parsing and translation together.
     pub findings: Vec<Finding>,
     /// Names of the models that clients can ask for.
@@ -30,14 +30,33 @@ pub struct Published {
 
 #[derive(Debug)]
 pub struct Gateway {
-    pub snapshot: Arc<Snapshot>,
+    snapshots: Variants,
     pub listeners: Vec<admin::Listener>,
+}
+
+/// An Envoy refuses a filter whose code it has yet to fetch, and takes what it refused for known when it is sent
+/// again unchanged: it says ACK and does nothing. So there are two snapshots that mean the same and differ in the
+/// code's URL, and a stream changes to the other one when the filter was refused.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Variant {
+    #[default]
+    One,
+    Other,
+}
+
+#[derive(Debug, Default)]
+struct Variants {
+    one: Arc<Snapshot>,
+    /// None: code is not fetched here.
+    other: Option<Arc<Snapshot>>,
 }
 
 /// Turns objects into what is served; the only writer.
 #[derive(Debug)]
 pub struct Publisher {
     surroundings: Surroundings,
+    /// For [`Variant::Other`].
+    other: Option<Surroundings>,
     published: watch::Sender<Arc<Published>>,
     limits: watch::Sender<Arc<Vec<Limit>>>,
 }
@@ -46,14 +65,19 @@ pub struct Publisher {
 
 impl Published {
     /// What a proxy may have.
-    pub fn of(&self, identity: &Identity) -> Arc<Snapshot> {
+    pub fn of(&self, identity: &Identity, variant: Variant) -> Arc<Snapshot> {
         match identity {
-            Identity::AllGateways => Arc::clone(&self.all),
+            Identity::AllGateways => Arc::clone(self.all.get(variant)),
             Identity::Gateway { namespace, name } => self
                 .gateways
                 .get(&format!("{namespace}/{name}"))
-                .map_or_else(Arc::default, |gateway| Arc::clone(&gateway.snapshot)),
+                .map_or_else(Arc::default, |gateway| Arc::clone(gateway.snapshot(variant))),
         }
+    }
+
+    /// Whether trying again with the other variant can help.
+    pub fn fetches_code(&self) -> bool {
+        self.all.other.is_some()
     }
 
     pub fn gateways_of(&self, identity: &Identity) -> impl Iterator<Item = (&String, &Gateway)> {
@@ -65,11 +89,48 @@ impl Published {
     }
 }
 
+// === impl Gateway ===
+
+impl Gateway {
+    pub fn snapshot(&self, variant: Variant) -> &Arc<Snapshot> {
+        self.snapshots.get(variant)
+    }
+}
+
+// === impl Variants ===
+
+impl Variants {
+    fn get(&self, variant: Variant) -> &Arc<Snapshot> {
+        match (variant, &self.other) {
+            (Variant::Other, Some(other)) => other,
+            (Variant::One, _) | (Variant::Other, None) => &self.one,
+        }
+    }
+}
+
+// === impl Variant ===
+
+impl Variant {
+    pub fn next(self) -> Self {
+        match self {
+            Self::One => Self::Other,
+            Self::Other => Self::One,
+        }
+    }
+}
+
 // === impl Publisher ===
 
 impl Publisher {
     pub fn new(surroundings: Surroundings) -> Self {
-        Self { surroundings, published: watch::Sender::default(), limits: watch::Sender::default() }
+        let other = match &surroundings.code {
+            FilterCode::File(_) => None,
+            FilterCode::Remote { sha256, path } => {
+                let code = FilterCode::Remote { sha256: sha256.clone(), path: format!("{path}?again") };
+                Some(Surroundings { code, ..surroundings.clone() })
+            }
+        };
+        Self { surroundings, other, published: watch::Sender::default(), limits: watch::Sender::default() }
     }
 
     pub fn published(&self) -> watch::Receiver<Arc<Published>> {
@@ -86,13 +147,19 @@ impl Publisher {
         findings.extend(translation.findings);
         let ir = translation.ir;
         let mut all = Snapshot::default();
+        let mut all_other = self.other.as_ref().map(|_| Snapshot::default());
         let mut gateways = BTreeMap::new();
         for gateway in &ir.gateways {
-            let snapshot = envoy::snapshot(gateway, &ir, &self.surroundings);
-            all.merge(&snapshot);
+            let one = envoy::snapshot(gateway, &ir, &self.surroundings);
+            all.merge(&one);
+            let other = self.other.as_ref().map(|surroundings| envoy::snapshot(gateway, &ir, surroundings));
+            if let (Some(all), Some(other)) = (&mut all_other, &other) {
+                all.merge(other);
+            }
             let name = format!("{}/{}", gateway.origin.namespace, gateway.origin.name);
             let listeners = listeners(gateway, &self.surroundings.bind);
-            gateways.insert(name, Gateway { snapshot: Arc::new(snapshot), listeners });
+            let snapshots = Variants { one: Arc::new(one), other: other.map(Arc::new) };
+            gateways.insert(name, Gateway { snapshots, listeners });
         }
         // The ledger knows a limit before any filter asks for tokens of it.
         self.limits.send_if_modified(|limits| {
@@ -101,11 +168,11 @@ impl Publisher {
             changed
         });
         let before = Arc::clone(&self.published.borrow());
-        let changed = all.changes_since(&before.all);
+        let changed = all.changes_since(&before.all.one);
         let next = Published {
             generation: before.generation + 1,
             gateways,
-            all: Arc::new(all),
+            all: Variants { one: Arc::new(all), other: all_other.map(Arc::new) },
             findings,
             models: models(&ir),
         };

@@ -1,6 +1,6 @@
 //! What people and probes are told: made anew from what is published and what proxies have said.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -8,7 +8,7 @@ use tollgate_core::snapshot::ResourceType;
 use tollgate_core::status::{Finding, Severity};
 
 use super::board::{Board, Keys, Refused, Report};
-use super::published::{Gateway, Published};
+use super::published::{Gateway, Published, Variant};
 use crate::admin;
 
 /// The reason of a finding that an Envoy made.
@@ -55,8 +55,7 @@ pub async fn keep(
 }
 
 fn make(published: &Published, reports: &BTreeMap<u64, Report>, readiness: Readiness) -> admin::Status {
-    let with_keys: BTreeSet<&str> =
-        reports.values().filter(|report| report.keys == Keys::Taken).map(|report| report.node.as_str()).collect();
+    let with_keys: Vec<&Report> = reports.values().filter(|report| report.keys == Keys::Taken).collect();
     let mut gateways = Vec::new();
     let mut waiting_for = Vec::new();
     if published.generation == 0 {
@@ -92,13 +91,16 @@ fn make(published: &Published, reports: &BTreeMap<u64, Report>, readiness: Readi
     }
 }
 
-fn waits(name: &str, gateway: &Gateway, envoys: &[&Report], with_keys: &BTreeSet<&str>) -> Option<String> {
+fn waits(name: &str, gateway: &Gateway, envoys: &[&Report], with_keys: &[&Report]) -> Option<String> {
     let Some(report) = envoys.iter().find(|report| report.taken.contains(name)) else {
         return Some(format!("gateway {name}: no Envoy has taken its configuration yet"));
     };
-    let has_filter = gateway.snapshot.of(ResourceType::ExtensionConfig).next().is_some();
-    (has_filter && !with_keys.contains(report.node.as_str()))
-        .then(|| format!("gateway {name}: the filter has no keys yet"))
+    let has_filter = gateway.snapshot(Variant::One).of(ResourceType::ExtensionConfig).next().is_some();
+    // A filter that does not know its node speaks for every Envoy of its certificate.
+    let has_keys = with_keys
+        .iter()
+        .any(|keys| keys.identity == report.identity && (keys.node == report.node || keys.node.is_empty()));
+    (has_filter && !has_keys).then(|| format!("gateway {name}: the filter has no keys yet"))
 }
 
 fn proxy(gateway: &str, report: &Report) -> admin::Proxy {

@@ -6,9 +6,6 @@ use std::sync::Arc;
 use super::{Phase, Refused, Sent, interest::Interest};
 use crate::snapshot::{ResourceType, Snapshot};
 
-/// A version is tried again this often after [`super::Event::Retry`].
-const RETRIES: u8 = 3;
-
 #[derive(Debug)]
 pub(super) struct Each {
     entries: BTreeMap<String, Entry>,
@@ -28,7 +25,8 @@ enum Wording {
 #[derive(Debug, Clone, Default)]
 struct Entry {
     client: Copy,
-    refused: Option<Version>,
+    /// The version that it does not take.
+    refused: Option<String>,
     /// It was in a refused response with others: next time by itself.
     alone: bool,
 }
@@ -40,20 +38,6 @@ enum Copy {
     Unknown,
     Missing,
     Has(String),
-}
-
-#[derive(Debug, Clone)]
-struct Version {
-    version: String,
-    state: Refusal,
-    retries: u8,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Refusal {
-    Standing,
-    /// May be tried again.
-    Lifted,
 }
 
 // === impl Each ===
@@ -170,18 +154,10 @@ impl Each {
             let entry = self.entries.entry(name).or_default();
             entry.alone = several;
             if !several {
-                entry.refuse(&resource.version);
+                entry.refused = Some(resource.version.clone());
             }
         }
         if several { Refused::OneOfThem } else { Refused::ForGood }
-    }
-
-    pub(super) fn retry(&mut self) {
-        let refused = self.entries.values_mut().filter_map(|entry| entry.refused.as_mut());
-        for refused in refused.filter(|refused| refused.retries < RETRIES && refused.state == Refusal::Standing) {
-            refused.retries += 1;
-            refused.state = Refusal::Lifted;
-        }
     }
 
     fn removed(&mut self, names: impl IntoIterator<Item = String>) {
@@ -195,19 +171,10 @@ impl Each {
 
 impl Entry {
     fn refuses(&self, version: &str) -> bool {
-        self.refused.as_ref().is_some_and(|refused| refused.version == version && refused.state == Refusal::Standing)
+        self.refused.as_deref() == Some(version)
     }
 
     fn is_done_with(&self, version: &str) -> bool {
         self.refuses(version) || matches!(&self.client, Copy::Has(has) if has == version)
-    }
-
-    fn refuse(&mut self, version: &str) {
-        match &mut self.refused {
-            Some(refused) if refused.version == version => refused.state = Refusal::Standing,
-            other => {
-                *other = Some(Version { version: version.to_owned(), state: Refusal::Standing, retries: 0 });
-            }
-        }
     }
 }

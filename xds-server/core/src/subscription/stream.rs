@@ -30,8 +30,6 @@ pub enum StreamEvent {
     Request(ResourceType, Request),
     /// There is a new snapshot.
     Target(Arc<Snapshot>),
-    /// See [`Event::Retry`].
-    Retry(ResourceType),
 }
 
 /// One client's stream. A reconnect is a new one.
@@ -59,11 +57,6 @@ impl Stream {
                 outputs.extend(subscription.step(Event::Request(request)));
             }
             StreamEvent::Target(target) => self.target = target,
-            StreamEvent::Retry(kind) => {
-                if let Some(subscription) = self.subscriptions.get_mut(&kind) {
-                    subscription.step(Event::Retry);
-                }
-            }
         }
         // Keys depend on nothing, and nothing on them.
         self.turn(ResourceType::ApiKey, Phase::Additions, &mut outputs);

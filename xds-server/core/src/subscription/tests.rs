@@ -351,23 +351,6 @@ fn an_empty_wildcard_is_answered_and_an_unknown_name_is_said_to_be_missing() {
     assert!(stream.has_keys());
 }
 
-#[test]
-fn a_refused_filter_is_sent_again_only_when_told_and_a_few_times_at_most() {
-    let mut world = World::new(Protocol::Delta);
-    world.step(Step::Spoil);
-    world.settle();
-    for _ in 0..3 {
-        let sent = world.sent;
-        world.serve(StreamEvent::Retry(ResourceType::ExtensionConfig));
-        world.settle();
-        assert_eq!(world.sent, sent + 1);
-    }
-    let sent = world.sent;
-    world.serve(StreamEvent::Retry(ResourceType::ExtensionConfig));
-    world.settle();
-    assert_eq!(world.sent, sent);
-}
-
 /// Routes name their cluster by their version here: a client must never hold a route without its cluster.
 #[test]
 fn make_before_break() {
