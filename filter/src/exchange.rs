@@ -167,6 +167,11 @@ pub enum Effect {
     Target(Rc<str>),
     /// For the upstream filter.
     Plan(Vec<u8>),
+    /// For the route's own rewriting; an empty authority changes nothing.
+    Rewrite {
+        path: String,
+        authority: String,
+    },
     RequestBody(Vec<u8>),
     /// Ask the ledger now.
     Ring,

@@ -81,6 +81,11 @@ fn apply(effect: Effect) {
             hostcall::ignore(hostcalls::call_foreign_function("clear_route_cache", None));
         }
         Effect::Plan(plan) => hostcall::set_state("tollgate_plan", &plan),
+        // Not as headers: Envoy would look for the route of the backend's path.
+        Effect::Rewrite { path, authority } => {
+            hostcall::set_state("path", path.as_bytes());
+            hostcall::set_state("authority", authority.as_bytes());
+        }
         Effect::RequestBody(body) => hostcall::set_body(BufferType::HttpRequestBody, &body),
         Effect::Ring => root::ring(),
         Effect::Resume => hostcall::ignore(hostcalls::resume_http_request()),

@@ -103,7 +103,7 @@ impl Root {
             return;
         };
         let now = hostcall::now_ms();
-        let node = || hostcall::text_property(&["node", "id"]).unwrap_or_default();
+        let node = || hostcall::text_property(&["xds", "node", "id"]).unwrap_or_default();
         let request = with_vm(|vm| {
             let identity = vm.worker.identity(&EnvoyShared, node, now)?;
             vm.worker.next_call(&identity, now)
@@ -134,7 +134,7 @@ impl Root {
             return;
         };
         let now = hostcall::now_ms();
-        let node = hostcall::text_property(&["node", "id"]).unwrap_or_default();
+        let node = hostcall::text_property(&["xds", "node", "id"]).unwrap_or_default();
         let step = with_vm(|vm| {
             let identity = vm.worker.identity(&EnvoyShared, || node.clone(), now)?;
             Some(vm.worker.keeper.tick(&EnvoyShared, identity.worker, now))
@@ -333,7 +333,7 @@ impl RootContext for Root {
             return;
         }
         if self.bell.is_none() {
-            let node = hostcall::text_property(&["node", "id"]).unwrap_or_default();
+            let node = hostcall::text_property(&["xds", "node", "id"]).unwrap_or_default();
             let worker = with_vm(|vm| vm.worker.identity(&EnvoyShared, || node, now)).flatten();
             let name = worker.map(|identity| format!("tollgate/{}", identity.worker));
             self.bell = name.and_then(|name| hostcalls::register_shared_queue(&name).ok());

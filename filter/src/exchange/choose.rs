@@ -127,16 +127,13 @@ fn send(
     }
     match first.backend.rewrite {
         Rewrite::Once => {
-            effects.push(Effect::SetRequestHeader(
-                ":path",
-                backend_path(&first.backend, &reading.path),
-            ));
-            if !first.backend.authority.is_empty() {
-                effects.push(Effect::SetRequestHeader(
-                    ":authority",
-                    first.backend.authority.clone(),
-                ));
-            }
+            // Envoy puts the query behind a rewritten path itself.
+            let below = reading.path.split('?').next().unwrap_or_default();
+            let path = backend_path(&first.backend, below);
+            effects.push(Effect::Rewrite {
+                path,
+                authority: first.backend.authority.clone(),
+            });
         }
         Rewrite::PerAttempt => {
             let attempts = plan.targets().map(|target| Attempt {

@@ -18,6 +18,12 @@ use super::wire::{any, duration, extension, number};
 /// Filter state that the filter sets; `wasm.` comes before whatever a wasm filter sets.
 const TARGET: &str = "wasm.target";
 
+/// Path and authority at the backend, where the filter rewrites a request once. It leaves them in filter
+/// state: a changed header would make Envoy look for the route anew, by the backend's path. Where the
+/// attempts are rewritten each, these are not set, and an empty result changes nothing.
+const PATH: &str = "%FILTER_STATE(wasm.path:PLAIN)%";
+const AUTHORITY: &str = "%FILTER_STATE(wasm.authority:PLAIN)%";
+
 /// What another backend might answer better.
 const RETRY_ON: &str = "connect-failure,refused-stream,reset,retriable-status-codes";
 const RETRIABLE: [u32; 6] = [429, 500, 502, 503, 504, 529];
@@ -46,6 +52,8 @@ pub fn action(pool: &ir::Pool, gateway: &ir::Gateway, matched: &ir::Route) -> Op
                 is_optional: false,
             },
         )),
+        path_rewrite: PATH.to_owned(),
+        host_rewrite_specifier: Some(route::route_action::HostRewriteSpecifier::HostRewrite(AUTHORITY.to_owned())),
         // Answers may take as long as they take while tokens come; the attempt's timeouts are the limit.
         timeout: duration(matched.request_timeout.unwrap_or(Duration::ZERO)),
         // The client's side is silent while attempts fail one after the other, so this is longer than all
