@@ -10,7 +10,7 @@ use prost::Message as _;
 use prost_types::{FileDescriptorProto, FileDescriptorSet};
 
 /// Files whose messages stand in resources, directly or inside an Any. What they import comes along.
-const ROOTS: [&str; 18] = [
+const ROOTS: [&str; 19] = [
     "envoy/config/cluster/v3/cluster.proto",
     "envoy/config/core/v3/extension.proto",
     "envoy/config/endpoint/v3/endpoint.proto",
@@ -22,6 +22,7 @@ const ROOTS: [&str; 18] = [
     "envoy/extensions/filters/http/wasm/v3/wasm.proto",
     "envoy/extensions/filters/listener/tls_inspector/v3/tls_inspector.proto",
     "envoy/extensions/filters/network/http_connection_manager/v3/http_connection_manager.proto",
+    "envoy/extensions/http/early_header_mutation/header_mutation/v3/header_mutation.proto",
     "envoy/extensions/http/injected_credentials/generic/v3/generic.proto",
     "envoy/extensions/matching/common_inputs/network/v3/network_inputs.proto",
     "envoy/extensions/router/cluster_specifiers/matcher/v3/matcher.proto",

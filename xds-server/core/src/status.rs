@@ -87,6 +87,13 @@ impl fmt::Display for Origin {
 
 // === impl Finding ===
 
+impl Finding {
+    /// The order in which people read: by file and line.
+    pub fn by_spot(a: &Self, b: &Self) -> std::cmp::Ordering {
+        (&a.spot, a).cmp(&(&b.spot, b))
+    }
+}
+
 impl fmt::Display for Finding {
     /// `file:line: error: HTTPRoute default/chat: spec.x: message (hint)`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -2,6 +2,7 @@
 //!
 //! The filter's configuration is read by the filter's own parser on the way, so the halves cannot drift.
 //! `cargo xtask bless` (TOLLGATE_BLESS=1) writes down what comes out now.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test: what is wrong ends it")]
 
 #[path = "golden/case.rs"]
 mod case;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use envoy_types::pb::envoy::config::common::mutation_rules::v3 as mutation;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::listener::v3 as listener;
 use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
@@ -9,6 +10,8 @@ use envoy_types::pb::envoy::extensions::filters::listener::tls_inspector::v3::Tl
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
     HttpConnectionManager, Rds, http_connection_manager as hcm,
 };
+use envoy_types::pb::envoy::extensions::http::early_header_mutation::header_mutation::v3::HeaderMutation;
+use envoy_types::pb::envoy::r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern};
 
 use crate::ir;
 use crate::snapshot::{Resource, ResourceType, Snapshot};
@@ -17,7 +20,7 @@ use crate::status::Origin;
 use super::cluster::filter;
 use super::path::{route_configuration, virtual_host};
 use super::route::{self, Site};
-use super::wire::{ads, address, any, duration, number, yes};
+use super::wire::{ads, address, any, duration, extension, number, yes};
 use super::{MAX_BODY_BYTES, Surroundings, tls, wasm};
 
 /// The filter sees that a body is too large before Envoy does, and answers in the API's own shape.
@@ -126,6 +129,7 @@ fn manager(gateway: &ir::Gateway, routes: &str) -> HttpConnectionManager {
             route_config_name: routes.to_owned(),
         })),
         http_filters,
+        early_header_mutation_extensions: vec![without_own_headers()],
         // The peer is the client, and nobody is trusted to set headers that steer this proxy.
         use_remote_address: yes(),
         internal_address_config: Some(hcm::InternalAddressConfig::default()),
@@ -141,4 +145,16 @@ fn manager(gateway: &ir::Gateway, routes: &str) -> HttpConnectionManager {
         request_headers_timeout: duration(Duration::from_secs(10)),
         ..Default::default()
     }
+}
+
+/// Headers of this name are ours: what a client sends is gone before anything looks at it.
+fn without_own_headers() -> core::TypedExtensionConfig {
+    let key = StringMatcher { match_pattern: Some(MatchPattern::Prefix("x-tollgate-".to_owned())), ..Default::default() };
+    let removal = mutation::header_mutation::RemoveOnMatch { key_matcher: Some(key) };
+    let mutation = HeaderMutation {
+        mutations: vec![mutation::HeaderMutation {
+            action: Some(mutation::header_mutation::Action::RemoveOnMatch(removal)),
+        }],
+    };
+    extension("envoy.http.early_header_mutation.header_mutation", &mutation)
 }

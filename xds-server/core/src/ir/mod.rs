@@ -41,6 +41,7 @@ pub struct Key {
     pub consumer: String,
     pub labels: BTreeMap<String, String>,
     /// Unix seconds after which it is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub not_after: Option<i64>,
     pub models: AllowedModels,
 }
@@ -73,7 +74,7 @@ pub struct Limit {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum Window {
     /// Fixed windows of this length from the UTC epoch.
-    Fixed(Duration),
+    Fixed(#[serde(serialize_with = "duration_as_text")] Duration),
     /// Calendar windows; the time zone is an IANA name that was checked.
     Calendar { unit: CalendarUnit, time_zone: String },
 }
@@ -137,4 +138,29 @@ fn count_as_text<S: serde::Serializer>(count: &CountWeights, serializer: S) -> R
         "{} + {}*input + {}*output + {}*cached + {}*reasoning",
         count.constant, count.input, count.output, count.cached, count.reasoning
     ))
+}
+
+/// `1h30m`, as users write it.
+pub fn duration_as_text<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    let (mut seconds, mut text) = (duration.as_secs(), String::new());
+    for (unit, name) in [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")] {
+        if seconds >= unit {
+            text.push_str(&format!("{}{name}", seconds / unit));
+            seconds %= unit;
+        }
+    }
+    match duration.subsec_millis() {
+        0 if text.is_empty() => text.push_str("0s"),
+        0 => {}
+        millis => text.push_str(&format!("{millis}ms")),
+    }
+    serializer.serialize_str(&text)
+}
+
+/// The same for durations that may be absent.
+pub fn optional_duration<S: serde::Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    match duration {
+        Some(duration) => duration_as_text(duration, serializer),
+        None => serializer.serialize_none(),
+    }
 }

@@ -111,6 +111,18 @@ impl<'a> Check<'a> {
         }
     }
 
+    /// Envoy refuses a whole configuration for one bad expression, so it is found here.
+    pub fn regex(&mut self, field: impl Display, regex: &str) {
+        if let Err(error) = regex_syntax::parse(regex) {
+            let message = match error {
+                regex_syntax::Error::Parse(error) => error.kind().to_string(),
+                regex_syntax::Error::Translate(error) => error.kind().to_string(),
+                _ => "it cannot be read".to_owned(),
+            };
+            self.error(field, format_args!("`{regex}` is not a regular expression: {message}"), "RE2 syntax");
+        }
+    }
+
     pub fn hostname(&mut self, field: impl Display, hostname: &str) {
         if !is_dns_subdomain(hostname) {
             self.error(field, format_args!("`{hostname}` is not a hostname"), "lowercase, without port or scheme");

@@ -41,7 +41,10 @@ pub fn parse(text: &str) -> Result<Vec<Document>, SyntaxError> {
         let error = error.without_snippet();
         let line = error.location().map_or(1, |location| location.line().max(1));
         let message = error.to_string();
-        SyntaxError { line, message: message.lines().next().unwrap_or_default().to_owned() }
+        let first = message.lines().next().unwrap_or_default();
+        // The line is told apart from the message.
+        let first = first.rsplit_once(" at line ").map_or(first, |(message, _)| message);
+        SyntaxError { line, message: first.to_owned() }
     })?;
     Ok(nodes
         .into_iter()

@@ -45,6 +45,7 @@ pub fn add_yaml(objects: &mut Objects, file: &str, text: &str, secrets: &dyn Sec
             hint: "nothing of this file is used until it can be read".to_owned(),
         }),
     }
+    findings.sort_by(Finding::by_spot);
     findings
 }
 

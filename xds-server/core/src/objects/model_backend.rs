@@ -6,6 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::ir::duration_as_text;
+
 use super::check::Check;
 
 #[derive(Debug, Clone)]
@@ -55,10 +57,13 @@ pub struct SecretRef {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Timeouts {
+    #[serde(serialize_with = "duration_as_text")]
     pub connect: Duration,
     /// Until the answer begins; for an answer that is not streamed, that is when it is complete.
+    #[serde(serialize_with = "duration_as_text")]
     pub first_token: Duration,
     /// Longest silence within an answer.
+    #[serde(serialize_with = "duration_as_text")]
     pub idle: Duration,
 }
 

@@ -3,8 +3,9 @@
 
 use gateway_api::apis::standard::gateways::GatewaySpec;
 use gateway_api::apis::standard::httproutes::{
-    HttpRouteRulesFilters as Filter, HttpRouteRulesFiltersType as FilterType, HttpRouteRulesMatchesPathType as PathType,
-    HttpRouteSpec,
+    HttpRouteRulesFilters as Filter, HttpRouteRulesFiltersType as FilterType,
+    HttpRouteRulesMatchesHeadersType as HeaderType, HttpRouteRulesMatchesPathType as PathType,
+    HttpRouteRulesMatchesQueryParamsType as QueryType, HttpRouteSpec,
 };
 use gateway_api::apis::standard::referencegrants::ReferenceGrantSpec;
 use k8s_openapi::api::core::v1::ServiceSpec;
@@ -79,13 +80,24 @@ pub fn http_route(spec: HttpRouteSpec, check: &mut Check<'_>) -> Option<HttpRout
             if let Some(path) = &found.path {
                 let kind = path.r#type.as_ref().unwrap_or(&PathType::PathPrefix);
                 let value = path.value.as_deref().unwrap_or("/");
-                if *kind != PathType::RegularExpression && !is_absolute_path(value) {
+                if *kind == PathType::RegularExpression {
+                    check.regex(format_args!("{field}.path.value"), value);
+                } else if !is_absolute_path(value) {
                     let hint = "begins with /, without //, /./, /../, %2f, # or a trailing /..";
                     check.error(format_args!("{field}.path.value"), format_args!("`{value}` is not a path"), hint);
                 }
             }
             for (index, header) in found.headers.iter().flatten().enumerate() {
-                header_name(format_args!("{field}.headers[{index}].name").to_string(), &header.name, check);
+                let field = format!("{field}.headers[{index}]");
+                header_name(format!("{field}.name"), &header.name, check);
+                if header.r#type == Some(HeaderType::RegularExpression) {
+                    check.regex(format_args!("{field}.value"), &header.value);
+                }
+            }
+            for (index, parameter) in found.query_params.iter().flatten().enumerate() {
+                if parameter.r#type == Some(QueryType::RegularExpression) {
+                    check.regex(format_args!("{field}.queryParams[{index}].value"), &parameter.value);
+                }
             }
         }
         for (index, filter) in rule.filters.iter().flatten().enumerate() {

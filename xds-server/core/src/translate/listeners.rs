@@ -157,7 +157,9 @@ fn certificate(
         ));
     }
     let field = format!("{field}[0]");
-    if reference.group.as_deref().unwrap_or("") != "" || reference.kind.as_deref().unwrap_or("Secret") != "Secret" {
+    if reference.group.as_deref().is_some_and(|group| !group.is_empty())
+        || reference.kind.as_deref().unwrap_or("Secret") != "Secret"
+    {
         return Err(error(&field, "a certificate is a Secret", "kind: Secret"));
     }
     let part = |key: &str, begin: &str| {

@@ -31,7 +31,7 @@ use crate::status::Finding;
 #[derive(Debug, Default)]
 pub struct Translation {
     pub ir: Ir,
-    /// Sorted; errors refuse the object or part they are on and nothing else.
+    /// By file and line; errors refuse the object or part they are on and nothing else.
     pub findings: Vec<Finding>,
 }
 
@@ -47,7 +47,7 @@ pub fn translate(objects: &Objects) -> Translation {
     let routes = routes::routes(objects, &listeners, &pools, &services, &mut findings);
     let gateways = gateways::gateways(listeners, &routes, &policies, &pools, &backends, &services);
     // A finding that several parents of a route lead to is told once.
-    findings.sort();
+    findings.sort_by(Finding::by_spot);
     findings.dedup();
     Translation { ir: Ir { gateways, keys, limits: policies.limits }, findings }
 }

@@ -59,7 +59,7 @@ fn model(
             continue;
         }
         if let Some(backend) = backends.get(&Key::new(namespace, target.backend_name.clone())) {
-            schemas.push(backend.schema);
+            schemas.push(backend.schema == ir::Schema::Anthropic);
             targets.push(ir::Target {
                 backend: backend.cluster.clone(),
                 model: target.model.clone(),
