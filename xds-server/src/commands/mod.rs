@@ -16,6 +16,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::run::detach;
+
 #[derive(Debug, Parser)]
 #[command(
     name = "tollgate",
@@ -51,6 +53,8 @@ enum Command {
     Bootstrap(bootstrap::Args),
     /// Print the completion script of a shell
     Completion(completion::Args),
+    #[command(name = detach::COMMAND, hide = true)]
+    StartDetached(detach::Args),
 }
 
 /// For people who write scripts.
@@ -79,6 +83,7 @@ pub fn main() -> ExitCode {
         Command::Usage(args) => usage::main(args),
         Command::Bootstrap(args) => bootstrap::main(&args),
         Command::Completion(args) => completion::main(&args),
+        Command::StartDetached(args) => start_detached(&args),
     };
     match result {
         Ok(Outcome::Good) => ExitCode::SUCCESS,
@@ -88,6 +93,11 @@ pub fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+fn start_detached(args: &detach::Args) -> anyhow::Result<Outcome> {
+    print(&detach::main(args)?.to_string());
+    Ok(Outcome::Good)
 }
 
 /// Writes to standard output; whoever closed it has seen enough.

@@ -147,8 +147,8 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
 /// Keeps Envoy alive. Returns only when it cannot be started any more.
 async fn supervise(envoy: &mut Envoy) -> anyhow::Error {
     loop {
-        let how = envoy.ended().await;
-        if let Err(error) = envoy.restart(&how).await {
+        envoy.ended().await;
+        if let Err(error) = envoy.restart().await {
             return error.into();
         }
     }
@@ -193,10 +193,11 @@ fn node_id(state: &std::path::Path) -> String {
     format!("run-{}", digest.get(..8).unwrap_or_default())
 }
 
-/// SIGINT and SIGTERM mean the same.
+/// Ctrl-C, an ordered end and a closed terminal mean the same: Envoy would live on without us.
 struct Stops {
     interrupt: Signal,
     terminate: Signal,
+    hangup: Signal,
 }
 
 // === impl Stops ===
@@ -204,13 +205,18 @@ struct Stops {
 impl Stops {
     fn new() -> anyhow::Result<Self> {
         let of = |kind| signal(kind).context("signals cannot be handled");
-        Ok(Self { interrupt: of(SignalKind::interrupt())?, terminate: of(SignalKind::terminate())? })
+        Ok(Self {
+            interrupt: of(SignalKind::interrupt())?,
+            terminate: of(SignalKind::terminate())?,
+            hangup: of(SignalKind::hangup())?,
+        })
     }
 
     async fn next(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            _ = self.hangup.recv() => {}
         }
     }
 }

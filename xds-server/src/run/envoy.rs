@@ -1,18 +1,17 @@
-//! Envoy as a process. It is in a process group of its own, so that a terminal's Ctrl-C reaches only us and
-//! we decide its end; nothing ties its life to ours.
+//! Envoy as a process. It is not our child and in a process group of its own, so that a terminal's Ctrl-C reaches
+//! only us and we decide its end; nothing ties its life to ours.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
-use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::detach;
 use super::envoy_admin::EnvoyAdmin;
 use super::envoy_log::{self, From};
 use super::state_dir::StateDir;
@@ -24,7 +23,7 @@ const DRAIN: Duration = Duration::from_secs(10);
 const LAST_REPORTS: Duration = Duration::from_millis(500);
 /// After SIGTERM.
 const TERMINATE: Duration = Duration::from_secs(5);
-/// How often an adopted process, which is not our child, is looked at.
+/// How often the process is looked at: it is not our child, so nobody tells us of its end.
 const LOOK: Duration = Duration::from_millis(200);
 /// An Envoy that lived this long was well: the next restart is at once.
 const WELL: Duration = Duration::from_secs(30);
@@ -45,18 +44,11 @@ pub struct EnvoySetup {
 pub struct Envoy {
     setup: EnvoySetup,
     files: Files,
-    process: Process,
+    /// None: it has ended.
+    pid: Option<Pid>,
     started: Instant,
     log: JoinHandle<()>,
     failures: usize,
-}
-
-#[derive(Debug)]
-enum Process {
-    Child(Child),
-    /// Started by a run before this one.
-    Adopted(Pid),
-    Gone,
 }
 
 #[derive(Debug)]
@@ -108,46 +100,26 @@ impl Envoy {
             log: state.join("envoy.log"),
             admin_address: state.join("envoy-admin"),
         };
-        if let Some(pid) = files.living() {
-            if files.was_started_with(&setup) {
-                tracing::info!(pid = pid.as_raw_nonzero(), "Envoy still runs and is taken over");
-                let log = tokio::spawn(envoy_log::follow(files.log.clone(), From::End));
-                let process = Process::Adopted(pid);
-                return Ok(Self { setup, files, process, started: Instant::now(), log, failures: 0 });
+        let pid = files.living();
+        let same = files.was_started_with(&setup);
+        let log = tokio::spawn(envoy_log::follow(files.log.clone(), From::End));
+        let mut envoy = Self { setup, files, pid, started: Instant::now(), log, failures: 0 };
+        match pid.map(Pid::as_raw_nonzero) {
+            Some(pid) if same => tracing::info!(pid, "Envoy still runs and is taken over"),
+            Some(pid) => {
+                tracing::info!(pid, "Envoy still runs, but with other options: it is replaced");
+                envoy.stop().await;
+                envoy.start().await?;
             }
-            tracing::info!(pid = pid.as_raw_nonzero(), "Envoy still runs, but with other options: it is replaced");
-            let log = tokio::spawn(async {});
-            let process = Process::Adopted(pid);
-            let mut old = Self { setup, files, process, started: Instant::now(), log, failures: 0 };
-            old.stop().await;
-            old.start()?;
-            return Ok(old);
+            None => envoy.start().await?,
         }
-        let log = tokio::spawn(async {});
-        let mut envoy = Self { setup, files, process: Process::Gone, started: Instant::now(), log, failures: 0 };
-        envoy.start()?;
         Ok(envoy)
     }
 
-    /// Where Envoy's own admin API listens, once it does.
-    pub fn admin_address(&self) -> Option<String> {
-        fs::read_to_string(&self.files.admin_address).ok().map(|text| text.trim().to_owned())
-    }
-
-    /// Returns when Envoy has ended, and says how.
-    pub async fn ended(&mut self) -> String {
-        match &mut self.process {
-            Process::Child(child) => match child.wait().await {
-                Ok(status) => status.to_string(),
-                Err(error) => error.to_string(),
-            },
-            Process::Adopted(pid) => {
-                while lives(*pid, &self.files.bootstrap) {
-                    sleep(LOOK).await;
-                }
-                "it is gone".to_owned()
-            }
-            Process::Gone => std::future::pending().await,
+    /// Returns when Envoy has ended.
+    pub async fn ended(&self) {
+        while self.pid.is_some_and(|pid| lives(pid, &self.files.bootstrap)) {
+            sleep(LOOK).await;
         }
     }
 
@@ -155,16 +127,17 @@ impl Envoy {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub async fn restart(&mut self, how_it_ended: &str) -> Result<(), EnvoyError> {
+    pub async fn restart(&mut self) -> Result<(), EnvoyError> {
         self.failures = if self.started.elapsed() > WELL { 0 } else { self.failures + 1 };
         let wait = BACK_OFF.get(self.failures).or(BACK_OFF.last()).copied().unwrap_or_default();
         tracing::error!(
-            "Envoy has ended ({how_it_ended}); it is started again{}",
-            if wait.is_zero() { String::new() } else { format!(" in {} s", wait.as_secs()) }
+            "Envoy has ended; it is started again{} (its last words are in {})",
+            if wait.is_zero() { String::new() } else { format!(" in {} s", wait.as_secs()) },
+            self.files.log_before().display(),
         );
-        self.process = Process::Gone;
+        self.pid = None;
         sleep(wait).await;
-        self.start()
+        self.start().await
     }
 
     /// Lets requests end and filters report, then ends Envoy. Bounded in time.
@@ -199,17 +172,13 @@ impl Envoy {
     }
 
     fn forget(&mut self) {
-        self.process = Process::Gone;
+        self.pid = None;
         self.log.abort();
         let _not_there = fs::remove_file(&self.files.pid);
     }
 
     fn signal(&self, signal: Signal) {
-        let pid = match &self.process {
-            Process::Child(child) => child.id().and_then(|id| Pid::from_raw(id.cast_signed())),
-            Process::Adopted(pid) => Some(*pid).filter(|pid| lives(*pid, &self.files.bootstrap)),
-            Process::Gone => None,
-        };
+        let pid = self.pid.filter(|pid| lives(*pid, &self.files.bootstrap));
         if let Some(pid) = pid
             && let Err(error) = kill_process(pid, signal)
         {
@@ -217,7 +186,7 @@ impl Envoy {
         }
     }
 
-    fn start(&mut self) -> Result<(), EnvoyError> {
+    async fn start(&mut self) -> Result<(), EnvoyError> {
         let files = &self.files;
         let of = |path: &Path| {
             let path = path.to_owned();
@@ -226,25 +195,15 @@ impl Envoy {
         write_private(&files.bootstrap, self.setup.bootstrap.as_bytes()).map_err(of(&files.bootstrap))?;
         // Of the Envoy before, and not an address that anybody may ask.
         let _not_there = fs::remove_file(&files.admin_address);
-        let _not_there = fs::rename(&files.log, files.log.with_extension("log.old"));
-        let log = File::create(&files.log).map_err(of(&files.log))?;
-        let both = log.try_clone().map_err(of(&files.log))?;
-        let arguments = files.arguments(&self.setup);
-        let child = Command::new(&self.setup.binary)
-            .args(&arguments)
-            .stdin(Stdio::null())
-            .stdout(log)
-            .stderr(both)
-            .process_group(0)
-            .kill_on_drop(false)
-            .spawn()
+        let _not_there = fs::rename(&files.log, files.log_before());
+        let pid = detach::start(&files.log, &self.setup.binary, &files.arguments(&self.setup))
+            .await
             .map_err(|error| EnvoyError::NotStarted { path: self.setup.binary.clone(), error })?;
-        let pid = child.id().unwrap_or_default().to_string();
-        write_private(&files.pid, pid.as_bytes()).map_err(of(&files.pid))?;
+        write_private(&files.pid, pid.as_raw_nonzero().to_string().as_bytes()).map_err(of(&files.pid))?;
         write_private(&files.command, files.fingerprint(&self.setup).as_bytes()).map_err(of(&files.command))?;
         self.log.abort();
         self.log = tokio::spawn(envoy_log::follow(files.log.clone(), From::Start));
-        self.process = Process::Child(child);
+        self.pid = Some(pid);
         self.started = Instant::now();
         Ok(())
     }
@@ -253,6 +212,11 @@ impl Envoy {
 // === impl Files ===
 
 impl Files {
+    /// The log of the Envoy before this one.
+    fn log_before(&self) -> PathBuf {
+        self.log.with_extension("log.old")
+    }
+
     fn arguments(&self, setup: &EnvoySetup) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = vec!["--config-path".into(), self.bootstrap.clone().into()];
         arguments.extend(["--admin-address-path".into(), self.admin_address.clone().into()]);

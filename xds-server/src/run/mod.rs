@@ -4,12 +4,14 @@
 //! state_dir.rs  where everything of this run is kept, locked for one run at a time
 //! bootstrap.rs  what Envoy is started with
 //! envoy.rs      Envoy as a process: started, adopted, restarted, stopped
+//! detach.rs     a process that is nobody's child
 //! envoy_admin.rs  its admin API: drain, requests in flight
 //! envoy_log.rs  its log, passed on
 //! ```
 //! Envoy outlives a control plane that is killed: it goes on with what it has, and the next run adopts it.
 
 pub mod bootstrap;
+pub mod detach;
 pub mod envoy;
 mod envoy_admin;
 mod envoy_log;

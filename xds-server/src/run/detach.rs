@@ -1,0 +1,55 @@
+//! A process that is nobody's child. Envoy asks the kernel for SIGTERM when its parent dies
+//! (`PR_SET_PDEATHSIG`), and we want it to outlive us; so a short-lived copy of this binary starts it and ends.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rustix::process::Pid;
+
+/// The hidden subcommand that [`start`] calls.
+pub const COMMAND: &str = "start-detached";
+
+/// This binary, also when its file has been replaced meanwhile.
+const OURSELVES: &str = "/proc/self/exe";
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    log: PathBuf,
+    program: PathBuf,
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<OsString>,
+}
+
+/// Starts a program that is not our child and not in our process group, its output in `log`.
+pub async fn start(log: &Path, program: &Path, arguments: &[OsString]) -> io::Result<Pid> {
+    let output = tokio::process::Command::new(OURSELVES)
+        .arg(COMMAND)
+        .args([log, program])
+        .arg("--")
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .await?;
+    if !output.status.success() {
+        return Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
+    }
+    let pid = String::from_utf8_lossy(&output.stdout).trim().parse().ok().and_then(Pid::from_raw);
+    pid.ok_or_else(|| io::Error::other("the process has no id"))
+}
+
+/// What the copy does: starts the program, prints its process id, and ends at once.
+pub fn main(args: &Args) -> io::Result<u32> {
+    let log = File::create(&args.log)?;
+    let child = Command::new(&args.program)
+        .args(&args.arguments)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .process_group(0)
+        .spawn()?;
+    Ok(child.id())
+}
