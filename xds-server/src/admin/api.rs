@@ -21,7 +21,11 @@ pub(super) struct Rows<T> {
 #[derive(Debug)]
 pub(super) enum Problem {
     /// This parameter has a value that means nothing.
-    Parameter { field: String, message: String, hint: String },
+    Parameter {
+        field: String,
+        message: String,
+        hint: String,
+    },
     NotFound,
     Ledger(OpenError),
 }
@@ -30,11 +34,15 @@ pub(super) async fn usage(
     State(admin): State<Admin>,
     Query(parameters): Query<Vec<(String, String)>>,
 ) -> Result<Json<Rows<UsageRow>>, Problem> {
-    Ok(Json(Rows { rows: admin.ledger.usage(usage_query(parameters)?).await? }))
+    Ok(Json(Rows {
+        rows: admin.ledger.usage(usage_query(parameters)?).await?,
+    }))
 }
 
 pub(super) async fn budgets(State(admin): State<Admin>) -> Result<Json<Rows<BudgetRow>>, Problem> {
-    Ok(Json(Rows { rows: admin.ledger.budgets().await? }))
+    Ok(Json(Rows {
+        rows: admin.ledger.budgets().await?,
+    }))
 }
 
 pub(super) async fn status(State(admin): State<Admin>) -> Response {
@@ -55,7 +63,11 @@ fn usage_query(parameters: Vec<(String, String)>) -> Result<UsageQuery, Problem>
             "since" => query.since = Some(duration(field, &value)?),
             _ => {
                 let message = format!("there is no parameter {field:?}");
-                return Err(Problem::Parameter { field, message, hint: "use consumer, model or since".into() });
+                return Err(Problem::Parameter {
+                    field,
+                    message,
+                    hint: "use consumer, model or since".into(),
+                });
             }
         }
     }
@@ -99,16 +111,39 @@ impl IntoResponse for Problem {
             hint: String,
         }
         let (status, error) = match self {
-            Self::Parameter { field, message, hint } => {
-                (StatusCode::BAD_REQUEST, Error { field: Some(field), message, hint })
-            }
+            Self::Parameter {
+                field,
+                message,
+                hint,
+            } => (
+                StatusCode::BAD_REQUEST,
+                Error {
+                    field: Some(field),
+                    message,
+                    hint,
+                },
+            ),
             Self::NotFound => {
                 let hint = "there are /, /api/usage, /api/budgets, /api/status, /healthz, /readyz and /metrics";
-                (StatusCode::NOT_FOUND, Error { field: None, message: "no such page".into(), hint: hint.into() })
+                (
+                    StatusCode::NOT_FOUND,
+                    Error {
+                        field: None,
+                        message: "no such page".into(),
+                        hint: hint.into(),
+                    },
+                )
             }
             Self::Ledger(error) => {
                 let message = error.to_string();
-                (StatusCode::SERVICE_UNAVAILABLE, Error { field: None, message, hint: String::new() })
+                (
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    Error {
+                        field: None,
+                        message,
+                        hint: String::new(),
+                    },
+                )
             }
         };
         (status, Json(Body { error })).into_response()

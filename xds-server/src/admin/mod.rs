@@ -8,15 +8,18 @@ mod api;
 mod guard;
 mod metrics;
 mod page;
-mod since;
-mod status;
 #[cfg(test)]
 mod preview_test;
+mod since;
+mod status;
 #[cfg(test)]
 mod tests;
 
 pub use metrics::Metrics;
-#[allow(unused_imports, reason = "what a Status is made of, for those who publish one")]
+#[allow(
+    unused_imports,
+    reason = "what a Status is made of, for those who publish one"
+)]
 pub use status::{Gateway, Listener, Proxy, Refused, Status};
 
 use std::sync::Arc;
@@ -52,7 +55,11 @@ pub fn router(ledger: Ledger, status: watch::Receiver<Arc<Status>>, metrics: Met
         .route("/metrics", get(serve_metrics))
         .fallback(async || api::Problem::not_found())
         .layer(middleware::map_response(guard::harden))
-        .with_state(Admin { ledger, status, metrics })
+        .with_state(Admin {
+            ledger,
+            status,
+            metrics,
+        })
 }
 
 /// 200, or 503 with one reason a line.
@@ -61,7 +68,11 @@ async fn readyz(State(admin): State<Admin>) -> Response {
     if status.ready {
         return "ready\n".into_response();
     }
-    let reasons = if status.waiting_for.is_empty() { "not ready".to_owned() } else { status.waiting_for.join("\n") };
+    let reasons = if status.waiting_for.is_empty() {
+        "not ready".to_owned()
+    } else {
+        status.waiting_for.join("\n")
+    };
     (StatusCode::SERVICE_UNAVAILABLE, reasons + "\n").into_response()
 }
 

@@ -11,6 +11,7 @@ mod embedded;
 mod grpc;
 mod metrics;
 pub mod query;
+mod rows;
 mod store;
 mod tables;
 mod writer;
@@ -40,8 +41,8 @@ use self::writer::{Books, Job, NotApplied, Waiting, Writer};
 
 /// Calls that may wait: every worker of every proxy has at most one under way.
 const QUEUE: usize = 4096;
-/// Largest call in bytes.
-const MAX_MESSAGE: usize = 4 << 20;
+/// Largest call in bytes: what a worker with many budgets has gathered while the ledger was away.
+const MAX_MESSAGE: usize = 32 << 20;
 
 /// A handle to the ledger; clones are the same ledger.
 #[derive(Debug, Clone)]
@@ -81,7 +82,12 @@ impl Ledger {
         lease_ttl: Duration,
     ) -> Result<Self, OpenError> {
         let store = embedded::Embedded::new(dir)?;
-        Self::start(Box::new(store), Arc::new(SystemClock::new()), limits, lease_ttl)
+        Self::start(
+            Box::new(store),
+            Arc::new(SystemClock::new()),
+            limits,
+            lease_ttl,
+        )
     }
 
     fn start(
@@ -95,12 +101,29 @@ impl Ledger {
         let (jobs, queue) = sync_channel(QUEUE);
         let (reader, metrics) = (store.reader(), Metrics::new());
         let rules = Rules::new(&limits.borrow_and_update(), lease_ttl);
-        let handle = Self { jobs, reader, limits: limits.clone(), clock: Arc::clone(&clock), metrics: metrics.clone() };
-        let writer = Writer { store, books: Books::Open(state), limits, rules, clock, metrics, pruned: now.steady };
+        let handle = Self {
+            jobs,
+            reader,
+            limits: limits.clone(),
+            clock: Arc::clone(&clock),
+            metrics: metrics.clone(),
+        };
+        let writer = Writer {
+            store,
+            books: Books::Open(state),
+            limits,
+            rules,
+            clock,
+            metrics,
+            pruned: now.steady,
+        };
         std::thread::Builder::new()
             .name("ledger".to_owned())
             .spawn(move || writer.run(&queue))
-            .map_err(|source| StoreError::Unusable { path: "the ledger's thread".into(), source })?;
+            .map_err(|source| StoreError::Unusable {
+                path: "the ledger's thread".into(),
+                source,
+            })?;
         Ok(handle)
     }
 
@@ -116,7 +139,11 @@ impl Ledger {
     pub async fn sync(&self, request: SyncRequest) -> Result<SyncResponse, SyncError> {
         let call = Call::try_from(request).inspect_err(|_| self.refused())?;
         let (answer, answered) = oneshot::channel();
-        let job = Job::Call(Waiting { call, arrived: self.clock.now(), answer });
+        let job = Job::Call(Waiting {
+            call,
+            arrived: self.clock.now(),
+            answer,
+        });
         self.jobs.try_send(job).map_err(|error| match error {
             TrySendError::Full(_) => SyncError::Busy,
             TrySendError::Disconnected(_) => SyncError::Closed,
@@ -147,6 +174,11 @@ impl Ledger {
     }
 
     fn refused(&self) {
-        self.metrics.calls.get_or_create(&CallLabels { outcome: CallOutcome::Refused }).inc();
+        self.metrics
+            .calls
+            .get_or_create(&CallLabels {
+                outcome: CallOutcome::Refused,
+            })
+            .inc();
     }
 }

@@ -1,0 +1,276 @@
+//! Records as rows, inside the embedded store's transactions.
+
+use std::collections::BTreeMap;
+
+use prost::Message as _;
+use redb::{
+    Database, Durability, ReadableDatabase as _, ReadableTable as _, Table, WriteTransaction,
+};
+use tollgate_core::ledger::{
+    Bucket, BucketKey, Changes, Lease, Records, Worker,
+    usage::{Totals, UsageKey},
+};
+
+use super::tables::{
+    self, BUCKETS, HOLDERS, InvalidRow, LEASES, META, SCHEMA, TOTALS, USAGE, WORKERS,
+};
+
+/// Anything that goes wrong inside a transaction.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error(transparent)]
+    Redb(redb::Error),
+    #[error(transparent)]
+    Row(#[from] InvalidRow),
+    #[error("closed")]
+    Closed,
+    #[error("schema {0}")]
+    Newer(u64),
+}
+
+// === impl Failure ===
+
+macro_rules! from_redb {
+    ($($error:ident),*) => {
+        $(impl From<redb::$error> for Failure {
+            fn from(error: redb::$error) -> Self {
+                Self::Redb(error.into())
+            }
+        })*
+    };
+}
+
+from_redb!(
+    DatabaseError,
+    TransactionError,
+    TableError,
+    StorageError,
+    CommitError,
+    SetDurabilityError
+);
+
+// === transactions ===
+
+fn begin(database: &Database) -> Result<WriteTransaction, Failure> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_durability(Durability::Immediate)?;
+    Ok(transaction)
+}
+
+/// Checks the schema and makes the tables, so that readers find them.
+pub(super) fn prepare(database: &Database) -> Result<(), Failure> {
+    let transaction = begin(database)?;
+    {
+        let mut meta = transaction.open_table(META)?;
+        let found = meta.get("schema")?.map(|row| row.value());
+        match found {
+            Some(SCHEMA) => {}
+            Some(found) => return Err(Failure::Newer(found)),
+            None => drop(meta.insert("schema", SCHEMA)?),
+        }
+        transaction.open_table(BUCKETS)?;
+        transaction.open_table(LEASES)?;
+        transaction.open_table(HOLDERS)?;
+        transaction.open_table(WORKERS)?;
+        transaction.open_table(USAGE)?;
+        transaction.open_table(TOTALS)?;
+    }
+    Ok(transaction.commit()?)
+}
+
+/// Everything that is kept in memory.
+pub(super) fn records(database: &Database) -> Result<Records, Failure> {
+    let transaction = database.begin_read()?;
+    let mut records = Records::default();
+    for row in transaction.open_table(BUCKETS)?.iter()? {
+        let (key, value) = row?;
+        records
+            .buckets
+            .insert(tables::bucket_key(key.value())?, bucket(value.value()));
+    }
+    for row in transaction.open_table(LEASES)?.iter()? {
+        let (key, value) = row?;
+        let (proxy, epoch, limit, scope, start) = key.value();
+        let (outstanding, expired) = value.value();
+        let key = (
+            tables::holder_key((proxy, epoch)),
+            tables::bucket_key((limit, scope, start))?,
+        );
+        records.leases.insert(
+            key,
+            Lease {
+                outstanding,
+                expired,
+            },
+        );
+    }
+    for row in transaction.open_table(HOLDERS)?.iter()? {
+        let (key, value) = row?;
+        records
+            .holders
+            .insert(tables::holder_key(key.value()), value.value());
+    }
+    for row in transaction.open_table(WORKERS)?.iter()? {
+        let (key, value) = row?;
+        let (proxy, epoch, worker) = key.value();
+        let (sequence, answer) = value.value();
+        let answer = tables::answer(answer)?;
+        records.workers.insert(
+            (tables::holder_key((proxy, epoch)), worker),
+            Worker { sequence, answer },
+        );
+    }
+    Ok(records)
+}
+
+/// All of it or nothing, and durable.
+pub(super) fn write(database: &Database, changes: &Changes) -> Result<(), Failure> {
+    let transaction = begin(database)?;
+    write_records(&transaction, changes)?;
+    write_usage(&transaction, changes)?;
+    Ok(transaction.commit()?)
+}
+
+fn write_records(transaction: &WriteTransaction, changes: &Changes) -> Result<(), Failure> {
+    let mut table = transaction.open_table(BUCKETS)?;
+    for (key, bucket) in &changes.buckets {
+        let scope = tables::scope_text(key);
+        let value = bucket.map(|bucket| (bucket.spent, bucket.leased, bucket.window_end));
+        put(&mut table, (&*key.limit, &*scope, key.window_start), value)?;
+    }
+    let mut table = transaction.open_table(LEASES)?;
+    for ((holder, key), lease) in &changes.leases {
+        let scope = tables::scope_text(key);
+        let value = lease.map(|lease| (lease.outstanding, lease.expired));
+        put(
+            &mut table,
+            (
+                &*holder.proxy,
+                holder.epoch,
+                &*key.limit,
+                &*scope,
+                key.window_start,
+            ),
+            value,
+        )?;
+    }
+    let mut table = transaction.open_table(HOLDERS)?;
+    for (holder, seen) in &changes.holders {
+        put(&mut table, (&*holder.proxy, holder.epoch), *seen)?;
+    }
+    let mut table = transaction.open_table(WORKERS)?;
+    for ((holder, number), worker) in &changes.workers {
+        let answer = worker
+            .as_ref()
+            .map(|worker| (worker.sequence, worker.answer.encode_to_vec()));
+        let value = answer
+            .as_ref()
+            .map(|(sequence, bytes)| (*sequence, bytes.as_slice()));
+        put(&mut table, (&*holder.proxy, holder.epoch, *number), value)?;
+    }
+    Ok(())
+}
+
+fn write_usage(transaction: &WriteTransaction, changes: &Changes) -> Result<(), Failure> {
+    let mut minutes = transaction.open_table(USAGE)?;
+    let mut totals = transaction.open_table(TOTALS)?;
+    for ((minute, key), used) in &changes.usage {
+        let (consumer, route, model, backend) =
+            (&*key.consumer, &*key.route, &*key.model, &*key.backend);
+        add(
+            &mut minutes,
+            (*minute, consumer, route, model, backend),
+            *used,
+        )?;
+        add(&mut totals, (consumer, route, model, backend), *used)?;
+    }
+    if let Some(minute) = changes.forget_before {
+        minutes.retain_in((0, "", "", "", "")..(minute, "", "", "", ""), |_, _| false)?;
+    }
+    Ok(())
+}
+
+fn put<'k, 'v, K: redb::Key + 'static, V: redb::Value + 'static>(
+    table: &mut Table<'_, K, V>,
+    key: K::SelfType<'k>,
+    value: Option<V::SelfType<'v>>,
+) -> Result<(), Failure> {
+    match value {
+        Some(value) => drop(table.insert(key, value)?),
+        None => drop(table.remove(key)?),
+    }
+    Ok(())
+}
+
+fn add<'k, K: redb::Key + 'static>(
+    table: &mut Table<'_, K, tables::Sums>,
+    key: K::SelfType<'k>,
+    more: Totals,
+) -> Result<(), Failure> {
+    let before = table.get(&key)?.map(|row| tables::from_sums(row.value()));
+    let mut totals = before.unwrap_or_default();
+    totals += more;
+    put(table, key, Some(tables::to_sums(totals)))
+}
+
+fn bucket((spent, leased, window_end): (u64, u64, i64)) -> Bucket {
+    Bucket {
+        spent,
+        leased,
+        window_end,
+    }
+}
+
+/// Sums of all time.
+pub(super) fn usage(database: &Database) -> Result<BTreeMap<UsageKey, Totals>, Failure> {
+    let table = database.begin_read()?.open_table(TOTALS)?;
+    let mut sums = BTreeMap::new();
+    for row in table.iter()? {
+        let (key, value) = row?;
+        sums.insert(usage_key(key.value()), tables::from_sums(value.value()));
+    }
+    Ok(sums)
+}
+
+/// Sums from this minute on.
+pub(super) fn usage_since(
+    database: &Database,
+    minute: u64,
+) -> Result<BTreeMap<UsageKey, Totals>, Failure> {
+    let table = database.begin_read()?.open_table(USAGE)?;
+    let mut sums: BTreeMap<UsageKey, Totals> = BTreeMap::new();
+    for row in table.range((minute, "", "", "", "")..)? {
+        let (key, value) = row?;
+        let (_, consumer, route, model, backend) = key.value();
+        *sums
+            .entry(usage_key((consumer, route, model, backend)))
+            .or_default() += tables::from_sums(value.value());
+    }
+    Ok(sums)
+}
+
+/// All windows of one limit.
+pub(super) fn buckets(
+    database: &Database,
+    limit: &str,
+) -> Result<Vec<(BucketKey, Bucket)>, Failure> {
+    let table = database.begin_read()?.open_table(BUCKETS)?;
+    let mut rows = Vec::new();
+    for row in table.range((limit, "", i64::MIN)..)? {
+        let (key, value) = row?;
+        if key.value().0 != limit {
+            break;
+        }
+        rows.push((tables::bucket_key(key.value())?, bucket(value.value())));
+    }
+    Ok(rows)
+}
+
+fn usage_key((consumer, route, model, backend): tables::TotalsRow<'_>) -> UsageKey {
+    UsageKey {
+        consumer: consumer.into(),
+        route: route.into(),
+        model: model.into(),
+        backend: backend.into(),
+    }
+}
