@@ -51,11 +51,7 @@ pub enum Answer {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ask {
     /// Delta: a change of what was wanted before. `initial` counts in a stream's first request only.
-    Change {
-        subscribe: Vec<String>,
-        unsubscribe: Vec<String>,
-        initial: BTreeMap<String, String>,
-    },
+    Change { subscribe: Vec<String>, unsubscribe: Vec<String>, initial: BTreeMap<String, String> },
     /// State of the world: all that is wanted.
     Exactly(Vec<String>),
 }
@@ -148,18 +144,10 @@ impl Subscription {
     pub fn new(kind: ResourceType, protocol: Protocol) -> Self {
         let client = match protocol {
             Protocol::Delta => Client::Each(Each::delta()),
-            Protocol::StateOfTheWorld if interest::may_be_implicit(kind) => {
-                Client::Full(Full::default())
-            }
+            Protocol::StateOfTheWorld if interest::may_be_implicit(kind) => Client::Full(Full::default()),
             Protocol::StateOfTheWorld => Client::Each(Each::by_name()),
         };
-        Self {
-            kind,
-            interest: Interest::default(),
-            client,
-            state: State::Silent,
-            nonces: 0,
-        }
+        Self { kind, interest: Interest::default(), client, state: State::Silent, nonces: 0 }
     }
 
     pub fn step(&mut self, event: Event<'_>) -> Option<Output> {
@@ -185,9 +173,7 @@ impl Subscription {
     /// The client has refused something of this snapshot.
     pub fn refuses(&self, snapshot: &Snapshot) -> bool {
         match &self.client {
-            Client::Each(each) => snapshot
-                .of(self.kind)
-                .any(|(name, resource)| each.refuses(name, &resource.version)),
+            Client::Each(each) => snapshot.of(self.kind).any(|(name, resource)| each.refuses(name, &resource.version)),
             Client::Full(full) => full.refuses_any(),
         }
     }
@@ -218,11 +204,7 @@ impl Subscription {
                         Client::Full(full) => full.refused(sent),
                     };
                     match refused {
-                        Refused::ForGood => Some(Output::Refused(Refusal {
-                            kind: self.kind,
-                            resources,
-                            message,
-                        })),
+                        Refused::ForGood => Some(Output::Refused(Refusal { kind: self.kind, resources, message })),
                         Refused::OneOfThem => None,
                     }
                 }
@@ -247,22 +229,14 @@ impl Subscription {
 
     fn ask(&mut self, ask: Ask, first: bool) {
         let (renewed, initial) = match ask {
-            Ask::Change {
-                subscribe,
-                unsubscribe,
-                initial,
-            } => {
-                self.interest
-                    .change(self.kind, &subscribe, &unsubscribe, first);
+            Ask::Change { subscribe, unsubscribe, initial } => {
+                self.interest.change(self.kind, &subscribe, &unsubscribe, first);
                 // "The server must still provide those resources", even when it believes the client has them:
                 // the client may have forgotten them.
                 let renewed: Vec<String> = subscribe.into_iter().chain(unsubscribe).collect();
                 (renewed, if first { initial } else { BTreeMap::new() })
             }
-            Ask::Exactly(names) => (
-                self.interest.replace(self.kind, names, first),
-                BTreeMap::new(),
-            ),
+            Ask::Exactly(names) => (self.interest.replace(self.kind, names, first), BTreeMap::new()),
         };
         let Client::Each(each) = &mut self.client else {
             return;

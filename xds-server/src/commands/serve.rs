@@ -73,6 +73,8 @@ async fn serve(args: Args) -> anyhow::Result<Outcome> {
     let remote = EnvoyCode::Remote { sha256: code.sha256.clone(), path: format!("/code/{}.wasm", code.sha256) };
     let xds = listen(&args.xds, "--xds").await?;
     let xds_address = xds.local_addr()?;
+    let admin = listen(&args.admin, "--admin").await?;
+    let admin_address = admin.local_addr()?;
     let stages = Stages::start(Parts {
         folder: &args.source,
         state: state.path(),
@@ -82,14 +84,14 @@ async fn serve(args: Args) -> anyhow::Result<Outcome> {
         lease_ttl: args.lease_ttl,
         xds,
         admin: vec![
-            Admin::All(listen(&args.admin, "--admin").await?),
+            Admin::All(admin),
             Admin::Metrics(listen(&args.metrics, "--metrics").await?),
             Admin::Probes(listen(&args.probes, "--probes").await?),
         ],
         readiness: Readiness::Published,
     })
     .await?;
-    tracing::info!(xds = %xds_address, state = %state.path().display(), "serving");
+    tracing::info!(xds = %xds_address, admin = %admin_address, state = %state.path().display(), "serving");
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}

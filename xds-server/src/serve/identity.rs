@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use tollgate_core::status::Origin;
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 /// What a proxy may have.
@@ -37,10 +36,6 @@ impl Identity {
             (Some(uri), None) => uri.parse(),
             _ => Err(InvalidIdentity),
         }
-    }
-
-    pub fn of_gateway(origin: &Origin) -> Self {
-        Self::Gateway { namespace: origin.namespace.clone(), name: origin.name.clone() }
     }
 }
 

@@ -14,7 +14,6 @@ pub mod published;
 pub mod status;
 mod wire;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,16 +45,15 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// The running server.
 #[derive(Debug)]
 pub struct Serving {
-    pub address: SocketAddr,
     stop: oneshot::Sender<()>,
     task: JoinHandle<Result<(), tonic::transport::Error>>,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    #[error("the xDS port cannot be used: {0}")]
-    Listener(#[from] std::io::Error),
-    #[error("the certificates in the state directory cannot be used: {0} (remove its folder pki to have new ones made)")]
+    #[error(
+        "the certificates in the state directory cannot be used: {0} (remove its folder pki to have new ones made)"
+    )]
     Tls(#[from] tonic::transport::Error),
 }
 
@@ -73,13 +71,12 @@ impl Serving {
         ledger: &Ledger,
         code: Arc<FilterCode>,
     ) -> Result<Self, ServeError> {
-        let address = listener.local_addr()?;
         let tls = ServerTlsConfig::new()
             .identity(TlsIdentity::from_pem(&pki.server.certificate, &pki.server.key))
             .client_ca_root(Certificate::from_pem(&pki.ca));
         let discovery = AggregatedDiscoveryServiceServer::new(ads).max_decoding_message_size(MAX_DISCOVERY_REQUEST);
-        let mut routes = Routes::new(discovery)
-            .add_service(ledger.grpc().max_decoding_message_size(MAX_LEDGER_REQUEST));
+        let mut routes =
+            Routes::new(discovery).add_service(ledger.grpc().max_decoding_message_size(MAX_LEDGER_REQUEST));
         let router = routes.axum_router_mut();
         *router = std::mem::take(router).merge(self::code(code));
         let (stop, stopped) = oneshot::channel::<()>();
@@ -92,7 +89,7 @@ impl Serving {
             .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async {
                 let _dropped = stopped.await;
             });
-        Ok(Self { address, stop, task: tokio::spawn(server) })
+        Ok(Self { stop, task: tokio::spawn(server) })
     }
 
     /// Takes no new connection, and ends the ones that do not end by themselves.

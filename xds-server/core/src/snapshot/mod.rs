@@ -40,15 +40,8 @@ pub struct Snapshot {
 // === impl ResourceType ===
 
 impl ResourceType {
-    pub const ALL: [Self; 7] = [
-        Self::Secret,
-        Self::Cluster,
-        Self::Endpoint,
-        Self::ExtensionConfig,
-        Self::Listener,
-        Self::Route,
-        Self::ApiKey,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::Secret, Self::Cluster, Self::Endpoint, Self::ExtensionConfig, Self::Listener, Self::Route, Self::ApiKey];
 
     /// The type URL on the wire.
     pub const fn type_url(self) -> &'static str {
@@ -56,9 +49,7 @@ impl ResourceType {
             Self::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
             Self::Cluster => "type.googleapis.com/envoy.config.cluster.v3.Cluster",
             Self::Endpoint => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
-            Self::ExtensionConfig => {
-                "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig"
-            }
+            Self::ExtensionConfig => "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
             Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
             Self::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
             Self::ApiKey => tollgate_proto::v1::API_KEY_TYPE,
@@ -90,11 +81,7 @@ impl Resource {
         use sha2::Digest as _;
         let value = message.encode_to_vec();
         let digest: [u8; 32] = sha2::Sha256::digest(&value).into();
-        Self {
-            version: hex::encode(digest.first_chunk::<8>().unwrap_or(&[0; 8])),
-            value,
-            origins,
-        }
+        Self { version: hex::encode(digest.first_chunk::<8>().unwrap_or(&[0; 8])), value, origins }
     }
 }
 
@@ -102,10 +89,7 @@ impl Resource {
 
 impl Snapshot {
     pub fn insert(&mut self, kind: ResourceType, name: impl Into<String>, resource: Resource) {
-        self.resources
-            .entry(kind)
-            .or_default()
-            .insert(name.into(), Arc::new(resource));
+        self.resources.entry(kind).or_default().insert(name.into(), Arc::new(resource));
     }
 
     pub fn get(&self, kind: ResourceType, name: &str) -> Option<&Resource> {
@@ -119,22 +103,14 @@ impl Snapshot {
 
     /// All of one type, by name, to keep.
     pub fn shared_of(&self, kind: ResourceType) -> impl Iterator<Item = (&str, &Arc<Resource>)> {
-        self.resources
-            .get(&kind)
-            .into_iter()
-            .flatten()
-            .map(|(name, resource)| (name.as_str(), resource))
+        self.resources.get(&kind).into_iter().flatten().map(|(name, resource)| (name.as_str(), resource))
     }
 
     /// Adds everything of another Gateway: what one Envoy that serves both is given.
     pub fn merge(&mut self, other: &Self) {
         for (kind, resources) in &other.resources {
             let all = self.resources.entry(*kind).or_default();
-            all.extend(
-                resources
-                    .iter()
-                    .map(|(name, resource)| (name.clone(), Arc::clone(resource))),
-            );
+            all.extend(resources.iter().map(|(name, resource)| (name.clone(), Arc::clone(resource))));
         }
     }
 
@@ -143,14 +119,8 @@ impl Snapshot {
         let new_or_changed = |a: &Self, b: &Self| {
             ResourceType::ALL
                 .into_iter()
-                .flat_map(|kind| {
-                    a.of(kind)
-                        .map(move |(name, resource)| (kind, name, &resource.version))
-                })
-                .filter(|(kind, name, version)| {
-                    b.get(*kind, name)
-                        .is_none_or(|other| other.version != **version)
-                })
+                .flat_map(|kind| a.of(kind).map(move |(name, resource)| (kind, name, &resource.version)))
+                .filter(|(kind, name, version)| b.get(*kind, name).is_none_or(|other| other.version != **version))
                 .count()
         };
         let gone = ResourceType::ALL
@@ -163,10 +133,6 @@ impl Snapshot {
 
     /// All of one type, by name.
     pub fn of(&self, kind: ResourceType) -> impl Iterator<Item = (&str, &Resource)> {
-        self.resources
-            .get(&kind)
-            .into_iter()
-            .flatten()
-            .map(|(name, resource)| (name.as_str(), resource.as_ref()))
+        self.resources.get(&kind).into_iter().flatten().map(|(name, resource)| (name.as_str(), resource.as_ref()))
     }
 }

@@ -1,0 +1,317 @@
+//! A control plane as its own process, and xDS clients of it that speak mTLS as an Envoy does.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use envoy_types::pb::envoy::config::core::v3::Node;
+use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use envoy_types::pb::envoy::service::discovery::v3::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+};
+use envoy_types::pb::google::rpc::Status as RpcStatus;
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+
+pub const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
+pub const LISTENER: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
+pub const ROUTE: &str = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration";
+pub const EXTENSION: &str = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig";
+pub const KEY: &str = "type.googleapis.com/tollgate.v1.ApiKey";
+
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Long enough for an answer that must not come.
+const SILENCE: Duration = Duration::from_millis(700);
+
+/// `tollgate serve` over a folder of its own.
+pub struct Server {
+    dir: TempDir,
+    process: Child,
+    pub xds: String,
+    pub admin: String,
+}
+
+/// A client's certificate.
+pub struct Client {
+    ca: String,
+    identity: Option<(String, String)>,
+}
+
+pub struct Delta {
+    requests: mpsc::Sender<DeltaDiscoveryRequest>,
+    responses: Streaming<DeltaDiscoveryResponse>,
+}
+
+pub struct StateOfTheWorld {
+    requests: mpsc::Sender<DiscoveryRequest>,
+    responses: Streaming<DiscoveryResponse>,
+}
+
+// === impl Server ===
+
+impl Server {
+    pub fn start(files: &[(&str, &str)]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("conf")).unwrap();
+        for (name, text) in files {
+            fs::write(dir.path().join("conf").join(name), text).unwrap();
+        }
+        fs::write(dir.path().join("filter.wasm"), b"\0asm\x01\0\0\0").unwrap();
+        let mut process = Command::new(env!("CARGO_BIN_EXE_tollgate"))
+            .args(["serve", "--source"])
+            .arg(dir.path().join("conf"))
+            .arg("--state")
+            .arg(dir.path().join("state"))
+            .arg("--wasm")
+            .arg(dir.path().join("filter.wasm"))
+            .args(["--xds", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--metrics", "127.0.0.1:0"])
+            .args(["--probes", "127.0.0.1:0", "--log-format", "json"])
+            .env("RUST_LOG", "info")
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(process.stderr.take().unwrap());
+        let (mut xds, mut admin) = (String::new(), String::new());
+        let mut line = String::new();
+        while xds.is_empty() {
+            line.clear();
+            assert_ne!(log.read_line(&mut line).unwrap(), 0, "the control plane has ended");
+            let value: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+            if let Some(address) = value.pointer("/fields/xds").and_then(|value| value.as_str()) {
+                xds = format!("https://{address}");
+                admin = format!("http://{}", value.pointer("/fields/admin").unwrap().as_str().unwrap());
+            }
+        }
+        // Nobody reads it, but the pipe must not fill up.
+        std::thread::spawn(move || log.read_to_end(&mut Vec::new()));
+        Self { dir, process, xds, admin }
+    }
+
+    pub fn write(&self, file: &str, text: &str) {
+        fs::write(self.dir.path().join("conf").join(file), text).unwrap();
+    }
+
+    pub fn state(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    /// The client certificate of an Envoy of this Gateway, as `tollgate bootstrap` makes it.
+    pub fn client(&self, gateway: &str) -> Client {
+        Client::made_in(&self.state(), gateway)
+    }
+
+    pub async fn status(&self) -> serde_json::Value {
+        reqwest::get(format!("{}/api/status", self.admin)).await.unwrap().json().await.unwrap()
+    }
+
+    /// The status as soon as it is as expected.
+    pub async fn status_with(&self, expected: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+        let mut status = serde_json::Value::Null;
+        for _ in 0..200 {
+            status = self.status().await;
+            if expected(&status) {
+                return status;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+        panic!("the status stays {status:#}");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ended = self.process.kill();
+        let _status = self.process.wait();
+    }
+}
+
+// === impl Client ===
+
+impl Client {
+    /// With a certificate of the CA in this state directory.
+    pub fn made_in(state: &Path, gateway: &str) -> Self {
+        let made = Command::new(env!("CARGO_BIN_EXE_tollgate"))
+            .args(["bootstrap", "--gateway", gateway, "--state"])
+            .arg(state)
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let name = format!("proxy-{}", gateway.replace('/', "-"));
+        let read = |file: &str| fs::read_to_string(state.join("pki").join(file)).unwrap();
+        let identity = Some((read(&format!("{name}.pem")), read(&format!("{name}.key"))));
+        Self { ca: read("ca.pem"), identity }
+    }
+
+    #[must_use]
+    pub fn without_certificate(mut self) -> Self {
+        self.identity = None;
+        self
+    }
+
+    /// Trusts this server although the certificate is from elsewhere.
+    #[must_use]
+    pub fn that_trusts(mut self, other: &Self) -> Self {
+        self.ca.clone_from(&other.ca);
+        self
+    }
+
+    pub async fn channel(&self, server: &Server) -> Result<Channel, tonic::transport::Error> {
+        let mut tls =
+            ClientTlsConfig::new().ca_certificate(Certificate::from_pem(&self.ca)).domain_name("tollgate-control");
+        if let Some((certificate, key)) = &self.identity {
+            tls = tls.identity(Identity::from_pem(certificate, key));
+        }
+        Endpoint::from_shared(server.xds.clone())?.tls_config(tls)?.connect().await
+    }
+
+    pub async fn delta(&self, server: &Server) -> Delta {
+        self.try_delta(server).await.unwrap()
+    }
+
+    pub async fn try_delta(&self, server: &Server) -> Result<Delta, String> {
+        let channel = self.channel(server).await.map_err(|error| format!("{error:?}"))?;
+        let (requests, stream) = mpsc::channel(16);
+        let mut client = AggregatedDiscoveryServiceClient::new(channel);
+        let responses = client.delta_aggregated_resources(ReceiverStream::new(stream)).await;
+        Ok(Delta { requests, responses: responses.map_err(|error| format!("{error:?}"))?.into_inner() })
+    }
+
+    pub async fn state_of_the_world(&self, server: &Server) -> StateOfTheWorld {
+        let (requests, stream) = mpsc::channel(16);
+        let mut client = AggregatedDiscoveryServiceClient::new(self.channel(server).await.unwrap());
+        let responses = client.stream_aggregated_resources(ReceiverStream::new(stream)).await.unwrap().into_inner();
+        StateOfTheWorld { requests, responses }
+    }
+}
+
+pub fn node() -> Option<Node> {
+    Some(Node { id: "test-envoy".to_owned(), ..Node::default() })
+}
+
+pub fn nack(message: &str) -> Option<RpcStatus> {
+    Some(RpcStatus { code: 3, message: message.to_owned(), ..RpcStatus::default() })
+}
+
+// === impl Delta ===
+
+impl Delta {
+    /// Asks for names of a type; none: for all.
+    pub async fn ask(&mut self, kind: &str, names: &[&str]) {
+        self.come_back(kind, names, &[]).await;
+    }
+
+    /// The same of a client that has something already.
+    pub async fn come_back(&mut self, kind: &str, names: &[&str], has: &[(String, String)]) {
+        self.send(DeltaDiscoveryRequest {
+            node: node(),
+            type_url: kind.to_owned(),
+            resource_names_subscribe: names.iter().map(ToString::to_string).collect(),
+            initial_resource_versions: has.iter().cloned().collect(),
+            ..DeltaDiscoveryRequest::default()
+        })
+        .await;
+    }
+
+    pub async fn send(&mut self, request: DeltaDiscoveryRequest) {
+        self.requests.send(request).await.unwrap();
+    }
+
+    pub async fn next(&mut self) -> DeltaDiscoveryResponse {
+        timeout(PATIENCE, self.responses.message()).await.expect("no response").unwrap().expect("the stream ended")
+    }
+
+    /// The next response, accepted.
+    pub async fn take(&mut self, kind: &str) -> DeltaDiscoveryResponse {
+        let response = self.next().await;
+        assert_eq!(response.type_url, kind);
+        self.answer(&response, None).await;
+        response
+    }
+
+    pub async fn answer(&mut self, response: &DeltaDiscoveryResponse, error_detail: Option<RpcStatus>) {
+        self.send(DeltaDiscoveryRequest {
+            type_url: response.type_url.clone(),
+            response_nonce: response.nonce.clone(),
+            error_detail,
+            ..DeltaDiscoveryRequest::default()
+        })
+        .await;
+    }
+
+    pub async fn assert_silent(&mut self) {
+        let response = timeout(SILENCE, self.responses.message()).await;
+        assert!(response.is_err(), "nothing was expected: {response:?}");
+    }
+
+    /// What an Envoy does at its start: everything of the Gateway, accepted.
+    pub async fn take_all(&mut self, gateway: &str) -> Vec<DeltaDiscoveryResponse> {
+        let mut all = Vec::new();
+        self.ask(CLUSTER, &[]).await;
+        all.push(self.take(CLUSTER).await);
+        self.ask(LISTENER, &[]).await;
+        let listeners = self.take(LISTENER).await;
+        let listener = names(&listeners).remove(0);
+        all.push(listeners);
+        self.ask(EXTENSION, &[&format!("tollgate/{gateway}/request")]).await;
+        all.push(self.take(EXTENSION).await);
+        self.ask(ROUTE, &[&listener]).await;
+        all.push(self.take(ROUTE).await);
+        all
+    }
+}
+
+pub fn names(response: &DeltaDiscoveryResponse) -> Vec<String> {
+    response.resources.iter().map(|resource| resource.name.clone()).collect()
+}
+
+pub fn versions(response: &DeltaDiscoveryResponse) -> Vec<(String, String)> {
+    response.resources.iter().map(|resource| (resource.name.clone(), resource.version.clone())).collect()
+}
+
+// === impl StateOfTheWorld ===
+
+impl StateOfTheWorld {
+    pub async fn ask(&mut self, kind: &str, names: &[&str]) {
+        self.send(DiscoveryRequest {
+            node: node(),
+            type_url: kind.to_owned(),
+            resource_names: names.iter().map(ToString::to_string).collect(),
+            ..DiscoveryRequest::default()
+        })
+        .await;
+    }
+
+    pub async fn send(&mut self, request: DiscoveryRequest) {
+        self.requests.send(request).await.unwrap();
+    }
+
+    pub async fn next(&mut self) -> DiscoveryResponse {
+        timeout(PATIENCE, self.responses.message()).await.expect("no response").unwrap().expect("the stream ended")
+    }
+
+    /// The next response, accepted.
+    pub async fn take(&mut self, kind: &str, names: &[&str]) -> DiscoveryResponse {
+        let response = self.next().await;
+        assert_eq!(response.type_url, kind);
+        self.send(DiscoveryRequest {
+            type_url: kind.to_owned(),
+            version_info: response.version_info.clone(),
+            response_nonce: response.nonce.clone(),
+            resource_names: names.iter().map(ToString::to_string).collect(),
+            ..DiscoveryRequest::default()
+        })
+        .await;
+        response
+    }
+
+    pub async fn assert_silent(&mut self) {
+        let response = timeout(SILENCE, self.responses.message()).await;
+        assert!(response.is_err(), "nothing was expected: {response:?}");
+    }
+}
