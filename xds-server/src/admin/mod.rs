@@ -16,10 +16,6 @@ mod status;
 mod tests;
 
 pub use metrics::Metrics;
-#[allow(
-    unused_imports,
-    reason = "what a Status is made of, for those who publish one"
-)]
 pub use status::{Gateway, Listener, Proxy, Refused, Status};
 
 use std::sync::Arc;
