@@ -132,7 +132,11 @@ fn manager(gateway: &ir::Gateway, routes: &str) -> HttpConnectionManager {
         early_header_mutation_extensions: vec![without_own_headers()],
         // The peer is the client, and nobody is trusted to set headers that steer this proxy.
         use_remote_address: yes(),
-        internal_address_config: Some(hcm::InternalAddressConfig::default()),
+        internal_address_config: Some(hcm::InternalAddressConfig {
+            // None at all would mean private networks, and from those Envoy takes its own x-envoy-* headers.
+            cidr_ranges: vec![core::CidrRange { address_prefix: "255.255.255.255".to_owned(), prefix_len: number(32) }],
+            ..Default::default()
+        }),
         normalize_path: yes(),
         merge_slashes: true,
         server_header_transformation: hcm::ServerHeaderTransformation::PassThrough.into(),

@@ -1,19 +1,23 @@
 //! The route of a pool: the filter names the cluster after it has read the body, and again for each
 //! further attempt.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::route::v3 as route;
 use envoy_types::pb::envoy::extensions::matching::common_inputs::network::v3::FilterStateInput;
 use envoy_types::pb::envoy::extensions::router::cluster_specifiers::matcher::v3::{
     ClusterAction, MatcherClusterSpecifier,
 };
+use envoy_types::pb::google::protobuf::Any;
 use envoy_types::pb::xds::core::v3 as xds;
-use envoy_types::pb::xds::r#type::matcher::v3::{Matcher, matcher};
+use envoy_types::pb::xds::r#type::matcher::v3::matcher;
+use prost::{Message as _, Name as _};
 
 use crate::ir;
 
-use super::wire::{any, duration, extension, number};
+use super::wire::{any, duration, number};
 
 /// Filter state that the filter sets; `wasm.` comes before whatever a wasm filter sets.
 const TARGET: &str = "wasm.target";
@@ -48,7 +52,10 @@ pub fn action(pool: &ir::Pool, gateway: &ir::Gateway, matched: &ir::Route) -> Op
     Some(route::RouteAction {
         cluster_specifier: Some(route::route_action::ClusterSpecifier::InlineClusterSpecifierPlugin(
             route::ClusterSpecifierPlugin {
-                extension: Some(extension("envoy.router.cluster_specifier_plugin.matcher", &by_target(&backends))),
+                extension: Some(core::TypedExtensionConfig {
+                    name: "envoy.router.cluster_specifier_plugin.matcher".to_owned(),
+                    typed_config: Some(by_target(&backends)),
+                }),
                 is_optional: false,
             },
         )),
@@ -85,7 +92,7 @@ fn retry_policy(first_token: Duration, idle: Duration) -> route::RetryPolicy {
 }
 
 /// One look-up, however many backends there are.
-fn by_target(backends: &[&ir::Backend]) -> MatcherClusterSpecifier {
+fn by_target(backends: &[&ir::Backend]) -> Any {
     let on_match = |backend: &ir::Backend| matcher::OnMatch {
         on_match: Some(matcher::on_match::OnMatch::Action(xds::TypedExtensionConfig {
             name: "cluster".to_owned(),
@@ -95,15 +102,38 @@ fn by_target(backends: &[&ir::Backend]) -> MatcherClusterSpecifier {
     };
     let map = backends.iter().map(|backend| (backend.cluster.clone(), on_match(backend))).collect();
     let input = FilterStateInput { key: TARGET.to_owned(), ..Default::default() };
-    MatcherClusterSpecifier {
-        cluster_matcher: Some(Matcher {
-            on_no_match: None,
-            matcher_type: Some(matcher::MatcherType::MatcherTree(matcher::MatcherTree {
-                input: Some(xds::TypedExtensionConfig { name: "target".to_owned(), typed_config: Some(any(&input)) }),
-                tree_type: Some(matcher::matcher_tree::TreeType::ExactMatchMap(matcher::matcher_tree::MatchMap {
-                    map,
-                })),
-            })),
-        }),
-    }
+    let input = xds::TypedExtensionConfig { name: "target".to_owned(), typed_config: Some(any(&input)) };
+    let tree = MatcherTree { input: Some(input), exact_match_map: Some(MatchMap { map }) };
+    let specifier = ClusterMatcher { cluster_matcher: Some(Matcher { matcher_tree: Some(tree) }) };
+    Any { type_url: MatcherClusterSpecifier::type_url(), value: specifier.encode_to_vec() }
+}
+
+// The fields used of `MatcherClusterSpecifier` and `xds.type.matcher.v3.Matcher`, with a map in order:
+// envoy-types keeps maps in hash maps, and a resource that is encoded in another order each time would
+// have another version each time and be sent again for nothing.
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct ClusterMatcher {
+    #[prost(message, optional, tag = "1")]
+    cluster_matcher: Option<Matcher>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct Matcher {
+    #[prost(message, optional, tag = "2")]
+    matcher_tree: Option<MatcherTree>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct MatcherTree {
+    #[prost(message, optional, tag = "1")]
+    input: Option<xds::TypedExtensionConfig>,
+    #[prost(message, optional, tag = "2")]
+    exact_match_map: Option<MatchMap>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct MatchMap {
+    #[prost(btree_map = "string, message", tag = "1")]
+    map: BTreeMap<String, matcher::OnMatch>,
 }

@@ -8,7 +8,7 @@ use envoy_types::pb::envoy::extensions::filters::http::wasm::v3::Wasm;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{Secret, secret};
 use envoy_types::pb::google::protobuf::{Any, BytesValue};
 use prost::{Message as _, Name as _};
-use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
+use prost_reflect::{DescriptorPool, DynamicMessage, Kind, MessageDescriptor, SerializeOptions};
 use serde_json::{Map, Value, json};
 
 use crate::snapshot::{Resource, ResourceType, Snapshot};
@@ -56,9 +56,37 @@ fn to_value(kind: ResourceType, resource: &Resource) -> Value {
 fn reflect(name: &str, value: &[u8]) -> Result<Value, String> {
     let pool = POOL.as_ref().map_err(ToString::to_string)?;
     let descriptor = pool.get_message_by_name(name).ok_or_else(|| format!("no descriptor of {name}"))?;
-    let message = DynamicMessage::decode(descriptor, value).map_err(|error| error.to_string())?;
+    let message = DynamicMessage::decode(descriptor.clone(), value).map_err(|error| error.to_string())?;
     let options = SerializeOptions::new().use_proto_field_name(true);
-    message.serialize_with_options(serde_json::value::Serializer, &options).map_err(|error| error.to_string())
+    let mut json = message
+        .serialize_with_options(serde_json::value::Serializer, &options)
+        .map_err(|error| error.to_string())?;
+    sort_maps(pool, &mut json, &descriptor);
+    Ok(json)
+}
+
+/// Fields stand in the order of their message; the entries of a map have none by themselves.
+fn sort_maps(pool: &DescriptorPool, json: &mut Value, descriptor: &MessageDescriptor) {
+    let Value::Object(fields) = json else { return };
+    let inner = fields
+        .get("@type")
+        .and_then(Value::as_str)
+        .and_then(|url| pool.get_message_by_name(url.rsplit('/').next().unwrap_or(url)));
+    let descriptor = inner.as_ref().unwrap_or(descriptor);
+    for (name, value) in fields.iter_mut() {
+        let Some(field) = descriptor.get_field_by_name(name) else { continue };
+        let Kind::Message(message) = field.kind() else { continue };
+        match value {
+            Value::Object(entries) if field.is_map() => {
+                entries.sort_keys();
+                if let Kind::Message(message) = message.map_entry_value_field().kind() {
+                    entries.values_mut().for_each(|entry| sort_maps(pool, entry, &message));
+                }
+            }
+            Value::Array(items) => items.iter_mut().for_each(|item| sort_maps(pool, item, &message)),
+            value => sort_maps(pool, value, &message),
+        }
+    }
 }
 
 /// Certificates and authorities are public; keys and credentials are not.

@@ -19,6 +19,7 @@ pub struct Check<'a> {
 
 /// Largest weight in the Gateway API.
 const MAX_WEIGHT: i64 = 1_000_000;
+const MAX_TIMEOUT: Duration = Duration::from_secs(86_400);
 
 // === impl Check ===
 
@@ -81,11 +82,15 @@ impl<'a> Check<'a> {
         0
     }
 
-    /// A duration that is not zero.
-    pub fn duration(&mut self, field: impl Display, text: &str) -> Option<Duration> {
+    /// A timeout: not zero, and at most a day.
+    pub fn timeout(&mut self, field: impl Display, text: &str) -> Option<Duration> {
         match duration::parse(text) {
             Ok(Duration::ZERO) => {
                 self.error(field, "a duration of zero", "leave the field out for the default");
+                None
+            }
+            Ok(duration) if duration > MAX_TIMEOUT => {
+                self.error(field, format_args!("`{text}` is longer than a day"), "");
                 None
             }
             Ok(duration) => Some(duration),

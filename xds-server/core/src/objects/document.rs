@@ -29,15 +29,18 @@ pub struct SyntaxError {
     pub message: String,
 }
 
-/// Most levels of nesting that a document may have.
-const MAX_DEPTH: usize = 64;
+/// Most levels of nesting that a document may have: twice what any object needs, and little for the stack.
+const MAX_DEPTH: usize = 32;
+/// One file may hold all consumers of a company.
+const MAX_DOCUMENTS: usize = 200_000;
+const MAX_NODES: usize = 4_000_000;
 
 /// All documents of a file; empty ones are left out.
 ///
 /// # Errors
 /// The first mistake of the file's syntax.
 pub fn parse(text: &str) -> Result<Vec<Document>, SyntaxError> {
-    let nodes: Vec<Node> = serde_saphyr::from_multiple(text).map_err(|error| {
+    let nodes: Vec<Node> = serde_saphyr::from_multiple_with_options(text, options()).map_err(|error| {
         let error = error.without_snippet();
         let line = error.location().map_or(1, |location| location.line().max(1));
         let message = error.to_string();
@@ -48,6 +51,7 @@ pub fn parse(text: &str) -> Result<Vec<Document>, SyntaxError> {
     })?;
     Ok(nodes
         .into_iter()
+        .flat_map(Node::objects)
         .filter(|node| !matches!(node.kind, Kind::Null))
         .map(|node| {
             let mut lines = Lines::default();
@@ -57,6 +61,17 @@ pub fn parse(text: &str) -> Result<Vec<Document>, SyntaxError> {
             Document { value, lines }
         })
         .collect())
+}
+
+fn options() -> serde_saphyr::Options {
+    serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_depth: MAX_DEPTH,
+            max_documents: MAX_DOCUMENTS,
+            max_nodes: MAX_NODES,
+            max_events: MAX_NODES * 2,
+        },
+    }
 }
 
 // === impl Lines ===
@@ -74,21 +89,6 @@ impl Lines {
                 None => return self.0.get("").copied().unwrap_or(1),
             }
         }
-    }
-
-    /// The lines of what stands under `prefix`, as an object of its own.
-    #[must_use]
-    pub fn under(&self, prefix: &str) -> Self {
-        let mut lines: BTreeMap<_, _> = self
-            .0
-            .iter()
-            .filter_map(|(path, line)| {
-                let rest = path.strip_prefix(prefix)?.strip_prefix('.')?;
-                Some((rest.to_owned(), *line))
-            })
-            .collect();
-        lines.insert(String::new(), self.of(prefix));
-        Self(lines)
     }
 }
 
@@ -109,6 +109,21 @@ enum Kind {
 }
 
 impl Node {
+    /// A `kind: List` is what it holds, as `kubectl get -o yaml` writes it.
+    fn objects(self) -> Vec<Self> {
+        match self.kind {
+            Kind::Map(entries) if is_list(&entries) => entries
+                .into_iter()
+                .filter(|(key, _)| key.value == "items")
+                .flat_map(|(_, node)| match node.kind {
+                    Kind::Seq(items) => items,
+                    _ => Vec::new(),
+                })
+                .collect(),
+            kind => vec![Self { line: self.line, kind }],
+        }
+    }
+
     /// Nulls are left out, as in Kubernetes: `field:` means that the field is not set.
     fn into_value(self, path: &str, depth: usize, lines: &mut Lines) -> Value {
         match self.kind {
@@ -139,6 +154,15 @@ impl Node {
             }
         }
     }
+}
+
+fn is_list(entries: &[(Spanned<String>, Node)]) -> bool {
+    let says = |name: &str, text: &str| {
+        entries
+            .iter()
+            .any(|(key, node)| key.value == name && matches!(&node.kind, Kind::Scalar(Value::String(is)) if is == text))
+    };
+    says("kind", "List") && says("apiVersion", "v1")
 }
 
 impl<'de> Deserialize<'de> for Node {

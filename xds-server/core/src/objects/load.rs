@@ -82,15 +82,6 @@ fn add(
             return;
         }
     };
-    if kind == "List" && api_version == "v1" {
-        if let Some(Value::Array(items)) = body.shift_remove("items") {
-            for (index, value) in items.into_iter().enumerate() {
-                let lines = lines.under(&format!("items[{index}]"));
-                add(objects, file, Document { value, lines }, secrets, findings);
-            }
-        }
-        return;
-    }
     // What a cluster says about the object is no input.
     body.shift_remove("status");
     let metadata = body.shift_remove("metadata").unwrap_or_else(|| Value::Object(serde_json::Map::new()));

@@ -204,7 +204,7 @@ pub fn model_backend(wire: ModelBackendWire, check: &mut Check<'_>) -> Option<Mo
         check.error("spec.pathPrefix", format_args!("`{path_prefix}` is not a path"), "for example /v1");
     }
     let mut duration = |name: &str, text: Option<String>, default: Duration| match text {
-        Some(text) => check.duration(format_args!("spec.timeouts.{name}"), &text).unwrap_or(default),
+        Some(text) => check.timeout(format_args!("spec.timeouts.{name}"), &text).unwrap_or(default),
         None => default,
     };
     let timeouts = Timeouts {

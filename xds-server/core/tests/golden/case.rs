@@ -51,6 +51,10 @@ impl<'a> Case<'a> {
             .iter()
             .map(|gateway| (gateway.scope(), envoy::snapshot(gateway, &translation.ir, &surroundings())))
             .collect();
+        for gateway in &translation.ir.gateways {
+            let again = envoy::snapshot(gateway, &translation.ir, &surroundings());
+            assert!(snapshots.get(&gateway.scope()) == Some(&again), "{name}: the same input has two versions");
+        }
         for (gateway, snapshot) in &snapshots {
             check(&format!("{name}: {gateway}"), snapshot);
         }

@@ -8,8 +8,8 @@ pub fn lines(expected: &str, actual: &str) -> String {
     let (old_middle, new_middle) = (&old[head..old.len() - tail], &new[head..new.len() - tail]);
     let mut output = String::new();
     let mut line = |sign: char, number: usize, text: &str| output.push_str(&format!("{sign}{number:>5} {text}\n"));
-    for index in head.saturating_sub(2)..head {
-        line(' ', index + 1, old[index]);
+    for (index, text) in old.iter().enumerate().take(head).skip(head.saturating_sub(2)) {
+        line(' ', index + 1, text);
     }
     for (sign, a, b) in steps(old_middle, new_middle) {
         match sign {
@@ -18,8 +18,8 @@ pub fn lines(expected: &str, actual: &str) -> String {
             _ => line(' ', head + b + 1, new_middle[b]),
         }
     }
-    for index in new.len() - tail..(new.len() - tail + 2).min(new.len()) {
-        line(' ', index + 1, new[index]);
+    for (index, text) in new.iter().enumerate().skip(new.len() - tail).take(2) {
+        line(' ', index + 1, text);
     }
     output
 }
