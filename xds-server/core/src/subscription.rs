@@ -75,6 +75,8 @@ pub enum Output {
     Send(Response),
     Accepted,
     Refused(Refusal),
+    /// Clusters that are new to the client get a moment to become ready; then [`stream::StreamEvent::Warmed`].
+    Warming,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -167,6 +169,21 @@ impl Subscription {
         match &self.client {
             Client::Each(each) => each.holds(name, version),
             Client::Full(full) => full.holds(name, version),
+        }
+    }
+
+    /// The client has some version of this resource.
+    fn knows(&self, name: &str) -> bool {
+        match &self.client {
+            Client::Each(each) => each.knows(name),
+            Client::Full(full) => full.knows(name),
+        }
+    }
+
+    fn knows_any(&self) -> bool {
+        match &self.client {
+            Client::Each(each) => each.knows_any(),
+            Client::Full(full) => full.knows_any(),
         }
     }
 

@@ -77,7 +77,7 @@ pub enum EnvoyError {
 /// When there is none.
 pub fn find(told: Option<PathBuf>) -> Result<PathBuf, EnvoyError> {
     if let Some(path) = told {
-        let error = || io::Error::from(io::ErrorKind::NotFound);
+        let error = || io::Error::new(io::ErrorKind::NotFound, "there is no such file");
         return if path.is_file() { Ok(path) } else { Err(EnvoyError::NotStarted { error: error(), path }) };
     }
     let path = std::env::var_os("PATH").unwrap_or_default();

@@ -27,6 +27,9 @@ use crate::admin::Metrics;
 /// A refused filter configuration is tried again after this where Envoy may have had yet to fetch the code.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// New clusters get this long to fetch their secrets and to resolve their names.
+const WARMING: Duration = Duration::from_millis(200);
+
 /// How often in a row, each time after twice the time.
 const RETRIES: u32 = 6;
 
@@ -53,6 +56,7 @@ struct Driver<W: Wire> {
     variant: Variant,
     retries: u32,
     retry_at: Option<Instant>,
+    warmed_at: Option<Instant>,
     place: Place,
     metrics: Metrics,
 }
@@ -104,6 +108,7 @@ impl Ads {
             variant: Variant::default(),
             retries: 0,
             retry_at: None,
+            warmed_at: None,
             place: self.board.place(),
             metrics: self.metrics.clone(),
         };
@@ -124,7 +129,7 @@ fn identity<T>(request: &Request<T>) -> Result<Identity, Status> {
 impl<W: Wire> Driver<W> {
     async fn run(mut self, mut requests: Streaming<W::Request>) {
         loop {
-            let retry_at = self.retry_at;
+            let (retry_at, warmed_at) = (self.retry_at, self.warmed_at);
             let event = tokio::select! {
                 request = requests.next() => match request {
                     Some(Ok(request)) => self.read(request),
@@ -141,6 +146,10 @@ impl<W: Wire> Driver<W> {
                     self.retry_at = None;
                     self.variant = self.variant.next();
                     Some(self.new_target())
+                }
+                () = sleep_until(warmed_at.unwrap_or_else(Instant::now)), if warmed_at.is_some() => {
+                    self.warmed_at = None;
+                    Some(StreamEvent::Warmed)
                 }
             };
             let Some(event) = event else { continue };
@@ -179,6 +188,7 @@ impl<W: Wire> Driver<W> {
                     self.responses.send(Ok(W::write(response))).await.map_err(|_| Gone)?;
                 }
                 Output::Accepted => {}
+                Output::Warming => self.warmed_at = Some(Instant::now() + WARMING),
                 Output::Refused(refusal) => self.refuse(refusal),
             }
         }

@@ -55,6 +55,14 @@ impl Each {
         self.entries.get(name).is_some_and(|entry| matches!(&entry.client, Copy::Has(has) if has == version))
     }
 
+    pub(super) fn knows(&self, name: &str) -> bool {
+        self.entries.get(name).is_some_and(Entry::is_there)
+    }
+
+    pub(super) fn knows_any(&self) -> bool {
+        self.entries.values().any(Entry::is_there)
+    }
+
     pub(super) fn refuses(&self, name: &str, version: &str) -> bool {
         self.entries.get(name).is_some_and(|entry| entry.refuses(version))
     }
@@ -130,8 +138,7 @@ impl Each {
         if matches!(self.wording, Wording::Silence) {
             return BTreeSet::new();
         }
-        let has = |entry: &Entry| matches!(entry.client, Copy::Has(_));
-        let gone = self.entries.iter().filter(|(name, entry)| has(entry) && snapshot.get(kind, name).is_none());
+        let gone = self.entries.iter().filter(|(name, entry)| entry.is_there() && snapshot.get(kind, name).is_none());
         gone.map(|(name, _)| name.clone()).collect()
     }
 
@@ -170,6 +177,10 @@ impl Each {
 // === impl Entry ===
 
 impl Entry {
+    fn is_there(&self) -> bool {
+        matches!(self.client, Copy::Has(_))
+    }
+
     fn refuses(&self, version: &str) -> bool {
         self.refused.as_deref() == Some(version)
     }

@@ -5,6 +5,10 @@
 //! listeners and routes, so that a new route never meets a filter that does not know it. While the client
 //! refuses a filter configuration of this snapshot, listeners and routes stay as they are: the last good
 //! configuration goes on as a whole.
+//!
+//! An ACK of a cluster says that it is understood, not that it is ready: Envoy then asks for its secrets and
+//! endpoints and resolves its names. So what may refer to a new cluster waits a moment longer
+//! ([`Output::Warming`], [`StreamEvent::Warmed`]); secrets and endpoints are answered meanwhile.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,6 +34,8 @@ pub enum StreamEvent {
     Request(ResourceType, Request),
     /// There is a new snapshot.
     Target(Arc<Snapshot>),
+    /// The time after [`Output::Warming`] is over.
+    Warmed,
 }
 
 /// One client's stream. A reconnect is a new one.
@@ -38,13 +44,24 @@ pub struct Stream {
     protocol: Protocol,
     target: Arc<Snapshot>,
     subscriptions: BTreeMap<ResourceType, Subscription>,
+    warming: Warming,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Warming {
+    /// No cluster is new.
+    Done,
+    /// New clusters are on their way.
+    Sent,
+    /// They were answered a moment ago.
+    Answered,
 }
 
 // === impl Stream ===
 
 impl Stream {
     pub fn new(protocol: Protocol, target: Arc<Snapshot>) -> Self {
-        Self { protocol, target, subscriptions: BTreeMap::new() }
+        Self { protocol, target, subscriptions: BTreeMap::new(), warming: Warming::Done }
     }
 
     /// Takes the event in, and says what follows from it; [`Output::Send`] in the order of sending.
@@ -54,9 +71,17 @@ impl Stream {
             StreamEvent::Request(kind, request) => {
                 let protocol = self.protocol;
                 let subscription = self.subscriptions.entry(kind).or_insert_with(|| Subscription::new(kind, protocol));
-                outputs.extend(subscription.step(Event::Request(request)));
+                let output = subscription.step(Event::Request(request));
+                if kind == ResourceType::Cluster && self.warming == Warming::Sent && !subscription.is_under_way() {
+                    self.warming = Warming::Answered;
+                    outputs.push(Output::Warming);
+                }
+                outputs.extend(output);
             }
             StreamEvent::Target(target) => self.target = target,
+            StreamEvent::Warmed if self.warming == Warming::Answered => self.warming = Warming::Done,
+            // Newer clusters are on their way; they get their own time.
+            StreamEvent::Warmed => {}
         }
         // Keys depend on nothing, and nothing on them.
         self.turn(ResourceType::ApiKey, Phase::Additions, &mut outputs);
@@ -86,6 +111,9 @@ impl Stream {
     /// Each type as far as the ones before it have been answered.
     fn turns(&mut self, outputs: &mut Vec<Output>) {
         for kind in ORDER {
+            if kind == ResourceType::ExtensionConfig && self.warming != Warming::Done {
+                return;
+            }
             if matches!(kind, ResourceType::Listener | ResourceType::Route) && self.refuses_filter() {
                 return;
             }
@@ -105,7 +133,15 @@ impl Stream {
         let Some(subscription) = self.subscriptions.get_mut(&kind) else {
             return true;
         };
-        outputs.extend(subscription.step(Event::Turn(phase, &self.target)));
+        let output = subscription.step(Event::Turn(phase, &self.target));
+        if let (ResourceType::Cluster, Some(Output::Send(response))) = (kind, &output) {
+            // An Envoy that has none yet is at its start, and listens to nobody before its clusters are ready.
+            let new = response.resources.keys().any(|name| !subscription.knows(name)) && subscription.knows_any();
+            if new {
+                self.warming = Warming::Sent;
+            }
+        }
+        outputs.extend(output);
         !subscription.is_under_way()
     }
 

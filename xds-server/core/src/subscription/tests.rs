@@ -50,6 +50,7 @@ struct World {
     change: u32,
     spoilt: Option<u32>,
     with_c: bool,
+    warming: bool,
 }
 
 fn wildcard(kind: ResourceType) -> bool {
@@ -81,6 +82,7 @@ impl World {
             change: 0,
             spoilt: None,
             with_c: false,
+            warming: false,
         };
         world.reconnect();
         world
@@ -104,6 +106,8 @@ impl World {
             Step::ToServer => {
                 if let Some((kind, request)) = self.to_server.pop_front() {
                     self.serve(StreamEvent::Request(kind, request));
+                } else if std::mem::take(&mut self.warming) {
+                    self.serve(StreamEvent::Warmed);
                 }
             }
             Step::ToClient => {
@@ -138,6 +142,7 @@ impl World {
                 }
                 Output::Refused(refusal) => self.refused.extend(refusal.resources.into_keys()),
                 Output::Accepted => {}
+                Output::Warming => self.warming = true,
             }
         }
     }
@@ -171,6 +176,7 @@ impl World {
         self.to_client.clear();
         self.to_server.clear();
         self.server = Stream::new(self.protocol, self.snapshot());
+        self.warming = false;
         for kind in KINDS {
             let copies = self.client.get_mut(&kind).unwrap();
             copies.nonce = None;
@@ -221,7 +227,7 @@ impl World {
 
     fn settle(&mut self) {
         for _ in 0..200 {
-            if self.to_client.is_empty() && self.to_server.is_empty() {
+            if self.to_client.is_empty() && self.to_server.is_empty() && !self.warming {
                 return;
             }
             self.step(Step::ToServer);
@@ -380,4 +386,26 @@ fn make_before_break() {
         assert_eq!(world.client[&ResourceType::Route].has["a"], "c9");
         assert_eq!(world.client[&ResourceType::Cluster].has.len(), 1);
     }
+}
+
+#[test]
+fn what_refers_to_a_new_cluster_waits_until_it_may_be_ready() {
+    let snapshot = |clusters: &[&str]| {
+        let mut snapshot = Snapshot::default();
+        for cluster in clusters {
+            snapshot.insert(ResourceType::Cluster, *cluster, resource("1"));
+        }
+        snapshot.insert(ResourceType::Route, "a", resource(&clusters.join(",")));
+        Arc::new(snapshot)
+    };
+    let mut world = World::new(Protocol::Delta);
+    world.server = Stream::new(Protocol::Delta, snapshot(&["c1"]));
+    world.settle();
+    assert!(!world.warming, "at the start nobody waits");
+    world.serve(StreamEvent::Target(snapshot(&["c1", "c2"])));
+    world.step(Step::ToClient);
+    world.step(Step::ToServer);
+    assert!(world.warming && world.to_client.is_empty());
+    world.settle();
+    assert_eq!(world.client[&ResourceType::Route].has["a"], "c1,c2");
 }
