@@ -25,6 +25,9 @@ pub struct AttemptPlan {
     /// The first one's model stands in the body. Further attempts repeat the last.
     #[prost(message, repeated, tag = "4")]
     pub attempts: Vec<Attempt>,
+    /// Bytes of the body with the first one's model in it.
+    #[prost(uint64, tag = "5")]
+    pub body_len: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -45,16 +48,15 @@ pub struct Decision {
     pub authority: Option<String>,
     /// Where the attempt after this one goes.
     pub next_target: Option<String>,
+    /// Set on every attempt: the header that is there may be of the attempt before.
+    pub content_length: u64,
     pub body: Body,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum Body {
     AsItIs,
-    Rename {
-        edit: Edit,
-        content_length: Option<u64>,
-    },
+    Rename { edit: Edit },
 }
 
 /// Decides about an attempt. None: it is none of the plan's, and nothing is touched but credentials.
@@ -63,7 +65,6 @@ pub fn decide(
     stage: &AttemptStage,
     number: u64,
     cluster: &str,
-    content_length: Option<u64>,
 ) -> Option<Decision> {
     let backend = stage
         .backends
@@ -86,26 +87,25 @@ pub fn decide(
         .attempts
         .get(place + 1)
         .filter(|next| next.cluster != cluster);
-    let body = if attempt.model == first.model {
-        Body::AsItIs
+    let (content_length, body) = if attempt.model == first.model {
+        (plan.body_len, Body::AsItIs)
     } else {
         let start = usize::try_from(plan.model_start).ok()?;
         let end = start.checked_add(usize::try_from(plan.model_len).ok()?)?;
-        let longer = |length: u64| {
-            length
-                .saturating_sub(plan.model_len)
-                .saturating_add(attempt.model.len() as u64)
-        };
-        Body::Rename {
-            edit: Edit::new(start..end, attempt.model.clone()),
-            content_length: content_length.map(longer),
-        }
+        let without = plan.body_len.saturating_sub(plan.model_len);
+        (
+            without.saturating_add(attempt.model.len() as u64),
+            Body::Rename {
+                edit: Edit::new(start..end, attempt.model.clone()),
+            },
+        )
     };
     Some(Decision {
         remove: key::HEADERS,
         path: backend_path(backend, &plan.path),
         authority: Some(backend.authority.clone()).filter(|authority| !authority.is_empty()),
         next_target: next.map(|next| next.cluster.clone()),
+        content_length,
         body,
     })
 }
@@ -162,46 +162,40 @@ mod tests {
             model_start: 9,
             model_len: 3,
             attempts: vec![attempt("a", "\"x\""), attempt("b", "\"other\"")],
+            body_len: 13,
         }
     }
 
     #[test]
     fn the_first_attempt_leaves_the_body_and_names_the_next() {
         let plan = AttemptPlan::decoded(&plan().encoded()).unwrap();
-        let decision = decide(&plan, &stage(), 1, "backend/default/a", Some(30)).unwrap();
+        let decision = decide(&plan, &stage(), 1, "backend/default/a").unwrap();
         assert_eq!(decision.path, "/a/v1/chat/completions?x=1");
         assert_eq!(decision.next_target.as_deref(), Some("backend/default/b"));
-        assert_eq!(decision.body, Body::AsItIs);
+        assert_eq!((decision.body, decision.content_length), (Body::AsItIs, 13));
     }
 
     #[test]
     fn the_second_attempt_has_nothing_of_the_first() {
-        let decision = decide(&plan(), &stage(), 2, "backend/default/b", Some(13)).unwrap();
+        let decision = decide(&plan(), &stage(), 2, "backend/default/b").unwrap();
         assert_eq!(decision.path, "/b/v1/chat/completions?x=1");
         assert_eq!(decision.authority.as_deref(), Some("b.example"));
         assert_eq!(
             (decision.remove, decision.next_target),
             (key::HEADERS, None)
         );
-        let Body::Rename {
-            edit,
-            content_length,
-        } = decision.body
-        else {
+        let Body::Rename { edit } = decision.body else {
             panic!()
         };
         let body = renamed(br#"{"model":"x"}"#, edit);
         assert_eq!(body, br#"{"model":"other"}"#);
-        assert_eq!(content_length, Some(body.len() as u64));
+        assert_eq!(decision.content_length, body.len() as u64);
     }
 
     #[test]
     fn a_further_attempt_repeats_the_last() {
-        let decision = decide(&plan(), &stage(), 5, "backend/default/b", None).unwrap();
+        let decision = decide(&plan(), &stage(), 5, "backend/default/b").unwrap();
         assert_eq!(decision.path, "/b/v1/chat/completions?x=1");
-        assert_eq!(
-            decide(&plan(), &stage(), 1, "backend/default/z", None),
-            None
-        );
+        assert_eq!(decide(&plan(), &stage(), 1, "backend/default/z"), None);
     }
 }

@@ -3,11 +3,13 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use futures::StreamExt;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
 use crate::poll;
@@ -119,10 +121,7 @@ impl Tap {
             behaviour: Mutex::new(Behaviour::Forward),
             seen: Mutex::default(),
         });
-        let app = Router::new().fallback(serve).with_state(Arc::clone(&inner));
-        let server = tokio::spawn(async move {
-            let _ = axum::serve(listener, app).await;
-        });
+        let server = tokio::spawn(accept(listener, Arc::clone(&inner)));
         Ok(Self {
             port,
             inner,
@@ -170,9 +169,25 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn serve(State(inner): State<Arc<Inner>>, request: Request<Body>) -> Response<Body> {
+/// Serves every connection until it is aborted, the connections with it.
+async fn accept(listener: TcpListener, inner: Arc<Inner>) {
+    let mut connections = tokio::task::JoinSet::new();
+    while let Ok((stream, _)) = listener.accept().await {
+        let inner = Arc::clone(&inner);
+        let service = service_fn(move |request| serve(Arc::clone(&inner), request));
+        let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+        connections.spawn(connection);
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+/// An error closes the connection without an answer.
+async fn serve(
+    inner: Arc<Inner>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, std::io::Error> {
     let (head, body) = request.into_parts();
-    let body = axum::body::to_bytes(body, usize::MAX)
+    let body = axum::body::to_bytes(Body::new(body), usize::MAX)
         .await
         .unwrap_or_default();
     let target = head
@@ -203,7 +218,7 @@ async fn serve(State(inner): State<Arc<Inner>>, request: Request<Body>) -> Respo
         seen.len() - 1
     };
     let behaviour = lock(&inner.behaviour).clone();
-    match behaviour {
+    Ok(match behaviour {
         Behaviour::Forward => forward(inner, number, head, target, body).await,
         Behaviour::Status {
             code,
@@ -251,14 +266,14 @@ async fn serve(State(inner): State<Arc<Inner>>, request: Request<Body>) -> Respo
         }
         Behaviour::Reset => {
             inner.note(number, |seen| seen.complete = true);
-            broken(Bytes::new())
+            return Err(std::io::Error::other("the backend closes the connection"));
         }
-    }
+    })
 }
 
 /// An event stream that ends in an error, which closes the connection without the end of the body.
 fn broken(events: Bytes) -> Response<Body> {
-    let first = futures::stream::iter((!events.is_empty()).then_some(Ok(events)));
+    let first = futures::stream::iter([Ok(events)]);
     let error = futures::stream::once(async {
         // The bytes before it must have left.
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;

@@ -73,7 +73,7 @@ pub async fn validate_finds_mistakes(shared: Arc<Shared>) -> anyhow::Result<()> 
         // A field that does not exist.
         (
             models.replace("access:", "acess:"),
-            vec!["acess", "models.yaml:6"],
+            vec!["acess", "models.yaml:5"],
         ),
         // A value that does not exist.
         (

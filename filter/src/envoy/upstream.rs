@@ -52,9 +52,7 @@ impl HttpContext for Upstream {
         };
         let number = hostcall::number_property(&["upstream", "request_attempt_count"]).unwrap_or(1);
         let cluster = hostcall::text_property(&["xds", "cluster_name"]).unwrap_or_default();
-        let content_length =
-            hostcall::header(HEADERS, "content-length").and_then(|length| length.parse().ok());
-        let Some(decision) = decide(&plan, stage, number, &cluster, content_length) else {
+        let Some(decision) = decide(&plan, stage, number, &cluster) else {
             return Action::Continue;
         };
         for name in decision.remove {
@@ -67,14 +65,12 @@ impl HttpContext for Upstream {
         if let Some(target) = &decision.next_target {
             hostcall::set_state("target", target.as_bytes());
         }
+        if hostcall::header(HEADERS, "content-length").is_some() {
+            let length = decision.content_length.to_string();
+            hostcall::set_header(HEADERS, "content-length", Some(&length));
+        }
         match decision.body {
-            Body::Rename {
-                edit,
-                content_length,
-            } if !end => {
-                if let Some(length) = content_length {
-                    hostcall::set_header(HEADERS, "content-length", Some(&length.to_string()));
-                }
+            Body::Rename { edit } if !end => {
                 self.edit = Some(edit);
                 Action::Pause
             }

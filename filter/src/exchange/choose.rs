@@ -118,6 +118,7 @@ fn send(
         edits.push(edit.clone());
     }
     let model_at = rewrite::moved(&asked.model_at, &edits);
+    let edited = (!edits.is_empty()).then(|| rewrite::apply(body, edits));
     effects.push(Effect::Target(first.backend.cluster.clone()));
     if plan.model.retries > 0 {
         effects.push(Effect::SetRequestHeader(
@@ -145,12 +146,12 @@ fn send(
                 model_start: u64::try_from(model_at.start).unwrap_or(u64::MAX),
                 model_len: u64::try_from(model_at.len()).unwrap_or(0),
                 attempts: attempts.collect(),
+                body_len: edited.as_deref().unwrap_or(body).len() as u64,
             };
             effects.push(Effect::Plan(plan.encoded()));
         }
     }
-    if !edits.is_empty() {
-        let edited = rewrite::apply(body, edits);
+    if let Some(edited) = edited {
         effects.push(Effect::SetRequestHeader(
             "content-length",
             edited.len().to_string(),
