@@ -56,9 +56,11 @@ pub enum Ask {
     Exactly(Vec<String>),
 }
 
-/// New resources first, removals after all types are through (see [`stream`]).
+/// What may be sent now (see [`stream`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
+    /// Resources that the client asks for by name and has never had: it waits for them.
+    Awaited,
     Additions,
     Removals,
 }
@@ -75,8 +77,6 @@ pub enum Output {
     Send(Response),
     Accepted,
     Refused(Refusal),
-    /// Clusters that are new to the client get a moment to become ready; then [`stream::StreamEvent::Warmed`].
-    Warming,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -169,21 +169,6 @@ impl Subscription {
         match &self.client {
             Client::Each(each) => each.holds(name, version),
             Client::Full(full) => full.holds(name, version),
-        }
-    }
-
-    /// The client has some version of this resource.
-    fn knows(&self, name: &str) -> bool {
-        match &self.client {
-            Client::Each(each) => each.knows(name),
-            Client::Full(full) => full.knows(name),
-        }
-    }
-
-    fn knows_any(&self) -> bool {
-        match &self.client {
-            Client::Each(each) => each.knows_any(),
-            Client::Full(full) => full.knows_any(),
         }
     }
 

@@ -27,8 +27,9 @@ use crate::admin::Metrics;
 /// A refused filter configuration is tried again after this where Envoy may have had yet to fetch the code.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// New clusters get this long to fetch their secrets and to resolve their names.
-const WARMING: Duration = Duration::from_millis(200);
+/// A proxy that owes an answer for this long while there is news for it is told to connect again: it then says
+/// what it has, and is sent the difference. Without that a cluster that never gets warm would hold up all else.
+const OVERDUE: Duration = Duration::from_secs(15);
 
 /// How often in a row, each time after twice the time.
 const RETRIES: u32 = 6;
@@ -56,7 +57,8 @@ struct Driver<W: Wire> {
     variant: Variant,
     retries: u32,
     retry_at: Option<Instant>,
-    warmed_at: Option<Instant>,
+    /// There is news, and an answer is due before it can be sent.
+    overdue_at: Option<Instant>,
     place: Place,
     metrics: Metrics,
 }
@@ -108,7 +110,7 @@ impl Ads {
             variant: Variant::default(),
             retries: 0,
             retry_at: None,
-            warmed_at: None,
+            overdue_at: None,
             place: self.board.place(),
             metrics: self.metrics.clone(),
         };
@@ -129,7 +131,7 @@ fn identity<T>(request: &Request<T>) -> Result<Identity, Status> {
 impl<W: Wire> Driver<W> {
     async fn run(mut self, mut requests: Streaming<W::Request>) {
         loop {
-            let (retry_at, warmed_at) = (self.retry_at, self.warmed_at);
+            let (retry_at, overdue_at) = (self.retry_at, self.overdue_at);
             let event = tokio::select! {
                 request = requests.next() => match request {
                     Some(Ok(request)) => self.read(request),
@@ -147,15 +149,19 @@ impl<W: Wire> Driver<W> {
                     self.variant = self.variant.next();
                     Some(self.new_target())
                 }
-                () = sleep_until(warmed_at.unwrap_or_else(Instant::now)), if warmed_at.is_some() => {
-                    self.warmed_at = None;
-                    Some(StreamEvent::Warmed)
+                () = sleep_until(overdue_at.unwrap_or_else(Instant::now)), if overdue_at.is_some() => {
+                    tracing::warn!(node = %self.node, "the proxy owes an answer for too long; it is to connect again");
+                    let _gone = self.responses.try_send(Err(Status::aborted("an answer is overdue: connect again")));
+                    return;
                 }
             };
             let Some(event) = event else { continue };
             let outputs = self.stream.step(event);
             if self.carry_out(outputs).await.is_err() {
                 return;
+            }
+            if !self.stream.is_under_way() {
+                self.overdue_at = None;
             }
             self.report();
         }
@@ -174,6 +180,9 @@ impl<W: Wire> Driver<W> {
     fn new_target(&mut self) -> StreamEvent {
         let snapshot = self.published.borrow_and_update().of(&self.identity, self.variant);
         self.snapshot = Arc::clone(&snapshot);
+        if self.stream.is_under_way() {
+            self.overdue_at.get_or_insert(Instant::now() + OVERDUE);
+        }
         StreamEvent::Target(snapshot)
     }
 
@@ -188,7 +197,6 @@ impl<W: Wire> Driver<W> {
                     self.responses.send(Ok(W::write(response))).await.map_err(|_| Gone)?;
                 }
                 Output::Accepted => {}
-                Output::Warming => self.warmed_at = Some(Instant::now() + WARMING),
                 Output::Refused(refusal) => self.refuse(refusal),
             }
         }

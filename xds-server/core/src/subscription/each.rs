@@ -55,14 +55,6 @@ impl Each {
         self.entries.get(name).is_some_and(|entry| matches!(&entry.client, Copy::Has(has) if has == version))
     }
 
-    pub(super) fn knows(&self, name: &str) -> bool {
-        self.entries.get(name).is_some_and(Entry::is_there)
-    }
-
-    pub(super) fn knows_any(&self) -> bool {
-        self.entries.values().any(Entry::is_there)
-    }
-
     pub(super) fn refuses(&self, name: &str, version: &str) -> bool {
         self.entries.get(name).is_some_and(|entry| entry.refuses(version))
     }
@@ -95,7 +87,11 @@ impl Each {
         snapshot: &Snapshot,
     ) -> Option<Sent> {
         let sent = match phase {
-            Phase::Additions => self.additions(kind, interest, snapshot),
+            Phase::Awaited => {
+                let awaited = |name: &str| interest.is_named(name) && !self.is_known(name);
+                self.additions(kind, interest, snapshot, awaited)
+            }
+            Phase::Additions => self.additions(kind, interest, snapshot, |_| true),
             Phase::Removals => Sent { removed: self.gone(kind, snapshot), ..Sent::default() },
         };
         let empty = sent.resources.is_empty() && sent.removed.is_empty();
@@ -109,9 +105,19 @@ impl Each {
         (!empty).then_some(sent)
     }
 
-    fn additions(&self, kind: ResourceType, interest: &Interest, snapshot: &Snapshot) -> Sent {
+    fn is_known(&self, name: &str) -> bool {
+        self.entries.get(name).is_some_and(|entry| entry.client != Copy::Unknown)
+    }
+
+    fn additions(
+        &self,
+        kind: ResourceType,
+        interest: &Interest,
+        snapshot: &Snapshot,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Sent {
         let mut sent = Sent::default();
-        for (name, resource) in snapshot.shared_of(kind).filter(|(name, _)| interest.covers(name)) {
+        for (name, resource) in snapshot.shared_of(kind).filter(|(name, _)| interest.covers(name) && wanted(name)) {
             let entry = self.entries.get(name);
             if entry.is_some_and(|entry| entry.is_done_with(&resource.version)) {
                 continue;
@@ -125,9 +131,8 @@ impl Each {
             sent.resources.insert(name.to_owned(), Arc::clone(resource));
         }
         // What somebody waits for in vain breaks nothing: it is told at once.
-        let unknown = |name: &str| self.entries.get(name).is_none_or(|entry| entry.client == Copy::Unknown);
         if matches!(self.wording, Wording::Removed { .. }) {
-            let missing = interest.names().filter(|name| snapshot.get(kind, name).is_none() && unknown(name));
+            let missing = interest.names().filter(|name| snapshot.get(kind, name).is_none() && !self.is_known(name));
             sent.removed.extend(missing.map(str::to_owned));
         }
         sent
@@ -138,7 +143,8 @@ impl Each {
         if matches!(self.wording, Wording::Silence) {
             return BTreeSet::new();
         }
-        let gone = self.entries.iter().filter(|(name, entry)| entry.is_there() && snapshot.get(kind, name).is_none());
+        let has = |entry: &Entry| matches!(entry.client, Copy::Has(_));
+        let gone = self.entries.iter().filter(|(name, entry)| has(entry) && snapshot.get(kind, name).is_none());
         gone.map(|(name, _)| name.clone()).collect()
     }
 
@@ -177,10 +183,6 @@ impl Each {
 // === impl Entry ===
 
 impl Entry {
-    fn is_there(&self) -> bool {
-        matches!(self.client, Copy::Has(_))
-    }
-
     fn refuses(&self, version: &str) -> bool {
         self.refused.as_deref() == Some(version)
     }

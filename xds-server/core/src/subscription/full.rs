@@ -22,14 +22,6 @@ impl Full {
         held.is_some_and(|resource| resource.version == version)
     }
 
-    pub(super) fn knows(&self, name: &str) -> bool {
-        self.held.as_ref().is_some_and(|held| held.contains_key(name))
-    }
-
-    pub(super) fn knows_any(&self) -> bool {
-        self.held.as_ref().is_some_and(|held| !held.is_empty())
-    }
-
     pub(super) fn refuses_any(&self) -> bool {
         self.refused.is_some()
     }
@@ -42,6 +34,9 @@ impl Full {
         interest: &Interest,
         snapshot: &Snapshot,
     ) -> Option<Sent> {
+        if phase == Phase::Awaited {
+            return None;
+        }
         let mut set: BTreeMap<_, _> = snapshot
             .shared_of(kind)
             .filter(|(name, _)| interest.covers(name))

@@ -6,9 +6,9 @@
 //! refuses a filter configuration of this snapshot, listeners and routes stay as they are: the last good
 //! configuration goes on as a whole.
 //!
-//! An ACK of a cluster says that it is understood, not that it is ready: Envoy then asks for its secrets and
-//! endpoints and resolves its names. So what may refer to a new cluster waits a moment longer
-//! ([`Output::Warming`], [`StreamEvent::Warmed`]); secrets and endpoints are answered meanwhile.
+//! What the client asks for by name and has never had is outside of this order and sent at once: Envoy withholds
+//! the ACK of a cluster until its secrets, endpoints and filters are there and it is warm. That makes the ACK the
+//! signal that routes may follow, and waiting for it with those would be waiting for ever.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,8 +34,6 @@ pub enum StreamEvent {
     Request(ResourceType, Request),
     /// There is a new snapshot.
     Target(Arc<Snapshot>),
-    /// The time after [`Output::Warming`] is over.
-    Warmed,
 }
 
 /// One client's stream. A reconnect is a new one.
@@ -44,24 +42,13 @@ pub struct Stream {
     protocol: Protocol,
     target: Arc<Snapshot>,
     subscriptions: BTreeMap<ResourceType, Subscription>,
-    warming: Warming,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Warming {
-    /// No cluster is new.
-    Done,
-    /// New clusters are on their way.
-    Sent,
-    /// They were answered a moment ago.
-    Answered,
 }
 
 // === impl Stream ===
 
 impl Stream {
     pub fn new(protocol: Protocol, target: Arc<Snapshot>) -> Self {
-        Self { protocol, target, subscriptions: BTreeMap::new(), warming: Warming::Done }
+        Self { protocol, target, subscriptions: BTreeMap::new() }
     }
 
     /// Takes the event in, and says what follows from it; [`Output::Send`] in the order of sending.
@@ -71,17 +58,9 @@ impl Stream {
             StreamEvent::Request(kind, request) => {
                 let protocol = self.protocol;
                 let subscription = self.subscriptions.entry(kind).or_insert_with(|| Subscription::new(kind, protocol));
-                let output = subscription.step(Event::Request(request));
-                if kind == ResourceType::Cluster && self.warming == Warming::Sent && !subscription.is_under_way() {
-                    self.warming = Warming::Answered;
-                    outputs.push(Output::Warming);
-                }
-                outputs.extend(output);
+                outputs.extend(subscription.step(Event::Request(request)));
             }
             StreamEvent::Target(target) => self.target = target,
-            StreamEvent::Warmed if self.warming == Warming::Answered => self.warming = Warming::Done,
-            // Newer clusters are on their way; they get their own time.
-            StreamEvent::Warmed => {}
         }
         // Keys depend on nothing, and nothing on them.
         self.turn(ResourceType::ApiKey, Phase::Additions, &mut outputs);
@@ -108,12 +87,17 @@ impl Stream {
         subscription.is_some_and(|subscription| !subscription.is_under_way())
     }
 
+    /// Some response has not been answered yet.
+    pub fn is_under_way(&self) -> bool {
+        self.subscriptions.values().any(Subscription::is_under_way)
+    }
+
     /// Each type as far as the ones before it have been answered.
     fn turns(&mut self, outputs: &mut Vec<Output>) {
         for kind in ORDER {
-            if kind == ResourceType::ExtensionConfig && self.warming != Warming::Done {
-                return;
-            }
+            self.turn(kind, Phase::Awaited, outputs);
+        }
+        for kind in ORDER {
             if matches!(kind, ResourceType::Listener | ResourceType::Route) && self.refuses_filter() {
                 return;
             }
@@ -133,15 +117,7 @@ impl Stream {
         let Some(subscription) = self.subscriptions.get_mut(&kind) else {
             return true;
         };
-        let output = subscription.step(Event::Turn(phase, &self.target));
-        if let (ResourceType::Cluster, Some(Output::Send(response))) = (kind, &output) {
-            // An Envoy that has none yet is at its start, and listens to nobody before its clusters are ready.
-            let new = response.resources.keys().any(|name| !subscription.knows(name)) && subscription.knows_any();
-            if new {
-                self.warming = Warming::Sent;
-            }
-        }
-        outputs.extend(output);
+        outputs.extend(subscription.step(Event::Turn(phase, &self.target)));
         !subscription.is_under_way()
     }
 
