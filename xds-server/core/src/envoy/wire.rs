@@ -7,11 +7,17 @@ use envoy_types::pb::google::protobuf::{Any, BoolValue, Duration as WireDuration
 use prost::{Message, Name};
 
 pub fn any<M: Message + Name>(message: &M) -> Any {
-    Any { type_url: M::type_url(), value: message.encode_to_vec() }
+    Any {
+        type_url: M::type_url(),
+        value: message.encode_to_vec(),
+    }
 }
 
 pub fn extension<M: Message + Name>(name: &str, message: &M) -> core::TypedExtensionConfig {
-    core::TypedExtensionConfig { name: name.to_owned(), typed_config: Some(any(message)) }
+    core::TypedExtensionConfig {
+        name: name.to_owned(),
+        typed_config: Some(any(message)),
+    }
 }
 
 pub fn duration(duration: Duration) -> Option<WireDuration> {

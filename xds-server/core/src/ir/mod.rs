@@ -5,9 +5,13 @@ mod model;
 mod route;
 
 pub use gateway::{Certificate, Gateway, Listener, Site, VirtualHost};
-pub use model::{Access, Authority, Backend, Credential, Endpoint, Model, Pool, Schema, Service, Target, Timeouts, Tls};
+pub use model::{
+    Access, Authority, Backend, Credential, Endpoint, Model, Pool, Schema, Service, Target,
+    Timeouts, Tls,
+};
 pub use route::{
-    Action, HeaderEdits, HeaderMatch, Match, PathMatch, PathRewrite, Redirect, Rewrite, Route, TextMatch, WeightedService,
+    Action, HeaderEdits, HeaderMatch, Match, PathMatch, PathRewrite, Redirect, Rewrite, Route,
+    TextMatch, WeightedService,
 };
 
 use std::collections::BTreeMap;
@@ -76,7 +80,10 @@ pub enum Window {
     /// Fixed windows of this length from the UTC epoch.
     Fixed(#[serde(serialize_with = "duration_as_text")] Duration),
     /// Calendar windows; the time zone is an IANA name that was checked.
-    Calendar { unit: CalendarUnit, time_zone: String },
+    Calendar {
+        unit: CalendarUnit,
+        time_zone: String,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -133,7 +140,10 @@ impl Serialize for SecretText {
     }
 }
 
-fn count_as_text<S: serde::Serializer>(count: &CountWeights, serializer: S) -> Result<S::Ok, S::Error> {
+fn count_as_text<S: serde::Serializer>(
+    count: &CountWeights,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!(
         "{} + {}*input + {}*output + {}*cached + {}*reasoning",
         count.constant, count.input, count.output, count.cached, count.reasoning
@@ -141,7 +151,10 @@ fn count_as_text<S: serde::Serializer>(count: &CountWeights, serializer: S) -> R
 }
 
 /// `1h30m`, as users write it.
-pub fn duration_as_text<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+pub fn duration_as_text<S: serde::Serializer>(
+    duration: &Duration,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     let (mut seconds, mut text) = (duration.as_secs(), String::new());
     for (unit, name) in [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")] {
         if seconds >= unit {
@@ -158,7 +171,10 @@ pub fn duration_as_text<S: serde::Serializer>(duration: &Duration, serializer: S
 }
 
 /// The same for durations that may be absent.
-pub fn optional_duration<S: serde::Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+pub fn optional_duration<S: serde::Serializer>(
+    duration: &Option<Duration>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     match duration {
         Some(duration) => duration_as_text(duration, serializer),
         None => serializer.serialize_none(),

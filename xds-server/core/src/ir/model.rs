@@ -60,17 +60,28 @@ pub struct Backend {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum Endpoint {
-    Address { ip: IpAddr, port: u16 },
-    Dns { hostname: String, port: u16 },
+    Address {
+        ip: IpAddr,
+        port: u16,
+    },
+    Dns {
+        hostname: String,
+        port: u16,
+    },
     /// Cluster name of a Service of the Gateway.
-    Service { cluster: String },
+    Service {
+        cluster: String,
+    },
 }
 
 #[derive(Debug, Clone, Serialize)]
 pub enum Tls {
     None,
     /// The certificate is checked against the authority and the name.
-    Simple { sni: String, ca: Authority },
+    Simple {
+        sni: String,
+        ca: Authority,
+    },
 }
 
 /// Who is trusted to sign a backend's certificate.
@@ -78,7 +89,11 @@ pub enum Tls {
 pub enum Authority {
     /// What the machine of the proxy trusts.
     System,
-    Certificate { origin: Origin, name: String, pem: SecretText },
+    Certificate {
+        origin: Origin,
+        name: String,
+        pem: SecretText,
+    },
 }
 
 #[derive(Debug, Clone, Serialize)]

@@ -24,9 +24,15 @@ pub struct Route {
     #[serde(skip_serializing_if = "Rewrite::is_empty")]
     pub rewrite: Rewrite,
     /// For the whole request, and for one attempt.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "super::optional_duration")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "super::optional_duration"
+    )]
     pub request_timeout: Option<Duration>,
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "super::optional_duration")]
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "super::optional_duration"
+    )]
     pub attempt_timeout: Option<Duration>,
     pub action: Action,
 }
@@ -104,7 +110,9 @@ pub enum Action {
     },
     Redirect(Redirect),
     /// Answered by the proxy itself.
-    Fail { status: u16 },
+    Fail {
+        status: u16,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -25,7 +25,11 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(86_400);
 
 impl<'a> Check<'a> {
     pub fn new(meta: &'a Meta, findings: &'a mut Vec<Finding>) -> Self {
-        Self { meta, findings, errors: 0 }
+        Self {
+            meta,
+            findings,
+            errors: 0,
+        }
     }
 
     /// The object is refused once there was an error.
@@ -35,16 +39,34 @@ impl<'a> Check<'a> {
 
     pub fn error(&mut self, field: impl Display, message: impl Display, hint: impl Display) {
         self.errors += 1;
-        self.findings.push(self.meta.finding(Severity::Error, "Invalid", field, message, hint));
+        self.findings.push(
+            self.meta
+                .finding(Severity::Error, "Invalid", field, message, hint),
+        );
     }
 
     pub fn unsupported(&mut self, field: impl Display, message: impl Display, hint: impl Display) {
         self.errors += 1;
-        self.findings.push(self.meta.finding(Severity::Error, "UnsupportedValue", field, message, hint));
+        self.findings.push(self.meta.finding(
+            Severity::Error,
+            "UnsupportedValue",
+            field,
+            message,
+            hint,
+        ));
     }
 
-    pub fn warning(&mut self, reason: &str, field: impl Display, message: impl Display, hint: impl Display) {
-        self.findings.push(self.meta.finding(Severity::Warning, reason, field, message, hint));
+    pub fn warning(
+        &mut self,
+        reason: &str,
+        field: impl Display,
+        message: impl Display,
+        hint: impl Display,
+    ) {
+        self.findings.push(
+            self.meta
+                .finding(Severity::Warning, reason, field, message, hint),
+        );
     }
 
     /// RFC 1123 label or, with dots, subdomain: what Kubernetes allows as a name.
@@ -62,7 +84,11 @@ impl<'a> Check<'a> {
         match u16::try_from(port) {
             Ok(port) if port > 0 => port,
             _ => {
-                self.error(field, format_args!("port {port} does not exist"), "1 to 65535");
+                self.error(
+                    field,
+                    format_args!("port {port} does not exist"),
+                    "1 to 65535",
+                );
                 0
             }
         }
@@ -78,7 +104,11 @@ impl<'a> Check<'a> {
         {
             return number;
         }
-        self.error(field, format_args!("{number} is out of range"), format_args!("{least} to {most}"));
+        self.error(
+            field,
+            format_args!("{number} is out of range"),
+            format_args!("{least} to {most}"),
+        );
         0
     }
 
@@ -86,7 +116,11 @@ impl<'a> Check<'a> {
     pub fn timeout(&mut self, field: impl Display, text: &str) -> Option<Duration> {
         match duration::parse(text) {
             Ok(Duration::ZERO) => {
-                self.error(field, "a duration of zero", "leave the field out for the default");
+                self.error(
+                    field,
+                    "a duration of zero",
+                    "leave the field out for the default",
+                );
                 None
             }
             Ok(duration) if duration > MAX_TIMEOUT => {
@@ -124,13 +158,21 @@ impl<'a> Check<'a> {
                 regex_syntax::Error::Translate(error) => error.kind().to_string(),
                 _ => "it cannot be read".to_owned(),
             };
-            self.error(field, format_args!("`{regex}` is not a regular expression: {message}"), "RE2 syntax");
+            self.error(
+                field,
+                format_args!("`{regex}` is not a regular expression: {message}"),
+                "RE2 syntax",
+            );
         }
     }
 
     pub fn hostname(&mut self, field: impl Display, hostname: &str) {
         if !is_dns_subdomain(hostname) {
-            self.error(field, format_args!("`{hostname}` is not a hostname"), "lowercase, without port or scheme");
+            self.error(
+                field,
+                format_args!("`{hostname}` is not a hostname"),
+                "lowercase, without port or scheme",
+            );
         }
     }
 }

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::ir::duration_as_text;
 
 use super::check::Check;
+use super::secret_ref::{SecretRef, SecretRefWire};
 
 #[derive(Debug, Clone)]
 pub struct ModelBackend {
@@ -30,29 +31,36 @@ pub enum Schema {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint {
-    Address { ip: IpAddr, port: u16 },
-    Hostname { hostname: String, port: u16 },
-    Service { namespace: Option<String>, name: String, port: u16 },
+    Address {
+        ip: IpAddr,
+        port: u16,
+    },
+    Hostname {
+        hostname: String,
+        port: u16,
+    },
+    Service {
+        namespace: Option<String>,
+        name: String,
+        port: u16,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tls {
     None,
-    Simple { sni: Option<String>, ca: Option<SecretRef> },
-    Istio { sans: Vec<String> },
+    Simple {
+        sni: Option<String>,
+        ca: Option<SecretRef>,
+    },
+    Istio {
+        sans: Vec<String>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credential {
     pub secret: SecretRef,
-}
-
-/// One key of a Secret.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SecretRef {
-    pub namespace: Option<String>,
-    pub name: String,
-    pub key: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -120,17 +128,6 @@ struct CredentialWire {
     secret_ref: SecretRefWire,
 }
 
-/// A reference to one key of a Secret, as other kinds have it too.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct SecretRefWire {
-    group: Option<String>,
-    kind: Option<String>,
-    name: String,
-    namespace: Option<String>,
-    key: Option<String>,
-}
-
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct TimeoutsWire {
@@ -158,27 +155,14 @@ impl Schema {
     }
 }
 
-// === impl SecretRefWire ===
-
-impl SecretRefWire {
-    pub fn parse(self, field: &str, default_key: &str, check: &mut Check<'_>) -> SecretRef {
-        let (group, kind) = (self.group.as_deref().unwrap_or(""), self.kind.as_deref().unwrap_or("Secret"));
-        if (group, kind) != ("", "Secret") {
-            check.error(field, format_args!("cannot refer to {group} {kind}"), "only kind Secret of the core group");
-        }
-        check.name(format_args!("{field}.name"), &self.name);
-        SecretRef {
-            namespace: self.namespace,
-            name: self.name,
-            key: self.key.unwrap_or_else(|| default_key.to_owned()),
-        }
-    }
-}
-
 pub fn model_backend(wire: ModelBackendWire, check: &mut Check<'_>) -> Option<ModelBackend> {
     let endpoint = endpoint(wire.endpoint, wire.service, wire.inference_pool, check);
     let tls = tls(wire.tls, check);
-    if tls == Tls::None && endpoint.as_ref().is_some_and(|endpoint| endpoint.port() == 443) {
+    if tls == Tls::None
+        && endpoint
+            .as_ref()
+            .is_some_and(|endpoint| endpoint.port() == 443)
+    {
         check.warning(
             "Plaintext",
             "spec.tls",
@@ -186,7 +170,10 @@ pub fn model_backend(wire: ModelBackendWire, check: &mut Check<'_>) -> Option<Mo
             "tls: {mode: Simple} for a provider on the internet",
         );
     }
-    if wire.credential.is_some() && tls == Tls::None && matches!(endpoint, Some(Endpoint::Hostname { .. })) {
+    if wire.credential.is_some()
+        && tls == Tls::None
+        && matches!(endpoint, Some(Endpoint::Hostname { .. }))
+    {
         check.warning(
             "Plaintext",
             "spec.credential",
@@ -194,28 +181,53 @@ pub fn model_backend(wire: ModelBackendWire, check: &mut Check<'_>) -> Option<Mo
             "tls: {mode: Simple} unless the network is trusted",
         );
     }
-    let path_prefix = wire.path_prefix.unwrap_or_else(|| wire.schema.default_path_prefix().to_owned());
+    let path_prefix = wire
+        .path_prefix
+        .unwrap_or_else(|| wire.schema.default_path_prefix().to_owned());
     let path_prefix = path_prefix.trim_end_matches('/').to_owned();
     if !(path_prefix.is_empty() || path_prefix.starts_with('/'))
-        || !path_prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-._~%".contains(&byte))
+        || !path_prefix
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"/-._~%".contains(&byte))
         || path_prefix.contains("//")
-        || path_prefix.split('/').any(|segment| segment == "." || segment == "..")
+        || path_prefix
+            .split('/')
+            .any(|segment| segment == "." || segment == "..")
     {
-        check.error("spec.pathPrefix", format_args!("`{path_prefix}` is not a path"), "for example /v1");
+        check.error(
+            "spec.pathPrefix",
+            format_args!("`{path_prefix}` is not a path"),
+            "for example /v1",
+        );
     }
     let mut duration = |name: &str, text: Option<String>, default: Duration| match text {
-        Some(text) => check.timeout(format_args!("spec.timeouts.{name}"), &text).unwrap_or(default),
+        Some(text) => check
+            .timeout(format_args!("spec.timeouts.{name}"), &text)
+            .unwrap_or(default),
         None => default,
     };
     let timeouts = Timeouts {
         connect: duration("connect", wire.timeouts.connect, DEFAULT_TIMEOUTS.connect),
-        first_token: duration("firstToken", wire.timeouts.first_token, DEFAULT_TIMEOUTS.first_token),
+        first_token: duration(
+            "firstToken",
+            wire.timeouts.first_token,
+            DEFAULT_TIMEOUTS.first_token,
+        ),
         idle: duration("idle", wire.timeouts.idle, DEFAULT_TIMEOUTS.idle),
     };
-    let credential = wire
-        .credential
-        .map(|credential| Credential { secret: credential.secret_ref.parse("spec.credential.secretRef", "apiKey", check) });
-    Some(ModelBackend { schema: wire.schema, endpoint: endpoint?, tls, path_prefix, credential, timeouts })
+    let credential = wire.credential.map(|credential| Credential {
+        secret: credential
+            .secret_ref
+            .parse("spec.credential.secretRef", "apiKey", check),
+    });
+    Some(ModelBackend {
+        schema: wire.schema,
+        endpoint: endpoint?,
+        tls,
+        path_prefix,
+        credential,
+        timeouts,
+    })
 }
 
 fn endpoint(
@@ -224,11 +236,24 @@ fn endpoint(
     inference_pool: Option<Value>,
     check: &mut Check<'_>,
 ) -> Option<Endpoint> {
-    let EndpointWire { hostname, port, service: inner_service, inference_pool: inner_pool } =
-        endpoint.unwrap_or(EndpointWire { hostname: None, port: None, service: None, inference_pool: None });
+    let EndpointWire {
+        hostname,
+        port,
+        service: inner_service,
+        inference_pool: inner_pool,
+    } = endpoint.unwrap_or(EndpointWire {
+        hostname: None,
+        port: None,
+        service: None,
+        inference_pool: None,
+    });
     let hint = "endpoint: {hostname: 127.0.0.1, port: 8081} or endpoint: {service: {name: runner, port: 80}}";
     if inference_pool.is_some() || inner_pool.is_some() {
-        check.unsupported("spec.endpoint.inferencePool", "an InferencePool cannot be a backend yet", hint);
+        check.unsupported(
+            "spec.endpoint.inferencePool",
+            "an InferencePool cannot be a backend yet",
+            hint,
+        );
         return None;
     }
     match (hostname, port, service.or(inner_service)) {
@@ -243,7 +268,11 @@ fn endpoint(
         (None, None, Some(service)) => {
             let port = check.port("spec.endpoint.service.port", service.port);
             check.name("spec.endpoint.service.name", &service.name);
-            Some(Endpoint::Service { namespace: service.namespace, name: service.name, port })
+            Some(Endpoint::Service {
+                namespace: service.namespace,
+                name: service.name,
+                port,
+            })
         }
         (Some(_), None, None) => {
             check.error("spec.endpoint", "missing field `port`", hint);
@@ -258,19 +287,39 @@ fn endpoint(
             None
         }
         (_, _, Some(_)) => {
-            check.error("spec.endpoint", "both a hostname and a service", "only one of them");
+            check.error(
+                "spec.endpoint",
+                "both a hostname and a service",
+                "only one of them",
+            );
             None
         }
     }
 }
 
 fn tls(wire: Option<TlsWire>, check: &mut Check<'_>) -> Tls {
-    let Some(TlsWire { mode, sni, ca_ref, sans }) = wire else { return Tls::None };
+    let Some(TlsWire {
+        mode,
+        sni,
+        ca_ref,
+        sans,
+    }) = wire
+    else {
+        return Tls::None;
+    };
     if mode != TlsMode::Simple && (sni.is_some() || ca_ref.is_some()) {
-        check.error("spec.tls", "sni and caRef are of mode Simple", "remove them or set mode: Simple");
+        check.error(
+            "spec.tls",
+            "sni and caRef are of mode Simple",
+            "remove them or set mode: Simple",
+        );
     }
     if mode != TlsMode::Istio && sans.is_some() {
-        check.error("spec.tls.sans", "sans are of mode Istio", "remove them or set mode: Istio");
+        check.error(
+            "spec.tls.sans",
+            "sans are of mode Istio",
+            "remove them or set mode: Istio",
+        );
     }
     match mode {
         TlsMode::None => Tls::None,
@@ -278,13 +327,24 @@ fn tls(wire: Option<TlsWire>, check: &mut Check<'_>) -> Tls {
             if let Some(sni) = &sni {
                 check.hostname("spec.tls.sni", sni);
             }
-            Tls::Simple { sni, ca: ca_ref.map(|wire| wire.parse("spec.tls.caRef", "ca.crt", check)) }
+            Tls::Simple {
+                sni,
+                ca: ca_ref.map(|wire| wire.parse("spec.tls.caRef", "ca.crt", check)),
+            }
         }
         TlsMode::Istio => {
             let sans = sans.unwrap_or_default();
-            for (index, san) in sans.iter().enumerate().filter(|(_, san)| !san.starts_with("spiffe://")) {
+            for (index, san) in sans
+                .iter()
+                .enumerate()
+                .filter(|(_, san)| !san.starts_with("spiffe://"))
+            {
                 let field = format_args!("spec.tls.sans[{index}]").to_string();
-                check.error(field, format_args!("`{san}` is not a SPIFFE identity"), "spiffe://TRUST-DOMAIN/ns/N/sa/S");
+                check.error(
+                    field,
+                    format_args!("`{san}` is not a SPIFFE identity"),
+                    "spiffe://TRUST-DOMAIN/ns/N/sa/S",
+                );
             }
             Tls::Istio { sans }
         }
@@ -296,7 +356,9 @@ fn tls(wire: Option<TlsWire>, check: &mut Check<'_>) -> Tls {
 impl Endpoint {
     pub fn port(&self) -> u16 {
         match self {
-            Self::Address { port, .. } | Self::Hostname { port, .. } | Self::Service { port, .. } => *port,
+            Self::Address { port, .. }
+            | Self::Hostname { port, .. }
+            | Self::Service { port, .. } => *port,
         }
     }
 }

@@ -46,12 +46,20 @@ pub struct SecretWire {
 }
 
 /// A value that cannot be read is left out and reported; what refers to it is refused there.
-pub fn secret(wire: SecretWire, source: &dyn SecretSource, check: &mut Check<'_>) -> Option<Secret> {
+pub fn secret(
+    wire: SecretWire,
+    source: &dyn SecretSource,
+    check: &mut Check<'_>,
+) -> Option<Secret> {
     let mut values = BTreeMap::new();
     for (key, bytes) in wire.data {
         match String::from_utf8(bytes.0) {
             Ok(text) => add(&mut values, key, &text),
-            Err(_) => check.error(format_args!("data.{key}"), "the value is not UTF-8 text", ""),
+            Err(_) => check.error(
+                format_args!("data.{key}"),
+                "the value is not UTF-8 text",
+                "",
+            ),
         }
     }
     // As in Kubernetes, stringData wins over data.

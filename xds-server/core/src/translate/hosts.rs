@@ -27,9 +27,15 @@ pub struct Order {
 
 /// `others` are the hostnames of the other listeners on the port: a request belongs to the listener with
 /// the most specific hostname, whatever routes it has (listener isolation).
-pub fn virtual_hosts(hostname: &str, others: &[&str], candidates: &[Candidate]) -> Vec<VirtualHost> {
+pub fn virtual_hosts(
+    hostname: &str,
+    others: &[&str],
+    candidates: &[Candidate],
+) -> Vec<VirtualHost> {
     let elsewhere = |domain: &str| {
-        others.iter().any(|other| specificity(other) < specificity(hostname) && covers(other, domain))
+        others
+            .iter()
+            .any(|other| specificity(other) < specificity(hostname) && covers(other, domain))
     };
     let mut domains: BTreeSet<&str> = candidates
         .iter()
@@ -38,9 +44,16 @@ pub fn virtual_hosts(hostname: &str, others: &[&str], candidates: &[Candidate]) 
         .filter(|domain| !elsewhere(domain))
         .collect();
     domains.insert(hostname);
-    let mut hosts: Vec<VirtualHost> =
-        domains.into_iter().map(|domain| VirtualHost { domain: domain.to_owned(), routes: routes(domain, candidates) }).collect();
-    hosts.sort_by(|a, b| (specificity(&a.domain), &a.domain).cmp(&(specificity(&b.domain), &b.domain)));
+    let mut hosts: Vec<VirtualHost> = domains
+        .into_iter()
+        .map(|domain| VirtualHost {
+            domain: domain.to_owned(),
+            routes: routes(domain, candidates),
+        })
+        .collect();
+    hosts.sort_by(|a, b| {
+        (specificity(&a.domain), &a.domain).cmp(&(specificity(&b.domain), &b.domain))
+    });
     hosts
 }
 
@@ -49,9 +62,17 @@ fn routes(domain: &str, candidates: &[Candidate]) -> Vec<Route> {
     let mut found: Vec<_> = candidates
         .iter()
         .filter_map(|candidate| {
-            let hostname =
-                candidate.hostnames.iter().filter(|hostname| covers(hostname, domain)).min_by_key(|h| specificity(h))?;
-            Some((specificity(hostname), precedence(&candidate.route.matches), &candidate.order, &candidate.route))
+            let hostname = candidate
+                .hostnames
+                .iter()
+                .filter(|hostname| covers(hostname, domain))
+                .min_by_key(|h| specificity(h))?;
+            Some((
+                specificity(hostname),
+                precedence(&candidate.route.matches),
+                &candidate.order,
+                &candidate.route,
+            ))
         })
         .collect();
     found.sort_by(|a, b| (a.0, &a.1, a.2).cmp(&(b.0, &b.1, b.2)));

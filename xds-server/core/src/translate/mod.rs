@@ -16,6 +16,7 @@ mod gateways;
 mod hostname;
 mod hosts;
 mod listeners;
+mod matches;
 mod policies;
 mod pools;
 mod refs;
@@ -49,5 +50,12 @@ pub fn translate(objects: &Objects) -> Translation {
     // A finding that several parents of a route lead to is told once.
     findings.sort_by(Finding::by_spot);
     findings.dedup();
-    Translation { ir: Ir { gateways, keys, limits: policies.limits }, findings }
+    Translation {
+        ir: Ir {
+            gateways,
+            keys,
+            limits: policies.limits,
+        },
+        findings,
+    }
 }
