@@ -45,7 +45,7 @@ pub struct SecretWire {
     _immutable: Option<bool>,
 }
 
-/// A value that cannot be read is left out and reported; what refers to it is refused there.
+/// A value that cannot be read refuses the Secret, so that a version that was good stays in use.
 pub fn secret(
     wire: SecretWire,
     source: &dyn SecretSource,
@@ -69,8 +69,7 @@ pub fn secret(
     for (key, path) in wire.file {
         match source.file(&path) {
             Ok(text) => add(&mut values, key, &text),
-            Err(error) => check.warning(
-                "Unreadable",
+            Err(error) => check.error(
                 format_args!("file.{key}"),
                 format_args!("`{path}` cannot be read: {error}"),
                 "relative paths start at the configuration's folder",
@@ -80,8 +79,7 @@ pub fn secret(
     for (key, name) in wire.env {
         match source.env(&name) {
             Ok(text) => add(&mut values, key, &text),
-            Err(error) => check.warning(
-                "Unreadable",
+            Err(error) => check.error(
                 format_args!("env.{key}"),
                 format_args!("environment variable `{name}` cannot be read: {error}"),
                 "",

@@ -1,0 +1,119 @@
+//! A change of the configuration changes the resources it must and no others: above all, no policy, key,
+//! weight or credential touches a listener, because that would drain connections.
+#![allow(clippy::unwrap_used, reason = "a test: what is wrong ends it")]
+
+use std::collections::BTreeSet;
+
+use tollgate_core::envoy::{FilterCode, Surroundings, snapshot};
+use tollgate_core::objects::{Objects, SecretSource};
+use tollgate_core::snapshot::{ResourceType, Snapshot};
+use tollgate_core::translate::translate;
+
+const EXAMPLE: &str = include_str!("../../../tests/cases/pools/example.yaml");
+
+struct Nothing;
+
+impl SecretSource for Nothing {
+    fn file(&self, _: &str) -> Result<String, String> {
+        Err("no files".to_owned())
+    }
+
+    fn env(&self, _: &str) -> Result<String, String> {
+        Err("no environment".to_owned())
+    }
+}
+
+fn made(text: &str) -> Snapshot {
+    let mut objects = Objects::default();
+    objects.add_yaml("example", text, &Nothing);
+    let ir = translate(&objects).ir;
+    let surroundings = Surroundings {
+        bind: "127.0.0.1".to_owned(),
+        code: FilterCode::File("filter.wasm".to_owned()),
+    };
+    snapshot(ir.gateways.first().unwrap(), &ir, &surroundings)
+}
+
+/// What a client that has the resources of the example is sent, and what is taken from it.
+fn changed(from: &str, to: &str) -> Vec<String> {
+    assert!(EXAMPLE.contains(from), "{from}");
+    let (before, after) = (made(EXAMPLE), made(&EXAMPLE.replacen(from, to, 1)));
+    let mut changes = BTreeSet::new();
+    for kind in ResourceType::ALL {
+        let names = before.of(kind).chain(after.of(kind)).map(|(name, _)| name);
+        for name in names {
+            let version = |snapshot: &Snapshot| {
+                snapshot
+                    .get(kind, name)
+                    .map(|resource| resource.version.clone())
+            };
+            if version(&before) != version(&after) {
+                changes.insert(format!("{kind:?} {name}"));
+            }
+        }
+    }
+    changes.into_iter().collect()
+}
+
+const REQUEST: &str = "ExtensionConfig tollgate/default/llm/request";
+const ATTEMPT: &str = "ExtensionConfig tollgate/default/llm/attempt";
+const ROUTE: &str = "Route default/llm/8080";
+
+#[test]
+fn policies_and_pools_change_the_filter_alone() {
+    assert_eq!(changed("weight: 1\n", "weight: 5\n"), [REQUEST]);
+    assert_eq!(changed("model: smollm2-135m", "model: other"), [REQUEST]);
+    assert_eq!(
+        changed("scope: [Consumer, Model]", "scope: [Consumer]"),
+        [REQUEST]
+    );
+    assert_eq!(changed("mode: Enforce", "mode: Shadow"), [REQUEST]);
+    assert_eq!(changed("name: smol\n", "name: other\n"), [REQUEST]);
+}
+
+#[test]
+fn the_size_of_a_budget_is_the_ledgers_business() {
+    assert_eq!(changed("tokens: 100000", "tokens: 5"), [""; 0]);
+    assert_eq!(changed("window: 1d", "window: month"), [""; 0]);
+}
+
+#[test]
+fn keys_travel_alone() {
+    let hash = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
+    let key = format!("ApiKey {hash}");
+    assert_eq!(changed("2027-01-01", "2028-01-01"), [key.as_str()]);
+    let other = hash.replace("2bb8", "3bb8");
+    assert_eq!(
+        changed(hash, &other),
+        [key.clone(), format!("ApiKey {other}")]
+    );
+}
+
+#[test]
+fn a_credential_is_one_secret() {
+    let changes = changed("PLANTED-provider", "another");
+    assert_eq!(changes, ["Secret credential/default/runner-a"]);
+}
+
+#[test]
+fn a_backend_that_moves_is_one_cluster_and_its_authority() {
+    let cluster = "Cluster backend/default/runner-a";
+    assert_eq!(
+        changed("port: 8081", "port: 9999"),
+        [cluster, ATTEMPT, REQUEST]
+    );
+    assert_eq!(changed("connect: 2s", "connect: 1s"), [cluster]);
+}
+
+#[test]
+fn matches_change_the_route_alone() {
+    assert_eq!(changed("value: /v1", "value: /v2"), [ROUTE]);
+}
+
+#[test]
+fn what_stays_the_same_is_not_sent_again() {
+    assert_eq!(
+        changed("kind: Gateway\n", "kind: Gateway # the same\n"),
+        [""; 0]
+    );
+}
