@@ -6,9 +6,18 @@ pub const KEY: &str = "the-key-of-the-benchmark";
 /// SHA-256 of it.
 const HASH: &str = "920a127c5852dec7b929e99ccf74a9f7d8d07efec5597c248d88d4a10a754dac";
 
-/// `/pass` to the backend as a Service, `/open` without a key, `/key` with one, `/budget` with both.
-pub fn write(folder: &Path, port: u16, backend: u16) -> anyhow::Result<()> {
+/// On `port`, `/pass` to the backend as a Service, `/open` without a key, `/key` with one, `/budget` with
+/// both. On `bare`, a Gateway that routes to no model and so has no filter.
+pub fn write(folder: &Path, port: u16, bare: u16, backend: u16) -> anyhow::Result<()> {
     let mut documents = vec![
+        format!(
+            "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{name: bare}}
+spec: {{gatewayClassName: tollgate, listeners: [{{name: http, port: {bare}, protocol: HTTP}}]}}
+"
+        ),
         format!(
             "\
 apiVersion: gateway.networking.k8s.io/v1
@@ -32,7 +41,8 @@ endpoints: [{{addresses: [127.0.0.1]}}]
 ports: [{{name: http, port: {backend}}}]
 "
         ),
-        route("pass", "{name: backend, port: 80}"),
+        route("bench", "pass", "{name: backend, port: 80}"),
+        route("bare", "bare", "{name: backend, port: 80}"),
         format!(
             "\
 apiVersion: tollgate.dev/v1alpha1
@@ -58,6 +68,7 @@ spec:
         ("budget", "Required"),
     ] {
         documents.push(route(
+            "bench",
             name,
             &format!("{{group: tollgate.dev, kind: ModelPool, name: {name}}}"),
         ));
@@ -77,14 +88,14 @@ spec: {{schema: OpenAI, endpoint: {{hostname: 127.0.0.1, port: {backend}}}}}
     Ok(())
 }
 
-fn route(name: &str, backend: &str) -> String {
+fn route(gateway: &str, name: &str, backend: &str) -> String {
     format!(
         "\
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata: {{name: {name}}}
 spec:
-  parentRefs: [{{name: bench}}]
+  parentRefs: [{{name: {gateway}}}]
   rules: [{{matches: [{{path: {{type: PathPrefix, value: /{name}}}}}], backendRefs: [{backend}]}}]
 "
     )

@@ -53,7 +53,8 @@ pub fn run(workspace: &Workspace, rounds: usize) -> anyhow::Result<()> {
     let backend = responder::start()?;
     let plain = plain::start(&tools, backend, &home)?;
     let gateway_port = process::port_or_free(0)?;
-    config::write(&home.join("config"), gateway_port, backend)?;
+    let bare_port = process::port_or_free(0)?;
+    config::write(&home.join("config"), gateway_port, bare_port, backend)?;
     let admin = format!("127.0.0.1:{}", process::port_or_free(0)?);
     let state = home.join("state");
     let gateway = Run {
@@ -68,7 +69,11 @@ pub fn run(workspace: &Workspace, rounds: usize) -> anyhow::Result<()> {
     .start()?;
     let chain = process::envoy_of(&state)?;
 
-    let mut lanes = lanes((plain.port, plain.process.id()), (gateway_port, chain));
+    let mut lanes = lanes(
+        (plain.port, plain.process.id()),
+        (bare_port, chain),
+        (gateway_port, chain),
+    );
     println!(
         "==> {rounds} rounds in turns, {REQUESTS_PER_ROUND} requests each on {} connections, one worker \
          (about {} s)",
@@ -94,7 +99,7 @@ pub fn run(workspace: &Workspace, rounds: usize) -> anyhow::Result<()> {
     print(&lanes, &wasm)
 }
 
-fn lanes(plain: (u16, u32), chain: (u16, u32)) -> Vec<Lane> {
+fn lanes(plain: (u16, u32), bare: (u16, u32), chain: (u16, u32)) -> Vec<Lane> {
     let key = Some(config::KEY);
     let lane = |name, means, over, (port, envoy), request| Lane {
         name,
@@ -116,37 +121,44 @@ fn lanes(plain: (u16, u32), chain: (u16, u32)) -> Vec<Lane> {
             Request::new(path, "smol", None, false),
         ),
         lane(
-            "filter passes by",
-            "entering wasm",
+            "no filter",
+            "listener and route as we make them",
             Some(0),
+            bare,
+            Request::new(&at("bare"), "smol", None, false),
+        ),
+        lane(
+            "filter passes by",
+            "+ entering wasm",
+            Some(1),
             chain,
             Request::new(&at("pass"), "smol", None, false),
         ),
         lane(
             "anonymous, no budget",
             "+ body, model, routing, usage",
-            Some(1),
+            Some(2),
             chain,
             Request::new(&at("open"), "smol", None, false),
         ),
         lane(
             "key, no budget",
             "+ key",
-            Some(2),
+            Some(3),
             chain,
             Request::new(&at("key"), "smol", key, false),
         ),
         lane(
             "key and budget",
             "+ reservation, settlement",
-            Some(3),
+            Some(4),
             chain,
             Request::new(&at("budget"), "smol", key, false),
         ),
         lane(
             "the same with failover",
             "+ the filter of each attempt",
-            Some(4),
+            Some(5),
             chain,
             Request::new(&at("budget"), "pair", key, false),
         ),
@@ -160,7 +172,7 @@ fn lanes(plain: (u16, u32), chain: (u16, u32)) -> Vec<Lane> {
         lane(
             "key and budget, events",
             "",
-            Some(6),
+            Some(7),
             chain,
             Request::new(&at("budget"), "smol", key, true),
         ),
@@ -204,7 +216,7 @@ fn print(lanes: &[Lane], wasm: &Path) -> anyhow::Result<()> {
         if let Some(over) = lane.over.and_then(|index| lanes.get(index)) {
             let more = lane.samples.minus(&over.samples);
             println!(
-                "{:<32}{:>+7.1} ({:+.1} to {:+.1})",
+                "{:<36}{:>+7.1} ({:+.1} to {:+.1})",
                 lane.means,
                 more.quantile(0.5),
                 more.quantile(0.25),
