@@ -164,6 +164,10 @@ impl Subscription {
         matches!(self.state, State::UnderWay(_))
     }
 
+    pub fn asks_for(&self, name: &str) -> bool {
+        self.interest.covers(name)
+    }
+
     /// The client has taken this version of this resource.
     pub fn holds(&self, name: &str, version: &str) -> bool {
         match &self.client {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use tokio::task::JoinHandle;
-use tollgate_core::status::{Finding, Severity};
+use tollgate_core::status::{Finding, Severity, Spot};
 
 use crate::admin::Metrics;
 use crate::serve::published::Publisher;
@@ -51,14 +51,21 @@ pub fn start(path: &Path, publisher: Publisher, metrics: Metrics) -> Result<Join
 /// Says what is new since the last time. Returns how many errors there are.
 fn tell(publisher: &Publisher, told: &mut BTreeSet<Finding>) -> usize {
     let published = publisher.published();
-    let findings: BTreeSet<Finding> = published.borrow().findings.iter().cloned().collect();
-    for finding in findings.difference(told) {
-        match finding.severity {
-            Severity::Error => tracing::error!("{finding}"),
-            Severity::Warning => tracing::warn!("{finding}"),
+    let mut now = BTreeSet::new();
+    let mut errors = 0;
+    for finding in &published.borrow().findings {
+        errors += usize::from(finding.severity == Severity::Error);
+        // That it moved to another line is no news.
+        let spot = finding.spot.as_ref().map(|spot| Spot { file: spot.file.clone(), line: 0 });
+        let somewhere = Finding { spot, ..finding.clone() };
+        if !told.contains(&somewhere) && !now.contains(&somewhere) {
+            match finding.severity {
+                Severity::Error => tracing::error!("{finding}"),
+                Severity::Warning => tracing::warn!("{finding}"),
+            }
         }
+        now.insert(somewhere);
     }
-    let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
-    *told = findings;
+    *told = now;
     errors
 }

@@ -157,6 +157,8 @@ impl Envoy {
             }
             Err(error) => tracing::debug!(%error, "Envoy is ended without draining"),
         }
+        // That it was told to end is nothing to pass on.
+        self.log.abort();
         self.signal(Signal::TERM);
         if timeout(TERMINATE, self.ended()).await.is_err() {
             self.kill().await;

@@ -221,7 +221,7 @@ impl<W: Wire> Driver<W> {
                 name,
                 version: resource.version.clone(),
                 origin: resource.origins.first().cloned(),
-                message: refusal.message.clone(),
+                message: refusal.message.trim().to_owned(),
             });
         }
         for (gateway, _) in self.published.borrow().gateways_of(&self.identity) {

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tollgate_core::envoy::{self, FilterCode, Surroundings};
 use tollgate_core::ir::{self, Ir, Limit};
-use tollgate_core::objects::Objects;
+use tollgate_core::objects::{Objects, Store};
 use tollgate_core::snapshot::Snapshot;
-use tollgate_core::status::Finding;
+use tollgate_core::status::{Finding, Origin, Spot};
 use tollgate_core::translate::translate;
 
 use super::identity::Identity;
@@ -26,6 +26,8 @@ pub struct Published {
     pub findings: Vec<Finding>,
     /// Names of the models that clients can ask for.
     pub models: Vec<String>,
+    /// Where the objects stand that an Envoy may refuse a part of.
+    spots: BTreeMap<Origin, Spot>,
 }
 
 #[derive(Debug)]
@@ -78,6 +80,11 @@ impl Published {
     /// Whether trying again with the other variant can help.
     pub fn fetches_code(&self) -> bool {
         self.all.other.is_some()
+    }
+
+    /// Where the object stands.
+    pub fn spot(&self, origin: &Origin) -> Option<&Spot> {
+        self.spots.get(&Origin { section: None, ..origin.clone() })
     }
 
     pub fn gateways_of(&self, identity: &Identity) -> impl Iterator<Item = (&String, &Gateway)> {
@@ -145,7 +152,8 @@ impl Publisher {
     pub fn publish(&self, objects: &Objects, mut findings: Vec<Finding>) -> usize {
         let translation = translate(objects);
         findings.extend(translation.findings);
-        let ir = translation.ir;
+        let mut ir = translation.ir;
+        agree_on_attempts(&mut ir);
         let mut all = Snapshot::default();
         let mut all_other = self.other.as_ref().map(|_| Snapshot::default());
         let mut gateways = BTreeMap::new();
@@ -175,9 +183,23 @@ impl Publisher {
             all: Variants { one: Arc::new(all), other: all_other.map(Arc::new) },
             findings,
             models: models(&ir),
+            spots: spots(objects),
         };
         self.published.send_replace(Arc::new(next));
         changed
+    }
+}
+
+/// One Envoy may serve all Gateways, and then a backend is one cluster for all of them: it has the upstream filter
+/// as soon as one of them needs it.
+pub fn agree_on_attempts(ir: &mut Ir) {
+    let backends = ir.gateways.iter().flat_map(|gateway| &gateway.backends);
+    let needed: BTreeSet<String> =
+        backends.filter(|(_, backend)| backend.per_attempt).map(|(cluster, _)| cluster.clone()).collect();
+    for gateway in &mut ir.gateways {
+        for (cluster, backend) in &mut gateway.backends {
+            backend.per_attempt = needed.contains(cluster);
+        }
     }
 }
 
@@ -195,6 +217,19 @@ fn listeners(gateway: &ir::Gateway, bind: &str) -> Vec<admin::Listener> {
 /// `127.0.0.1:8080`, `[::1]:8080`
 fn authority(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+fn spots(objects: &Objects) -> BTreeMap<Origin, Spot> {
+    fn of<T>(store: &Store<T>) -> impl Iterator<Item = (Origin, Spot)> {
+        store.iter().map(|object| (object.meta.origin.clone(), object.meta.spot("")))
+    }
+    of(&objects.gateways)
+        .chain(of(&objects.http_routes))
+        .chain(of(&objects.services))
+        .chain(of(&objects.secrets))
+        .chain(of(&objects.model_pools))
+        .chain(of(&objects.model_backends))
+        .collect()
 }
 
 fn models(ir: &Ir) -> Vec<String> {

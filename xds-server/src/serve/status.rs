@@ -81,7 +81,7 @@ fn make(published: &Published, reports: &BTreeMap<u64, Report>, readiness: Readi
         });
     }
     let refused = reports.values().flat_map(|report| report.refused.iter().map(move |refused| (report, refused)));
-    let findings = refused.map(|(report, refused)| finding(&report.node, refused));
+    let findings = refused.map(|(report, refused)| finding(published, &report.node, refused));
     admin::Status {
         gateways,
         findings: published.findings.iter().cloned().chain(findings).collect(),
@@ -116,12 +116,12 @@ fn proxy(gateway: &str, report: &Report) -> admin::Proxy {
     }
 }
 
-fn finding(node: &str, refused: &Refused) -> Finding {
+fn finding(published: &Published, node: &str, refused: &Refused) -> Finding {
     Finding {
         severity: Severity::Error,
         reason: REFUSED.to_owned(),
         origin: refused.origin.clone(),
-        spot: None,
+        spot: refused.origin.as_ref().and_then(|origin| published.spot(origin)).cloned(),
         field: String::new(),
         message: format!("Envoy {node} refuses {} {}: {}", refused.kind.name(), refused.name, words(refused)),
         hint: "it goes on with what it took before".to_owned(),

@@ -26,9 +26,6 @@ const ORDER: [ResourceType; 6] = [
     ResourceType::Route,
 ];
 
-/// What a Gateway needs on an Envoy before it is `Programmed`.
-const PROGRAMMED: [ResourceType; 3] = [ResourceType::ExtensionConfig, ResourceType::Listener, ResourceType::Route];
-
 #[derive(Debug)]
 pub enum StreamEvent {
     Request(ResourceType, Request),
@@ -74,11 +71,20 @@ impl Stream {
         self.subscriptions.get(&kind).is_some_and(|subscription| subscription.holds(name, version))
     }
 
-    /// The client has taken all of this that makes a Gateway work.
+    /// The client has taken all of this that makes a Gateway work: it is `Programmed`.
     pub fn has_taken(&self, gateway: &Snapshot) -> bool {
-        PROGRAMMED
-            .into_iter()
-            .all(|kind| gateway.of(kind).all(|(name, resource)| self.holds(kind, name, &resource.version)))
+        let whole = |kind| gateway.of(kind).all(|(name, resource)| self.holds(kind, name, &resource.version));
+        whole(ResourceType::Listener) && whole(ResourceType::Route) && self.has_taken_filters(gateway)
+    }
+
+    /// Of the filter configurations an Envoy asks for those that it uses. Where it serves several Gateways with a
+    /// backend in common, the backend's upstream filter is that of one of them.
+    fn has_taken_filters(&self, gateway: &Snapshot) -> bool {
+        let kind = ResourceType::ExtensionConfig;
+        let asks = |name: &str| self.subscriptions.get(&kind).is_some_and(|subscription| subscription.asks_for(name));
+        let mut used = gateway.of(kind).filter(|(name, _)| asks(name)).peekable();
+        let unused = used.peek().is_none() && gateway.of(kind).next().is_some();
+        !unused && used.all(|(name, resource)| self.holds(kind, name, &resource.version))
     }
 
     /// The client has asked for keys and has answered all that was sent: it may tell good keys from bad ones.
