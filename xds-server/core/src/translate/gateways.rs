@@ -21,7 +21,7 @@ pub fn gateways(
     backends: &Backends,
     services: &Services,
 ) -> Vec<Gateway> {
-    listeners
+    let mut gateways: Vec<Gateway> = listeners
         .into_iter()
         .map(|(key, listeners)| {
             let mut gateway = Gateway {
@@ -36,7 +36,29 @@ pub fn gateways(
             gateway.services = used_services(&gateway, services);
             gateway
         })
-        .collect()
+        .collect();
+    agree_on_attempts(&mut gateways);
+    gateways
+}
+
+/// Where every attempt may go to another backend, each is rewritten for its own; with one target one
+/// rewrite does for all. One Envoy may serve several Gateways, and a backend is one cluster for all of
+/// them: it is rewritten per attempt as soon as one of them needs it.
+fn agree_on_attempts(gateways: &mut [Gateway]) {
+    let needed: BTreeSet<String> = gateways
+        .iter()
+        .flat_map(|gateway| gateway.pools.values())
+        .flat_map(|pool| &pool.models)
+        .filter(|model| model.targets.len() > 1)
+        .flat_map(|model| &model.targets)
+        .map(|target| target.backend.clone())
+        .collect();
+    for backend in gateways
+        .iter_mut()
+        .flat_map(|gateway| gateway.backends.values_mut())
+    {
+        backend.per_attempt = needed.contains(&backend.cluster);
+    }
 }
 
 fn listeners(
@@ -143,25 +165,10 @@ fn used_backends(pools: &BTreeMap<String, Pool>, backends: &Backends) -> BTreeMa
         .flat_map(|model| &model.targets)
         .map(|target| target.backend.as_str())
         .collect();
-    // With one target every attempt goes to the same backend, so one rewrite does for all of them.
-    let per_attempt: BTreeSet<&str> = models()
-        .filter(|model| model.targets.len() > 1)
-        .flat_map(|model| &model.targets)
-        .map(|target| target.backend.as_str())
-        .collect();
     backends
         .values()
         .filter(|backend| used.contains(backend.cluster.as_str()))
-        .map(|backend| {
-            let per_attempt = per_attempt.contains(backend.cluster.as_str());
-            (
-                backend.cluster.clone(),
-                Backend {
-                    per_attempt,
-                    ..backend.clone()
-                },
-            )
-        })
+        .map(|backend| (backend.cluster.clone(), backend.clone()))
         .collect()
 }
 
