@@ -7,7 +7,6 @@ use tollgate_core::envoy::{self, FilterCode, Surroundings};
 
 use super::validate::{outcome, read};
 use super::{Format, Outcome, print};
-use crate::serve::published::agree_on_attempts;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -30,8 +29,7 @@ pub fn main(args: &Args) -> anyhow::Result<Outcome> {
     for finding in &findings {
         eprintln!("{finding}");
     }
-    let mut ir = translation.ir;
-    agree_on_attempts(&mut ir);
+    let ir = translation.ir;
     // As `run` would have it, but for the place of the filter's code.
     let surroundings = Surroundings { bind: "127.0.0.1".to_owned(), code: FilterCode::File("filter.wasm".to_owned()) };
     let mut gateways = Map::new();

@@ -152,8 +152,7 @@ impl Publisher {
     pub fn publish(&self, objects: &Objects, mut findings: Vec<Finding>) -> usize {
         let translation = translate(objects);
         findings.extend(translation.findings);
-        let mut ir = translation.ir;
-        agree_on_attempts(&mut ir);
+        let ir = translation.ir;
         let mut all = Snapshot::default();
         let mut all_other = self.other.as_ref().map(|_| Snapshot::default());
         let mut gateways = BTreeMap::new();
@@ -187,19 +186,6 @@ impl Publisher {
         };
         self.published.send_replace(Arc::new(next));
         changed
-    }
-}
-
-/// One Envoy may serve all Gateways, and then a backend is one cluster for all of them: it has the upstream filter
-/// as soon as one of them needs it.
-pub fn agree_on_attempts(ir: &mut Ir) {
-    let backends = ir.gateways.iter().flat_map(|gateway| &gateway.backends);
-    let needed: BTreeSet<String> =
-        backends.filter(|(_, backend)| backend.per_attempt).map(|(cluster, _)| cluster.clone()).collect();
-    for gateway in &mut ir.gateways {
-        for (cluster, backend) in &mut gateway.backends {
-            backend.per_attempt = needed.contains(cluster);
-        }
     }
 }
 
