@@ -27,7 +27,8 @@ pub fn start(path: &Path, publisher: Publisher, metrics: Metrics) -> Result<Join
     Ok(tokio::spawn(async move {
         loop {
             changes.next().await;
-            match folder.read() {
+            // A large folder takes its time, which others need not wait for.
+            tokio::task::block_in_place(|| match folder.read() {
                 Ok(reading) => {
                     changes.also(reading.secret_files);
                     let changed = publisher.publish(&reading.objects, reading.findings);
@@ -43,7 +44,7 @@ pub fn start(path: &Path, publisher: Publisher, metrics: Metrics) -> Result<Join
                     metrics.reload_refused();
                     tracing::error!("{error}; what was read before stays");
                 }
-            }
+            });
         }
     }))
 }

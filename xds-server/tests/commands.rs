@@ -1,0 +1,108 @@
+//! The commands that end by themselves, as a user calls them.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that meets the unexpected has failed")]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use sha2::{Digest as _, Sha256};
+
+const CONFIGURATION: &str = "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: llm}
+spec: {gatewayClassName: tollgate, listeners: [{name: http, port: 8080, protocol: HTTP}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: chat}
+spec:
+  parentRefs: [{name: llm}]
+  rules:
+  - backendRefs: [{group: tollgate.dev, kind: ModelPool, name: chat}]
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: ModelPool
+metadata: {name: chat}
+spec: {models: [{name: smol, targets: [{backendRef: {name: a}}]}]}
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: ModelBackend
+metadata: {name: a}
+spec:
+  schema: OpenAI
+  endpoint: {hostname: 127.0.0.1, port: 8081}
+  tls: {mode: None}
+  credential: {secretRef: {name: provider}}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: provider}
+stringData: {apiKey: planted-credential}
+";
+
+fn tollgate(arguments: &[&str], folder: Option<&Path>) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+    command.args(arguments);
+    if let Some(folder) = folder {
+        command.arg("-f").arg(folder);
+    }
+    command.output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn a_new_key_fits_its_hash_and_its_yaml_can_be_applied_as_it_is() {
+    let json = tollgate(&["key", "new", "--consumer", "alice", "-o", "json"], None);
+    let value: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    let key = value["key"].as_str().unwrap();
+    assert!(key.starts_with("tg-") && key.len() >= 46);
+    assert_eq!(value["sha256"], hex::encode(Sha256::digest(key)));
+    let other = tollgate(&["key", "new", "--consumer", "alice", "-o", "json"], None);
+    assert_ne!(json.stdout, other.stdout);
+
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("conf.yaml"), CONFIGURATION).unwrap();
+    let yaml = tollgate(&["key", "new", "--consumer", "alice", "--namespace", "default"], None);
+    fs::write(folder.path().join("alice.yaml"), &yaml.stdout).unwrap();
+    let validated = tollgate(&["validate"], Some(folder.path()));
+    assert_eq!(validated.status.code(), Some(0), "{}", text(&validated.stdout));
+    assert_eq!(tollgate(&["key", "new", "--consumer", "Not A Name"], None).status.code(), Some(2));
+}
+
+#[test]
+fn findings_name_file_line_and_field_and_exit_with_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("conf.yaml");
+    fs::write(&file, CONFIGURATION.replace("port: 8081", "port: 808100")).unwrap();
+    let found = tollgate(&["validate"], Some(folder.path()));
+    assert_eq!(found.status.code(), Some(1));
+    let line = format!("{}:{}: error: ModelBackend default/a: spec.endpoint.port", file.display(), 24);
+    assert!(text(&found.stdout).contains(&line), "{line} is not in {}", text(&found.stdout));
+    let json = tollgate(&["validate", "-o", "json"], Some(folder.path()));
+    let findings: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert!(findings.as_array().unwrap().iter().any(|finding| finding["field"] == "spec.endpoint.port"));
+
+    let nowhere = tollgate(&["validate"], Some(&folder.path().join("nowhere")));
+    assert_eq!(nowhere.status.code(), Some(2));
+    assert!(text(&nowhere.stderr).contains("nowhere"));
+}
+
+#[test]
+fn translate_prints_everything_but_secrets() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("conf.yaml"), CONFIGURATION).unwrap();
+    let json = tollgate(&["translate", "-o", "json"], Some(folder.path()));
+    let all: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    for kind in ["Listener", "Route", "Cluster", "Secret", "ExtensionConfig"] {
+        assert!(!all["default/llm"][kind].is_null(), "no {kind}");
+    }
+    let yaml = tollgate(&["translate", "--gateway", "default/llm"], Some(folder.path()));
+    assert!(!text(&json.stdout).contains("planted-credential") && !text(&yaml.stdout).contains("planted-credential"));
+    let unknown = tollgate(&["translate", "--gateway", "default/other"], Some(folder.path()));
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(text(&unknown.stderr).contains("default/llm"), "the error says what there is");
+}
