@@ -117,7 +117,7 @@ impl Tap {
         let port = listener.local_addr()?.port();
         let inner = Arc::new(Inner {
             model: model.to_owned(),
-            http: crate::client::direct(),
+            http: fresh_connections(),
             behaviour: Mutex::new(Behaviour::Forward),
             seen: Mutex::default(),
         });
@@ -167,6 +167,16 @@ impl Drop for Tap {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A connection for each request: the model server closes idle ones, and a request that meets such an
+/// end would look like a fault of the backend.
+fn fresh_connections() -> reqwest::Client {
+    reqwest::Client::builder()
+        .no_proxy()
+        .pool_max_idle_per_host(0)
+        .build()
+        .unwrap_or_default()
 }
 
 /// Serves every connection until it is aborted, the connections with it.

@@ -3,8 +3,6 @@
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::Context;
-
 use crate::setup::WASM_TARGET;
 use crate::shell::{self, Outcome, Step};
 use crate::workspace::Workspace;
@@ -235,98 +233,4 @@ pub fn dependencies(workspace: &Workspace, cargo_deny: &Path, tally: &mut Tally)
         "dependencies: advisories",
         "the advisory database is a git repository, not in a package registry",
     );
-}
-
-/// The paths that README and ARCHITECTURE name in backticks or as links are there.
-pub fn documented_paths(workspace: &Workspace) -> anyhow::Result<()> {
-    println!("==> paths named in README and ARCHITECTURE");
-    let mut missing = Vec::new();
-    for page in ["README.md", "docs/ARCHITECTURE.md"] {
-        let text = std::fs::read_to_string(workspace.root().join(page))
-            .with_context(|| format!("{page} is missing"))?;
-        let folder = workspace.root().join(page);
-        let folder = folder.parent().unwrap_or(workspace.root());
-        missing.extend(
-            backticks(&text)
-                .filter(|path| !workspace.root().join(path).exists())
-                .map(|path| format!("{page} names {path}")),
-        );
-        missing.extend(
-            links(&text)
-                .filter(|path| !folder.join(path).exists())
-                .map(|path| format!("{page} links to {path}")),
-        );
-    }
-    anyhow::ensure!(missing.is_empty(), "{}", missing.join(", "));
-    println!("    ok");
-    Ok(())
-}
-
-/// What stands in backticks and looks like a path of this repository.
-fn backticks(text: &str) -> impl Iterator<Item = &str> {
-    let root = [
-        "docs/",
-        "examples/",
-        "filter/",
-        "proto/",
-        "tests/",
-        "xds-server/",
-        "xtask/",
-        ".ci/",
-    ];
-    text.lines()
-        .flat_map(|line| line.split('`').skip(1).step_by(2))
-        .filter(move |word| root.iter().any(|folder| word.starts_with(folder)))
-        .filter(|word| !word.contains([' ', '<', '{', '*']))
-        .map(|word| word.trim_end_matches('/'))
-}
-
-/// The targets of links that stay in the repository.
-fn links(text: &str) -> impl Iterator<Item = &str> {
-    text.split("](")
-        .skip(1)
-        .filter_map(|rest| rest.split([')', '#']).next())
-        .filter(|target| !target.is_empty() && !target.contains(':'))
-}
-
-/// No committed file holds a key, only hashes and files to be made.
-pub fn no_keys(workspace: &Workspace) -> anyhow::Result<()> {
-    println!("==> no key in a committed file");
-    let files = shell::read(
-        Command::new("git")
-            .current_dir(workspace.root())
-            .args(["ls-files", "-z"]),
-    )?;
-    let mut found = Vec::new();
-    for file in files.split('\0').filter(|name| !name.is_empty()) {
-        let Ok(text) = std::fs::read_to_string(workspace.root().join(file)) else {
-            continue;
-        };
-        for (number, line) in text.lines().enumerate() {
-            if holds_key(line) {
-                found.push(format!("{file}:{}", number + 1));
-            }
-        }
-    }
-    anyhow::ensure!(found.is_empty(), "keys in {}", found.join(", "));
-    println!("    ok");
-    Ok(())
-}
-
-/// A private key in PEM, or one of our own or of a provider's keys: a prefix and a long random tail.
-fn holds_key(line: &str) -> bool {
-    let pem = ["-----BEGIN", "PRIVATE KEY-----"];
-    if pem.iter().all(|part| line.contains(part)) {
-        return true;
-    }
-    ["tg-", "tg_", "tgk_", "tollgate_", "sk-", "ghp_", "AKIA"]
-        .iter()
-        .any(|prefix| {
-            line.match_indices(prefix).any(|(at, _)| {
-                let tail = line.get(at + prefix.len()..).unwrap_or_default();
-                let length = tail.bytes().take_while(u8::is_ascii_alphanumeric).count();
-                let digits = tail.bytes().take(length).filter(u8::is_ascii_digit).count();
-                length >= 20 && digits >= 3
-            })
-        })
 }

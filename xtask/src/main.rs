@@ -7,6 +7,7 @@ mod check;
 mod demo;
 mod http;
 mod process;
+mod repository;
 mod setup;
 mod shell;
 mod suite;

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::artifacts;
 use crate::check::{self, Tally};
+use crate::repository;
 use crate::setup;
 use crate::shell::{self, Step};
 use crate::workspace::Workspace;
@@ -13,8 +14,8 @@ pub fn all(workspace: &Workspace) -> anyhow::Result<()> {
     let tools = setup::tools(workspace)?;
     let mut tally = Tally::default();
     check::formatting(workspace, &mut tally);
-    tally.one("documented paths", check::documented_paths(workspace));
-    tally.one("keys", check::no_keys(workspace));
+    tally.one("documented paths", repository::documented_paths(workspace));
+    tally.one("keys", repository::no_keys(workspace));
     check::dependencies(workspace, &tools.cargo_deny, &mut tally);
     let wasm = artifacts::filter(workspace)?;
     tally.one("size of filter.wasm", artifacts::filter_size(&wasm));
@@ -49,8 +50,8 @@ pub fn fast(workspace: &Workspace) -> anyhow::Result<()> {
     setup::wasm_target(workspace)?;
     let mut tally = Tally::default();
     check::formatting(workspace, &mut tally);
-    tally.one("documented paths", check::documented_paths(workspace));
-    tally.one("keys", check::no_keys(workspace));
+    tally.one("documented paths", repository::documented_paths(workspace));
+    tally.one("keys", repository::no_keys(workspace));
     let wasm = artifacts::filter(workspace)?;
     check::lints(workspace, &wasm, &mut tally);
     check::unit_tests(workspace, &wasm, None, &mut tally);
