@@ -1,7 +1,7 @@
 //! What a client is told when it gets no answer from a backend, in the shape of the API it speaks, so
 //! that the official SDKs raise their own exceptions. No text shows a key, a backend or an address.
 
-use serde::Serialize;
+use crate::json::quote;
 
 /// The shape of errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,31 +56,6 @@ pub struct Reply {
     pub status: u32,
     pub body: Vec<u8>,
     pub retry_after_s: Option<u64>,
-}
-
-#[derive(Serialize)]
-struct OpenAi<'a> {
-    error: OpenAiError<'a>,
-}
-
-#[derive(Serialize)]
-struct OpenAiError<'a> {
-    message: &'a str,
-    r#type: &'a str,
-    param: Option<&'a str>,
-    code: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-struct Anthropic<'a> {
-    r#type: &'a str,
-    error: AnthropicError<'a>,
-}
-
-#[derive(Serialize)]
-struct AnthropicError<'a> {
-    r#type: &'a str,
-    message: &'a str,
 }
 
 // === impl Refusal ===
@@ -143,24 +118,30 @@ impl Refusal {
 
     pub fn body(&self, shape: Shape) -> Vec<u8> {
         let message = self.message();
-        let body = match shape {
-            Shape::OpenAi => serde_json::to_vec(&OpenAi {
-                error: OpenAiError {
-                    message: &message,
-                    r#type: self.openai_type(),
-                    param: self.param(),
-                    code: Some(self.code()),
-                },
-            }),
-            Shape::Anthropic => serde_json::to_vec(&Anthropic {
-                r#type: "error",
-                error: AnthropicError {
-                    r#type: self.anthropic_type(),
-                    message: &message,
-                },
-            }),
-        };
-        body.unwrap_or_default()
+        let mut body = Vec::with_capacity(128 + message.len());
+        match shape {
+            Shape::OpenAi => {
+                body.extend_from_slice(b"{\"error\":{\"message\":");
+                quote(&message, &mut body);
+                body.extend_from_slice(b",\"type\":");
+                quote(self.openai_type(), &mut body);
+                body.extend_from_slice(b",\"param\":");
+                match self.param() {
+                    Some(param) => quote(param, &mut body),
+                    None => body.extend_from_slice(b"null"),
+                }
+                body.extend_from_slice(b",\"code\":");
+                quote(self.code(), &mut body);
+            }
+            Shape::Anthropic => {
+                body.extend_from_slice(b"{\"type\":\"error\",\"error\":{\"type\":");
+                quote(self.anthropic_type(), &mut body);
+                body.extend_from_slice(b",\"message\":");
+                quote(&message, &mut body);
+            }
+        }
+        body.extend_from_slice(b"}}");
+        body
     }
 
     fn message(&self) -> String {

@@ -128,7 +128,8 @@ pub struct Desk<'a> {
     pub counters: &'a mut Counters,
     /// Budgets that this worker used of late, by record name.
     pub touched: &'a mut HashMap<Rc<str>, Budget>,
-    pub holder: Holder,
+    /// As this worker saw it last; [`Desk::holder`] looks again when it seems to have expired.
+    pub holder: &'a mut Holder,
     pub table: Table,
     /// Unix milliseconds.
     pub now: u64,
@@ -240,6 +241,14 @@ impl Exchange {
         matches!(self, Self::Reading(_) | Self::Waiting(_) | Self::Refused)
     }
 
+    /// Its end is of interest.
+    pub fn is_open(&self) -> bool {
+        !matches!(
+            self,
+            Self::New | Self::Passing | Self::Refused | Self::Closed
+        )
+    }
+
     pub fn is_reading(&self) -> bool {
         matches!(self, Self::Reading(_))
     }
@@ -283,6 +292,30 @@ impl Exchange {
             body: reply.body,
         });
         (Self::Refused, effects)
+    }
+}
+
+// === impl Event ===
+
+impl Event<'_> {
+    /// What a step makes of it depends on the time.
+    pub fn needs_time(&self) -> bool {
+        !matches!(
+            self,
+            Self::ResponseHeaders { .. } | Self::ResponseBody { .. }
+        )
+    }
+}
+
+// === impl Desk ===
+
+impl Desk<'_> {
+    /// How long what this process holds is valid. Another worker's call may have extended it.
+    fn holder(&mut self) -> Holder {
+        if self.now >= self.holder.expires_at {
+            *self.holder = Holder::read(self.shared);
+        }
+        *self.holder
     }
 }
 

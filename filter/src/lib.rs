@@ -9,6 +9,7 @@
 //!   [`key`], [`model`], [`models`], [`budget`], [`body`], [`usage`], [`errors`], [`attempt`].
 //! - [`report`] and [`table`] are the two conversations with the control plane: the ledger's calls and
 //!   the delta xDS stream of keys. [`worker`] is what one worker keeps between requests.
+//! - [`json`] reads JSON text, strictly and without a tree.
 //! - [`config`] is the edge where configuration comes in, [`host`] says what is needed of Envoy.
 //! - `envoy` exists on wasm32 alone: callbacks become events, effects become host calls.
 //!
@@ -22,6 +23,7 @@ pub mod counters;
 pub mod errors;
 pub mod exchange;
 pub mod host;
+pub mod json;
 pub mod key;
 pub mod model;
 pub mod models;

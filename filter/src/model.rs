@@ -44,14 +44,19 @@ pub fn find<'p>(pool: &'p Pool, name: &str) -> Option<&'p Rc<Model>> {
 impl Plan {
     /// None when no target takes a share.
     pub fn new(model: &Rc<Model>, random: &mut dyn Random) -> Option<Self> {
-        let mut order: Vec<usize> = model
+        let mut order: Vec<usize> = Vec::with_capacity(model.targets.len());
+        let priority = |index: &usize| model.targets.get(*index).map(|target| target.priority);
+        for (index, target) in model
             .targets
             .iter()
             .enumerate()
             .filter(|(_, target)| target.weight > 0)
-            .map(|(index, _)| index)
-            .collect();
-        order.sort_by_key(|index| model.targets.get(*index).map(|target| target.priority));
+        {
+            let behind = order
+                .iter()
+                .position(|other| priority(other) > Some(target.priority));
+            order.insert(behind.unwrap_or(order.len()), index);
+        }
         let first_priority = model.targets.get(*order.first()?)?.priority;
         let peers = || {
             order.iter().enumerate().filter_map(|(place, index)| {

@@ -1,10 +1,9 @@
 //! GET /v1/models: answered by the filter itself, with what this caller may use.
 
-use serde::Serialize;
-
 use crate::{
     config::{Model, ModelName, Pool},
     errors::{Refusal, Shape},
+    json::quote,
     key::Caller,
     path::Path,
 };
@@ -15,36 +14,6 @@ pub enum Question {
     List,
     /// One model, by its decoded name.
     One(String),
-}
-
-#[derive(Serialize)]
-struct OpenAiModel<'a> {
-    id: &'a str,
-    object: &'a str,
-    created: i64,
-    owned_by: &'a str,
-}
-
-#[derive(Serialize)]
-struct OpenAiList<'a> {
-    object: &'a str,
-    data: Vec<OpenAiModel<'a>>,
-}
-
-#[derive(Serialize)]
-struct AnthropicModel<'a> {
-    r#type: &'a str,
-    id: &'a str,
-    display_name: &'a str,
-    created_at: String,
-}
-
-#[derive(Serialize)]
-struct AnthropicList<'a> {
-    first_id: Option<&'a str>,
-    last_id: Option<&'a str>,
-    has_more: bool,
-    data: Vec<AnthropicModel<'a>>,
 }
 
 /// Whether a path asks about models.
@@ -65,61 +34,65 @@ pub fn answer(
         ModelName::Exact(name) => Some((&**name, &**model)),
         ModelName::Prefix(_) => None,
     });
-    let body = match question {
+    let mut body = Vec::with_capacity(256);
+    match question {
         Question::List => {
             let allowed: Vec<_> = known.filter(|(name, _)| caller.may_use(name)).collect();
+            body.extend_from_slice(b"{\"data\":[");
+            for (index, (name, model)) in allowed.iter().enumerate() {
+                if index > 0 {
+                    body.push(b',');
+                }
+                one(name, model, shape, &mut body);
+            }
+            body.push(b']');
             match shape {
-                Shape::OpenAi => serde_json::to_vec(&OpenAiList {
-                    object: "list",
-                    data: allowed
-                        .iter()
-                        .map(|(name, model)| openai(name, model))
-                        .collect(),
-                }),
-                Shape::Anthropic => serde_json::to_vec(&AnthropicList {
-                    first_id: allowed.first().map(|(name, _)| *name),
-                    last_id: allowed.last().map(|(name, _)| *name),
-                    has_more: false,
-                    data: allowed
-                        .iter()
-                        .map(|(name, model)| anthropic(name, model))
-                        .collect(),
-                }),
+                Shape::OpenAi => body.extend_from_slice(b",\"object\":\"list\"}"),
+                Shape::Anthropic => {
+                    for (member, name) in [
+                        (",\"first_id\":", allowed.first()),
+                        (",\"last_id\":", allowed.last()),
+                    ] {
+                        body.extend_from_slice(member.as_bytes());
+                        match name {
+                            Some((name, _)) => quote(name, &mut body),
+                            None => body.extend_from_slice(b"null"),
+                        }
+                    }
+                    body.extend_from_slice(b",\"has_more\":false}");
+                }
             }
         }
         Question::One(id) => {
+            let mut known = known;
             let (name, model) = known
-                .into_iter()
                 .find(|(name, _)| name == id)
                 .ok_or_else(|| Refusal::ModelNotFound { model: id.clone() })?;
             if !caller.may_use(name) {
                 return Err(Refusal::ModelNotAllowed { model: id.clone() });
             }
-            match shape {
-                Shape::OpenAi => serde_json::to_vec(&openai(name, model)),
-                Shape::Anthropic => serde_json::to_vec(&anthropic(name, model)),
-            }
+            one(name, model, shape, &mut body);
         }
-    };
-    Ok(body.unwrap_or_default())
+    }
+    Ok(body)
 }
 
-fn openai<'a>(id: &'a str, model: &Model) -> OpenAiModel<'a> {
-    OpenAiModel {
-        id,
-        object: "model",
-        created: model.created,
-        owned_by: "tollgate",
+fn one(id: &str, model: &Model, shape: Shape, body: &mut Vec<u8>) {
+    body.extend_from_slice(b"{\"id\":");
+    quote(id, body);
+    match shape {
+        Shape::OpenAi => {
+            body.extend_from_slice(b",\"object\":\"model\",\"owned_by\":\"tollgate\",\"created\":");
+            body.extend_from_slice(model.created.to_string().as_bytes());
+        }
+        Shape::Anthropic => {
+            body.extend_from_slice(b",\"type\":\"model\",\"display_name\":");
+            quote(id, body);
+            body.extend_from_slice(b",\"created_at\":");
+            quote(&timestamp(model.created), body);
+        }
     }
-}
-
-fn anthropic<'a>(id: &'a str, model: &Model) -> AnthropicModel<'a> {
-    AnthropicModel {
-        r#type: "model",
-        id,
-        display_name: id,
-        created_at: timestamp(model.created),
-    }
+    body.push(b'}');
 }
 
 /// Percent-decoding, as far as it is valid.

@@ -3,9 +3,7 @@
 
 use std::collections::HashMap;
 
-use serde::Deserialize;
-
-use crate::config::Weights;
+use crate::{config::Weights, json};
 
 /// The API that a request speaks, told by its path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,47 +38,35 @@ pub enum Said {
 }
 
 /// The part of an answer, or of one event of it, that can carry usage.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default)]
 pub struct Carrier {
-    #[serde(default)]
     usage: Option<Usage>,
     /// Responses API: `response.completed`.
-    #[serde(default)]
-    response: Option<Inner>,
+    response: Option<Usage>,
     /// Anthropic: `message_start`.
-    #[serde(default)]
-    message: Option<Inner>,
-    #[serde(default)]
-    choices: Option<Vec<serde::de::IgnoredAny>>,
+    message: Option<Usage>,
+    choices: Choices,
 }
 
-#[derive(Debug, Deserialize)]
-struct Inner {
-    #[serde(default)]
-    usage: Option<Usage>,
+#[derive(Debug, Default, PartialEq, Eq)]
+enum Choices {
+    #[default]
+    Absent,
+    Empty,
+    Some,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Default)]
 struct Usage {
     prompt_tokens: Option<u64>,
     completion_tokens: Option<u64>,
     input_tokens: Option<u64>,
     output_tokens: Option<u64>,
     total_tokens: Option<u64>,
-    prompt_tokens_details: Option<Details>,
-    input_tokens_details: Option<Details>,
-    completion_tokens_details: Option<Details>,
-    output_tokens_details: Option<Details>,
-    cache_read_input_tokens: Option<u64>,
-    cache_creation_input_tokens: Option<u64>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Details {
     cached_tokens: Option<u64>,
     reasoning_tokens: Option<u64>,
+    cache_read_input_tokens: Option<u64>,
+    cache_creation_input_tokens: Option<u64>,
 }
 
 /// What requests of a model are like; moves with each exact answer.
@@ -122,20 +108,28 @@ impl Api {
 // === reading ===
 
 impl Carrier {
+    /// None: not a JSON object.
+    pub fn read(text: &[u8]) -> Option<Self> {
+        let mut carrier = Self::default();
+        let read = json::members(text, |key, value| match key.inner {
+            b"usage" => carrier.usage = Usage::read(value),
+            b"response" => carrier.response = Usage::within(value),
+            b"message" => carrier.message = Usage::within(value),
+            b"choices" if value.is_empty_array() => carrier.choices = Choices::Empty,
+            b"choices" => carrier.choices = Choices::Some,
+            _ => {}
+        });
+        read.is_ok().then_some(carrier)
+    }
+
     /// A chunk that carries nothing but usage: `choices` is there and empty.
     pub fn is_usage_only(&self) -> bool {
-        self.usage.is_some() && self.choices.as_ref().is_some_and(Vec::is_empty)
+        self.usage.is_some() && self.choices == Choices::Empty
     }
 
     /// What is known after this.
     pub fn add_to(&self, said: Said) -> Said {
-        let inner = |inner: &Option<Inner>| {
-            inner
-                .as_ref()
-                .and_then(|inner| inner.usage.as_ref())
-                .map(Usage::tokens)
-        };
-        match (&self.usage, inner(&self.response), inner(&self.message)) {
+        match (&self.usage, &self.response, &self.message) {
             (Some(usage), ..) => Said::All(match said {
                 // Anthropic's `message_delta` may leave the input out: `message_start` had it.
                 Said::InputOnly(start) if !usage.tells_input() => Tokens {
@@ -145,10 +139,10 @@ impl Carrier {
                 },
                 _ => usage.tokens(),
             }),
-            (None, Some(tokens), _) => Said::All(tokens),
-            (None, None, Some(tokens)) => Said::InputOnly(Tokens {
+            (None, Some(usage), _) => Said::All(usage.tokens()),
+            (None, None, Some(usage)) => Said::InputOnly(Tokens {
                 output: 0,
-                ..tokens
+                ..usage.tokens()
             }),
             (None, None, None) => said,
         }
@@ -156,27 +150,51 @@ impl Carrier {
 }
 
 impl Usage {
+    fn read(value: json::Raw<'_>) -> Option<Self> {
+        let mut usage = Self::default();
+        let read = json::members(value.text, |key, value| {
+            let number = value.as_number();
+            match key.inner {
+                b"prompt_tokens" => usage.prompt_tokens = number,
+                b"completion_tokens" => usage.completion_tokens = number,
+                b"input_tokens" => usage.input_tokens = number,
+                b"output_tokens" => usage.output_tokens = number,
+                b"total_tokens" => usage.total_tokens = number,
+                b"cache_read_input_tokens" => usage.cache_read_input_tokens = number,
+                b"cache_creation_input_tokens" => usage.cache_creation_input_tokens = number,
+                b"prompt_tokens_details" | b"input_tokens_details" => {
+                    usage.cached_tokens = member(value, b"cached_tokens");
+                }
+                b"completion_tokens_details" | b"output_tokens_details" => {
+                    usage.reasoning_tokens = member(value, b"reasoning_tokens");
+                }
+                _ => {}
+            }
+        });
+        read.is_ok().then_some(usage)
+    }
+
+    /// The usage of an object that stands one level deeper.
+    fn within(value: json::Raw<'_>) -> Option<Self> {
+        let mut usage = None;
+        let read = json::members(value.text, |key, value| {
+            if key.inner == b"usage" {
+                usage = Self::read(value);
+            }
+        });
+        usage.filter(|_| read.is_ok())
+    }
+
     fn tells_input(&self) -> bool {
         self.prompt_tokens.is_some() || self.input_tokens.is_some()
     }
 
     fn tokens(&self) -> Tokens {
-        let detail = |details: &Option<Details>, of: fn(&Details) -> Option<u64>| {
-            details.as_ref().and_then(of)
-        };
-        let cached = detail(&self.prompt_tokens_details, |details| details.cached_tokens)
-            .or(detail(&self.input_tokens_details, |details| {
-                details.cached_tokens
-            }))
+        let cached = self
+            .cached_tokens
             .or(self.cache_read_input_tokens)
             .unwrap_or(0);
-        let reasoning = detail(&self.completion_tokens_details, |details| {
-            details.reasoning_tokens
-        })
-        .or(detail(&self.output_tokens_details, |details| {
-            details.reasoning_tokens
-        }))
-        .unwrap_or(0);
+        let reasoning = self.reasoning_tokens.unwrap_or(0);
         // Anthropic counts cached input apart from `input_tokens`.
         let apart = self
             .cache_read_input_tokens
@@ -197,12 +215,20 @@ impl Usage {
     }
 }
 
+/// A number one level deeper.
+fn member(value: json::Raw<'_>, name: &[u8]) -> Option<u64> {
+    let mut number = None;
+    let read = json::members(value.text, |key, value| {
+        if key.inner == name {
+            number = value.as_number();
+        }
+    });
+    number.filter(|_| read.is_ok())
+}
+
 /// Usage in a whole JSON answer.
 pub fn in_answer(body: &[u8]) -> Said {
-    match serde_json::from_slice::<Carrier>(body) {
-        Ok(carrier) => carrier.add_to(Said::Nothing),
-        Err(_) => Said::Nothing,
-    }
+    Carrier::read(body).map_or(Said::Nothing, |carrier| carrier.add_to(Said::Nothing))
 }
 
 // === estimating ===
@@ -289,9 +315,7 @@ mod tests {
 
     fn said(answers: &[&str]) -> Said {
         answers.iter().fold(Said::Nothing, |said, answer| {
-            serde_json::from_str::<Carrier>(answer)
-                .unwrap()
-                .add_to(said)
+            Carrier::read(answer.as_bytes()).unwrap().add_to(said)
         })
     }
 
@@ -354,11 +378,7 @@ mod tests {
 
     #[test]
     fn only_an_event_without_choices_is_usage_only() {
-        let only = |text| {
-            serde_json::from_str::<Carrier>(text)
-                .unwrap()
-                .is_usage_only()
-        };
+        let only = |text: &str| Carrier::read(text.as_bytes()).unwrap().is_usage_only();
         assert!(only(r#"{"choices":[],"usage":{"prompt_tokens":1}}"#));
         assert!(!only(r#"{"choices":[{}],"usage":{"prompt_tokens":1}}"#));
         assert!(!only(r#"{"choices":[],"usage":null}"#));

@@ -106,9 +106,6 @@ impl Worker {
         if self.table == Table::Empty {
             self.table = Table::read(shared);
         }
-        if now >= self.holder.expires_at {
-            self.holder = Holder::read(shared);
-        }
         Desk {
             stage,
             shared,
@@ -117,7 +114,7 @@ impl Worker {
             reporter: &mut self.reporter,
             counters: &mut self.counters,
             touched: &mut self.touched,
-            holder: self.holder,
+            holder: &mut self.holder,
             table: self.table,
             now,
         }

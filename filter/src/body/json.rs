@@ -2,16 +2,12 @@
 //! known keys, also when escaped or in another case (Go's decoders fold case, the long s and the Kelvin
 //! sign included), bytes that are not UTF-8, and anything after the object.
 
-use std::{borrow::Cow, fmt, ops::Range};
+use std::{borrow::Cow, ops::Range};
 
-use serde::{
-    Deserialize,
-    de::{self, IgnoredAny, MapAccess, Visitor},
-};
-use serde_json::value::RawValue;
 use thiserror::Error;
 
 use super::{Asked, ModelForm, Stream, UsageEvent, rewrite::Edit};
+use crate::json::{self, Invalid, Raw, Text};
 
 /// Why a body is refused. Clients see these texts; none repeats what they sent beyond a known name.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -35,48 +31,23 @@ pub enum Refused {
     },
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Known {
-    Model,
-    Stream,
-    StreamOptions,
-    MaxTokens,
-    MaxCompletionTokens,
-    MaxOutputTokens,
-    N,
-}
-
-const KNOWN: [(Known, &str); 7] = [
-    (Known::Model, "model"),
-    (Known::Stream, "stream"),
-    (Known::StreamOptions, "stream_options"),
-    (Known::MaxTokens, "max_tokens"),
-    (Known::MaxCompletionTokens, "max_completion_tokens"),
-    (Known::MaxOutputTokens, "max_output_tokens"),
-    (Known::N, "n"),
+/// The members that are read, in the order of [`Members`].
+const KNOWN: [&str; 7] = [
+    "model",
+    "stream",
+    "stream_options",
+    "max_tokens",
+    "max_completion_tokens",
+    "max_output_tokens",
+    "n",
 ];
 const INCLUDE_USAGE: &str = "include_usage";
 
-/// A key as it was written.
-enum Key<'b> {
-    Plain(&'b str),
-    /// It had escapes; this is what they mean.
-    Escaped(String),
-}
-
-/// Raw values of the known members, in the order of [`KNOWN`].
-#[derive(Default)]
-struct Members<'b> {
-    found: [Option<&'b RawValue>; KNOWN.len()],
-    refused: Option<Refused>,
-}
-
-/// Members of `stream_options`.
-#[derive(Default)]
-struct Options<'b> {
-    include_usage: Option<&'b RawValue>,
-    members: usize,
-    refused: Option<Refused>,
+/// Values of known members, in the order of their names.
+struct Members<'b, const N: usize> {
+    found: [Option<Raw<'b>>; N],
+    /// All members, the unknown ones too.
+    count: usize,
 }
 
 /// Reads a request. `force_usage`: the API tells usage in streams only when asked.
@@ -84,11 +55,7 @@ pub fn read(body: &[u8], force_usage: bool) -> Result<Asked<'_>, Refused> {
     if body.trim_ascii().is_empty() {
         return Err(Refused::Empty);
     }
-    let text = std::str::from_utf8(body).map_err(|_| Refused::NotUtf8)?;
-    let members: Members<'_> = object(text)?;
-    if let Some(refused) = members.refused {
-        return Err(refused);
-    }
+    std::str::from_utf8(body).map_err(|_| Refused::NotUtf8)?;
     let [
         model,
         stream,
@@ -97,16 +64,16 @@ pub fn read(body: &[u8], force_usage: bool) -> Result<Asked<'_>, Refused> {
         max_completion,
         max_output,
         n,
-    ] = members.found;
+    ] = members(body, KNOWN)?.found;
     let model = model.ok_or(Refused::NoModel)?;
-    let (name, model_form) = string(model, "model")?;
+    let (name, model_form) = model_name(model)?;
     if name.is_empty() {
         return Err(Refused::NoModel);
     }
-    let stream = match stream.map(RawValue::get) {
-        Some("true") if force_usage => Stream::Events(usage_event(text, stream_options)?),
-        Some("true") => Stream::Events(UsageEvent::Asked),
-        Some("false" | "null") | None => Stream::Whole,
+    let stream = match stream.map(|stream| stream.text) {
+        Some(b"true") if force_usage => Stream::Events(usage_event(body, stream_options)?),
+        Some(b"true") => Stream::Events(UsageEvent::Asked),
+        Some(b"false" | b"null") | None => Stream::Whole,
         Some(_) => {
             return Err(Refused::Type {
                 name: "stream",
@@ -116,111 +83,121 @@ pub fn read(body: &[u8], force_usage: bool) -> Result<Asked<'_>, Refused> {
     };
     Ok(Asked {
         model: name,
-        model_at: span(text, model),
+        model_at: model.span(),
         model_form,
         max_output: [max_completion, max_tokens, max_output]
             .into_iter()
             .flatten()
-            .find_map(number),
-        answers: n.and_then(number).unwrap_or(1),
+            .find_map(|max| max.as_number()),
+        answers: n.and_then(|n| n.as_number()).unwrap_or(1),
         stream,
     })
 }
 
 /// A string as JSON.
 pub fn quote(text: &str) -> Vec<u8> {
-    serde_json::to_vec(text).unwrap_or_default()
+    let mut quoted = Vec::with_capacity(text.len() + 2);
+    json::quote(text, &mut quoted);
+    quoted
 }
 
-fn usage_event(text: &str, options: Option<&RawValue>) -> Result<UsageEvent, Refused> {
+fn usage_event(body: &[u8], options: Option<Raw<'_>>) -> Result<UsageEvent, Refused> {
+    let edit = |at: Range<usize>, text: &'static [u8]| UsageEvent::NotAsked(Edit::new(at, text));
     let Some(options) = options else {
         // Right after the object's opening brace; the object has a model, so a comma follows.
-        let at = text.find('{').map_or(0, |brace| brace + 1);
-        return Ok(UsageEvent::NotAsked(Edit::new(
-            at..at,
-            br#""stream_options":{"include_usage":true},"#.as_slice(),
-        )));
+        let at = body
+            .iter()
+            .position(|byte| *byte == b'{')
+            .map_or(0, |brace| brace + 1);
+        return Ok(edit(at..at, br#""stream_options":{"include_usage":true},"#));
     };
-    let at = span(text, options);
-    if options.get() == "null" {
-        return Ok(UsageEvent::NotAsked(Edit::new(
-            at,
-            br#"{"include_usage":true}"#.as_slice(),
-        )));
+    if options.text == b"null" {
+        return Ok(edit(options.span(), br#"{"include_usage":true}"#));
     }
-    if !options.get().starts_with('{') {
+    if !options.is_object() {
         return Err(Refused::Type {
             name: "stream_options",
             expected: "an object",
         });
     }
-    let inner: Options<'_> = object(options.get())?;
-    match (inner.refused, inner.include_usage) {
-        (Some(refused), _) => Err(refused),
-        (None, Some(value)) if value.get() == "true" => Ok(UsageEvent::Asked),
-        (None, Some(value)) => Ok(UsageEvent::NotAsked(Edit::new(
-            span(text, value),
-            b"true".as_slice(),
-        ))),
-        (None, None) => {
-            let inside = at.start + 1;
-            let member: &[u8] = if inner.members == 0 {
+    let inner = members(options.text, [INCLUDE_USAGE])?;
+    let [include_usage] = inner.found;
+    Ok(match include_usage {
+        Some(value) if value.text == b"true" => UsageEvent::Asked,
+        Some(value) => {
+            let start = options.start + value.start;
+            edit(start..start + value.text.len(), b"true")
+        }
+        None => {
+            let inside = options.start + 1;
+            let member: &[u8] = if inner.count == 0 {
                 br#""include_usage":true"#
             } else {
                 br#""include_usage":true,"#
             };
-            Ok(UsageEvent::NotAsked(Edit::new(inside..inside, member)))
+            edit(inside..inside, member)
         }
-    }
-}
-
-/// Reads one object and nothing after it.
-fn object<'b, T: Deserialize<'b>>(text: &'b str) -> Result<T, Refused> {
-    let mut reader = serde_json::Deserializer::from_str(text);
-    let refused = |error: serde_json::Error| Refused::NotAnObject {
-        line: error.line(),
-        column: error.column(),
-    };
-    let members = T::deserialize(&mut reader).map_err(refused)?;
-    reader.end().map_err(refused)?;
-    Ok(members)
-}
-
-fn string<'b>(
-    value: &'b RawValue,
-    name: &'static str,
-) -> Result<(Cow<'b, str>, ModelForm), Refused> {
-    let refused = Refused::Type {
-        name,
-        expected: "a string",
-    };
-    let raw = value.get();
-    let Some(inner) = raw.strip_prefix('"').and_then(|raw| raw.strip_suffix('"')) else {
-        return Err(refused);
-    };
-    if !inner.contains('\\') {
-        return Ok((Cow::Borrowed(inner), ModelForm::Json));
-    }
-    // Fails on lone surrogates, which parsers read differently.
-    let decoded: String = serde_json::from_str(raw).map_err(|_| refused)?;
-    Ok((Cow::Owned(decoded), ModelForm::EscapedJson))
-}
-
-/// A number of tokens; what is not one is left to the backend.
-fn number(value: &RawValue) -> Option<u64> {
-    let raw = value.get();
-    raw.parse().ok().or_else(|| {
-        raw.parse::<f64>()
-            .ok()
-            .filter(|number| *number >= 0.0)
-            .map(|number| number as u64)
     })
 }
 
-/// Where a value stands in the text it was read from.
-fn span(text: &str, value: &RawValue) -> Range<usize> {
-    let start = (value.get().as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
-    start..start + value.get().len()
+/// Reads the known members of one object, and nothing after it.
+fn members<'b, const N: usize>(
+    body: &'b [u8],
+    names: [&'static str; N],
+) -> Result<Members<'b, N>, Refused> {
+    let mut members = Members {
+        found: [None; N],
+        count: 0,
+    };
+    let mut refused = None;
+    let read = json::members(body, |key, value| {
+        members.count += 1;
+        match recognise(&key, names) {
+            Ok(None) => {}
+            Ok(Some(known)) => {
+                let before = members
+                    .found
+                    .get_mut(known)
+                    .and_then(|slot| slot.replace(value));
+                if let (Some(_), Some(name)) = (before, names.get(known)) {
+                    refused.get_or_insert(Refused::Twice(name));
+                }
+            }
+            Err(spelling) => {
+                refused.get_or_insert(spelling);
+            }
+        }
+    });
+    read.map_err(|invalid| not_an_object(body, invalid))?;
+    refused.map_or(Ok(members), Err)
+}
+
+fn not_an_object(body: &[u8], Invalid { at }: Invalid) -> Refused {
+    let before = body.get(..at).unwrap_or(body);
+    let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+    let column = before
+        .iter()
+        .rev()
+        .take_while(|byte| **byte != b'\n')
+        .count()
+        + 1;
+    Refused::NotAnObject { line, column }
+}
+
+fn model_name(value: Raw<'_>) -> Result<(Cow<'_, str>, ModelForm), Refused> {
+    let refused = Refused::Type {
+        name: "model",
+        expected: "a string",
+    };
+    let Some(text) = value.as_text() else {
+        return Err(refused);
+    };
+    if text.has_escapes {
+        let decoded = text.decode().ok_or(refused)?;
+        return Ok((Cow::Owned(decoded), ModelForm::EscapedJson));
+    }
+    let plain = std::str::from_utf8(text.inner).map_err(|_| refused)?;
+    Ok((Cow::Borrowed(plain), ModelForm::Json))
 }
 
 /// Tells whether a key that is not `name` could be taken for it by a decoder that folds case.
@@ -234,120 +211,24 @@ fn folds_to(key: &str, name: &str) -> bool {
 }
 
 /// The known name that a key is, or the refusal of one that only looks like it.
-fn recognise(
-    key: &Key<'_>,
-    names: impl Iterator<Item = &'static str> + Clone,
+fn recognise<const N: usize>(
+    key: &Text<'_>,
+    names: [&'static str; N],
 ) -> Result<Option<usize>, Refused> {
-    let written = match key {
-        Key::Plain(written) => {
-            if let Some(known) = names.clone().position(|name| name == *written) {
-                return Ok(Some(known));
-            }
-            *written
+    let decoded;
+    let meant = if key.has_escapes {
+        // Half a surrogate pair is in no known name.
+        decoded = key.decode().unwrap_or_default();
+        decoded.as_str()
+    } else {
+        if let Some(known) = names.iter().position(|name| name.as_bytes() == key.inner) {
+            return Ok(Some(known));
         }
-        Key::Escaped(meant) => meant.as_str(),
+        std::str::from_utf8(key.inner).unwrap_or_default()
     };
-    match names.clone().find(|name| folds_to(written, name)) {
+    match names.iter().find(|name| folds_to(meant, name)) {
         Some(name) => Err(Refused::Spelling(name)),
         None => Ok(None),
-    }
-}
-
-// === impl Deserialize ===
-
-impl<'de> Deserialize<'de> for Key<'de> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Name;
-        impl<'de> Visitor<'de> for Name {
-            type Value = Key<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a key")
-            }
-
-            fn visit_borrowed_str<E: de::Error>(self, key: &'de str) -> Result<Key<'de>, E> {
-                Ok(Key::Plain(key))
-            }
-
-            fn visit_str<E: de::Error>(self, key: &str) -> Result<Key<'de>, E> {
-                Ok(Key::Escaped(key.to_owned()))
-            }
-        }
-        deserializer.deserialize_str(Name)
-    }
-}
-
-impl<'de> Deserialize<'de> for Members<'de> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Object;
-        impl<'de> Visitor<'de> for Object {
-            type Value = Members<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
-                let mut members = Members::default();
-                while let Some(key) = map.next_key::<Key<'de>>()? {
-                    match recognise(&key, KNOWN.iter().map(|(_, name)| *name)) {
-                        Ok(None) => {
-                            map.next_value::<IgnoredAny>()?;
-                        }
-                        Ok(Some(known)) => {
-                            let value = map.next_value::<&'de RawValue>()?;
-                            if let (Some(slot), Some((_, name))) =
-                                (members.found.get_mut(known), KNOWN.get(known))
-                            {
-                                if slot.replace(value).is_some() {
-                                    members.refused.get_or_insert(Refused::Twice(name));
-                                }
-                            }
-                        }
-                        Err(refused) => {
-                            members.refused.get_or_insert(refused);
-                            map.next_value::<IgnoredAny>()?;
-                        }
-                    }
-                }
-                Ok(members)
-            }
-        }
-        deserializer.deserialize_map(Object)
-    }
-}
-
-impl<'de> Deserialize<'de> for Options<'de> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Object;
-        impl<'de> Visitor<'de> for Object {
-            type Value = Options<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Options<'de>, A::Error> {
-                let mut options = Options::default();
-                while let Some(key) = map.next_key::<Key<'de>>()? {
-                    options.members += 1;
-                    let value = map.next_value::<&'de RawValue>()?;
-                    match recognise(&key, [INCLUDE_USAGE].into_iter()) {
-                        Ok(None) => {}
-                        Ok(Some(_)) => {
-                            if options.include_usage.replace(value).is_some() {
-                                options.refused.get_or_insert(Refused::Twice(INCLUDE_USAGE));
-                            }
-                        }
-                        Err(refused) => {
-                            options.refused.get_or_insert(refused);
-                        }
-                    }
-                }
-                Ok(options)
-            }
-        }
-        deserializer.deserialize_map(Object)
     }
 }
 
@@ -368,7 +249,7 @@ mod tests {
         for (body, refused) in [
             ("", Refused::Empty),
             (" \n", Refused::Empty),
-            ("[]", Refused::NotAnObject { line: 1, column: 0 }),
+            ("[]", Refused::NotAnObject { line: 1, column: 1 }),
             (
                 r#"{"model":"a"} x"#,
                 Refused::NotAnObject {
@@ -380,7 +261,7 @@ mod tests {
                 r#"{"model":"a""#,
                 Refused::NotAnObject {
                     line: 1,
-                    column: 12,
+                    column: 13,
                 },
             ),
             ("{}", Refused::NoModel),

@@ -20,12 +20,18 @@ impl Edit {
 }
 
 /// Applies edits that do not overlap, in any order.
-pub fn apply(body: &[u8], mut edits: Vec<Edit>) -> Vec<u8> {
-    edits.sort_by_key(|edit| edit.at.start);
-    let added: usize = edits.iter().map(|edit| edit.text.len()).sum();
+pub fn apply(body: &[u8], edits: Vec<Edit>) -> Vec<u8> {
+    let mut sorted: Vec<Edit> = Vec::with_capacity(edits.len());
+    for edit in edits {
+        let behind = sorted
+            .iter()
+            .position(|other| other.at.start > edit.at.start);
+        sorted.insert(behind.unwrap_or(sorted.len()), edit);
+    }
+    let added: usize = sorted.iter().map(|edit| edit.text.len()).sum();
     let mut edited = Vec::with_capacity(body.len() + added);
     let mut done = 0;
-    for edit in edits {
+    for edit in sorted {
         edited.extend_from_slice(body.get(done..edit.at.start).unwrap_or_default());
         edited.extend_from_slice(&edit.text);
         done = edit.at.end;

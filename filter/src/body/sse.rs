@@ -154,7 +154,7 @@ fn read(event: &[u8], said: &mut Said, seen: &mut Seen) -> bool {
     if !tells_usage(data) {
         return false;
     }
-    let Ok(carrier) = serde_json::from_slice::<Carrier>(data) else {
+    let Some(carrier) = Carrier::read(data) else {
         return false;
     };
     *said = carrier.add_to(*said);

@@ -28,6 +28,8 @@ pub struct Stream {
     id: u32,
     config: Rc<Config>,
     exchange: Exchange,
+    /// When the time was last of interest.
+    now: u64,
 }
 
 /// A held request.
@@ -46,7 +48,10 @@ impl Stream {
             return;
         };
         let exchange = std::mem::take(&mut self.exchange);
-        let now = hostcall::now_ms();
+        if event.needs_time() {
+            self.now = hostcall::now_ms();
+        }
+        let now = self.now;
         let stepped = with_vm(|vm| {
             let held = exchange.holds_tokens();
             let (exchange, effects) =
@@ -118,6 +123,7 @@ impl Http {
             id,
             config,
             exchange: Exchange::New,
+            now: 0,
         })))
     }
 
@@ -224,6 +230,9 @@ impl HttpContext for Http {
     }
 
     fn on_log(&mut self) {
+        if !self.asks(Exchange::is_open) {
+            return;
+        }
         let ending = if self.asks(Exchange::holds_tokens) {
             let flags = || hostcall::number_property(&["response", "flags"]).unwrap_or(0);
             Ending {

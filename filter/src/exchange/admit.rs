@@ -87,8 +87,8 @@ fn attempt(ticket: &mut Ticket, patience: Patience, desk: &mut Desk<'_>) -> Trie
             continue;
         }
         let amount = limit.count.cost(ticket.expected).max(1);
-        let Ok((reserve, lease, release)) =
-            budget.reserve(desk.shared, desk.holder, amount, desk.now)
+        let holder = desk.holder();
+        let Ok((reserve, lease, release)) = budget.reserve(desk.shared, holder, amount, desk.now)
         else {
             refused = Some(Refusal::Unavailable(Unavailable::Ledger));
             break;
@@ -154,7 +154,8 @@ fn attempt(ticket: &mut Ticket, patience: Patience, desk: &mut Desk<'_>) -> Trie
 pub(super) fn give_back(ticket: &mut Ticket, desk: &mut Desk<'_>) {
     for Held { budget, hold } in std::mem::take(&mut ticket.held) {
         if let Hold::Reserved(reservation) = hold {
-            let from_lease = budget.give_back(desk.shared, desk.holder, &reservation, desk.now);
+            let holder = desk.holder();
+            let from_lease = budget.give_back(desk.shared, holder, &reservation, desk.now);
             if from_lease > 0 {
                 // The window rolled meanwhile: the tokens go back to the ledger.
                 desk.reporter

@@ -101,11 +101,14 @@ fn settle(mut ticket: Ticket, used: Used, ending: &Ending, desk: &mut Desk<'_>) 
         let charged = budget.limit.count.cost(tokens);
         match hold {
             Hold::Reserved(reservation) => {
+                let holder = desk.holder();
                 let from_lease =
-                    budget.settle(desk.shared, desk.holder, &reservation, charged, desk.now);
+                    budget.settle(desk.shared, holder, &reservation, charged, desk.now);
                 desk.reporter
                     .settled(&budget, reservation.window_start, from_lease, charged);
-                desk.touched.entry(budget.key.clone()).or_insert(budget);
+                if !desk.touched.contains_key(&budget.key) {
+                    desk.touched.insert(budget.key.clone(), budget);
+                }
             }
             Hold::Debt if charged > 0 => desk.reporter.settled(&budget, 0, 0, charged),
             Hold::Debt => {}
