@@ -64,8 +64,9 @@ pub struct Reading {
     caller: Caller,
     api: Api,
     shape: Shape,
-    /// Path below the client's `/v1`, with the query.
+    /// As the client sent it, and where in it the part below `/v1` begins.
     path: String,
+    below: usize,
     content_type: Vec<u8>,
 }
 
@@ -168,10 +169,10 @@ pub enum Effect {
     Target(Rc<str>),
     /// For the upstream filter.
     Plan(Vec<u8>),
-    /// For the route's own rewriting; an empty authority changes nothing.
+    /// For the route's own rewriting, where something changes.
     Rewrite {
-        path: String,
-        authority: String,
+        path: Option<String>,
+        authority: Option<String>,
     },
     RequestBody(Vec<u8>),
     /// Ask the ledger now.
@@ -193,6 +194,15 @@ pub enum Effect {
 const PATIENCE_MS: u64 = 2000;
 
 pub type Stepped = (Exchange, Vec<Effect>);
+
+// === impl Reading ===
+
+impl Reading {
+    /// The path below the client's `/v1`, with the query.
+    fn below(&self) -> &str {
+        self.path.get(self.below..).unwrap_or_default()
+    }
+}
 
 // === impl Exchange ===
 
@@ -255,6 +265,16 @@ impl Exchange {
 
     pub fn is_waiting(&self) -> bool {
         matches!(self, Self::Waiting(_))
+    }
+
+    /// It may have gone to one of several backends.
+    pub fn has_choice(&self) -> bool {
+        match self {
+            Self::Sent(ticket) | Self::Answering(ticket, _) => {
+                ticket.plan.targets().nth(1).is_some()
+            }
+            _ => false,
+        }
     }
 
     /// It holds tokens of leases.

@@ -117,10 +117,9 @@ impl Shared for FakeShared {
 
     fn set(&self, key: &str, value: &[u8], version: Option<Version>) -> Result<(), Conflict> {
         let mut records = self.records.borrow_mut();
-        if let (Some(Version(expected)), Some((_, current))) = (version, records.get(key)) {
-            if expected != *current {
-                return Err(Conflict);
-            }
+        if matches!((version, records.get(key)), (Some(Version(expected)), Some((_, current))) if expected != *current)
+        {
+            return Err(Conflict);
         }
         self.last.set(self.last.get() + 1);
         records.insert(key.to_owned(), (value.to_owned(), self.last.get()));

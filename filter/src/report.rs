@@ -13,6 +13,7 @@ use crate::budget::{Budget, Release};
 
 /// A call gets at most this much of the queue.
 const MAX_USAGE: usize = 1000;
+const MAX_BUDGETS: usize = 5000;
 /// Usage rows kept while the ledger is away; more are dropped, oldest first. Budgets are not affected:
 /// settlements are kept per bucket.
 const MAX_QUEUE: usize = 50_000;
@@ -161,7 +162,8 @@ impl Reporter {
     fn call(&mut self, identity: &Identity) -> Call {
         self.sequence += 1;
         let rows = self.usage.len().min(MAX_USAGE);
-        let (wanted, wants) = self.wants.drain().map(|(_, want)| want).unzip();
+        let (wanted, wants) = some_of(&mut self.wants).unzip();
+        let settlements = some_of(&mut self.settlements).collect();
         Call {
             request: wire::SyncRequest {
                 proxy: identity.proxy.clone(),
@@ -169,11 +171,7 @@ impl Reporter {
                 worker: identity.worker,
                 sequence: self.sequence,
                 usage: self.usage.drain(..rows).collect(),
-                settlements: self
-                    .settlements
-                    .drain()
-                    .map(|(_, settlement)| settlement)
-                    .collect(),
+                settlements,
                 wants,
             },
             wanted,
@@ -227,6 +225,17 @@ impl Reporter {
             self.flight = Flight::Again { call, at: now };
         }
     }
+}
+
+/// Takes as many as go into a call.
+fn some_of<K: Eq + std::hash::Hash, V>(queue: &mut HashMap<K, V>) -> impl Iterator<Item = V> {
+    let mut room = MAX_BUDGETS;
+    let taken = queue.extract_if(move |_, _| {
+        let fits = room > 0;
+        room = room.saturating_sub(1);
+        fits
+    });
+    taken.map(|(_, value)| value)
 }
 
 #[cfg(test)]

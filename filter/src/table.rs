@@ -128,10 +128,9 @@ impl Keeper {
     /// A stream ended or could not be opened (`token`: None). `random` spreads the proxies out.
     pub fn closed(&mut self, token: Option<u32>, now: u64, random: u64) {
         let Self::Leader(leader) = self else { return };
-        if let (Some(token), Stream::Open(current)) = (token, &leader.stream) {
-            if token != *current {
-                return;
-            }
+        if matches!((token, &leader.stream), (Some(token), Stream::Open(current)) if token != *current)
+        {
+            return;
         }
         let pause = RETRY_MS
             .0

@@ -176,7 +176,7 @@ impl Worker {
 
     /// The stream of keys ended or could not be opened.
     pub fn keys_closed(&mut self, token: Option<u32>, now: u64) {
-        let random = self.random.next();
+        let random = self.random.draw();
         self.keeper.closed(token, now, random);
     }
 
@@ -211,7 +211,7 @@ impl XorShift {
         Self(seed | 1)
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         let mut state = if self.0 == 0 {
             0x9e37_79b9_7f4a_7c15
         } else {
@@ -227,7 +227,7 @@ impl XorShift {
 
 impl Random for XorShift {
     fn below(&mut self, bound: u64) -> u64 {
-        let high = (u128::from(self.next()) * u128::from(bound)) >> 64;
+        let high = (u128::from(self.draw()) * u128::from(bound)) >> 64;
         u64::try_from(high).unwrap_or(0)
     }
 }

@@ -88,8 +88,11 @@ fn apply(effect: Effect) {
         Effect::Plan(plan) => hostcall::set_state("tollgate_plan", &plan),
         // Not as headers: Envoy would look for the route of the backend's path.
         Effect::Rewrite { path, authority } => {
-            hostcall::set_state("path", path.as_bytes());
-            hostcall::set_state("authority", authority.as_bytes());
+            for (name, value) in [("path", path), ("authority", authority)] {
+                if let Some(value) = value {
+                    hostcall::set_state(name, value.as_bytes());
+                }
+            }
         }
         Effect::RequestBody(body) => hostcall::set_body(BufferType::HttpRequestBody, &body),
         Effect::Ring => root::ring(),
@@ -221,9 +224,13 @@ impl HttpContext for Http {
         Action::Continue
     }
 
-    fn on_http_response_body(&mut self, _: usize, end: bool) -> Action {
+    fn on_http_response_body(&mut self, size: usize, end: bool) -> Action {
         if self.asks(Exchange::watches_answer) {
-            let chunk = hostcall::body(BufferType::HttpResponseBody);
+            let chunk = if size == 0 {
+                Vec::new()
+            } else {
+                hostcall::body(BufferType::HttpResponseBody)
+            };
             self.step(Event::ResponseBody { chunk, end });
         }
         Action::Continue
@@ -236,7 +243,10 @@ impl HttpContext for Http {
         let ending = if self.asks(Exchange::holds_tokens) {
             let flags = || hostcall::number_property(&["response", "flags"]).unwrap_or(0);
             Ending {
-                cluster: hostcall::text_property(&["xds", "cluster_name"]),
+                cluster: self
+                    .asks(Exchange::has_choice)
+                    .then(|| hostcall::text_property(&["xds", "cluster_name"]))
+                    .flatten(),
                 left_working: self.asks(|exchange| matches!(exchange, Exchange::Sent(_)))
                     && flags() & DOWNSTREAM_LEFT != 0
                     && hostcall::text_property(&["upstream", "address"]).is_some(),

@@ -89,7 +89,8 @@ pub(super) fn arrived(head: &Head<'_>, end: bool, desk: &mut Desk<'_>) -> Steppe
         caller,
         api,
         shape,
-        path: path.below_with_query().to_owned(),
+        path: raw_path.to_owned(),
+        below: raw_path.len() - path.below_with_query().len(),
         content_type: head
             .get("content-type")
             .filter(|value| form::is_form(value))

@@ -129,11 +129,13 @@ fn send(
     match first.backend.rewrite {
         Rewrite::Once => {
             // Envoy puts the query behind a rewritten path itself.
-            let below = reading.path.split('?').next().unwrap_or_default();
-            let path = backend_path(&first.backend, below);
+            let without_query = |path: &str| path.split('?').next().unwrap_or_default().to_owned();
+            let path = backend_path(&first.backend, &without_query(reading.below()));
+            let authority =
+                Some(&first.backend.authority).filter(|authority| !authority.is_empty());
             effects.push(Effect::Rewrite {
-                path,
-                authority: first.backend.authority.clone(),
+                path: (path != without_query(&reading.path)).then_some(path),
+                authority: authority.cloned(),
             });
         }
         Rewrite::PerAttempt => {
@@ -142,7 +144,7 @@ fn send(
                 model: asked.model_form.write(name_at(target, asked)),
             });
             let plan = AttemptPlan {
-                path: reading.path.clone(),
+                path: reading.below().to_owned(),
                 model_start: u64::try_from(model_at.start).unwrap_or(u64::MAX),
                 model_len: u64::try_from(model_at.len()).unwrap_or(0),
                 attempts: attempts.collect(),

@@ -28,12 +28,15 @@ struct Seen {
     sent_headers: Vec<(String, String)>,
     removed: Vec<String>,
     body: Option<Vec<u8>>,
-    reply: Option<(u32, Vec<(&'static str, String)>, serde_json::Value)>,
+    reply: Option<Replied>,
     answer_headers: Vec<(&'static str, String)>,
     answer: Vec<u8>,
     rang: bool,
     resumed: bool,
 }
+
+/// Status, headers, body.
+type Replied = (u32, Vec<(&'static str, String)>, serde_json::Value);
 
 const CHAT: &str = "/v1/chat/completions";
 
