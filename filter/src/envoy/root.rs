@@ -80,8 +80,16 @@ impl Root {
         }
     }
 
-    fn acts(&self) -> bool {
-        with_vm(|vm| *vm.owner.get_or_insert(self.id) == self.id).unwrap_or(false)
+    /// Whether this root acts for its VM. One that finds none acting takes over.
+    fn acts(&mut self) -> bool {
+        match with_vm(|vm| vm.owner) {
+            Some(Some(owner)) => owner == self.id,
+            Some(None) => {
+                self.take_over();
+                true
+            }
+            None => false,
+        }
     }
 
     /// Takes over from the root before: what it had open is opened or sent again.
