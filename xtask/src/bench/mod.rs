@@ -16,6 +16,9 @@ mod stats;
 mod wire;
 
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
 
 use crate::artifacts;
 use crate::process::{self, Run};
@@ -81,7 +84,7 @@ pub fn run(workspace: &Workspace, rounds: usize) -> anyhow::Result<()> {
         rounds * lanes.len() / 3
     );
     for lane in &lanes {
-        lane.request.send(lane.port, WARM_UP)?;
+        warm_up(lane).with_context(|| format!("warming up: {}", lane.name))?;
     }
     for round in 0..rounds {
         for lane in &mut lanes {
@@ -97,6 +100,16 @@ pub fn run(workspace: &Workspace, rounds: usize) -> anyhow::Result<()> {
     }
     gateway.stop();
     print(&lanes, &wasm)
+}
+
+/// The first answers may be refusals, while workers take up what the main thread has acknowledged.
+fn warm_up(lane: &Lane) -> anyhow::Result<()> {
+    let end = Instant::now() + Duration::from_secs(10);
+    while let Err(error) = lane.request.send(lane.port, load::CONNECTIONS) {
+        anyhow::ensure!(Instant::now() < end, error);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    lane.request.send(lane.port, WARM_UP)
 }
 
 fn lanes(plain: (u16, u32), bare: (u16, u32), chain: (u16, u32)) -> Vec<Lane> {
