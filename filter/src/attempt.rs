@@ -60,33 +60,17 @@ pub enum Body {
 }
 
 /// Decides about an attempt. None: it is none of the plan's, and nothing is touched but credentials.
-pub fn decide(
-    plan: &AttemptPlan,
-    stage: &AttemptStage,
-    number: u64,
-    cluster: &str,
-) -> Option<Decision> {
-    let backend = stage
-        .backends
-        .get(cluster)
-        .filter(|backend| backend.rewrite == Rewrite::PerAttempt)?;
+pub fn decide(plan: &AttemptPlan, stage: &AttemptStage, number: u64, cluster: &str) -> Option<Decision> {
+    let backend = stage.backends.get(cluster).filter(|backend| backend.rewrite == Rewrite::PerAttempt)?;
     let last = plan.attempts.len().checked_sub(1)?;
-    let counted = usize::try_from(number.saturating_sub(1))
-        .unwrap_or(last)
-        .min(last);
+    let counted = usize::try_from(number.saturating_sub(1)).unwrap_or(last).min(last);
     // The cluster that Envoy chose is the truth; the number tells which of several equal ones.
     let place = match plan.attempts.get(counted) {
         Some(attempt) if attempt.cluster == cluster => counted,
-        _ => plan
-            .attempts
-            .iter()
-            .position(|attempt| attempt.cluster == cluster)?,
+        _ => plan.attempts.iter().position(|attempt| attempt.cluster == cluster)?,
     };
     let (first, attempt) = (plan.attempts.first()?, plan.attempts.get(place)?);
-    let next = plan
-        .attempts
-        .get(place + 1)
-        .filter(|next| next.cluster != cluster);
+    let next = plan.attempts.get(place + 1).filter(|next| next.cluster != cluster);
     let (content_length, body) = if attempt.model == first.model {
         (plan.body_len, Body::AsItIs)
     } else {
@@ -95,9 +79,7 @@ pub fn decide(
         let without = plan.body_len.saturating_sub(plan.model_len);
         (
             without.saturating_add(attempt.model.len() as u64),
-            Body::Rename {
-                edit: Edit::new(start..end, attempt.model.clone()),
-            },
+            Body::Rename { edit: Edit::new(start..end, attempt.model.clone()) },
         )
     };
     Some(Decision {
@@ -147,9 +129,7 @@ mod tests {
             };
             (cluster, Rc::new(backend))
         };
-        AttemptStage {
-            backends: [backend("a"), backend("b")].into(),
-        }
+        AttemptStage { backends: [backend("a"), backend("b")].into() }
     }
 
     fn plan() -> AttemptPlan {
@@ -180,13 +160,8 @@ mod tests {
         let decision = decide(&plan(), &stage(), 2, "backend/default/b").unwrap();
         assert_eq!(decision.path, "/b/v1/chat/completions?x=1");
         assert_eq!(decision.authority.as_deref(), Some("b.example"));
-        assert_eq!(
-            (decision.remove, decision.next_target),
-            (key::HEADERS, None)
-        );
-        let Body::Rename { edit } = decision.body else {
-            panic!()
-        };
+        assert_eq!((decision.remove, decision.next_target), (key::HEADERS, None));
+        let Body::Rename { edit } = decision.body else { panic!() };
         let body = renamed(br#"{"model":"x"}"#, edit);
         assert_eq!(body, br#"{"model":"other"}"#);
         assert_eq!(decision.content_length, body.len() as u64);

@@ -138,18 +138,11 @@ impl Budget {
             key.push(':');
             key.push_str(value);
         }
-        Self {
-            limit: limit.clone(),
-            key: key.into(),
-            values,
-        }
+        Self { limit: limit.clone(), key: key.into(), values }
     }
 
     pub fn bucket(&self) -> wire::Bucket {
-        wire::Bucket {
-            limit: self.limit.id.to_string(),
-            scope: self.values.to_vec(),
-        }
+        wire::Bucket { limit: self.limit.id.to_string(), scope: self.values.to_vec() }
     }
 
     pub fn without_ledger(&self) -> WithoutLedger {
@@ -170,33 +163,17 @@ impl Budget {
         update(shared, &self.key, now, |record| {
             let before = Lease::decode(record);
             let (lease, reserve, release) = before.reserve(amount, now, holder);
-            (
-                (lease != before).then(|| lease.encode()),
-                (reserve, lease, release),
-            )
+            ((lease != before).then(|| lease.encode()), (reserve, lease, release))
         })
     }
 
     /// Gives a reservation back untouched.
-    pub fn give_back(
-        &self,
-        shared: &dyn Shared,
-        holder: Holder,
-        reservation: &Reservation,
-        now: u64,
-    ) -> u64 {
+    pub fn give_back(&self, shared: &dyn Shared, holder: Holder, reservation: &Reservation, now: u64) -> u64 {
         self.settle(shared, holder, reservation, 0, now)
     }
 
     /// Replaces a reservation by the truth; returns what of the lease was used up.
-    pub fn settle(
-        &self,
-        shared: &dyn Shared,
-        holder: Holder,
-        reservation: &Reservation,
-        truth: u64,
-        now: u64,
-    ) -> u64 {
+    pub fn settle(&self, shared: &dyn Shared, holder: Holder, reservation: &Reservation, truth: u64, now: u64) -> u64 {
         let settled = update(shared, &self.key, now, |record| {
             let (lease, from_lease) = Lease::decode(record).settle(reservation, truth, now, holder);
             (Some(lease.encode()), from_lease)
@@ -279,12 +256,7 @@ impl Lease {
     }
 
     /// Takes `amount`, or says what is to be done.
-    pub fn reserve(
-        self,
-        amount: u64,
-        now: u64,
-        holder: Holder,
-    ) -> (Self, Reserve, Option<Release>) {
+    pub fn reserve(self, amount: u64, now: u64, holder: Holder) -> (Self, Reserve, Option<Release>) {
         let mut lease = self.held(now, holder);
         let wish = lease.wish(amount, now);
         lease.used_at = now;
@@ -293,12 +265,7 @@ impl Lease {
         }
         if lease.window_is_over(now) {
             let release = lease.release();
-            let rolled = Self {
-                taken: lease.taken,
-                counted_from: lease.counted_from,
-                used_at: now,
-                ..Self::default()
-            };
+            let rolled = Self { taken: lease.taken, counted_from: lease.counted_from, used_at: now, ..Self::default() };
             return (rolled, Reserve::Ask { wish }, release);
         }
         let fresh = now < lease.answered_at.saturating_add(FRESH_MS);
@@ -306,14 +273,7 @@ impl Lease {
             lease.available -= amount;
             lease.taken = lease.taken.saturating_add(amount);
             let window_start = lease.window_start;
-            (
-                lease,
-                Reservation {
-                    amount,
-                    window_start,
-                    valid_since: holder.valid_since,
-                },
-            )
+            (lease, Reservation { amount, window_start, valid_since: holder.valid_since })
         };
         match lease.answer {
             Answer::Unknown if fresh => {
@@ -340,9 +300,7 @@ impl Lease {
                 (lease, Reserve::Refused { retry_after_s }, None)
             }
             Answer::NoMore if fresh => (lease, Reserve::Refused { retry_after_s: 1 }, None),
-            Answer::More | Answer::NoMore | Answer::Exhausted => {
-                (lease, Reserve::Ask { wish }, None)
-            }
+            Answer::More | Answer::NoMore | Answer::Exhausted => (lease, Reserve::Ask { wish }, None),
         }
     }
 
@@ -368,10 +326,7 @@ impl Lease {
     ) -> (Self, Option<Release>) {
         if grant.window_start < self.window_start && !grant.unknown {
             // An answer that was overtaken by the next window's.
-            let late = Release {
-                window_start: grant.window_start,
-                amount: grant.granted,
-            };
+            let late = Release { window_start: grant.window_start, amount: grant.granted };
             return (self, (late.amount > 0).then_some(late));
         }
         let mut lease = self.held(now, holder);
@@ -401,13 +356,7 @@ impl Lease {
     }
 
     /// Replaces a reservation by the truth: (lease, what of it was used up).
-    pub fn settle(
-        self,
-        reserved: &Reservation,
-        truth: u64,
-        now: u64,
-        holder: Holder,
-    ) -> (Self, u64) {
+    pub fn settle(self, reserved: &Reservation, truth: u64, now: u64, holder: Holder) -> (Self, u64) {
         if self.window_start != reserved.window_start
             || reserved.valid_since != holder.valid_since
             || self.answered_at == 0
@@ -438,10 +387,7 @@ impl Lease {
     }
 
     fn release(&self) -> Option<Release> {
-        (self.available > 0).then_some(Release {
-            window_start: self.window_start,
-            amount: self.available,
-        })
+        (self.available > 0).then_some(Release { window_start: self.window_start, amount: self.available })
     }
 
     pub fn seconds_left(&self, now: u64) -> u64 {
@@ -451,9 +397,7 @@ impl Lease {
 
     /// What of the budget is left, as far as this process knows.
     pub fn left(&self) -> u64 {
-        self.remaining
-            .saturating_add(self.available)
-            .min(self.limit)
+        self.remaining.saturating_add(self.available).min(self.limit)
     }
 }
 
@@ -465,35 +409,22 @@ impl Holder {
     pub fn decode(record: &[u8]) -> Self {
         let mut words = record.chunks_exact(8).map(crate::host::read_u64);
         let mut next = || words.next().unwrap_or(0);
-        Self {
-            expires_at: next(),
-            valid_since: next(),
-        }
+        Self { expires_at: next(), valid_since: next() }
     }
 
     pub fn encode(self) -> Vec<u8> {
-        [
-            self.expires_at.to_le_bytes(),
-            self.valid_since.to_le_bytes(),
-        ]
-        .concat()
+        [self.expires_at.to_le_bytes(), self.valid_since.to_le_bytes()].concat()
     }
 
     pub fn read(shared: &dyn Shared) -> Self {
-        shared
-            .get(Self::RECORD)
-            .map_or_else(Self::default, |(record, _)| Self::decode(&record))
+        shared.get(Self::RECORD).map_or_else(Self::default, |(record, _)| Self::decode(&record))
     }
 
     /// After a successful call that was sent at `sent_at`.
     pub fn extended(self, sent_at: u64, ttl_ms: u64) -> Self {
         Self {
             expires_at: self.expires_at.max(sent_at.saturating_add(ttl_ms)),
-            valid_since: if sent_at >= self.expires_at {
-                sent_at
-            } else {
-                self.valid_since
-            },
+            valid_since: if sent_at >= self.expires_at { sent_at } else { self.valid_since },
         }
     }
 }
@@ -504,26 +435,14 @@ mod tests {
 
     use super::*;
 
-    const HOLDER: Holder = Holder {
-        expires_at: u64::MAX,
-        valid_since: 0,
-    };
+    const HOLDER: Holder = Holder { expires_at: u64::MAX, valid_since: 0 };
 
     fn grant(granted: u64, remaining: u64) -> wire::Grant {
-        wire::Grant {
-            window_start: 0,
-            window_end: 3600,
-            granted,
-            limit: 1000,
-            remaining,
-            ..Default::default()
-        }
+        wire::Grant { window_start: 0, window_end: 3600, granted, limit: 1000, remaining, ..Default::default() }
     }
 
     fn granted(granted: u64, remaining: u64, least: u64) -> Lease {
-        Lease::default()
-            .grant(&grant(granted, remaining), least, 1, 1000, HOLDER)
-            .0
+        Lease::default().grant(&grant(granted, remaining), least, 1, 1000, HOLDER).0
     }
 
     #[test]
@@ -531,10 +450,7 @@ mod tests {
         let lease = granted(500, 400, 1);
         assert_eq!(Lease::decode(&lease.encode()), lease);
         assert_eq!(Lease::decode(&[0]), Lease::default());
-        let holder = Holder {
-            expires_at: 7,
-            valid_since: 3,
-        };
+        let holder = Holder { expires_at: 7, valid_since: 3 };
         assert_eq!(Holder::decode(&holder.encode()), holder);
     }
 
@@ -542,19 +458,13 @@ mod tests {
     fn inside_the_lease_nothing_is_asked() {
         let (lease, reserve, _) = granted(500, 400, 1).reserve(100, 1000, HOLDER);
         assert_eq!(lease.available, 400);
-        assert!(matches!(
-            reserve,
-            Reserve::Taken(Reservation { amount: 100, .. })
-        ));
+        assert!(matches!(reserve, Reserve::Taken(Reservation { amount: 100, .. })));
     }
 
     #[test]
     fn a_low_lease_asks_once_in_advance() {
         let (lease, reserve, _) = granted(500, 400, 1).reserve(300, 2000, HOLDER);
-        assert!(
-            matches!(reserve, Reserve::TakenLow(_, wish) if wish >= 300),
-            "{reserve:?}"
-        );
+        assert!(matches!(reserve, Reserve::TakenLow(_, wish) if wish >= 300), "{reserve:?}");
         let (_, reserve, _) = lease.reserve(10, 2001, HOLDER);
         assert!(matches!(reserve, Reserve::Taken(_)));
     }
@@ -562,80 +472,43 @@ mod tests {
     #[test]
     fn the_last_tokens_are_given_out_and_then_it_is_over() {
         let (lease, reserve, _) = granted(50, 0, 100).reserve(100, 1001, HOLDER);
-        assert!(matches!(
-            reserve,
-            Reserve::Taken(Reservation { amount: 50, .. })
-        ));
+        assert!(matches!(reserve, Reserve::Taken(Reservation { amount: 50, .. })));
         let (lease, reserve, _) = lease.reserve(100, 1002, HOLDER);
         assert_eq!(reserve, Reserve::Refused { retry_after_s: 1 });
         let (_, reserve, _) = lease.reserve(100, 2000, HOLDER);
-        assert!(
-            matches!(reserve, Reserve::Ask { .. }),
-            "a denial is believed for a second only"
-        );
+        assert!(matches!(reserve, Reserve::Ask { .. }), "a denial is believed for a second only");
     }
 
     #[test]
     fn an_exhausted_budget_says_when_it_starts_anew() {
-        let exhausted = wire::Grant {
-            exhausted: true,
-            ..grant(0, 0)
-        };
+        let exhausted = wire::Grant { exhausted: true, ..grant(0, 0) };
         let (lease, _) = Lease::default().grant(&exhausted, 1, 1, 600_000, HOLDER);
-        assert_eq!(
-            lease.reserve(1, 600_500, HOLDER).1,
-            Reserve::Refused {
-                retry_after_s: 3000
-            }
-        );
+        assert_eq!(lease.reserve(1, 600_500, HOLDER).1, Reserve::Refused { retry_after_s: 3000 });
     }
 
     #[test]
     fn with_tokens_elsewhere_it_asks() {
         let (_, reserve, _) = granted(50, 400, 10).reserve(100, 1001, HOLDER);
         assert_eq!(reserve, Reserve::Ask { wish: 400 });
-        assert!(matches!(
-            Lease::default().reserve(1, 0, HOLDER).1,
-            Reserve::Ask { .. }
-        ));
+        assert!(matches!(Lease::default().reserve(1, 0, HOLDER).1, Reserve::Ask { .. }));
     }
 
     #[test]
     fn an_unknown_limit_holds_nobody_back() {
-        let unknown = wire::Grant {
-            unknown: true,
-            ..Default::default()
-        };
+        let unknown = wire::Grant { unknown: true, ..Default::default() };
         let (lease, _) = Lease::default().grant(&unknown, 9, 1, 1000, HOLDER);
-        assert!(matches!(
-            lease.reserve(9, 1001, HOLDER).1,
-            Reserve::Taken(Reservation { amount: 0, .. })
-        ));
+        assert!(matches!(lease.reserve(9, 1001, HOLDER).1, Reserve::Taken(Reservation { amount: 0, .. })));
     }
 
     #[test]
     fn an_ended_window_goes_back() {
         let (lease, reserve, release) = granted(500, 400, 1).reserve(100, 3_600_000, HOLDER);
-        assert_eq!(
-            release,
-            Some(Release {
-                window_start: 0,
-                amount: 500
-            })
-        );
+        assert_eq!(release, Some(Release { window_start: 0, amount: 500 }));
         assert!(matches!(reserve, Reserve::Ask { .. }));
         assert_eq!(lease.available, 0);
         // What was reserved before does not come back into the new window.
-        let old = Reservation {
-            amount: 7,
-            window_start: 0,
-            valid_since: 0,
-        };
-        let next = wire::Grant {
-            window_start: 3600,
-            window_end: 7200,
-            ..grant(50, 1)
-        };
+        let old = Reservation { amount: 7, window_start: 0, valid_since: 0 };
+        let next = wire::Grant { window_start: 3600, window_end: 7200, ..grant(50, 1) };
         let (lease, _) = lease.grant(&next, 1, 2, 3_600_001, HOLDER);
         assert_eq!(lease.settle(&old, 3, 3_600_002, HOLDER), (lease, 7));
     }
@@ -643,26 +516,11 @@ mod tests {
     #[test]
     fn an_expired_lease_is_void_even_after_the_ledger_is_back() {
         let lease = granted(500, 400, 1);
-        let holder = Holder {
-            expires_at: 5000,
-            valid_since: 0,
-        };
-        assert!(matches!(
-            lease.reserve(100, 5000, holder).1,
-            Reserve::Ask { .. }
-        ));
+        let holder = Holder { expires_at: 5000, valid_since: 0 };
+        assert!(matches!(lease.reserve(100, 5000, holder).1, Reserve::Ask { .. }));
         let back = holder.extended(6000, 30_000);
-        assert_eq!(
-            back,
-            Holder {
-                expires_at: 36_000,
-                valid_since: 6000
-            }
-        );
-        assert!(matches!(
-            lease.reserve(100, 6001, back).1,
-            Reserve::Ask { .. }
-        ));
+        assert_eq!(back, Holder { expires_at: 36_000, valid_since: 6000 });
+        assert!(matches!(lease.reserve(100, 6001, back).1, Reserve::Ask { .. }));
         assert_eq!(holder.extended(4000, 30_000).valid_since, 0);
     }
 
@@ -671,13 +529,7 @@ mod tests {
         let (lease, _, _) = granted(500, 400, 1).reserve(100, 1000, HOLDER);
         assert_eq!(lease.release_idle(3999, HOLDER).1, None);
         let (lease, release) = lease.release_idle(4000, HOLDER);
-        assert_eq!(
-            release,
-            Some(Release {
-                window_start: 0,
-                amount: 400
-            })
-        );
+        assert_eq!(release, Some(Release { window_start: 0, amount: 400 }));
         assert_eq!(lease.available, 0);
     }
 

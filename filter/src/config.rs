@@ -166,21 +166,12 @@ pub enum InvalidConfig {
         "the plugin configuration is not a FilterConfig: {0} (hint: it must be a BytesValue of the encoded message)"
     )]
     Encoding(String),
-    #[error(
-        "the filter configuration has no stage (hint: control plane and filter are of different versions)"
-    )]
+    #[error("the filter configuration has no stage (hint: control plane and filter are of different versions)")]
     NoStage,
-    #[error(
-        "{what} is missing in {place} (hint: control plane and filter are of different versions)"
-    )]
+    #[error("{what} is missing in {place} (hint: control plane and filter are of different versions)")]
     Missing { what: &'static str, place: String },
     #[error("{place} names {what} {index}, but there are only {len}")]
-    Dangling {
-        what: &'static str,
-        place: String,
-        index: u32,
-        len: usize,
-    },
+    Dangling { what: &'static str, place: String, index: u32, len: usize },
     #[error("{what} {name:?} occurs twice")]
     Twice { what: &'static str, name: String },
     #[error("limit {0:?} has a count weight that is not a finite number")]
@@ -189,9 +180,7 @@ pub enum InvalidConfig {
 
 /// Reads the bytes of a `FilterConfig`.
 pub fn parse(bytes: &[u8]) -> Result<Config, InvalidConfig> {
-    wire::FilterConfig::decode(bytes)
-        .map_err(|error| InvalidConfig::Encoding(error.to_string()))?
-        .try_into()
+    wire::FilterConfig::decode(bytes).map_err(|error| InvalidConfig::Encoding(error.to_string()))?.try_into()
 }
 
 // === impl Config ===
@@ -204,10 +193,7 @@ impl TryFrom<wire::FilterConfig> for Config {
             wire::filter_config::Stage::Request(stage) => Stage::Request(stage.try_into()?),
             wire::filter_config::Stage::Attempt(stage) => Stage::Attempt(stage.try_into()?),
         };
-        Ok(Self {
-            scope: config.scope,
-            stage,
-        })
+        Ok(Self { scope: config.scope, stage })
     }
 }
 
@@ -217,16 +203,10 @@ impl TryFrom<wire::RequestStage> for RequestStage {
     fn try_from(stage: wire::RequestStage) -> Result<Self, InvalidConfig> {
         let place = || "the request stage".to_owned();
         if stage.control_cluster.is_empty() {
-            return Err(InvalidConfig::Missing {
-                what: "control_cluster",
-                place: place(),
-            });
+            return Err(InvalidConfig::Missing { what: "control_cluster", place: place() });
         }
         if stage.max_body_bytes == 0 {
-            return Err(InvalidConfig::Missing {
-                what: "max_body_bytes",
-                place: place(),
-            });
+            return Err(InvalidConfig::Missing { what: "max_body_bytes", place: place() });
         }
         let backends = all::<_, Backend>(stage.backends)?;
         let limits = all::<_, Limit>(stage.limits)?;
@@ -238,21 +218,11 @@ impl TryFrom<wire::RequestStage> for RequestStage {
         let mut routes = HashMap::with_capacity(stage.routes.len());
         for route in stage.routes {
             let name = route.name.clone();
-            if routes
-                .insert(name.clone(), Rc::new(Route::new(route, &pools, &limits)?))
-                .is_some()
-            {
-                return Err(InvalidConfig::Twice {
-                    what: "route",
-                    name,
-                });
+            if routes.insert(name.clone(), Rc::new(Route::new(route, &pools, &limits)?)).is_some() {
+                return Err(InvalidConfig::Twice { what: "route", name });
             }
         }
-        Ok(Self {
-            control_cluster: stage.control_cluster,
-            routes,
-            max_body_bytes: stage.max_body_bytes as usize,
-        })
+        Ok(Self { control_cluster: stage.control_cluster, routes, max_body_bytes: stage.max_body_bytes as usize })
     }
 }
 
@@ -264,10 +234,7 @@ impl TryFrom<wire::AttemptStage> for AttemptStage {
         for backend in all::<_, Backend>(stage.backends)? {
             let cluster = backend.cluster.to_string();
             if backends.insert(cluster.clone(), backend).is_some() {
-                return Err(InvalidConfig::Twice {
-                    what: "cluster",
-                    name: cluster,
-                });
+                return Err(InvalidConfig::Twice { what: "cluster", name: cluster });
             }
         }
         Ok(Self { backends })
@@ -275,17 +242,10 @@ impl TryFrom<wire::AttemptStage> for AttemptStage {
 }
 
 impl Route {
-    fn new(
-        route: wire::Route,
-        pools: &[Rc<Pool>],
-        limits: &[Rc<Limit>],
-    ) -> Result<Self, InvalidConfig> {
+    fn new(route: wire::Route, pools: &[Rc<Pool>], limits: &[Rc<Limit>]) -> Result<Self, InvalidConfig> {
         let place = || format!("route {:?}", route.name);
         if route.name.is_empty() {
-            return Err(InvalidConfig::Missing {
-                what: "name",
-                place: "a route".to_owned(),
-            });
+            return Err(InvalidConfig::Missing { what: "name", place: "a route".to_owned() });
         }
         let target = match route.pool {
             None => RouteTarget::Plain,
@@ -298,10 +258,7 @@ impl Route {
                     .collect::<Result<_, _>>()?,
             },
         };
-        Ok(Self {
-            name: route.route.as_str().into(),
-            target,
-        })
+        Ok(Self { name: route.route.as_str().into(), target })
     }
 }
 
@@ -311,20 +268,14 @@ impl Pool {
             wire::Access::Required => Access::Required,
             wire::Access::Anonymous => Access::Anonymous,
             wire::Access::Unspecified => {
-                return Err(InvalidConfig::Missing {
-                    what: "access",
-                    place: format!("pool {:?}", pool.name),
-                });
+                return Err(InvalidConfig::Missing { what: "access", place: format!("pool {:?}", pool.name) });
             }
         };
         let mut models: Vec<Rc<Model>> = Vec::with_capacity(pool.models.len());
         for model in pool.models {
             let model = Model::new(model, backends)?;
             if models.iter().any(|other| other.name == model.name) {
-                return Err(InvalidConfig::Twice {
-                    what: "model",
-                    name: model.name.pattern(),
-                });
+                return Err(InvalidConfig::Twice { what: "model", name: model.name.pattern() });
             }
             models.push(Rc::new(model));
         }
@@ -338,10 +289,7 @@ impl Model {
         let name = match (model.prefix, model.name.as_str()) {
             (true, prefix) => ModelName::Prefix(prefix.into()),
             (false, "") => {
-                return Err(InvalidConfig::Missing {
-                    what: "name",
-                    place: "a model".to_owned(),
-                });
+                return Err(InvalidConfig::Missing { what: "name", place: "a model".to_owned() });
             }
             (false, exact) => ModelName::Exact(exact.into()),
         };
@@ -351,20 +299,13 @@ impl Model {
             .map(|target| {
                 Ok(Target {
                     backend: at("backend", place, backends, target.backend)?,
-                    model: Some(target.model.as_str())
-                        .filter(|model| !model.is_empty())
-                        .map(Rc::from),
+                    model: Some(target.model.as_str()).filter(|model| !model.is_empty()).map(Rc::from),
                     weight: target.weight,
                     priority: target.priority,
                 })
             })
             .collect::<Result<Vec<_>, InvalidConfig>>()?;
-        Ok(Self {
-            name,
-            targets,
-            retries: model.retries,
-            created: model.created,
-        })
+        Ok(Self { name, targets, retries: model.retries, created: model.created })
     }
 }
 
@@ -382,10 +323,7 @@ impl TryFrom<wire::Backend> for Backend {
     type Error = InvalidConfig;
 
     fn try_from(backend: wire::Backend) -> Result<Self, InvalidConfig> {
-        let missing = |what| InvalidConfig::Missing {
-            what,
-            place: format!("backend {:?}", backend.name),
-        };
+        let missing = |what| InvalidConfig::Missing { what, place: format!("backend {:?}", backend.name) };
         let schema = match backend.schema() {
             wire::Schema::Openai => Schema::OpenAi,
             wire::Schema::Anthropic => Schema::Anthropic,
@@ -401,11 +339,7 @@ impl TryFrom<wire::Backend> for Backend {
             schema,
             path_prefix: backend.path_prefix,
             authority: backend.authority,
-            rewrite: if backend.per_attempt {
-                Rewrite::PerAttempt
-            } else {
-                Rewrite::Once
-            },
+            rewrite: if backend.per_attempt { Rewrite::PerAttempt } else { Rewrite::Once },
         })
     }
 }
@@ -414,21 +348,12 @@ impl TryFrom<wire::Limit> for Limit {
     type Error = InvalidConfig;
 
     fn try_from(limit: wire::Limit) -> Result<Self, InvalidConfig> {
-        let missing = |what| InvalidConfig::Missing {
-            what,
-            place: format!("limit {:?}", limit.id),
-        };
+        let missing = |what| InvalidConfig::Missing { what, place: format!("limit {:?}", limit.id) };
         if limit.id.is_empty() {
             return Err(missing("id"));
         }
         let count = limit.count.ok_or_else(|| missing("count"))?;
-        let weights = [
-            count.constant,
-            count.input,
-            count.output,
-            count.cached,
-            count.reasoning,
-        ];
+        let weights = [count.constant, count.input, count.output, count.cached, count.reasoning];
         if !weights.iter().all(|weight| weight.is_finite()) {
             return Err(InvalidConfig::Weight(limit.id));
         }
@@ -462,30 +387,17 @@ impl TryFrom<wire::Limit> for Limit {
     }
 }
 
-fn all<W, T: TryFrom<W, Error = InvalidConfig>>(
-    wires: Vec<W>,
-) -> Result<Vec<Rc<T>>, InvalidConfig> {
-    wires
-        .into_iter()
-        .map(|wire| T::try_from(wire).map(Rc::new))
-        .collect()
+fn all<W, T: TryFrom<W, Error = InvalidConfig>>(wires: Vec<W>) -> Result<Vec<Rc<T>>, InvalidConfig> {
+    wires.into_iter().map(|wire| T::try_from(wire).map(Rc::new)).collect()
 }
 
-fn at<T>(
-    what: &'static str,
-    place: impl Fn() -> String,
-    items: &[Rc<T>],
-    index: u32,
-) -> Result<Rc<T>, InvalidConfig> {
-    items
-        .get(index as usize)
-        .cloned()
-        .ok_or_else(|| InvalidConfig::Dangling {
-            what,
-            place: place(),
-            index,
-            len: items.len(),
-        })
+fn at<T>(what: &'static str, place: impl Fn() -> String, items: &[Rc<T>], index: u32) -> Result<Rc<T>, InvalidConfig> {
+    items.get(index as usize).cloned().ok_or_else(|| InvalidConfig::Dangling {
+        what,
+        place: place(),
+        index,
+        len: items.len(),
+    })
 }
 
 #[cfg(test)]
@@ -493,32 +405,19 @@ mod tests {
     use super::*;
 
     fn backend() -> wire::Backend {
-        wire::Backend {
-            name: "a".into(),
-            cluster: "backend/default/a".into(),
-            schema: 1,
-            ..Default::default()
-        }
+        wire::Backend { name: "a".into(), cluster: "backend/default/a".into(), schema: 1, ..Default::default() }
     }
 
     fn stage() -> wire::RequestStage {
         wire::RequestStage {
             control_cluster: "tollgate_control".into(),
-            routes: vec![wire::Route {
-                name: "r".into(),
-                route: "chat".into(),
-                pool: Some(0),
-                limits: vec![],
-            }],
+            routes: vec![wire::Route { name: "r".into(), route: "chat".into(), pool: Some(0), limits: vec![] }],
             pools: vec![wire::Pool {
                 name: "chat".into(),
                 access: wire::Access::Required.into(),
                 models: vec![wire::Model {
                     name: "smol".into(),
-                    targets: vec![wire::Target {
-                        weight: 1,
-                        ..Default::default()
-                    }],
+                    targets: vec![wire::Target { weight: 1, ..Default::default() }],
                     ..Default::default()
                 }],
             }],
@@ -529,23 +428,16 @@ mod tests {
     }
 
     fn parsed(stage: wire::RequestStage) -> Result<Config, InvalidConfig> {
-        let config = wire::FilterConfig {
-            scope: "default/llm".into(),
-            stage: Some(wire::filter_config::Stage::Request(stage)),
-        };
+        let config =
+            wire::FilterConfig { scope: "default/llm".into(), stage: Some(wire::filter_config::Stage::Request(stage)) };
         parse(&config.encode_to_vec())
     }
 
     #[test]
     fn a_good_configuration_is_taken() {
         let config = parsed(stage()).unwrap();
-        let Stage::Request(stage) = config.stage else {
-            panic!("{config:?}")
-        };
-        assert!(matches!(
-            stage.routes["r"].target,
-            RouteTarget::Models { .. }
-        ));
+        let Stage::Request(stage) = config.stage else { panic!("{config:?}") };
+        assert!(matches!(stage.routes["r"].target, RouteTarget::Models { .. }));
     }
 
     #[test]
@@ -554,12 +446,7 @@ mod tests {
         bad.routes[0].pool = Some(1);
         assert_eq!(
             parsed(bad).unwrap_err(),
-            InvalidConfig::Dangling {
-                what: "pool",
-                place: "route \"r\"".into(),
-                index: 1,
-                len: 1
-            }
+            InvalidConfig::Dangling { what: "pool", place: "route \"r\"".into(), index: 1, len: 1 }
         );
     }
 
@@ -567,15 +454,9 @@ mod tests {
     fn what_is_not_said_is_refused() {
         let mut bad = stage();
         bad.pools[0].access = 0;
-        assert!(matches!(
-            parsed(bad),
-            Err(InvalidConfig::Missing { what: "access", .. })
-        ));
+        assert!(matches!(parsed(bad), Err(InvalidConfig::Missing { what: "access", .. })));
         assert_eq!(parse(&[]).unwrap_err(), InvalidConfig::NoStage);
-        assert!(matches!(
-            parse(b"\xff\xff"),
-            Err(InvalidConfig::Encoding(_))
-        ));
+        assert!(matches!(parse(b"\xff\xff"), Err(InvalidConfig::Encoding(_))));
     }
 
     #[test]
@@ -583,15 +464,9 @@ mod tests {
         let mut bad = stage();
         bad.limits = vec![wire::Limit {
             id: "default/p/daily".into(),
-            count: Some(wire::CountWeights {
-                input: f64::NAN,
-                ..Default::default()
-            }),
+            count: Some(wire::CountWeights { input: f64::NAN, ..Default::default() }),
             ..Default::default()
         }];
-        assert_eq!(
-            parsed(bad).unwrap_err(),
-            InvalidConfig::Weight("default/p/daily".into())
-        );
+        assert_eq!(parsed(bad).unwrap_err(), InvalidConfig::Weight("default/p/daily".into()));
     }
 }

@@ -14,14 +14,8 @@ pub const CODES: [&str; 8] = [
 ];
 
 /// Names of the other counters, in the order of [`Counters::take`].
-pub const NAMES: [&str; 6] = [
-    "requests",
-    "input_tokens",
-    "output_tokens",
-    "estimated",
-    "ledger_calls",
-    "usage_rows_dropped",
-];
+pub const NAMES: [&str; 6] =
+    ["requests", "input_tokens", "output_tokens", "estimated", "ledger_calls", "usage_rows_dropped"];
 
 /// What was counted since the last look.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,10 +33,7 @@ pub struct Counters {
 
 impl Counters {
     pub fn refused(&mut self, code: &str) {
-        let known = CODES
-            .iter()
-            .position(|known| *known == code)
-            .unwrap_or(CODES.len() - 1);
+        let known = CODES.iter().position(|known| *known == code).unwrap_or(CODES.len() - 1);
         if let Some(count) = self.refused.get_mut(known) {
             *count += 1;
         }
@@ -51,16 +42,9 @@ impl Counters {
     /// Everything since the last time: first [`NAMES`], then [`CODES`].
     pub fn take(&mut self) -> impl Iterator<Item = u64> + use<> {
         let taken = std::mem::take(self);
-        [
-            taken.requests,
-            taken.input_tokens,
-            taken.output_tokens,
-            taken.estimated,
-            taken.ledger_calls,
-            taken.dropped,
-        ]
-        .into_iter()
-        .chain(taken.refused)
+        [taken.requests, taken.input_tokens, taken.output_tokens, taken.estimated, taken.ledger_calls, taken.dropped]
+            .into_iter()
+            .chain(taken.refused)
     }
 }
 
@@ -78,25 +62,13 @@ mod tests {
 
     #[test]
     fn what_is_taken_is_counted_once() {
-        let mut counters = Counters {
-            requests: 2,
-            ..Counters::default()
-        };
+        let mut counters = Counters { requests: 2, ..Counters::default() };
         counters.refused("model_not_found");
         counters.refused("never heard of");
-        let taken: Vec<(String, u64)> = metric_names()
-            .zip(counters.take())
-            .filter(|(_, count)| *count > 0)
-            .collect();
-        let expected = [
-            ("tollgate.requests", 2),
-            ("tollgate.refused.model_not_found", 1),
-            ("tollgate.refused.other", 1),
-        ];
-        assert_eq!(
-            taken,
-            expected.map(|(name, count)| (name.to_owned(), count))
-        );
+        let taken: Vec<(String, u64)> = metric_names().zip(counters.take()).filter(|(_, count)| *count > 0).collect();
+        let expected =
+            [("tollgate.requests", 2), ("tollgate.refused.model_not_found", 1), ("tollgate.refused.other", 1)];
+        assert_eq!(taken, expected.map(|(name, count)| (name.to_owned(), count)));
         assert_eq!(counters, Counters::default());
     }
 }

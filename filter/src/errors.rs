@@ -64,13 +64,8 @@ impl Refusal {
     /// What an error that Envoy made up itself means to a client.
     pub fn of_envoy(status: u32, max_body_bytes: usize) -> Self {
         match status {
-            413 => Self::TooLarge {
-                limit: max_body_bytes,
-            },
-            400..=499 => Self::Invalid {
-                message: "the request could not be read".to_owned(),
-                param: None,
-            },
+            413 => Self::TooLarge { limit: max_body_bytes },
+            400..=499 => Self::Invalid { message: "the request could not be read".to_owned(), param: None },
             status => Self::Unavailable(Unavailable::Backend(status)),
         }
     }
@@ -104,16 +99,10 @@ impl Refusal {
     pub fn reply(&self, shape: Shape) -> Reply {
         let retry_after_s = match self {
             Self::OverBudget { retry_after_s, .. } => Some(*retry_after_s),
-            Self::Unavailable(
-                Unavailable::KeysNotLoaded | Unavailable::Unconfigured | Unavailable::Ledger,
-            ) => Some(1),
+            Self::Unavailable(Unavailable::KeysNotLoaded | Unavailable::Unconfigured | Unavailable::Ledger) => Some(1),
             _ => None,
         };
-        Reply {
-            status: self.status(),
-            body: self.body(shape),
-            retry_after_s,
-        }
+        Reply { status: self.status(), body: self.body(shape), retry_after_s }
     }
 
     pub fn body(&self, shape: Shape) -> Vec<u8> {
@@ -146,29 +135,21 @@ impl Refusal {
 
     fn message(&self) -> String {
         match self {
-            Self::NoKey => {
-                "No API key was given. Send it as \"Authorization: Bearer KEY\" or in the header \
+            Self::NoKey => "No API key was given. Send it as \"Authorization: Bearer KEY\" or in the header \
                 x-api-key."
-                    .to_owned()
-            }
+                .to_owned(),
             Self::WrongKey => "The API key is not valid or has expired.".to_owned(),
             Self::ModelNotAllowed { model } => {
                 format!("This API key may not use the model `{}`.", shown(model))
             }
             Self::ModelNotFound { model } => {
-                format!(
-                    "The model `{}` does not exist here. GET /v1/models lists what does.",
-                    shown(model)
-                )
+                format!("The model `{}` does not exist here. GET /v1/models lists what does.", shown(model))
             }
             Self::Invalid { message, .. } => message.clone(),
             Self::TooLarge { limit } => {
                 format!("The request body is larger than the {limit} bytes that are taken.")
             }
-            Self::OverBudget {
-                limit,
-                retry_after_s,
-            } => {
+            Self::OverBudget { limit, retry_after_s } => {
                 format!("The token budget \"{limit}\" is used up. Try again in {retry_after_s} s.")
             }
             Self::Unavailable(why) => why.message().to_owned(),
@@ -209,15 +190,9 @@ impl Refusal {
 impl Unavailable {
     fn message(self) -> &'static str {
         match self {
-            Self::KeysNotLoaded => {
-                "The gateway has not loaded its API keys yet. Try again in a moment."
-            }
-            Self::Unconfigured => {
-                "The gateway is taking over a new configuration. Try again in a moment."
-            }
-            Self::Ledger => {
-                "The token budget cannot be checked at the moment. Try again in a moment."
-            }
+            Self::KeysNotLoaded => "The gateway has not loaded its API keys yet. Try again in a moment.",
+            Self::Unconfigured => "The gateway is taking over a new configuration. Try again in a moment.",
+            Self::Ledger => "The token budget cannot be checked at the moment. Try again in a moment.",
             Self::NoTarget => "No backend takes requests for this model at the moment.",
             Self::Backend(504) => "The model's backend did not answer in time.",
             Self::Backend(_) => "The model's backend cannot be reached at the moment.",
@@ -242,9 +217,7 @@ mod tests {
 
     #[test]
     fn openai_shape() {
-        let refusal = Refusal::ModelNotFound {
-            model: "gpt\"9".into(),
-        };
+        let refusal = Refusal::ModelNotFound { model: "gpt\"9".into() };
         assert_eq!(
             body(&refusal, Shape::OpenAi),
             json!({"error": {
@@ -267,51 +240,19 @@ mod tests {
         let model = || "m".to_owned();
         for (refusal, status, code) in [
             (Refusal::NoKey, 401, "invalid_api_key"),
-            (
-                Refusal::ModelNotAllowed { model: model() },
-                403,
-                "model_not_allowed",
-            ),
-            (
-                Refusal::ModelNotFound { model: model() },
-                404,
-                "model_not_found",
-            ),
-            (
-                Refusal::Invalid {
-                    message: model(),
-                    param: None,
-                },
-                400,
-                "invalid_request_error",
-            ),
+            (Refusal::ModelNotAllowed { model: model() }, 403, "model_not_allowed"),
+            (Refusal::ModelNotFound { model: model() }, 404, "model_not_found"),
+            (Refusal::Invalid { message: model(), param: None }, 400, "invalid_request_error"),
             (Refusal::of_envoy(413, 5), 413, "request_too_large"),
-            (
-                Refusal::OverBudget {
-                    limit: model(),
-                    retry_after_s: 7,
-                },
-                429,
-                "rate_limit_exceeded",
-            ),
+            (Refusal::OverBudget { limit: model(), retry_after_s: 7 }, 429, "rate_limit_exceeded"),
             (Refusal::of_envoy(504, 5), 504, "backend_unavailable"),
-            (
-                Refusal::Unavailable(Unavailable::KeysNotLoaded),
-                503,
-                "backend_unavailable",
-            ),
+            (Refusal::Unavailable(Unavailable::KeysNotLoaded), 503, "backend_unavailable"),
         ] {
             let reply = refusal.reply(Shape::OpenAi);
             let told: Value = serde_json::from_slice(&reply.body).unwrap();
-            assert_eq!(
-                (reply.status, told["error"]["code"].as_str()),
-                (status, Some(code))
-            );
+            assert_eq!((reply.status, told["error"]["code"].as_str()), (status, Some(code)));
         }
-        let over = Refusal::OverBudget {
-            limit: model(),
-            retry_after_s: 7,
-        };
+        let over = Refusal::OverBudget { limit: model(), retry_after_s: 7 };
         assert_eq!(over.reply(Shape::OpenAi).retry_after_s, Some(7));
     }
 }

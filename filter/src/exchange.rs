@@ -210,35 +210,23 @@ impl Exchange {
     pub fn step(self, event: Event<'_>, desk: &mut Desk<'_>) -> Stepped {
         match (self, event) {
             (Self::New, Event::RequestHeaders { head, end }) => arrive::arrived(&head, end, desk),
-            (Self::Reading(reading), Event::RequestEnd { body }) => {
-                choose::read(*reading, body, desk)
-            }
-            (Self::Waiting(waiting), Event::LedgerAnswered | Event::Tick) => {
-                admit::again(*waiting, desk)
-            }
+            (Self::Reading(reading), Event::RequestEnd { body }) => choose::read(*reading, body, desk),
+            (Self::Waiting(waiting), Event::LedgerAnswered | Event::Tick) => admit::again(*waiting, desk),
             (Self::Reading(reading), Event::ResponseHeaders { head, end }) => {
                 answer::refused_by_envoy(reading.shape, &head, end, desk)
             }
-            (Self::Sent(ticket), Event::ResponseHeaders { head, end }) => {
-                answer::began(ticket, &head, end, desk)
-            }
+            (Self::Sent(ticket), Event::ResponseHeaders { head, end }) => answer::began(ticket, &head, end, desk),
             (Self::Answering(ticket, answer), Event::ResponseBody { chunk, end }) => {
                 answer::goes_on(ticket, answer, chunk, end)
             }
-            (Self::Replaced(ticket, body), Event::ResponseBody { .. }) => (
-                Self::Replaced(ticket, Vec::new()),
-                vec![Effect::ResponseBody(body)],
-            ),
-            (Self::ReplacedEarly(body), Event::ResponseBody { .. }) => (
-                Self::ReplacedEarly(Vec::new()),
-                vec![Effect::ResponseBody(body)],
-            ),
-            (Self::Sent(ticket), Event::Ended(ending)) => {
-                settle::without_answer(*ticket, &ending, desk)
+            (Self::Replaced(ticket, body), Event::ResponseBody { .. }) => {
+                (Self::Replaced(ticket, Vec::new()), vec![Effect::ResponseBody(body)])
             }
-            (Self::Answering(ticket, answer), Event::Ended(ending)) => {
-                settle::answered(*ticket, answer, &ending, desk)
+            (Self::ReplacedEarly(body), Event::ResponseBody { .. }) => {
+                (Self::ReplacedEarly(Vec::new()), vec![Effect::ResponseBody(body)])
             }
+            (Self::Sent(ticket), Event::Ended(ending)) => settle::without_answer(*ticket, &ending, desk),
+            (Self::Answering(ticket, answer), Event::Ended(ending)) => settle::answered(*ticket, answer, &ending, desk),
             (Self::Replaced(ticket, _), Event::Ended(_)) => settle::failed(*ticket, desk),
             (_, Event::Ended(_)) => (Self::Closed, Vec::new()),
             // Nothing of what the filter makes itself, or passes by, is looked at.
@@ -253,10 +241,7 @@ impl Exchange {
 
     /// Its end is of interest.
     pub fn is_open(&self) -> bool {
-        !matches!(
-            self,
-            Self::New | Self::Passing | Self::Refused | Self::Closed
-        )
+        !matches!(self, Self::New | Self::Passing | Self::Refused | Self::Closed)
     }
 
     pub fn is_reading(&self) -> bool {
@@ -270,19 +255,14 @@ impl Exchange {
     /// It may have gone to one of several backends.
     pub fn has_choice(&self) -> bool {
         match self {
-            Self::Sent(ticket) | Self::Answering(ticket, _) => {
-                ticket.plan.targets().nth(1).is_some()
-            }
+            Self::Sent(ticket) | Self::Answering(ticket, _) => ticket.plan.targets().nth(1).is_some(),
             _ => false,
         }
     }
 
     /// It holds tokens of leases.
     pub fn holds_tokens(&self) -> bool {
-        matches!(
-            self,
-            Self::Sent(_) | Self::Answering(..) | Self::Replaced(..)
-        )
+        matches!(self, Self::Sent(_) | Self::Answering(..) | Self::Replaced(..))
     }
 
     /// What needs to be known of answers and their chunks.
@@ -294,23 +274,14 @@ impl Exchange {
         }
     }
 
-    fn refused(
-        refusal: &Refusal,
-        shape: Shape,
-        mut effects: Vec<Effect>,
-        desk: &mut Desk<'_>,
-    ) -> Stepped {
+    fn refused(refusal: &Refusal, shape: Shape, mut effects: Vec<Effect>, desk: &mut Desk<'_>) -> Stepped {
         desk.counters.refused(refusal.code());
         let reply = refusal.reply(shape);
         let mut headers = vec![("content-type", "application/json".to_owned())];
         if let Some(seconds) = reply.retry_after_s {
             headers.push(("retry-after", seconds.to_string()));
         }
-        effects.push(Effect::Reply {
-            status: reply.status,
-            headers,
-            body: reply.body,
-        });
+        effects.push(Effect::Reply { status: reply.status, headers, body: reply.body });
         (Self::Refused, effects)
     }
 }
@@ -320,10 +291,7 @@ impl Exchange {
 impl Event<'_> {
     /// What a step makes of it depends on the time.
     pub fn needs_time(&self) -> bool {
-        !matches!(
-            self,
-            Self::ResponseHeaders { .. } | Self::ResponseBody { .. }
-        )
+        !matches!(self, Self::ResponseHeaders { .. } | Self::ResponseBody { .. })
     }
 }
 

@@ -75,10 +75,7 @@ fn create(shared: &dyn Shared, key: &str, now_ms: u64) -> Result<(), Contended> 
         if held_since != 0 && now_ms < held_since.saturating_add(LOCK_STALE_MS) {
             continue;
         }
-        if shared
-            .set(LOCK, &now_ms.max(1).to_le_bytes(), version)
-            .is_err()
-        {
+        if shared.set(LOCK, &now_ms.max(1).to_le_bytes(), version).is_err() {
             continue;
         }
         if shared.get(key).is_none() {
@@ -93,9 +90,7 @@ fn create(shared: &dyn Shared, key: &str, now_ms: u64) -> Result<(), Contended> 
 
 /// Little-endian number at the start of a record; 0 when it is shorter.
 pub fn read_u64(bytes: &[u8]) -> u64 {
-    bytes
-        .first_chunk::<8>()
-        .map_or(0, |bytes| u64::from_le_bytes(*bytes))
+    bytes.first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }
 
 /// Shared data in memory, for native tests. Versions count up as in Envoy.
@@ -109,10 +104,7 @@ pub struct FakeShared {
 #[cfg(test)]
 impl Shared for FakeShared {
     fn get(&self, key: &str) -> Option<(Vec<u8>, Version)> {
-        self.records
-            .borrow()
-            .get(key)
-            .map(|(value, version)| (value.clone(), Version(*version)))
+        self.records.borrow().get(key).map(|(value, version)| (value.clone(), Version(*version)))
     }
 
     fn set(&self, key: &str, value: &[u8], version: Option<Version>) -> Result<(), Conflict> {

@@ -32,10 +32,7 @@ struct Reader<'t> {
 }
 
 /// Hands over each member of the object that the text is. Nothing may follow the object.
-pub fn members<'t>(
-    text: &'t [u8],
-    mut member: impl FnMut(Text<'t>, Raw<'t>),
-) -> Result<(), Invalid> {
+pub fn members<'t>(text: &'t [u8], mut member: impl FnMut(Text<'t>, Raw<'t>)) -> Result<(), Invalid> {
     let mut reader = Reader { text, at: 0 };
     reader.space();
     reader.expect(b'{')?;
@@ -53,11 +50,7 @@ pub fn members<'t>(
         reader.expect(b'}')?;
     }
     reader.space();
-    if reader.at == text.len() {
-        Ok(())
-    } else {
-        Err(reader.invalid())
-    }
+    if reader.at == text.len() { Ok(()) } else { Err(reader.invalid()) }
 }
 
 /// Appends a string with its quotes.
@@ -108,8 +101,7 @@ impl<'t> Text<'t> {
                     let scalar = match unit {
                         0xd800..0xdc00 => {
                             (chars.next()? == '\\' && chars.next()? == 'u').then_some(())?;
-                            let low =
-                                hex4(&mut chars).filter(|low| (0xdc00..0xe000).contains(low))?;
+                            let low = hex4(&mut chars).filter(|low| (0xdc00..0xe000).contains(low))?;
                             0x1_0000 + ((unit - 0xd800) << 10) + (low - 0xdc00)
                         }
                         unit => unit,
@@ -137,19 +129,14 @@ impl<'t> Raw<'t> {
 
     pub fn as_text(&self) -> Option<Text<'t>> {
         let inner = self.text.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
-        Some(Text {
-            inner,
-            has_escapes: memchr::memchr(b'\\', inner).is_some(),
-        })
+        Some(Text { inner, has_escapes: memchr::memchr(b'\\', inner).is_some() })
     }
 
     /// A number that is not negative, without its fraction. What is written with an exponent is none.
     pub fn as_number(&self) -> Option<u64> {
         let text = std::str::from_utf8(self.text).ok()?;
         match text.split_once('.') {
-            Some((whole, fraction)) if fraction.bytes().all(|byte| byte.is_ascii_digit()) => {
-                whole.parse().ok()
-            }
+            Some((whole, fraction)) if fraction.bytes().all(|byte| byte.is_ascii_digit()) => whole.parse().ok(),
             Some(_) => None,
             None => text.parse().ok(),
         }
@@ -160,10 +147,7 @@ impl<'t> Raw<'t> {
     }
 
     pub fn is_empty_array(&self) -> bool {
-        let inner = self
-            .text
-            .strip_prefix(b"[")
-            .and_then(|inner| inner.strip_suffix(b"]"));
+        let inner = self.text.strip_prefix(b"[").and_then(|inner| inner.strip_suffix(b"]"));
         inner.is_some_and(|inner| inner.trim_ascii().is_empty())
     }
 }
@@ -192,11 +176,7 @@ impl<'t> Reader<'t> {
     }
 
     fn expect(&mut self, byte: u8) -> Result<(), Invalid> {
-        if self.skip(byte) {
-            Ok(())
-        } else {
-            Err(self.invalid())
-        }
+        if self.skip(byte) { Ok(()) } else { Err(self.invalid()) }
     }
 
     fn key(&mut self) -> Result<Text<'t>, Invalid> {
@@ -213,16 +193,9 @@ impl<'t> Reader<'t> {
         let mut has_escapes = false;
         loop {
             let rest = self.text.get(self.at..).unwrap_or_default();
-            let plain = memchr2(b'"', b'\\', rest).ok_or(Invalid {
-                at: self.text.len(),
-            })?;
-            if let Some(control) = rest
-                .get(..plain)
-                .and_then(|plain| plain.iter().position(|byte| *byte < 0x20))
-            {
-                return Err(Invalid {
-                    at: self.at + control,
-                });
+            let plain = memchr2(b'"', b'\\', rest).ok_or(Invalid { at: self.text.len() })?;
+            if let Some(control) = rest.get(..plain).and_then(|plain| plain.iter().position(|byte| *byte < 0x20)) {
+                return Err(Invalid { at: self.at + control });
             }
             self.at += plain;
             if self.skip(b'"') {
@@ -296,9 +269,7 @@ impl<'t> Reader<'t> {
 
     fn word(&mut self) -> Result<(), Invalid> {
         let rest = self.text.get(self.at..).unwrap_or_default();
-        let word = ["true", "false", "null"]
-            .into_iter()
-            .find(|word| rest.starts_with(word.as_bytes()));
+        let word = ["true", "false", "null"].into_iter().find(|word| rest.starts_with(word.as_bytes()));
         self.at += word.ok_or(self.invalid())?.len();
         Ok(())
     }
@@ -323,11 +294,7 @@ impl<'t> Reader<'t> {
         while let Some(b'0'..=b'9') = self.peek() {
             self.at += 1;
         }
-        if self.at > start {
-            Ok(())
-        } else {
-            Err(self.invalid())
-        }
+        if self.at > start { Ok(()) } else { Err(self.invalid()) }
     }
 }
 
@@ -346,14 +313,9 @@ mod tests {
         if theirs != ours {
             let error = serde_json::from_str::<Value>(text).map_err(|error| error.to_string());
             let lenient = error.as_ref().is_err_and(|error| {
-                [
-                    "surrogate",
-                    "number out of range",
-                    "recursion limit",
-                    "unexpected end of hex escape",
-                ]
-                .iter()
-                .any(|known| error.contains(known))
+                ["surrogate", "number out of range", "recursion limit", "unexpected end of hex escape"]
+                    .iter()
+                    .any(|known| error.contains(known))
             });
             assert!(ours && lenient, "{text:?}: ours {ours}, theirs {error:?}");
         }
@@ -401,24 +363,12 @@ mod tests {
             "\u{a0}1",
             "\u{c}1",
         ] {
-            for text in [
-                format!("{{\"k\":{value}}}"),
-                format!(" {{ \"k\" : {value} , \"l\" : 0 }} "),
-                value.to_owned(),
-            ] {
+            for text in [format!("{{\"k\":{value}}}"), format!(" {{ \"k\" : {value} , \"l\" : 0 }} "), value.to_owned()]
+            {
                 agrees(&text);
             }
         }
-        for text in [
-            "{}",
-            "{} x",
-            "{}{}",
-            "\u{feff}{}",
-            "{\"k\":1}}",
-            "{\"k\":1",
-            "{\"k\"}",
-            "{\"k\":}",
-        ] {
+        for text in ["{}", "{} x", "{}{}", "\u{feff}{}", "{\"k\":1}}", "{\"k\":1", "{\"k\"}", "{\"k\":}"] {
             agrees(text);
         }
         let deep = format!("{{\"k\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
@@ -427,17 +377,8 @@ mod tests {
 
     #[test]
     fn strings_mean_what_they_say() {
-        let decode = |inner: &str| {
-            Text {
-                inner: inner.as_bytes(),
-                has_escapes: true,
-            }
-            .decode()
-        };
-        assert_eq!(
-            decode(r"a\n\u00e9\ud83d\ude00\/").as_deref(),
-            Some("a\né😀/")
-        );
+        let decode = |inner: &str| Text { inner: inner.as_bytes(), has_escapes: true }.decode();
+        assert_eq!(decode(r"a\n\u00e9\ud83d\ude00\/").as_deref(), Some("a\né😀/"));
         for half in [r"\ud83d", r"\ud83dx", r"\ud83d\u0041", r"\ude00"] {
             assert_eq!(decode(half), None, "{half}");
         }
@@ -445,22 +386,8 @@ mod tests {
 
     #[test]
     fn numbers_are_whole() {
-        for (text, number) in [
-            ("7", Some(7)),
-            ("7.9", Some(7)),
-            ("-7", None),
-            ("1e3", None),
-            ("null", None),
-        ] {
-            assert_eq!(
-                Raw {
-                    text: text.as_bytes(),
-                    start: 0
-                }
-                .as_number(),
-                number,
-                "{text}"
-            );
+        for (text, number) in [("7", Some(7)), ("7.9", Some(7)), ("-7", None), ("1e3", None), ("null", None)] {
+            assert_eq!(Raw { text: text.as_bytes(), start: 0 }.as_number(), number, "{text}");
         }
     }
 

@@ -54,20 +54,14 @@ pub enum Table {
 pub fn find<'h>(headers: impl Iterator<Item = (&'h str, &'h [u8])> + Clone) -> Option<&'h [u8]> {
     HEADERS.iter().find_map(|header| {
         let (_, value) = headers.clone().find(|(name, _)| name == header)?;
-        let key = if *header == "authorization" {
-            bearer(value)?
-        } else {
-            value.trim_ascii()
-        };
+        let key = if *header == "authorization" { bearer(value)? } else { value.trim_ascii() };
         (!key.is_empty()).then_some(key)
     })
 }
 
 fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, key) = value.split_at_checked(7)?;
-    scheme
-        .eq_ignore_ascii_case(b"bearer ")
-        .then(|| key.trim_ascii())
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| key.trim_ascii())
 }
 
 impl KeyHash {
@@ -96,17 +90,8 @@ pub fn record_name(hash: &str) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    let digit = |nibble: u8| {
-        char::from(if nibble < 10 {
-            b'0' + nibble
-        } else {
-            b'a' + nibble - 10
-        })
-    };
-    bytes
-        .iter()
-        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)])
-        .collect()
+    let digit = |nibble: u8| char::from(if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 });
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }
 
 // === records ===
@@ -125,12 +110,7 @@ pub fn tombstone() -> Vec<u8> {
 }
 
 /// Looks a key up.
-pub fn look_up(
-    shared: &dyn Shared,
-    hash: &KeyHash,
-    generation: u32,
-    now_s: i64,
-) -> Result<Caller, Refused> {
+pub fn look_up(shared: &dyn Shared, hash: &KeyHash, generation: u32, now_s: i64) -> Result<Caller, Refused> {
     let (record, _) = shared.get(&hash.record()).ok_or(Refused::Unknown)?;
     let (written, key) = record.split_first_chunk::<4>().ok_or(Refused::Unknown)?;
     let written = u32::from_le_bytes(*written);
@@ -144,11 +124,7 @@ pub fn look_up(
     Ok(Caller {
         consumer: key.consumer.into(),
         labels: key.labels,
-        models: if key.all_models {
-            AllowedModels::All
-        } else {
-            AllowedModels::Only(key.models)
-        },
+        models: if key.all_models { AllowedModels::All } else { AllowedModels::Only(key.models) },
     })
 }
 
@@ -157,24 +133,16 @@ pub fn look_up(
 impl Caller {
     /// Everybody, where a pool asks for no key.
     pub fn anonymous() -> Self {
-        Self {
-            consumer: "anonymous".into(),
-            labels: BTreeMap::new(),
-            models: AllowedModels::All,
-        }
+        Self { consumer: "anonymous".into(), labels: BTreeMap::new(), models: AllowedModels::All }
     }
 
     pub fn may_use(&self, model: &str) -> bool {
         match &self.models {
             AllowedModels::All => true,
-            AllowedModels::Only(patterns) => {
-                patterns
-                    .iter()
-                    .any(|pattern| match pattern.strip_suffix('*') {
-                        Some(prefix) => model.starts_with(prefix),
-                        None => pattern == model,
-                    })
-            }
+            AllowedModels::Only(patterns) => patterns.iter().any(|pattern| match pattern.strip_suffix('*') {
+                Some(prefix) => model.starts_with(prefix),
+                None => pattern == model,
+            }),
         }
     }
 }
@@ -185,9 +153,7 @@ impl Table {
     pub const RECORD: &'static str = "keys";
 
     pub fn read(shared: &dyn Shared) -> Self {
-        let number = shared
-            .get(Self::RECORD)
-            .map_or(0, |(value, _)| read_u64(&value));
+        let number = shared.get(Self::RECORD).map_or(0, |(value, _)| read_u64(&value));
         match u32::try_from(number) {
             Ok(0) | Err(_) => Self::Empty,
             Ok(generation) => Self::Ready(generation),
@@ -202,11 +168,7 @@ impl Table {
     }
 
     pub fn write(self, shared: &dyn Shared) {
-        let _ = shared.set(
-            Self::RECORD,
-            &u64::from(self.generation()).to_le_bytes(),
-            None,
-        );
+        let _ = shared.set(Self::RECORD, &u64::from(self.generation()).to_le_bytes(), None);
     }
 }
 
@@ -216,12 +178,8 @@ mod tests {
     use crate::host::FakeShared;
 
     fn find_in(headers: &[(&str, &str)]) -> Option<String> {
-        find(
-            headers
-                .iter()
-                .map(|(name, value)| (*name, value.as_bytes())),
-        )
-        .map(|key| String::from_utf8(key.to_vec()).unwrap())
+        find(headers.iter().map(|(name, value)| (*name, value.as_bytes())))
+            .map(|key| String::from_utf8(key.to_vec()).unwrap())
     }
 
     #[test]
@@ -231,10 +189,7 @@ mod tests {
             (&[("authorization", "bearer  abc ")], Some("abc")),
             (&[("authorization", "Basic abc")], None),
             (&[("authorization", "Bearer ")], None),
-            (
-                &[("authorization", "Basic abc"), ("x-api-key", "k")],
-                Some("k"),
-            ),
+            (&[("authorization", "Basic abc"), ("x-api-key", "k")], Some("k")),
             (&[("api-key", "azure")], Some("azure")),
             (&[("x-api-key", "")], None),
             (&[], None),
@@ -245,10 +200,7 @@ mod tests {
 
     #[test]
     fn a_hash_is_as_sha256sum_says() {
-        assert_eq!(
-            KeyHash::of(b"abc").0,
-            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-        );
+        assert_eq!(KeyHash::of(b"abc").0, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         assert!(!format!("{:?}", KeyHash::of(b"abc")).contains("ba7816"));
     }
 
@@ -256,16 +208,9 @@ mod tests {
     fn only_current_and_unexpired_records_count() {
         let shared = FakeShared::default();
         let hash = KeyHash::of(b"abc");
-        let key = ApiKey {
-            consumer: "app".into(),
-            not_after: 100,
-            all_models: true,
-            ..Default::default()
-        };
+        let key = ApiKey { consumer: "app".into(), not_after: 100, all_models: true, ..Default::default() };
         assert_eq!(look_up(&shared, &hash, 1, 0), Err(Refused::Unknown));
-        shared
-            .set(&hash.record(), &record(2, &key.encode_to_vec()), None)
-            .unwrap();
+        shared.set(&hash.record(), &record(2, &key.encode_to_vec()), None).unwrap();
         assert_eq!(&*look_up(&shared, &hash, 2, 100).unwrap().consumer, "app");
         assert_eq!(look_up(&shared, &hash, 2, 101), Err(Refused::Expired));
         assert_eq!(look_up(&shared, &hash, 3, 0), Err(Refused::Unknown));

@@ -21,17 +21,12 @@ pub struct Plan {
 
 /// Finds the model that clients know by this name.
 pub fn find<'p>(pool: &'p Pool, name: &str) -> Option<&'p Rc<Model>> {
-    let exact = pool
-        .models
-        .iter()
-        .find(|model| matches!(&model.name, ModelName::Exact(exact) if **exact == *name));
+    let exact = pool.models.iter().find(|model| matches!(&model.name, ModelName::Exact(exact) if **exact == *name));
     exact.or_else(|| {
         pool.models
             .iter()
             .filter_map(|model| match &model.name {
-                ModelName::Prefix(prefix) if name.starts_with(&**prefix) => {
-                    Some((prefix.len(), model))
-                }
+                ModelName::Prefix(prefix) if name.starts_with(&**prefix) => Some((prefix.len(), model)),
                 _ => None,
             })
             .max_by_key(|(length, _)| *length)
@@ -46,15 +41,8 @@ impl Plan {
     pub fn new(model: &Rc<Model>, random: &mut dyn Random) -> Option<Self> {
         let mut order: Vec<usize> = Vec::with_capacity(model.targets.len());
         let priority = |index: &usize| model.targets.get(*index).map(|target| target.priority);
-        for (index, target) in model
-            .targets
-            .iter()
-            .enumerate()
-            .filter(|(_, target)| target.weight > 0)
-        {
-            let behind = order
-                .iter()
-                .position(|other| priority(other) > Some(target.priority));
+        for (index, target) in model.targets.iter().enumerate().filter(|(_, target)| target.weight > 0) {
+            let behind = order.iter().position(|other| priority(other) > Some(target.priority));
             order.insert(behind.unwrap_or(order.len()), index);
         }
         let first_priority = model.targets.get(*order.first()?)?.priority;
@@ -75,21 +63,14 @@ impl Plan {
         if let Some(chosen) = order.get_mut(..=chosen) {
             chosen.rotate_right(1);
         }
-        let attempts = usize::try_from(model.retries)
-            .unwrap_or(usize::MAX)
-            .saturating_add(1);
+        let attempts = usize::try_from(model.retries).unwrap_or(usize::MAX).saturating_add(1);
         order.truncate(attempts);
-        Some(Self {
-            model: model.clone(),
-            order,
-        })
+        Some(Self { model: model.clone(), order })
     }
 
     /// Distinct targets in order; further attempts repeat the last.
     pub fn targets(&self) -> impl Iterator<Item = &Target> {
-        self.order
-            .iter()
-            .filter_map(|index| self.model.targets.get(*index))
+        self.order.iter().filter_map(|index| self.model.targets.get(*index))
     }
 
     pub fn first(&self) -> Option<&Target> {
@@ -119,30 +100,16 @@ mod tests {
             authority: name.into(),
             rewrite: Rewrite::PerAttempt,
         };
-        Target {
-            backend: Rc::new(backend),
-            model: None,
-            weight,
-            priority,
-        }
+        Target { backend: Rc::new(backend), model: None, weight, priority }
     }
 
     fn model(name: ModelName, targets: Vec<Target>, retries: u32) -> Rc<Model> {
-        Rc::new(Model {
-            name,
-            targets,
-            retries,
-            created: 0,
-        })
+        Rc::new(Model { name, targets, retries, created: 0 })
     }
 
     fn order(model: &Rc<Model>, drawn: u64) -> Option<Vec<String>> {
         let plan = Plan::new(model, &mut Fixed(drawn))?;
-        Some(
-            plan.targets()
-                .map(|target| target.backend.name.to_string())
-                .collect(),
-        )
+        Some(plan.targets().map(|target| target.backend.name.to_string()).collect())
     }
 
     #[test]
@@ -153,41 +120,19 @@ mod tests {
             ModelName::Prefix("gpt-4".into()),
             ModelName::Exact("gpt-4o".into()),
         ];
-        let models = names
-            .into_iter()
-            .map(|name| model(name, vec![], 0))
-            .collect();
-        let pool = Pool {
-            access: Access::Required,
-            models,
-        };
+        let models = names.into_iter().map(|name| model(name, vec![], 0)).collect();
+        let pool = Pool { access: Access::Required, models };
         let found = |name| find(&pool, name).map(|model| model.name.pattern());
         assert_eq!(found("gpt-4o").as_deref(), Some("gpt-4o"));
         assert_eq!(found("gpt-4.1").as_deref(), Some("gpt-4*"));
         assert_eq!(found("gpt-3").as_deref(), Some("gpt-*"));
         assert_eq!(found("smol").as_deref(), Some("*"));
-        assert!(
-            find(
-                &Pool {
-                    access: Access::Required,
-                    models: vec![]
-                },
-                "smol"
-            )
-            .is_none()
-        );
+        assert!(find(&Pool { access: Access::Required, models: vec![] }, "smol").is_none());
     }
 
     #[test]
     fn the_choice_follows_the_weights_and_the_others_follow() {
-        let targets = || {
-            vec![
-                target("a", 1, 0),
-                target("b", 3, 0),
-                target("none", 0, 0),
-                target("c", 1, 1),
-            ]
-        };
+        let targets = || vec![target("a", 1, 0), target("b", 3, 0), target("none", 0, 0), target("c", 1, 1)];
         let model = model(ModelName::Exact("m".into()), targets(), 5);
         assert_eq!(order(&model, 0).unwrap(), ["a", "b", "c"]);
         for drawn in 1..4 {
@@ -197,11 +142,7 @@ mod tests {
 
     #[test]
     fn a_plan_has_at_most_one_attempt_more_than_retries() {
-        let model = model(
-            ModelName::Exact("m".into()),
-            vec![target("a", 1, 0), target("b", 1, 1)],
-            0,
-        );
+        let model = model(ModelName::Exact("m".into()), vec![target("a", 1, 0), target("b", 1, 1)], 0);
         assert_eq!(order(&model, 0).unwrap(), ["a"]);
     }
 

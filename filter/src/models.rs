@@ -24,12 +24,7 @@ pub fn question(path: Path<'_>) -> Option<Question> {
     }
 }
 
-pub fn answer(
-    question: &Question,
-    pool: &Pool,
-    caller: &Caller,
-    shape: Shape,
-) -> Result<Vec<u8>, Refusal> {
+pub fn answer(question: &Question, pool: &Pool, caller: &Caller, shape: Shape) -> Result<Vec<u8>, Refusal> {
     let known = pool.models.iter().filter_map(|model| match &model.name {
         ModelName::Exact(name) => Some((&**name, &**model)),
         ModelName::Prefix(_) => None,
@@ -49,10 +44,7 @@ pub fn answer(
             match shape {
                 Shape::OpenAi => body.extend_from_slice(b",\"object\":\"list\"}"),
                 Shape::Anthropic => {
-                    for (member, name) in [
-                        (",\"first_id\":", allowed.first()),
-                        (",\"last_id\":", allowed.last()),
-                    ] {
+                    for (member, name) in [(",\"first_id\":", allowed.first()), (",\"last_id\":", allowed.last())] {
                         body.extend_from_slice(member.as_bytes());
                         match name {
                             Some((name, _)) => quote(name, &mut body),
@@ -65,9 +57,8 @@ pub fn answer(
         }
         Question::One(id) => {
             let mut known = known;
-            let (name, model) = known
-                .find(|(name, _)| name == id)
-                .ok_or_else(|| Refusal::ModelNotFound { model: id.clone() })?;
+            let (name, model) =
+                known.find(|(name, _)| name == id).ok_or_else(|| Refusal::ModelNotFound { model: id.clone() })?;
             if !caller.may_use(name) {
                 return Err(Refusal::ModelNotAllowed { model: id.clone() });
             }
@@ -132,23 +123,13 @@ fn timestamp(unix: i64) -> String {
     let shifted = days + 719_468;
     let era = shifted.div_euclid(146_097);
     let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
-        second / 3600,
-        second / 60 % 60,
-        second % 60
-    )
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
 }
 
 #[cfg(test)]
@@ -161,23 +142,10 @@ mod tests {
     use crate::{config::Access, key::AllowedModels};
 
     fn pool() -> Pool {
-        let names = [
-            ModelName::Exact("smol".into()),
-            ModelName::Exact("org/big".into()),
-            ModelName::Prefix("gpt-".into()),
-        ];
-        let model = |name| {
-            Rc::new(Model {
-                name,
-                targets: vec![],
-                retries: 0,
-                created: 951_782_400,
-            })
-        };
-        Pool {
-            access: Access::Required,
-            models: names.map(model).into(),
-        }
+        let names =
+            [ModelName::Exact("smol".into()), ModelName::Exact("org/big".into()), ModelName::Prefix("gpt-".into())];
+        let model = |name| Rc::new(Model { name, targets: vec![], retries: 0, created: 951_782_400 });
+        Pool { access: Access::Required, models: names.map(model).into() }
     }
 
     fn ask(path: &str, caller: &Caller, shape: Shape) -> Result<Value, Refusal> {
@@ -192,34 +160,17 @@ mod tests {
         assert_eq!(list["data"].as_array().unwrap().len(), 2);
         caller.models = AllowedModels::Only(vec!["smol".into()]);
         let object = json!({"id": "smol", "object": "model", "created": 951_782_400, "owned_by": "tollgate"});
-        assert_eq!(
-            ask("/v1/models", &caller, Shape::OpenAi).unwrap(),
-            json!({"object": "list", "data": [object]})
-        );
-        assert_eq!(
-            ask("/v1/models/smol", &caller, Shape::OpenAi).unwrap(),
-            object
-        );
-        let refused = Refusal::ModelNotAllowed {
-            model: "org/big".into(),
-        };
-        assert_eq!(
-            ask("/v1/models/org%2Fbig", &caller, Shape::OpenAi),
-            Err(refused)
-        );
-        assert!(matches!(
-            ask("/v1/models/gpt-4", &caller, Shape::OpenAi),
-            Err(Refusal::ModelNotFound { .. })
-        ));
+        assert_eq!(ask("/v1/models", &caller, Shape::OpenAi).unwrap(), json!({"object": "list", "data": [object]}));
+        assert_eq!(ask("/v1/models/smol", &caller, Shape::OpenAi).unwrap(), object);
+        let refused = Refusal::ModelNotAllowed { model: "org/big".into() };
+        assert_eq!(ask("/v1/models/org%2Fbig", &caller, Shape::OpenAi), Err(refused));
+        assert!(matches!(ask("/v1/models/gpt-4", &caller, Shape::OpenAi), Err(Refusal::ModelNotFound { .. })));
     }
 
     #[test]
     fn anthropic_has_its_own_list() {
         let list = ask("/v1/models", &Caller::anonymous(), Shape::Anthropic).unwrap();
-        assert_eq!(
-            (&list["first_id"], &list["last_id"]),
-            (&json!("smol"), &json!("org/big"))
-        );
+        assert_eq!((&list["first_id"], &list["last_id"]), (&json!("smol"), &json!("org/big")));
         assert_eq!(list["data"][0]["created_at"], "2000-02-29T00:00:00Z");
     }
 

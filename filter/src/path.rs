@@ -19,15 +19,9 @@ impl<'p> Path<'p> {
         let below = path
             .match_indices("/v1")
             .map(|(at, found)| at + found.len())
-            .find(|after| {
-                path.get(*after..)
-                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-            });
+            .find(|after| path.get(*after..).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')));
         let start = below.unwrap_or(0);
-        Self {
-            rest: raw.get(start..).unwrap_or(raw),
-            path: end.saturating_sub(start),
-        }
+        Self { rest: raw.get(start..).unwrap_or(raw), path: end.saturating_sub(start) }
     }
 
     pub fn below(self) -> &'p str {
@@ -46,28 +40,16 @@ mod tests {
     #[test]
     fn the_first_v1_segment_counts() {
         for (raw, below, with_query) in [
-            (
-                "/v1/chat/completions?a=/v1/b",
-                "/chat/completions",
-                "/chat/completions?a=/v1/b",
-            ),
+            ("/v1/chat/completions?a=/v1/b", "/chat/completions", "/chat/completions?a=/v1/b"),
             ("/team/v1/models", "/models", "/models"),
             ("/v1", "", ""),
             ("/v1beta/models", "/v1beta/models", "/v1beta/models"),
             ("/v1beta/v1/models", "/models", "/models"),
-            (
-                "/chat/completions",
-                "/chat/completions",
-                "/chat/completions",
-            ),
+            ("/chat/completions", "/chat/completions", "/chat/completions"),
             ("/x/v1/a/v1/b", "/a/v1/b", "/a/v1/b"),
         ] {
             let path = Path::of(raw);
-            assert_eq!(
-                (path.below(), path.below_with_query()),
-                (below, with_query),
-                "{raw}"
-            );
+            assert_eq!((path.below(), path.below_with_query()), (below, with_query), "{raw}");
         }
     }
 }

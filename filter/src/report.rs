@@ -97,26 +97,19 @@ impl Reporter {
     }
 
     fn settlement(&mut self, budget: &Budget, window_start: i64) -> &mut wire::Settlement {
-        self.settlements
-            .entry((budget.key.clone(), window_start))
-            .or_insert_with(|| wire::Settlement {
-                bucket: Some(budget.bucket()),
-                window_start,
-                ..wire::Settlement::default()
-            })
+        self.settlements.entry((budget.key.clone(), window_start)).or_insert_with(|| wire::Settlement {
+            bucket: Some(budget.bucket()),
+            window_start,
+            ..wire::Settlement::default()
+        })
     }
 
     /// Asks for tokens; wants for one bucket become one.
     pub fn want(&mut self, budget: &Budget, wish: u64, least: u64) {
-        let (_, want) = self.wants.entry(budget.key.clone()).or_insert_with(|| {
-            (
-                budget.clone(),
-                wire::Want {
-                    bucket: Some(budget.bucket()),
-                    ..wire::Want::default()
-                },
-            )
-        });
+        let (_, want) = self
+            .wants
+            .entry(budget.key.clone())
+            .or_insert_with(|| (budget.clone(), wire::Want { bucket: Some(budget.bucket()), ..wire::Want::default() }));
         want.wish = want.wish.max(wish);
         want.least = want.least.saturating_add(least);
     }
@@ -135,12 +128,7 @@ impl Reporter {
     }
 
     /// The call to send now, if any. `heartbeat`: also without content.
-    pub fn next(
-        &mut self,
-        identity: &Identity,
-        now: u64,
-        heartbeat: bool,
-    ) -> Option<wire::SyncRequest> {
+    pub fn next(&mut self, identity: &Identity, now: u64, heartbeat: bool) -> Option<wire::SyncRequest> {
         let call = match std::mem::take(&mut self.flight) {
             Flight::Sent { call, at } if now < at.saturating_add(LOST_MS) => {
                 self.flight = Flight::Sent { call, at };
@@ -186,16 +174,9 @@ impl Reporter {
                 let wants = call.wanted.into_iter().zip(&call.request.wants);
                 let grants = wants
                     .zip(response.grants)
-                    .map(|((budget, want), grant)| Granted {
-                        budget,
-                        grant,
-                        least: want.least,
-                    })
+                    .map(|((budget, want), grant)| Granted { budget, grant, least: want.least })
                     .collect();
-                Some(Answered {
-                    sent_at: at,
-                    grants,
-                })
+                Some(Answered { sent_at: at, grants })
             }
             other => {
                 self.flight = other;
@@ -207,15 +188,9 @@ impl Reporter {
     /// The call in flight failed.
     pub fn failed(&mut self, now: u64) {
         if let Flight::Sent { call, .. } = std::mem::take(&mut self.flight) {
-            let pause = RETRY_MS
-                .0
-                .saturating_mul(1 << self.failures.min(5))
-                .min(RETRY_MS.1);
+            let pause = RETRY_MS.0.saturating_mul(1 << self.failures.min(5)).min(RETRY_MS.1);
             self.failures = self.failures.saturating_add(1);
-            self.flight = Flight::Again {
-                call,
-                at: now.saturating_add(pause),
-            };
+            self.flight = Flight::Again { call, at: now.saturating_add(pause) };
         }
     }
 
@@ -247,45 +222,18 @@ mod tests {
     };
 
     fn budget() -> Budget {
-        let count = Weights {
-            constant: 0.0,
-            input: 1.0,
-            output: 1.0,
-            cached: 0.0,
-            reasoning: 0.0,
-        };
-        let limit = Limit {
-            id: "default/p/daily".into(),
-            scope: vec![ScopePart::Consumer],
-            count,
-            mode: Mode::Shadow,
-        };
-        let scope = Scope {
-            consumer: "app",
-            model: "m",
-            route: "r",
-            labels: &Default::default(),
-        };
+        let count = Weights { constant: 0.0, input: 1.0, output: 1.0, cached: 0.0, reasoning: 0.0 };
+        let limit = Limit { id: "default/p/daily".into(), scope: vec![ScopePart::Consumer], count, mode: Mode::Shadow };
+        let scope = Scope { consumer: "app", model: "m", route: "r", labels: &Default::default() };
         Budget::new(&Rc::new(limit), &scope)
     }
 
     fn identity() -> Identity {
-        Identity {
-            proxy: "p".into(),
-            epoch: 1,
-            worker: 2,
-        }
+        Identity { proxy: "p".into(), epoch: 1, worker: 2 }
     }
 
     fn answer(sequence: u64) -> wire::SyncResponse {
-        wire::SyncResponse {
-            sequence,
-            grants: vec![wire::Grant {
-                granted: 9,
-                ..Default::default()
-            }],
-            lease_ttl_ms: 1,
-        }
+        wire::SyncResponse { sequence, grants: vec![wire::Grant { granted: 9, ..Default::default() }], lease_ttl_ms: 1 }
     }
 
     #[test]
@@ -293,35 +241,15 @@ mod tests {
         let mut reporter = Reporter::default();
         reporter.settled(&budget(), 60, 5, 7);
         reporter.settled(&budget(), 60, 1, 1);
-        reporter.released(
-            &budget(),
-            Release {
-                window_start: 60,
-                amount: 4,
-            },
-        );
+        reporter.released(&budget(), Release { window_start: 60, amount: 4 });
         reporter.want(&budget(), 100, 10);
         reporter.want(&budget(), 50, 20);
         let request = reporter.next(&identity(), 0, false).unwrap();
-        let [settlement] = request.settlements.as_slice() else {
-            panic!()
-        };
-        assert_eq!(
-            (
-                settlement.from_lease,
-                settlement.charged,
-                settlement.released
-            ),
-            (6, 8, 4)
-        );
-        let [want] = request.wants.as_slice() else {
-            panic!()
-        };
+        let [settlement] = request.settlements.as_slice() else { panic!() };
+        assert_eq!((settlement.from_lease, settlement.charged, settlement.released), (6, 8, 4));
+        let [want] = request.wants.as_slice() else { panic!() };
         assert_eq!((want.wish, want.least), (100, 30));
-        assert!(
-            reporter.next(&identity(), 0, true).is_none(),
-            "one call at a time"
-        );
+        assert!(reporter.next(&identity(), 0, true).is_none(), "one call at a time");
     }
 
     #[test]
@@ -331,24 +259,11 @@ mod tests {
         let first = reporter.next(&identity(), 0, false).unwrap();
         reporter.failed(10);
         reporter.used(wire::Usage::default());
-        assert!(
-            reporter.next(&identity(), 20, false).is_none(),
-            "not at once"
-        );
+        assert!(reporter.next(&identity(), 20, false).is_none(), "not at once");
         assert_eq!(reporter.next(&identity(), 200, false).unwrap(), first);
-        assert!(
-            reporter.answered(answer(7)).is_none(),
-            "not the answer to this call"
-        );
+        assert!(reporter.answered(answer(7)).is_none(), "not the answer to this call");
         let answered = reporter.answered(answer(1)).unwrap();
-        assert_eq!(
-            (
-                answered.sent_at,
-                answered.grants[0].grant.granted,
-                answered.grants[0].least
-            ),
-            (200, 9, 10)
-        );
+        assert_eq!((answered.sent_at, answered.grants[0].grant.granted, answered.grants[0].least), (200, 9, 10));
         assert_eq!(reporter.next(&identity(), 200, false).unwrap().sequence, 2);
     }
 

@@ -77,10 +77,7 @@ impl Keeper {
             let holder = read_u64(record);
             let seen = record.get(8..).map_or(0, read_u64);
             let mine = holder == me || holder == 0 || now >= seen.saturating_add(LEADER_STALE_MS);
-            (
-                mine.then(|| [me.to_le_bytes(), now.to_le_bytes()].concat()),
-                mine,
-            )
+            (mine.then(|| [me.to_le_bytes(), now.to_le_bytes()].concat()), mine)
         });
         match (self, leads.unwrap_or(false)) {
             (Self::Leader(leader), true) => match leader.stream {
@@ -98,10 +95,7 @@ impl Keeper {
                 Step::Open
             }
             (keeper @ Self::Leader(_), false) => match std::mem::take(keeper) {
-                Self::Leader(Leader {
-                    stream: Stream::Open(token),
-                    ..
-                }) => Step::Close(token),
+                Self::Leader(Leader { stream: Stream::Open(token), .. }) => Step::Close(token),
                 _ => Step::Nothing,
             },
             (Self::Follower, false) => Step::Nothing,
@@ -115,10 +109,7 @@ impl Keeper {
         };
         leader.stream = Stream::Open(token);
         Some(DeltaDiscoveryRequest {
-            node: Some(Node {
-                id: node.to_owned(),
-                cluster: String::new(),
-            }),
+            node: Some(Node { id: node.to_owned(), cluster: String::new() }),
             type_url: API_KEY_TYPE.to_owned(),
             initial_resource_versions: leader.versions.clone(),
             ..DeltaDiscoveryRequest::default()
@@ -128,18 +119,12 @@ impl Keeper {
     /// A stream ended or could not be opened (`token`: None). `random` spreads the proxies out.
     pub fn closed(&mut self, token: Option<u32>, now: u64, random: u64) {
         let Self::Leader(leader) = self else { return };
-        if matches!((token, &leader.stream), (Some(token), Stream::Open(current)) if token != *current)
-        {
+        if matches!((token, &leader.stream), (Some(token), Stream::Open(current)) if token != *current) {
             return;
         }
-        let pause = RETRY_MS
-            .0
-            .saturating_mul(1 << leader.failures.min(6))
-            .min(RETRY_MS.1);
+        let pause = RETRY_MS.0.saturating_mul(1 << leader.failures.min(6)).min(RETRY_MS.1);
         leader.failures = leader.failures.saturating_add(1);
-        leader.stream = Stream::Closed {
-            reopen_at: now.saturating_add(pause / 2).saturating_add(random % pause),
-        };
+        leader.stream = Stream::Closed { reopen_at: now.saturating_add(pause / 2).saturating_add(random % pause) };
     }
 
     /// The context that held the stream is gone, and the stream with it.
@@ -158,11 +143,7 @@ impl Keeper {
     }
 
     /// Writes a response into the table; returns the ACK or NACK.
-    pub fn received(
-        &mut self,
-        shared: &dyn Shared,
-        response: DeltaDiscoveryResponse,
-    ) -> Option<DeltaDiscoveryRequest> {
+    pub fn received(&mut self, shared: &dyn Shared, response: DeltaDiscoveryResponse) -> Option<DeltaDiscoveryRequest> {
         let Self::Leader(leader) = self else {
             return None;
         };
@@ -174,20 +155,13 @@ impl Keeper {
         };
         if response.type_url != API_KEY_TYPE {
             let message = format!("the filter asked for {API_KEY_TYPE}");
-            reply.error_detail = Some(Status {
-                code: INVALID_ARGUMENT,
-                message,
-            });
+            reply.error_detail = Some(Status { code: INVALID_ARGUMENT, message });
             return Some(reply);
         }
         let generation = leader.generation.number();
         for resource in response.resources {
             let key = resource.resource.map(|any| any.value).unwrap_or_default();
-            let _ = shared.set(
-                &record_name(&resource.name),
-                &record(generation, &key),
-                None,
-            );
+            let _ = shared.set(&record_name(&resource.name), &record(generation, &key), None);
             leader.versions.insert(resource.name, resource.version);
         }
         for name in response.removed_resources {
@@ -238,12 +212,7 @@ mod tests {
             name: name(key),
             resource: Some(Any {
                 type_url: API_KEY_TYPE.into(),
-                value: ApiKey {
-                    consumer: (*key).to_owned(),
-                    all_models: true,
-                    ..Default::default()
-                }
-                .encode_to_vec(),
+                value: ApiKey { consumer: (*key).to_owned(), all_models: true, ..Default::default() }.encode_to_vec(),
             }),
         };
         DeltaDiscoveryResponse {
@@ -275,25 +244,15 @@ mod tests {
         assert_eq!(a.tick(&shared, 1, 1000), Step::Open);
         assert_eq!(b.tick(&shared, 2, 1000), Step::Nothing);
         let first = a.opened(7, "node").unwrap();
-        assert!(
-            first.resource_names_subscribe.is_empty() && first.initial_resource_versions.is_empty()
-        );
+        assert!(first.resource_names_subscribe.is_empty() && first.initial_resource_versions.is_empty());
         assert_eq!(Table::read(&shared), Table::Empty);
-        let ack = a
-            .received(&shared, response("n1", &["x", "y"], &[]))
-            .unwrap();
-        assert_eq!(
-            (ack.response_nonce.as_str(), ack.error_detail),
-            ("n1", None)
-        );
+        let ack = a.received(&shared, response("n1", &["x", "y"], &[])).unwrap();
+        assert_eq!((ack.response_nonce.as_str(), ack.error_detail), ("n1", None));
         assert!(knows(&shared, "x") && knows(&shared, "y") && !knows(&shared, "z"));
 
         assert_eq!(b.tick(&shared, 2, 3000), Step::Open);
         b.opened(9, "node").unwrap();
-        assert!(
-            knows(&shared, "x"),
-            "the old table counts until the new one is there"
-        );
+        assert!(knows(&shared, "x"), "the old table counts until the new one is there");
         b.received(&shared, response("n1", &["y"], &[])).unwrap();
         assert!(!knows(&shared, "x") && knows(&shared, "y"));
         assert_eq!(a.tick(&shared, 1, 3001), Step::Close(7));
@@ -311,10 +270,7 @@ mod tests {
         assert_eq!(keeper.tick(&shared, 1, 1400), Step::Open);
         let again = keeper.opened(8, "node").unwrap();
         assert_eq!(again.initial_resource_versions.len(), 2);
-        assert!(
-            knows(&shared, "x"),
-            "keys stay while the control plane is away"
-        );
+        assert!(knows(&shared, "x"), "keys stay while the control plane is away");
         keeper.received(&shared, response("n1", &["z"], &["x"]));
         assert!(!knows(&shared, "x") && knows(&shared, "y") && knows(&shared, "z"));
     }
@@ -325,13 +281,8 @@ mod tests {
         let mut keeper = Keeper::default();
         keeper.tick(&shared, 1, 1000);
         keeper.opened(7, "node");
-        let nack = keeper.received(
-            &shared,
-            DeltaDiscoveryResponse {
-                type_url: "other".into(),
-                ..response("n", &[], &[])
-            },
-        );
+        let nack =
+            keeper.received(&shared, DeltaDiscoveryResponse { type_url: "other".into(), ..response("n", &[], &[]) });
         assert!(nack.unwrap().error_detail.is_some());
         assert_eq!(Table::read(&shared), Table::Empty);
         assert!(!keeper.is_current(6) && keeper.is_current(7));

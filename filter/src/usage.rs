@@ -132,18 +132,13 @@ impl Carrier {
         match (&self.usage, &self.response, &self.message) {
             (Some(usage), ..) => Said::All(match said {
                 // Anthropic's `message_delta` may leave the input out: `message_start` had it.
-                Said::InputOnly(start) if !usage.tells_input() => Tokens {
-                    input: start.input,
-                    cached: start.cached,
-                    ..usage.tokens()
-                },
+                Said::InputOnly(start) if !usage.tells_input() => {
+                    Tokens { input: start.input, cached: start.cached, ..usage.tokens() }
+                }
                 _ => usage.tokens(),
             }),
             (None, Some(usage), _) => Said::All(usage.tokens()),
-            (None, None, Some(usage)) => Said::InputOnly(Tokens {
-                output: 0,
-                ..usage.tokens()
-            }),
+            (None, None, Some(usage)) => Said::InputOnly(Tokens { output: 0, ..usage.tokens() }),
             (None, None, None) => said,
         }
     }
@@ -190,28 +185,18 @@ impl Usage {
     }
 
     fn tokens(&self) -> Tokens {
-        let cached = self
-            .cached_tokens
-            .or(self.cache_read_input_tokens)
-            .unwrap_or(0);
+        let cached = self.cached_tokens.or(self.cache_read_input_tokens).unwrap_or(0);
         let reasoning = self.reasoning_tokens.unwrap_or(0);
         // Anthropic counts cached input apart from `input_tokens`.
-        let apart = self
-            .cache_read_input_tokens
-            .unwrap_or(0)
-            .saturating_add(self.cache_creation_input_tokens.unwrap_or(0));
+        let apart =
+            self.cache_read_input_tokens.unwrap_or(0).saturating_add(self.cache_creation_input_tokens.unwrap_or(0));
         let input = match (self.prompt_tokens, self.input_tokens) {
             (Some(input), _) => input,
             (None, Some(input)) => input.saturating_add(apart),
             (None, None) => self.total_tokens.unwrap_or(0),
         };
         let output = self.completion_tokens.or(self.output_tokens).unwrap_or(0);
-        Tokens {
-            input,
-            output,
-            cached: cached.min(input),
-            reasoning: reasoning.min(output),
-        }
+        Tokens { input, output, cached: cached.min(input), reasoning: reasoning.min(output) }
     }
 }
 
@@ -235,10 +220,7 @@ pub fn in_answer(body: &[u8]) -> Said {
 
 impl Default for Habit {
     fn default() -> Self {
-        Self {
-            bytes_per_token: 4.0,
-            output: 256.0,
-        }
+        Self { bytes_per_token: 4.0, output: 256.0 }
     }
 }
 
@@ -274,25 +256,12 @@ impl Habit {
     }
 
     /// What to reserve before the answer is known.
-    pub fn expect(
-        &self,
-        api: Api,
-        request_bytes: u64,
-        max_output: Option<u64>,
-        answers: u64,
-    ) -> Tokens {
+    pub fn expect(&self, api: Api, request_bytes: u64, max_output: Option<u64>, answers: u64) -> Tokens {
         let output = match api {
             Api::Embeddings => 0,
-            _ => max_output
-                .unwrap_or(u64::MAX)
-                .min(self.output.ceil() as u64)
-                .saturating_mul(answers.max(1)),
+            _ => max_output.unwrap_or(u64::MAX).min(self.output.ceil() as u64).saturating_mul(answers.max(1)),
         };
-        Tokens {
-            input: self.input(request_bytes),
-            output,
-            ..Tokens::default()
-        }
+        Tokens { input: self.input(request_bytes), output, ..Tokens::default() }
     }
 }
 
@@ -314,45 +283,27 @@ mod tests {
     use super::*;
 
     fn said(answers: &[&str]) -> Said {
-        answers.iter().fold(Said::Nothing, |said, answer| {
-            Carrier::read(answer.as_bytes()).unwrap().add_to(said)
-        })
+        answers.iter().fold(Said::Nothing, |said, answer| Carrier::read(answer.as_bytes()).unwrap().add_to(said))
     }
 
     #[test]
     fn each_api_says_it_in_its_own_words() {
-        let tokens = |input, output, cached, reasoning| {
-            Said::All(Tokens {
-                input,
-                output,
-                cached,
-                reasoning,
-            })
-        };
+        let tokens = |input, output, cached, reasoning| Said::All(Tokens { input, output, cached, reasoning });
         for (answers, expected) in [
             (
-                &[
-                    r#"{"choices":[{}],"usage":{"prompt_tokens":3,"completion_tokens":5,"total_tokens":8,
-                "prompt_tokens_details":{"cached_tokens":2},"completion_tokens_details":{"reasoning_tokens":4}}}"#,
-                ][..],
+                &[r#"{"choices":[{}],"usage":{"prompt_tokens":3,"completion_tokens":5,"total_tokens":8,
+                "prompt_tokens_details":{"cached_tokens":2},"completion_tokens_details":{"reasoning_tokens":4}}}"#][..],
                 tokens(3, 5, 2, 4),
             ),
+            (&[r#"{"data":[],"usage":{"prompt_tokens":7,"total_tokens":7}}"#], tokens(7, 0, 0, 0)),
             (
-                &[r#"{"data":[],"usage":{"prompt_tokens":7,"total_tokens":7}}"#],
-                tokens(7, 0, 0, 0),
-            ),
-            (
-                &[
-                    r#"{"type":"response.completed","response":{"usage":{"input_tokens":9,"output_tokens":4,
-                "input_tokens_details":{"cached_tokens":1},"output_tokens_details":{"reasoning_tokens":2}}}}"#,
-                ],
+                &[r#"{"type":"response.completed","response":{"usage":{"input_tokens":9,"output_tokens":4,
+                "input_tokens_details":{"cached_tokens":1},"output_tokens_details":{"reasoning_tokens":2}}}}"#],
                 tokens(9, 4, 1, 2),
             ),
             (
-                &[
-                    r#"{"type":"message","usage":{"input_tokens":10,"cache_creation_input_tokens":20,
-                "cache_read_input_tokens":30,"output_tokens":6}}"#,
-                ],
+                &[r#"{"type":"message","usage":{"input_tokens":10,"cache_creation_input_tokens":20,
+                "cache_read_input_tokens":30,"output_tokens":6}}"#],
                 tokens(60, 6, 30, 0),
             ),
             (
@@ -368,10 +319,7 @@ mod tests {
         }
         assert_eq!(
             said(&[r#"{"message":{"usage":{"input_tokens":11,"output_tokens":1}}}"#]),
-            Said::InputOnly(Tokens {
-                input: 11,
-                ..Tokens::default()
-            })
+            Said::InputOnly(Tokens { input: 11, ..Tokens::default() })
         );
         assert_eq!(in_answer(b"not json"), Said::Nothing);
     }
@@ -382,70 +330,27 @@ mod tests {
         assert!(only(r#"{"choices":[],"usage":{"prompt_tokens":1}}"#));
         assert!(!only(r#"{"choices":[{}],"usage":{"prompt_tokens":1}}"#));
         assert!(!only(r#"{"choices":[],"usage":null}"#));
-        assert!(!only(
-            r#"{"type":"message_delta","usage":{"output_tokens":1}}"#
-        ));
+        assert!(!only(r#"{"type":"message_delta","usage":{"output_tokens":1}}"#));
     }
 
     #[test]
     fn estimates_learn() {
         let mut habits = Habits::default();
         let expect = |habits: &Habits, max| habits.of("m").expect(Api::Chat, 400, max, 1);
-        assert_eq!(
-            expect(&habits, None),
-            Tokens {
-                input: 100,
-                output: 256,
-                ..Tokens::default()
-            }
-        );
+        assert_eq!(expect(&habits, None), Tokens { input: 100, output: 256, ..Tokens::default() });
         assert_eq!(expect(&habits, Some(10)).output, 10);
         for _ in 0..100 {
-            habits.learn(
-                "m",
-                200,
-                Tokens {
-                    input: 100,
-                    output: 20,
-                    ..Tokens::default()
-                },
-            );
+            habits.learn("m", 200, Tokens { input: 100, output: 20, ..Tokens::default() });
         }
         let learnt = expect(&habits, None);
-        assert!(
-            (190..=201).contains(&learnt.input) && (20..=21).contains(&learnt.output),
-            "{learnt:?}"
-        );
+        assert!((190..=201).contains(&learnt.input) && (20..=21).contains(&learnt.output), "{learnt:?}");
     }
 
     #[test]
     fn a_cost_is_never_negative() {
-        let weights = Weights {
-            constant: 0.0,
-            input: 1.0,
-            output: 4.0,
-            cached: -0.9,
-            reasoning: 0.0,
-        };
-        assert_eq!(
-            weights.cost(Tokens {
-                input: 10,
-                output: 1,
-                cached: 10,
-                reasoning: 0
-            }),
-            5
-        );
-        let negative = Weights {
-            input: -1.0,
-            ..weights
-        };
-        assert_eq!(
-            negative.cost(Tokens {
-                input: 10,
-                ..Tokens::default()
-            }),
-            0
-        );
+        let weights = Weights { constant: 0.0, input: 1.0, output: 4.0, cached: -0.9, reasoning: 0.0 };
+        assert_eq!(weights.cost(Tokens { input: 10, output: 1, cached: 10, reasoning: 0 }), 5);
+        let negative = Weights { input: -1.0, ..weights };
+        assert_eq!(negative.cost(Tokens { input: 10, ..Tokens::default() }), 0);
     }
 }

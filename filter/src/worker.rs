@@ -49,44 +49,23 @@ pub fn prepare_records(shared: &dyn Shared, now_ns: u64) {
     let zero = [0u8; 16];
     let [leader, keys] = table::RECORDS;
     let epoch = now_ns.to_le_bytes();
-    prepare(
-        shared,
-        &[
-            (leader, &zero),
-            (keys, &zero),
-            (Holder::RECORD, &zero),
-            (WORKERS, &zero),
-            (EPOCH, &epoch),
-        ],
-    );
+    prepare(shared, &[(leader, &zero), (keys, &zero), (Holder::RECORD, &zero), (WORKERS, &zero), (EPOCH, &epoch)]);
 }
 
 // === impl Worker ===
 
 impl Worker {
     /// Who this worker is to the ledger; its number is taken at the first need.
-    pub fn identity(
-        &mut self,
-        shared: &dyn Shared,
-        proxy: impl FnOnce() -> String,
-        now: u64,
-    ) -> Option<Identity> {
+    pub fn identity(&mut self, shared: &dyn Shared, proxy: impl FnOnce() -> String, now: u64) -> Option<Identity> {
         if self.identity.is_none() {
-            let epoch = shared
-                .get(EPOCH)
-                .map(|(epoch, _)| read_u64(&epoch))
-                .filter(|epoch| *epoch != 0)?;
+            let epoch = shared.get(EPOCH).map(|(epoch, _)| read_u64(&epoch)).filter(|epoch| *epoch != 0)?;
             let number = update(shared, WORKERS, now, |record| {
                 let next = read_u64(record).saturating_add(1);
                 (Some(next.to_le_bytes().to_vec()), next)
             })
             .ok()?;
             self.random = XorShift::seeded(epoch ^ (number << 32) ^ now);
-            self.identity = Some(Identity {
-                proxy: proxy(),
-                epoch,
-                worker: number,
-            });
+            self.identity = Some(Identity { proxy: proxy(), epoch, worker: number });
         }
         self.identity.clone()
     }
@@ -97,12 +76,7 @@ impl Worker {
         self.holder = Holder::read(shared);
     }
 
-    pub fn desk<'a>(
-        &'a mut self,
-        stage: &'a RequestStage,
-        shared: &'a dyn Shared,
-        now: u64,
-    ) -> Desk<'a> {
+    pub fn desk<'a>(&'a mut self, stage: &'a RequestStage, shared: &'a dyn Shared, now: u64) -> Desk<'a> {
         if self.table == Table::Empty {
             self.table = Table::read(shared);
         }
@@ -132,12 +106,7 @@ impl Worker {
     }
 
     /// Takes the ledger's answer in. True: grants came, and who waits may try again.
-    pub fn ledger_answered(
-        &mut self,
-        shared: &dyn Shared,
-        response: wire::SyncResponse,
-        now: u64,
-    ) -> bool {
+    pub fn ledger_answered(&mut self, shared: &dyn Shared, response: wire::SyncResponse, now: u64) -> bool {
         let ttl = u64::from(response.lease_ttl_ms);
         let Some(Answered { sent_at, grants }) = self.reporter.answered(response) else {
             return false;
@@ -155,21 +124,14 @@ impl Worker {
         let came = !grants.is_empty();
         for granted in grants {
             let release = update(shared, &granted.budget.key, now, |record| {
-                let (lease, release) = Lease::decode(record).grant(
-                    &granted.grant,
-                    granted.least,
-                    sent_at,
-                    now,
-                    holder,
-                );
+                let (lease, release) = Lease::decode(record).grant(&granted.grant, granted.least, sent_at, now, holder);
                 (Some(lease.encode()), release)
             });
             if let Ok(Some(release)) = release {
                 self.reporter.released(&granted.budget, release);
             }
             // Kept in sight until it is idle, also when who wanted it is gone.
-            self.touched
-                .insert(granted.budget.key.clone(), granted.budget);
+            self.touched.insert(granted.budget.key.clone(), granted.budget);
         }
         came
     }
@@ -212,11 +174,7 @@ impl XorShift {
     }
 
     pub fn draw(&mut self) -> u64 {
-        let mut state = if self.0 == 0 {
-            0x9e37_79b9_7f4a_7c15
-        } else {
-            self.0
-        };
+        let mut state = if self.0 == 0 { 0x9e37_79b9_7f4a_7c15 } else { self.0 };
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;

@@ -36,8 +36,7 @@ fn main() -> io::Result<()> {
     println!("cargo:rerun-if-changed=build.rs");
     let all = fs::read(envoy_types()?.join("src/generated/types.bin"))?;
     let all = FileDescriptorSet::decode(all.as_slice()).map_err(io::Error::other)?;
-    let files: BTreeMap<&str, &FileDescriptorProto> =
-        all.file.iter().map(|file| (file.name(), file)).collect();
+    let files: BTreeMap<&str, &FileDescriptorProto> = all.file.iter().map(|file| (file.name(), file)).collect();
     let mut taken = BTreeSet::new();
     let mut set = FileDescriptorSet::default();
     for root in ROOTS {
@@ -57,29 +56,20 @@ fn take<'a>(
     if !taken.insert(name) {
         return Ok(());
     }
-    let file = files
-        .get(name)
-        .ok_or_else(|| io::Error::other(format!("envoy-types has no {name}")))?;
+    let file = files.get(name).ok_or_else(|| io::Error::other(format!("envoy-types has no {name}")))?;
     for import in &file.dependency {
         take(import, files, taken, set)?;
     }
-    set.file.push(FileDescriptorProto {
-        source_code_info: None,
-        ..(*file).clone()
-    });
+    set.file.push(FileDescriptorProto { source_code_info: None, ..(*file).clone() });
     Ok(())
 }
 
 /// Folder of the crate, as cargo has it.
 fn envoy_types() -> io::Result<PathBuf> {
     let cargo = env::var("CARGO").map_err(io::Error::other)?;
-    let output = Command::new(cargo)
-        .args(["metadata", "--format-version", "1", "--offline", "--locked"])
-        .output()?;
+    let output = Command::new(cargo).args(["metadata", "--format-version", "1", "--offline", "--locked"]).output()?;
     if !output.status.success() {
-        return Err(io::Error::other(
-            String::from_utf8_lossy(&output.stderr).into_owned(),
-        ));
+        return Err(io::Error::other(String::from_utf8_lossy(&output.stderr).into_owned()));
     }
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout)?;
     metadata
@@ -87,9 +77,7 @@ fn envoy_types() -> io::Result<PathBuf> {
         .and_then(serde_json::Value::as_array)
         .into_iter()
         .flatten()
-        .find(|package| {
-            package.get("name").and_then(serde_json::Value::as_str) == Some("envoy-types")
-        })
+        .find(|package| package.get("name").and_then(serde_json::Value::as_str) == Some("envoy-types"))
         .and_then(|package| package.get("manifest_path")?.as_str())
         .and_then(|manifest| Path::new(manifest).parent())
         .map(Path::to_path_buf)

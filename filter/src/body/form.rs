@@ -30,9 +30,7 @@ pub enum Refused {
 
 /// Whether a content type is that of a multipart form.
 pub fn is_form(content_type: &[u8]) -> bool {
-    content_type
-        .get(..19)
-        .is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/form-data"))
+    content_type.get(..19).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/form-data"))
 }
 
 /// Reads the model's name. `stream` fields of forms are left to the backend.
@@ -45,10 +43,7 @@ pub fn read<'b>(content_type: &[u8], body: &'b [u8]) -> Result<Asked<'b>, Refuse
         let rest = body.get(at..).ok_or(Refused::Broken)?;
         if rest.starts_with(b"--") {
             let at = model.ok_or(Refused::NoModel)?;
-            let name = body
-                .get(at.clone())
-                .and_then(|name| std::str::from_utf8(name).ok())
-                .ok_or(Refused::NotText)?;
+            let name = body.get(at.clone()).and_then(|name| std::str::from_utf8(name).ok()).ok_or(Refused::NotText)?;
             if name.trim().is_empty() {
                 return Err(Refused::NoModel);
             }
@@ -66,20 +61,13 @@ pub fn read<'b>(content_type: &[u8], body: &'b [u8]) -> Result<Asked<'b>, Refuse
         }
         let headers_end = memmem::find(rest, b"\r\n\r\n").ok_or(Refused::Broken)?;
         let content = at + headers_end + 4;
-        let length = finder
-            .find(body.get(content..).ok_or(Refused::Broken)?)
-            .ok_or(Refused::Broken)?;
-        let end = (content + length)
-            .checked_sub(2)
-            .filter(|end| *end >= content)
-            .ok_or(Refused::Broken)?;
+        let length = finder.find(body.get(content..).ok_or(Refused::Broken)?).ok_or(Refused::Broken)?;
+        let end = (content + length).checked_sub(2).filter(|end| *end >= content).ok_or(Refused::Broken)?;
         // A boundary stands on a line of its own; parsers differ on any other.
         if body.get(end..content + length) != Some(b"\r\n") {
             return Err(Refused::Broken);
         }
-        if names_model(rest.get(..headers_end).unwrap_or_default())
-            && model.replace(content..end).is_some()
-        {
+        if names_model(rest.get(..headers_end).unwrap_or_default()) && model.replace(content..end).is_some() {
             return Err(Refused::Twice);
         }
         at = content + length + delimiter.len();
@@ -88,38 +76,24 @@ pub fn read<'b>(content_type: &[u8], body: &'b [u8]) -> Result<Asked<'b>, Refuse
 }
 
 fn boundary(content_type: &[u8]) -> Option<&[u8]> {
-    let mut parameters = content_type
-        .split(|byte| *byte == b';')
-        .map(<[u8]>::trim_ascii);
+    let mut parameters = content_type.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
     let value = parameters.find_map(|parameter| {
         let (name, value) = parameter.split_at_checked(9)?;
         name.eq_ignore_ascii_case(b"boundary=").then_some(value)
     })?;
-    let value = value
-        .strip_prefix(b"\"")
-        .and_then(|value| value.strip_suffix(b"\""))
-        .unwrap_or(value);
+    let value = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value);
     (1..=MAX_BOUNDARY).contains(&value.len()).then_some(value)
 }
 
 /// Whether the headers of a part call it `model`, in any of the ways that form parsers accept.
 fn names_model(headers: &[u8]) -> bool {
     let headers = headers.to_ascii_lowercase();
-    headers
-        .split(|byte| *byte == b'\n')
-        .filter(|line| line.starts_with(b"content-disposition:"))
-        .any(|line| {
-            line.split(|byte| *byte == b';')
-                .map(<[u8]>::trim_ascii)
-                .any(|parameter| {
-                    let value = parameter
-                        .strip_prefix(b"name=")
-                        .or(parameter.strip_prefix(b"name*=utf-8''"));
-                    value.is_some_and(|value| {
-                        value.trim_ascii() == b"model" || value.trim_ascii() == b"\"model\""
-                    })
-                })
+    headers.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"content-disposition:")).any(|line| {
+        line.split(|byte| *byte == b';').map(<[u8]>::trim_ascii).any(|parameter| {
+            let value = parameter.strip_prefix(b"name=").or(parameter.strip_prefix(b"name*=utf-8''"));
+            value.is_some_and(|value| value.trim_ascii() == b"model" || value.trim_ascii() == b"\"model\"")
         })
+    })
 }
 
 #[cfg(test)]
@@ -131,20 +105,14 @@ mod tests {
     fn form(parts: &[(&str, &str)]) -> Vec<u8> {
         let mut body = String::new();
         for (name, value) in parts {
-            body += &format!(
-                "--xYz\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"
-            );
+            body += &format!("--xYz\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n");
         }
         (body + "--xYz--\r\n").into_bytes()
     }
 
     #[test]
     fn the_model_is_found_with_its_span() {
-        let body = form(&[
-            ("file", "RIFF\r\n\r\n"),
-            ("model", "whisper-1"),
-            ("language", "en"),
-        ]);
+        let body = form(&[("file", "RIFF\r\n\r\n"), ("model", "whisper-1"), ("language", "en")]);
         let asked = read(TYPE, &body).unwrap();
         assert_eq!(asked.model, "whisper-1");
         assert_eq!(&body[asked.model_at], b"whisper-1");
@@ -152,10 +120,7 @@ mod tests {
 
     #[test]
     fn doubtful_forms_are_refused() {
-        assert_eq!(
-            read(TYPE, &form(&[("model", "a"), ("Model", "b")])),
-            Err(Refused::Twice)
-        );
+        assert_eq!(read(TYPE, &form(&[("model", "a"), ("Model", "b")])), Err(Refused::Twice));
         assert_eq!(read(TYPE, &form(&[("file", "a")])), Err(Refused::NoModel));
         assert_eq!(read(TYPE, b"--xYz\r\n"), Err(Refused::Broken));
         assert_eq!(read(b"multipart/form-data", b""), Err(Refused::Boundary));

@@ -25,22 +25,12 @@ pub enum Refused {
     #[error("a key of the body is another spelling of \"{0}\"; write it exactly so")]
     Spelling(&'static str),
     #[error("\"{name}\" must be {expected}")]
-    Type {
-        name: &'static str,
-        expected: &'static str,
-    },
+    Type { name: &'static str, expected: &'static str },
 }
 
 /// The members that are read, in the order of [`Members`].
-const KNOWN: [&str; 7] = [
-    "model",
-    "stream",
-    "stream_options",
-    "max_tokens",
-    "max_completion_tokens",
-    "max_output_tokens",
-    "n",
-];
+const KNOWN: [&str; 7] =
+    ["model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "max_output_tokens", "n"];
 const INCLUDE_USAGE: &str = "include_usage";
 
 /// Values of known members, in the order of their names.
@@ -56,15 +46,7 @@ pub fn read(body: &[u8], force_usage: bool) -> Result<Asked<'_>, Refused> {
         return Err(Refused::Empty);
     }
     std::str::from_utf8(body).map_err(|_| Refused::NotUtf8)?;
-    let [
-        model,
-        stream,
-        stream_options,
-        max_tokens,
-        max_completion,
-        max_output,
-        n,
-    ] = members(body, KNOWN)?.found;
+    let [model, stream, stream_options, max_tokens, max_completion, max_output, n] = members(body, KNOWN)?.found;
     let model = model.ok_or(Refused::NoModel)?;
     let (name, model_form) = model_name(model)?;
     if name.is_empty() {
@@ -75,20 +57,14 @@ pub fn read(body: &[u8], force_usage: bool) -> Result<Asked<'_>, Refused> {
         Some(b"true") => Stream::Events(UsageEvent::Asked),
         Some(b"false" | b"null") | None => Stream::Whole,
         Some(_) => {
-            return Err(Refused::Type {
-                name: "stream",
-                expected: "true or false",
-            });
+            return Err(Refused::Type { name: "stream", expected: "true or false" });
         }
     };
     Ok(Asked {
         model: name,
         model_at: model.span(),
         model_form,
-        max_output: [max_completion, max_tokens, max_output]
-            .into_iter()
-            .flatten()
-            .find_map(|max| max.as_number()),
+        max_output: [max_completion, max_tokens, max_output].into_iter().flatten().find_map(|max| max.as_number()),
         answers: n.and_then(|n| n.as_number()).unwrap_or(1),
         stream,
     })
@@ -105,20 +81,14 @@ fn usage_event(body: &[u8], options: Option<Raw<'_>>) -> Result<UsageEvent, Refu
     let edit = |at: Range<usize>, text: &'static [u8]| UsageEvent::NotAsked(Edit::new(at, text));
     let Some(options) = options else {
         // Right after the object's opening brace; the object has a model, so a comma follows.
-        let at = body
-            .iter()
-            .position(|byte| *byte == b'{')
-            .map_or(0, |brace| brace + 1);
+        let at = body.iter().position(|byte| *byte == b'{').map_or(0, |brace| brace + 1);
         return Ok(edit(at..at, br#""stream_options":{"include_usage":true},"#));
     };
     if options.text == b"null" {
         return Ok(edit(options.span(), br#"{"include_usage":true}"#));
     }
     if !options.is_object() {
-        return Err(Refused::Type {
-            name: "stream_options",
-            expected: "an object",
-        });
+        return Err(Refused::Type { name: "stream_options", expected: "an object" });
     }
     let inner = members(options.text, [INCLUDE_USAGE])?;
     let [include_usage] = inner.found;
@@ -130,35 +100,22 @@ fn usage_event(body: &[u8], options: Option<Raw<'_>>) -> Result<UsageEvent, Refu
         }
         None => {
             let inside = options.start + 1;
-            let member: &[u8] = if inner.count == 0 {
-                br#""include_usage":true"#
-            } else {
-                br#""include_usage":true,"#
-            };
+            let member: &[u8] = if inner.count == 0 { br#""include_usage":true"# } else { br#""include_usage":true,"# };
             edit(inside..inside, member)
         }
     })
 }
 
 /// Reads the known members of one object, and nothing after it.
-fn members<'b, const N: usize>(
-    body: &'b [u8],
-    names: [&'static str; N],
-) -> Result<Members<'b, N>, Refused> {
-    let mut members = Members {
-        found: [None; N],
-        count: 0,
-    };
+fn members<'b, const N: usize>(body: &'b [u8], names: [&'static str; N]) -> Result<Members<'b, N>, Refused> {
+    let mut members = Members { found: [None; N], count: 0 };
     let mut refused = None;
     let read = json::members(body, |key, value| {
         members.count += 1;
         match recognise(&key, names) {
             Ok(None) => {}
             Ok(Some(known)) => {
-                let before = members
-                    .found
-                    .get_mut(known)
-                    .and_then(|slot| slot.replace(value));
+                let before = members.found.get_mut(known).and_then(|slot| slot.replace(value));
                 if let (Some(_), Some(name)) = (before, names.get(known)) {
                     refused.get_or_insert(Refused::Twice(name));
                 }
@@ -175,20 +132,12 @@ fn members<'b, const N: usize>(
 fn not_an_object(body: &[u8], Invalid { at }: Invalid) -> Refused {
     let before = body.get(..at).unwrap_or(body);
     let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
-    let column = before
-        .iter()
-        .rev()
-        .take_while(|byte| **byte != b'\n')
-        .count()
-        + 1;
+    let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
     Refused::NotAnObject { line, column }
 }
 
 fn model_name(value: Raw<'_>) -> Result<(Cow<'_, str>, ModelForm), Refused> {
-    let refused = Refused::Type {
-        name: "model",
-        expected: "a string",
-    };
+    let refused = Refused::Type { name: "model", expected: "a string" };
     let Some(text) = value.as_text() else {
         return Err(refused);
     };
@@ -211,10 +160,7 @@ fn folds_to(key: &str, name: &str) -> bool {
 }
 
 /// The known name that a key is, or the refusal of one that only looks like it.
-fn recognise<const N: usize>(
-    key: &Text<'_>,
-    names: [&'static str; N],
-) -> Result<Option<usize>, Refused> {
+fn recognise<const N: usize>(key: &Text<'_>, names: [&'static str; N]) -> Result<Option<usize>, Refused> {
     let decoded;
     let meant = if key.has_escapes {
         // Half a surrogate pair is in no known name.
@@ -250,68 +196,26 @@ mod tests {
             ("", Refused::Empty),
             (" \n", Refused::Empty),
             ("[]", Refused::NotAnObject { line: 1, column: 1 }),
-            (
-                r#"{"model":"a"} x"#,
-                Refused::NotAnObject {
-                    line: 1,
-                    column: 15,
-                },
-            ),
-            (
-                r#"{"model":"a""#,
-                Refused::NotAnObject {
-                    line: 1,
-                    column: 13,
-                },
-            ),
+            (r#"{"model":"a"} x"#, Refused::NotAnObject { line: 1, column: 15 }),
+            (r#"{"model":"a""#, Refused::NotAnObject { line: 1, column: 13 }),
             ("{}", Refused::NoModel),
             (r#"{"model":""}"#, Refused::NoModel),
-            (
-                r#"{"model":7}"#,
-                Refused::Type {
-                    name: "model",
-                    expected: "a string",
-                },
-            ),
-            (
-                r#"{"model":"\ud800"}"#,
-                Refused::Type {
-                    name: "model",
-                    expected: "a string",
-                },
-            ),
+            (r#"{"model":7}"#, Refused::Type { name: "model", expected: "a string" }),
+            (r#"{"model":"\ud800"}"#, Refused::Type { name: "model", expected: "a string" }),
             (r#"{"model":"a","model":"b"}"#, Refused::Twice("model")),
-            (
-                r#"{"model":"a","mod\u0065l":"b"}"#,
-                Refused::Spelling("model"),
-            ),
+            (r#"{"model":"a","mod\u0065l":"b"}"#, Refused::Spelling("model")),
             (r#"{"mod\u0065l":"b"}"#, Refused::Spelling("model")),
             (r#"{"model":"a","Model":"b"}"#, Refused::Spelling("model")),
-            (
-                "{\"model\":\"a\",\"\u{17f}tream\":true}",
-                Refused::Spelling("stream"),
-            ),
-            (
-                "{\"model\":\"a\",\"max_to\u{212a}ens\":9}",
-                Refused::Spelling("max_tokens"),
-            ),
-            (
-                r#"{"model":"a","stream":1}"#,
-                Refused::Type {
-                    name: "stream",
-                    expected: "true or false",
-                },
-            ),
+            ("{\"model\":\"a\",\"\u{17f}tream\":true}", Refused::Spelling("stream")),
+            ("{\"model\":\"a\",\"max_to\u{212a}ens\":9}", Refused::Spelling("max_tokens")),
+            (r#"{"model":"a","stream":1}"#, Refused::Type { name: "stream", expected: "true or false" }),
             (
                 r#"{"model":"a","stream":true,"stream_options":{"include_usage":true,"include_usage":false}}"#,
                 Refused::Twice("include_usage"),
             ),
             (
                 r#"{"model":"a","stream":true,"stream_options":3}"#,
-                Refused::Type {
-                    name: "stream_options",
-                    expected: "an object",
-                },
+                Refused::Type { name: "stream_options", expected: "an object" },
             ),
         ] {
             assert_eq!(read_str(body), Err(refused), "{body}");
@@ -321,24 +225,15 @@ mod tests {
 
     #[test]
     fn nested_names_are_not_the_requests() {
-        let asked = read_str(
-            r#"{"messages":[{"model":"x","Model":"y"}],"model":"a","max_tokens":9,"n":2}"#,
-        )
-        .unwrap();
-        assert_eq!(
-            (&*asked.model, asked.max_output, asked.answers),
-            ("a", Some(9), 2)
-        );
+        let asked = read_str(r#"{"messages":[{"model":"x","Model":"y"}],"model":"a","max_tokens":9,"n":2}"#).unwrap();
+        assert_eq!((&*asked.model, asked.max_output, asked.answers), ("a", Some(9), 2));
         assert_eq!(asked.model_form, ModelForm::Json);
     }
 
     #[test]
     fn an_escaped_value_is_told_apart() {
         let asked = read_str(r#"{"model":"sm\u006fl"}"#).unwrap();
-        assert_eq!(
-            (&*asked.model, asked.model_form),
-            ("smol", ModelForm::EscapedJson)
-        );
+        assert_eq!((&*asked.model, asked.model_form), ("smol", ModelForm::EscapedJson));
     }
 
     #[test]
@@ -346,28 +241,14 @@ mod tests {
         for (body, asked) in [
             (r#"{"model":"a","stream":true}"#, false),
             (r#" { "stream" : true , "model":"a"}"#, false),
-            (
-                r#"{"model":"a","stream":true,"stream_options":null}"#,
-                false,
-            ),
+            (r#"{"model":"a","stream":true,"stream_options":null}"#, false),
             (r#"{"model":"a","stream":true,"stream_options":{}}"#, false),
-            (
-                r#"{"model":"a","stream":true,"stream_options":{"x":1}}"#,
-                false,
-            ),
-            (
-                r#"{"model":"a","stream":true,"stream_options":{"include_usage":false,"x":1}}"#,
-                false,
-            ),
-            (
-                r#"{"model":"a","stream":true,"stream_options":{"include_usage":true,"x":1}}"#,
-                true,
-            ),
+            (r#"{"model":"a","stream":true,"stream_options":{"x":1}}"#, false),
+            (r#"{"model":"a","stream":true,"stream_options":{"include_usage":false,"x":1}}"#, false),
+            (r#"{"model":"a","stream":true,"stream_options":{"include_usage":true,"x":1}}"#, true),
         ] {
             let read = read_str(body).unwrap();
-            let Stream::Events(event) = read.stream else {
-                panic!("{body}")
-            };
+            let Stream::Events(event) = read.stream else { panic!("{body}") };
             assert_eq!(event == UsageEvent::Asked, asked, "{body}");
             if let UsageEvent::NotAsked(edit) = event {
                 let edited = apply(body.as_bytes(), vec![edit]);
@@ -376,11 +257,7 @@ mod tests {
                     expected["stream_options"] = json!({});
                 }
                 expected["stream_options"]["include_usage"] = json!(true);
-                assert_eq!(
-                    serde_json::from_slice::<Value>(&edited).unwrap(),
-                    expected,
-                    "{body}"
-                );
+                assert_eq!(serde_json::from_slice::<Value>(&edited).unwrap(), expected, "{body}");
             }
         }
     }
@@ -395,8 +272,7 @@ mod tests {
         leaf.prop_recursive(3, 16, 4, |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-                prop::collection::vec((".*", inner), 0..4)
-                    .prop_map(|members| members.into_iter().collect()),
+                prop::collection::vec((".*", inner), 0..4).prop_map(|members| members.into_iter().collect()),
             ]
         })
     }

@@ -12,10 +12,7 @@ pub struct Edit {
 
 impl Edit {
     pub fn new(at: Range<usize>, text: impl Into<Cow<'static, [u8]>>) -> Self {
-        Self {
-            at,
-            text: text.into(),
-        }
+        Self { at, text: text.into() }
     }
 }
 
@@ -23,9 +20,7 @@ impl Edit {
 pub fn apply(body: &[u8], edits: Vec<Edit>) -> Vec<u8> {
     let mut sorted: Vec<Edit> = Vec::with_capacity(edits.len());
     for edit in edits {
-        let behind = sorted
-            .iter()
-            .position(|other| other.at.start > edit.at.start);
+        let behind = sorted.iter().position(|other| other.at.start > edit.at.start);
         sorted.insert(behind.unwrap_or(sorted.len()), edit);
     }
     let added: usize = sorted.iter().map(|edit| edit.text.len()).sum();
@@ -64,10 +59,7 @@ mod tests {
         let body = br#"{"a":1,"model":"x","b":2}"#;
         let model = 15..18;
         assert_eq!(&body[model.clone()], br#""x""#);
-        let edits = vec![
-            Edit::new(model.clone(), br#""longer""#.as_slice()),
-            Edit::new(1..1, br#""c":3,"#.as_slice()),
-        ];
+        let edits = vec![Edit::new(model.clone(), br#""longer""#.as_slice()), Edit::new(1..1, br#""c":3,"#.as_slice())];
         let edited = apply(body, edits.clone());
         assert_eq!(edited, br#"{"c":3,"a":1,"model":"longer","b":2}"#);
         assert_eq!(&edited[moved(&model, &edits)], br#""longer""#);

@@ -49,14 +49,7 @@ pub enum Passed {
 
 impl Scan {
     pub fn new(usage_only: UsageOnly) -> Self {
-        Self {
-            usage_only,
-            tail: Vec::new(),
-            line: 0,
-            skipping: false,
-            said: Said::Nothing,
-            seen: Seen::default(),
-        }
+        Self { usage_only, tail: Vec::new(), line: 0, skipping: false, said: Said::Nothing, seen: Seen::default() }
     }
 
     /// Takes the next chunk; `end`: it is the last.
@@ -97,9 +90,7 @@ impl Scan {
         }
         let passed = match self.usage_only {
             UsageOnly::Keep => Passed::Unchanged,
-            UsageOnly::Remove if held == 0 && !removed && start == self.tail.len() => {
-                Passed::Unchanged
-            }
+            UsageOnly::Remove if held == 0 && !removed && start == self.tail.len() => Passed::Unchanged,
             UsageOnly::Remove => {
                 let pieces = kept.into_iter().filter_map(|span| self.tail.get(span));
                 Passed::Instead(pieces.collect::<Vec<_>>().concat())
@@ -113,14 +104,8 @@ impl Scan {
     /// Tokens that the client got, for a stream that never told: an event carries about one, and the
     /// bytes that an event has beyond the smallest are text.
     pub fn estimate_output(&self, bytes_to_tokens: impl Fn(u64) -> u64) -> u64 {
-        let overhead = self
-            .seen
-            .smallest
-            .unwrap_or(0)
-            .saturating_mul(self.seen.events);
-        self.seen
-            .events
-            .max(bytes_to_tokens(self.seen.bytes.saturating_sub(overhead)))
+        let overhead = self.seen.smallest.unwrap_or(0).saturating_mul(self.seen.events);
+        self.seen.events.max(bytes_to_tokens(self.seen.bytes.saturating_sub(overhead)))
     }
 }
 
@@ -133,11 +118,7 @@ fn read(event: &[u8], said: &mut Said, seen: &mut Seen) -> bool {
         (None, _) => return false,
         (Some(only), None) => only,
         (Some(first), Some(second)) => {
-            joined = [first, second]
-                .into_iter()
-                .chain(lines)
-                .collect::<Vec<_>>()
-                .join(&b'\n');
+            joined = [first, second].into_iter().chain(lines).collect::<Vec<_>>().join(&b'\n');
             joined.as_slice()
         }
     };
@@ -147,10 +128,7 @@ fn read(event: &[u8], said: &mut Said, seen: &mut Seen) -> bool {
     let length = data.len() as u64;
     seen.events += 1;
     seen.bytes += length;
-    seen.smallest = Some(
-        seen.smallest
-            .map_or(length, |smallest| smallest.min(length)),
-    );
+    seen.smallest = Some(seen.smallest.map_or(length, |smallest| smallest.min(length)));
     if !tells_usage(data) {
         return false;
     }
@@ -177,12 +155,8 @@ fn data(line: &[u8]) -> Option<&[u8]> {
 fn tells_usage(data: &[u8]) -> bool {
     const NAME: &[u8] = b"\"usage\"";
     memmem::find_iter(data, NAME).any(|at| {
-        let rest = data
-            .get(at + NAME.len()..)
-            .unwrap_or_default()
-            .trim_ascii_start();
-        rest.strip_prefix(b":")
-            .is_some_and(|value| value.trim_ascii_start().starts_with(b"{"))
+        let rest = data.get(at + NAME.len()..).unwrap_or_default().trim_ascii_start();
+        rest.strip_prefix(b":").is_some_and(|value| value.trim_ascii_start().starts_with(b"{"))
     })
 }
 
@@ -196,16 +170,11 @@ mod tests {
     const CHUNKS: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"Hé\"}}],\"usage\":null}\n\n\
         : comment\n\n\
         data: {\"choices\":[{\"delta\":{\"content\":\"llo\"}}]}\r\n\r\n";
-    const USAGE: &str =
-        "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":2}}\n\n";
+    const USAGE: &str = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":2}}\n\n";
     const DONE: &str = "data: [DONE]\n\n";
 
     fn tokens() -> Said {
-        Said::All(Tokens {
-            input: 3,
-            output: 2,
-            ..Tokens::default()
-        })
+        Said::All(Tokens { input: 3, output: 2, ..Tokens::default() })
     }
 
     fn run(usage_only: UsageOnly, stream: &[u8], cuts: &[usize]) -> (Vec<u8>, Scan) {
@@ -235,10 +204,7 @@ mod tests {
             {\"input_tokens\":3,\"output_tokens\":1}}}\n\nevent: message_delta\ndata: {\"type\":\"message_delta\",\
             \"usage\":{\"output_tokens\":2}}\n\nevent: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
         let (out, scan) = run(UsageOnly::Remove, anthropic.as_bytes(), &[7, 90, 91, 200]);
-        assert_eq!(
-            (out.as_slice(), scan.said),
-            (anthropic.as_bytes(), tokens())
-        );
+        assert_eq!((out.as_slice(), scan.said), (anthropic.as_bytes(), tokens()));
     }
 
     #[test]

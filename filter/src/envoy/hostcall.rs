@@ -15,11 +15,8 @@ pub struct EnvoyShared;
 
 /// Unix time in nanoseconds.
 pub fn now_ns() -> u64 {
-    let time = hostcalls::get_current_time()
-        .ok()
-        .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-    time.and_then(|time| u64::try_from(time.as_nanos()).ok())
-        .unwrap_or(0)
+    let time = hostcalls::get_current_time().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+    time.and_then(|time| u64::try_from(time.as_nanos()).ok()).unwrap_or(0)
 }
 
 pub fn now_ms() -> u64 {
@@ -35,9 +32,7 @@ pub fn property(path: &[&str]) -> Option<Vec<u8>> {
 }
 
 pub fn text_property(path: &[&str]) -> Option<String> {
-    property(path)
-        .and_then(|value| String::from_utf8(value).ok())
-        .filter(|value| !value.is_empty())
+    property(path).and_then(|value| String::from_utf8(value).ok()).filter(|value| !value.is_empty())
 }
 
 /// A number, as Envoy writes them: eight bytes, little-endian.
@@ -66,10 +61,7 @@ pub fn set_header(map: MapType, name: &str, value: Option<&str>) {
 pub fn body(buffer: BufferType) -> Vec<u8> {
     // Envoy adds start and size up in 32 bits.
     const ALL: usize = 1 << 30;
-    hostcalls::get_buffer(buffer, 0, ALL)
-        .ok()
-        .flatten()
-        .unwrap_or_default()
+    hostcalls::get_buffer(buffer, 0, ALL).ok().flatten().unwrap_or_default()
 }
 
 pub fn set_body(buffer: BufferType, body: &[u8]) {

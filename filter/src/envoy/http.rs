@@ -54,8 +54,7 @@ impl Stream {
         let now = self.now;
         let stepped = with_vm(|vm| {
             let held = exchange.holds_tokens();
-            let (exchange, effects) =
-                exchange.step(event, &mut vm.worker.desk(stage, &EnvoyShared, now));
+            let (exchange, effects) = exchange.step(event, &mut vm.worker.desk(stage, &EnvoyShared, now));
             match (held, exchange.holds_tokens()) {
                 (false, true) => vm.worker.open += 1,
                 (true, false) => vm.worker.open = vm.worker.open.saturating_sub(1),
@@ -75,9 +74,7 @@ impl Stream {
 
 fn apply(effect: Effect) {
     match effect {
-        Effect::RemoveRequestHeader(name) => {
-            hostcall::set_header(MapType::HttpRequestHeaders, &name, None)
-        }
+        Effect::RemoveRequestHeader(name) => hostcall::set_header(MapType::HttpRequestHeaders, &name, None),
         Effect::SetRequestHeader(name, value) => {
             hostcall::set_header(MapType::HttpRequestHeaders, name, Some(&value));
         }
@@ -97,20 +94,11 @@ fn apply(effect: Effect) {
         Effect::RequestBody(body) => hostcall::set_body(BufferType::HttpRequestBody, &body),
         Effect::Ring => root::ring(),
         Effect::Resume => hostcall::ignore(hostcalls::resume_http_request()),
-        Effect::Reply {
-            status,
-            headers,
-            body,
-        } => {
-            let headers = headers
-                .iter()
-                .map(|(name, value)| (*name, value.as_str()))
-                .collect();
+        Effect::Reply { status, headers, body } => {
+            let headers = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
             hostcall::ignore(hostcalls::send_http_response(status, headers, Some(&body)));
         }
-        Effect::RemoveResponseHeader(name) => {
-            hostcall::set_header(MapType::HttpResponseHeaders, &name, None)
-        }
+        Effect::RemoveResponseHeader(name) => hostcall::set_header(MapType::HttpResponseHeaders, &name, None),
         Effect::SetResponseHeader(name, value) => {
             hostcall::set_header(MapType::HttpResponseHeaders, name, Some(&value));
         }
@@ -122,12 +110,7 @@ fn apply(effect: Effect) {
 
 impl Http {
     pub fn new(id: u32, config: Rc<Config>) -> Self {
-        Self(Rc::new(RefCell::new(Stream {
-            id,
-            config,
-            exchange: Exchange::New,
-            now: 0,
-        })))
+        Self(Rc::new(RefCell::new(Stream { id, config, exchange: Exchange::New, now: 0 })))
     }
 
     /// Goes one step; answers whether the request is held.
@@ -141,26 +124,16 @@ impl Http {
             let waiter = Waiter(Rc::downgrade(&self.0));
             with_vm(|vm| vm.waiters.push(waiter));
         }
-        if stream.exchange.holds_request() {
-            Action::Pause
-        } else {
-            Action::Continue
-        }
+        if stream.exchange.holds_request() { Action::Pause } else { Action::Continue }
     }
 
     fn asks(&self, ask: impl FnOnce(&Exchange) -> bool) -> bool {
-        self.0
-            .try_borrow()
-            .is_ok_and(|stream| ask(&stream.exchange))
+        self.0.try_borrow().is_ok_and(|stream| ask(&stream.exchange))
     }
 
     fn request_ends(&self) -> Action {
         if !self.asks(Exchange::is_reading) {
-            return if self.asks(Exchange::holds_request) {
-                Action::Pause
-            } else {
-                Action::Continue
-            };
+            return if self.asks(Exchange::holds_request) { Action::Pause } else { Action::Continue };
         }
         let body = hostcall::body(BufferType::HttpRequestBody);
         self.step(Event::RequestEnd { body: &body })
@@ -173,24 +146,14 @@ impl HttpContext for Http {
     fn on_http_request_headers(&mut self, _: usize, end: bool) -> Action {
         let headers = hostcall::headers(MapType::HttpRequestHeaders);
         let route = hostcall::text_property(&["xds", "route_name"]);
-        self.step(Event::RequestHeaders {
-            head: Head {
-                headers: &headers,
-                route: route.as_deref(),
-            },
-            end,
-        })
+        self.step(Event::RequestHeaders { head: Head { headers: &headers, route: route.as_deref() }, end })
     }
 
     fn on_http_request_body(&mut self, _: usize, end: bool) -> Action {
         if end {
             return self.request_ends();
         }
-        if self.asks(Exchange::holds_request) {
-            Action::Pause
-        } else {
-            Action::Continue
-        }
+        if self.asks(Exchange::holds_request) { Action::Pause } else { Action::Continue }
     }
 
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
@@ -201,36 +164,18 @@ impl HttpContext for Http {
         let watched = self.asks(|exchange| exchange.holds_tokens() || exchange.is_reading());
         if watched {
             let headers = hostcall::headers(MapType::HttpResponseHeaders);
-            let ok = headers
-                .first()
-                .is_some_and(|(name, value)| name == ":status" && value.starts_with(b"2"));
-            let from_backend = || {
-                hostcall::property(&["response", "code_details"])
-                    .is_some_and(|details| details == VIA_UPSTREAM)
-            };
-            let origin = if ok || from_backend() {
-                Origin::Backend
-            } else {
-                Origin::Envoy
-            };
-            self.step(Event::ResponseHeaders {
-                head: AnswerHead {
-                    headers: &headers,
-                    origin,
-                },
-                end,
-            });
+            let ok = headers.first().is_some_and(|(name, value)| name == ":status" && value.starts_with(b"2"));
+            let from_backend =
+                || hostcall::property(&["response", "code_details"]).is_some_and(|details| details == VIA_UPSTREAM);
+            let origin = if ok || from_backend() { Origin::Backend } else { Origin::Envoy };
+            self.step(Event::ResponseHeaders { head: AnswerHead { headers: &headers, origin }, end });
         }
         Action::Continue
     }
 
     fn on_http_response_body(&mut self, size: usize, end: bool) -> Action {
         if self.asks(Exchange::watches_answer) {
-            let chunk = if size == 0 {
-                Vec::new()
-            } else {
-                hostcall::body(BufferType::HttpResponseBody)
-            };
+            let chunk = if size == 0 { Vec::new() } else { hostcall::body(BufferType::HttpResponseBody) };
             self.step(Event::ResponseBody { chunk, end });
         }
         Action::Continue

@@ -42,10 +42,7 @@ const CALL_TIMEOUT: Duration = Duration::from_millis(1000);
 /// How long a root that is going may take for its last report.
 const GOING_MS: u64 = 2000;
 const LEDGER: (&str, &str) = ("tollgate.v1.Ledger", "Sync");
-const KEYS: (&str, &str) = (
-    "envoy.service.discovery.v3.AggregatedDiscoveryService",
-    "DeltaAggregatedResources",
-);
+const KEYS: (&str, &str) = ("envoy.service.discovery.v3.AggregatedDiscoveryService", "DeltaAggregatedResources");
 
 thread_local! {
     static BELL: std::cell::Cell<Option<u32>> = const { std::cell::Cell::new(None) };
@@ -63,14 +60,7 @@ pub fn ring() {
 
 impl Root {
     pub fn new(id: u32) -> Self {
-        Self {
-            id,
-            config: None,
-            bell: None,
-            call: None,
-            stream: None,
-            going_until: None,
-        }
+        Self { id, config: None, bell: None, call: None, stream: None, going_until: None }
     }
 
     fn request_stage(&self) -> Option<&RequestStage> {
@@ -104,10 +94,7 @@ impl Root {
 
     /// Sends what is due to the ledger.
     fn report(&mut self) {
-        let Some(cluster) = self
-            .request_stage()
-            .map(|stage| stage.control_cluster.clone())
-        else {
+        let Some(cluster) = self.request_stage().map(|stage| stage.control_cluster.clone()) else {
             return;
         };
         let now = hostcall::now_ms();
@@ -135,10 +122,7 @@ impl Root {
 
     /// Opens and closes the stream of keys as its keeper says.
     fn keep_keys(&mut self) {
-        let Some(cluster) = self
-            .request_stage()
-            .map(|stage| stage.control_cluster.clone())
-        else {
+        let Some(cluster) = self.request_stage().map(|stage| stage.control_cluster.clone()) else {
             return;
         };
         let now = hostcall::now_ms();
@@ -148,25 +132,19 @@ impl Root {
             Some(vm.worker.keeper.tick(&EnvoyShared, identity.worker, now))
         });
         match step.flatten() {
-            Some(Step::Open) => {
-                match hostcalls::open_grpc_stream(&cluster, KEYS.0, KEYS.1, Vec::new()) {
-                    Ok(token) => {
-                        self.stream = Some(token);
-                        let first = with_vm(|vm| vm.worker.keeper.opened(token, &node)).flatten();
-                        if let Some(first) = first {
-                            let sent = hostcalls::send_grpc_stream_message(
-                                token,
-                                Some(&first.encode_to_vec()),
-                                false,
-                            );
-                            hostcall::ignore(sent);
-                        }
-                    }
-                    Err(_) => {
-                        with_vm(|vm| vm.worker.keys_closed(None, now));
+            Some(Step::Open) => match hostcalls::open_grpc_stream(&cluster, KEYS.0, KEYS.1, Vec::new()) {
+                Ok(token) => {
+                    self.stream = Some(token);
+                    let first = with_vm(|vm| vm.worker.keeper.opened(token, &node)).flatten();
+                    if let Some(first) = first {
+                        let sent = hostcalls::send_grpc_stream_message(token, Some(&first.encode_to_vec()), false);
+                        hostcall::ignore(sent);
                     }
                 }
-            }
+                Err(_) => {
+                    with_vm(|vm| vm.worker.keys_closed(None, now));
+                }
+            },
             Some(Step::Close(token)) => self.close_stream(token),
             Some(Step::Nothing) | None => {}
         }
@@ -191,10 +169,7 @@ impl Root {
         if waiters.is_empty() {
             return;
         }
-        let still: Vec<Waiter> = waiters
-            .into_iter()
-            .filter(|waiter| waiter.go_on(event()))
-            .collect();
+        let still: Vec<Waiter> = waiters.into_iter().filter(|waiter| waiter.go_on(event())).collect();
         hostcall::ignore(hostcalls::set_effective_context(self.id));
         with_vm(|vm| vm.waiters.extend(still));
     }
@@ -232,11 +207,7 @@ impl Context for Root {
         self.call = None;
         let now = hostcall::now_ms();
         let response = (status == 0)
-            .then(|| {
-                hostcalls::get_buffer(BufferType::GrpcReceiveBuffer, 0, size)
-                    .ok()
-                    .flatten()
-            })
+            .then(|| hostcalls::get_buffer(BufferType::GrpcReceiveBuffer, 0, size).ok().flatten())
             .map(Option::unwrap_or_default)
             .and_then(|bytes| wire::SyncResponse::decode(bytes.as_slice()).ok());
         let granted = with_vm(|vm| match response {
@@ -256,16 +227,11 @@ impl Context for Root {
         if self.stream != Some(token) {
             return;
         }
-        let bytes = hostcalls::get_buffer(BufferType::GrpcReceiveBuffer, 0, size)
-            .ok()
-            .flatten()
-            .unwrap_or_default();
+        let bytes = hostcalls::get_buffer(BufferType::GrpcReceiveBuffer, 0, size).ok().flatten().unwrap_or_default();
         let reply = match DeltaDiscoveryResponse::decode(bytes.as_slice()) {
             Ok(response) => with_vm(|vm| {
                 let current = vm.worker.keeper.is_current(token);
-                let reply = current
-                    .then(|| vm.worker.keeper.received(&EnvoyShared, response))
-                    .flatten();
+                let reply = current.then(|| vm.worker.keeper.received(&EnvoyShared, response)).flatten();
                 vm.worker.refresh(&EnvoyShared);
                 reply
             })
@@ -276,11 +242,7 @@ impl Context for Root {
             }
         };
         if let Some(reply) = reply {
-            hostcall::ignore(hostcalls::send_grpc_stream_message(
-                token,
-                Some(&reply.encode_to_vec()),
-                false,
-            ));
+            hostcall::ignore(hostcalls::send_grpc_stream_message(token, Some(&reply.encode_to_vec()), false));
         }
     }
 
@@ -309,9 +271,7 @@ impl Context for Root {
 
 impl RootContext for Root {
     fn on_configure(&mut self, _: usize) -> bool {
-        let bytes = hostcalls::get_buffer(BufferType::PluginConfiguration, 0, 1 << 30)
-            .ok()
-            .flatten();
+        let bytes = hostcalls::get_buffer(BufferType::PluginConfiguration, 0, 1 << 30).ok().flatten();
         let config = match config::parse(&bytes.unwrap_or_default()) {
             Ok(config) => Rc::new(config),
             Err(error) => {
@@ -380,9 +340,7 @@ impl RootContext for Root {
 impl Vm {
     fn define_metrics(&mut self) {
         if self.metrics.is_empty() {
-            let define = |name: String| {
-                hostcalls::define_metric(proxy_wasm::types::MetricType::Counter, &name).ok()
-            };
+            let define = |name: String| hostcalls::define_metric(proxy_wasm::types::MetricType::Counter, &name).ok();
             self.metrics = counters::metric_names().filter_map(define).collect();
         }
     }

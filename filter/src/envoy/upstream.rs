@@ -45,9 +45,7 @@ impl HttpContext for Upstream {
         let Stage::Attempt(stage) = &self.config.stage else {
             return Action::Continue;
         };
-        let Some(plan) =
-            hostcall::property(&["tollgate_plan"]).and_then(|plan| AttemptPlan::decoded(&plan))
-        else {
+        let Some(plan) = hostcall::property(&["tollgate_plan"]).and_then(|plan| AttemptPlan::decoded(&plan)) else {
             return Action::Continue;
         };
         let number = hostcall::number_property(&["upstream", "request_attempt_count"]).unwrap_or(1);

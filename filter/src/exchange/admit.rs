@@ -30,26 +30,16 @@ pub(super) fn first(mut ticket: Ticket, mut effects: Vec<Effect>, desk: &mut Des
         Tried::Asked => {
             effects.push(Effect::Ring);
             let deadline = desk.now.saturating_add(PATIENCE_MS);
-            (
-                Exchange::Waiting(Box::new(Waiting { ticket, deadline })),
-                effects,
-            )
+            (Exchange::Waiting(Box::new(Waiting { ticket, deadline })), effects)
         }
         Tried::Refused(refusal) => over(&refusal, &ticket, Vec::new(), desk),
     }
 }
 
 pub(super) fn again(mut waiting: Waiting, desk: &mut Desk<'_>) -> Stepped {
-    let patience = if desk.now >= waiting.deadline {
-        Patience::Over
-    } else {
-        Patience::Left
-    };
+    let patience = if desk.now >= waiting.deadline { Patience::Over } else { Patience::Left };
     match attempt(&mut waiting.ticket, patience, desk) {
-        Tried::Admitted => (
-            Exchange::Sent(Box::new(waiting.ticket)),
-            vec![Effect::Resume],
-        ),
+        Tried::Admitted => (Exchange::Sent(Box::new(waiting.ticket)), vec![Effect::Resume]),
         Tried::Asked => (Exchange::Waiting(Box::new(waiting)), vec![Effect::Ring]),
         Tried::Refused(refusal) => over(&refusal, &waiting.ticket, Vec::new(), desk),
     }
@@ -80,16 +70,12 @@ fn attempt(ticket: &mut Ticket, patience: Patience, desk: &mut Desk<'_>) -> Trie
         };
         let budget = Budget::new(limit, &scope);
         if limit.mode == Mode::Shadow {
-            ticket.held.push(Held {
-                budget,
-                hold: Hold::Debt,
-            });
+            ticket.held.push(Held { budget, hold: Hold::Debt });
             continue;
         }
         let amount = limit.count.cost(ticket.expected).max(1);
         let holder = desk.holder();
-        let Ok((reserve, lease, release)) = budget.reserve(desk.shared, holder, amount, desk.now)
-        else {
+        let Ok((reserve, lease, release)) = budget.reserve(desk.shared, holder, amount, desk.now) else {
             refused = Some(Refusal::Unavailable(Unavailable::Ledger));
             break;
         };
@@ -102,33 +88,21 @@ fn attempt(ticket: &mut Ticket, patience: Patience, desk: &mut Desk<'_>) -> Trie
         match reserve {
             Reserve::Taken(reservation) => {
                 ticket.note_rate(&lease, desk.now);
-                ticket.held.push(Held {
-                    budget,
-                    hold: Hold::Reserved(reservation),
-                });
+                ticket.held.push(Held { budget, hold: Hold::Reserved(reservation) });
             }
             Reserve::TakenLow(reservation, wish) => {
                 desk.reporter.want(&budget, wish, 0);
                 ticket.note_rate(&lease, desk.now);
-                ticket.held.push(Held {
-                    budget,
-                    hold: Hold::Reserved(reservation),
-                });
+                ticket.held.push(Held { budget, hold: Hold::Reserved(reservation) });
             }
             Reserve::Refused { retry_after_s } => {
                 ticket.note_rate(&lease, desk.now);
-                refused = Some(Refusal::OverBudget {
-                    limit: shown(&limit.id),
-                    retry_after_s,
-                });
+                refused = Some(Refusal::OverBudget { limit: shown(&limit.id), retry_after_s });
                 break;
             }
             Reserve::Ask { wish } => match (patience, budget.without_ledger()) {
                 (Patience::Left, _) => wants.push((budget, wish, amount)),
-                (Patience::Over, WithoutLedger::Allow) => ticket.held.push(Held {
-                    budget,
-                    hold: Hold::Debt,
-                }),
+                (Patience::Over, WithoutLedger::Allow) => ticket.held.push(Held { budget, hold: Hold::Debt }),
                 (Patience::Over, WithoutLedger::Deny) => {
                     refused = Some(Refusal::Unavailable(Unavailable::Ledger));
                     break;
@@ -158,8 +132,7 @@ pub(super) fn give_back(ticket: &mut Ticket, desk: &mut Desk<'_>) {
             let from_lease = budget.give_back(desk.shared, holder, &reservation, desk.now);
             if from_lease > 0 {
                 // The window rolled meanwhile: the tokens go back to the ledger.
-                desk.reporter
-                    .settled(&budget, reservation.window_start, from_lease, 0);
+                desk.reporter.settled(&budget, reservation.window_start, from_lease, 0);
             }
         }
     }
@@ -183,10 +156,7 @@ impl Ticket {
             remaining: lease.left(),
             reset_s: (lease.window_end != 0).then(|| lease.seconds_left(now)),
         };
-        if self
-            .rate
-            .is_none_or(|tightest| rate.remaining < tightest.remaining)
-        {
+        if self.rate.is_none_or(|tightest| rate.remaining < tightest.remaining) {
             self.rate = Some(rate);
         }
     }

@@ -48,12 +48,7 @@ pub(super) enum Body {
 /// Larger JSON answers are not read for their usage.
 const MAX_JSON: usize = 8 << 20;
 
-pub(super) fn began(
-    ticket: Box<Ticket>,
-    head: &AnswerHead<'_>,
-    end: bool,
-    desk: &mut Desk<'_>,
-) -> Stepped {
+pub(super) fn began(ticket: Box<Ticket>, head: &AnswerHead<'_>, end: bool, desk: &mut Desk<'_>) -> Stepped {
     if head.origin == Origin::Envoy {
         let refusal = Refusal::of_envoy(head.status(), desk.stage.max_body_bytes);
         desk.counters.refused(refusal.code());
@@ -67,54 +62,25 @@ pub(super) fn began(
         .map(|(name, _)| Effect::RemoveResponseHeader(name.clone()))
         .collect();
     if let Some(rate) = ticket.rate {
-        effects.extend(
-            rate.headers()
-                .into_iter()
-                .map(|(name, value)| Effect::SetResponseHeader(name, value)),
-        );
+        effects.extend(rate.headers().into_iter().map(|(name, value)| Effect::SetResponseHeader(name, value)));
     }
     let body = body(&ticket, head);
-    if !ticket.wants_usage_event
-        && matches!(body, Body::Events(_))
-        && head.get("content-length").is_some()
-    {
+    if !ticket.wants_usage_event && matches!(body, Body::Events(_)) && head.get("content-length").is_some() {
         effects.push(Effect::RemoveResponseHeader("content-length".to_owned()));
     }
-    (
-        Exchange::Answering(
-            ticket,
-            Answer {
-                status: head.status(),
-                body,
-            },
-        ),
-        effects,
-    )
+    (Exchange::Answering(ticket, Answer { status: head.status(), body }), effects)
 }
 
 fn body(ticket: &Ticket, head: &AnswerHead<'_>) -> Body {
     let kind = head.get("content-type").unwrap_or_default();
-    let is = |prefix: &[u8]| {
-        kind.get(..prefix.len())
-            .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
-    };
-    if head
-        .get("content-encoding")
-        .is_some_and(|encoding| !encoding.eq_ignore_ascii_case(b"identity"))
-    {
+    let is = |prefix: &[u8]| kind.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+    if head.get("content-encoding").is_some_and(|encoding| !encoding.eq_ignore_ascii_case(b"identity")) {
         Body::Text { bytes: 0 }
     } else if is(b"text/event-stream") {
-        let usage_only = if ticket.wants_usage_event {
-            UsageOnly::Keep
-        } else {
-            UsageOnly::Remove
-        };
+        let usage_only = if ticket.wants_usage_event { UsageOnly::Keep } else { UsageOnly::Remove };
         Body::Events(Box::new(Scan::new(usage_only)))
     } else if is(b"application/json") || kind.is_empty() {
-        Body::Json {
-            copy: Vec::new(),
-            bytes: 0,
-        }
+        Body::Json { copy: Vec::new(), bytes: 0 }
     } else if is(b"text/") || is(b"application/") && !is(b"application/octet-stream") {
         Body::Text { bytes: 0 }
     } else {
@@ -122,12 +88,7 @@ fn body(ticket: &Ticket, head: &AnswerHead<'_>) -> Body {
     }
 }
 
-pub(super) fn goes_on(
-    ticket: Box<Ticket>,
-    mut answer: Answer,
-    chunk: Vec<u8>,
-    end: bool,
-) -> Stepped {
+pub(super) fn goes_on(ticket: Box<Ticket>, mut answer: Answer, chunk: Vec<u8>, end: bool) -> Stepped {
     let mut effects = Vec::new();
     match &mut answer.body {
         Body::Events(scan) => {
@@ -150,12 +111,7 @@ pub(super) fn goes_on(
 }
 
 /// Envoy refused the request while its body was read: it was too large, or broken.
-pub(super) fn refused_by_envoy(
-    shape: Shape,
-    head: &AnswerHead<'_>,
-    end: bool,
-    desk: &mut Desk<'_>,
-) -> Stepped {
+pub(super) fn refused_by_envoy(shape: Shape, head: &AnswerHead<'_>, end: bool, desk: &mut Desk<'_>) -> Stepped {
     let refusal = Refusal::of_envoy(head.status(), desk.stage.max_body_bytes);
     desk.counters.refused(refusal.code());
     let (body, effects) = replace(&refusal, shape, end);
@@ -168,14 +124,7 @@ fn replace(refusal: &Refusal, shape: Shape, end: bool) -> (Vec<u8>, Vec<Effect>)
     let kind = ("content-type", "application/json".to_owned());
     if end {
         let status = refusal.status();
-        return (
-            Vec::new(),
-            vec![Effect::Reply {
-                status,
-                headers: vec![kind],
-                body,
-            }],
-        );
+        return (Vec::new(), vec![Effect::Reply { status, headers: vec![kind], body }]);
     }
     let effects = vec![
         Effect::SetResponseHeader(kind.0, kind.1),
@@ -188,16 +137,11 @@ fn replace(refusal: &Refusal, shape: Shape, end: bool) -> (Vec<u8>, Vec<Effect>)
 
 impl AnswerHead<'_> {
     fn get(&self, name: &str) -> Option<&[u8]> {
-        self.headers
-            .iter()
-            .find(|(header, _)| header == name)
-            .map(|(_, value)| value.as_slice())
+        self.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_slice())
     }
 
     fn status(&self) -> u32 {
-        let status = self
-            .get(":status")
-            .and_then(|status| std::str::from_utf8(status).ok());
+        let status = self.get(":status").and_then(|status| std::str::from_utf8(status).ok());
         status.and_then(|status| status.parse().ok()).unwrap_or(0)
     }
 }

@@ -23,12 +23,8 @@ pub struct Head<'a> {
 /// Envoy's own headers that would let a client steer retries and timeouts. What Envoy itself has set
 /// by now stays.
 const ENVOY_PREFIX: &str = "x-envoy-";
-const ENVOY_KEPT: [&str; 4] = [
-    "x-envoy-external-address",
-    "x-envoy-internal",
-    "x-envoy-decorator-operation",
-    "x-envoy-peer-metadata",
-];
+const ENVOY_KEPT: [&str; 4] =
+    ["x-envoy-external-address", "x-envoy-internal", "x-envoy-decorator-operation", "x-envoy-peer-metadata"];
 
 pub(super) fn arrived(head: &Head<'_>, end: bool, desk: &mut Desk<'_>) -> Stepped {
     let mut effects: Vec<Effect> = head
@@ -45,12 +41,7 @@ pub(super) fn arrived(head: &Head<'_>, end: bool, desk: &mut Desk<'_>) -> Steppe
         return (Exchange::Passing, effects);
     };
     let Some(route) = desk.stage.routes.get(route_name).cloned() else {
-        return Exchange::refused(
-            &Refusal::Unavailable(Unavailable::Unconfigured),
-            shape,
-            effects,
-            desk,
-        );
+        return Exchange::refused(&Refusal::Unavailable(Unavailable::Unconfigured), shape, effects, desk);
     };
     let RouteTarget::Models { pool, .. } = &route.target else {
         return (Exchange::Passing, effects);
@@ -71,11 +62,7 @@ pub(super) fn arrived(head: &Head<'_>, end: bool, desk: &mut Desk<'_>) -> Steppe
         return match models::answer(&question, pool, &caller, shape) {
             Ok(body) => {
                 let headers = vec![("content-type", "application/json".to_owned())];
-                effects.push(Effect::Reply {
-                    status: 200,
-                    headers,
-                    body,
-                });
+                effects.push(Effect::Reply { status: 200, headers, body });
                 (Exchange::Refused, effects)
             }
             Err(refusal) => Exchange::refused(&refusal, shape, effects, desk),
@@ -91,11 +78,7 @@ pub(super) fn arrived(head: &Head<'_>, end: bool, desk: &mut Desk<'_>) -> Steppe
         shape,
         path: raw_path.to_owned(),
         below: raw_path.len() - path.below_with_query().len(),
-        content_type: head
-            .get("content-type")
-            .filter(|value| form::is_form(value))
-            .unwrap_or_default()
-            .to_vec(),
+        content_type: head.get("content-type").filter(|value| form::is_form(value)).unwrap_or_default().to_vec(),
     };
     (Exchange::Reading(Box::new(reading)), effects)
 }
@@ -108,8 +91,7 @@ fn is_dropped(name: &str) -> bool {
 }
 
 fn shape(api: Api, path: Path<'_>, head: &Head<'_>) -> Shape {
-    let lists_models =
-        || models::question(path).is_some() && head.get("anthropic-version").is_some();
+    let lists_models = || models::question(path).is_some() && head.get("anthropic-version").is_some();
     match api {
         Api::Messages | Api::CountTokens => Shape::Anthropic,
         Api::Other if path.below().starts_with("/messages/") || lists_models() => Shape::Anthropic,
@@ -124,51 +106,32 @@ fn caller(head: &Head<'_>, pool: &Pool, desk: &Desk<'_>) -> Result<Caller, Refus
     let Table::Ready(generation) = desk.table else {
         return Err(Refusal::Unavailable(Unavailable::KeysNotLoaded));
     };
-    let headers = head
-        .headers
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.as_slice()));
+    let headers = head.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
     let key = key::find(headers).ok_or(Refusal::NoKey)?;
     let now_s = i64::try_from(desk.now / 1000).unwrap_or(i64::MAX);
     key::look_up(desk.shared, &KeyHash::of(key), generation, now_s).map_err(|_| Refusal::WrongKey)
 }
 
 fn refuse_body(head: &Head<'_>, end: bool, max: usize) -> Option<Refusal> {
-    let invalid = |message: &str| {
-        Some(Refusal::Invalid {
-            message: message.to_owned(),
-            param: None,
-        })
-    };
+    let invalid = |message: &str| Some(Refusal::Invalid { message: message.to_owned(), param: None });
     if end {
         return invalid("the request has no body; send a JSON object with a \"model\"");
     }
-    if head
-        .text("content-encoding")
-        .is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity"))
-    {
+    if head.text("content-encoding").is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
         return invalid("the body is compressed; send it without content-encoding");
     }
-    let length = head
-        .text("content-length")
-        .and_then(|length| length.parse::<usize>().ok());
-    length
-        .filter(|length| *length > max)
-        .map(|_| Refusal::TooLarge { limit: max })
+    let length = head.text("content-length").and_then(|length| length.parse::<usize>().ok());
+    length.filter(|length| *length > max).map(|_| Refusal::TooLarge { limit: max })
 }
 
 // === impl Head ===
 
 impl Head<'_> {
     fn get(&self, name: &str) -> Option<&[u8]> {
-        self.headers
-            .iter()
-            .find(|(header, _)| header == name)
-            .map(|(_, value)| value.as_slice())
+        self.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_slice())
     }
 
     fn text(&self, name: &str) -> Option<&str> {
-        self.get(name)
-            .and_then(|value| std::str::from_utf8(value).ok())
+        self.get(name).and_then(|value| std::str::from_utf8(value).ok())
     }
 }

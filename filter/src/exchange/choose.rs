@@ -20,12 +20,7 @@ pub(super) fn read(reading: Reading, body: &[u8], desk: &mut Desk<'_>) -> Steppe
     }
 }
 
-fn decide(
-    reading: Reading,
-    body: &[u8],
-    desk: &mut Desk<'_>,
-    effects: &mut Vec<Effect>,
-) -> Result<Ticket, Refusal> {
+fn decide(reading: Reading, body: &[u8], desk: &mut Desk<'_>, effects: &mut Vec<Effect>) -> Result<Ticket, Refusal> {
     let max = desk.stage.max_body_bytes;
     if body.len() > max {
         return Err(Refusal::TooLarge { limit: max });
@@ -34,32 +29,19 @@ fn decide(
     let RouteTarget::Models { pool, .. } = &reading.route.target else {
         return Err(Refusal::Unavailable(Unavailable::Unconfigured));
     };
-    let model = model::find(pool, &asked.model).ok_or_else(|| Refusal::ModelNotFound {
-        model: asked.model.to_string(),
-    })?;
+    let model =
+        model::find(pool, &asked.model).ok_or_else(|| Refusal::ModelNotFound { model: asked.model.to_string() })?;
     if !reading.caller.may_use(&asked.model) {
-        return Err(Refusal::ModelNotAllowed {
-            model: asked.model.to_string(),
-        });
+        return Err(Refusal::ModelNotAllowed { model: asked.model.to_string() });
     }
     let plan = Plan::new(model, desk.random).ok_or(Refusal::Unavailable(Unavailable::NoTarget))?;
-    let first = plan
-        .first()
-        .ok_or(Refusal::Unavailable(Unavailable::NoTarget))?;
+    let first = plan.first().ok_or(Refusal::Unavailable(Unavailable::NoTarget))?;
     let pattern = model.name.pattern();
     let (expected, request_bytes) = match asked.model_form {
         ModelForm::Form => (Tokens::default(), 0),
         ModelForm::Json | ModelForm::EscapedJson => {
             let bytes = body.len() as u64;
-            (
-                desk.habits.of(&pattern).expect(
-                    reading.api,
-                    bytes,
-                    asked.max_output,
-                    asked.answers,
-                ),
-                bytes,
-            )
+            (desk.habits.of(&pattern).expect(reading.api, bytes, asked.max_output, asked.answers), bytes)
         }
     };
     let wants_usage_event = !matches!(asked.stream, Stream::Events(UsageEvent::NotAsked(_)));
@@ -84,35 +66,20 @@ fn asked<'b>(reading: &Reading, body: &'b [u8]) -> Result<Asked<'b>, Refusal> {
     if reading.content_type.is_empty() {
         json::read(body, reading.api.asks_for_usage()).map_err(|refused| {
             let param = matches!(refused, json::Refused::NoModel).then_some("model");
-            Refusal::Invalid {
-                message: refused.to_string(),
-                param,
-            }
+            Refusal::Invalid { message: refused.to_string(), param }
         })
     } else {
-        form::read(&reading.content_type, body).map_err(|refused| Refusal::Invalid {
-            message: refused.to_string(),
-            param: None,
-        })
+        form::read(&reading.content_type, body)
+            .map_err(|refused| Refusal::Invalid { message: refused.to_string(), param: None })
     }
 }
 
 /// What makes the request the first backend's own.
-fn send(
-    reading: &Reading,
-    asked: &Asked<'_>,
-    plan: &Plan,
-    first: &Target,
-    body: &[u8],
-    effects: &mut Vec<Effect>,
-) {
+fn send(reading: &Reading, asked: &Asked<'_>, plan: &Plan, first: &Target, body: &[u8], effects: &mut Vec<Effect>) {
     let mut edits = Vec::new();
     let name = name_at(first, asked);
     if name != asked.model || asked.model_form == ModelForm::EscapedJson {
-        edits.push(rewrite::Edit::new(
-            asked.model_at.clone(),
-            asked.model_form.write(name),
-        ));
+        edits.push(rewrite::Edit::new(asked.model_at.clone(), asked.model_form.write(name)));
     }
     if let Stream::Events(UsageEvent::NotAsked(edit)) = &asked.stream {
         edits.push(edit.clone());
@@ -121,18 +88,14 @@ fn send(
     let edited = (!edits.is_empty()).then(|| rewrite::apply(body, edits));
     effects.push(Effect::Target(first.backend.cluster.clone()));
     if plan.model.retries > 0 {
-        effects.push(Effect::SetRequestHeader(
-            "x-envoy-max-retries",
-            plan.model.retries.to_string(),
-        ));
+        effects.push(Effect::SetRequestHeader("x-envoy-max-retries", plan.model.retries.to_string()));
     }
     match first.backend.rewrite {
         Rewrite::Once => {
             // Envoy puts the query behind a rewritten path itself.
             let without_query = |path: &str| path.split('?').next().unwrap_or_default().to_owned();
             let path = backend_path(&first.backend, &without_query(reading.below()));
-            let authority =
-                Some(&first.backend.authority).filter(|authority| !authority.is_empty());
+            let authority = Some(&first.backend.authority).filter(|authority| !authority.is_empty());
             effects.push(Effect::Rewrite {
                 path: (path != without_query(&reading.path)).then_some(path),
                 authority: authority.cloned(),
@@ -154,10 +117,7 @@ fn send(
         }
     }
     if let Some(edited) = edited {
-        effects.push(Effect::SetRequestHeader(
-            "content-length",
-            edited.len().to_string(),
-        ));
+        effects.push(Effect::SetRequestHeader("content-length", edited.len().to_string()));
         effects.push(Effect::RequestBody(edited));
     }
 }

@@ -32,10 +32,7 @@ pub(super) fn without_answer(ticket: Ticket, ending: &Ending, desk: &mut Desk<'_
     if !ending.left_working || ticket.api == Api::CountTokens {
         return failed(ticket, desk);
     }
-    let input = Tokens {
-        input: ticket.expected.input,
-        ..Tokens::default()
-    };
+    let input = Tokens { input: ticket.expected.input, ..Tokens::default() };
     settle(ticket, Used::About(input), ending, desk)
 }
 
@@ -45,12 +42,7 @@ pub(super) fn failed(mut ticket: Ticket, desk: &mut Desk<'_>) -> Stepped {
     (Exchange::Closed, Vec::new())
 }
 
-pub(super) fn answered(
-    ticket: Ticket,
-    answer: Answer,
-    ending: &Ending,
-    desk: &mut Desk<'_>,
-) -> Stepped {
+pub(super) fn answered(ticket: Ticket, answer: Answer, ending: &Ending, desk: &mut Desk<'_>) -> Stepped {
     let used = used(&ticket, &answer, desk);
     settle(ticket, used, ending, desk)
 }
@@ -79,10 +71,7 @@ fn used(ticket: &Ticket, answer: &Answer, desk: &Desk<'_>) -> Used {
     };
     let input = match said {
         Said::InputOnly(start) => start,
-        Said::Nothing | Said::All(_) => Tokens {
-            input: ticket.expected.input,
-            ..Tokens::default()
-        },
+        Said::Nothing | Said::All(_) => Tokens { input: ticket.expected.input, ..Tokens::default() },
     };
     Used::About(Tokens { output, ..input })
 }
@@ -94,18 +83,15 @@ fn settle(mut ticket: Ticket, used: Used, ending: &Ending, desk: &mut Desk<'_>) 
         Used::Nothing => return failed(ticket, desk),
     };
     if !estimated && ticket.request_bytes > 0 && ticket.api != Api::CountTokens {
-        desk.habits
-            .learn(&ticket.pattern, ticket.request_bytes, tokens);
+        desk.habits.learn(&ticket.pattern, ticket.request_bytes, tokens);
     }
     for Held { budget, hold } in std::mem::take(&mut ticket.held) {
         let charged = budget.limit.count.cost(tokens);
         match hold {
             Hold::Reserved(reservation) => {
                 let holder = desk.holder();
-                let from_lease =
-                    budget.settle(desk.shared, holder, &reservation, charged, desk.now);
-                desk.reporter
-                    .settled(&budget, reservation.window_start, from_lease, charged);
+                let from_lease = budget.settle(desk.shared, holder, &reservation, charged, desk.now);
+                desk.reporter.settled(&budget, reservation.window_start, from_lease, charged);
                 if !desk.touched.contains_key(&budget.key) {
                     desk.touched.insert(budget.key.clone(), budget);
                 }
@@ -129,9 +115,7 @@ fn settle(mut ticket: Ticket, used: Used, ending: &Ending, desk: &mut Desk<'_>) 
         consumer: ticket.caller.consumer.to_string(),
         route: ticket.route.name.to_string(),
         model: ticket.model.chars().take(MAX_MODEL).collect(),
-        backend: backend
-            .map(|backend| backend.name.to_string())
-            .unwrap_or_default(),
+        backend: backend.map(|backend| backend.name.to_string()).unwrap_or_default(),
         input_tokens: tokens.input,
         output_tokens: tokens.output,
         cached_input_tokens: tokens.cached,

@@ -53,27 +53,13 @@ impl World {
             authority: format!("{name}.example"),
             per_attempt: true,
         };
-        let target = |backend: u32| wire::Target {
-            backend,
-            model: format!("smol-{backend}"),
-            weight: 1,
-            priority: backend,
-        };
+        let target =
+            |backend: u32| wire::Target { backend, model: format!("smol-{backend}"), weight: 1, priority: backend };
         let mut stage = wire::RequestStage {
             control_cluster: "tollgate_control".into(),
             routes: vec![
-                wire::Route {
-                    name: "chat".into(),
-                    route: "chat".into(),
-                    pool: Some(0),
-                    limits: vec![0],
-                },
-                wire::Route {
-                    name: "plain".into(),
-                    route: "plain".into(),
-                    pool: None,
-                    limits: vec![],
-                },
+                wire::Route { name: "chat".into(), route: "chat".into(), pool: Some(0), limits: vec![0] },
+                wire::Route { name: "plain".into(), route: "plain".into(), pool: None, limits: vec![] },
             ],
             pools: vec![wire::Pool {
                 name: "chat".into(),
@@ -88,80 +74,38 @@ impl World {
             backends: vec![backend("a"), backend("b")],
             limits: vec![wire::Limit {
                 id: "default/p/daily".into(),
-                scope: vec![wire::ScopePart {
-                    part: Some(wire::scope_part::Part::Consumer(true)),
-                }],
-                count: Some(wire::CountWeights {
-                    input: 1.0,
-                    output: 1.0,
-                    ..Default::default()
-                }),
+                scope: vec![wire::ScopePart { part: Some(wire::scope_part::Part::Consumer(true)) }],
+                count: Some(wire::CountWeights { input: 1.0, output: 1.0, ..Default::default() }),
                 ..Default::default()
             }],
             max_body_bytes: 10_000,
         };
         mode(&mut stage);
-        let config = wire::FilterConfig {
-            scope: "default/llm".into(),
-            stage: Some(wire::filter_config::Stage::Request(stage)),
-        };
+        let config =
+            wire::FilterConfig { scope: "default/llm".into(), stage: Some(wire::filter_config::Stage::Request(stage)) };
         let shared = FakeShared::default();
         prepare_records(&shared, 7);
-        let app = wire::ApiKey {
-            consumer: "app".into(),
-            all_models: true,
-            ..Default::default()
-        };
-        shared
-            .set(
-                &KeyHash::of(b"good").record(),
-                &record(1, &app.encode_to_vec()),
-                None,
-            )
-            .unwrap();
-        let other = wire::ApiKey {
-            consumer: "other".into(),
-            models: vec!["gpt-*".into()],
-            ..Default::default()
-        };
-        shared
-            .set(
-                &KeyHash::of(b"other").record(),
-                &record(1, &other.encode_to_vec()),
-                None,
-            )
-            .unwrap();
+        let app = wire::ApiKey { consumer: "app".into(), all_models: true, ..Default::default() };
+        shared.set(&KeyHash::of(b"good").record(), &record(1, &app.encode_to_vec()), None).unwrap();
+        let other = wire::ApiKey { consumer: "other".into(), models: vec!["gpt-*".into()], ..Default::default() };
+        shared.set(&KeyHash::of(b"other").record(), &record(1, &other.encode_to_vec()), None).unwrap();
         Table::Ready(1).write(&shared);
-        Self {
-            shared,
-            worker: Worker::default(),
-            config: parse(&config.encode_to_vec()).unwrap(),
-            now: 1_000_000,
-        }
+        Self { shared, worker: Worker::default(), config: parse(&config.encode_to_vec()).unwrap(), now: 1_000_000 }
     }
 
     fn step(&mut self, exchange: Exchange, event: Event<'_>, seen: &mut Seen) -> Exchange {
-        let Stage::Request(stage) = &self.config.stage else {
-            panic!()
-        };
-        let (exchange, effects) =
-            exchange.step(event, &mut self.worker.desk(stage, &self.shared, self.now));
+        let Stage::Request(stage) = &self.config.stage else { panic!() };
+        let (exchange, effects) = exchange.step(event, &mut self.worker.desk(stage, &self.shared, self.now));
         for effect in effects {
             match effect {
                 Effect::RemoveRequestHeader(name) => seen.removed.push(name),
-                Effect::SetRequestHeader(name, value) => {
-                    seen.sent_headers.push((name.to_owned(), value))
-                }
+                Effect::SetRequestHeader(name, value) => seen.sent_headers.push((name.to_owned(), value)),
                 Effect::Target(cluster) => seen.target = Some(cluster.to_string()),
                 Effect::Plan(_) | Effect::Rewrite { .. } | Effect::RemoveResponseHeader(_) => {}
                 Effect::RequestBody(body) => seen.body = Some(body),
                 Effect::Ring => seen.rang = true,
                 Effect::Resume => seen.resumed = true,
-                Effect::Reply {
-                    status,
-                    headers,
-                    body,
-                } => {
+                Effect::Reply { status, headers, body } => {
                     seen.reply = Some((status, headers, serde_json::from_slice(&body).unwrap()));
                 }
                 Effect::SetResponseHeader(name, value) => seen.answer_headers.push((name, value)),
@@ -180,33 +124,18 @@ impl World {
             ("accept-encoding", "gzip"),
         ]
         .map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
-        let head = Head {
-            headers: &headers,
-            route: Some("chat"),
-        };
-        self.step(
-            Exchange::New,
-            Event::RequestHeaders { head, end: false },
-            seen,
-        )
+        let head = Head { headers: &headers, route: Some("chat") };
+        self.step(Exchange::New, Event::RequestHeaders { head, end: false }, seen)
     }
 
     fn ask(&mut self, body: &str, seen: &mut Seen) -> Exchange {
         let exchange = self.arrive(CHAT, "good", seen);
-        self.step(
-            exchange,
-            Event::RequestEnd {
-                body: body.as_bytes(),
-            },
-            seen,
-        )
+        self.step(exchange, Event::RequestEnd { body: body.as_bytes() }, seen)
     }
 
     /// The call that is due to the ledger.
     fn call(&mut self) -> Option<wire::SyncRequest> {
-        let identity: Identity = self
-            .worker
-            .identity(&self.shared, || "proxy".into(), self.now)?;
+        let identity: Identity = self.worker.identity(&self.shared, || "proxy".into(), self.now)?;
         self.worker.next_call(&identity, self.now)
     }
 
@@ -220,11 +149,7 @@ impl World {
             ..Default::default()
         };
         let grants = call.wants.iter().map(grant).collect();
-        let answer = wire::SyncResponse {
-            sequence: call.sequence,
-            grants,
-            lease_ttl_ms: 30_000,
-        };
+        let answer = wire::SyncResponse { sequence: call.sequence, grants, lease_ttl_ms: 30_000 };
         self.worker.ledger_answered(&self.shared, answer, self.now);
     }
 
@@ -239,20 +164,10 @@ impl World {
         sent
     }
 
-    fn answer(
-        &mut self,
-        exchange: Exchange,
-        status: &str,
-        kind: &str,
-        chunks: &[&str],
-        seen: &mut Seen,
-    ) -> Exchange {
+    fn answer(&mut self, exchange: Exchange, status: &str, kind: &str, chunks: &[&str], seen: &mut Seen) -> Exchange {
         let headers = [(":status", status), ("content-type", kind)]
             .map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
-        let head = AnswerHead {
-            headers: &headers,
-            origin: Origin::Backend,
-        };
+        let head = AnswerHead { headers: &headers, origin: Origin::Backend };
         let mut exchange = self.step(exchange, Event::ResponseHeaders { head, end: false }, seen);
         for chunk in chunks {
             let chunk = chunk.as_bytes().to_vec();
@@ -271,13 +186,7 @@ impl World {
 
 fn code(seen: &Seen) -> (u32, String) {
     let (status, _, body) = seen.reply.as_ref().unwrap();
-    (
-        *status,
-        body["error"]["code"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned(),
-    )
+    (*status, body["error"]["code"].as_str().unwrap_or_default().to_owned())
 }
 
 fn world() -> World {
@@ -288,10 +197,7 @@ fn world() -> World {
 fn nothing_of_the_clients_key_goes_on() {
     let mut seen = Seen::default();
     world().arrive(CHAT, "good", &mut seen);
-    assert_eq!(
-        seen.removed,
-        ["x-tollgate-consumer", "authorization", "accept-encoding"]
-    );
+    assert_eq!(seen.removed, ["x-tollgate-consumer", "authorization", "accept-encoding"]);
 }
 
 #[test]
@@ -303,22 +209,12 @@ fn each_refusal_comes_as_early_as_it_can() {
     for (body, key, expected) in [
         (r#"{"model":"nope"}"#, "good", (404, "model_not_found")),
         (r#"{"model":"smol"}"#, "other", (403, "model_not_allowed")),
-        (
-            r#"{"model":"a","model":"b"}"#,
-            "good",
-            (400, "invalid_request_error"),
-        ),
+        (r#"{"model":"a","model":"b"}"#, "good", (400, "invalid_request_error")),
         ("", "good", (400, "invalid_request_error")),
     ] {
         let (mut world, mut seen) = (world(), Seen::default());
         let reading = world.arrive(CHAT, key, &mut seen);
-        world.step(
-            reading,
-            Event::RequestEnd {
-                body: body.as_bytes(),
-            },
-            &mut seen,
-        );
+        world.step(reading, Event::RequestEnd { body: body.as_bytes() }, &mut seen);
         assert_eq!(code(&seen), (expected.0, expected.1.to_owned()), "{body}");
         assert_eq!(seen.target, None);
     }
@@ -330,21 +226,11 @@ fn without_keys_or_configuration_it_is_503_and_never_401() {
     Table::Empty.write(&world.shared);
     world.arrive(CHAT, "good", &mut seen);
     assert_eq!(code(&seen), (503, "backend_unavailable".into()));
-    for (route, passes) in [
-        (Some("unknown"), false),
-        (Some("plain"), true),
-        (None, true),
-    ] {
+    for (route, passes) in [(Some("unknown"), false), (Some("plain"), true), (None, true)] {
         let mut seen = Seen::default();
         let state = world.step(
             Exchange::New,
-            Event::RequestHeaders {
-                head: Head {
-                    headers: &[],
-                    route,
-                },
-                end: false,
-            },
+            Event::RequestHeaders { head: Head { headers: &[], route }, end: false },
             &mut seen,
         );
         assert_eq!(matches!(state, Exchange::Passing), passes, "{route:?}");
@@ -356,55 +242,16 @@ fn a_request_waits_for_its_lease_and_goes_to_its_backend() {
     let (mut world, mut seen) = (world(), Seen::default());
     let sent = world.sent(r#"{"model":"smol","max_tokens":50}"#, &mut seen);
     assert_eq!(seen.target.as_deref(), Some("backend/default/a"));
-    assert_eq!(
-        seen.body.as_deref(),
-        Some(br#"{"model":"smol-0","max_tokens":50}"#.as_slice())
-    );
-    assert!(
-        seen.sent_headers
-            .contains(&("x-envoy-max-retries".into(), "1".into()))
-    );
+    assert_eq!(seen.body.as_deref(), Some(br#"{"model":"smol-0","max_tokens":50}"#.as_slice()));
+    assert!(seen.sent_headers.contains(&("x-envoy-max-retries".into(), "1".into())));
     let body = r#"{"usage":{"prompt_tokens":8,"completion_tokens":5}}"#;
-    let answering = world.answer(
-        sent,
-        "200",
-        "application/json",
-        &[&body[..10], &body[10..]],
-        &mut seen,
-    );
-    assert!(
-        seen.answer_headers
-            .contains(&("x-ratelimit-limit-tokens", "1000".into()))
-    );
-    let report = world.end(
-        answering,
-        Ending {
-            cluster: Some("backend/default/b".into()),
-            left_working: false,
-        },
-    );
-    let [usage] = report.usage.as_slice() else {
-        panic!("{report:?}")
-    };
-    assert_eq!(
-        (
-            usage.backend.as_str(),
-            usage.input_tokens,
-            usage.output_tokens
-        ),
-        ("b", 8, 5)
-    );
-    assert_eq!(
-        (
-            usage.consumer.as_str(),
-            usage.route.as_str(),
-            usage.estimated
-        ),
-        ("app", "chat", false)
-    );
-    let [settled] = report.settlements.as_slice() else {
-        panic!("{report:?}")
-    };
+    let answering = world.answer(sent, "200", "application/json", &[&body[..10], &body[10..]], &mut seen);
+    assert!(seen.answer_headers.contains(&("x-ratelimit-limit-tokens", "1000".into())));
+    let report = world.end(answering, Ending { cluster: Some("backend/default/b".into()), left_working: false });
+    let [usage] = report.usage.as_slice() else { panic!("{report:?}") };
+    assert_eq!((usage.backend.as_str(), usage.input_tokens, usage.output_tokens), ("b", 8, 5));
+    assert_eq!((usage.consumer.as_str(), usage.route.as_str(), usage.estimated), ("app", "chat", false));
+    let [settled] = report.settlements.as_slice() else { panic!("{report:?}") };
     assert_eq!((settled.from_lease, settled.charged), (13, 13));
 }
 
@@ -426,14 +273,8 @@ fn an_exhausted_budget_is_429() {
     world.step(waiting, Event::LedgerAnswered, &mut seen);
     assert_eq!(code(&seen), (429, "rate_limit_exceeded".into()));
     let (_, headers, _) = seen.reply.unwrap();
-    assert!(
-        headers.contains(&("retry-after", "8000".into())),
-        "{headers:?}"
-    );
-    assert!(
-        headers.contains(&("x-ratelimit-remaining-tokens", "0".into())),
-        "{headers:?}"
-    );
+    assert!(headers.contains(&("retry-after", "8000".into())), "{headers:?}");
+    assert!(headers.contains(&("x-ratelimit-remaining-tokens", "0".into())), "{headers:?}");
 }
 
 #[test]
@@ -447,10 +288,7 @@ fn without_the_ledger_the_policy_decides() {
         assert!(waiting.is_waiting());
         world.now += 1;
         world.step(waiting, Event::Tick, &mut seen);
-        assert_eq!(
-            (seen.reply.map(|reply| reply.0), seen.resumed),
-            (reply, allow)
-        );
+        assert_eq!((seen.reply.map(|reply| reply.0), seen.resumed), (reply, allow));
     }
 }
 
@@ -462,29 +300,17 @@ fn a_shadow_limit_counts_and_never_holds() {
     let body = r#"{"usage":{"prompt_tokens":8,"completion_tokens":5}}"#;
     let answering = world.answer(sent, "200", "application/json", &[body], &mut seen);
     let report = world.end(answering, Ending::default());
-    let [settled] = report.settlements.as_slice() else {
-        panic!("{report:?}")
-    };
-    assert_eq!(
-        (settled.from_lease, settled.charged, settled.window_start),
-        (0, 13, 0)
-    );
+    let [settled] = report.settlements.as_slice() else { panic!("{report:?}") };
+    assert_eq!((settled.from_lease, settled.charged, settled.window_start), (0, 13, 0));
 }
 
 #[test]
 fn a_client_that_leaves_is_charged_an_estimate() {
-    let stream =
-        r#"{"model":"smol","stream":true,"messages":["0123456789012345678901234567890123456789"]}"#;
+    let stream = r#"{"model":"smol","stream":true,"messages":["0123456789012345678901234567890123456789"]}"#;
     let (mut world, mut seen) = (world(), Seen::default());
     let sent = world.sent(stream, &mut seen);
     let event = "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n";
-    let answering = world.answer(
-        sent,
-        "200",
-        "text/event-stream",
-        &[event, event, event],
-        &mut seen,
-    );
+    let answering = world.answer(sent, "200", "text/event-stream", &[event, event, event], &mut seen);
     let report = world.end(answering, Ending::default());
     assert!(report.usage[0].estimated);
     assert_eq!(report.usage[0].output_tokens, 3);
@@ -495,14 +321,7 @@ fn a_client_that_leaves_is_charged_an_estimate() {
     let sent = world.ask(stream, &mut seen);
     let call = world.call();
     assert!(call.is_none(), "one call at a time");
-    let closed = world.step(
-        sent,
-        Event::Ended(Ending {
-            cluster: None,
-            left_working: true,
-        }),
-        &mut seen,
-    );
+    let closed = world.step(sent, Event::Ended(Ending { cluster: None, left_working: true }), &mut seen);
     assert!(matches!(closed, Exchange::Closed));
     world.worker.reporter.orphaned(world.now);
     world.ledger(&report, 0, 0);
@@ -513,26 +332,13 @@ fn what_no_backend_answered_costs_nothing() {
     let (mut world, mut seen) = (world(), Seen::default());
     let sent = world.sent(r#"{"model":"smol"}"#, &mut seen);
     let headers = [(":status".to_owned(), b"503".to_vec())];
-    let head = AnswerHead {
-        headers: &headers,
-        origin: Origin::Envoy,
-    };
+    let head = AnswerHead { headers: &headers, origin: Origin::Envoy };
     let replaced = world.step(sent, Event::ResponseHeaders { head, end: false }, &mut seen);
-    let replaced = world.step(
-        replaced,
-        Event::ResponseBody {
-            chunk: b"upstream".to_vec(),
-            end: true,
-        },
-        &mut seen,
-    );
+    let replaced = world.step(replaced, Event::ResponseBody { chunk: b"upstream".to_vec(), end: true }, &mut seen);
     let told: serde_json::Value = serde_json::from_slice(&seen.answer).unwrap();
     assert_eq!(told["error"]["code"], "backend_unavailable");
     let report = world.end(replaced, Ending::default());
-    assert!(
-        report.usage.is_empty() && report.settlements.is_empty(),
-        "{report:?}"
-    );
+    assert!(report.usage.is_empty() && report.settlements.is_empty(), "{report:?}");
     let mut next = Seen::default();
     let sent = world.ask(r#"{"model":"smol"}"#, &mut next);
     assert!(sent.holds_tokens(), "the reservation is back in the lease");
@@ -542,13 +348,7 @@ fn what_no_backend_answered_costs_nothing() {
 fn a_backends_own_error_passes_and_costs_nothing() {
     let (mut world, mut seen) = (world(), Seen::default());
     let sent = world.sent(r#"{"model":"smol"}"#, &mut seen);
-    let answering = world.answer(
-        sent,
-        "429",
-        "application/json",
-        &[r#"{"error":{}}"#],
-        &mut seen,
-    );
+    let answering = world.answer(sent, "429", "application/json", &[r#"{"error":{}}"#], &mut seen);
     assert!(seen.answer.is_empty(), "not replaced");
     assert!(world.end(answering, Ending::default()).usage.is_empty());
 }

@@ -58,21 +58,13 @@ pub struct Finding {
 
 impl Origin {
     pub fn new(kind: &str, namespace: &str, name: &str) -> Self {
-        Self {
-            kind: kind.to_owned(),
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            section: None,
-        }
+        Self { kind: kind.to_owned(), namespace: namespace.to_owned(), name: name.to_owned(), section: None }
     }
 
     /// The same object, pointing at one part of it.
     #[must_use]
     pub fn section(&self, section: impl Into<String>) -> Self {
-        Self {
-            section: Some(section.into()),
-            ..self.clone()
-        }
+        Self { section: Some(section.into()), ..self.clone() }
     }
 
     /// How usage rows, labels and pages name the object: its name, with `namespace/` unless that is `default`.
@@ -83,19 +75,13 @@ impl Origin {
 
 /// See [`Origin::display_name`].
 pub fn display_name(namespace: &str, name: &str) -> String {
-    if namespace == "default" {
-        name.to_owned()
-    } else {
-        format!("{namespace}/{name}")
-    }
+    if namespace == "default" { name.to_owned() } else { format!("{namespace}/{name}") }
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}/{}", self.kind, self.namespace, self.name)?;
-        self.section
-            .iter()
-            .try_for_each(|section| write!(f, " ({section})"))
+        self.section.iter().try_for_each(|section| write!(f, " ({section})"))
     }
 }
 

@@ -27,10 +27,7 @@ fn made(text: &str) -> Snapshot {
     let mut objects = Objects::default();
     objects.add_yaml("example", text, &Nothing);
     let ir = translate(&objects).ir;
-    let surroundings = Surroundings {
-        bind: "127.0.0.1".to_owned(),
-        code: FilterCode::File("filter.wasm".to_owned()),
-    };
+    let surroundings = Surroundings { bind: "127.0.0.1".to_owned(), code: FilterCode::File("filter.wasm".to_owned()) };
     snapshot(ir.gateways.first().unwrap(), &ir, &surroundings)
 }
 
@@ -42,11 +39,7 @@ fn changed(from: &str, to: &str) -> Vec<String> {
     for kind in ResourceType::ALL {
         let names = before.of(kind).chain(after.of(kind)).map(|(name, _)| name);
         for name in names {
-            let version = |snapshot: &Snapshot| {
-                snapshot
-                    .get(kind, name)
-                    .map(|resource| resource.version.clone())
-            };
+            let version = |snapshot: &Snapshot| snapshot.get(kind, name).map(|resource| resource.version.clone());
             if version(&before) != version(&after) {
                 changes.insert(format!("{kind:?} {name}"));
             }
@@ -63,10 +56,7 @@ const ROUTE: &str = "Route default/llm/8080";
 fn policies_and_pools_change_the_filter_alone() {
     assert_eq!(changed("weight: 1\n", "weight: 5\n"), [REQUEST]);
     assert_eq!(changed("model: smollm2-135m", "model: other"), [REQUEST]);
-    assert_eq!(
-        changed("scope: [Consumer, Model]", "scope: [Consumer]"),
-        [REQUEST]
-    );
+    assert_eq!(changed("scope: [Consumer, Model]", "scope: [Consumer]"), [REQUEST]);
     assert_eq!(changed("mode: Enforce", "mode: Shadow"), [REQUEST]);
     assert_eq!(changed("name: smol\n", "name: other\n"), [REQUEST]);
 }
@@ -83,10 +73,7 @@ fn keys_travel_alone() {
     let key = format!("ApiKey {hash}");
     assert_eq!(changed("2027-01-01", "2028-01-01"), [key.as_str()]);
     let other = hash.replace("2bb8", "3bb8");
-    assert_eq!(
-        changed(hash, &other),
-        [key.clone(), format!("ApiKey {other}")]
-    );
+    assert_eq!(changed(hash, &other), [key.clone(), format!("ApiKey {other}")]);
 }
 
 #[test]
@@ -98,10 +85,7 @@ fn a_credential_is_one_secret() {
 #[test]
 fn a_backend_that_moves_is_one_cluster_and_its_authority() {
     let cluster = "Cluster backend/default/runner-a";
-    assert_eq!(
-        changed("port: 8081", "port: 9999"),
-        [cluster, ATTEMPT, REQUEST]
-    );
+    assert_eq!(changed("port: 8081", "port: 9999"), [cluster, ATTEMPT, REQUEST]);
     assert_eq!(changed("connect: 2s", "connect: 1s"), [cluster]);
 }
 
@@ -112,8 +96,5 @@ fn matches_change_the_route_alone() {
 
 #[test]
 fn what_stays_the_same_is_not_sent_again() {
-    assert_eq!(
-        changed("kind: Gateway\n", "kind: Gateway # the same\n"),
-        [""; 0]
-    );
+    assert_eq!(changed("kind: Gateway\n", "kind: Gateway # the same\n"), [""; 0]);
 }

@@ -2,12 +2,7 @@
 //!
 //! The filter's configuration is read by the filter's own parser on the way, so the halves cannot drift.
 //! `cargo xtask bless` (TOLLGATE_BLESS=1) writes down what comes out now.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test: what is wrong ends it"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test: what is wrong ends it")]
 
 #[path = "golden/case.rs"]
 mod case;
@@ -37,10 +32,7 @@ fn cases() {
         if bless {
             fs::write(file, actual).unwrap();
         } else {
-            changed.push(format!(
-                "tests/cases/{name}\n{}",
-                diff::lines(&text, &actual)
-            ));
+            changed.push(format!("tests/cases/{name}\n{}", diff::lines(&text, &actual)));
         }
     }
     assert!(
@@ -57,10 +49,7 @@ fn files(root: &Path) -> Vec<PathBuf> {
         .map(|area| area.unwrap().path())
         .filter(|area| area.is_dir())
         .flat_map(|area| fs::read_dir(area).unwrap().map(|file| file.unwrap().path()))
-        .filter(|file| {
-            file.extension()
-                .is_some_and(|extension| extension == "yaml")
-        })
+        .filter(|file| file.extension().is_some_and(|extension| extension == "yaml"))
         .collect();
     files.sort();
     files

@@ -23,16 +23,10 @@ fn walk(text: &str) {
     let mut objects = Objects::default();
     let findings = objects.add_yaml("any", text, &Nothing);
     for finding in &findings {
-        assert!(
-            finding.spot.as_ref().is_some_and(|spot| spot.line >= 1),
-            "{finding}"
-        );
+        assert!(finding.spot.as_ref().is_some_and(|spot| spot.line >= 1), "{finding}");
     }
     let translation = translate(&objects);
-    let surroundings = Surroundings {
-        bind: "::1".to_owned(),
-        code: FilterCode::File("f".to_owned()),
-    };
+    let surroundings = Surroundings { bind: "::1".to_owned(), code: FilterCode::File("f".to_owned()) };
     for gateway in &translation.ir.gateways {
         let snapshot = snapshot(gateway, &translation.ir, &surroundings);
         tollgate_core::envoy::to_json(&snapshot);

@@ -34,15 +34,11 @@ pub(super) async fn usage(
     State(admin): State<Admin>,
     Query(parameters): Query<Vec<(String, String)>>,
 ) -> Result<Json<Rows<UsageRow>>, Problem> {
-    Ok(Json(Rows {
-        rows: admin.ledger.usage(usage_query(parameters)?).await?,
-    }))
+    Ok(Json(Rows { rows: admin.ledger.usage(usage_query(parameters)?).await? }))
 }
 
 pub(super) async fn budgets(State(admin): State<Admin>) -> Result<Json<Rows<BudgetRow>>, Problem> {
-    Ok(Json(Rows {
-        rows: admin.ledger.budgets().await?,
-    }))
+    Ok(Json(Rows { rows: admin.ledger.budgets().await? }))
 }
 
 pub(super) async fn status(State(admin): State<Admin>) -> Response {
@@ -63,11 +59,7 @@ fn usage_query(parameters: Vec<(String, String)>) -> Result<UsageQuery, Problem>
             "since" => query.since = Some(duration(field, &value)?),
             _ => {
                 let message = format!("there is no parameter {field:?}");
-                return Err(Problem::Parameter {
-                    field,
-                    message,
-                    hint: "use consumer, model or since".into(),
-                });
+                return Err(Problem::Parameter { field, message, hint: "use consumer, model or since".into() });
             }
         }
     }
@@ -111,39 +103,16 @@ impl IntoResponse for Problem {
             hint: String,
         }
         let (status, error) = match self {
-            Self::Parameter {
-                field,
-                message,
-                hint,
-            } => (
-                StatusCode::BAD_REQUEST,
-                Error {
-                    field: Some(field),
-                    message,
-                    hint,
-                },
-            ),
+            Self::Parameter { field, message, hint } => {
+                (StatusCode::BAD_REQUEST, Error { field: Some(field), message, hint })
+            }
             Self::NotFound => {
                 let hint = "there are /, /api/usage, /api/budgets, /api/status, /healthz, /readyz and /metrics";
-                (
-                    StatusCode::NOT_FOUND,
-                    Error {
-                        field: None,
-                        message: "no such page".into(),
-                        hint: hint.into(),
-                    },
-                )
+                (StatusCode::NOT_FOUND, Error { field: None, message: "no such page".into(), hint: hint.into() })
             }
             Self::Ledger(error) => {
                 let message = error.to_string();
-                (
-                    StatusCode::SERVICE_UNAVAILABLE,
-                    Error {
-                        field: None,
-                        message,
-                        hint: String::new(),
-                    },
-                )
+                (StatusCode::SERVICE_UNAVAILABLE, Error { field: None, message, hint: String::new() })
             }
         };
         (status, Json(Body { error })).into_response()

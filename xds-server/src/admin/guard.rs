@@ -11,19 +11,12 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 pub(super) async fn guard(request: Request, next: Next) -> Response {
-    let host = request
-        .headers()
-        .get(header::HOST)
-        .and_then(|host| host.to_str().ok());
-    let host = host.or_else(|| {
-        request
-            .uri()
-            .authority()
-            .map(|authority| authority.as_str())
-    });
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = host.or_else(|| request.uri().authority().map(|authority| authority.as_str()));
     match host {
         Some(host) if !ours(host) => {
-            let hint = "this name could be anybody's: use the address, localhost or the Service's name in the cluster\n";
+            let hint =
+                "this name could be anybody's: use the address, localhost or the Service's name in the cluster\n";
             (StatusCode::MISDIRECTED_REQUEST, hint).into_response()
         }
         _ => next.run(request).await,
@@ -33,37 +26,25 @@ pub(super) async fn guard(request: Request, next: Next) -> Response {
 /// For every answer. The page sets a policy of its own.
 pub(super) async fn harden(mut response: Response) -> Response {
     let headers = response.headers_mut();
-    headers.insert(
-        header::X_CONTENT_TYPE_OPTIONS,
-        HeaderValue::from_static("nosniff"),
-    );
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(
-        header::REFERRER_POLICY,
-        HeaderValue::from_static("no-referrer"),
-    );
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     let policy = headers.entry(header::CONTENT_SECURITY_POLICY);
-    policy.or_insert(HeaderValue::from_static(
-        "default-src 'none'; frame-ancestors 'none'",
-    ));
+    policy.or_insert(HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'"));
     response
 }
 
 fn ours(host: &str) -> bool {
     let name = match host.strip_prefix('[') {
         Some(v6) => {
-            return v6
-                .split_once(']')
-                .is_some_and(|(address, _)| address.parse::<IpAddr>().is_ok());
+            return v6.split_once(']').is_some_and(|(address, _)| address.parse::<IpAddr>().is_ok());
         }
         None => host.rsplit_once(':').map_or(host, |(name, _)| name),
     };
     let name = name.trim_end_matches('.').to_ascii_lowercase();
     name.parse::<IpAddr>().is_ok()
         || name == "localhost"
-        || [".localhost", ".svc", ".svc.cluster.local"]
-            .iter()
-            .any(|ending| name.ends_with(ending))
+        || [".localhost", ".svc", ".svc.cluster.local"].iter().any(|ending| name.ends_with(ending))
 }
 
 #[cfg(test)]
@@ -83,14 +64,9 @@ mod tests {
         ] {
             assert!(ours(host), "{host}");
         }
-        for host in [
-            "evil.example",
-            "127.0.0.1.evil.example:19000",
-            "localhost.evil.example",
-            "[evil]",
-            "evil.svc.example",
-            "",
-        ] {
+        for host in
+            ["evil.example", "127.0.0.1.evil.example:19000", "localhost.evil.example", "[evil]", "evil.svc.example", ""]
+        {
             assert!(!ours(host), "{host}");
         }
     }

@@ -73,30 +73,17 @@ enum FindingSeverity {
 impl Metrics {
     /// An Envoy of `gateway` (`namespace/name`) refused a resource of this kind (`Listener`, ...).
     pub fn nack(&self, gateway: &str, kind: &'static str) {
-        self.nacks
-            .get_or_create(&NackLabels {
-                gateway: gateway.to_owned(),
-                kind,
-            })
-            .inc();
+        self.nacks.get_or_create(&NackLabels { gateway: gateway.to_owned(), kind }).inc();
     }
 
     /// New input was read and taken over.
     pub fn reload_taken(&self) {
-        self.reloads
-            .get_or_create(&ReloadLabels {
-                result: ReloadResult::Taken,
-            })
-            .inc();
+        self.reloads.get_or_create(&ReloadLabels { result: ReloadResult::Taken }).inc();
     }
 
     /// New input could not be used; the last good state stays.
     pub fn reload_refused(&self) {
-        self.reloads
-            .get_or_create(&ReloadLabels {
-                result: ReloadResult::Refused,
-            })
-            .inc();
+        self.reloads.get_or_create(&ReloadLabels { result: ReloadResult::Refused }).inc();
     }
 
     /// Serves the ledger's metrics with these.
@@ -117,25 +104,11 @@ impl Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("tollgate");
-        let (nacks, reloads, from_status) =
-            (Family::default(), Family::default(), FromStatus::default());
-        registry.register(
-            "nacks",
-            "Resources that an Envoy refused, by gateway and kind",
-            Family::clone(&nacks),
-        );
-        registry.register(
-            "reloads",
-            "Changes of the input, by what became of them",
-            Family::clone(&reloads),
-        );
+        let (nacks, reloads, from_status) = (Family::default(), Family::default(), FromStatus::default());
+        registry.register("nacks", "Resources that an Envoy refused, by gateway and kind", Family::clone(&nacks));
+        registry.register("reloads", "Changes of the input, by what became of them", Family::clone(&reloads));
         from_status.register(&mut registry);
-        let metrics = Self {
-            registry: Arc::new(Mutex::new(registry)),
-            nacks,
-            reloads,
-            from_status,
-        };
+        let metrics = Self { registry: Arc::new(Mutex::new(registry)), nacks, reloads, from_status };
         // Both series are there before the first event, so that an alert on their rate sees it.
         for result in [ReloadResult::Taken, ReloadResult::Refused] {
             drop(metrics.reloads.get_or_create(&ReloadLabels { result }));
@@ -149,71 +122,32 @@ impl Default for Metrics {
 impl FromStatus {
     fn register(&self, registry: &mut Registry) {
         registry.register("ready", "1 when /readyz says so", self.ready.clone());
-        registry.register(
-            "snapshot_generation",
-            "Snapshots published so far",
-            self.generation.clone(),
-        );
-        registry.register(
-            "findings",
-            "What is wrong with the input now, by severity",
-            self.findings.clone(),
-        );
-        registry.register(
-            "gateway_programmed",
-            "1 when an Envoy has accepted the Gateway",
-            self.programmed.clone(),
-        );
-        registry.register(
-            "proxies_connected",
-            "Envoys connected, by gateway",
-            self.connected.clone(),
-        );
-        registry.register(
-            "resources_refused",
-            "Resources that connected Envoys refuse now",
-            self.refused.clone(),
-        );
+        registry.register("snapshot_generation", "Snapshots published so far", self.generation.clone());
+        registry.register("findings", "What is wrong with the input now, by severity", self.findings.clone());
+        registry.register("gateway_programmed", "1 when an Envoy has accepted the Gateway", self.programmed.clone());
+        registry.register("proxies_connected", "Envoys connected, by gateway", self.connected.clone());
+        registry.register("resources_refused", "Resources that connected Envoys refuse now", self.refused.clone());
     }
 
     fn set(&self, status: &Status) {
         self.ready.set(i64::from(status.ready));
         self.generation.set(status.generation);
-        for (severity, label) in [
-            (Severity::Error, FindingSeverity::Error),
-            (Severity::Warning, FindingSeverity::Warning),
-        ] {
-            let count = status
-                .findings
-                .iter()
-                .filter(|finding| finding.severity == severity)
-                .count();
-            self.findings
-                .get_or_create(&FindingLabels { severity: label })
-                .set(gauge(count));
+        for (severity, label) in
+            [(Severity::Error, FindingSeverity::Error), (Severity::Warning, FindingSeverity::Warning)]
+        {
+            let count = status.findings.iter().filter(|finding| finding.severity == severity).count();
+            self.findings.get_or_create(&FindingLabels { severity: label }).set(gauge(count));
         }
         // Gateways that are gone leave no series behind.
         self.programmed.clear();
         self.connected.clear();
         self.refused.clear();
         for gateway in &status.gateways {
-            let labels = GatewayLabels {
-                gateway: gateway.name.clone(),
-            };
-            let connected: Vec<_> = gateway
-                .proxies
-                .iter()
-                .filter(|proxy| proxy.connected)
-                .collect();
-            self.programmed
-                .get_or_create(&labels)
-                .set(i64::from(gateway.programmed));
-            self.connected
-                .get_or_create(&labels)
-                .set(gauge(connected.len()));
-            self.refused
-                .get_or_create(&labels)
-                .set(gauge(connected.iter().map(|proxy| proxy.nacks.len()).sum()));
+            let labels = GatewayLabels { gateway: gateway.name.clone() };
+            let connected: Vec<_> = gateway.proxies.iter().filter(|proxy| proxy.connected).collect();
+            self.programmed.get_or_create(&labels).set(i64::from(gateway.programmed));
+            self.connected.get_or_create(&labels).set(gauge(connected.len()));
+            self.refused.get_or_create(&labels).set(gauge(connected.iter().map(|proxy| proxy.nacks.len()).sum()));
         }
     }
 }

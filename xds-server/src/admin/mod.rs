@@ -51,11 +51,7 @@ pub fn router(ledger: Ledger, status: watch::Receiver<Arc<Status>>, metrics: Met
         .route("/metrics", get(serve_metrics))
         .fallback(async || api::Problem::not_found())
         .layer(middleware::map_response(guard::harden))
-        .with_state(Admin {
-            ledger,
-            status,
-            metrics,
-        })
+        .with_state(Admin { ledger, status, metrics })
 }
 
 /// 200, or 503 with one reason a line.
@@ -64,11 +60,7 @@ async fn readyz(State(admin): State<Admin>) -> Response {
     if status.ready {
         return "ready\n".into_response();
     }
-    let reasons = if status.waiting_for.is_empty() {
-        "not ready".to_owned()
-    } else {
-        status.waiting_for.join("\n")
-    };
+    let reasons = if status.waiting_for.is_empty() { "not ready".to_owned() } else { status.waiting_for.join("\n") };
     (StatusCode::SERVICE_UNAVAILABLE, reasons + "\n").into_response()
 }
 

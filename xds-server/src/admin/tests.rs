@@ -23,28 +23,17 @@ struct Port {
 async fn port() -> Port {
     let dir = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(dir.path(), limits(vec![consumer_limit(1000)]), TTL).unwrap();
-    let (status, metrics) = (
-        watch::Sender::new(Arc::new(Status::default())),
-        Metrics::default(),
-    );
+    let (status, metrics) = (watch::Sender::new(Arc::new(Status::default())), Metrics::default());
     let router = router(ledger.clone(), status.subscribe(), metrics.clone());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, router).await });
-    Port {
-        address,
-        ledger,
-        status,
-        metrics,
-        _dir: dir,
-    }
+    Port { address, ledger, status, metrics, _dir: dir }
 }
 
 impl Port {
     async fn get(&self, path: &str) -> reqwest::Response {
-        reqwest::get(format!("{}{path}", self.address))
-            .await
-            .unwrap()
+        reqwest::get(format!("{}{path}", self.address)).await.unwrap()
     }
 
     async fn json(&self, path: &str) -> Value {
@@ -60,14 +49,7 @@ impl Port {
 
     /// A lease of 100, of which one request used 30.
     async fn traffic(&self) {
-        let first = self
-            .ledger
-            .sync(SyncRequest {
-                wants: want(100, 100),
-                ..request(1, 1)
-            })
-            .await
-            .unwrap();
+        let first = self.ledger.sync(SyncRequest { wants: want(100, 100), ..request(1, 1) }).await.unwrap();
         let settlement = Settlement {
             bucket: Some(bucket()),
             window_start: first.grants[0].window_start,
@@ -75,11 +57,8 @@ impl Port {
             charged: 30,
             released: 0,
         };
-        let report = SyncRequest {
-            settlements: vec![settlement],
-            usage: vec![used("app", "smol", 29)],
-            ..request(1, 2)
-        };
+        let report =
+            SyncRequest { settlements: vec![settlement], usage: vec![used("app", "smol", 29)], ..request(1, 2) };
         self.ledger.sync(report).await.unwrap();
     }
 }
@@ -98,20 +77,14 @@ fn status() -> Status {
                 node: "envoy-1".into(),
                 connected: true,
                 acked: false,
-                nacks: vec![Refused {
-                    resource: "Cluster x".into(),
-                    message: "no".into(),
-                }],
+                nacks: vec![Refused { resource: "Cluster x".into(), message: "no".into() }],
             }],
         }],
         findings: vec![Finding {
             severity: Severity::Error,
             reason: "UnsupportedValue".into(),
             origin: Some(Origin::new("ModelPool", "default", "chat")),
-            spot: Some(Spot {
-                file: "pool.yaml".into(),
-                line: 7,
-            }),
+            spot: Some(Spot { file: "pool.yaml".into(), line: 7 }),
             field: "spec.models[0].retries".into(),
             message: "retries is 99".into(),
             hint: "at most 10".into(),
@@ -133,98 +106,47 @@ async fn usage_and_budgets_have_the_shape_of_the_contract() {
         "input_tokens": 29, "output_tokens": 1, "cached_input_tokens": 0, "reasoning_tokens": 0,
         "estimated_requests": 0,
     });
-    for path in [
-        "",
-        "?consumer=&model=&since=",
-        "?consumer=app",
-        "?consumer=default%2Fapp&since=1h",
-        "?model=smol",
-    ] {
-        assert_eq!(
-            port.json(&format!("/api/usage{path}")).await,
-            json!({"rows": [row.clone()]}),
-            "{path}"
-        );
+    for path in ["", "?consumer=&model=&since=", "?consumer=app", "?consumer=default%2Fapp&since=1h", "?model=smol"] {
+        assert_eq!(port.json(&format!("/api/usage{path}")).await, json!({"rows": [row.clone()]}), "{path}");
     }
-    assert_eq!(
-        port.json("/api/usage?consumer=other").await,
-        json!({"rows": []})
-    );
+    assert_eq!(port.json("/api/usage?consumer=other").await, json!({"rows": []}));
     let budgets = port.json("/api/budgets").await;
     let budget = &budgets["rows"][0];
     assert_eq!(budget["scope"], json!({"Consumer": "app"}));
-    assert_eq!(
-        (&budget["policy"], &budget["limit"]),
-        (&json!("per-consumer"), &json!("daily"))
-    );
-    assert_eq!(
-        (&budget["tokens"], &budget["spent"], &budget["leased"]),
-        (&json!(1000), &json!(30), &json!(70))
-    );
-    budget["window_start"]
-        .as_str()
-        .unwrap()
-        .parse::<jiff::Timestamp>()
-        .unwrap();
+    assert_eq!((&budget["policy"], &budget["limit"]), (&json!("per-consumer"), &json!("daily")));
+    assert_eq!((&budget["tokens"], &budget["spent"], &budget["leased"]), (&json!(1000), &json!(30), &json!(70)));
+    budget["window_start"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
 }
 
 #[tokio::test]
 async fn a_bad_question_is_answered_with_field_and_hint() {
     let port = port().await;
-    for (query, field) in [
-        ("since=yesterday", "since"),
-        ("since=1", "since"),
-        ("user=app", "user"),
-    ] {
+    for (query, field) in [("since=yesterday", "since"), ("since=1", "since"), ("user=app", "user")] {
         let response = port.get(&format!("/api/usage?{query}")).await;
         assert_eq!(response.status(), StatusCode::BAD_REQUEST);
         let body: BTreeMap<String, BTreeMap<String, String>> = response.json().await.unwrap();
         assert_eq!(body["error"]["field"], field);
         assert!(!body["error"]["hint"].is_empty());
     }
-    assert_eq!(
-        port.get("/api/nothing").await.status(),
-        StatusCode::NOT_FOUND
-    );
+    assert_eq!(port.get("/api/nothing").await.status(), StatusCode::NOT_FOUND);
     port.ledger.close().await;
-    assert_eq!(
-        port.get("/api/usage").await.status(),
-        StatusCode::SERVICE_UNAVAILABLE
-    );
+    assert_eq!(port.get("/api/usage").await.status(), StatusCode::SERVICE_UNAVAILABLE);
 }
 
 #[tokio::test]
 async fn probes_and_status_follow_the_control_plane() {
     let port = port().await;
     assert_eq!(port.text("/healthz").await, (StatusCode::OK, "ok\n".into()));
-    let waiting = Status {
-        waiting_for: vec!["no Envoy of default/llm is connected".into()],
-        ..Status::default()
-    };
+    let waiting = Status { waiting_for: vec!["no Envoy of default/llm is connected".into()], ..Status::default() };
     port.status.send_replace(Arc::new(waiting));
-    let not_ready = (
-        StatusCode::SERVICE_UNAVAILABLE,
-        "no Envoy of default/llm is connected\n".into(),
-    );
+    let not_ready = (StatusCode::SERVICE_UNAVAILABLE, "no Envoy of default/llm is connected\n".into());
     assert_eq!(port.text("/readyz").await, not_ready);
     port.status.send_replace(Arc::new(status()));
-    assert_eq!(
-        port.text("/readyz").await,
-        (StatusCode::OK, "ready\n".into())
-    );
+    assert_eq!(port.text("/readyz").await, (StatusCode::OK, "ready\n".into()));
     let status = port.json("/api/status").await;
-    assert_eq!(
-        status["gateways"][0]["proxies"][0]["nacks"][0]["message"],
-        "no"
-    );
-    assert_eq!(
-        status["findings"][0]["spot"],
-        json!({"file": "pool.yaml", "line": 7})
-    );
-    assert_eq!(
-        (&status["generation"], &status["ready"]),
-        (&json!(3), &json!(true))
-    );
+    assert_eq!(status["gateways"][0]["proxies"][0]["nacks"][0]["message"], "no");
+    assert_eq!(status["findings"][0]["spot"], json!({"file": "pool.yaml", "line": 7}));
+    assert_eq!((&status["generation"], &status["ready"]), (&json!(3), &json!(true)));
 }
 
 #[tokio::test]
@@ -253,10 +175,7 @@ async fn metrics_move() {
         "tollgate_tokens_total{consumer=\"app\",model=\"smol\",kind=\"Input\"} 29",
         "tollgate_requests_total{consumer=\"app\",model=\"smol\"} 1",
     ] {
-        assert!(
-            text.lines().any(|found| found.starts_with(line)),
-            "{line} is not in\n{text}"
-        );
+        assert!(text.lines().any(|found| found.starts_with(line)), "{line} is not in\n{text}");
     }
     port.status.send_replace(Arc::new(Status::default()));
     assert!(!port.text("/metrics").await.1.contains("proxies_connected{"));
@@ -265,65 +184,24 @@ async fn metrics_move() {
 #[tokio::test]
 async fn consumers_and_models_in_metrics_are_bounded() {
     let port = port().await;
-    let usage = (0..1500)
-        .map(|n| used("app", &format!("made-up-{n}"), 1))
-        .collect();
-    port.ledger
-        .sync(SyncRequest {
-            usage,
-            ..request(1, 1)
-        })
-        .await
-        .unwrap();
+    let usage = (0..1500).map(|n| used("app", &format!("made-up-{n}"), 1)).collect();
+    port.ledger.sync(SyncRequest { usage, ..request(1, 1) }).await.unwrap();
     let (_, text) = port.text("/metrics").await;
-    assert_eq!(
-        text.lines()
-            .filter(|line| line.starts_with("tollgate_requests_total"))
-            .count(),
-        1001
-    );
-    assert!(
-        text.contains("tollgate_requests_total{consumer=\"other\",model=\"other\"} 500"),
-        "{text}"
-    );
+    assert_eq!(text.lines().filter(|line| line.starts_with("tollgate_requests_total")).count(), 1001);
+    assert!(text.contains("tollgate_requests_total{consumer=\"other\",model=\"other\"} 500"), "{text}");
 }
 
 #[tokio::test]
 async fn the_page_runs_nothing_but_itself() {
     let port = port().await;
     let response = port.get("/").await;
-    let policy = response.headers()["content-security-policy"]
-        .to_str()
-        .unwrap()
-        .to_owned();
+    let policy = response.headers()["content-security-policy"].to_str().unwrap().to_owned();
     let html = response.text().await.unwrap();
-    let nonce = policy
-        .split_once("'nonce-")
-        .unwrap()
-        .1
-        .split_once('\'')
-        .unwrap()
-        .0;
-    assert_eq!(
-        html.matches(&format!("nonce=\"{nonce}\"")).count(),
-        2,
-        "the style and the script"
-    );
-    assert!(
-        policy.contains("default-src 'none'") && !policy.contains("unsafe"),
-        "{policy}"
-    );
-    assert!(
-        !html.contains("http://") && !html.contains("https://"),
-        "it needs no network"
-    );
-    for dangerous in [
-        "innerHTML",
-        "outerHTML",
-        "insertAdjacentHTML",
-        "document.write",
-        "eval(",
-    ] {
+    let nonce = policy.split_once("'nonce-").unwrap().1.split_once('\'').unwrap().0;
+    assert_eq!(html.matches(&format!("nonce=\"{nonce}\"")).count(), 2, "the style and the script");
+    assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+    assert!(!html.contains("http://") && !html.contains("https://"), "it needs no network");
+    for dangerous in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("] {
         assert!(!html.contains(dangerous), "{dangerous}");
     }
     assert_ne!(html, port.text("/").await.1, "a nonce is used once");
@@ -333,21 +211,12 @@ async fn the_page_runs_nothing_but_itself() {
 async fn a_name_that_could_be_anybodys_gets_nothing() {
     let port = port().await;
     let get = async |path: &str, host: &'static str| {
-        let client = reqwest::Client::builder()
-            .timeout(Duration::from_secs(5))
-            .build()
-            .unwrap();
-        let request = client
-            .get(format!("{}{path}", port.address))
-            .header("host", host);
+        let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).build().unwrap();
+        let request = client.get(format!("{}{path}", port.address)).header("host", host);
         request.send().await.unwrap().status()
     };
     for path in ["/", "/api/usage", "/api/budgets", "/api/status"] {
-        assert_eq!(
-            get(path, "rebound.example").await,
-            StatusCode::MISDIRECTED_REQUEST,
-            "{path}"
-        );
+        assert_eq!(get(path, "rebound.example").await, StatusCode::MISDIRECTED_REQUEST, "{path}");
         assert_eq!(get(path, "localhost:19000").await, StatusCode::OK, "{path}");
     }
     assert_eq!(get("/metrics", "anything.example").await, StatusCode::OK);

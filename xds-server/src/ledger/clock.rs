@@ -21,17 +21,12 @@ pub struct SystemClock {
 
 impl SystemClock {
     pub fn new() -> Self {
-        Self {
-            started: Instant::now(),
-        }
+        Self { started: Instant::now() }
     }
 }
 
 impl Clock for SystemClock {
     fn now(&self) -> Now {
-        Now {
-            wall: Timestamp::now(),
-            steady: self.started.elapsed(),
-        }
+        Now { wall: Timestamp::now(), steady: self.started.elapsed() }
     }
 }

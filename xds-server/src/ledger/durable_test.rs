@@ -24,24 +24,15 @@ struct Victim {
 impl Victim {
     fn start(dir: &Path) -> Self {
         let mut process = Command::new(std::env::current_exe().unwrap())
-            .args([
-                "ledger::durable_test::child",
-                "--exact",
-                "--ignored",
-                "--nocapture",
-            ])
+            .args(["ledger::durable_test::child", "--exact", "--ignored", "--nocapture"])
             .env(DIR, dir)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        let address = lines
-            .map(Result::unwrap)
-            .find_map(|line| line.split_once("serves ").map(|(_, at)| at.to_owned()));
-        Self {
-            process,
-            address: address.unwrap(),
-        }
+        let address =
+            lines.map(Result::unwrap).find_map(|line| line.split_once("serves ").map(|(_, at)| at.to_owned()));
+        Self { process, address: address.unwrap() }
     }
 }
 
@@ -57,12 +48,7 @@ impl Drop for Victim {
 #[ignore = "the process that the other test kills; it ends only so"]
 async fn child() {
     let dir = std::env::var(DIR).unwrap();
-    let ledger = Ledger::open(
-        Path::new(&dir),
-        limits(vec![consumer_limit(1_000_000)]),
-        TTL,
-    )
-    .unwrap();
+    let ledger = Ledger::open(Path::new(&dir), limits(vec![consumer_limit(1_000_000)]), TTL).unwrap();
     println!("serves {}", serve(&ledger).await);
     std::future::pending::<()>().await;
 }
@@ -81,9 +67,7 @@ async fn nothing_acknowledged_is_lost_and_nothing_counts_twice() {
     while workers.iter().any(|worker| !worker.is_finished()) {
         // Somewhere in the next calls, not between them.
         let until = acknowledged.load(Ordering::SeqCst) + WORKERS * CALLS / LIVES as u64;
-        while acknowledged.load(Ordering::SeqCst) < until
-            && workers.iter().any(|worker| !worker.is_finished())
-        {
+        while acknowledged.load(Ordering::SeqCst) < until && workers.iter().any(|worker| !worker.is_finished()) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         drop(victim);
@@ -105,29 +89,17 @@ async fn nothing_acknowledged_is_lost_and_nothing_counts_twice() {
     let budget = ledger.budgets().await.unwrap().remove(0);
     assert_eq!((budget.spent, budget.leased), (spent, leased));
     let rows = ledger.usage(UsageQuery::default()).await.unwrap();
-    assert_eq!(
-        rows.iter().map(|row| row.requests).sum::<u64>(),
-        WORKERS * CALLS
-    );
+    assert_eq!(rows.iter().map(|row| row.requests).sum::<u64>(), WORKERS * CALLS);
     assert_eq!(rows.iter().map(|row| row.input_tokens).sum::<u64>(), spent);
 }
 
 /// One worker of a proxy: leases, settles, and sends a call again until it is answered.
-async fn work(
-    worker: u64,
-    mut address: watch::Receiver<String>,
-    acknowledged: Arc<AtomicU64>,
-) -> (u64, u64) {
+async fn work(worker: u64, mut address: watch::Receiver<String>, acknowledged: Arc<AtomicU64>) -> (u64, u64) {
     let (mut spent, mut outstanding, mut window_start) = (0, 0, 0);
     for sequence in 1..=CALLS {
         let tokens = outstanding.min(worker + sequence % 7);
-        let settlement = v1::Settlement {
-            bucket: Some(bucket()),
-            window_start,
-            from_lease: tokens,
-            charged: tokens,
-            released: 0,
-        };
+        let settlement =
+            v1::Settlement { bucket: Some(bucket()), window_start, from_lease: tokens, charged: tokens, released: 0 };
         let call = SyncRequest {
             settlements: vec![settlement],
             usage: vec![used("app", "smol", tokens)],

@@ -39,29 +39,15 @@ impl Embedded {
     /// When the directory cannot be made.
     pub fn new(dir: &Path) -> Result<Self, StoreError> {
         let path = dir.join(FILE);
-        match std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-        {
-            Ok(()) => Ok(Self {
-                file: Arc::new(File {
-                    path,
-                    database: RwLock::new(None),
-                }),
-            }),
-            Err(source) => Err(StoreError::Unusable {
-                path: dir.to_owned(),
-                source,
-            }),
+        match std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir) {
+            Ok(()) => Ok(Self { file: Arc::new(File { path, database: RwLock::new(None) }) }),
+            Err(source) => Err(StoreError::Unusable { path: dir.to_owned(), source }),
         }
     }
 
     fn open(&self) -> Result<Records, Failure> {
         // Checked whole: a file that was altered is refused here instead of misleading redb later.
-        let database = Database::builder()
-            .set_check_integrity_on_open(true)
-            .create(&self.file.path)?;
+        let database = Database::builder().set_check_integrity_on_open(true).create(&self.file.path)?;
         rows::prepare(&database)?;
         let records = rows::records(&database)?;
         self.file.put(Some(Arc::new(database)));
@@ -94,18 +80,11 @@ impl Drop for Embedded {
 
 impl File {
     fn put(&self, database: Option<Arc<Database>>) {
-        *self
-            .database
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = database;
+        *self.database.write().unwrap_or_else(PoisonError::into_inner) = database;
     }
 
     fn get(&self) -> Result<Arc<Database>, Failure> {
-        self.database
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-            .ok_or(Failure::Closed)
+        self.database.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(Failure::Closed)
     }
 
     fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, Failure>) -> Result<T, StoreError> {
@@ -118,30 +97,19 @@ impl File {
         let path = self.path.clone();
         match failure {
             Failure::Closed => StoreError::Closed,
-            Failure::Newer(found) => StoreError::Newer {
-                path,
-                found,
-                known: SCHEMA,
-            },
-            Failure::Row(row) => StoreError::Damaged {
-                path,
-                what: row.to_string(),
-            },
+            Failure::Newer(found) => StoreError::Newer { path, found, known: SCHEMA },
+            Failure::Row(row) => StoreError::Damaged { path, what: row.to_string() },
             Failure::Redb(error) => match error {
                 redb::Error::DatabaseAlreadyOpen => StoreError::Locked { path },
                 redb::Error::Corrupted(what) => StoreError::Damaged { path, what },
                 redb::Error::UpgradeRequired(_) | redb::Error::TableTypeMismatch { .. } => {
-                    StoreError::Damaged {
-                        path,
-                        what: error.to_string(),
-                    }
+                    StoreError::Damaged { path, what: error.to_string() }
                 }
                 redb::Error::Io(source) => match source.kind() {
                     ErrorKind::StorageFull | ErrorKind::QuotaExceeded => StoreError::Full { path },
-                    ErrorKind::InvalidData | ErrorKind::UnexpectedEof => StoreError::Damaged {
-                        path,
-                        what: source.to_string(),
-                    },
+                    ErrorKind::InvalidData | ErrorKind::UnexpectedEof => {
+                        StoreError::Damaged { path, what: source.to_string() }
+                    }
                     _ => StoreError::Unusable { path, source },
                 },
                 source => StoreError::Failed { path, source },

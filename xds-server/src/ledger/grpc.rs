@@ -22,11 +22,7 @@ impl Service {
 #[tonic::async_trait]
 impl ledger_server::Ledger for Service {
     async fn sync(&self, request: Request<SyncRequest>) -> Result<Response<SyncResponse>, Status> {
-        self.ledger
-            .sync(request.into_inner())
-            .await
-            .map(Response::new)
-            .map_err(Status::from)
+        self.ledger.sync(request.into_inner()).await.map(Response::new).map_err(Status::from)
     }
 }
 
@@ -37,9 +33,7 @@ impl From<SyncError> for Status {
             SyncError::Invalid(_) => Self::invalid_argument(error.to_string()),
             SyncError::Past(_) => Self::failed_precondition(error.to_string()),
             // The path of the file is the operator's business, and in the log.
-            SyncError::Store(_) => {
-                Self::unavailable("the ledger cannot write; see the control plane's log")
-            }
+            SyncError::Store(_) => Self::unavailable("the ledger cannot write; see the control plane's log"),
             SyncError::Busy | SyncError::Closed => Self::unavailable(error.to_string()),
         }
     }

@@ -4,9 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
-use prometheus_client::metrics::{
-    counter::Counter, family::Family, gauge::Gauge, histogram::Histogram,
-};
+use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram};
 use prometheus_client::registry::{Registry, Unit};
 use tollgate_core::ledger::usage::{Totals, UsageKey};
 
@@ -64,11 +62,7 @@ enum TokenKind {
 
 impl Metrics {
     pub fn new() -> Self {
-        let seconds = || {
-            Histogram::new([
-                0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5,
-            ])
-        };
+        let seconds = || Histogram::new([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5]);
         Self {
             calls: Family::default(),
             call_seconds: seconds(),
@@ -98,54 +92,24 @@ impl Metrics {
             Unit::Seconds,
             self.commit_seconds.clone(),
         );
-        ledger.register(
-            "commit_calls",
-            "Calls that one write made durable",
-            self.commit_calls.clone(),
-        );
-        ledger.register(
-            "writable",
-            "1 while the last write succeeded",
-            self.writable.clone(),
-        );
-        ledger.register(
-            "lease_holders",
-            "Proxies with tokens outstanding",
-            self.holders.clone(),
-        );
-        ledger.register(
-            "leased_tokens",
-            "Tokens leased and not yet accounted for",
-            self.leased.clone(),
-        );
-        registry.register(
-            "tokens",
-            "Tokens of finished requests, by consumer and model",
-            self.tokens.clone(),
-        );
-        registry.register(
-            "requests",
-            "Finished requests, by consumer and model",
-            self.requests.clone(),
-        );
+        ledger.register("commit_calls", "Calls that one write made durable", self.commit_calls.clone());
+        ledger.register("writable", "1 while the last write succeeded", self.writable.clone());
+        ledger.register("lease_holders", "Proxies with tokens outstanding", self.holders.clone());
+        ledger.register("leased_tokens", "Tokens leased and not yet accounted for", self.leased.clone());
+        registry.register("tokens", "Tokens of finished requests, by consumer and model", self.tokens.clone());
+        registry.register("requests", "Finished requests, by consumer and model", self.requests.clone());
     }
 
     /// Only what is durable is counted.
     pub fn used(&self, key: &UsageKey, totals: &Totals) {
         let (consumer, model) = self.pair(key);
         let tokens = |kind, count| {
-            let labels = TokenLabels {
-                consumer: consumer.clone(),
-                model: model.clone(),
-                kind,
-            };
+            let labels = TokenLabels { consumer: consumer.clone(), model: model.clone(), kind };
             self.tokens.get_or_create(&labels).inc_by(count);
         };
         tokens(TokenKind::Input, totals.input_tokens);
         tokens(TokenKind::Output, totals.output_tokens);
-        self.requests
-            .get_or_create(&RequestLabels { consumer, model })
-            .inc_by(totals.requests);
+        self.requests.get_or_create(&RequestLabels { consumer, model }).inc_by(totals.requests);
     }
 
     fn pair(&self, key: &UsageKey) -> (String, String) {

@@ -76,18 +76,9 @@ impl Ledger {
     ///
     /// # Errors
     /// When another process has it, or the file is not usable; the message says what to do.
-    pub fn open(
-        dir: &Path,
-        limits: watch::Receiver<Arc<Vec<Limit>>>,
-        lease_ttl: Duration,
-    ) -> Result<Self, OpenError> {
+    pub fn open(dir: &Path, limits: watch::Receiver<Arc<Vec<Limit>>>, lease_ttl: Duration) -> Result<Self, OpenError> {
         let store = embedded::Embedded::new(dir)?;
-        Self::start(
-            Box::new(store),
-            Arc::new(SystemClock::new()),
-            limits,
-            lease_ttl,
-        )
+        Self::start(Box::new(store), Arc::new(SystemClock::new()), limits, lease_ttl)
     }
 
     fn start(
@@ -101,29 +92,12 @@ impl Ledger {
         let (jobs, queue) = sync_channel(QUEUE);
         let (reader, metrics) = (store.reader(), Metrics::new());
         let rules = Rules::new(&limits.borrow_and_update(), lease_ttl);
-        let handle = Self {
-            jobs,
-            reader,
-            limits: limits.clone(),
-            clock: Arc::clone(&clock),
-            metrics: metrics.clone(),
-        };
-        let writer = Writer {
-            store,
-            books: Books::Open(state),
-            limits,
-            rules,
-            clock,
-            metrics,
-            pruned: now.steady,
-        };
+        let handle = Self { jobs, reader, limits: limits.clone(), clock: Arc::clone(&clock), metrics: metrics.clone() };
+        let writer = Writer { store, books: Books::Open(state), limits, rules, clock, metrics, pruned: now.steady };
         std::thread::Builder::new()
             .name("ledger".to_owned())
             .spawn(move || writer.run(&queue))
-            .map_err(|source| StoreError::Unusable {
-                path: "the ledger's thread".into(),
-                source,
-            })?;
+            .map_err(|source| StoreError::Unusable { path: "the ledger's thread".into(), source })?;
         Ok(handle)
     }
 
@@ -139,11 +113,7 @@ impl Ledger {
     pub async fn sync(&self, request: SyncRequest) -> Result<SyncResponse, SyncError> {
         let call = Call::try_from(request).inspect_err(|_| self.refused())?;
         let (answer, answered) = oneshot::channel();
-        let job = Job::Call(Waiting {
-            call,
-            arrived: self.clock.now(),
-            answer,
-        });
+        let job = Job::Call(Waiting { call, arrived: self.clock.now(), answer });
         self.jobs.try_send(job).map_err(|error| match error {
             TrySendError::Full(_) => SyncError::Busy,
             TrySendError::Disconnected(_) => SyncError::Closed,
@@ -174,11 +144,6 @@ impl Ledger {
     }
 
     fn refused(&self) {
-        self.metrics
-            .calls
-            .get_or_create(&CallLabels {
-                outcome: CallOutcome::Refused,
-            })
-            .inc();
+        self.metrics.calls.get_or_create(&CallLabels { outcome: CallOutcome::Refused }).inc();
     }
 }

@@ -66,30 +66,18 @@ impl Ledger {
     /// When the store cannot be read.
     pub async fn usage(&self, query: UsageQuery) -> Result<Vec<UsageRow>, StoreError> {
         let since = query.since.map(|back| {
-            let from = self
-                .clock
-                .now()
-                .wall
-                .as_second()
-                .saturating_sub(i64::try_from(back.as_secs()).unwrap_or(i64::MAX));
+            let from =
+                self.clock.now().wall.as_second().saturating_sub(i64::try_from(back.as_secs()).unwrap_or(i64::MAX));
             u64::try_from(from.div_euclid(60)).unwrap_or(0)
         });
         let reader = self.reader.clone();
         let sums = blocking(move || reader.usage(since)).await?;
-        let consumer = query.consumer.map(|name| {
-            name.strip_prefix("default/")
-                .map(str::to_owned)
-                .unwrap_or(name)
-        });
+        let consumer = query.consumer.map(|name| name.strip_prefix("default/").map(str::to_owned).unwrap_or(name));
         let asked = |key: &UsageKey| {
             consumer.as_ref().is_none_or(|name| *name == key.consumer)
                 && query.model.as_ref().is_none_or(|model| *model == key.model)
         };
-        Ok(sums
-            .into_iter()
-            .filter(|(key, _)| asked(key))
-            .map(UsageRow::from)
-            .collect())
+        Ok(sums.into_iter().filter(|(key, _)| asked(key)).map(UsageRow::from).collect())
     }
 
     /// The current windows of the limits that are configured, in their order.
@@ -97,11 +85,7 @@ impl Ledger {
     /// # Errors
     /// When the store cannot be read.
     pub async fn budgets(&self) -> Result<Vec<BudgetRow>, StoreError> {
-        let (reader, limits, now) = (
-            self.reader.clone(),
-            self.limits.borrow().clone(),
-            self.clock.now().wall,
-        );
+        let (reader, limits, now) = (self.reader.clone(), self.limits.borrow().clone(), self.clock.now().wall);
         blocking(move || {
             let mut rows = Vec::new();
             for limit in limits.iter() {
@@ -109,29 +93,13 @@ impl Ledger {
                     continue;
                 };
                 let mut buckets = reader.buckets(&limit.id)?;
-                buckets.retain(|(key, _)| {
-                    key.window_start == span.start && key.scope.len() == limit.scope.len()
-                });
+                buckets.retain(|(key, _)| key.window_start == span.start && key.scope.len() == limit.scope.len());
                 if buckets.is_empty() && limit.scope.is_empty() {
                     // There is exactly one, which nobody has used yet.
-                    let key = BucketKey {
-                        limit: limit.id.clone(),
-                        scope: Vec::new(),
-                        window_start: span.start,
-                    };
-                    buckets.push((
-                        key,
-                        Bucket {
-                            window_end: span.end,
-                            ..Bucket::default()
-                        },
-                    ));
+                    let key = BucketKey { limit: limit.id.clone(), scope: Vec::new(), window_start: span.start };
+                    buckets.push((key, Bucket { window_end: span.end, ..Bucket::default() }));
                 }
-                rows.extend(
-                    buckets
-                        .into_iter()
-                        .map(|(key, bucket)| budget_row(limit, key, bucket, span)),
-                );
+                rows.extend(buckets.into_iter().map(|(key, bucket)| budget_row(limit, key, bucket, span)));
             }
             Ok(rows)
         })
@@ -141,12 +109,7 @@ impl Ledger {
 
 impl From<(UsageKey, Totals)> for UsageRow {
     fn from((key, totals): (UsageKey, Totals)) -> Self {
-        let UsageKey {
-            consumer,
-            route,
-            model,
-            backend,
-        } = key;
+        let UsageKey { consumer, route, model, backend } = key;
         Self {
             consumer,
             route,
@@ -196,7 +159,5 @@ fn rfc3339(second: i64) -> String {
 async fn blocking<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
-    tokio::task::spawn_blocking(read)
-        .await
-        .unwrap_or(Err(StoreError::Closed))
+    tokio::task::spawn_blocking(read).await.unwrap_or(Err(StoreError::Closed))
 }

@@ -3,17 +3,13 @@
 use std::collections::BTreeMap;
 
 use prost::Message as _;
-use redb::{
-    Database, Durability, ReadableDatabase as _, ReadableTable as _, Table, WriteTransaction,
-};
+use redb::{Database, Durability, ReadableDatabase as _, ReadableTable as _, Table, WriteTransaction};
 use tollgate_core::ledger::{
     Bucket, BucketKey, Changes, Lease, Records, Worker,
     usage::{Totals, UsageKey},
 };
 
-use super::tables::{
-    self, BUCKETS, HOLDERS, InvalidRow, LEASES, META, SCHEMA, TOTALS, USAGE, WORKERS,
-};
+use super::tables::{self, BUCKETS, HOLDERS, InvalidRow, LEASES, META, SCHEMA, TOTALS, USAGE, WORKERS};
 
 /// Anything that goes wrong inside a transaction.
 #[derive(Debug, thiserror::Error)]
@@ -40,14 +36,7 @@ macro_rules! from_redb {
     };
 }
 
-from_redb!(
-    DatabaseError,
-    TransactionError,
-    TableError,
-    StorageError,
-    CommitError,
-    SetDurabilityError
-);
+from_redb!(DatabaseError, TransactionError, TableError, StorageError, CommitError, SetDurabilityError);
 
 // === transactions ===
 
@@ -84,41 +73,25 @@ pub(super) fn records(database: &Database) -> Result<Records, Failure> {
     let mut records = Records::default();
     for row in transaction.open_table(BUCKETS)?.iter()? {
         let (key, value) = row?;
-        records
-            .buckets
-            .insert(tables::bucket_key(key.value())?, bucket(value.value()));
+        records.buckets.insert(tables::bucket_key(key.value())?, bucket(value.value()));
     }
     for row in transaction.open_table(LEASES)?.iter()? {
         let (key, value) = row?;
         let (proxy, epoch, limit, scope, start) = key.value();
         let (outstanding, expired) = value.value();
-        let key = (
-            tables::holder_key((proxy, epoch)),
-            tables::bucket_key((limit, scope, start))?,
-        );
-        records.leases.insert(
-            key,
-            Lease {
-                outstanding,
-                expired,
-            },
-        );
+        let key = (tables::holder_key((proxy, epoch)), tables::bucket_key((limit, scope, start))?);
+        records.leases.insert(key, Lease { outstanding, expired });
     }
     for row in transaction.open_table(HOLDERS)?.iter()? {
         let (key, value) = row?;
-        records
-            .holders
-            .insert(tables::holder_key(key.value()), value.value());
+        records.holders.insert(tables::holder_key(key.value()), value.value());
     }
     for row in transaction.open_table(WORKERS)?.iter()? {
         let (key, value) = row?;
         let (proxy, epoch, worker) = key.value();
         let (sequence, answer) = value.value();
         let answer = tables::answer(answer)?;
-        records.workers.insert(
-            (tables::holder_key((proxy, epoch)), worker),
-            Worker { sequence, answer },
-        );
+        records.workers.insert((tables::holder_key((proxy, epoch)), worker), Worker { sequence, answer });
     }
     Ok(records)
 }
@@ -142,17 +115,7 @@ fn write_records(transaction: &WriteTransaction, changes: &Changes) -> Result<()
     for ((holder, key), lease) in &changes.leases {
         let scope = tables::scope_text(key);
         let value = lease.map(|lease| (lease.outstanding, lease.expired));
-        put(
-            &mut table,
-            (
-                &*holder.proxy,
-                holder.epoch,
-                &*key.limit,
-                &*scope,
-                key.window_start,
-            ),
-            value,
-        )?;
+        put(&mut table, (&*holder.proxy, holder.epoch, &*key.limit, &*scope, key.window_start), value)?;
     }
     let mut table = transaction.open_table(HOLDERS)?;
     for (holder, seen) in &changes.holders {
@@ -160,12 +123,8 @@ fn write_records(transaction: &WriteTransaction, changes: &Changes) -> Result<()
     }
     let mut table = transaction.open_table(WORKERS)?;
     for ((holder, number), worker) in &changes.workers {
-        let answer = worker
-            .as_ref()
-            .map(|worker| (worker.sequence, worker.answer.encode_to_vec()));
-        let value = answer
-            .as_ref()
-            .map(|(sequence, bytes)| (*sequence, bytes.as_slice()));
+        let answer = worker.as_ref().map(|worker| (worker.sequence, worker.answer.encode_to_vec()));
+        let value = answer.as_ref().map(|(sequence, bytes)| (*sequence, bytes.as_slice()));
         put(&mut table, (&*holder.proxy, holder.epoch, *number), value)?;
     }
     Ok(())
@@ -175,13 +134,8 @@ fn write_usage(transaction: &WriteTransaction, changes: &Changes) -> Result<(), 
     let mut minutes = transaction.open_table(USAGE)?;
     let mut totals = transaction.open_table(TOTALS)?;
     for ((minute, key), used) in &changes.usage {
-        let (consumer, route, model, backend) =
-            (&*key.consumer, &*key.route, &*key.model, &*key.backend);
-        add(
-            &mut minutes,
-            (*minute, consumer, route, model, backend),
-            *used,
-        )?;
+        let (consumer, route, model, backend) = (&*key.consumer, &*key.route, &*key.model, &*key.backend);
+        add(&mut minutes, (*minute, consumer, route, model, backend), *used)?;
         add(&mut totals, (consumer, route, model, backend), *used)?;
     }
     if let Some(minute) = changes.forget_before {
@@ -214,11 +168,7 @@ fn add<'k, K: redb::Key + 'static>(
 }
 
 fn bucket((spent, leased, window_end): (u64, u64, i64)) -> Bucket {
-    Bucket {
-        spent,
-        leased,
-        window_end,
-    }
+    Bucket { spent, leased, window_end }
 }
 
 /// Sums of all time.
@@ -233,27 +183,19 @@ pub(super) fn usage(database: &Database) -> Result<BTreeMap<UsageKey, Totals>, F
 }
 
 /// Sums from this minute on.
-pub(super) fn usage_since(
-    database: &Database,
-    minute: u64,
-) -> Result<BTreeMap<UsageKey, Totals>, Failure> {
+pub(super) fn usage_since(database: &Database, minute: u64) -> Result<BTreeMap<UsageKey, Totals>, Failure> {
     let table = database.begin_read()?.open_table(USAGE)?;
     let mut sums: BTreeMap<UsageKey, Totals> = BTreeMap::new();
     for row in table.range((minute, "", "", "", "")..)? {
         let (key, value) = row?;
         let (_, consumer, route, model, backend) = key.value();
-        *sums
-            .entry(usage_key((consumer, route, model, backend)))
-            .or_default() += tables::from_sums(value.value());
+        *sums.entry(usage_key((consumer, route, model, backend))).or_default() += tables::from_sums(value.value());
     }
     Ok(sums)
 }
 
 /// All windows of one limit.
-pub(super) fn buckets(
-    database: &Database,
-    limit: &str,
-) -> Result<Vec<(BucketKey, Bucket)>, Failure> {
+pub(super) fn buckets(database: &Database, limit: &str) -> Result<Vec<(BucketKey, Bucket)>, Failure> {
     let table = database.begin_read()?.open_table(BUCKETS)?;
     let mut rows = Vec::new();
     for row in table.range((limit, "", i64::MIN)..)? {
@@ -267,10 +209,5 @@ pub(super) fn buckets(
 }
 
 fn usage_key((consumer, route, model, backend): tables::TotalsRow<'_>) -> UsageKey {
-    UsageKey {
-        consumer: consumer.into(),
-        route: route.into(),
-        model: model.into(),
-        backend: backend.into(),
-    }
+    UsageKey { consumer: consumer.into(), route: route.into(), model: model.into(), backend: backend.into() }
 }

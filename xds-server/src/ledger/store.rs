@@ -46,28 +46,17 @@ pub trait Reader: Debug + Send + Sync {
 /// What is wrong with the store, and what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error(
-        "{path} is in use by another process; stop that one, or give this one its own state directory"
-    )]
+    #[error("{path} is in use by another process; stop that one, or give this one its own state directory")]
     Locked { path: PathBuf },
     #[error("{path} cannot be opened: {source}; the directory must be writable for this user")]
-    Unusable {
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Unusable { path: PathBuf, source: std::io::Error },
     #[error(
         "{path} is not a sound ledger: {what}; restore it from a copy, or move it away: usage and what is spent \
          in the current windows then begin at zero"
     )]
     Damaged { path: PathBuf, what: String },
-    #[error(
-        "{path} was written by a newer version (schema {found}, this one knows {known}); run that version"
-    )]
-    Newer {
-        path: PathBuf,
-        found: u64,
-        known: u64,
-    },
+    #[error("{path} was written by a newer version (schema {found}, this one knows {known}); run that version")]
+    Newer { path: PathBuf, found: u64, known: u64 },
     #[error("no space left for {path}; make room, nothing that was acknowledged is lost")]
     Full { path: PathBuf },
     #[error("{path} cannot be read or written: {source}")]

@@ -11,16 +11,13 @@ pub(super) const SCHEMA: u64 = 1;
 /// `schema` -> number.
 pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// Limit, scope, window start -> spent, leased, window end.
-pub(super) const BUCKETS: TableDefinition<'_, BucketRow<'_>, (u64, u64, i64)> =
-    TableDefinition::new("buckets");
+pub(super) const BUCKETS: TableDefinition<'_, BucketRow<'_>, (u64, u64, i64)> = TableDefinition::new("buckets");
 /// Proxy, epoch, limit, scope, window start -> outstanding, expired.
-pub(super) const LEASES: TableDefinition<'_, LeaseRow<'_>, (u64, u64)> =
-    TableDefinition::new("leases");
+pub(super) const LEASES: TableDefinition<'_, LeaseRow<'_>, (u64, u64)> = TableDefinition::new("leases");
 /// Proxy, epoch -> last seen, unix seconds.
 pub(super) const HOLDERS: TableDefinition<'_, (&str, u64), i64> = TableDefinition::new("holders");
 /// Proxy, epoch, worker -> last sequence, its answer.
-pub(super) const WORKERS: TableDefinition<'_, (&str, u64, u64), (u64, &[u8])> =
-    TableDefinition::new("workers");
+pub(super) const WORKERS: TableDefinition<'_, (&str, u64, u64), (u64, &[u8])> = TableDefinition::new("workers");
 /// Minute since the epoch, consumer, route, model, backend -> sums.
 pub(super) const USAGE: TableDefinition<'_, UsageRow<'_>, Sums> = TableDefinition::new("usage");
 /// Consumer, route, model, backend -> sums of all time.
@@ -46,21 +43,12 @@ pub(super) fn scope_text(key: &BucketKey) -> String {
     serde_json::Value::from(key.scope.clone()).to_string()
 }
 
-pub(super) fn bucket_key(
-    (limit, scope, window_start): BucketRow<'_>,
-) -> Result<BucketKey, InvalidRow> {
-    Ok(BucketKey {
-        limit: limit.to_owned(),
-        scope: serde_json::from_str(scope)?,
-        window_start,
-    })
+pub(super) fn bucket_key((limit, scope, window_start): BucketRow<'_>) -> Result<BucketKey, InvalidRow> {
+    Ok(BucketKey { limit: limit.to_owned(), scope: serde_json::from_str(scope)?, window_start })
 }
 
 pub(super) fn holder_key((proxy, epoch): (&str, u64)) -> HolderKey {
-    HolderKey {
-        proxy: proxy.to_owned(),
-        epoch,
-    }
+    HolderKey { proxy: proxy.to_owned(), epoch }
 }
 
 pub(super) fn answer(bytes: &[u8]) -> Result<SyncResponse, InvalidRow> {
@@ -68,39 +56,12 @@ pub(super) fn answer(bytes: &[u8]) -> Result<SyncResponse, InvalidRow> {
 }
 
 pub(super) fn to_sums(totals: Totals) -> Sums {
-    let Totals {
-        requests,
-        input_tokens,
-        output_tokens,
-        cached_input_tokens,
-        reasoning_tokens,
-        estimated_requests,
-    } = totals;
-    (
-        requests,
-        input_tokens,
-        output_tokens,
-        cached_input_tokens,
-        reasoning_tokens,
-        estimated_requests,
-    )
+    let Totals { requests, input_tokens, output_tokens, cached_input_tokens, reasoning_tokens, estimated_requests } =
+        totals;
+    (requests, input_tokens, output_tokens, cached_input_tokens, reasoning_tokens, estimated_requests)
 }
 
 pub(super) fn from_sums(sums: Sums) -> Totals {
-    let (
-        requests,
-        input_tokens,
-        output_tokens,
-        cached_input_tokens,
-        reasoning_tokens,
-        estimated_requests,
-    ) = sums;
-    Totals {
-        requests,
-        input_tokens,
-        output_tokens,
-        cached_input_tokens,
-        reasoning_tokens,
-        estimated_requests,
-    }
+    let (requests, input_tokens, output_tokens, cached_input_tokens, reasoning_tokens, estimated_requests) = sums;
+    Totals { requests, input_tokens, output_tokens, cached_input_tokens, reasoning_tokens, estimated_requests }
 }

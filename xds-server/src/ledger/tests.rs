@@ -40,28 +40,15 @@ pub(crate) fn limits(limits: Vec<Limit>) -> watch::Receiver<Arc<Vec<Limit>>> {
 }
 
 pub(crate) fn bucket() -> v1::Bucket {
-    v1::Bucket {
-        limit: "default/per-consumer/daily".into(),
-        scope: vec!["app".into()],
-    }
+    v1::Bucket { limit: "default/per-consumer/daily".into(), scope: vec!["app".into()] }
 }
 
 pub(crate) fn request(worker: u64, sequence: u64) -> SyncRequest {
-    SyncRequest {
-        proxy: "envoy".into(),
-        epoch: 1,
-        worker,
-        sequence,
-        ..SyncRequest::default()
-    }
+    SyncRequest { proxy: "envoy".into(), epoch: 1, worker, sequence, ..SyncRequest::default() }
 }
 
 pub(crate) fn want(wish: u64, least: u64) -> Vec<v1::Want> {
-    vec![v1::Want {
-        bucket: Some(bucket()),
-        wish,
-        least,
-    }]
+    vec![v1::Want { bucket: Some(bucket()), wish, least }]
 }
 
 pub(crate) fn used(consumer: &str, model: &str, tokens: u64) -> v1::Usage {
@@ -87,9 +74,7 @@ pub(crate) async fn serve(ledger: &Ledger) -> String {
     address
 }
 
-pub(crate) async fn connect(
-    address: &str,
-) -> Result<LedgerClient<Channel>, tonic::transport::Error> {
+pub(crate) async fn connect(address: &str) -> Result<LedgerClient<Channel>, tonic::transport::Error> {
     let endpoint = tonic::transport::Endpoint::from_shared(address.to_owned())?;
     Ok(LedgerClient::new(endpoint.connect().await?))
 }
@@ -105,10 +90,7 @@ struct FakeClock(Mutex<Now>);
 impl FakeClock {
     fn new() -> Arc<Self> {
         let wall = "2026-11-22T12:00:00Z".parse().unwrap();
-        Arc::new(Self(Mutex::new(Now {
-            wall,
-            steady: Duration::from_secs(5),
-        })))
+        Arc::new(Self(Mutex::new(Now { wall, steady: Duration::from_secs(5) })))
     }
 
     fn advance(&self, by: Duration) {
@@ -133,19 +115,11 @@ struct Breakable {
 
 impl Store for Breakable {
     fn load(&mut self) -> Result<Records, StoreError> {
-        if self.broken.load(Ordering::SeqCst) {
-            Err(full())
-        } else {
-            self.store.load()
-        }
+        if self.broken.load(Ordering::SeqCst) { Err(full()) } else { self.store.load() }
     }
 
     fn commit(&mut self, changes: &Changes) -> Result<(), StoreError> {
-        if self.broken.load(Ordering::SeqCst) {
-            Err(full())
-        } else {
-            self.store.commit(changes)
-        }
+        if self.broken.load(Ordering::SeqCst) { Err(full()) } else { self.store.commit(changes) }
     }
 
     fn reader(&self) -> Arc<dyn Reader> {
@@ -154,9 +128,7 @@ impl Store for Breakable {
 }
 
 fn full() -> StoreError {
-    StoreError::Full {
-        path: "ledger.redb".into(),
-    }
+    StoreError::Full { path: "ledger.redb".into() }
 }
 
 #[tokio::test]
@@ -171,17 +143,8 @@ async fn many_clients_cannot_overdraw_a_budget_and_every_token_is_in_the_books()
             let (mut sequence, mut spent) = (0, 0);
             loop {
                 sequence += 1;
-                let wants = SyncRequest {
-                    wants: want(30, 10),
-                    ..request(worker, sequence)
-                };
-                let grant = client
-                    .sync(wants)
-                    .await
-                    .unwrap()
-                    .into_inner()
-                    .grants
-                    .remove(0);
+                let wants = SyncRequest { wants: want(30, 10), ..request(worker, sequence) };
+                let grant = client.sync(wants).await.unwrap().into_inner().grants.remove(0);
                 if grant.granted == 0 {
                     return spent;
                 }
@@ -195,14 +158,7 @@ async fn many_clients_cannot_overdraw_a_budget_and_every_token_is_in_the_books()
                     released: 0,
                 }];
                 let usage = vec![used("app", "smol", grant.granted)];
-                client
-                    .sync(SyncRequest {
-                        settlements,
-                        usage,
-                        ..request(worker, sequence)
-                    })
-                    .await
-                    .unwrap();
+                client.sync(SyncRequest { settlements, usage, ..request(worker, sequence) }).await.unwrap();
             }
         })
     });
@@ -212,15 +168,9 @@ async fn many_clients_cannot_overdraw_a_budget_and_every_token_is_in_the_books()
     }
     assert_eq!(spent, 1000);
     let budget = ledger.budgets().await.unwrap().remove(0);
-    assert_eq!(
-        (budget.spent, budget.leased, budget.tokens),
-        (1000, 0, 1000)
-    );
+    assert_eq!((budget.spent, budget.leased, budget.tokens), (1000, 0, 1000));
     let rows = ledger.usage(UsageQuery::default()).await.unwrap();
-    assert_eq!(
-        (rows.len(), rows[0].input_tokens, rows[0].output_tokens),
-        (1, 1000, rows[0].requests)
-    );
+    assert_eq!((rows.len(), rows[0].input_tokens, rows[0].output_tokens), (1, 1000, rows[0].requests));
 }
 
 #[tokio::test]
@@ -230,23 +180,11 @@ async fn the_wire_says_what_is_wrong_with_a_call() {
     let mut client = client(&serve(&ledger).await).await;
     let status = client.sync(request(1, 0)).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::InvalidArgument);
-    client
-        .sync(SyncRequest {
-            wants: want(1, 1),
-            ..request(1, 5)
-        })
-        .await
-        .unwrap();
+    client.sync(SyncRequest { wants: want(1, 1), ..request(1, 5) }).await.unwrap();
     let status = client.sync(request(1, 4)).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::FailedPrecondition);
     let huge = vec![used(&"x".repeat(33 << 20), "smol", 1)];
-    let status = client
-        .sync(SyncRequest {
-            usage: huge,
-            ..request(1, 6)
-        })
-        .await
-        .unwrap_err();
+    let status = client.sync(SyncRequest { usage: huge, ..request(1, 6) }).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::OutOfRange);
     ledger.close().await;
     let status = client.sync(request(1, 6)).await.unwrap_err();
@@ -258,35 +196,13 @@ async fn time_ends_leases_and_windows() {
     let dir = tempfile::tempdir().unwrap();
     let clock = FakeClock::new();
     let store = Box::new(embedded::Embedded::new(dir.path()).unwrap());
-    let limits = limits(vec![
-        consumer_limit(1000),
-        Limit {
-            id: "x".into(),
-            ..limit(50, vec![])
-        },
-    ]);
+    let limits = limits(vec![consumer_limit(1000), Limit { id: "x".into(), ..limit(50, vec![]) }]);
     let ledger = Ledger::start(store, clock.clone(), limits, TTL).unwrap();
-    ledger
-        .sync(SyncRequest {
-            wants: want(100, 100),
-            ..request(1, 1)
-        })
-        .await
-        .unwrap();
+    ledger.sync(SyncRequest { wants: want(100, 100), ..request(1, 1) }).await.unwrap();
     let rows = ledger.budgets().await.unwrap();
-    assert_eq!(
-        (rows[0].spent, rows[0].leased, rows[0].window_start.as_str()),
-        (0, 100, "2026-11-22T00:00:00Z")
-    );
-    assert_eq!(
-        rows[0].scope,
-        [("Consumer".to_owned(), "app".to_owned())].into()
-    );
-    assert_eq!(
-        (rows[1].spent, rows[1].tokens, rows[1].scope.len()),
-        (0, 50, 0),
-        "one for all is there from the start"
-    );
+    assert_eq!((rows[0].spent, rows[0].leased, rows[0].window_start.as_str()), (0, 100, "2026-11-22T00:00:00Z"));
+    assert_eq!(rows[0].scope, [("Consumer".to_owned(), "app".to_owned())].into());
+    assert_eq!((rows[1].spent, rows[1].tokens, rows[1].scope.len()), (0, 50, 0), "one for all is there from the start");
     clock.advance(TTL);
     // The thread looks at the clock by itself.
     let mut spent = 0;
@@ -306,36 +222,15 @@ async fn time_ends_leases_and_windows() {
 async fn a_full_disk_refuses_calls_and_nothing_half_done_stays() {
     let dir = tempfile::tempdir().unwrap();
     let broken = Arc::new(AtomicBool::new(false));
-    let store = Box::new(Breakable {
-        store: embedded::Embedded::new(dir.path()).unwrap(),
-        broken: Arc::clone(&broken),
-    });
-    let ledger = Ledger::start(
-        store,
-        Arc::new(SystemClock::new()),
-        limits(vec![consumer_limit(1000)]),
-        TTL,
-    )
-    .unwrap();
-    ledger
-        .sync(SyncRequest {
-            wants: want(100, 100),
-            ..request(1, 1)
-        })
-        .await
-        .unwrap();
+    let store =
+        Box::new(Breakable { store: embedded::Embedded::new(dir.path()).unwrap(), broken: Arc::clone(&broken) });
+    let ledger = Ledger::start(store, Arc::new(SystemClock::new()), limits(vec![consumer_limit(1000)]), TTL).unwrap();
+    ledger.sync(SyncRequest { wants: want(100, 100), ..request(1, 1) }).await.unwrap();
     broken.store(true, Ordering::SeqCst);
-    let call = SyncRequest {
-        wants: want(50, 50),
-        usage: vec![used("app", "smol", 7)],
-        ..request(1, 2)
-    };
+    let call = SyncRequest { wants: want(50, 50), usage: vec![used("app", "smol", 7)], ..request(1, 2) };
     for _ in 0..2 {
         let error = ledger.sync(call.clone()).await.unwrap_err();
-        assert!(
-            matches!(&error, SyncError::Store(store) if matches!(**store, StoreError::Full { .. })),
-            "{error}"
-        );
+        assert!(matches!(&error, SyncError::Store(store) if matches!(**store, StoreError::Full { .. })), "{error}");
     }
     assert_eq!(ledger.budgets().await.unwrap()[0].leased, 100);
     broken.store(false, Ordering::SeqCst);
@@ -348,10 +243,7 @@ async fn a_full_disk_refuses_calls_and_nothing_half_done_stays() {
     assert_eq!(answer.grants[0].granted, 50);
     assert_eq!(ledger.sync(call).await.unwrap().grants[0].granted, 50);
     assert_eq!(ledger.budgets().await.unwrap()[0].leased, 150);
-    assert_eq!(
-        ledger.usage(UsageQuery::default()).await.unwrap()[0].requests,
-        1
-    );
+    assert_eq!(ledger.usage(UsageQuery::default()).await.unwrap()[0].requests, 1);
 }
 
 #[tokio::test]
@@ -359,25 +251,10 @@ async fn a_changed_limit_is_followed_while_it_runs() {
     let dir = tempfile::tempdir().unwrap();
     let (sender, receiver) = watch::channel(Arc::new(vec![consumer_limit(100)]));
     let ledger = Ledger::open(dir.path(), receiver, TTL).unwrap();
-    let first = ledger
-        .sync(SyncRequest {
-            wants: want(100, 100),
-            ..request(1, 1)
-        })
-        .await
-        .unwrap();
-    assert_eq!(
-        (first.grants[0].granted, first.grants[0].remaining),
-        (100, 0)
-    );
+    let first = ledger.sync(SyncRequest { wants: want(100, 100), ..request(1, 1) }).await.unwrap();
+    assert_eq!((first.grants[0].granted, first.grants[0].remaining), (100, 0));
     sender.send(Arc::new(vec![consumer_limit(130)])).unwrap();
-    let second = ledger
-        .sync(SyncRequest {
-            wants: want(100, 100),
-            ..request(1, 2)
-        })
-        .await
-        .unwrap();
+    let second = ledger.sync(SyncRequest { wants: want(100, 100), ..request(1, 2) }).await.unwrap();
     assert_eq!(second.grants[0].granted, 30);
     assert_eq!(ledger.budgets().await.unwrap()[0].tokens, 130);
     sender.send(Arc::new(vec![])).unwrap();
@@ -389,28 +266,11 @@ async fn usage_is_filtered_and_survives_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let open = || Ledger::open(dir.path(), limits(vec![]), TTL).unwrap();
     let ledger = open();
-    let old = v1::Usage {
-        ended_at: Timestamp::now().as_millisecond() - 7_200_000,
-        ..used("app", "smol", 40)
-    };
-    let usage = vec![
-        used("app", "smol", 10),
-        used("app", "gpt", 20),
-        used("team/app", "smol", 30),
-        old,
-    ];
-    ledger
-        .sync(SyncRequest {
-            usage,
-            ..request(1, 1)
-        })
-        .await
-        .unwrap();
+    let old = v1::Usage { ended_at: Timestamp::now().as_millisecond() - 7_200_000, ..used("app", "smol", 40) };
+    let usage = vec![used("app", "smol", 10), used("app", "gpt", 20), used("team/app", "smol", 30), old];
+    ledger.sync(SyncRequest { usage, ..request(1, 1) }).await.unwrap();
     ledger.close().await;
-    assert!(matches!(
-        ledger.usage(UsageQuery::default()).await,
-        Err(StoreError::Closed)
-    ));
+    assert!(matches!(ledger.usage(UsageQuery::default()).await, Err(StoreError::Closed)));
     let ledger = open();
     let sum = async |consumer: Option<&str>, model: Option<&str>, since: Option<u64>| {
         let query = UsageQuery {
@@ -418,13 +278,7 @@ async fn usage_is_filtered_and_survives_a_restart() {
             model: model.map(str::to_owned),
             since: since.map(Duration::from_secs),
         };
-        ledger
-            .usage(query)
-            .await
-            .unwrap()
-            .iter()
-            .map(|row| row.input_tokens)
-            .sum::<u64>()
+        ledger.usage(query).await.unwrap().iter().map(|row| row.input_tokens).sum::<u64>()
     };
     assert_eq!(sum(None, None, None).await, 100);
     assert_eq!(sum(Some("app"), None, None).await, 70);
@@ -446,35 +300,22 @@ async fn a_file_that_cannot_be_used_says_why() {
     let sound = std::fs::read(&file).unwrap();
     let mut damaged = sound.clone();
     damaged[4096..].fill(0x5a);
-    for bytes in [
-        b"not a database, but long enough to be one".repeat(200),
-        damaged,
-        sound[..sound.len() / 2].to_vec(),
-    ] {
+    for bytes in [b"not a database, but long enough to be one".repeat(200), damaged, sound[..sound.len() / 2].to_vec()]
+    {
         std::fs::write(&file, &bytes).unwrap();
         let error = open(dir.path()).unwrap_err();
         assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
-        assert_eq!(
-            std::fs::read(&file).unwrap().len(),
-            bytes.len(),
-            "it is left as it was"
-        );
+        assert_eq!(std::fs::read(&file).unwrap().len(), bytes.len(), "it is left as it was");
     }
     std::fs::write(&file, &sound).unwrap();
     assert!(open(dir.path()).is_ok());
-    assert!(matches!(
-        open(Path::new("/proc/nowhere")),
-        Err(OpenError::Unusable { .. })
-    ));
+    assert!(matches!(open(Path::new("/proc/nowhere")), Err(OpenError::Unusable { .. })));
 }
 
 #[tokio::test]
 async fn a_file_of_a_newer_version_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
-    Ledger::open(dir.path(), limits(vec![]), TTL)
-        .unwrap()
-        .close()
-        .await;
+    Ledger::open(dir.path(), limits(vec![]), TTL).unwrap().close().await;
     {
         let database = redb::Database::create(dir.path().join("ledger.redb")).unwrap();
         let transaction = database.begin_write().unwrap();
@@ -484,8 +325,5 @@ async fn a_file_of_a_newer_version_is_left_alone() {
         transaction.commit().unwrap();
     }
     let error = Ledger::open(dir.path(), limits(vec![]), TTL).unwrap_err();
-    assert!(
-        matches!(error, OpenError::Newer { found: 99, .. }),
-        "{error}"
-    );
+    assert!(matches!(error, OpenError::Newer { found: 99, .. }), "{error}");
 }

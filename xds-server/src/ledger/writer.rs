@@ -105,12 +105,7 @@ impl Writer {
         }
         let mut answers = Vec::with_capacity(waiting.len());
         let mut waiters = Vec::with_capacity(waiting.len());
-        for Waiting {
-            call,
-            arrived,
-            answer,
-        } in waiting
-        {
+        for Waiting { call, arrived, answer } in waiting {
             waiters.push((answer, arrived));
             answers.push((call, arrived));
         }
@@ -118,8 +113,7 @@ impl Writer {
             Ok(outcomes) => {
                 for ((answer, arrived), outcome) in waiters.into_iter().zip(outcomes) {
                     self.count(&outcome, arrived);
-                    let result = outcome
-                        .map(|(Outcome::Applied(answer) | Outcome::Repeated(answer))| answer);
+                    let result = outcome.map(|(Outcome::Applied(answer) | Outcome::Repeated(answer))| answer);
                     // Who left asks again under the same number.
                     let _ = answer.send(result.map_err(NotApplied::from));
                 }
@@ -133,10 +127,7 @@ impl Writer {
         }
     }
 
-    fn apply_and_commit(
-        &mut self,
-        calls: Vec<(Call, Now)>,
-    ) -> Result<Vec<Result<Outcome, Past>>, Arc<StoreError>> {
+    fn apply_and_commit(&mut self, calls: Vec<(Call, Now)>) -> Result<Vec<Result<Outcome, Past>>, Arc<StoreError>> {
         let now = self.clock.now();
         let result = match &self.books {
             Books::Failed { error, at } if now.steady < at.saturating_add(LOAD_AGAIN_AFTER) => {
@@ -145,15 +136,10 @@ impl Writer {
             Books::Failed { .. } => self.load(now),
             Books::Open(_) => Ok(()),
         };
-        let result = result
-            .and_then(|()| self.commit(calls, now))
-            .map_err(Arc::new);
+        let result = result.and_then(|()| self.commit(calls, now)).map_err(Arc::new);
         if let Err(error) = &result {
             tracing::error!(%error, "the ledger cannot write; calls are refused until it can");
-            self.books = Books::Failed {
-                error: Arc::clone(error),
-                at: now.steady,
-            };
+            self.books = Books::Failed { error: Arc::clone(error), at: now.steady };
         }
         self.metrics.writable.set(i64::from(result.is_ok()));
         result
@@ -166,19 +152,12 @@ impl Writer {
     }
 
     /// Calls come before the clock: who has called in time is not silent, however long the disk took.
-    fn commit(
-        &mut self,
-        calls: Vec<(Call, Now)>,
-        now: Now,
-    ) -> Result<Vec<Result<Outcome, Past>>, StoreError> {
+    fn commit(&mut self, calls: Vec<(Call, Now)>, now: Now) -> Result<Vec<Result<Outcome, Past>>, StoreError> {
         let Books::Open(state) = &mut self.books else {
             return Err(StoreError::Closed);
         };
         let count = u32::try_from(calls.len()).unwrap_or(u32::MAX);
-        let outcomes = calls
-            .into_iter()
-            .map(|(call, arrived)| apply(state, &self.rules, call, arrived))
-            .collect();
+        let outcomes = calls.into_iter().map(|(call, arrived)| apply(state, &self.rules, call, arrived)).collect();
         state.expire(now);
         if now.steady.saturating_sub(self.pruned) >= PRUNE_EVERY {
             state.prune(now);
@@ -188,21 +167,12 @@ impl Writer {
         if !changes.is_empty() {
             let started = Instant::now();
             self.store.commit(&changes)?;
-            self.metrics
-                .commit_seconds
-                .observe(started.elapsed().as_secs_f64());
+            self.metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
             self.metrics.commit_calls.observe(f64::from(count));
-            changes
-                .usage
-                .iter()
-                .for_each(|((_, key), totals)| self.metrics.used(key, totals));
+            changes.usage.iter().for_each(|((_, key), totals)| self.metrics.used(key, totals));
             let (holders, tokens) = state.leased();
-            self.metrics
-                .holders
-                .set(i64::try_from(holders).unwrap_or(i64::MAX));
-            self.metrics
-                .leased
-                .set(i64::try_from(tokens).unwrap_or(i64::MAX));
+            self.metrics.holders.set(i64::try_from(holders).unwrap_or(i64::MAX));
+            self.metrics.leased.set(i64::try_from(tokens).unwrap_or(i64::MAX));
         }
         Ok(outcomes)
     }
@@ -219,9 +189,6 @@ impl Writer {
     }
 
     fn outcome(&self, outcome: CallOutcome, count: usize) {
-        self.metrics
-            .calls
-            .get_or_create(&CallLabels { outcome })
-            .inc_by(u64::try_from(count).unwrap_or(u64::MAX));
+        self.metrics.calls.get_or_create(&CallLabels { outcome }).inc_by(u64::try_from(count).unwrap_or(u64::MAX));
     }
 }

@@ -8,13 +8,9 @@ use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
 use envoy_types::pb::envoy::extensions::filters::http::credential_injector::v3::CredentialInjector;
 use envoy_types::pb::envoy::extensions::filters::http::upstream_codec::v3::UpstreamCodec;
-use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
-    HttpFilter, http_filter,
-};
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{HttpFilter, http_filter};
 use envoy_types::pb::envoy::extensions::http::injected_credentials::generic::v3::Generic;
-use envoy_types::pb::envoy::extensions::upstreams::http::v3::{
-    HttpProtocolOptions, http_protocol_options,
-};
+use envoy_types::pb::envoy::extensions::upstreams::http::v3::{HttpProtocolOptions, http_protocol_options};
 
 use crate::ir;
 use crate::snapshot::{Resource, ResourceType, Snapshot};
@@ -27,35 +23,15 @@ pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway) {
     for backend in gateway.backends.values() {
         let message = of_backend(gateway, backend);
         let mut origins = vec![backend.origin.clone()];
-        origins.extend(
-            backend
-                .credential
-                .as_ref()
-                .map(|credential| credential.origin.clone()),
-        );
-        snapshot.insert(
-            ResourceType::Cluster,
-            &backend.cluster,
-            Resource::new(&message, origins),
-        );
+        origins.extend(backend.credential.as_ref().map(|credential| credential.origin.clone()));
+        snapshot.insert(ResourceType::Cluster, &backend.cluster, Resource::new(&message, origins));
     }
     for service in gateway.services.values() {
         let origins = vec![service.origin.clone()];
-        snapshot.insert(
-            ResourceType::Cluster,
-            &service.cluster,
-            Resource::new(&of_service(service), origins.clone()),
-        );
-        let hosts = service
-            .endpoints
-            .iter()
-            .map(|(ip, port)| (ip.to_string(), *port));
+        snapshot.insert(ResourceType::Cluster, &service.cluster, Resource::new(&of_service(service), origins.clone()));
+        let hosts = service.endpoints.iter().map(|(ip, port)| (ip.to_string(), *port));
         let assignment = assignment(&service.cluster, hosts);
-        snapshot.insert(
-            ResourceType::Endpoint,
-            &service.cluster,
-            Resource::new(&assignment, origins),
-        );
+        snapshot.insert(ResourceType::Endpoint, &service.cluster, Resource::new(&assignment, origins));
     }
 }
 
@@ -87,19 +63,8 @@ fn of_backend(gateway: &ir::Gateway, backend: &ir::Backend) -> cluster::Cluster 
 }
 
 fn of_service(service: &ir::Service) -> cluster::Cluster {
-    let mut made = by_eds(
-        common(&service.cluster, Duration::from_secs(5)),
-        &service.cluster,
-    );
-    set_protocol(
-        &mut made,
-        if service.h2c {
-            Version::Http2
-        } else {
-            Version::Http1
-        },
-        Vec::new(),
-    );
+    let mut made = by_eds(common(&service.cluster, Duration::from_secs(5)), &service.cluster);
+    set_protocol(&mut made, if service.h2c { Version::Http2 } else { Version::Http1 }, Vec::new());
     made
 }
 
@@ -142,34 +107,24 @@ fn by_eds(common: cluster::Cluster, service_name: &str) -> cluster::Cluster {
     }
 }
 
-fn discovery(
-    kind: cluster::cluster::DiscoveryType,
-) -> Option<cluster::cluster::ClusterDiscoveryType> {
+fn discovery(kind: cluster::cluster::DiscoveryType) -> Option<cluster::cluster::ClusterDiscoveryType> {
     Some(cluster::cluster::ClusterDiscoveryType::Type(kind.into()))
 }
 
-fn assignment(
-    name: &str,
-    hosts: impl IntoIterator<Item = (String, u16)>,
-) -> endpoint::ClusterLoadAssignment {
+fn assignment(name: &str, hosts: impl IntoIterator<Item = (String, u16)>) -> endpoint::ClusterLoadAssignment {
     let lb_endpoints = hosts
         .into_iter()
         .map(|(host, port)| endpoint::LbEndpoint {
-            host_identifier: Some(endpoint::lb_endpoint::HostIdentifier::Endpoint(
-                endpoint::Endpoint {
-                    address: Some(address(&host, port)),
-                    ..Default::default()
-                },
-            )),
+            host_identifier: Some(endpoint::lb_endpoint::HostIdentifier::Endpoint(endpoint::Endpoint {
+                address: Some(address(&host, port)),
+                ..Default::default()
+            })),
             ..Default::default()
         })
         .collect();
     endpoint::ClusterLoadAssignment {
         cluster_name: name.to_owned(),
-        endpoints: vec![endpoint::LocalityLbEndpoints {
-            lb_endpoints,
-            ..Default::default()
-        }],
+        endpoints: vec![endpoint::LocalityLbEndpoints { lb_endpoints, ..Default::default() }],
         ..Default::default()
     }
 }
@@ -184,29 +139,16 @@ enum Version {
 fn set_protocol(made: &mut cluster::Cluster, version: Version, http_filters: Vec<HttpFilter>) {
     use http_protocol_options::explicit_http_config::ProtocolConfig;
     use http_protocol_options::{AutoHttpConfig, ExplicitHttpConfig, UpstreamProtocolOptions};
-    let explicit = |config| {
-        UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
-            protocol_config: Some(config),
-        })
-    };
+    let explicit =
+        |config| UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config: Some(config) });
     let options = match version {
-        Version::Http1 => explicit(ProtocolConfig::HttpProtocolOptions(
-            core::Http1ProtocolOptions::default(),
-        )),
-        Version::Http2 => explicit(ProtocolConfig::Http2ProtocolOptions(
-            core::Http2ProtocolOptions::default(),
-        )),
+        Version::Http1 => explicit(ProtocolConfig::HttpProtocolOptions(core::Http1ProtocolOptions::default())),
+        Version::Http2 => explicit(ProtocolConfig::Http2ProtocolOptions(core::Http2ProtocolOptions::default())),
         Version::Negotiated => UpstreamProtocolOptions::AutoConfig(AutoHttpConfig::default()),
     };
-    let options = HttpProtocolOptions {
-        upstream_protocol_options: Some(options),
-        http_filters,
-        ..Default::default()
-    };
-    made.typed_extension_protocol_options.insert(
-        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned(),
-        any(&options),
-    );
+    let options = HttpProtocolOptions { upstream_protocol_options: Some(options), http_filters, ..Default::default() };
+    made.typed_extension_protocol_options
+        .insert("envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned(), any(&options));
 }
 
 /// What each attempt goes through on its way to this backend. The filter comes first: it removes every
@@ -231,19 +173,13 @@ fn upstream_filters(gateway: &ir::Gateway, backend: &ir::Backend) -> Vec<HttpFil
             "envoy.filters.http.credential_injector",
             &CredentialInjector {
                 overwrite: true,
-                credential: Some(extension(
-                    "envoy.http.injected_credentials.generic",
-                    &generic,
-                )),
+                credential: Some(extension("envoy.http.injected_credentials.generic", &generic)),
                 ..Default::default()
             },
         ));
     }
     if !filters.is_empty() {
-        filters.push(filter(
-            "envoy.filters.http.upstream_codec",
-            &UpstreamCodec {},
-        ));
+        filters.push(filter("envoy.filters.http.upstream_codec", &UpstreamCodec {}));
     }
     filters
 }

@@ -15,16 +15,8 @@ pub const MAX_BODY_BYTES: u32 = 10 * 1024 * 1024;
 pub fn request_config(gateway: &ir::Gateway, ir: &ir::Ir) -> wire::FilterConfig {
     let backends: Vec<&ir::Backend> = gateway.backends.values().collect();
     let pools: Vec<&ir::Pool> = gateway.pools.values().collect();
-    let used: BTreeSet<&str> = gateway
-        .routes()
-        .flat_map(limits)
-        .map(String::as_str)
-        .collect();
-    let limits: Vec<&ir::Limit> = ir
-        .limits
-        .iter()
-        .filter(|limit| used.contains(limit.id.as_str()))
-        .collect();
+    let used: BTreeSet<&str> = gateway.routes().flat_map(limits).map(String::as_str).collect();
+    let limits: Vec<&ir::Limit> = ir.limits.iter().filter(|limit| used.contains(limit.id.as_str())).collect();
     // A route that is in several virtual hosts is told once.
     let routes: BTreeMap<&str, wire::Route> = gateway
         .routes()
@@ -33,46 +25,24 @@ pub fn request_config(gateway: &ir::Gateway, ir: &ir::Ir) -> wire::FilterConfig 
                 ir::Action::Pool { pool, .. } => index(&pools, |known| known.name == *pool),
                 _ => None,
             };
-            let limits = self::limits(route)
-                .iter()
-                .filter_map(|id| index(&limits, |limit| limit.id == *id))
-                .collect();
-            (
-                route.name.as_str(),
-                wire::Route {
-                    name: route.name.clone(),
-                    route: route.route.clone(),
-                    pool,
-                    limits,
-                },
-            )
+            let limits = self::limits(route).iter().filter_map(|id| index(&limits, |limit| limit.id == *id)).collect();
+            (route.name.as_str(), wire::Route { name: route.name.clone(), route: route.route.clone(), pool, limits })
         })
         .collect();
     let stage = wire::RequestStage {
         control_cluster: CONTROL_CLUSTER.to_owned(),
         routes: routes.into_values().collect(),
-        pools: pools
-            .iter()
-            .map(|pool| self::pool(pool, &backends))
-            .collect(),
+        pools: pools.iter().map(|pool| self::pool(pool, &backends)).collect(),
         backends: backends.iter().copied().map(backend).collect(),
         limits: limits.into_iter().map(limit).collect(),
         max_body_bytes: MAX_BODY_BYTES,
     };
-    wire::FilterConfig {
-        scope: gateway.scope(),
-        stage: Some(Stage::Request(stage)),
-    }
+    wire::FilterConfig { scope: gateway.scope(), stage: Some(Stage::Request(stage)) }
 }
 
 /// For the upstream filter of the backends that need one; absent: none does.
 pub fn attempt_config(gateway: &ir::Gateway) -> Option<wire::FilterConfig> {
-    let backends: Vec<_> = gateway
-        .backends
-        .values()
-        .filter(|backend| backend.per_attempt)
-        .map(backend)
-        .collect();
+    let backends: Vec<_> = gateway.backends.values().filter(|backend| backend.per_attempt).map(backend).collect();
     (!backends.is_empty()).then(|| wire::FilterConfig {
         scope: gateway.scope(),
         stage: Some(Stage::Attempt(wire::AttemptStage { backends })),
@@ -87,10 +57,7 @@ fn limits(route: &ir::Route) -> &[String] {
 }
 
 fn index<T>(items: &[&T], found: impl Fn(&T) -> bool) -> Option<u32> {
-    items
-        .iter()
-        .position(|item| found(item))
-        .and_then(|index| u32::try_from(index).ok())
+    items.iter().position(|item| found(item)).and_then(|index| u32::try_from(index).ok())
 }
 
 fn pool(pool: &ir::Pool, backends: &[&ir::Backend]) -> wire::Pool {

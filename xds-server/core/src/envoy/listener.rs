@@ -33,9 +33,7 @@ pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway, surroundings: &Surrou
         let inspects = chains.iter().any(|chain| chain.transport_socket.is_some());
         let inspector = listener::ListenerFilter {
             name: "envoy.filters.listener.tls_inspector".to_owned(),
-            config_type: Some(listener::listener_filter::ConfigType::TypedConfig(any(
-                &TlsInspector::default(),
-            ))),
+            config_type: Some(listener::listener_filter::ConfigType::TypedConfig(any(&TlsInspector::default()))),
             ..Default::default()
         };
         let message = listener::Listener {
@@ -47,11 +45,7 @@ pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway, surroundings: &Surrou
             ..Default::default()
         };
         let origins = open.sites.iter().map(|site| site.origin.clone()).collect();
-        snapshot.insert(
-            ResourceType::Listener,
-            name,
-            Resource::new(&message, origins),
-        );
+        snapshot.insert(ResourceType::Listener, name, Resource::new(&message, origins));
     }
 }
 
@@ -62,10 +56,7 @@ fn chains(
     open: &ir::Listener,
     name: &str,
 ) -> Vec<listener::FilterChain> {
-    let (tls, plain): (Vec<_>, Vec<_>) = open
-        .sites
-        .iter()
-        .partition(|site| site.certificate.is_some());
+    let (tls, plain): (Vec<_>, Vec<_>) = open.sites.iter().partition(|site| site.certificate.is_some());
     let mut chains = Vec::new();
     if !plain.is_empty() {
         // The Host header tells the sites of a plain port apart.
@@ -75,49 +66,23 @@ fn chains(
     for site in tls {
         let name = format!("{name}/{}", site.name);
         add_routes(snapshot, gateway, open.port, &name, &[site]);
-        let server_names = if site.hostname == "*" {
-            Vec::new()
-        } else {
-            vec![site.hostname.clone()]
-        };
-        let found = listener::FilterChainMatch {
-            server_names,
-            ..Default::default()
-        };
-        chains.push(chain(
-            gateway,
-            &name,
-            Some(found),
-            site.certificate.as_ref(),
-        ));
+        let server_names = if site.hostname == "*" { Vec::new() } else { vec![site.hostname.clone()] };
+        let found = listener::FilterChainMatch { server_names, ..Default::default() };
+        chains.push(chain(gateway, &name, Some(found), site.certificate.as_ref()));
     }
     chains
 }
 
-fn add_routes(
-    snapshot: &mut Snapshot,
-    gateway: &ir::Gateway,
-    port: u16,
-    name: &str,
-    sites: &[&ir::Site],
-) {
+fn add_routes(snapshot: &mut Snapshot, gateway: &ir::Gateway, port: u16, name: &str, sites: &[&ir::Site]) {
     let mut hosts = Vec::new();
     let mut origins: Vec<Origin> = Vec::new();
     for site in sites {
         origins.push(site.origin.clone());
-        let place = Site {
-            gateway,
-            port,
-            tls: site.certificate.is_some(),
-        };
+        let place = Site { gateway, port, tls: site.certificate.is_some() };
         for host in &site.virtual_hosts {
             origins.extend(host.routes.iter().map(|route| route.origin.clone()));
             let name = format!("{}/{}", site.name, host.domain);
-            hosts.push(virtual_host(
-                name,
-                &host.domain,
-                route::routes(place, &host.routes),
-            ));
+            hosts.push(virtual_host(name, &host.domain, route::routes(place, &host.routes)));
         }
     }
     dedup(&mut origins);
@@ -142,9 +107,7 @@ fn chain(
         transport_socket: certificate.map(tls::downstream),
         filters: vec![listener::Filter {
             name: "envoy.filters.network.http_connection_manager".to_owned(),
-            config_type: Some(listener::filter::ConfigType::TypedConfig(any(&manager(
-                gateway, routes,
-            )))),
+            config_type: Some(listener::filter::ConfigType::TypedConfig(any(&manager(gateway, routes)))),
         }],
         ..Default::default()
     }
@@ -157,13 +120,8 @@ fn manager(gateway: &ir::Gateway, routes: &str) -> HttpConnectionManager {
     }
     // Suppressed are the headers that Envoy adds to answers and attempts; those by which the filter tells
     // the router the number of attempts are read all the same.
-    http_filters.push(filter(
-        "envoy.filters.http.router",
-        &Router {
-            suppress_envoy_headers: true,
-            ..Default::default()
-        },
-    ));
+    http_filters
+        .push(filter("envoy.filters.http.router", &Router { suppress_envoy_headers: true, ..Default::default() }));
     HttpConnectionManager {
         codec_type: hcm::CodecType::Auto.into(),
         stat_prefix: routes.to_owned(),
@@ -177,10 +135,7 @@ fn manager(gateway: &ir::Gateway, routes: &str) -> HttpConnectionManager {
         use_remote_address: yes(),
         internal_address_config: Some(hcm::InternalAddressConfig {
             // None at all would mean private networks, and from those Envoy takes its own x-envoy-* headers.
-            cidr_ranges: vec![core::CidrRange {
-                address_prefix: "255.255.255.255".to_owned(),
-                prefix_len: number(32),
-            }],
+            cidr_ranges: vec![core::CidrRange { address_prefix: "255.255.255.255".to_owned(), prefix_len: number(32) }],
             ..Default::default()
         }),
         normalize_path: yes(),
@@ -188,8 +143,8 @@ fn manager(gateway: &ir::Gateway, routes: &str) -> HttpConnectionManager {
         server_header_transformation: hcm::ServerHeaderTransformation::PassThrough.into(),
         common_http_protocol_options: Some(core::HttpProtocolOptions {
             idle_timeout: duration(Duration::from_secs(3_600)),
-            headers_with_underscores_action:
-                core::http_protocol_options::HeadersWithUnderscoresAction::RejectRequest.into(),
+            headers_with_underscores_action: core::http_protocol_options::HeadersWithUnderscoresAction::RejectRequest
+                .into(),
             ..Default::default()
         }),
         request_headers_timeout: duration(Duration::from_secs(10)),
@@ -199,20 +154,13 @@ fn manager(gateway: &ir::Gateway, routes: &str) -> HttpConnectionManager {
 
 /// Headers of this name are ours: what a client sends is gone before anything looks at it.
 fn without_own_headers() -> core::TypedExtensionConfig {
-    let key = StringMatcher {
-        match_pattern: Some(MatchPattern::Prefix("x-tollgate-".to_owned())),
-        ..Default::default()
-    };
-    let removal = mutation::header_mutation::RemoveOnMatch {
-        key_matcher: Some(key),
-    };
+    let key =
+        StringMatcher { match_pattern: Some(MatchPattern::Prefix("x-tollgate-".to_owned())), ..Default::default() };
+    let removal = mutation::header_mutation::RemoveOnMatch { key_matcher: Some(key) };
     let mutation = HeaderMutation {
         mutations: vec![mutation::HeaderMutation {
             action: Some(mutation::header_mutation::Action::RemoveOnMatch(removal)),
         }],
     };
-    extension(
-        "envoy.http.early_header_mutation.header_mutation",
-        &mutation,
-    )
+    extension("envoy.http.early_header_mutation.header_mutation", &mutation)
 }

@@ -58,11 +58,7 @@ pub fn snapshot(gateway: &ir::Gateway, ir: &ir::Ir, surroundings: &Surroundings)
 }
 
 fn add_keys(snapshot: &mut Snapshot, gateway: &ir::Gateway, ir: &ir::Ir) {
-    if gateway
-        .pools
-        .values()
-        .all(|pool| pool.access == ir::Access::Anonymous)
-    {
+    if gateway.pools.values().all(|pool| pool.access == ir::Access::Anonymous) {
         return;
     }
     for key in &ir.keys {
@@ -78,10 +74,6 @@ fn add_keys(snapshot: &mut Snapshot, gateway: &ir::Gateway, ir: &ir::Ir) {
             models,
             all_models,
         };
-        snapshot.insert(
-            ResourceType::ApiKey,
-            &key.sha256,
-            Resource::new(&message, vec![key.origin.clone()]),
-        );
+        snapshot.insert(ResourceType::ApiKey, &key.sha256, Resource::new(&message, vec![key.origin.clone()]));
     }
 }

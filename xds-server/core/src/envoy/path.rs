@@ -17,14 +17,8 @@ pub fn route_match(matches: &Match) -> route::RouteMatch {
         PathMatch::Prefix(prefix) => PathSpecifier::PathSeparatedPrefix(prefix.clone()),
         PathMatch::Regex(regex) => PathSpecifier::SafeRegex(self::regex(regex)),
     };
-    let method = matches
-        .method
-        .as_ref()
-        .map(|method| header(":method", exact(method)));
-    let headers = matches
-        .headers
-        .iter()
-        .map(|found| header(&found.name, text(&found.value)));
+    let method = matches.method.as_ref().map(|method| header(":method", exact(method)));
+    let headers = matches.headers.iter().map(|found| header(&found.name, text(&found.value)));
     route::RouteMatch {
         path_specifier: Some(path),
         headers: method.into_iter().chain(headers).collect(),
@@ -37,18 +31,14 @@ fn query(found: &HeaderMatch) -> route::QueryParameterMatcher {
     use route::query_parameter_matcher::QueryParameterMatchSpecifier;
     route::QueryParameterMatcher {
         name: found.name.clone(),
-        query_parameter_match_specifier: Some(QueryParameterMatchSpecifier::StringMatch(text(
-            &found.value,
-        ))),
+        query_parameter_match_specifier: Some(QueryParameterMatchSpecifier::StringMatch(text(&found.value))),
     }
 }
 
 fn header(name: &str, value: StringMatcher) -> route::HeaderMatcher {
     route::HeaderMatcher {
         name: name.to_owned(),
-        header_match_specifier: Some(route::header_matcher::HeaderMatchSpecifier::StringMatch(
-            value,
-        )),
+        header_match_specifier: Some(route::header_matcher::HeaderMatchSpecifier::StringMatch(value)),
         ..Default::default()
     }
 }
@@ -56,25 +46,18 @@ fn header(name: &str, value: StringMatcher) -> route::HeaderMatcher {
 fn text(value: &TextMatch) -> StringMatcher {
     match value {
         TextMatch::Exact(value) => exact(value),
-        TextMatch::Regex(regex) => StringMatcher {
-            match_pattern: Some(MatchPattern::SafeRegex(self::regex(regex))),
-            ..Default::default()
-        },
+        TextMatch::Regex(regex) => {
+            StringMatcher { match_pattern: Some(MatchPattern::SafeRegex(self::regex(regex))), ..Default::default() }
+        }
     }
 }
 
 fn exact(value: &str) -> StringMatcher {
-    StringMatcher {
-        match_pattern: Some(MatchPattern::Exact(value.to_owned())),
-        ..Default::default()
-    }
+    StringMatcher { match_pattern: Some(MatchPattern::Exact(value.to_owned())), ..Default::default() }
 }
 
 fn regex(regex: &str) -> RegexMatcher {
-    RegexMatcher {
-        regex: regex.to_owned(),
-        ..Default::default()
-    }
+    RegexMatcher { regex: regex.to_owned(), ..Default::default() }
 }
 
 /// How the path of a matched request changes.
@@ -86,10 +69,7 @@ pub enum Change {
 
 pub fn change(matched: &PathMatch, rewrite: &PathRewrite) -> Change {
     let pattern = |regex: String, substitution: String| {
-        Change::Pattern(RegexMatchAndSubstitute {
-            pattern: Some(self::regex(&regex)),
-            substitution,
-        })
+        Change::Pattern(RegexMatchAndSubstitute { pattern: Some(self::regex(&regex)), substitution })
     };
     match (rewrite, matched) {
         (PathRewrite::Full(path), _) => pattern("^/.*$".to_owned(), escape_substitution(path)),
@@ -112,57 +92,32 @@ fn escape_substitution(text: &str) -> String {
 }
 
 fn escape_regex(text: &str) -> String {
-    text.chars()
-        .flat_map(|c| {
-            (!c.is_ascii_alphanumeric() && c != '/')
-                .then_some('\\')
-                .into_iter()
-                .chain([c])
-        })
-        .collect()
+    text.chars().flat_map(|c| (!c.is_ascii_alphanumeric() && c != '/').then_some('\\').into_iter().chain([c])).collect()
 }
 
 pub fn header_options(edits: &HeaderEdits) -> Vec<core::HeaderValueOption> {
     use core::header_value_option::HeaderAppendAction;
-    let option =
-        |(name, value): &(String, String), action: HeaderAppendAction| core::HeaderValueOption {
-            header: Some(core::HeaderValue {
-                key: name.clone(),
-                // Values are text, not Envoy's format strings.
-                value: value.replace('%', "%%"),
-                ..Default::default()
-            }),
-            append_action: action.into(),
-            keep_empty_value: true,
+    let option = |(name, value): &(String, String), action: HeaderAppendAction| core::HeaderValueOption {
+        header: Some(core::HeaderValue {
+            key: name.clone(),
+            // Values are text, not Envoy's format strings.
+            value: value.replace('%', "%%"),
             ..Default::default()
-        };
-    let set = edits
-        .set
-        .iter()
-        .map(|header| option(header, HeaderAppendAction::OverwriteIfExistsOrAdd));
-    set.chain(
-        edits
-            .add
-            .iter()
-            .map(|header| option(header, HeaderAppendAction::AppendIfExistsOrAdd)),
-    )
-    .collect()
+        }),
+        append_action: action.into(),
+        keep_empty_value: true,
+        ..Default::default()
+    };
+    let set = edits.set.iter().map(|header| option(header, HeaderAppendAction::OverwriteIfExistsOrAdd));
+    set.chain(edits.add.iter().map(|header| option(header, HeaderAppendAction::AppendIfExistsOrAdd))).collect()
 }
 
 /// Names are compared without a port.
 pub fn virtual_host(name: String, domain: &str, routes: Vec<route::Route>) -> route::VirtualHost {
-    route::VirtualHost {
-        name,
-        domains: vec![domain.to_owned()],
-        routes,
-        ..Default::default()
-    }
+    route::VirtualHost { name, domains: vec![domain.to_owned()], routes, ..Default::default() }
 }
 
-pub fn route_configuration(
-    name: String,
-    virtual_hosts: Vec<route::VirtualHost>,
-) -> route::RouteConfiguration {
+pub fn route_configuration(name: String, virtual_hosts: Vec<route::VirtualHost>) -> route::RouteConfiguration {
     route::RouteConfiguration {
         name,
         virtual_hosts,

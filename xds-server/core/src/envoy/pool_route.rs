@@ -36,62 +36,37 @@ const RETRIABLE: [u32; 6] = [429, 500, 502, 503, 504, 529];
 pub const HEADERS_TO_REMOVE: [&str; 2] = ["x-envoy-external-address", "x-forwarded-for"];
 
 /// Absent: the pool has no backend, so there is nobody to route to and the filter answers everything.
-pub fn action(
-    pool: &ir::Pool,
-    gateway: &ir::Gateway,
-    matched: &ir::Route,
-) -> Option<route::RouteAction> {
+pub fn action(pool: &ir::Pool, gateway: &ir::Gateway, matched: &ir::Route) -> Option<route::RouteAction> {
     let mut backends: Vec<&ir::Backend> = gateway
         .backends
         .values()
         .filter(|backend| {
-            pool.models
-                .iter()
-                .flat_map(|model| &model.targets)
-                .any(|target| target.backend == backend.cluster)
+            pool.models.iter().flat_map(|model| &model.targets).any(|target| target.backend == backend.cluster)
         })
         .collect();
     backends.sort_by(|a, b| a.cluster.cmp(&b.cluster));
-    let first_token = backends
-        .iter()
-        .map(|backend| backend.timeouts.first_token)
-        .max()?;
+    let first_token = backends.iter().map(|backend| backend.timeouts.first_token).max()?;
     let idle = backends.iter().map(|backend| backend.timeouts.idle).max()?;
-    let connect = backends
-        .iter()
-        .map(|backend| backend.timeouts.connect)
-        .max()?;
-    let retries = pool
-        .models
-        .iter()
-        .map(|model| model.retries)
-        .max()
-        .unwrap_or_default();
+    let connect = backends.iter().map(|backend| backend.timeouts.connect).max()?;
+    let retries = pool.models.iter().map(|model| model.retries).max().unwrap_or_default();
     Some(route::RouteAction {
-        cluster_specifier: Some(
-            route::route_action::ClusterSpecifier::InlineClusterSpecifierPlugin(
-                route::ClusterSpecifierPlugin {
-                    extension: Some(core::TypedExtensionConfig {
-                        name: "envoy.router.cluster_specifier_plugin.matcher".to_owned(),
-                        typed_config: Some(by_target(&backends)),
-                    }),
-                    is_optional: false,
-                },
-            ),
-        ),
-        path_rewrite: PATH.to_owned(),
-        host_rewrite_specifier: Some(route::route_action::HostRewriteSpecifier::HostRewrite(
-            AUTHORITY.to_owned(),
+        cluster_specifier: Some(route::route_action::ClusterSpecifier::InlineClusterSpecifierPlugin(
+            route::ClusterSpecifierPlugin {
+                extension: Some(core::TypedExtensionConfig {
+                    name: "envoy.router.cluster_specifier_plugin.matcher".to_owned(),
+                    typed_config: Some(by_target(&backends)),
+                }),
+                is_optional: false,
+            },
         )),
+        path_rewrite: PATH.to_owned(),
+        host_rewrite_specifier: Some(route::route_action::HostRewriteSpecifier::HostRewrite(AUTHORITY.to_owned())),
         // Answers may take as long as they take while tokens come; the attempt's timeouts are the limit.
         timeout: duration(matched.request_timeout.unwrap_or(Duration::ZERO)),
         // The client's side is silent while attempts fail one after the other, so this is longer than all
         // of them: it must never end a request that another backend could still answer.
         idle_timeout: duration((connect + first_token) * (retries + 1) + idle),
-        retry_policy: Some(retry_policy(
-            matched.attempt_timeout.unwrap_or(first_token),
-            first_token.max(idle),
-        )),
+        retry_policy: Some(retry_policy(matched.attempt_timeout.unwrap_or(first_token), first_token.max(idle))),
         ..Default::default()
     })
 }
@@ -119,41 +94,18 @@ fn retry_policy(first_token: Duration, idle: Duration) -> route::RetryPolicy {
 /// One look-up, however many backends there are.
 fn by_target(backends: &[&ir::Backend]) -> Any {
     let on_match = |backend: &ir::Backend| matcher::OnMatch {
-        on_match: Some(matcher::on_match::OnMatch::Action(
-            xds::TypedExtensionConfig {
-                name: "cluster".to_owned(),
-                typed_config: Some(any(&ClusterAction {
-                    cluster: backend.cluster.clone(),
-                })),
-            },
-        )),
+        on_match: Some(matcher::on_match::OnMatch::Action(xds::TypedExtensionConfig {
+            name: "cluster".to_owned(),
+            typed_config: Some(any(&ClusterAction { cluster: backend.cluster.clone() })),
+        })),
         ..Default::default()
     };
-    let map = backends
-        .iter()
-        .map(|backend| (backend.cluster.clone(), on_match(backend)))
-        .collect();
-    let input = FilterStateInput {
-        key: TARGET.to_owned(),
-        ..Default::default()
-    };
-    let input = xds::TypedExtensionConfig {
-        name: "target".to_owned(),
-        typed_config: Some(any(&input)),
-    };
-    let tree = MatcherTree {
-        input: Some(input),
-        exact_match_map: Some(MatchMap { map }),
-    };
-    let specifier = ClusterMatcher {
-        cluster_matcher: Some(Matcher {
-            matcher_tree: Some(tree),
-        }),
-    };
-    Any {
-        type_url: MatcherClusterSpecifier::type_url(),
-        value: specifier.encode_to_vec(),
-    }
+    let map = backends.iter().map(|backend| (backend.cluster.clone(), on_match(backend))).collect();
+    let input = FilterStateInput { key: TARGET.to_owned(), ..Default::default() };
+    let input = xds::TypedExtensionConfig { name: "target".to_owned(), typed_config: Some(any(&input)) };
+    let tree = MatcherTree { input: Some(input), exact_match_map: Some(MatchMap { map }) };
+    let specifier = ClusterMatcher { cluster_matcher: Some(Matcher { matcher_tree: Some(tree) }) };
+    Any { type_url: MatcherClusterSpecifier::type_url(), value: specifier.encode_to_vec() }
 }
 
 // The fields used of `MatcherClusterSpecifier` and `xds.type.matcher.v3.Matcher`, with a map in order:

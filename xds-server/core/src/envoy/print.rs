@@ -19,24 +19,19 @@ const REDACTED: &str = "[redacted]";
 const FILTER_CONFIG: &str = "type.googleapis.com/tollgate.v1.FilterConfig";
 
 /// Descriptors of every message that resources are made of.
-static POOL: LazyLock<Result<DescriptorPool, prost_reflect::DescriptorError>> =
-    LazyLock::new(|| {
-        let mut pool = DescriptorPool::new();
-        pool.decode_file_descriptor_set(
-            include_bytes!(concat!(env!("OUT_DIR"), "/envoy.bin")).as_slice(),
-        )?;
-        pool.decode_file_descriptor_set(tollgate_proto::DESCRIPTORS)?;
-        Ok(pool)
-    });
+static POOL: LazyLock<Result<DescriptorPool, prost_reflect::DescriptorError>> = LazyLock::new(|| {
+    let mut pool = DescriptorPool::new();
+    pool.decode_file_descriptor_set(include_bytes!(concat!(env!("OUT_DIR"), "/envoy.bin")).as_slice())?;
+    pool.decode_file_descriptor_set(tollgate_proto::DESCRIPTORS)?;
+    Ok(pool)
+});
 
 /// All resources by type and name.
 pub fn to_json(snapshot: &Snapshot) -> Value {
     let mut types = Map::new();
     for kind in ResourceType::ALL {
-        let resources: Map<String, Value> = snapshot
-            .of(kind)
-            .map(|(name, resource)| (name.to_owned(), to_value(kind, resource)))
-            .collect();
+        let resources: Map<String, Value> =
+            snapshot.of(kind).map(|(name, resource)| (name.to_owned(), to_value(kind, resource))).collect();
         if !resources.is_empty() {
             types.insert(format!("{kind:?}"), Value::Object(resources));
         }
@@ -52,26 +47,19 @@ fn to_value(kind: ResourceType, resource: &Resource) -> Value {
         _ => Some(resource.value.clone()),
     };
     let name = kind.type_url().rsplit('/').next().unwrap_or_default();
-    value
-        .ok_or_else(|| "the message cannot be read".to_owned())
-        .and_then(|value| reflect(name, &value))
-        .unwrap_or_else(
-            // Never the content: it may be a secret.
-            |error| json!({ "error": error }),
-        )
+    value.ok_or_else(|| "the message cannot be read".to_owned()).and_then(|value| reflect(name, &value)).unwrap_or_else(
+        // Never the content: it may be a secret.
+        |error| json!({ "error": error }),
+    )
 }
 
 fn reflect(name: &str, value: &[u8]) -> Result<Value, String> {
     let pool = POOL.as_ref().map_err(ToString::to_string)?;
-    let descriptor = pool
-        .get_message_by_name(name)
-        .ok_or_else(|| format!("no descriptor of {name}"))?;
-    let message =
-        DynamicMessage::decode(descriptor.clone(), value).map_err(|error| error.to_string())?;
+    let descriptor = pool.get_message_by_name(name).ok_or_else(|| format!("no descriptor of {name}"))?;
+    let message = DynamicMessage::decode(descriptor.clone(), value).map_err(|error| error.to_string())?;
     let options = SerializeOptions::new().use_proto_field_name(true);
-    let mut json = message
-        .serialize_with_options(serde_json::value::Serializer, &options)
-        .map_err(|error| error.to_string())?;
+    let mut json =
+        message.serialize_with_options(serde_json::value::Serializer, &options).map_err(|error| error.to_string())?;
     sort_maps(pool, &mut json, &descriptor);
     Ok(json)
 }
@@ -95,14 +83,10 @@ fn sort_maps(pool: &DescriptorPool, json: &mut Value, descriptor: &MessageDescri
             Value::Object(entries) if field.is_map() => {
                 entries.sort_keys();
                 if let Kind::Message(message) = message.map_entry_value_field().kind() {
-                    entries
-                        .values_mut()
-                        .for_each(|entry| sort_maps(pool, entry, &message));
+                    entries.values_mut().for_each(|entry| sort_maps(pool, entry, &message));
                 }
             }
-            Value::Array(items) => items
-                .iter_mut()
-                .for_each(|item| sort_maps(pool, item, &message)),
+            Value::Array(items) => items.iter_mut().for_each(|item| sort_maps(pool, item, &message)),
             value => sort_maps(pool, value, &message),
         }
     }
@@ -113,9 +97,7 @@ fn redacted(value: &[u8]) -> Option<Vec<u8>> {
     let mut message = Secret::decode(value).ok()?;
     match message.r#type.as_mut()? {
         secret::Type::GenericSecret(generic) => generic.secret = Some(inline(REDACTED)),
-        secret::Type::TlsCertificate(certificate) => {
-            certificate.private_key = Some(inline(REDACTED))
-        }
+        secret::Type::TlsCertificate(certificate) => certificate.private_key = Some(inline(REDACTED)),
         secret::Type::ValidationContext(_) => {}
         secret::Type::SessionTicketKeys(_) => return None,
     }
@@ -125,18 +107,11 @@ fn redacted(value: &[u8]) -> Option<Vec<u8>> {
 /// The filter's configuration travels as bytes; here it stands as the message it is.
 fn opened(value: &[u8]) -> Option<Vec<u8>> {
     let mut resource = TypedExtensionConfig::decode(value).ok()?;
-    if resource
-        .typed_config
-        .as_ref()
-        .is_some_and(|config| config.type_url == Wasm::type_url())
-    {
+    if resource.typed_config.as_ref().is_some_and(|config| config.type_url == Wasm::type_url()) {
         let mut wasm = Wasm::decode(resource.typed_config.as_ref()?.value.as_slice()).ok()?;
         let plugin = wasm.config.as_mut()?;
         let bytes = BytesValue::decode(plugin.configuration.as_ref()?.value.as_slice()).ok()?;
-        plugin.configuration = Some(Any {
-            type_url: FILTER_CONFIG.to_owned(),
-            value: bytes.value,
-        });
+        plugin.configuration = Some(Any { type_url: FILTER_CONFIG.to_owned(), value: bytes.value });
         resource.typed_config = Some(any(&wasm));
     }
     Some(resource.encode_to_vec())

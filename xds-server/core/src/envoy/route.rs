@@ -36,34 +36,20 @@ fn route(site: Site<'_>, found: &Route) -> Vec<route::Route> {
         Action::Fail { status } => vec![failing(made, *status)],
         Action::Redirect(redirect) => {
             let action = route::route::Action::Redirect(self::redirect(site, found, redirect));
-            vec![route::Route {
-                action: Some(action),
-                ..made
-            }]
+            vec![route::Route { action: Some(action), ..made }]
         }
         Action::Pool { pool, .. } => {
-            let action = site
-                .gateway
-                .pools
-                .get(pool)
-                .and_then(|pool| pool_route::action(pool, site.gateway, found));
+            let action = site.gateway.pools.get(pool).and_then(|pool| pool_route::action(pool, site.gateway, found));
             let Some(action) = action else {
                 return vec![failing(made, 503)];
             };
-            let mut made = route::Route {
-                action: Some(route::route::Action::Route(action)),
-                ..made
-            };
-            made.request_headers_to_remove
-                .extend(pool_route::HEADERS_TO_REMOVE.map(str::to_owned));
+            let mut made = route::Route { action: Some(route::route::Action::Route(action)), ..made };
+            made.request_headers_to_remove.extend(pool_route::HEADERS_TO_REMOVE.map(str::to_owned));
             vec![made]
         }
         Action::Services { services, invalid } => {
             let action = route::route::Action::Route(to_services(found, services));
-            let usable = route::Route {
-                action: Some(action),
-                ..made.clone()
-            };
+            let usable = route::Route { action: Some(action), ..made.clone() };
             let valid: u32 = services.iter().map(|service| service.weight).sum();
             match share(*invalid, valid) {
                 None => vec![usable],
@@ -80,14 +66,8 @@ fn route(site: Site<'_>, found: &Route) -> Vec<route::Route> {
 }
 
 fn failing(made: route::Route, status: u16) -> route::Route {
-    let response = route::DirectResponseAction {
-        status: status.into(),
-        ..Default::default()
-    };
-    route::Route {
-        action: Some(route::route::Action::DirectResponse(response)),
-        ..made
-    }
+    let response = route::DirectResponseAction { status: status.into(), ..Default::default() };
+    route::Route { action: Some(route::route::Action::DirectResponse(response)), ..made }
 }
 
 /// The part of requests that references which cannot be used would have had.
@@ -105,9 +85,7 @@ fn share(invalid: u32, valid: u32) -> Option<core::RuntimeFractionalPercent> {
 
 fn to_services(found: &Route, services: &[WeightedService]) -> route::RouteAction {
     use route::route_action::ClusterSpecifier;
-    let plain = |service: &WeightedService| {
-        service.request_headers.is_empty() && service.response_headers.is_empty()
-    };
+    let plain = |service: &WeightedService| service.request_headers.is_empty() && service.response_headers.is_empty();
     let specifier = match services {
         [only] if plain(only) => ClusterSpecifier::Cluster(only.service.clone()),
         _ => ClusterSpecifier::WeightedClusters(route::WeightedCluster {
@@ -122,10 +100,7 @@ fn to_services(found: &Route, services: &[WeightedService]) -> route::RouteActio
     };
     if let Some(timeout) = found.attempt_timeout.filter(|timeout| !timeout.is_zero()) {
         // Without retries an attempt is all there is.
-        let shorter = found
-            .request_timeout
-            .filter(|request| !request.is_zero())
-            .map_or(timeout, |r| r.min(timeout));
+        let shorter = found.request_timeout.filter(|request| !request.is_zero()).map_or(timeout, |r| r.min(timeout));
         action.timeout = duration(shorter);
     }
     rewrite(&mut action, found, &found.rewrite);
@@ -149,11 +124,7 @@ fn rewrite(action: &mut route::RouteAction, found: &Route, rewrite: &Rewrite) {
         action.host_rewrite_specifier =
             Some(route::route_action::HostRewriteSpecifier::HostRewriteLiteral(hostname.clone()));
     }
-    match rewrite
-        .path
-        .as_ref()
-        .map(|path| change(&found.matches.path, path))
-    {
+    match rewrite.path.as_ref().map(|path| change(&found.matches.path, path)) {
         Some(Change::Prefix(prefix)) => action.prefix_rewrite = prefix,
         Some(Change::Pattern(pattern)) => action.regex_rewrite = Some(pattern),
         None => {}
@@ -163,34 +134,18 @@ fn rewrite(action: &mut route::RouteAction, found: &Route, rewrite: &Rewrite) {
 /// HTTPRequestRedirectFilter.port: by the scheme if that is given, else the listener's; and a port that
 /// the scheme has anyway is not named.
 fn redirect(site: Site<'_>, found: &Route, redirect: &Redirect) -> route::RedirectAction {
-    use route::redirect_action::{
-        PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier,
-    };
-    let scheme = redirect
-        .scheme
-        .as_deref()
-        .unwrap_or(if site.tls { "https" } else { "http" });
+    use route::redirect_action::{PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier};
+    let scheme = redirect.scheme.as_deref().unwrap_or(if site.tls { "https" } else { "http" });
     let well_known = if scheme == "https" { 443 } else { 80 };
-    let port = redirect.port.unwrap_or(if redirect.scheme.is_some() {
-        well_known
-    } else {
-        site.port
-    });
+    let port = redirect.port.unwrap_or(if redirect.scheme.is_some() { well_known } else { site.port });
     route::RedirectAction {
-        scheme_rewrite_specifier: redirect
-            .scheme
-            .clone()
-            .map(SchemeRewriteSpecifier::SchemeRedirect),
+        scheme_rewrite_specifier: redirect.scheme.clone().map(SchemeRewriteSpecifier::SchemeRedirect),
         host_redirect: redirect.hostname.clone().unwrap_or_default(),
         port_redirect: if port == well_known { 0 } else { port.into() },
-        path_rewrite_specifier: redirect.path.as_ref().map(|path| {
-            match (path, change(&found.matches.path, path)) {
-                (ir::PathRewrite::Full(full), _) => {
-                    PathRewriteSpecifier::PathRedirect(full.clone())
-                }
-                (_, Change::Prefix(prefix)) => PathRewriteSpecifier::PrefixRewrite(prefix),
-                (_, Change::Pattern(pattern)) => PathRewriteSpecifier::RegexRewrite(pattern),
-            }
+        path_rewrite_specifier: redirect.path.as_ref().map(|path| match (path, change(&found.matches.path, path)) {
+            (ir::PathRewrite::Full(full), _) => PathRewriteSpecifier::PathRedirect(full.clone()),
+            (_, Change::Prefix(prefix)) => PathRewriteSpecifier::PrefixRewrite(prefix),
+            (_, Change::Pattern(pattern)) => PathRewriteSpecifier::RegexRewrite(pattern),
         }),
         response_code: match redirect.status {
             301 => RedirectResponseCode::MovedPermanently,

@@ -4,10 +4,9 @@ use std::net::IpAddr;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
-    CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SubjectAltNameMatcher,
-    TlsParameters, UpstreamTlsContext, common_tls_context,
-    common_tls_context::CombinedCertificateValidationContext, subject_alt_name_matcher::SanType,
-    tls_parameters::TlsProtocol,
+    CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SubjectAltNameMatcher, TlsParameters,
+    UpstreamTlsContext, common_tls_context, common_tls_context::CombinedCertificateValidationContext,
+    subject_alt_name_matcher::SanType, tls_parameters::TlsProtocol,
 };
 use envoy_types::pb::envoy::r#type::matcher::v3::{StringMatcher, string_matcher};
 
@@ -22,44 +21,30 @@ const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 pub fn upstream(sni: &str, authority: &ir::Authority) -> core::TransportSocket {
     let is_ip = sni.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
     let san = SubjectAltNameMatcher {
-        san_type: if is_ip {
-            SanType::IpAddress
-        } else {
-            SanType::Dns
-        }
-        .into(),
+        san_type: if is_ip { SanType::IpAddress } else { SanType::Dns }.into(),
         matcher: Some(StringMatcher {
-            match_pattern: Some(string_matcher::MatchPattern::Exact(
-                sni.trim_matches(['[', ']']).to_owned(),
-            )),
+            match_pattern: Some(string_matcher::MatchPattern::Exact(sni.trim_matches(['[', ']']).to_owned())),
             ..Default::default()
         }),
         ..Default::default()
     };
-    let context = CertificateValidationContext {
-        match_typed_subject_alt_names: vec![san],
-        ..Default::default()
-    };
+    let context = CertificateValidationContext { match_typed_subject_alt_names: vec![san], ..Default::default() };
     let validation = match authority {
-        ir::Authority::System => common_tls_context::ValidationContextType::ValidationContext(
-            CertificateValidationContext {
+        ir::Authority::System => {
+            common_tls_context::ValidationContextType::ValidationContext(CertificateValidationContext {
                 trusted_ca: Some(core::DataSource {
-                    specifier: Some(core::data_source::Specifier::Filename(
-                        SYSTEM_AUTHORITIES.to_owned(),
-                    )),
+                    specifier: Some(core::data_source::Specifier::Filename(SYSTEM_AUTHORITIES.to_owned())),
                     ..Default::default()
                 }),
                 ..context
-            },
-        ),
+            })
+        }
         ir::Authority::Certificate { name, .. } => {
-            common_tls_context::ValidationContextType::CombinedValidationContext(
-                CombinedCertificateValidationContext {
-                    default_validation_context: Some(context),
-                    validation_context_sds_secret_config: Some(by_sds(authority_name(name))),
-                    ..Default::default()
-                },
-            )
+            common_tls_context::ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
+                default_validation_context: Some(context),
+                validation_context_sds_secret_config: Some(by_sds(authority_name(name))),
+                ..Default::default()
+            })
         }
     };
     let context = UpstreamTlsContext {
@@ -72,9 +57,7 @@ pub fn upstream(sni: &str, authority: &ir::Authority) -> core::TransportSocket {
         sni: if is_ip { String::new() } else { sni.to_owned() },
         ..Default::default()
     };
-    socket(core::transport_socket::ConfigType::TypedConfig(any(
-        &context,
-    )))
+    socket(core::transport_socket::ConfigType::TypedConfig(any(&context)))
 }
 
 pub fn downstream(certificate: &ir::Certificate) -> core::TransportSocket {
@@ -87,9 +70,7 @@ pub fn downstream(certificate: &ir::Certificate) -> core::TransportSocket {
         }),
         ..Default::default()
     };
-    socket(core::transport_socket::ConfigType::TypedConfig(any(
-        &context,
-    )))
+    socket(core::transport_socket::ConfigType::TypedConfig(any(&context)))
 }
 
 /// Envoy's upstream default ends at 1.2.
@@ -102,8 +83,5 @@ fn versions() -> TlsParameters {
 }
 
 fn socket(config: core::transport_socket::ConfigType) -> core::TransportSocket {
-    core::TransportSocket {
-        name: "envoy.transport_sockets.tls".to_owned(),
-        config_type: Some(config),
-    }
+    core::TransportSocket { name: "envoy.transport_sockets.tls".to_owned(), config_type: Some(config) }
 }

@@ -7,17 +7,11 @@ use envoy_types::pb::google::protobuf::{Any, BoolValue, Duration as WireDuration
 use prost::{Message, Name};
 
 pub fn any<M: Message + Name>(message: &M) -> Any {
-    Any {
-        type_url: M::type_url(),
-        value: message.encode_to_vec(),
-    }
+    Any { type_url: M::type_url(), value: message.encode_to_vec() }
 }
 
 pub fn extension<M: Message + Name>(name: &str, message: &M) -> core::TypedExtensionConfig {
-    core::TypedExtensionConfig {
-        name: name.to_owned(),
-        typed_config: Some(any(message)),
-    }
+    core::TypedExtensionConfig { name: name.to_owned(), typed_config: Some(any(message)) }
 }
 
 pub fn duration(duration: Duration) -> Option<WireDuration> {
@@ -41,9 +35,7 @@ pub fn ads() -> core::ConfigSource {
         resource_api_version: core::ApiVersion::V3 as i32,
         // Wait: half a configuration is never put to work.
         initial_fetch_timeout: duration(Duration::ZERO),
-        config_source_specifier: Some(core::config_source::ConfigSourceSpecifier::Ads(
-            core::AggregatedConfigSource {},
-        )),
+        config_source_specifier: Some(core::config_source::ConfigSourceSpecifier::Ads(core::AggregatedConfigSource {})),
         ..Default::default()
     }
 }

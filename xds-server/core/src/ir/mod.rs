@@ -6,12 +6,11 @@ mod route;
 
 pub use gateway::{Certificate, Gateway, Listener, Site, VirtualHost};
 pub use model::{
-    Access, Authority, Backend, Credential, Endpoint, Model, Pool, Schema, Service, Target,
-    Timeouts, Tls,
+    Access, Authority, Backend, Credential, Endpoint, Model, Pool, Schema, Service, Target, Timeouts, Tls,
 };
 pub use route::{
-    Action, HeaderEdits, HeaderMatch, Match, PathMatch, PathRewrite, Redirect, Rewrite, Route,
-    TextMatch, WeightedService,
+    Action, HeaderEdits, HeaderMatch, Match, PathMatch, PathRewrite, Redirect, Rewrite, Route, TextMatch,
+    WeightedService,
 };
 
 use std::collections::BTreeMap;
@@ -80,10 +79,7 @@ pub enum Window {
     /// Fixed windows of this length from the UTC epoch.
     Fixed(#[serde(serialize_with = "duration_as_text")] Duration),
     /// Calendar windows; the time zone is an IANA name that was checked.
-    Calendar {
-        unit: CalendarUnit,
-        time_zone: String,
-    },
+    Calendar { unit: CalendarUnit, time_zone: String },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -140,10 +136,7 @@ impl Serialize for SecretText {
     }
 }
 
-fn count_as_text<S: serde::Serializer>(
-    count: &CountWeights,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
+fn count_as_text<S: serde::Serializer>(count: &CountWeights, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&format_args!(
         "{} + {}*input + {}*output + {}*cached + {}*reasoning",
         count.constant, count.input, count.output, count.cached, count.reasoning
@@ -151,10 +144,7 @@ fn count_as_text<S: serde::Serializer>(
 }
 
 /// `1h30m`, as users write it.
-pub fn duration_as_text<S: serde::Serializer>(
-    duration: &Duration,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
+pub fn duration_as_text<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     let (mut seconds, mut text) = (duration.as_secs(), String::new());
     for (unit, name) in [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")] {
         if seconds >= unit {
@@ -171,10 +161,7 @@ pub fn duration_as_text<S: serde::Serializer>(
 }
 
 /// The same for durations that may be absent.
-pub fn optional_duration<S: serde::Serializer>(
-    duration: &Option<Duration>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
+pub fn optional_duration<S: serde::Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     match duration {
         Some(duration) => duration_as_text(duration, serializer),
         None => serializer.serialize_none(),

@@ -24,15 +24,9 @@ pub struct Route {
     #[serde(skip_serializing_if = "Rewrite::is_empty")]
     pub rewrite: Rewrite,
     /// For the whole request, and for one attempt.
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        serialize_with = "super::optional_duration"
-    )]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "super::optional_duration")]
     pub request_timeout: Option<Duration>,
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        serialize_with = "super::optional_duration"
-    )]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "super::optional_duration")]
     pub attempt_timeout: Option<Duration>,
     pub action: Action,
 }

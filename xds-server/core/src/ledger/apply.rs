@@ -22,9 +22,7 @@ pub enum Outcome {
 
 /// A copy of a call that its worker has long got an answer to; it counts for nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "call {sequence} of this worker came after its call {last}; a worker numbers its calls upwards from 1"
-)]
+#[error("call {sequence} of this worker came after its call {last}; a worker numbers its calls upwards from 1")]
 pub struct Past {
     pub sequence: u64,
     pub last: u64,
@@ -38,20 +36,10 @@ pub struct Past {
 /// # Errors
 /// When it is a stray copy of an earlier call.
 pub fn apply(state: &mut State, rules: &Rules, call: Call, now: Now) -> Result<Outcome, Past> {
-    let Call {
-        holder,
-        worker,
-        sequence,
-        usage,
-        settlements,
-        wants,
-    } = call;
+    let Call { holder, worker, sequence, usage, settlements, wants } = call;
     match state.last_call(&holder, worker) {
         Some(last) if sequence < last.sequence => {
-            return Err(Past {
-                sequence,
-                last: last.sequence,
-            });
+            return Err(Past { sequence, last: last.sequence });
         }
         Some(last) if sequence == last.sequence => {
             let answer = last.answer.clone();
@@ -62,38 +50,18 @@ pub fn apply(state: &mut State, rules: &Rules, call: Call, now: Now) -> Result<O
     }
     let reports = !usage.is_empty() || !settlements.is_empty();
     usage.into_iter().for_each(|used| state.count(used, now));
-    settlements
-        .into_iter()
-        .for_each(|settlement| state.settle(&holder, rules, settlement, now));
+    settlements.into_iter().for_each(|settlement| state.settle(&holder, rules, settlement, now));
     // After the settlements: what this call gives back it may get again.
-    let grants: Vec<_> = wants
-        .into_iter()
-        .map(|want| state.grant(&holder, rules, want, now))
-        .collect();
+    let grants: Vec<_> = wants.into_iter().map(|want| state.grant(&holder, rules, want, now)).collect();
 
     let granted = grants.iter().any(|grant| grant.granted > 0);
     let lease_ttl_ms = u32::try_from(rules.lease_ttl.as_millis()).unwrap_or(u32::MAX);
-    let answer = SyncResponse {
-        sequence,
-        grants,
-        lease_ttl_ms,
-    };
-    let record = Worker {
-        sequence,
-        answer: answer.clone(),
-    };
+    let answer = SyncResponse { sequence, grants, lease_ttl_ms };
+    let record = Worker { sequence, answer: answer.clone() };
     if reports || granted {
-        state
-            .changes
-            .workers
-            .insert((holder.clone(), worker), Some(record.clone()));
+        state.changes.workers.insert((holder.clone(), worker), Some(record.clone()));
     }
-    state
-        .holders
-        .entry(holder)
-        .or_default()
-        .workers
-        .insert(worker, record);
+    state.holders.entry(holder).or_default().workers.insert(worker, record);
     Ok(Outcome::Applied(answer))
 }
 
@@ -101,11 +69,7 @@ impl State {
     /// The holder lives: its leases are extended, unless they have just run out.
     fn hear(&mut self, key: &HolderKey, ttl: Duration, now: Now) {
         const WORTH_A_WRITE: i64 = 600;
-        if self
-            .holders
-            .get(key)
-            .is_some_and(|holder| holder.expires <= now.steady)
-        {
+        if self.holders.get(key).is_some_and(|holder| holder.expires <= now.steady) {
             self.charge_leases(key);
         }
         let holder = self.holders.entry(key.clone()).or_default();
@@ -130,31 +94,19 @@ impl State {
         let Named::Bucket { limit, scope } = settlement.bucket else {
             return;
         };
-        let key = BucketKey {
-            limit,
-            scope,
-            window_start: settlement.window_start,
-        };
+        let key = BucketKey { limit, scope, window_start: settlement.window_start };
         if self.buckets.contains_key(&key) {
-            self.change(holder, &key, |bucket, lease| {
-                bucket.settle(lease, settlement.settled)
-            });
+            self.change(holder, &key, |bucket, lease| bucket.settle(lease, settlement.settled));
             return;
         }
         // Nothing is leased there. What it cost still counts: in its window if that is known, else now.
-        let Some(limit) = rules
-            .limit(&key.limit)
-            .filter(|limit| limit.scope.len() == key.scope.len())
-        else {
+        let Some(limit) = rules.limit(&key.limit).filter(|limit| limit.scope.len() == key.scope.len()) else {
             return;
         };
         let Some(span) = window_of_debt(limit, key.window_start, now) else {
             return;
         };
-        let key = BucketKey {
-            window_start: span.start,
-            ..key
-        };
+        let key = BucketKey { window_start: span.start, ..key };
         self.change(holder, &key, |bucket, lease| {
             bucket.window_end = span.end;
             bucket.settle(lease, settlement.settled);
@@ -166,50 +118,25 @@ impl State {
         let Named::Bucket { limit: id, scope } = want.bucket else {
             return v1::Grant::default();
         };
-        let bucket = v1::Bucket {
-            limit: id.clone(),
-            scope: scope.clone(),
-        };
-        let refused = v1::Grant {
-            bucket: Some(bucket),
-            ..v1::Grant::default()
-        };
+        let bucket = v1::Bucket { limit: id.clone(), scope: scope.clone() };
+        let refused = v1::Grant { bucket: Some(bucket), ..v1::Grant::default() };
         let Some(limit) = rules.limit(&id) else {
-            return v1::Grant {
-                unknown: true,
-                ..refused
-            };
+            return v1::Grant { unknown: true, ..refused };
         };
-        let refused = v1::Grant {
-            limit: limit.tokens,
-            ..refused
-        };
+        let refused = v1::Grant { limit: limit.tokens, ..refused };
         let Ok(span) = window::at(&limit.window, now.wall) else {
             return refused;
         };
-        let refused = v1::Grant {
-            window_start: span.start,
-            window_end: span.end,
-            ..refused
-        };
+        let refused = v1::Grant { window_start: span.start, window_end: span.end, ..refused };
         if scope.len() != limit.scope.len() {
             return refused;
         }
-        let key = BucketKey {
-            limit: id,
-            scope,
-            window_start: span.start,
-        };
+        let key = BucketKey { limit: id, scope, window_start: span.start };
         self.change(holder, &key, |bucket, lease| {
             bucket.window_end = span.end;
             let granted = bucket.grant(lease, limit.tokens, want.wish, want.least);
             let (remaining, exhausted) = (bucket.free(limit.tokens), bucket.spent >= limit.tokens);
-            v1::Grant {
-                granted,
-                remaining,
-                exhausted,
-                ..refused
-            }
+            v1::Grant { granted, remaining, exhausted, ..refused }
         })
     }
 }
@@ -218,9 +145,7 @@ impl State {
 /// budget depends on it. Start 0 says that the sender never had a lease and so knows no window.
 fn window_of_debt(limit: &Limit, start: i64, now: Now) -> Option<Span> {
     let current = window::at(&limit.window, now.wall).ok()?;
-    let named = jiff::Timestamp::from_second(start)
-        .ok()
-        .and_then(|start| window::at(&limit.window, start).ok());
+    let named = jiff::Timestamp::from_second(start).ok().and_then(|start| window::at(&limit.window, start).ok());
     let over = start != 0 && start < current.start && named.is_some_and(|span| span.start == start);
     (!over).then_some(current)
 }

@@ -46,10 +46,7 @@ pub(super) struct Settled {
 
 impl BucketKey {
     pub fn to_wire(&self) -> v1::Bucket {
-        v1::Bucket {
-            limit: self.limit.clone(),
-            scope: self.scope.clone(),
-        }
+        v1::Bucket { limit: self.limit.clone(), scope: self.scope.clone() }
     }
 }
 
@@ -77,10 +74,7 @@ impl Bucket {
         lease.expired -= late;
         lease.outstanding -= live;
         self.leased = self.leased.saturating_sub(live);
-        self.spent = self
-            .spent
-            .saturating_sub(late)
-            .saturating_add(settled.charged);
+        self.spent = self.spent.saturating_sub(late).saturating_add(settled.charged);
     }
 
     /// Charges all that is outstanding: nobody can say any more that it was not used.
@@ -113,16 +107,8 @@ mod tests {
         let (mut bucket, mut lease) = (Bucket::default(), Lease::default());
         assert_eq!(bucket.grant(&mut lease, 1000, 900, 0), 250);
         assert_eq!(bucket.grant(&mut lease, 1000, 10, 0), 10);
-        assert_eq!(
-            bucket.grant(&mut lease, 1000, 900, 400),
-            400,
-            "someone waits for 400"
-        );
-        assert_eq!(
-            bucket.grant(&mut lease, 1000, 900, 500),
-            340,
-            "all that is left"
-        );
+        assert_eq!(bucket.grant(&mut lease, 1000, 900, 400), 400, "someone waits for 400");
+        assert_eq!(bucket.grant(&mut lease, 1000, 900, 500), 340, "all that is left");
         assert_eq!(bucket.grant(&mut lease, 1000, 900, 500), 0);
         assert_eq!((bucket.leased, lease.outstanding), (1000, 1000));
     }
@@ -146,11 +132,7 @@ mod tests {
         bucket.settle(&mut lease, settled(60, 60));
         assert_eq!((bucket.spent, lease.expired), (100, 40), "already charged");
         bucket.settle(&mut lease, settled(40, 0));
-        assert_eq!(
-            (bucket.spent, lease.is_empty()),
-            (60, true),
-            "given back late"
-        );
+        assert_eq!((bucket.spent, lease.is_empty()), (60, true), "given back late");
     }
 
     #[test]
@@ -158,10 +140,7 @@ mod tests {
         let (mut bucket, mut lease) = (Bucket::default(), Lease::default());
         bucket.settle(&mut lease, settled(u64::MAX, u64::MAX));
         bucket.settle(&mut lease, settled(u64::MAX, u64::MAX));
-        assert_eq!(
-            (bucket.spent, bucket.leased, bucket.free(u64::MAX)),
-            (u64::MAX, 0, 0)
-        );
+        assert_eq!((bucket.spent, bucket.leased, bucket.free(u64::MAX)), (u64::MAX, 0, 0));
         assert_eq!(bucket.grant(&mut lease, u64::MAX, u64::MAX, u64::MAX), 0);
     }
 }

@@ -75,19 +75,13 @@ impl TryFrom<v1::SyncRequest> for Call {
         if wire.sequence == 0 {
             return Err(InvalidCall::Sequence);
         }
-        let counts = [
-            ("usage", wire.usage.len()),
-            ("settlements", wire.settlements.len()),
-            ("wants", wire.wants.len()),
-        ];
+        let counts =
+            [("usage", wire.usage.len()), ("settlements", wire.settlements.len()), ("wants", wire.wants.len())];
         if let Some((field, count)) = counts.into_iter().find(|(_, count)| *count > MAX_ENTRIES) {
             return Err(InvalidCall::Entries { field, count });
         }
         Ok(Self {
-            holder: HolderKey {
-                proxy: wire.proxy,
-                epoch: wire.epoch,
-            },
+            holder: HolderKey { proxy: wire.proxy, epoch: wire.epoch },
             worker: wire.worker,
             sequence: wire.sequence,
             usage: wire.usage.into_iter().map(Used::from).collect(),
@@ -103,10 +97,7 @@ impl From<Option<v1::Bucket>> for Named {
             Some(v1::Bucket { limit, scope })
                 if !limit.is_empty()
                     && scope.len() <= MAX_SCOPE
-                    && scope
-                        .iter()
-                        .chain([&limit])
-                        .all(|text| text.len() <= MAX_TEXT) =>
+                    && scope.iter().chain([&limit]).all(|text| text.len() <= MAX_TEXT) =>
             {
                 Self::Bucket { limit, scope }
             }
@@ -121,21 +112,14 @@ impl From<v1::Settlement> for Settlement {
         Self {
             bucket: wire.bucket.into(),
             window_start: wire.window_start,
-            settled: super::bucket::Settled {
-                ended,
-                charged: wire.charged,
-            },
+            settled: super::bucket::Settled { ended, charged: wire.charged },
         }
     }
 }
 
 impl From<v1::Want> for Want {
     fn from(wire: v1::Want) -> Self {
-        Self {
-            bucket: wire.bucket.into(),
-            wish: wire.wish,
-            least: wire.least,
-        }
+        Self { bucket: wire.bucket.into(), wish: wire.wish, least: wire.least }
     }
 }
 
@@ -171,60 +155,25 @@ mod tests {
     use super::*;
 
     fn wire() -> v1::SyncRequest {
-        v1::SyncRequest {
-            proxy: "envoy-1".into(),
-            epoch: 1,
-            worker: 1,
-            sequence: 1,
-            ..Default::default()
-        }
+        v1::SyncRequest { proxy: "envoy-1".into(), epoch: 1, worker: 1, sequence: 1, ..Default::default() }
     }
 
     #[test]
     fn a_call_that_makes_no_sense_is_refused_with_a_reason() {
-        assert_eq!(
-            Call::try_from(v1::SyncRequest {
-                sequence: 0,
-                ..wire()
-            }),
-            Err(InvalidCall::Sequence)
-        );
-        assert_eq!(
-            Call::try_from(v1::SyncRequest {
-                proxy: String::new(),
-                ..wire()
-            }),
-            Err(InvalidCall::Proxy(0))
-        );
+        assert_eq!(Call::try_from(v1::SyncRequest { sequence: 0, ..wire() }), Err(InvalidCall::Sequence));
+        assert_eq!(Call::try_from(v1::SyncRequest { proxy: String::new(), ..wire() }), Err(InvalidCall::Proxy(0)));
         let wants = vec![v1::Want::default(); MAX_ENTRIES + 1];
         let error = Call::try_from(v1::SyncRequest { wants, ..wire() }).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "100001 entries in wants; send at most 100000 in one call"
-        );
+        assert_eq!(error.to_string(), "100001 entries in wants; send at most 100000 in one call");
     }
 
     #[test]
     fn one_bad_entry_does_not_lose_the_others() {
         let long = "ö".repeat(MAX_TEXT);
-        let bucket = v1::Bucket {
-            limit: "default/p/daily".into(),
-            scope: vec![long.clone()],
-        };
+        let bucket = v1::Bucket { limit: "default/p/daily".into(), scope: vec![long.clone()] };
         let call = Call::try_from(v1::SyncRequest {
-            usage: vec![v1::Usage {
-                model: long,
-                input_tokens: 3,
-                ..Default::default()
-            }],
-            wants: vec![
-                v1::Want {
-                    bucket: Some(bucket),
-                    wish: 1,
-                    least: 1,
-                },
-                v1::Want::default(),
-            ],
+            usage: vec![v1::Usage { model: long, input_tokens: 3, ..Default::default() }],
+            wants: vec![v1::Want { bucket: Some(bucket), wish: 1, least: 1 }, v1::Want::default()],
             ..wire()
         })
         .unwrap();

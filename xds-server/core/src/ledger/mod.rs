@@ -58,13 +58,7 @@ pub struct Rules {
 
 impl Rules {
     pub fn new(limits: &[Limit], lease_ttl: Duration) -> Self {
-        Self {
-            limits: limits
-                .iter()
-                .map(|limit| (limit.id.clone(), limit.clone()))
-                .collect(),
-            lease_ttl,
-        }
+        Self { limits: limits.iter().map(|limit| (limit.id.clone(), limit.clone())).collect(), lease_ttl }
     }
 
     pub(crate) fn limit(&self, id: &str) -> Option<&Limit> {

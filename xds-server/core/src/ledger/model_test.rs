@@ -18,38 +18,15 @@ const WORKERS: usize = 2;
 
 #[derive(Debug, Clone)]
 enum Op {
-    Reserve {
-        proxy: usize,
-        limit: usize,
-        tokens: u64,
-    },
-    Finish {
-        proxy: usize,
-        tokens: u64,
-    },
-    Release {
-        proxy: usize,
-        limit: usize,
-    },
-    Send {
-        proxy: usize,
-        worker: usize,
-        fate: Fate,
-    },
-    Stray {
-        of: usize,
-    },
-    Wait {
-        seconds: u64,
-    },
-    KillProxy {
-        proxy: usize,
-    },
+    Reserve { proxy: usize, limit: usize, tokens: u64 },
+    Finish { proxy: usize, tokens: u64 },
+    Release { proxy: usize, limit: usize },
+    Send { proxy: usize, worker: usize, fate: Fate },
+    Stray { of: usize },
+    Wait { seconds: u64 },
+    KillProxy { proxy: usize },
     RestartLedger,
-    Resize {
-        limit: usize,
-        tokens: u64,
-    },
+    Resize { limit: usize, tokens: u64 },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -109,57 +86,27 @@ fn op() -> impl Strategy<Value = Op> {
 impl World {
     fn new() -> Self {
         let tokens = [800, 2500];
-        let proxies = (0..PROXIES)
-            .map(|_| Proxy {
-                epoch: 1,
-                ..Proxy::default()
-            })
-            .collect();
+        let proxies = (0..PROXIES).map(|_| Proxy { epoch: 1, ..Proxy::default() }).collect();
         let ledger = TestLedger::new(&Self::limits(tokens));
-        Self {
-            ledger,
-            tokens,
-            proxies,
-            sent: vec![],
-            counted: BTreeSet::new(),
-            charged: BTreeMap::new(),
-            requests: 0,
-        }
+        Self { ledger, tokens, proxies, sent: vec![], counted: BTreeSet::new(), charged: BTreeMap::new(), requests: 0 }
     }
 
     fn limits(tokens: [u64; 2]) -> [Limit; 2] {
-        [
-            limit("minute", tokens[0], Duration::from_secs(60)),
-            limit("life", tokens[1], Duration::ZERO),
-        ]
+        [limit("minute", tokens[0], Duration::from_secs(60)), limit("life", tokens[1], Duration::ZERO)]
     }
 
     fn run(&mut self, op: Op) {
         match op {
-            Op::Reserve {
-                proxy,
-                limit,
-                tokens,
-            } => self.reserve(proxy, limit, tokens),
+            Op::Reserve { proxy, limit, tokens } => self.reserve(proxy, limit, tokens),
             Op::Finish { proxy, tokens } => self.finish(proxy, tokens),
             Op::Release { proxy, limit } => {
                 let proxy = &mut self.proxies[proxy];
                 let local = &mut proxy.leases[limit];
-                let (window_start, released) =
-                    (local.window_start, std::mem::take(&mut local.available));
+                let (window_start, released) = (local.window_start, std::mem::take(&mut local.available));
                 let bucket = Some(bucket(LIMITS[limit], "app"));
-                proxy.pending.settlements.push(Settlement {
-                    bucket,
-                    window_start,
-                    released,
-                    ..Default::default()
-                });
+                proxy.pending.settlements.push(Settlement { bucket, window_start, released, ..Default::default() });
             }
-            Op::Send {
-                proxy,
-                worker,
-                fate,
-            } => self.send(proxy, worker, fate),
+            Op::Send { proxy, worker, fate } => self.send(proxy, worker, fate),
             Op::Stray { of } => {
                 if let Some(request) = self.sent.get(of % self.sent.len().max(1)).cloned() {
                     self.deliver(&request, Death::Never);
@@ -171,10 +118,7 @@ impl World {
             }
             Op::KillProxy { proxy } => {
                 let epoch = self.proxies[proxy].epoch + 1;
-                self.proxies[proxy] = Proxy {
-                    epoch,
-                    ..Proxy::default()
-                };
+                self.proxies[proxy] = Proxy { epoch, ..Proxy::default() };
             }
             Op::RestartLedger => self.ledger.restart(),
             Op::Resize { limit, tokens } => {
@@ -192,10 +136,7 @@ impl World {
             local.available -= tokens;
             proxy.running.push((limit, local.window_start, tokens));
         } else {
-            proxy
-                .pending
-                .wants
-                .push(want(LIMITS[limit], 3 * tokens, tokens));
+            proxy.pending.wants.push(want(LIMITS[limit], 3 * tokens, tokens));
         }
     }
 
@@ -214,17 +155,8 @@ impl World {
             reserved
         };
         let bucket = Some(bucket(LIMITS[limit], "app"));
-        proxy.pending.settlements.push(Settlement {
-            bucket,
-            window_start,
-            from_lease,
-            charged,
-            released: 0,
-        });
-        proxy.pending.usage.push(Usage {
-            output_tokens: charged,
-            ..Default::default()
-        });
+        proxy.pending.settlements.push(Settlement { bucket, window_start, from_lease, charged, released: 0 });
+        proxy.pending.usage.push(Usage { output_tokens: charged, ..Default::default() });
     }
 
     fn send(&mut self, index: usize, worker: usize, fate: Fate) {
@@ -252,16 +184,10 @@ impl World {
         let proxy = &mut self.proxies[index];
         proxy.workers[worker].1 = None;
         for grant in answer.grants {
-            let limit = LIMITS
-                .iter()
-                .position(|id| *id == grant.bucket.as_ref().unwrap().limit)
-                .unwrap();
+            let limit = LIMITS.iter().position(|id| *id == grant.bucket.as_ref().unwrap().limit).unwrap();
             let local = &mut proxy.leases[limit];
             if grant.window_start > local.window_start {
-                *local = Local {
-                    window_start: grant.window_start,
-                    available: 0,
-                };
+                *local = Local { window_start: grant.window_start, available: 0 };
             }
             if grant.window_start == local.window_start {
                 local.available += grant.granted;
@@ -273,12 +199,7 @@ impl World {
     fn deliver(&mut self, request: &SyncRequest, death: Death) -> Option<v1::SyncResponse> {
         let outcome = self.ledger.call(request, death);
         let lasted = death != Death::BeforeCommit;
-        let name = (
-            request.proxy.clone(),
-            request.epoch,
-            request.worker,
-            request.sequence,
-        );
+        let name = (request.proxy.clone(), request.epoch, request.worker, request.sequence);
         if let Ok(Outcome::Applied(answer)) = &outcome
             && lasted
         {
@@ -288,24 +209,16 @@ impl World {
             }
             for grant in answer.grants.iter().filter(|grant| grant.granted > 0) {
                 let bucket = self.ledger.bucket(&grant.bucket.as_ref().unwrap().limit);
-                assert!(
-                    bucket.spent + bucket.leased <= grant.limit,
-                    "{bucket:?} after {grant:?}"
-                );
+                assert!(bucket.spent + bucket.leased <= grant.limit, "{bucket:?} after {grant:?}");
             }
             self.requests += request.usage.len() as u64;
             for settlement in &request.settlements {
-                let key = (
-                    settlement.bucket.as_ref().unwrap().limit.clone(),
-                    settlement.window_start,
-                );
+                let key = (settlement.bucket.as_ref().unwrap().limit.clone(), settlement.window_start);
                 *self.charged.entry(key).or_default() += settlement.charged;
             }
         }
         match outcome {
-            Ok(Outcome::Applied(answer) | Outcome::Repeated(answer)) if death == Death::Never => {
-                Some(answer)
-            }
+            Ok(Outcome::Applied(answer) | Outcome::Repeated(answer)) if death == Death::Never => Some(answer),
             _ => None,
         }
     }
@@ -313,51 +226,24 @@ impl World {
     fn check(&self) {
         let records = &self.ledger.disk.records;
         assert_eq!(self.ledger.used().requests, self.requests);
-        assert_eq!(
-            self.ledger.used().output_tokens,
-            self.charged.values().sum::<u64>()
-        );
+        assert_eq!(self.ledger.used().output_tokens, self.charged.values().sum::<u64>());
         for (key, bucket) in &records.buckets {
-            let expired: u64 = records
-                .leases
-                .iter()
-                .filter(|((_, of), _)| of == key)
-                .map(|(_, lease)| lease.expired)
-                .sum();
-            let charged = self
-                .charged
-                .get(&(key.limit.clone(), key.window_start))
-                .copied()
-                .unwrap_or(0);
+            let expired: u64 =
+                records.leases.iter().filter(|((_, of), _)| of == key).map(|(_, lease)| lease.expired).sum();
+            let charged = self.charged.get(&(key.limit.clone(), key.window_start)).copied().unwrap_or(0);
             assert_eq!(bucket.spent, charged + expired, "{key:?}");
         }
         // What a proxy may still use is covered: nobody else can be granted it.
         for (index, proxy) in self.proxies.iter().enumerate() {
             for (limit, local) in proxy.leases.iter().enumerate() {
-                let running = proxy
-                    .running
-                    .iter()
-                    .filter(|(of, window, _)| (*of, *window) == (limit, local.window_start));
+                let running =
+                    proxy.running.iter().filter(|(of, window, _)| (*of, *window) == (limit, local.window_start));
                 let held = local.available + running.map(|(_, _, tokens)| tokens).sum::<u64>();
-                let holder = HolderKey {
-                    proxy: format!("envoy-{index}"),
-                    epoch: proxy.epoch,
-                };
+                let holder = HolderKey { proxy: format!("envoy-{index}"), epoch: proxy.epoch };
                 let window_start = local.window_start;
-                let key = BucketKey {
-                    limit: LIMITS[limit].into(),
-                    scope: vec!["app".into()],
-                    window_start,
-                };
-                let lease = records
-                    .leases
-                    .get(&(holder, key))
-                    .copied()
-                    .unwrap_or_default();
-                assert!(
-                    held <= lease.outstanding + lease.expired,
-                    "envoy-{index} holds {held} of {lease:?}"
-                );
+                let key = BucketKey { limit: LIMITS[limit].into(), scope: vec!["app".into()], window_start };
+                let lease = records.leases.get(&(holder, key)).copied().unwrap_or_default();
+                assert!(held <= lease.outstanding + lease.expired, "envoy-{index} holds {held} of {lease:?}");
             }
         }
     }

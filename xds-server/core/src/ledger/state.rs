@@ -76,35 +76,19 @@ impl State {
     pub fn new(records: Records, ttl: Duration, now: Now) -> Self {
         let mut holders: BTreeMap<HolderKey, Holder> = BTreeMap::new();
         for ((holder, number), worker) in records.workers {
-            holders
-                .entry(holder)
-                .or_default()
-                .workers
-                .insert(number, worker);
+            holders.entry(holder).or_default().workers.insert(number, worker);
         }
         for ((holder, bucket), lease) in records.leases {
-            holders
-                .entry(holder)
-                .or_default()
-                .leases
-                .insert(bucket, lease);
+            holders.entry(holder).or_default().leases.insert(bucket, lease);
         }
         for key in records.holders.keys() {
             holders.entry(key.clone()).or_default();
         }
         for (key, holder) in &mut holders {
-            holder.seen = records
-                .holders
-                .get(key)
-                .copied()
-                .unwrap_or(now.wall.as_second());
+            holder.seen = records.holders.get(key).copied().unwrap_or(now.wall.as_second());
             holder.expires = now.steady.saturating_add(ttl);
         }
-        Self {
-            buckets: records.buckets,
-            holders,
-            changes: Changes::default(),
-        }
+        Self { buckets: records.buckets, holders, changes: Changes::default() }
     }
 
     /// What changed since this was last asked.
@@ -114,17 +98,11 @@ impl State {
 
     /// How many holders have tokens outstanding, and how many tokens.
     pub fn leased(&self) -> (usize, u64) {
-        let per_holder = self.holders.values().map(|holder| {
-            holder
-                .leases
-                .values()
-                .fold(0u64, |sum, lease| sum.saturating_add(lease.outstanding))
-        });
-        per_holder
-            .filter(|sum| *sum > 0)
-            .fold((0, 0), |(count, all), sum| {
-                (count + 1, all.saturating_add(sum))
-            })
+        let per_holder = self
+            .holders
+            .values()
+            .map(|holder| holder.leases.values().fold(0u64, |sum, lease| sum.saturating_add(lease.outstanding)));
+        per_holder.filter(|sum| *sum > 0).fold((0, 0), |(count, all), sum| (count + 1, all.saturating_add(sum)))
     }
 
     pub(super) fn last_call(&self, holder: &HolderKey, worker: u64) -> Option<&Worker> {
@@ -152,9 +130,7 @@ impl State {
                 Some(lease) => leases.insert(key.clone(), lease),
                 None => leases.remove(key),
             };
-            self.changes
-                .leases
-                .insert((holder.clone(), key.clone()), kept);
+            self.changes.leases.insert((holder.clone(), key.clone()), kept);
         }
         result
     }

@@ -53,28 +53,18 @@ pub fn limit(id: &str, tokens: u64, window: Duration) -> Limit {
 }
 
 pub fn bucket(limit: &str, consumer: &str) -> v1::Bucket {
-    v1::Bucket {
-        limit: limit.to_owned(),
-        scope: vec![consumer.to_owned()],
-    }
+    v1::Bucket { limit: limit.to_owned(), scope: vec![consumer.to_owned()] }
 }
 
 pub fn want(limit: &str, wish: u64, least: u64) -> v1::Want {
-    v1::Want {
-        bucket: Some(bucket(limit, "app")),
-        wish,
-        least,
-    }
+    v1::Want { bucket: Some(bucket(limit, "app")), wish, least }
 }
 
 // === impl Disk ===
 
 impl Disk {
     fn commit(&mut self, changes: &Changes) {
-        fn put<K: Ord + Clone, V: Clone>(
-            records: &mut BTreeMap<K, V>,
-            changes: &BTreeMap<K, Option<V>>,
-        ) {
+        fn put<K: Ord + Clone, V: Clone>(records: &mut BTreeMap<K, V>, changes: &BTreeMap<K, Option<V>>) {
             for (key, value) in changes {
                 match value {
                     Some(value) => records.insert(key.clone(), value.clone()),
@@ -99,20 +89,12 @@ impl Disk {
 
 impl TestLedger {
     pub fn new(limits: &[Limit]) -> Self {
-        Self {
-            disk: Disk::default(),
-            state: State::default(),
-            rules: Rules::new(limits, TTL),
-            second: 1,
-        }
+        Self { disk: Disk::default(), state: State::default(), rules: Rules::new(limits, TTL), second: 1 }
     }
 
     pub fn now(&self) -> Now {
         let wall = Timestamp::from_second(BEGIN + i64::try_from(self.second).unwrap()).unwrap();
-        Now {
-            wall,
-            steady: Duration::from_secs(self.second),
-        }
+        Now { wall, steady: Duration::from_secs(self.second) }
     }
 
     /// What the ledger did, even if it died before it could say so; then it is up again.
@@ -158,13 +140,7 @@ impl TestLedger {
     }
 
     pub fn bucket(&self, limit: &str) -> Bucket {
-        let (_, bucket) = self
-            .disk
-            .records
-            .buckets
-            .iter()
-            .rfind(|(key, _)| key.limit == limit)
-            .unwrap();
+        let (_, bucket) = self.disk.records.buckets.iter().rfind(|(key, _)| key.limit == limit).unwrap();
         *bucket
     }
 
@@ -181,20 +157,10 @@ impl TestLedger {
             *leased.entry(key).or_default() += lease.outstanding;
         }
         for (key, bucket) in &self.disk.records.buckets {
-            assert_eq!(
-                bucket.leased,
-                leased.get(key).copied().unwrap_or(0),
-                "{key:?}"
-            );
+            assert_eq!(bucket.leased, leased.get(key).copied().unwrap_or(0), "{key:?}");
         }
         for (key, bucket) in &self.state.buckets {
-            let stored = self
-                .disk
-                .records
-                .buckets
-                .get(key)
-                .copied()
-                .unwrap_or_default();
+            let stored = self.disk.records.buckets.get(key).copied().unwrap_or_default();
             assert_eq!(stored, *bucket, "{key:?}");
         }
     }

@@ -15,45 +15,31 @@ impl State {
     /// Charges the leases of holders that were silent for too long.
     pub fn expire(&mut self, now: Now) {
         let silent = |holder: &super::state::Holder| {
-            holder.expires <= now.steady
-                && holder.leases.values().any(|lease| lease.outstanding > 0)
+            holder.expires <= now.steady && holder.leases.values().any(|lease| lease.outstanding > 0)
         };
-        let keys: Vec<HolderKey> = self
-            .holders
-            .iter()
-            .filter(|(_, holder)| silent(holder))
-            .map(|(key, _)| key.clone())
-            .collect();
+        let keys: Vec<HolderKey> =
+            self.holders.iter().filter(|(_, holder)| silent(holder)).map(|(key, _)| key.clone()).collect();
         keys.iter().for_each(|key| self.charge_leases(key));
     }
 
     /// Forgets what nothing depends on any more.
     pub fn prune(&mut self, now: Now) {
         let second = now.wall.as_second();
-        let older_than = |kept: Duration| {
-            second.saturating_sub(i64::try_from(kept.as_secs()).unwrap_or(i64::MAX))
-        };
+        let older_than = |kept: Duration| second.saturating_sub(i64::try_from(kept.as_secs()).unwrap_or(i64::MAX));
         self.prune_buckets(older_than(BUCKET_KEPT));
         self.prune_holders(older_than(HOLDER_KEPT));
         self.changes.forget_before = u64::try_from(older_than(USAGE_KEPT).div_euclid(60)).ok();
     }
 
     pub(super) fn charge_leases(&mut self, holder: &HolderKey) {
-        let leases = self
-            .holders
-            .get(holder)
-            .map(|holder| holder.leases.keys().cloned().collect::<Vec<_>>());
+        let leases = self.holders.get(holder).map(|holder| holder.leases.keys().cloned().collect::<Vec<_>>());
         for key in leases.into_iter().flatten() {
             self.change(holder, &key, |bucket, lease| bucket.expire(lease));
         }
     }
 
     fn prune_buckets(&mut self, ended_before: i64) {
-        let Self {
-            buckets,
-            holders,
-            changes,
-        } = self;
+        let Self { buckets, holders, changes } = self;
         buckets.retain(|key, bucket| {
             let kept = bucket.window_end == 0 || bucket.window_end >= ended_before;
             if !kept {
@@ -62,35 +48,19 @@ impl State {
             kept
         });
         for (name, holder) in holders {
-            holder
-                .leases
-                .retain(|key, _| buckets.contains_key(key) || forget_lease(changes, name, key));
+            holder.leases.retain(|key, _| buckets.contains_key(key) || forget_lease(changes, name, key));
         }
     }
 
     fn prune_holders(&mut self, seen_before: i64) {
-        let Self {
-            holders, changes, ..
-        } = self;
+        let Self { holders, changes, .. } = self;
         holders.retain(|key, holder| {
-            if holder.seen >= seen_before
-                || holder.leases.values().any(|lease| lease.outstanding > 0)
-            {
+            if holder.seen >= seen_before || holder.leases.values().any(|lease| lease.outstanding > 0) {
                 return true;
             }
             changes.holders.insert(key.clone(), None);
-            changes.workers.extend(
-                holder
-                    .workers
-                    .keys()
-                    .map(|worker| ((key.clone(), *worker), None)),
-            );
-            changes.leases.extend(
-                holder
-                    .leases
-                    .keys()
-                    .map(|bucket| ((key.clone(), bucket.clone()), None)),
-            );
+            changes.workers.extend(holder.workers.keys().map(|worker| ((key.clone(), *worker), None)));
+            changes.leases.extend(holder.leases.keys().map(|bucket| ((key.clone(), bucket.clone()), None)));
             false
         });
     }

@@ -16,9 +16,7 @@ pub struct Span {
 
 /// The window cannot be placed in time.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "the time zone {zone:?} is not known here: {source}; use an IANA name such as Europe/Berlin"
-)]
+#[error("the time zone {zone:?} is not known here: {source}; use an IANA name such as Europe/Berlin")]
 pub struct UnknownWindow {
     zone: String,
     source: jiff::Error,
@@ -32,10 +30,7 @@ pub fn at(window: &Window, now: Timestamp) -> Result<Span, UnknownWindow> {
     match window {
         Window::Fixed(length) => Ok(fixed(*length, now.as_second())),
         Window::Calendar { unit, time_zone } => {
-            calendar(*unit, time_zone, now).map_err(|source| UnknownWindow {
-                zone: time_zone.clone(),
-                source,
-            })
+            calendar(*unit, time_zone, now).map_err(|source| UnknownWindow { zone: time_zone.clone(), source })
         }
     }
 }
@@ -44,10 +39,7 @@ fn fixed(length: Duration, now: i64) -> Span {
     match i64::try_from(length.as_secs()) {
         Ok(length) if length > 0 => {
             let start = now.div_euclid(length).saturating_mul(length);
-            Span {
-                start,
-                end: start.saturating_add(length),
-            }
+            Span { start, end: start.saturating_add(length) }
         }
         _ => Span { start: 0, end: 0 },
     }
@@ -62,15 +54,9 @@ fn calendar(unit: CalendarUnit, zone: &str, now: Timestamp) -> Result<Span, jiff
             let monday = today.checked_sub(today.weekday().to_monday_zero_offset().days())?;
             (monday, monday.checked_add(1.week())?)
         }
-        CalendarUnit::Month => (
-            today.first_of_month(),
-            today.first_of_month().checked_add(1.month())?,
-        ),
+        CalendarUnit::Month => (today.first_of_month(), today.first_of_month().checked_add(1.month())?),
     };
-    Ok(Span {
-        start: first_moment(first, &zone)?,
-        end: first_moment(next, &zone)?,
-    })
+    Ok(Span { start: first_moment(first, &zone)?, end: first_moment(next, &zone)? })
 }
 
 /// Not always 00:00: a zone may change its clocks at midnight.
@@ -85,10 +71,7 @@ mod tests {
     use super::*;
 
     fn in_zone(unit: CalendarUnit, zone: &str) -> Window {
-        Window::Calendar {
-            unit,
-            time_zone: zone.to_owned(),
-        }
+        Window::Calendar { unit, time_zone: zone.to_owned() }
     }
 
     fn span(window: &Window, now: &str) -> (String, String) {
@@ -98,35 +81,16 @@ mod tests {
     }
 
     fn expect(window: &Window, now: &str, start: &str, end: &str) {
-        assert_eq!(
-            span(window, now),
-            (start.to_owned(), end.to_owned()),
-            "{window:?} at {now}"
-        );
+        assert_eq!(span(window, now), (start.to_owned(), end.to_owned()), "{window:?} at {now}");
     }
 
     #[test]
     fn fixed_windows_count_from_the_epoch() {
         let day = Window::Fixed(Duration::from_secs(86_400));
-        expect(
-            &day,
-            "2026-11-22T06:37:11.9Z",
-            "2026-11-22T00:00:00Z",
-            "2026-11-23T00:00:00Z",
-        );
+        expect(&day, "2026-11-22T06:37:11.9Z", "2026-11-22T00:00:00Z", "2026-11-23T00:00:00Z");
         let ninety = Window::Fixed(Duration::from_secs(5400));
-        expect(
-            &ninety,
-            "1970-01-01T01:29:59Z",
-            "1970-01-01T00:00:00Z",
-            "1970-01-01T01:30:00Z",
-        );
-        expect(
-            &ninety,
-            "1970-01-01T01:30:00Z",
-            "1970-01-01T01:30:00Z",
-            "1970-01-01T03:00:00Z",
-        );
+        expect(&ninety, "1970-01-01T01:29:59Z", "1970-01-01T00:00:00Z", "1970-01-01T01:30:00Z");
+        expect(&ninety, "1970-01-01T01:30:00Z", "1970-01-01T01:30:00Z", "1970-01-01T03:00:00Z");
         let whole = at(&Window::Fixed(Duration::ZERO), Timestamp::now()).unwrap();
         assert_eq!(whole, Span { start: 0, end: 0 });
     }
@@ -134,61 +98,26 @@ mod tests {
     #[test]
     fn calendar_windows_follow_the_zone() {
         use CalendarUnit::{Day, Month, Week};
-        expect(
-            &in_zone(Day, "UTC"),
-            "2026-11-22T23:59:59Z",
-            "2026-11-22T00:00:00Z",
-            "2026-11-23T00:00:00Z",
-        );
-        expect(
-            &in_zone(Day, "Asia/Kolkata"),
-            "2026-11-22T18:29:59Z",
-            "2026-11-21T18:30:00Z",
-            "2026-11-22T18:30:00Z",
-        );
+        expect(&in_zone(Day, "UTC"), "2026-11-22T23:59:59Z", "2026-11-22T00:00:00Z", "2026-11-23T00:00:00Z");
+        expect(&in_zone(Day, "Asia/Kolkata"), "2026-11-22T18:29:59Z", "2026-11-21T18:30:00Z", "2026-11-22T18:30:00Z");
         // Sunday 23:30 UTC is Monday in Berlin.
-        expect(
-            &in_zone(Week, "Europe/Berlin"),
-            "2026-11-22T23:30:00Z",
-            "2026-11-22T23:00:00Z",
-            "2026-11-29T23:00:00Z",
-        );
-        expect(
-            &in_zone(Week, "UTC"),
-            "2026-11-22T23:30:00Z",
-            "2026-11-16T00:00:00Z",
-            "2026-11-23T00:00:00Z",
-        );
+        expect(&in_zone(Week, "Europe/Berlin"), "2026-11-22T23:30:00Z", "2026-11-22T23:00:00Z", "2026-11-29T23:00:00Z");
+        expect(&in_zone(Week, "UTC"), "2026-11-22T23:30:00Z", "2026-11-16T00:00:00Z", "2026-11-23T00:00:00Z");
         expect(
             &in_zone(Month, "America/New_York"),
             "2027-01-01T04:59:59Z",
             "2026-12-01T05:00:00Z",
             "2027-01-01T05:00:00Z",
         );
-        expect(
-            &in_zone(Month, "UTC"),
-            "2028-02-29T12:00:00Z",
-            "2028-02-01T00:00:00Z",
-            "2028-03-01T00:00:00Z",
-        );
+        expect(&in_zone(Month, "UTC"), "2028-02-29T12:00:00Z", "2028-02-01T00:00:00Z", "2028-03-01T00:00:00Z");
     }
 
     #[test]
     fn days_of_23_and_25_hours() {
         use CalendarUnit::{Day, Month};
         let berlin = in_zone(Day, "Europe/Berlin");
-        expect(
-            &berlin,
-            "2026-03-29T12:00:00Z",
-            "2026-03-28T23:00:00Z",
-            "2026-03-29T22:00:00Z",
-        );
-        expect(
-            &berlin,
-            "2026-10-25T12:00:00Z",
-            "2026-10-24T22:00:00Z",
-            "2026-10-25T23:00:00Z",
-        );
+        expect(&berlin, "2026-03-29T12:00:00Z", "2026-03-28T23:00:00Z", "2026-03-29T22:00:00Z");
+        expect(&berlin, "2026-10-25T12:00:00Z", "2026-10-24T22:00:00Z", "2026-10-25T23:00:00Z");
         expect(
             &in_zone(Month, "Europe/Berlin"),
             "2026-03-31T21:00:00Z",
@@ -196,35 +125,16 @@ mod tests {
             "2026-03-31T22:00:00Z",
         );
         // Midnight does not exist: clocks go from 00:00 to 01:00.
-        expect(
-            &in_zone(Day, "Asia/Beirut"),
-            "2022-03-27T10:00:00Z",
-            "2022-03-26T22:00:00Z",
-            "2022-03-27T21:00:00Z",
-        );
+        expect(&in_zone(Day, "Asia/Beirut"), "2022-03-27T10:00:00Z", "2022-03-26T22:00:00Z", "2022-03-27T21:00:00Z");
         // Midnight comes twice: clocks go from 01:00 back to 00:00.
-        expect(
-            &in_zone(Day, "America/Havana"),
-            "2026-11-01T12:00:00Z",
-            "2026-11-01T04:00:00Z",
-            "2026-11-02T05:00:00Z",
-        );
+        expect(&in_zone(Day, "America/Havana"), "2026-11-01T12:00:00Z", "2026-11-01T04:00:00Z", "2026-11-02T05:00:00Z");
         // A date that does not exist: Samoa went from the 29th to the 31st.
-        expect(
-            &in_zone(Day, "Pacific/Apia"),
-            "2011-12-30T09:00:00Z",
-            "2011-12-29T10:00:00Z",
-            "2011-12-30T10:00:00Z",
-        );
+        expect(&in_zone(Day, "Pacific/Apia"), "2011-12-30T09:00:00Z", "2011-12-29T10:00:00Z", "2011-12-30T10:00:00Z");
     }
 
     #[test]
     fn an_unknown_zone_is_an_error_that_names_it() {
-        let error = at(
-            &in_zone(CalendarUnit::Day, "Mars/Olympus"),
-            Timestamp::UNIX_EPOCH,
-        )
-        .unwrap_err();
+        let error = at(&in_zone(CalendarUnit::Day, "Mars/Olympus"), Timestamp::UNIX_EPOCH).unwrap_err();
         assert!(error.to_string().contains("Mars/Olympus"), "{error}");
     }
 

@@ -25,11 +25,7 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(86_400);
 
 impl<'a> Check<'a> {
     pub fn new(meta: &'a Meta, findings: &'a mut Vec<Finding>) -> Self {
-        Self {
-            meta,
-            findings,
-            errors: 0,
-        }
+        Self { meta, findings, errors: 0 }
     }
 
     /// The object is refused once there was an error.
@@ -39,34 +35,16 @@ impl<'a> Check<'a> {
 
     pub fn error(&mut self, field: impl Display, message: impl Display, hint: impl Display) {
         self.errors += 1;
-        self.findings.push(
-            self.meta
-                .finding(Severity::Error, "Invalid", field, message, hint),
-        );
+        self.findings.push(self.meta.finding(Severity::Error, "Invalid", field, message, hint));
     }
 
     pub fn unsupported(&mut self, field: impl Display, message: impl Display, hint: impl Display) {
         self.errors += 1;
-        self.findings.push(self.meta.finding(
-            Severity::Error,
-            "UnsupportedValue",
-            field,
-            message,
-            hint,
-        ));
+        self.findings.push(self.meta.finding(Severity::Error, "UnsupportedValue", field, message, hint));
     }
 
-    pub fn warning(
-        &mut self,
-        reason: &str,
-        field: impl Display,
-        message: impl Display,
-        hint: impl Display,
-    ) {
-        self.findings.push(
-            self.meta
-                .finding(Severity::Warning, reason, field, message, hint),
-        );
+    pub fn warning(&mut self, reason: &str, field: impl Display, message: impl Display, hint: impl Display) {
+        self.findings.push(self.meta.finding(Severity::Warning, reason, field, message, hint));
     }
 
     /// RFC 1123 label or, with dots, subdomain: what Kubernetes allows as a name.
@@ -84,11 +62,7 @@ impl<'a> Check<'a> {
         match u16::try_from(port) {
             Ok(port) if port > 0 => port,
             _ => {
-                self.error(
-                    field,
-                    format_args!("port {port} does not exist"),
-                    "1 to 65535",
-                );
+                self.error(field, format_args!("port {port} does not exist"), "1 to 65535");
                 0
             }
         }
@@ -104,11 +78,7 @@ impl<'a> Check<'a> {
         {
             return number;
         }
-        self.error(
-            field,
-            format_args!("{number} is out of range"),
-            format_args!("{least} to {most}"),
-        );
+        self.error(field, format_args!("{number} is out of range"), format_args!("{least} to {most}"));
         0
     }
 
@@ -116,11 +86,7 @@ impl<'a> Check<'a> {
     pub fn timeout(&mut self, field: impl Display, text: &str) -> Option<Duration> {
         match duration::parse(text) {
             Ok(Duration::ZERO) => {
-                self.error(
-                    field,
-                    "a duration of zero",
-                    "leave the field out for the default",
-                );
+                self.error(field, "a duration of zero", "leave the field out for the default");
                 None
             }
             Ok(duration) if duration > MAX_TIMEOUT => {
@@ -158,21 +124,13 @@ impl<'a> Check<'a> {
                 regex_syntax::Error::Translate(error) => error.kind().to_string(),
                 _ => "it cannot be read".to_owned(),
             };
-            self.error(
-                field,
-                format_args!("`{regex}` is not a regular expression: {message}"),
-                "RE2 syntax",
-            );
+            self.error(field, format_args!("`{regex}` is not a regular expression: {message}"), "RE2 syntax");
         }
     }
 
     pub fn hostname(&mut self, field: impl Display, hostname: &str) {
         if !is_dns_subdomain(hostname) {
-            self.error(
-                field,
-                format_args!("`{hostname}` is not a hostname"),
-                "lowercase, without port or scheme",
-            );
+            self.error(field, format_args!("`{hostname}` is not a hostname"), "lowercase, without port or scheme");
         }
     }
 }
@@ -185,10 +143,7 @@ pub fn is_dns_subdomain(name: &str) -> bool {
 /// RFC 1123 label.
 pub fn is_dns_label(label: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    (1..=63).contains(&label.len())
-        && label.bytes().all(inner)
-        && !label.starts_with('-')
-        && !label.ends_with('-')
+    (1..=63).contains(&label.len()) && label.bytes().all(inner) && !label.starts_with('-') && !label.ends_with('-')
 }
 
 /// A hostname as Gateways and HTTPRoutes have it: the first label may be `*`.

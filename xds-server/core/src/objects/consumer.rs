@@ -51,12 +51,7 @@ struct KeyWire {
 
 pub fn consumer(wire: ConsumerWire, check: &mut Check<'_>) -> Option<Consumer> {
     if wire.keys.is_empty() && wire.identities.is_empty() {
-        check.warning(
-            "NoKey",
-            "spec.keys",
-            "the consumer has no key and no identity",
-            "nobody can be it",
-        );
+        check.warning("NoKey", "spec.keys", "the consumer has no key and no identity", "nobody can be it");
     }
     if !wire.identities.is_empty() {
         check.warning(
@@ -90,53 +85,36 @@ pub fn consumer(wire: ConsumerWire, check: &mut Check<'_>) -> Option<Consumer> {
             if let KeySource::Sha256(hash) = &key.source
                 && !seen.insert(hash.clone())
             {
-                check.error(
-                    format_args!("{field}.sha256"),
-                    "the key is listed twice",
-                    "",
-                );
+                check.error(format_args!("{field}.sha256"), "the key is listed twice", "");
             }
             Some(key)
         })
         .collect();
-    Some(Consumer {
-        keys,
-        identities: wire.identities,
-        models: wire.models,
-    })
+    Some(Consumer { keys, identities: wire.identities, models: wire.models })
 }
 
 fn key(wire: KeyWire, field: &str, check: &mut Check<'_>) -> Option<ConsumerKey> {
-    let not_after = wire
-        .not_after
-        .and_then(|text| match text.parse::<Timestamp>() {
-            Ok(time) => Some(time.as_second()),
-            Err(_) => {
-                check.error(
-                    format_args!("{field}.notAfter"),
-                    format_args!("`{text}` is not a time"),
-                    "RFC 3339, for example 2027-01-01T00:00:00Z",
-                );
-                None
-            }
-        });
-    let source = match (wire.secret_ref, wire.sha256) {
-        (Some(reference), None) => {
-            KeySource::Secret(reference.parse(&format!("{field}.secretRef"), "apiKey", check))
+    let not_after = wire.not_after.and_then(|text| match text.parse::<Timestamp>() {
+        Ok(time) => Some(time.as_second()),
+        Err(_) => {
+            check.error(
+                format_args!("{field}.notAfter"),
+                format_args!("`{text}` is not a time"),
+                "RFC 3339, for example 2027-01-01T00:00:00Z",
+            );
+            None
         }
-        (None, Some(hash))
-            if hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()) =>
-        {
+    });
+    let source = match (wire.secret_ref, wire.sha256) {
+        (Some(reference), None) => KeySource::Secret(reference.parse(&format!("{field}.secretRef"), "apiKey", check)),
+        (None, Some(hash)) if hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
             KeySource::Sha256(hash.to_ascii_lowercase())
         }
         (None, Some(hash)) => {
             // What stands here by mistake may be the key itself: its length is all that is shown.
             check.error(
                 format_args!("{field}.sha256"),
-                format_args!(
-                    "not a SHA-256 in hex: {} characters instead of 64",
-                    hash.len()
-                ),
+                format_args!("not a SHA-256 in hex: {} characters instead of 64", hash.len()),
                 "printf %s \"$KEY\" | sha256sum, or tollgate key new",
             );
             return None;
@@ -146,11 +124,7 @@ fn key(wire: KeyWire, field: &str, check: &mut Check<'_>) -> Option<ConsumerKey>
             return None;
         }
         (None, None) => {
-            check.error(
-                field,
-                "the key has neither secretRef nor sha256",
-                "one of them",
-            );
+            check.error(field, "the key has neither secretRef nor sha256", "one of them");
             return None;
         }
     };

@@ -20,8 +20,7 @@ pub struct Misfit {
 pub fn decode<T: DeserializeOwned>(value: Value) -> Result<T, Vec<Misfit>> {
     let mut unknown = Vec::new();
     let mut on_ignored = |path: Path<'_>| unknown.push(dotted(&path));
-    let result =
-        serde_path_to_error::deserialize(serde_ignored::Deserializer::new(value, &mut on_ignored));
+    let result = serde_path_to_error::deserialize(serde_ignored::Deserializer::new(value, &mut on_ignored));
     match result {
         Ok(value) if unknown.is_empty() => Ok(value),
         Ok(_) => Err(unknown
@@ -46,48 +45,23 @@ fn misfit(path: String, sentence: &str) -> Misfit {
         Some((message, expected)) => (message, Some(expected)),
         None => (sentence, None),
     };
-    let names: Vec<&str> = expected
-        .map(|expected| quoted(expected).collect())
-        .unwrap_or_default();
-    let unknown_field = message
-        .strip_prefix("unknown field `")
-        .and_then(|rest| rest.strip_suffix('`'));
+    let names: Vec<&str> = expected.map(|expected| quoted(expected).collect()).unwrap_or_default();
+    let unknown_field = message.strip_prefix("unknown field `").and_then(|rest| rest.strip_suffix('`'));
     if let Some(name) = unknown_field {
         // The path ends at the field itself or at what holds it, depending on where serde noticed.
-        let field = if last(&path) == name {
-            path
-        } else {
-            join(&path, name)
-        };
+        let field = if last(&path) == name { path } else { join(&path, name) };
         let hint = match closest(name, &names) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("known fields: {}", names.join(", ")),
         };
-        return Misfit {
-            field,
-            message: message.to_owned(),
-            hint,
-        };
+        return Misfit { field, message: message.to_owned(), hint };
     }
-    if let Some(name) = message
-        .strip_prefix("unknown variant `")
-        .and_then(|rest| rest.strip_suffix('`'))
-    {
+    if let Some(name) = message.strip_prefix("unknown variant `").and_then(|rest| rest.strip_suffix('`')) {
         let hint = format!("one of {}", names.join(", "));
-        return Misfit {
-            field: path,
-            message: format!("`{name}` is not a known value"),
-            hint,
-        };
+        return Misfit { field: path, message: format!("`{name}` is not a known value"), hint };
     }
-    let hint = expected
-        .map(|expected| format!("expected {expected}"))
-        .unwrap_or_default();
-    Misfit {
-        field: path,
-        message: message.to_owned(),
-        hint,
-    }
+    let hint = expected.map(|expected| format!("expected {expected}")).unwrap_or_default();
+    Misfit { field: path, message: message.to_owned(), hint }
 }
 
 /// What stands in backticks.
@@ -96,11 +70,7 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
 }
 
 fn join(path: &str, name: &str) -> String {
-    if path.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{path}.{name}")
-    }
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
 fn last(path: &str) -> &str {
@@ -112,18 +82,13 @@ fn dotted(path: &Path<'_>) -> String {
         Path::Root => String::new(),
         Path::Seq { parent, index } => format!("{}[{index}]", dotted(parent)),
         Path::Map { parent, key } => join(&dotted(parent), key),
-        Path::Some { parent }
-        | Path::NewtypeStruct { parent }
-        | Path::NewtypeVariant { parent } => dotted(parent),
+        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => dotted(parent),
     }
 }
 
 /// The known name that a typing mistake may have meant.
 pub fn closest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
-    let (distance, near) = known
-        .iter()
-        .map(|candidate| (edits(name, candidate), *candidate))
-        .min()?;
+    let (distance, near) = known.iter().map(|candidate| (edits(name, candidate), *candidate)).min()?;
     (distance <= 1 + name.len() / 4).then_some(near)
 }
 
@@ -136,11 +101,7 @@ fn edits(a: &str, b: &str) -> usize {
         for (pair, to) in row.windows(2).zip(&b) {
             let [diagonal, above] = pair else { continue };
             let left = next.last().copied().unwrap_or_default();
-            next.push(
-                (diagonal + usize::from(from != *to))
-                    .min(above + 1)
-                    .min(left + 1),
-            );
+            next.push((diagonal + usize::from(from != *to)).min(above + 1).min(left + 1));
         }
         row = next;
     }
@@ -183,10 +144,7 @@ mod tests {
     #[test]
     fn misfits_name_field_and_remedy() {
         let expect = |value, field: &str, message: &str, hint: &str| {
-            assert_eq!(
-                first(value),
-                (field.to_owned(), message.to_owned(), hint.to_owned())
-            );
+            assert_eq!(first(value), (field.to_owned(), message.to_owned(), hint.to_owned()));
         };
         expect(
             json!({"items": [{"wieght": 1}]}),
@@ -206,20 +164,14 @@ mod tests {
             "`enforce` is not a known value",
             "one of Enforce, Shadow",
         );
-        expect(
-            json!({"items": [{"weight": "1"}]}),
-            "items[0].weight",
-            "invalid type: string \"1\"",
-            "expected i64",
-        );
+        expect(json!({"items": [{"weight": "1"}]}), "items[0].weight", "invalid type: string \"1\"", "expected i64");
         expect(json!({}), "", "missing field `items`", "");
     }
 
     #[test]
     fn unknown_fields_of_lenient_types() {
         use gateway_api::apis::standard::httproutes::HttpRouteSpec;
-        let misfits = decode::<HttpRouteSpec>(json!({"hostname": "a", "rules": [{"retry": {}}]}))
-            .unwrap_err();
+        let misfits = decode::<HttpRouteSpec>(json!({"hostname": "a", "rules": [{"retry": {}}]})).unwrap_err();
         let fields: Vec<_> = misfits.iter().map(|misfit| misfit.field.as_str()).collect();
         assert_eq!(fields, ["hostname", "rules[0].retry"]);
     }

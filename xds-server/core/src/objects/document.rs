@@ -40,23 +40,15 @@ const MAX_NODES: usize = 4_000_000;
 /// # Errors
 /// The first mistake of the file's syntax.
 pub fn parse(text: &str) -> Result<Vec<Document>, SyntaxError> {
-    let nodes: Vec<Node> =
-        serde_saphyr::from_multiple_with_options(text, options()).map_err(|error| {
-            let error = error.without_snippet();
-            let line = error
-                .location()
-                .map_or(1, |location| location.line().max(1));
-            let message = error.to_string();
-            let first = message.lines().next().unwrap_or_default();
-            // The line is told apart from the message.
-            let first = first
-                .rsplit_once(" at line ")
-                .map_or(first, |(message, _)| message);
-            SyntaxError {
-                line,
-                message: first.to_owned(),
-            }
-        })?;
+    let nodes: Vec<Node> = serde_saphyr::from_multiple_with_options(text, options()).map_err(|error| {
+        let error = error.without_snippet();
+        let line = error.location().map_or(1, |location| location.line().max(1));
+        let message = error.to_string();
+        let first = message.lines().next().unwrap_or_default();
+        // The line is told apart from the message.
+        let first = first.rsplit_once(" at line ").map_or(first, |(message, _)| message);
+        SyntaxError { line, message: first.to_owned() }
+    })?;
     Ok(nodes
         .into_iter()
         .flat_map(Node::objects)
@@ -128,10 +120,7 @@ impl Node {
                     _ => Vec::new(),
                 })
                 .collect(),
-            kind => vec![Self {
-                line: self.line,
-                kind,
-            }],
+            kind => vec![Self { line: self.line, kind }],
         }
     }
 
@@ -155,11 +144,7 @@ impl Node {
             Kind::Map(entries) => {
                 let mut map = Map::new();
                 for (key, node) in entries {
-                    let path = if path.is_empty() {
-                        key.value.clone()
-                    } else {
-                        format!("{path}.{}", key.value)
-                    };
+                    let path = if path.is_empty() { key.value.clone() } else { format!("{path}.{}", key.value) };
                     lines.0.insert(path.clone(), key.referenced.line());
                     if !matches!(node.kind, Kind::Null) {
                         map.insert(key.value, node.into_value(&path, depth + 1, lines));
@@ -173,9 +158,9 @@ impl Node {
 
 fn is_list(entries: &[(Spanned<String>, Node)]) -> bool {
     let says = |name: &str, text: &str| {
-        entries.iter().any(|(key, node)| {
-            key.value == name && matches!(&node.kind, Kind::Scalar(Value::String(is)) if is == text)
-        })
+        entries
+            .iter()
+            .any(|(key, node)| key.value == name && matches!(&node.kind, Kind::Scalar(Value::String(is)) if is == text))
     };
     says("kind", "List") && says("apiVersion", "v1")
 }
@@ -183,10 +168,7 @@ fn is_list(entries: &[(Spanned<String>, Node)]) -> bool {
 impl<'de> Deserialize<'de> for Node {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let spanned = Spanned::<Kind>::deserialize(deserializer)?;
-        Ok(Self {
-            line: spanned.referenced.line(),
-            kind: spanned.value,
-        })
+        Ok(Self { line: spanned.referenced.line(), kind: spanned.value })
     }
 }
 
@@ -264,10 +246,7 @@ mod tests {
     fn lines_of_every_field() {
         let documents = parse("a: 1\nb:\n  - c: x\n    d: ~\n---\n---\ne: true\n").unwrap();
         assert_eq!(documents.len(), 2);
-        assert_eq!(
-            documents[0].value,
-            serde_json::json!({"a": 1, "b": [{"c": "x"}]})
-        );
+        assert_eq!(documents[0].value, serde_json::json!({"a": 1, "b": [{"c": "x"}]}));
         assert_eq!(documents[0].lines.of("b[0].d"), 4);
         assert_eq!(documents[0].lines.of("b[0].missing.deep"), 3);
         assert_eq!(documents[1].lines.of("e"), 7);

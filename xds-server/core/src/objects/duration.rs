@@ -32,17 +32,14 @@ pub fn parse(text: &str) -> Result<Duration, InvalidDuration> {
         if rest.is_empty() {
             break;
         }
-        let digits = rest
-            .find(|c: char| !c.is_ascii_digit())
-            .ok_or_else(|| InvalidDuration::NoUnit(text.to_owned()))?;
+        let digits =
+            rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(|| InvalidDuration::NoUnit(text.to_owned()))?;
         let (number, tail) = rest.split_at(digits);
         if !(1..=5).contains(&number.len()) {
             return Err(malformed());
         }
         let number: u64 = number.parse().map_err(|_| malformed())?;
-        let unit_end = tail
-            .find(|c: char| c.is_ascii_digit())
-            .unwrap_or(tail.len());
+        let unit_end = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(unit_end);
         total += match unit {
             "ms" => Duration::from_millis(number),
@@ -68,26 +65,10 @@ mod tests {
 
     #[test]
     fn units_and_combinations() {
-        for (text, millis) in [
-            ("500ms", 500),
-            ("30s", 30_000),
-            ("1h30m", 5_400_000),
-            ("1d", 86_400_000),
-            ("0s", 0),
-        ] {
+        for (text, millis) in [("500ms", 500), ("30s", 30_000), ("1h30m", 5_400_000), ("1d", 86_400_000), ("0s", 0)] {
             assert_eq!(parse(text).unwrap().as_millis(), millis, "{text}");
         }
-        for bad in [
-            "",
-            "5",
-            "s",
-            "-1s",
-            "1.5s",
-            "1w",
-            "1s ",
-            "123456s",
-            "1s1s1s1s1s1s",
-        ] {
+        for bad in ["", "5", "s", "-1s", "1.5s", "1w", "1s ", "123456s", "1s1s1s1s1s1s"] {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }

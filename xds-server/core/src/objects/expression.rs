@@ -32,9 +32,7 @@ const MAX_DEPTH: usize = 32;
 impl InvalidExpression {
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::NotLinear => {
-                "multiply and divide token counts by numbers only, for example input + 4*output"
-            }
+            Self::NotLinear => "multiply and divide token counts by numbers only, for example input + 4*output",
             Self::DivisionByZero | Self::NotFinite => "",
             _ => "numbers, + - * / ( ) and the names input, output, cached, reasoning",
         }
@@ -44,10 +42,7 @@ impl InvalidExpression {
 /// # Errors
 /// When it is no linear expression of the known names.
 pub fn parse(text: &str) -> Result<CountWeights, InvalidExpression> {
-    let mut parser = Parser {
-        rest: text,
-        depth: 0,
-    };
+    let mut parser = Parser { rest: text, depth: 0 };
     let weights = parser.sum()?;
     match parser.next_char() {
         None if terms(&weights).iter().all(|weight| weight.is_finite()) => Ok(weights),
@@ -70,10 +65,7 @@ impl Parser<'_> {
     }
 
     fn take(&mut self, length: usize) -> &str {
-        let (taken, rest) = self
-            .rest
-            .split_at_checked(length)
-            .unwrap_or((self.rest, ""));
+        let (taken, rest) = self.rest.split_at_checked(length).unwrap_or((self.rest, ""));
         self.rest = rest;
         taken
     }
@@ -119,24 +111,13 @@ impl Parser<'_> {
             }),
             '-' => self.nested(|parser| Ok(scale(parser.factor()?, -1.0))),
             c if c.is_ascii_digit() || c == '.' => {
-                let end = self
-                    .rest
-                    .find(|c: char| !c.is_ascii_digit() && c != '.')
-                    .unwrap_or(self.rest.len());
+                let end = self.rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(self.rest.len());
                 let number = self.take(end);
-                let constant = number
-                    .parse()
-                    .map_err(|_| InvalidExpression::Number(number.to_owned()))?;
-                Ok(CountWeights {
-                    constant,
-                    ..CountWeights::default()
-                })
+                let constant = number.parse().map_err(|_| InvalidExpression::Number(number.to_owned()))?;
+                Ok(CountWeights { constant, ..CountWeights::default() })
             }
             c if c.is_ascii_alphabetic() => {
-                let end = self
-                    .rest
-                    .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
-                    .unwrap_or(self.rest.len());
+                let end = self.rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(self.rest.len());
                 name(self.take(end))
             }
             c => Err(InvalidExpression::Unexpected(c.to_string())),
@@ -163,44 +144,20 @@ fn name(name: &str) -> Result<CountWeights, InvalidExpression> {
     let none = CountWeights::default();
     match name {
         "input" => Ok(CountWeights { input: 1.0, ..none }),
-        "output" => Ok(CountWeights {
-            output: 1.0,
-            ..none
-        }),
-        "cached" => Ok(CountWeights {
-            cached: 1.0,
-            ..none
-        }),
-        "reasoning" => Ok(CountWeights {
-            reasoning: 1.0,
-            ..none
-        }),
+        "output" => Ok(CountWeights { output: 1.0, ..none }),
+        "cached" => Ok(CountWeights { cached: 1.0, ..none }),
+        "reasoning" => Ok(CountWeights { reasoning: 1.0, ..none }),
         _ => Err(InvalidExpression::UnknownName(name.to_owned())),
     }
 }
 
 fn constant(weights: &CountWeights) -> Option<f64> {
-    let CountWeights {
-        constant,
-        input,
-        output,
-        cached,
-        reasoning,
-    } = *weights;
-    [input, output, cached, reasoning]
-        .iter()
-        .all(|weight| *weight == 0.0)
-        .then_some(constant)
+    let CountWeights { constant, input, output, cached, reasoning } = *weights;
+    [input, output, cached, reasoning].iter().all(|weight| *weight == 0.0).then_some(constant)
 }
 
 fn terms(weights: &CountWeights) -> [f64; 5] {
-    [
-        weights.constant,
-        weights.input,
-        weights.output,
-        weights.cached,
-        weights.reasoning,
-    ]
+    [weights.constant, weights.input, weights.output, weights.cached, weights.reasoning]
 }
 
 fn scale(weights: CountWeights, factor: f64) -> CountWeights {
@@ -234,15 +191,9 @@ mod tests {
 
     #[test]
     fn linear_expressions() {
-        assert_eq!(
-            weights("input + 4*output - 0.9*cached"),
-            [0.0, 1.0, 4.0, -0.9, 0.0]
-        );
+        assert_eq!(weights("input + 4*output - 0.9*cached"), [0.0, 1.0, 4.0, -0.9, 0.0]);
         assert_eq!(weights("(input+output)/2 + 10"), [10.0, 0.5, 0.5, 0.0, 0.0]);
-        assert_eq!(
-            weights("-(2*3)*reasoning - -input"),
-            [0.0, 1.0, 0.0, 0.0, -6.0]
-        );
+        assert_eq!(weights("-(2*3)*reasoning - -input"), [0.0, 1.0, 0.0, 0.0, -6.0]);
         assert_eq!(weights("0*input*output"), [0.0; 5]);
     }
 

@@ -26,28 +26,13 @@ impl Objects {
             token_policies,
             refused,
         } = self;
-        keep(
-            gateway_classes,
-            &last.gateway_classes,
-            refused,
-            broken_files,
-        );
+        keep(gateway_classes, &last.gateway_classes, refused, broken_files);
         keep(gateways, &last.gateways, refused, broken_files);
         keep(http_routes, &last.http_routes, refused, broken_files);
-        keep(
-            reference_grants,
-            &last.reference_grants,
-            refused,
-            broken_files,
-        );
+        keep(reference_grants, &last.reference_grants, refused, broken_files);
         keep(namespaces, &last.namespaces, refused, broken_files);
         keep(services, &last.services, refused, broken_files);
-        keep(
-            endpoint_slices,
-            &last.endpoint_slices,
-            refused,
-            broken_files,
-        );
+        keep(endpoint_slices, &last.endpoint_slices, refused, broken_files);
         keep(secrets, &last.secrets, refused, broken_files);
         keep(model_pools, &last.model_pools, refused, broken_files);
         keep(model_backends, &last.model_backends, refused, broken_files);

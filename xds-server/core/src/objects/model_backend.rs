@@ -31,31 +31,16 @@ pub enum Schema {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint {
-    Address {
-        ip: IpAddr,
-        port: u16,
-    },
-    Hostname {
-        hostname: String,
-        port: u16,
-    },
-    Service {
-        namespace: Option<String>,
-        name: String,
-        port: u16,
-    },
+    Address { ip: IpAddr, port: u16 },
+    Hostname { hostname: String, port: u16 },
+    Service { namespace: Option<String>, name: String, port: u16 },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tls {
     None,
-    Simple {
-        sni: Option<String>,
-        ca: Option<SecretRef>,
-    },
-    Istio {
-        sans: Vec<String>,
-    },
+    Simple { sni: Option<String>, ca: Option<SecretRef> },
+    Istio { sans: Vec<String> },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,11 +143,7 @@ impl Schema {
 pub fn model_backend(wire: ModelBackendWire, check: &mut Check<'_>) -> Option<ModelBackend> {
     let endpoint = endpoint(wire.endpoint, wire.service, wire.inference_pool, check);
     let tls = tls(wire.tls, check);
-    if tls == Tls::None
-        && endpoint
-            .as_ref()
-            .is_some_and(|endpoint| endpoint.port() == 443)
-    {
+    if tls == Tls::None && endpoint.as_ref().is_some_and(|endpoint| endpoint.port() == 443) {
         check.warning(
             "Plaintext",
             "spec.tls",
@@ -170,10 +151,7 @@ pub fn model_backend(wire: ModelBackendWire, check: &mut Check<'_>) -> Option<Mo
             "tls: {mode: Simple} for a provider on the internet",
         );
     }
-    if wire.credential.is_some()
-        && tls == Tls::None
-        && matches!(endpoint, Some(Endpoint::Hostname { .. }))
-    {
+    if wire.credential.is_some() && tls == Tls::None && matches!(endpoint, Some(Endpoint::Hostname { .. })) {
         check.warning(
             "Plaintext",
             "spec.credential",
@@ -181,53 +159,28 @@ pub fn model_backend(wire: ModelBackendWire, check: &mut Check<'_>) -> Option<Mo
             "tls: {mode: Simple} unless the network is trusted",
         );
     }
-    let path_prefix = wire
-        .path_prefix
-        .unwrap_or_else(|| wire.schema.default_path_prefix().to_owned());
+    let path_prefix = wire.path_prefix.unwrap_or_else(|| wire.schema.default_path_prefix().to_owned());
     let path_prefix = path_prefix.trim_end_matches('/').to_owned();
     if !(path_prefix.is_empty() || path_prefix.starts_with('/'))
-        || !path_prefix
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"/-._~%".contains(&byte))
+        || !path_prefix.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"/-._~%".contains(&byte))
         || path_prefix.contains("//")
-        || path_prefix
-            .split('/')
-            .any(|segment| segment == "." || segment == "..")
+        || path_prefix.split('/').any(|segment| segment == "." || segment == "..")
     {
-        check.error(
-            "spec.pathPrefix",
-            format_args!("`{path_prefix}` is not a path"),
-            "for example /v1",
-        );
+        check.error("spec.pathPrefix", format_args!("`{path_prefix}` is not a path"), "for example /v1");
     }
     let mut duration = |name: &str, text: Option<String>, default: Duration| match text {
-        Some(text) => check
-            .timeout(format_args!("spec.timeouts.{name}"), &text)
-            .unwrap_or(default),
+        Some(text) => check.timeout(format_args!("spec.timeouts.{name}"), &text).unwrap_or(default),
         None => default,
     };
     let timeouts = Timeouts {
         connect: duration("connect", wire.timeouts.connect, DEFAULT_TIMEOUTS.connect),
-        first_token: duration(
-            "firstToken",
-            wire.timeouts.first_token,
-            DEFAULT_TIMEOUTS.first_token,
-        ),
+        first_token: duration("firstToken", wire.timeouts.first_token, DEFAULT_TIMEOUTS.first_token),
         idle: duration("idle", wire.timeouts.idle, DEFAULT_TIMEOUTS.idle),
     };
     let credential = wire.credential.map(|credential| Credential {
-        secret: credential
-            .secret_ref
-            .parse("spec.credential.secretRef", "apiKey", check),
+        secret: credential.secret_ref.parse("spec.credential.secretRef", "apiKey", check),
     });
-    Some(ModelBackend {
-        schema: wire.schema,
-        endpoint: endpoint?,
-        tls,
-        path_prefix,
-        credential,
-        timeouts,
-    })
+    Some(ModelBackend { schema: wire.schema, endpoint: endpoint?, tls, path_prefix, credential, timeouts })
 }
 
 fn endpoint(
@@ -236,24 +189,11 @@ fn endpoint(
     inference_pool: Option<Value>,
     check: &mut Check<'_>,
 ) -> Option<Endpoint> {
-    let EndpointWire {
-        hostname,
-        port,
-        service: inner_service,
-        inference_pool: inner_pool,
-    } = endpoint.unwrap_or(EndpointWire {
-        hostname: None,
-        port: None,
-        service: None,
-        inference_pool: None,
-    });
+    let EndpointWire { hostname, port, service: inner_service, inference_pool: inner_pool } =
+        endpoint.unwrap_or(EndpointWire { hostname: None, port: None, service: None, inference_pool: None });
     let hint = "endpoint: {hostname: 127.0.0.1, port: 8081} or endpoint: {service: {name: runner, port: 80}}";
     if inference_pool.is_some() || inner_pool.is_some() {
-        check.unsupported(
-            "spec.endpoint.inferencePool",
-            "an InferencePool cannot be a backend yet",
-            hint,
-        );
+        check.unsupported("spec.endpoint.inferencePool", "an InferencePool cannot be a backend yet", hint);
         return None;
     }
     match (hostname, port, service.or(inner_service)) {
@@ -268,11 +208,7 @@ fn endpoint(
         (None, None, Some(service)) => {
             let port = check.port("spec.endpoint.service.port", service.port);
             check.name("spec.endpoint.service.name", &service.name);
-            Some(Endpoint::Service {
-                namespace: service.namespace,
-                name: service.name,
-                port,
-            })
+            Some(Endpoint::Service { namespace: service.namespace, name: service.name, port })
         }
         (Some(_), None, None) => {
             check.error("spec.endpoint", "missing field `port`", hint);
@@ -287,39 +223,21 @@ fn endpoint(
             None
         }
         (_, _, Some(_)) => {
-            check.error(
-                "spec.endpoint",
-                "both a hostname and a service",
-                "only one of them",
-            );
+            check.error("spec.endpoint", "both a hostname and a service", "only one of them");
             None
         }
     }
 }
 
 fn tls(wire: Option<TlsWire>, check: &mut Check<'_>) -> Tls {
-    let Some(TlsWire {
-        mode,
-        sni,
-        ca_ref,
-        sans,
-    }) = wire
-    else {
+    let Some(TlsWire { mode, sni, ca_ref, sans }) = wire else {
         return Tls::None;
     };
     if mode != TlsMode::Simple && (sni.is_some() || ca_ref.is_some()) {
-        check.error(
-            "spec.tls",
-            "sni and caRef are of mode Simple",
-            "remove them or set mode: Simple",
-        );
+        check.error("spec.tls", "sni and caRef are of mode Simple", "remove them or set mode: Simple");
     }
     if mode != TlsMode::Istio && sans.is_some() {
-        check.error(
-            "spec.tls.sans",
-            "sans are of mode Istio",
-            "remove them or set mode: Istio",
-        );
+        check.error("spec.tls.sans", "sans are of mode Istio", "remove them or set mode: Istio");
     }
     match mode {
         TlsMode::None => Tls::None,
@@ -327,24 +245,13 @@ fn tls(wire: Option<TlsWire>, check: &mut Check<'_>) -> Tls {
             if let Some(sni) = &sni {
                 check.hostname("spec.tls.sni", sni);
             }
-            Tls::Simple {
-                sni,
-                ca: ca_ref.map(|wire| wire.parse("spec.tls.caRef", "ca.crt", check)),
-            }
+            Tls::Simple { sni, ca: ca_ref.map(|wire| wire.parse("spec.tls.caRef", "ca.crt", check)) }
         }
         TlsMode::Istio => {
             let sans = sans.unwrap_or_default();
-            for (index, san) in sans
-                .iter()
-                .enumerate()
-                .filter(|(_, san)| !san.starts_with("spiffe://"))
-            {
+            for (index, san) in sans.iter().enumerate().filter(|(_, san)| !san.starts_with("spiffe://")) {
                 let field = format_args!("spec.tls.sans[{index}]").to_string();
-                check.error(
-                    field,
-                    format_args!("`{san}` is not a SPIFFE identity"),
-                    "spiffe://TRUST-DOMAIN/ns/N/sa/S",
-                );
+                check.error(field, format_args!("`{san}` is not a SPIFFE identity"), "spiffe://TRUST-DOMAIN/ns/N/sa/S");
             }
             Tls::Istio { sans }
         }
@@ -356,9 +263,7 @@ fn tls(wire: Option<TlsWire>, check: &mut Check<'_>) -> Tls {
 impl Endpoint {
     pub fn port(&self) -> u16 {
         match self {
-            Self::Address { port, .. }
-            | Self::Hostname { port, .. }
-            | Self::Service { port, .. } => *port,
+            Self::Address { port, .. } | Self::Hostname { port, .. } | Self::Service { port, .. } => *port,
         }
     }
 }

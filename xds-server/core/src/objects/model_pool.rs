@@ -119,30 +119,18 @@ pub fn model_pool(wire: ModelPoolWire, check: &mut Check<'_>) -> Option<ModelPoo
         .map(|(index, model)| {
             let field = format!("spec.models[{index}]");
             if !names.insert(model.name.clone()) {
-                check.error(
-                    format_args!("{field}.name"),
-                    format_args!("model `{}` is listed twice", model.name),
-                    "",
-                );
+                check.error(format_args!("{field}.name"), format_args!("model `{}` is listed twice", model.name), "");
             }
             self::model(model, &field, check)
         })
         .collect();
-    Some(ModelPool {
-        access: wire.access,
-        models,
-        runners: wire.runners.is_some(),
-    })
+    Some(ModelPool { access: wire.access, models, runners: wire.runners.is_some() })
 }
 
 fn model(wire: ModelWire, field: &str, check: &mut Check<'_>) -> Model {
     check.model_pattern(format_args!("{field}.name"), &wire.name);
     if wire.targets.is_empty() {
-        check.error(
-            format_args!("{field}.targets"),
-            "the model has no targets",
-            "list at least one",
-        );
+        check.error(format_args!("{field}.targets"), "the model has no targets", "list at least one");
     }
     if wire.affinity == Affinity::PromptPrefix {
         check.warning(
@@ -169,16 +157,9 @@ fn model(wire: ModelWire, field: &str, check: &mut Check<'_>) -> Model {
     // By default each target gets one try, and a single one a second.
     let retries = match wire.retries {
         Some(retries) => check.number(format_args!("{field}.retries"), retries, 0, MAX_RETRIES),
-        None => u32::try_from(targets.len().saturating_sub(1))
-            .unwrap_or(1)
-            .clamp(1, 10),
+        None => u32::try_from(targets.len().saturating_sub(1)).unwrap_or(1).clamp(1, 10),
     };
-    Model {
-        name: wire.name,
-        targets,
-        retries,
-        affinity: wire.affinity,
-    }
+    Model { name: wire.name, targets, retries, affinity: wire.affinity }
 }
 
 fn target(wire: TargetWire, field: &str, check: &mut Check<'_>) -> Target {
@@ -193,27 +174,14 @@ fn target(wire: TargetWire, field: &str, check: &mut Check<'_>) -> Target {
         );
     }
     check.name(format_args!("{field}.backendRef.name"), &reference.name);
-    if wire
-        .model
-        .as_deref()
-        .is_some_and(|model| model.is_empty() || model.contains(char::is_control))
-    {
-        check.error(
-            format_args!("{field}.model"),
-            "not a model's name",
-            "leave it out to send the name as asked",
-        );
+    if wire.model.as_deref().is_some_and(|model| model.is_empty() || model.contains(char::is_control)) {
+        check.error(format_args!("{field}.model"), "not a model's name", "leave it out to send the name as asked");
     }
     Target {
         backend_namespace: reference.namespace,
         backend_name: reference.name,
         model: wire.model,
         weight: check.weight(format_args!("{field}.weight"), wire.weight),
-        priority: check.number(
-            format_args!("{field}.priority"),
-            wire.priority.unwrap_or(0),
-            0,
-            MAX_PRIORITY,
-        ),
+        priority: check.number(format_args!("{field}.priority"), wire.priority.unwrap_or(0), 0, MAX_PRIORITY),
     }
 }

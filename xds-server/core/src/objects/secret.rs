@@ -46,20 +46,12 @@ pub struct SecretWire {
 }
 
 /// A value that cannot be read refuses the Secret, so that a version that was good stays in use.
-pub fn secret(
-    wire: SecretWire,
-    source: &dyn SecretSource,
-    check: &mut Check<'_>,
-) -> Option<Secret> {
+pub fn secret(wire: SecretWire, source: &dyn SecretSource, check: &mut Check<'_>) -> Option<Secret> {
     let mut values = BTreeMap::new();
     for (key, bytes) in wire.data {
         match String::from_utf8(bytes.0) {
             Ok(text) => add(&mut values, key, &text),
-            Err(_) => check.error(
-                format_args!("data.{key}"),
-                "the value is not UTF-8 text",
-                "",
-            ),
+            Err(_) => check.error(format_args!("data.{key}"), "the value is not UTF-8 text", ""),
         }
     }
     // As in Kubernetes, stringData wins over data.

@@ -26,16 +26,9 @@ pub struct SecretRefWire {
 
 impl SecretRefWire {
     pub fn parse(self, field: &str, default_key: &str, check: &mut Check<'_>) -> SecretRef {
-        let (group, kind) = (
-            self.group.as_deref().unwrap_or(""),
-            self.kind.as_deref().unwrap_or("Secret"),
-        );
+        let (group, kind) = (self.group.as_deref().unwrap_or(""), self.kind.as_deref().unwrap_or("Secret"));
         if (group, kind) != ("", "Secret") {
-            check.error(
-                field,
-                format_args!("cannot refer to {group} {kind}"),
-                "only kind Secret of the core group",
-            );
+            check.error(field, format_args!("cannot refer to {group} {kind}"), "only kind Secret of the core group");
         }
         check.name(format_args!("{field}.name"), &self.name);
         SecretRef {

@@ -36,53 +36,28 @@ pub struct BackendSlice {
 
 pub fn gateway(spec: GatewaySpec, check: &mut Check<'_>) -> Option<GatewaySpec> {
     if spec.listeners.is_empty() {
-        check.error(
-            "spec.listeners",
-            "the Gateway has no listeners",
-            "list at least one",
-        );
+        check.error("spec.listeners", "the Gateway has no listeners", "list at least one");
     }
     if spec.tls.is_some() {
-        check.unsupported(
-            "spec.tls",
-            "client certificates are not served yet",
-            "remove it",
-        );
+        check.unsupported("spec.tls", "client certificates are not served yet", "remove it");
     }
     if spec.addresses.is_some() {
-        check.warning(
-            "UnsupportedAddress",
-            "spec.addresses",
-            "not acted on",
-            "addresses are set by --bind",
-        );
+        check.warning("UnsupportedAddress", "spec.addresses", "not acted on", "addresses are set by --bind");
     }
     for (index, listener) in spec.listeners.iter().enumerate() {
         let field = format!("spec.listeners[{index}]");
         check.name(format_args!("{field}.name"), &listener.name);
         check.port(format_args!("{field}.port"), listener.port.into());
-        if let Some(hostname) = listener
-            .hostname
-            .as_deref()
-            .filter(|hostname| !is_wildcard_hostname(hostname))
-        {
+        if let Some(hostname) = listener.hostname.as_deref().filter(|hostname| !is_wildcard_hostname(hostname)) {
             check.error(
                 format_args!("{field}.hostname"),
                 format_args!("`{hostname}` is not a hostname"),
                 "lowercase, its first label may be *, for example *.example.com",
             );
         }
-        let twice = spec
-            .listeners
-            .iter()
-            .take(index)
-            .any(|other| other.name == listener.name);
+        let twice = spec.listeners.iter().take(index).any(|other| other.name == listener.name);
         if twice {
-            check.error(
-                format_args!("{field}.name"),
-                format_args!("listener `{}` is listed twice", listener.name),
-                "",
-            );
+            check.error(format_args!("{field}.name"), format_args!("listener `{}` is listed twice", listener.name), "");
         }
     }
     Some(spec)
@@ -109,11 +84,7 @@ pub fn http_route(spec: HttpRouteSpec, check: &mut Check<'_>) -> Option<HttpRout
                     check.regex(format_args!("{field}.path.value"), value);
                 } else if !is_absolute_path(value) {
                     let hint = "begins with /, without //, /./, /../, %2f, # or a trailing /..";
-                    check.error(
-                        format_args!("{field}.path.value"),
-                        format_args!("`{value}` is not a path"),
-                        hint,
-                    );
+                    check.error(format_args!("{field}.path.value"), format_args!("`{value}` is not a path"), hint);
                 }
             }
             for (index, header) in found.headers.iter().flatten().enumerate() {
@@ -125,10 +96,7 @@ pub fn http_route(spec: HttpRouteSpec, check: &mut Check<'_>) -> Option<HttpRout
             }
             for (index, parameter) in found.query_params.iter().flatten().enumerate() {
                 if parameter.r#type == Some(QueryType::RegularExpression) {
-                    check.regex(
-                        format_args!("{field}.queryParams[{index}].value"),
-                        &parameter.value,
-                    );
+                    check.regex(format_args!("{field}.queryParams[{index}].value"), &parameter.value);
                 }
             }
         }
@@ -137,27 +105,17 @@ pub fn http_route(spec: HttpRouteSpec, check: &mut Check<'_>) -> Option<HttpRout
         }
         for (index, backend) in rule.backend_refs.iter().flatten().enumerate() {
             let field = format!("{field}.backendRefs[{index}]");
-            check.weight(
-                format_args!("{field}.weight"),
-                backend.weight.map(i64::from),
-            );
+            check.weight(format_args!("{field}.weight"), backend.weight.map(i64::from));
             if let Some(port) = backend.port {
                 check.port(format_args!("{field}.port"), port.into());
             }
         }
         if let Some(timeouts) = &rule.timeouts {
-            for (name, text) in [
-                ("request", &timeouts.request),
-                ("backendRequest", &timeouts.backend_request),
-            ] {
+            for (name, text) in [("request", &timeouts.request), ("backendRequest", &timeouts.backend_request)] {
                 if let Some(text) = text
                     && let Err(error) = super::parse_duration(text)
                 {
-                    check.error(
-                        format_args!("{field}.timeouts.{name}"),
-                        error,
-                        super::duration::HINT,
-                    );
+                    check.error(format_args!("{field}.timeouts.{name}"), error, super::duration::HINT);
                 }
             }
         }
@@ -168,14 +126,8 @@ pub fn http_route(spec: HttpRouteSpec, check: &mut Check<'_>) -> Option<HttpRout
 /// A filter's fields are a union, told apart by its type.
 fn filter(filter: &Filter, field: &str, check: &mut Check<'_>) {
     let (name, given) = match filter.r#type {
-        FilterType::RequestHeaderModifier => (
-            "requestHeaderModifier",
-            filter.request_header_modifier.is_some(),
-        ),
-        FilterType::ResponseHeaderModifier => (
-            "responseHeaderModifier",
-            filter.response_header_modifier.is_some(),
-        ),
+        FilterType::RequestHeaderModifier => ("requestHeaderModifier", filter.request_header_modifier.is_some()),
+        FilterType::ResponseHeaderModifier => ("responseHeaderModifier", filter.response_header_modifier.is_some()),
         FilterType::RequestMirror => ("requestMirror", filter.request_mirror.is_some()),
         FilterType::RequestRedirect => ("requestRedirect", filter.request_redirect.is_some()),
         FilterType::UrlRewrite => ("urlRewrite", filter.url_rewrite.is_some()),
@@ -195,21 +147,15 @@ fn filter(filter: &Filter, field: &str, check: &mut Check<'_>) {
     .filter(|given| *given)
     .count();
     if !given || count != 1 {
-        check.error(
-            field,
-            format_args!("the filter's type and fields differ: only `{name}` belongs to it"),
-            "",
-        );
+        check.error(field, format_args!("the filter's type and fields differ: only `{name}` belongs to it"), "");
     }
     let modifier = filter.request_header_modifier.iter().flat_map(|modifier| {
         let set = modifier.set.iter().flatten().map(|header| &header.name);
-        set.chain(modifier.add.iter().flatten().map(|header| &header.name))
-            .chain(modifier.remove.iter().flatten())
+        set.chain(modifier.add.iter().flatten().map(|header| &header.name)).chain(modifier.remove.iter().flatten())
     });
     let response = filter.response_header_modifier.iter().flat_map(|modifier| {
         let set = modifier.set.iter().flatten().map(|header| &header.name);
-        set.chain(modifier.add.iter().flatten().map(|header| &header.name))
-            .chain(modifier.remove.iter().flatten())
+        set.chain(modifier.add.iter().flatten().map(|header| &header.name)).chain(modifier.remove.iter().flatten())
     });
     for name in modifier.chain(response) {
         header_name(format!("{field}.{}", modifier_field(filter)), name, check);
@@ -217,21 +163,13 @@ fn filter(filter: &Filter, field: &str, check: &mut Check<'_>) {
 }
 
 fn modifier_field(filter: &Filter) -> &'static str {
-    if filter.request_header_modifier.is_some() {
-        "requestHeaderModifier"
-    } else {
-        "responseHeaderModifier"
-    }
+    if filter.request_header_modifier.is_some() { "requestHeaderModifier" } else { "responseHeaderModifier" }
 }
 
 fn header_name(field: String, name: &str, check: &mut Check<'_>) {
     let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     if name.is_empty() || !name.bytes().all(token) {
-        check.error(
-            field,
-            format_args!("`{name}` is not a header name"),
-            "letters, digits and -",
-        );
+        check.error(field, format_args!("`{name}` is not a header name"), "letters, digits and -");
     }
 }
 
@@ -240,9 +178,7 @@ fn is_absolute_path(path: &str) -> bool {
     let lower = path.to_ascii_lowercase();
     path.starts_with('/')
         && path.bytes().all(|byte| byte.is_ascii_graphic())
-        && !["//", "/./", "/../", "%2f", "#", "?"]
-            .iter()
-            .any(|bad| lower.contains(bad))
+        && !["//", "/./", "/../", "%2f", "#", "?"].iter().any(|bad| lower.contains(bad))
         && !lower.ends_with("/..")
         && !lower.ends_with("/.")
 }
@@ -252,33 +188,16 @@ pub fn endpoint_slice(slice: BackendSlice, check: &mut Check<'_>) -> Option<Back
         if let Some(number) = port.port {
             check.port(format_args!("ports[{index}].port"), number.into());
         }
-        if port
-            .name
-            .as_deref()
-            .is_some_and(|name| !name.is_empty() && !is_dns_label(name))
-        {
-            check.error(
-                format_args!("ports[{index}].name"),
-                "not a valid name of a port",
-                "",
-            );
+        if port.name.as_deref().is_some_and(|name| !name.is_empty() && !is_dns_label(name)) {
+            check.error(format_args!("ports[{index}].name"), "not a valid name of a port", "");
         }
     }
     if slice.address_type == "FQDN" {
         check.unsupported("addressType", "FQDN is not served", "IPv4 or IPv6");
     } else {
-        for (index, address) in slice
-            .endpoints
-            .iter()
-            .flat_map(|endpoint| &endpoint.addresses)
-            .enumerate()
-        {
+        for (index, address) in slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses).enumerate() {
             if address.parse::<std::net::IpAddr>().is_err() {
-                check.error(
-                    format_args!("endpoints[{index}].addresses"),
-                    format_args!("`{address}` is not an IP"),
-                    "",
-                );
+                check.error(format_args!("endpoints[{index}].addresses"), format_args!("`{address}` is not an IP"), "");
             }
         }
     }

@@ -39,10 +39,7 @@ pub struct Store<T>(BTreeMap<Key, Object<T>>);
 
 impl Key {
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self {
-            namespace: namespace.into(),
-            name: name.into(),
-        }
+        Self { namespace: namespace.into(), name: name.into() }
     }
 }
 
@@ -62,10 +59,7 @@ impl Meta {
     }
 
     pub fn spot(&self, field: &str) -> Spot {
-        Spot {
-            file: self.file.clone(),
-            line: self.lines.of(field),
-        }
+        Spot { file: self.file.clone(), line: self.lines.of(field) }
     }
 
     pub fn finding(

@@ -101,19 +101,13 @@ pub fn token_policy(wire: TokenPolicyWire, check: &mut Check<'_>) -> Option<Toke
         );
     }
     if wire.limits.is_empty() {
-        check.error(
-            "spec.limits",
-            "the policy has no limits",
-            "list at least one",
-        );
+        check.error("spec.limits", "the policy has no limits", "list at least one");
     }
     let targets = wire
         .target_refs
         .into_iter()
         .enumerate()
-        .filter_map(|(index, target)| {
-            self::target(target, &format!("spec.targetRefs[{index}]"), check)
-        })
+        .filter_map(|(index, target)| self::target(target, &format!("spec.targetRefs[{index}]"), check))
         .collect();
     let mut names = BTreeSet::new();
     let limits = wire
@@ -124,11 +118,7 @@ pub fn token_policy(wire: TokenPolicyWire, check: &mut Check<'_>) -> Option<Toke
             let field = format!("spec.limits[{index}]");
             check.name(format_args!("{field}.name"), &limit.name);
             if !names.insert(limit.name.clone()) {
-                check.error(
-                    format_args!("{field}.name"),
-                    format_args!("limit `{}` is listed twice", limit.name),
-                    "",
-                );
+                check.error(format_args!("{field}.name"), format_args!("limit `{}` is listed twice", limit.name), "");
             }
             self::limit(limit, &field, check)
         })
@@ -163,19 +153,12 @@ fn target(wire: TargetRefWire, field: &str, check: &mut Check<'_>) -> Option<Pol
             return None;
         }
     };
-    Some(PolicyTarget {
-        kind,
-        name: wire.name,
-    })
+    Some(PolicyTarget { kind, name: wire.name })
 }
 
 fn limit(wire: LimitWire, field: &str, check: &mut Check<'_>) -> Option<TokenPolicyLimit> {
     let tokens = u64::try_from(wire.tokens).unwrap_or_else(|_| {
-        check.error(
-            format_args!("{field}.tokens"),
-            "a negative number of tokens",
-            "0 allows none",
-        );
+        check.error(format_args!("{field}.tokens"), "a negative number of tokens", "0 allows none");
         0
     });
     let window = window(&wire.window, wire.time_zone, field, check);
@@ -202,21 +185,10 @@ fn limit(wire: LimitWire, field: &str, check: &mut Check<'_>) -> Option<TokenPol
         }
     }
     let count = count(wire.count, &format!("{field}.count"), check);
-    Some(TokenPolicyLimit {
-        name: wire.name,
-        tokens,
-        window: window?,
-        scope,
-        count: count?,
-    })
+    Some(TokenPolicyLimit { name: wire.name, tokens, window: window?, scope, count: count? })
 }
 
-fn window(
-    text: &str,
-    time_zone: Option<String>,
-    field: &str,
-    check: &mut Check<'_>,
-) -> Option<Window> {
+fn window(text: &str, time_zone: Option<String>, field: &str, check: &mut Check<'_>) -> Option<Window> {
     let unit = match text {
         "day" => CalendarUnit::Day,
         "week" => CalendarUnit::Week,
@@ -230,15 +202,9 @@ fn window(
                 );
             }
             return match super::duration::parse(text) {
-                Ok(length) if length.as_secs() > 0 && length.subsec_nanos() == 0 => {
-                    Some(Window::Fixed(length))
-                }
+                Ok(length) if length.as_secs() > 0 && length.subsec_nanos() == 0 => Some(Window::Fixed(length)),
                 Ok(Duration { .. }) => {
-                    check.error(
-                        format_args!("{field}.window"),
-                        "a window is whole seconds, at least one",
-                        "",
-                    );
+                    check.error(format_args!("{field}.window"), "a window is whole seconds, at least one", "");
                     None
                 }
                 Err(error) => {
@@ -265,22 +231,11 @@ fn count(wire: Option<Value>, field: &str, check: &mut Check<'_>) -> Option<Coun
     let none = CountWeights::default();
     let hint = "Total, Input, Output or {expression: \"input + 4*output\"}";
     match wire {
-        None => Some(CountWeights {
-            input: 1.0,
-            output: 1.0,
-            ..none
-        }),
+        None => Some(CountWeights { input: 1.0, output: 1.0, ..none }),
         Some(Value::String(name)) => match name.as_str() {
-            "Total" => Some(CountWeights {
-                input: 1.0,
-                output: 1.0,
-                ..none
-            }),
+            "Total" => Some(CountWeights { input: 1.0, output: 1.0, ..none }),
             "Input" => Some(CountWeights { input: 1.0, ..none }),
-            "Output" => Some(CountWeights {
-                output: 1.0,
-                ..none
-            }),
+            "Output" => Some(CountWeights { output: 1.0, ..none }),
             _ => {
                 check.error(field, format_args!("`{name}` is not a known value"), hint);
                 None

@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use gateway_api::apis::standard::gateways::{
-    GatewayListenersAllowedRoutesNamespaces as AllowedNamespaces,
-    GatewayListenersAllowedRoutesNamespacesFrom as From,
+    GatewayListenersAllowedRoutesNamespaces as AllowedNamespaces, GatewayListenersAllowedRoutesNamespacesFrom as From,
     GatewayListenersAllowedRoutesNamespacesSelector as Selector,
 };
 
@@ -44,9 +43,7 @@ impl Refusal {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::NoMatchingParent => "check sectionName and port",
-            Self::NotAllowedByListeners => {
-                "allowedRoutes: {namespaces: {from: All}} on the listener"
-            }
+            Self::NotAllowedByListeners => "allowedRoutes: {namespaces: {from: All}} on the listener",
             Self::NoMatchingListenerHostname => "check spec.hostnames and the listener's hostname",
         }
     }
@@ -62,16 +59,8 @@ pub fn attach(
     let named: Vec<_> = gateway
         .open
         .iter()
-        .filter(|listener| {
-            parent
-                .section
-                .is_none_or(|section| section == listener.spec.name)
-        })
-        .filter(|listener| {
-            parent
-                .port
-                .is_none_or(|port| port == i32::from(listener.port))
-        })
+        .filter(|listener| parent.section.is_none_or(|section| section == listener.spec.name))
+        .filter(|listener| parent.port.is_none_or(|port| port == i32::from(listener.port)))
         .collect();
     if named.is_empty() {
         return Err(Refusal::NoMatchingParent);
@@ -79,18 +68,9 @@ pub fn attach(
     let allowed: Vec<_> = named
         .into_iter()
         .filter(|listener| {
-            let namespaces = listener
-                .spec
-                .allowed_routes
-                .as_ref()
-                .and_then(|allowed| allowed.namespaces.as_ref());
+            let namespaces = listener.spec.allowed_routes.as_ref().and_then(|allowed| allowed.namespaces.as_ref());
             listener.takes_http_routes
-                && is_allowed(
-                    objects,
-                    namespaces,
-                    gateway.gateway.meta.namespace(),
-                    route.meta.namespace(),
-                )
+                && is_allowed(objects, namespaces, gateway.gateway.meta.namespace(), route.meta.namespace())
         })
         .collect();
     if allowed.is_empty() {
@@ -102,65 +82,36 @@ pub fn attach(
         .filter_map(|listener| {
             let hostnames: Vec<String> = match own {
                 [] => vec![listener.hostname.to_owned()],
-                own => own
-                    .iter()
-                    .filter_map(|hostname| intersection(listener.hostname, hostname))
-                    .collect(),
+                own => own.iter().filter_map(|hostname| intersection(listener.hostname, hostname)).collect(),
             };
             (!hostnames.is_empty()).then(|| (listener.spec.name.clone(), hostnames))
         })
         .collect();
-    if places.is_empty() {
-        Err(Refusal::NoMatchingListenerHostname)
-    } else {
-        Ok(places)
-    }
+    if places.is_empty() { Err(Refusal::NoMatchingListenerHostname) } else { Ok(places) }
 }
 
-fn is_allowed(
-    objects: &Objects,
-    allowed: Option<&AllowedNamespaces>,
-    gateway: &str,
-    route: &str,
-) -> bool {
-    match allowed
-        .and_then(|allowed| allowed.from.as_ref())
-        .unwrap_or(&From::Same)
-    {
+fn is_allowed(objects: &Objects, allowed: Option<&AllowedNamespaces>, gateway: &str, route: &str) -> bool {
+    match allowed.and_then(|allowed| allowed.from.as_ref()).unwrap_or(&From::Same) {
         From::All => true,
         From::Same => gateway == route,
         From::Selector => {
-            let mut labels = objects
-                .namespaces
-                .get("", route)
-                .map(|ns| ns.meta.labels.clone())
-                .unwrap_or_default();
+            let mut labels = objects.namespaces.get("", route).map(|ns| ns.meta.labels.clone()).unwrap_or_default();
             // Every namespace has this one by itself.
             labels.insert("kubernetes.io/metadata.name".to_owned(), route.to_owned());
-            allowed
-                .and_then(|allowed| allowed.selector.as_ref())
-                .is_some_and(|selector| selects(selector, &labels))
+            allowed.and_then(|allowed| allowed.selector.as_ref()).is_some_and(|selector| selects(selector, &labels))
         }
     }
 }
 
 fn selects(selector: &Selector, labels: &BTreeMap<String, String>) -> bool {
-    selector
-        .match_labels
-        .iter()
-        .flatten()
-        .all(|(key, value)| labels.get(key) == Some(value))
-        && selector
-            .match_expressions
-            .iter()
-            .flatten()
-            .all(|expression| {
-                let values = expression.values.as_deref().unwrap_or_default();
-                match (expression.operator.as_str(), labels.get(&expression.key)) {
-                    ("In", Some(value)) => values.contains(value),
-                    ("NotIn", Some(value)) => !values.contains(value),
-                    ("NotIn" | "DoesNotExist", None) | ("Exists", Some(_)) => true,
-                    _ => false,
-                }
-            })
+    selector.match_labels.iter().flatten().all(|(key, value)| labels.get(key) == Some(value))
+        && selector.match_expressions.iter().flatten().all(|expression| {
+            let values = expression.values.as_deref().unwrap_or_default();
+            match (expression.operator.as_str(), labels.get(&expression.key)) {
+                ("In", Some(value)) => values.contains(value),
+                ("NotIn", Some(value)) => !values.contains(value),
+                ("NotIn" | "DoesNotExist", None) | ("Exists", Some(_)) => true,
+                _ => false,
+            }
+        })
 }

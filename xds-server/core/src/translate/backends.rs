@@ -27,11 +27,7 @@ pub fn backends(objects: &Objects, services: &Services, findings: &mut Vec<Findi
 
 /// A backend whose credential or trust cannot be had is refused: without them requests would reach it
 /// as somebody else, or somebody else as it.
-fn backend(
-    objects: &Objects,
-    services: &Services,
-    object: &Object<ModelBackend>,
-) -> Result<ir::Backend, Finding> {
+fn backend(objects: &Objects, services: &Services, object: &Object<ModelBackend>) -> Result<ir::Backend, Finding> {
     let Object { meta, spec } = object;
     let (endpoint, host) = endpoint(objects, services, object)?;
     let tls = match &spec.tls {
@@ -50,47 +46,30 @@ fn backend(
                 None => ir::Authority::System,
                 Some(secret) => {
                     let field = "spec.tls.caRef";
-                    let (origin, pem) =
-                        refs::secret_value(objects, meta, MODEL_BACKEND, secret, field)?;
+                    let (origin, pem) = refs::secret_value(objects, meta, MODEL_BACKEND, secret, field)?;
                     if !pem.expose().contains("-----BEGIN CERTIFICATE-----") {
                         let message = "the authority is not a certificate in PEM";
-                        return Err(meta.finding(
-                            Severity::Error,
-                            "InvalidSecret",
-                            field,
-                            message,
-                            "",
-                        ));
+                        return Err(meta.finding(Severity::Error, "InvalidSecret", field, message, ""));
                     }
                     let name = format!("{}/{}/{}", origin.namespace, origin.name, secret.key);
                     ir::Authority::Certificate { origin, name, pem }
                 }
             };
-            ir::Tls::Simple {
-                sni: sni.clone().unwrap_or_else(|| host.clone()),
-                ca,
-            }
+            ir::Tls::Simple { sni: sni.clone().unwrap_or_else(|| host.clone()), ca }
         }
     };
     let credential = match &spec.credential {
         None => None,
         Some(credential) => {
             let field = "spec.credential.secretRef";
-            let (origin, secret) =
-                refs::secret_value(objects, meta, MODEL_BACKEND, &credential.secret, field)?;
-            refs::header_value(&secret).map_err(|error| {
-                meta.finding(Severity::Error, "InvalidSecret", field, error, "")
-            })?;
+            let (origin, secret) = refs::secret_value(objects, meta, MODEL_BACKEND, &credential.secret, field)?;
+            refs::header_value(&secret)
+                .map_err(|error| meta.finding(Severity::Error, "InvalidSecret", field, error, ""))?;
             Some(ir::Credential { origin, secret })
         }
     };
     let port = spec.endpoint.port();
-    let is_default_port = port
-        == if matches!(tls, ir::Tls::None) {
-            80
-        } else {
-            443
-        };
+    let is_default_port = port == if matches!(tls, ir::Tls::None) { 80 } else { 443 };
     Ok(ir::Backend {
         origin: meta.origin.clone(),
         cluster: format!("backend/{}/{}", meta.namespace(), meta.name()),
@@ -98,11 +77,7 @@ fn backend(
         endpoint,
         tls,
         path_prefix: spec.path_prefix.clone(),
-        authority: if is_default_port {
-            host
-        } else {
-            format!("{host}:{port}")
-        },
+        authority: if is_default_port { host } else { format!("{host}:{port}") },
         credential,
         timeouts: spec.timeouts,
         per_attempt: false,
@@ -117,41 +92,17 @@ fn endpoint(
 ) -> Result<(ir::Endpoint, String), Finding> {
     match &object.spec.endpoint {
         Endpoint::Address { ip, port } => {
-            let host = if ip.is_ipv6() {
-                format!("[{ip}]")
-            } else {
-                ip.to_string()
-            };
-            Ok((
-                ir::Endpoint::Address {
-                    ip: *ip,
-                    port: *port,
-                },
-                host,
-            ))
+            let host = if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() };
+            Ok((ir::Endpoint::Address { ip: *ip, port: *port }, host))
         }
-        Endpoint::Hostname { hostname, port } => Ok((
-            ir::Endpoint::Dns {
-                hostname: hostname.clone(),
-                port: *port,
-            },
-            hostname.clone(),
-        )),
-        Endpoint::Service {
-            namespace,
-            name,
-            port,
-        } => {
+        Endpoint::Hostname { hostname, port } => {
+            Ok((ir::Endpoint::Dns { hostname: hostname.clone(), port: *port }, hostname.clone()))
+        }
+        Endpoint::Service { namespace, name, port } => {
             let namespace = namespace.as_deref().unwrap_or(object.meta.namespace());
             let field = "spec.endpoint.service";
-            let reference = Reference {
-                from: &object.meta,
-                from_kind: MODEL_BACKEND,
-                to_kind: SERVICE,
-                namespace,
-                name,
-                field,
-            };
+            let reference =
+                Reference { from: &object.meta, from_kind: MODEL_BACKEND, to_kind: SERVICE, namespace, name, field };
             if !reference.is_permitted(objects) {
                 return Err(reference.not_permitted());
             }
@@ -163,10 +114,7 @@ fn endpoint(
                 let message = format!("Service {namespace}/{name} has no port {port}");
                 return Err(reference.finding("BackendNotFound", &message, ""));
             }
-            Ok((
-                ir::Endpoint::Service { cluster },
-                format!("{name}.{namespace}.svc.cluster.local"),
-            ))
+            Ok((ir::Endpoint::Service { cluster }, format!("{name}.{namespace}.svc.cluster.local")))
         }
     }
 }

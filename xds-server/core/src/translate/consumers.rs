@@ -39,23 +39,14 @@ pub fn keys(objects: &Objects, findings: &mut Vec<Finding>) -> Vec<Key> {
     keys.into_values().collect()
 }
 
-fn key(
-    objects: &Objects,
-    consumer: &Object<Consumer>,
-    key: &ConsumerKey,
-    field: &str,
-) -> Result<Key, Finding> {
+fn key(objects: &Objects, consumer: &Object<Consumer>, key: &ConsumerKey, field: &str) -> Result<Key, Finding> {
     let sha256 = match &key.source {
         KeySource::Sha256(hash) => hash.clone(),
         KeySource::Secret(secret) => {
             let field = format!("{field}.secretRef");
-            let (_, value) =
-                refs::secret_value(objects, &consumer.meta, refs::CONSUMER, secret, &field)?;
-            refs::header_value(&value).map_err(|error| {
-                consumer
-                    .meta
-                    .finding(Severity::Error, "InvalidSecret", &field, error, "")
-            })?;
+            let (_, value) = refs::secret_value(objects, &consumer.meta, refs::CONSUMER, secret, &field)?;
+            refs::header_value(&value)
+                .map_err(|error| consumer.meta.finding(Severity::Error, "InvalidSecret", &field, error, ""))?;
             hex::encode(Sha256::digest(value.expose()))
         }
     };

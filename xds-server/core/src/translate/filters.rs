@@ -5,8 +5,7 @@ use gateway_api::apis::standard::httproutes::{
     HttpRouteRulesFiltersRequestRedirect as RedirectFilter,
     HttpRouteRulesFiltersRequestRedirectPathType as RedirectPathType,
     HttpRouteRulesFiltersRequestRedirectScheme as Scheme, HttpRouteRulesFiltersType as Type,
-    HttpRouteRulesFiltersUrlRewrite as RewriteFilter,
-    HttpRouteRulesFiltersUrlRewritePathType as RewritePathType,
+    HttpRouteRulesFiltersUrlRewrite as RewriteFilter, HttpRouteRulesFiltersUrlRewritePathType as RewritePathType,
 };
 use serde_json::Value;
 
@@ -48,21 +47,11 @@ pub enum InvalidFilter {
 pub fn filters(given: &[Filter], prefixes_only: bool) -> Result<Filters, Unusable> {
     let mut filters = Filters::default();
     for (index, filter) in given.iter().enumerate() {
-        let repeated = given
-            .iter()
-            .take(index)
-            .any(|other| other.r#type == filter.r#type);
-        let result = if repeated {
-            Err(InvalidFilter::Repeated)
-        } else {
-            add(&mut filters, filter, prefixes_only)
-        };
+        let repeated = given.iter().take(index).any(|other| other.r#type == filter.r#type);
+        let result = if repeated { Err(InvalidFilter::Repeated) } else { add(&mut filters, filter, prefixes_only) };
         result.map_err(|error| Unusable { index, error })?;
         if filters.redirect.is_some() && !filters.rewrite.is_empty() {
-            return Err(Unusable {
-                index,
-                error: InvalidFilter::RewriteAndRedirect,
-            });
+            return Err(Unusable { index, error: InvalidFilter::RewriteAndRedirect });
         }
     }
     Ok(filters)
@@ -73,23 +62,13 @@ pub fn backend_filters(given: &[BackendFilter]) -> Result<Filters, Unusable> {
     let mut same = Vec::new();
     for (index, filter) in given.iter().enumerate() {
         // The two types differ in their names only.
-        let filter: Option<Filter> = serde_json::to_value(filter)
-            .and_then(serde_json::from_value::<Filter>)
-            .ok();
+        let filter: Option<Filter> = serde_json::to_value(filter).and_then(serde_json::from_value::<Filter>).ok();
         match filter {
-            Some(filter)
-                if matches!(
-                    filter.r#type,
-                    Type::RequestHeaderModifier | Type::ResponseHeaderModifier
-                ) =>
-            {
+            Some(filter) if matches!(filter.r#type, Type::RequestHeaderModifier | Type::ResponseHeaderModifier) => {
                 same.push(filter);
             }
             _ => {
-                return Err(Unusable {
-                    index,
-                    error: InvalidFilter::Unsupported("other than header modifiers"),
-                });
+                return Err(Unusable { index, error: InvalidFilter::Unsupported("other than header modifiers") });
             }
         }
     }
@@ -98,12 +77,8 @@ pub fn backend_filters(given: &[BackendFilter]) -> Result<Filters, Unusable> {
 
 fn add(filters: &mut Filters, filter: &Filter, prefixes_only: bool) -> Result<(), InvalidFilter> {
     match filter.r#type {
-        Type::RequestHeaderModifier => {
-            filters.request_headers = edits(&filter.request_header_modifier)?
-        }
-        Type::ResponseHeaderModifier => {
-            filters.response_headers = edits(&filter.response_header_modifier)?
-        }
+        Type::RequestHeaderModifier => filters.request_headers = edits(&filter.request_header_modifier)?,
+        Type::ResponseHeaderModifier => filters.response_headers = edits(&filter.response_header_modifier)?,
         Type::UrlRewrite => {
             let Some(rewrite) = &filter.url_rewrite else {
                 return Err(InvalidFilter::PathFields);
@@ -126,87 +101,50 @@ fn add(filters: &mut Filters, filter: &Filter, prefixes_only: bool) -> Result<()
 /// Request and response modifiers have the same fields in types of their own.
 fn edits(modifier: &impl serde::Serialize) -> Result<HeaderEdits, InvalidFilter> {
     let value = serde_json::to_value(modifier).unwrap_or(Value::Null);
-    let items = |name: &str| {
-        value
-            .get(name)
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-    };
+    let items = |name: &str| value.get(name).and_then(Value::as_array).into_iter().flatten();
     let pairs = |name: &str| {
         items(name)
-            .filter_map(|pair| {
-                Some((
-                    header(pair.get("name")?.as_str()?),
-                    pair.get("value")?.as_str()?.to_owned(),
-                ))
-            })
+            .filter_map(|pair| Some((header(pair.get("name")?.as_str()?), pair.get("value")?.as_str()?.to_owned())))
             .map(|(name, value)| Ok((name?, value)))
             .collect::<Result<Vec<_>, _>>()
     };
     Ok(HeaderEdits {
         set: pairs("set")?,
         add: pairs("add")?,
-        remove: items("remove")
-            .filter_map(Value::as_str)
-            .map(header)
-            .collect::<Result<_, _>>()?,
+        remove: items("remove").filter_map(Value::as_str).map(header).collect::<Result<_, _>>()?,
     })
 }
 
 fn header(name: &str) -> Result<String, InvalidFilter> {
     let name = name.to_ascii_lowercase();
     // Envoy refuses these two, and a refused resource would stop every later change.
-    if name == "host" || name.starts_with(':') {
-        Err(InvalidFilter::Header(name))
-    } else {
-        Ok(name)
-    }
+    if name == "host" || name.starts_with(':') { Err(InvalidFilter::Header(name)) } else { Ok(name) }
 }
 
 fn rewrite(filter: &RewriteFilter, prefixes_only: bool) -> Result<Rewrite, InvalidFilter> {
     let path = match &filter.path {
         None => None,
-        Some(path) => match (
-            &path.r#type,
-            &path.replace_full_path,
-            &path.replace_prefix_match,
-        ) {
-            (RewritePathType::ReplaceFullPath, Some(full), None) => {
-                Some(PathRewrite::Full(full.clone()))
-            }
+        Some(path) => match (&path.r#type, &path.replace_full_path, &path.replace_prefix_match) {
+            (RewritePathType::ReplaceFullPath, Some(full), None) => Some(PathRewrite::Full(full.clone())),
             (RewritePathType::ReplacePrefixMatch, None, Some(_)) if !prefixes_only => {
                 return Err(InvalidFilter::NoPrefix);
             }
-            (RewritePathType::ReplacePrefixMatch, None, Some(prefix)) => {
-                Some(PathRewrite::Prefix(prefix.clone()))
-            }
+            (RewritePathType::ReplacePrefixMatch, None, Some(prefix)) => Some(PathRewrite::Prefix(prefix.clone())),
             _ => return Err(InvalidFilter::PathFields),
         },
     };
-    Ok(Rewrite {
-        hostname: filter.hostname.clone(),
-        path,
-    })
+    Ok(Rewrite { hostname: filter.hostname.clone(), path })
 }
 
 fn redirect(filter: &RedirectFilter, prefixes_only: bool) -> Result<Redirect, InvalidFilter> {
     let path = match &filter.path {
         None => None,
-        Some(path) => match (
-            &path.r#type,
-            &path.replace_full_path,
-            &path.replace_prefix_match,
-        ) {
-            (RedirectPathType::ReplaceFullPath, Some(full), None) => {
-                Some(PathRewrite::Full(full.clone()))
-            }
+        Some(path) => match (&path.r#type, &path.replace_full_path, &path.replace_prefix_match) {
+            (RedirectPathType::ReplaceFullPath, Some(full), None) => Some(PathRewrite::Full(full.clone())),
             (RedirectPathType::ReplacePrefixMatch, None, Some(_)) if !prefixes_only => {
                 return Err(InvalidFilter::NoPrefix);
             }
-            (RedirectPathType::ReplacePrefixMatch, None, Some(prefix)) => {
-                Some(PathRewrite::Prefix(prefix.clone()))
-            }
+            (RedirectPathType::ReplacePrefixMatch, None, Some(prefix)) => Some(PathRewrite::Prefix(prefix.clone())),
             _ => return Err(InvalidFilter::PathFields),
         },
     };

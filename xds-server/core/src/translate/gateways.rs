@@ -53,10 +53,7 @@ fn agree_on_attempts(gateways: &mut [Gateway]) {
         .flat_map(|model| &model.targets)
         .map(|target| target.backend.clone())
         .collect();
-    for backend in gateways
-        .iter_mut()
-        .flat_map(|gateway| gateway.backends.values_mut())
-    {
+    for backend in gateways.iter_mut().flat_map(|gateway| gateway.backends.values_mut()) {
         backend.per_attempt = needed.contains(&backend.cluster);
     }
 }
@@ -68,20 +65,10 @@ fn listeners(
     policies: &Policies,
 ) -> Vec<Listener> {
     let origin = &listeners.gateway.meta.origin;
-    let hostnames: Vec<(u16, &str)> = listeners
-        .open
-        .iter()
-        .map(|open| (open.port, open.hostname))
-        .collect();
+    let hostnames: Vec<(u16, &str)> = listeners.open.iter().map(|open| (open.port, open.hostname)).collect();
     let mut ports: BTreeMap<u16, Vec<Site>> = BTreeMap::new();
     for listener in listeners.open {
-        let OpenListener {
-            spec,
-            port,
-            hostname,
-            certificate,
-            ..
-        } = listener;
+        let OpenListener { spec, port, hostname, certificate, .. } = listener;
         let others: Vec<&str> = hostnames
             .iter()
             .filter(|(other, name)| *other == port && *name != hostname)
@@ -96,19 +83,11 @@ fn listeners(
             virtual_hosts: virtual_hosts(hostname, &others, &candidates),
         });
     }
-    ports
-        .into_iter()
-        .map(|(port, sites)| Listener { port, sites })
-        .collect()
+    ports.into_iter().map(|(port, sites)| Listener { port, sites }).collect()
 }
 
 /// Routes on one listener, with the limits that hold there.
-fn candidates(
-    gateway: &Key,
-    listener: &str,
-    routes: &[AttachedRoute<'_>],
-    policies: &Policies,
-) -> Vec<Candidate> {
+fn candidates(gateway: &Key, listener: &str, routes: &[AttachedRoute<'_>], policies: &Policies) -> Vec<Candidate> {
     let mut candidates = Vec::new();
     for attached in routes {
         let hostnames: Vec<String> = attached
@@ -124,11 +103,8 @@ fn candidates(
         for rule in &attached.routes {
             let mut route = rule.route.clone();
             if let Action::Pool { pool, limits } = &mut route.action {
-                *limits = policies.of(
-                    (&gateway.namespace, &gateway.name),
-                    (meta.namespace(), meta.name()),
-                    pool.as_str(),
-                );
+                *limits =
+                    policies.of((&gateway.namespace, &gateway.name), (meta.namespace(), meta.name()), pool.as_str());
             }
             candidates.push(Candidate {
                 hostnames: hostnames.clone(),
@@ -154,17 +130,13 @@ fn used_pools(gateway: &Gateway, pools: &Pools) -> BTreeMap<String, Pool> {
             _ => None,
         })
         .collect();
-    used.into_iter()
-        .filter_map(|name| Some((name.to_owned(), pools.get(name)?.clone())))
-        .collect()
+    used.into_iter().filter_map(|name| Some((name.to_owned(), pools.get(name)?.clone()))).collect()
 }
 
 fn used_backends(pools: &BTreeMap<String, Pool>, backends: &Backends) -> BTreeMap<String, Backend> {
     let models = || pools.values().flat_map(|pool| &pool.models);
-    let used: BTreeSet<&str> = models()
-        .flat_map(|model| &model.targets)
-        .map(|target| target.backend.as_str())
-        .collect();
+    let used: BTreeSet<&str> =
+        models().flat_map(|model| &model.targets).map(|target| target.backend.as_str()).collect();
     backends
         .values()
         .filter(|backend| used.contains(backend.cluster.as_str()))
@@ -185,7 +157,5 @@ fn used_services(gateway: &Gateway, services: &Services) -> BTreeMap<String, Ser
             used.insert(cluster);
         }
     }
-    used.into_iter()
-        .filter_map(|name| Some((name.to_owned(), services.get(name)?.clone())))
-        .collect()
+    used.into_iter().filter_map(|name| Some((name.to_owned(), services.get(name)?.clone()))).collect()
 }

@@ -14,9 +14,7 @@ pub fn covers(pattern: &str, host: &str) -> bool {
         // A wildcard stands for one or more labels, so the suffix alone is not covered.
         Some(suffix) => {
             host == pattern
-                || (host != ANY
-                    && host.trim_start_matches('*').len() > suffix.len()
-                    && host.ends_with(suffix))
+                || (host != ANY && host.trim_start_matches('*').len() > suffix.len() && host.ends_with(suffix))
         }
         None => pattern == host,
     }
@@ -53,10 +51,7 @@ mod tests {
         assert!(!covers("*.a.com", "xa.com"));
         assert!(!covers("*.a.com", "*"));
         assert!(!covers("*.y.a.com", "*.a.com"));
-        assert_eq!(
-            intersection("*.a.com", "x.a.com").as_deref(),
-            Some("x.a.com")
-        );
+        assert_eq!(intersection("*.a.com", "x.a.com").as_deref(), Some("x.a.com"));
         assert_eq!(intersection("x.a.com", "*").as_deref(), Some("x.a.com"));
         assert_eq!(intersection("a.com", "b.com"), None);
     }

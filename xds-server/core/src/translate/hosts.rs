@@ -27,16 +27,9 @@ pub struct Order {
 
 /// `others` are the hostnames of the other listeners on the port: a request belongs to the listener with
 /// the most specific hostname, whatever routes it has (listener isolation).
-pub fn virtual_hosts(
-    hostname: &str,
-    others: &[&str],
-    candidates: &[Candidate],
-) -> Vec<VirtualHost> {
-    let elsewhere = |domain: &str| {
-        others
-            .iter()
-            .any(|other| specificity(other) < specificity(hostname) && covers(other, domain))
-    };
+pub fn virtual_hosts(hostname: &str, others: &[&str], candidates: &[Candidate]) -> Vec<VirtualHost> {
+    let elsewhere =
+        |domain: &str| others.iter().any(|other| specificity(other) < specificity(hostname) && covers(other, domain));
     let mut domains: BTreeSet<&str> = candidates
         .iter()
         .flat_map(|candidate| &candidate.hostnames)
@@ -46,14 +39,9 @@ pub fn virtual_hosts(
     domains.insert(hostname);
     let mut hosts: Vec<VirtualHost> = domains
         .into_iter()
-        .map(|domain| VirtualHost {
-            domain: domain.to_owned(),
-            routes: routes(domain, candidates),
-        })
+        .map(|domain| VirtualHost { domain: domain.to_owned(), routes: routes(domain, candidates) })
         .collect();
-    hosts.sort_by(|a, b| {
-        (specificity(&a.domain), &a.domain).cmp(&(specificity(&b.domain), &b.domain))
-    });
+    hosts.sort_by(|a, b| (specificity(&a.domain), &a.domain).cmp(&(specificity(&b.domain), &b.domain)));
     hosts
 }
 
@@ -67,12 +55,7 @@ fn routes(domain: &str, candidates: &[Candidate]) -> Vec<Route> {
                 .iter()
                 .filter(|hostname| covers(hostname, domain))
                 .min_by_key(|h| specificity(h))?;
-            Some((
-                specificity(hostname),
-                precedence(&candidate.route.matches),
-                &candidate.order,
-                &candidate.route,
-            ))
+            Some((specificity(hostname), precedence(&candidate.route.matches), &candidate.order, &candidate.route))
         })
         .collect();
     found.sort_by(|a, b| (a.0, &a.1, a.2).cmp(&(b.0, &b.1, b.2)));
@@ -87,11 +70,5 @@ fn precedence(matches: &Match) -> (u8, Reverse<usize>, bool, Reverse<usize>, Rev
         PathMatch::Regex(path) => (1, path.len()),
         PathMatch::Prefix(path) => (2, path.len()),
     };
-    (
-        rank,
-        Reverse(length),
-        matches.method.is_none(),
-        Reverse(matches.headers.len()),
-        Reverse(matches.query.len()),
-    )
+    (rank, Reverse(length), matches.method.is_none(), Reverse(matches.headers.len()), Reverse(matches.query.len()))
 }

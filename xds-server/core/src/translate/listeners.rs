@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 use gateway_api::apis::standard::gateways::{GatewayListeners, GatewayListenersTlsMode};
 
 use crate::ir::Certificate;
-use crate::objects::{
-    CONTROLLER_NAME, DEFAULT_CLASS, GATEWAY_GROUP, Gateway, Key, Object, Objects, SecretRef,
-};
+use crate::objects::{CONTROLLER_NAME, DEFAULT_CLASS, GATEWAY_GROUP, Gateway, Key, Object, Objects, SecretRef};
 use crate::status::{Finding, Severity};
 
 use super::hostname::ANY;
@@ -84,50 +82,23 @@ fn listener<'a>(
     findings: &mut Vec<Finding>,
 ) -> Result<OpenListener<'a>, Finding> {
     let error = |reason: &str, field: String, message: &str, hint: &str| {
-        gateway
-            .meta
-            .finding(Severity::Error, reason, field, message, hint)
+        gateway.meta.finding(Severity::Error, reason, field, message, hint)
     };
     let certificate = match (spec.protocol.as_str(), &spec.tls) {
         ("HTTP", None) => None,
         ("HTTP", Some(_)) => {
-            return Err(error(
-                "Invalid",
-                format!("{field}.tls"),
-                "protocol HTTP has no TLS",
-                "protocol: HTTPS",
-            ));
+            return Err(error("Invalid", format!("{field}.tls"), "protocol HTTP has no TLS", "protocol: HTTPS"));
         }
         ("HTTPS", Some(tls)) => {
             if tls.mode == Some(GatewayListenersTlsMode::Passthrough) {
                 let field = format!("{field}.tls.mode");
-                return Err(error(
-                    "UnsupportedValue",
-                    field,
-                    "Passthrough is not served",
-                    "mode: Terminate",
-                ));
+                return Err(error("UnsupportedValue", field, "Passthrough is not served", "mode: Terminate"));
             }
-            if tls
-                .options
-                .as_ref()
-                .is_some_and(|options| !options.is_empty())
-            {
+            if tls.options.as_ref().is_some_and(|options| !options.is_empty()) {
                 let field = format!("{field}.tls.options");
-                return Err(error(
-                    "UnsupportedValue",
-                    field,
-                    "no option is known",
-                    "remove them",
-                ));
+                return Err(error("UnsupportedValue", field, "no option is known", "remove them"));
             }
-            Some(certificate(
-                objects,
-                gateway,
-                tls.certificate_refs.as_deref(),
-                field,
-                findings,
-            )?)
+            Some(certificate(objects, gateway, tls.certificate_refs.as_deref(), field, findings)?)
         }
         ("HTTPS", None) => {
             return Err(error(
@@ -139,38 +110,21 @@ fn listener<'a>(
         }
         (protocol, _) => {
             let message = format!("protocol {protocol} is not served");
-            return Err(error(
-                "UnsupportedProtocol",
-                format!("{field}.protocol"),
-                &message,
-                "one of HTTP, HTTPS",
-            ));
+            return Err(error("UnsupportedProtocol", format!("{field}.protocol"), &message, "one of HTTP, HTTPS"));
         }
     };
-    let kinds = spec
-        .allowed_routes
-        .as_ref()
-        .and_then(|allowed| allowed.kinds.as_deref())
-        .unwrap_or_default();
-    let is_http_route = |group: Option<&str>, kind: &str| {
-        kind == "HTTPRoute" && group.is_none_or(|group| group == GATEWAY_GROUP)
-    };
+    let kinds = spec.allowed_routes.as_ref().and_then(|allowed| allowed.kinds.as_deref()).unwrap_or_default();
+    let is_http_route =
+        |group: Option<&str>, kind: &str| kind == "HTTPRoute" && group.is_none_or(|group| group == GATEWAY_GROUP);
     for (index, kind) in kinds.iter().enumerate() {
         if !is_http_route(kind.group.as_deref(), &kind.kind) {
             let field = format!("{field}.allowedRoutes.kinds[{index}]");
             let message = format!("routes of kind {} are not served", kind.kind);
-            findings.push(error(
-                "InvalidRouteKinds",
-                field,
-                &message,
-                "only HTTPRoute",
-            ));
+            findings.push(error("InvalidRouteKinds", field, &message, "only HTTPRoute"));
         }
     }
-    let takes_http_routes = kinds.is_empty()
-        || kinds
-            .iter()
-            .any(|kind| is_http_route(kind.group.as_deref(), &kind.kind));
+    let takes_http_routes =
+        kinds.is_empty() || kinds.iter().any(|kind| is_http_route(kind.group.as_deref(), &kind.kind));
     Ok(OpenListener {
         spec,
         port: u16::try_from(spec.port).unwrap_or_default(),
@@ -183,31 +137,19 @@ fn listener<'a>(
 fn certificate(
     objects: &Objects,
     gateway: &Object<Gateway>,
-    references: Option<
-        &[gateway_api::apis::standard::gateways::GatewayListenersTlsCertificateRefs],
-    >,
+    references: Option<&[gateway_api::apis::standard::gateways::GatewayListenersTlsCertificateRefs]>,
     field: &str,
     findings: &mut Vec<Finding>,
 ) -> Result<Certificate, Finding> {
     let field = format!("{field}.tls.certificateRefs");
     let error = |field: &str, message: &str, hint: &str| {
-        gateway.meta.finding(
-            Severity::Error,
-            "InvalidCertificateRef",
-            field,
-            message,
-            hint,
-        )
+        gateway.meta.finding(Severity::Error, "InvalidCertificateRef", field, message, hint)
     };
     let (Some(reference), rest) = (match references.and_then(<[_]>::split_first) {
         Some((first, rest)) => (Some(first), rest.len()),
         None => (None, 0),
     }) else {
-        return Err(error(
-            &field,
-            "protocol HTTPS needs a certificate",
-            "name a Secret of type kubernetes.io/tls",
-        ));
+        return Err(error(&field, "protocol HTTPS needs a certificate", "name a Secret of type kubernetes.io/tls"));
     };
     if rest > 0 {
         findings.push(gateway.meta.finding(
@@ -219,41 +161,25 @@ fn certificate(
         ));
     }
     let field = format!("{field}[0]");
-    if reference
-        .group
-        .as_deref()
-        .is_some_and(|group| !group.is_empty())
+    if reference.group.as_deref().is_some_and(|group| !group.is_empty())
         || reference.kind.as_deref().unwrap_or("Secret") != "Secret"
     {
         return Err(error(&field, "a certificate is a Secret", "kind: Secret"));
     }
     let part = |key: &str, begin: &str| {
-        let secret = SecretRef {
-            namespace: reference.namespace.clone(),
-            name: reference.name.clone(),
-            key: key.to_owned(),
-        };
-        let (origin, value) =
-            refs::secret_value(objects, &gateway.meta, refs::GATEWAY, &secret, &field)?;
+        let secret =
+            SecretRef { namespace: reference.namespace.clone(), name: reference.name.clone(), key: key.to_owned() };
+        let (origin, value) = refs::secret_value(objects, &gateway.meta, refs::GATEWAY, &secret, &field)?;
         if value.expose().contains("-----BEGIN ") && value.expose().contains(begin) {
             Ok((origin, value))
         } else {
-            Err(error(
-                &field,
-                &format!("key `{key}` is not PEM"),
-                &format!("it has -----BEGIN ... {begin}"),
-            ))
+            Err(error(&field, &format!("key `{key}` is not PEM"), &format!("it has -----BEGIN ... {begin}")))
         }
     };
     let (origin, chain) = part("tls.crt", "CERTIFICATE-----")?;
     let (_, private_key) = part("tls.key", "PRIVATE KEY-----")?;
     let name = format!("{}/{}", origin.namespace, origin.name);
-    Ok(Certificate {
-        origin,
-        name,
-        chain,
-        private_key,
-    })
+    Ok(Certificate { origin, name, chain, private_key })
 }
 
 /// Listeners of one Gateway on one port: the same protocol and different hostnames. The first one wins.
@@ -266,26 +192,14 @@ fn without_conflict<'a>(
     for other in open.iter().filter(|other| other.port == listener.port) {
         let name = &other.spec.name;
         let conflict = if other.spec.protocol != listener.spec.protocol {
-            Some((
-                "ProtocolConflict",
-                format!("listener `{name}` has the port with another protocol"),
-            ))
+            Some(("ProtocolConflict", format!("listener `{name}` has the port with another protocol")))
         } else if other.hostname == listener.hostname {
-            Some((
-                "HostnameConflict",
-                format!("listener `{name}` has the same port and hostname"),
-            ))
+            Some(("HostnameConflict", format!("listener `{name}` has the same port and hostname")))
         } else {
             None
         };
         if let Some((reason, message)) = conflict {
-            return Err(gateway.meta.finding(
-                Severity::Error,
-                reason,
-                format!("{field}.port"),
-                message,
-                "",
-            ));
+            return Err(gateway.meta.finding(Severity::Error, reason, format!("{field}.port"), message, ""));
         }
     }
     Ok(listener)
@@ -298,21 +212,10 @@ fn claim_port<'a>(
     listener: OpenListener<'a>,
     field: &str,
 ) -> Result<OpenListener<'a>, Finding> {
-    let owner = ports
-        .entry(listener.port)
-        .or_insert_with(|| gateway.meta.key());
+    let owner = ports.entry(listener.port).or_insert_with(|| gateway.meta.key());
     if *owner == gateway.meta.key() {
         return Ok(listener);
     }
-    let message = format!(
-        "port {} belongs to Gateway {}/{}",
-        listener.port, owner.namespace, owner.name
-    );
-    Err(gateway.meta.finding(
-        Severity::Error,
-        "PortUnavailable",
-        format!("{field}.port"),
-        message,
-        "take another port",
-    ))
+    let message = format!("port {} belongs to Gateway {}/{}", listener.port, owner.namespace, owner.name);
+    Err(gateway.meta.finding(Severity::Error, "PortUnavailable", format!("{field}.port"), message, "take another port"))
 }

@@ -50,12 +50,5 @@ pub fn translate(objects: &Objects) -> Translation {
     // A finding that several parents of a route lead to is told once.
     findings.sort_by(Finding::by_spot);
     findings.dedup();
-    Translation {
-        ir: Ir {
-            gateways,
-            keys,
-            limits: policies.limits,
-        },
-        findings,
-    }
+    Translation { ir: Ir { gateways, keys, limits: policies.limits }, findings }
 }

@@ -28,14 +28,7 @@ pub fn policies(objects: &Objects, findings: &mut Vec<Finding>) -> Policies {
             .spec
             .limits
             .iter()
-            .map(|limit| {
-                format!(
-                    "{}/{}/{}",
-                    policy.meta.namespace(),
-                    policy.meta.name(),
-                    limit.name
-                )
-            })
+            .map(|limit| format!("{}/{}/{}", policy.meta.namespace(), policy.meta.name(), limit.name))
             .collect();
         for (limit, id) in policy.spec.limits.iter().zip(&ids) {
             policies.limits.push(Limit {

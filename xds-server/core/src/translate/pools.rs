@@ -25,15 +25,7 @@ pub fn pools(objects: &Objects, backends: &Backends, findings: &mut Vec<Finding>
                 .enumerate()
                 .map(|(index, model)| self::model(objects, backends, pool, index, model, findings))
                 .collect();
-            (
-                name.clone(),
-                ir::Pool {
-                    origin: pool.meta.origin.clone(),
-                    name,
-                    access: pool.spec.access,
-                    models,
-                },
-            )
+            (name.clone(), ir::Pool { origin: pool.meta.origin.clone(), name, access: pool.spec.access, models })
         })
         .collect()
 }
@@ -53,10 +45,7 @@ fn model(
     let mut schemas = Vec::new();
     for (index, target) in model.targets.iter().enumerate() {
         let field = format!("{field}.targets[{index}].backendRef");
-        let namespace = target
-            .backend_namespace
-            .as_deref()
-            .unwrap_or(pool.meta.namespace());
+        let namespace = target.backend_namespace.as_deref().unwrap_or(pool.meta.namespace());
         let reference = Reference {
             from: &pool.meta,
             from_kind: MODEL_POOL,
@@ -77,34 +66,18 @@ fn model(
                 weight: target.weight,
                 priority: target.priority,
             });
-        } else if objects
-            .model_backends
-            .get(namespace, &target.backend_name)
-            .is_some()
-        {
-            let message = format!(
-                "ModelBackend {namespace}/{} is refused",
-                target.backend_name
-            );
+        } else if objects.model_backends.get(namespace, &target.backend_name).is_some() {
+            let message = format!("ModelBackend {namespace}/{} is refused", target.backend_name);
             findings.push(reference.finding("BackendNotFound", &message, "see the findings on it"));
         } else {
             findings.push(reference.not_found("BackendNotFound", objects, &objects.model_backends));
         }
     }
     if targets.is_empty() {
-        let message = format!(
-            "model `{}` has no target left: its requests are answered with 503",
-            model.name
-        );
-        findings.push(
-            pool.meta
-                .finding(Severity::Error, "NoTarget", &field, message, ""),
-        );
+        let message = format!("model `{}` has no target left: its requests are answered with 503", model.name);
+        findings.push(pool.meta.finding(Severity::Error, "NoTarget", &field, message, ""));
     }
-    if schemas
-        .windows(2)
-        .any(|pair| matches!(pair, [a, b] if a != b))
-    {
+    if schemas.windows(2).any(|pair| matches!(pair, [a, b] if a != b)) {
         findings.push(pool.meta.finding(
             Severity::Warning,
             "MixedSchemas",
@@ -114,10 +87,5 @@ fn model(
         ));
     }
     let name = model.name.strip_suffix('*');
-    ir::Model {
-        name: name.unwrap_or(&model.name).to_owned(),
-        prefix: name.is_some(),
-        targets,
-        retries: model.retries,
-    }
+    ir::Model { name: name.unwrap_or(&model.name).to_owned(), prefix: name.is_some(), targets, retries: model.retries }
 }

@@ -58,20 +58,14 @@ impl Reference<'_> {
                 self.name,
                 self.from.namespace()
             ),
-            &format!(
-                "a ReferenceGrant in {} from {from} to {kind} would permit it",
-                self.namespace
-            ),
+            &format!("a ReferenceGrant in {} from {from} to {kind} would permit it", self.namespace),
         )
     }
 
     pub fn not_found<T>(&self, reason: &str, objects: &Objects, store: &Store<T>) -> Finding {
         let (_, kind) = self.to_kind;
         let message = format!("{kind} {}/{} does not exist", self.namespace, self.name);
-        if objects
-            .refused
-            .contains(&Origin::new(kind, self.namespace, self.name))
-        {
+        if objects.refused.contains(&Origin::new(kind, self.namespace, self.name)) {
             return self.finding(
                 reason,
                 &format!("{kind} {}/{} is refused", self.namespace, self.name),
@@ -93,8 +87,7 @@ impl Reference<'_> {
     }
 
     pub fn finding(&self, reason: &str, message: &str, hint: &str) -> Finding {
-        self.from
-            .finding(Severity::Error, reason, self.field, message, hint)
+        self.from.finding(Severity::Error, reason, self.field, message, hint)
     }
 }
 
@@ -107,14 +100,7 @@ pub fn secret_value(
     field: &str,
 ) -> Result<(Origin, SecretText), Finding> {
     let namespace = secret.namespace.as_deref().unwrap_or(from.namespace());
-    let reference = Reference {
-        from,
-        from_kind,
-        to_kind: SECRET,
-        namespace,
-        name: &secret.name,
-        field,
-    };
+    let reference = Reference { from, from_kind, to_kind: SECRET, namespace, name: &secret.name, field };
     if !reference.is_permitted(objects) {
         return Err(reference.not_permitted());
     }
@@ -122,28 +108,16 @@ pub fn secret_value(
         return Err(reference.not_found("SecretNotFound", objects, &objects.secrets));
     };
     match object.spec.values.get(&secret.key) {
-        Some(value) if !value.expose().is_empty() => {
-            Ok((object.meta.origin.clone(), value.clone()))
-        }
+        Some(value) if !value.expose().is_empty() => Ok((object.meta.origin.clone(), value.clone())),
         Some(_) => Err(reference.finding(
             "InvalidSecret",
-            &format!(
-                "key `{}` of Secret {namespace}/{} is empty",
-                secret.key, secret.name
-            ),
+            &format!("key `{}` of Secret {namespace}/{} is empty", secret.key, secret.name),
             "",
         )),
         None => {
             let keys: Vec<&str> = object.spec.values.keys().map(String::as_str).collect();
-            let hint = if keys.is_empty() {
-                String::new()
-            } else {
-                format!("it has {}", keys.join(", "))
-            };
-            let message = format!(
-                "Secret {namespace}/{} has no key `{}`",
-                secret.name, secret.key
-            );
+            let hint = if keys.is_empty() { String::new() } else { format!("it has {}", keys.join(", ")) };
+            let message = format!("Secret {namespace}/{} has no key `{}`", secret.name, secret.key);
             Err(reference.finding("InvalidSecret", &message, &hint))
         }
     }
@@ -151,13 +125,6 @@ pub fn secret_value(
 
 /// A key or credential travels in a header, so it must fit one.
 pub fn header_value(value: &SecretText) -> Result<(), &'static str> {
-    let visible = value
-        .expose()
-        .bytes()
-        .all(|byte| (0x20..0x7f).contains(&byte));
-    if visible {
-        Ok(())
-    } else {
-        Err("the value has characters that no header can carry")
-    }
+    let visible = value.expose().bytes().all(|byte| (0x20..0x7f).contains(&byte));
+    if visible { Ok(()) } else { Err("the value has characters that no header can carry") }
 }

@@ -61,10 +61,7 @@ pub fn routes<'a>(
                 ));
                 continue;
             }
-            let namespace = parent
-                .namespace
-                .as_deref()
-                .unwrap_or(object.meta.namespace());
+            let namespace = parent.namespace.as_deref().unwrap_or(object.meta.namespace());
             let key = Key::new(namespace, parent.name.clone());
             let Some(gateway) = listeners.get(&key) else {
                 if objects.gateways.get(namespace, &parent.name).is_some() {
@@ -78,26 +75,15 @@ pub fn routes<'a>(
                         name: &parent.name,
                         field: &field,
                     };
-                    findings.push(reference.not_found(
-                        "NoMatchingParent",
-                        objects,
-                        &objects.gateways,
-                    ));
+                    findings.push(reference.not_found("NoMatchingParent", objects, &objects.gateways));
                 }
                 continue;
             };
-            let parent = Parent {
-                section: parent.section_name.as_deref(),
-                port: parent.port,
-            };
+            let parent = Parent { section: parent.section_name.as_deref(), port: parent.port };
             match attach::attach(objects, object, &parent, gateway) {
                 Ok(found) => {
                     for (listener, hostnames) in found {
-                        let place = Place {
-                            gateway: key.clone(),
-                            listener,
-                            hostnames,
-                        };
+                        let place = Place { gateway: key.clone(), listener, hostnames };
                         if !places.contains(&place) {
                             places.push(place);
                         }
@@ -117,11 +103,7 @@ pub fn routes<'a>(
             continue;
         }
         let routes = rules::rules(objects, object, pools, services, findings);
-        attached.push(AttachedRoute {
-            object,
-            routes,
-            places,
-        });
+        attached.push(AttachedRoute { object, routes, places });
     }
     attached
 }

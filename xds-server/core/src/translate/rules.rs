@@ -36,13 +36,7 @@ pub fn rules(
 ) -> Vec<RuleRoute> {
     let mut routes = Vec::new();
     for (index, rule) in object.spec.rules.iter().flatten().enumerate() {
-        let context = Context {
-            objects,
-            object,
-            pools,
-            services,
-            field: format!("spec.rules[{index}]"),
-        };
+        let context = Context { objects, object, pools, services, field: format!("spec.rules[{index}]") };
         let (filters, action) = match context.filters_and_action(rule, findings) {
             Ok(outcome) => outcome,
             Err(finding) => {
@@ -51,11 +45,7 @@ pub fn rules(
             }
         };
         let everything = [HttpRouteRulesMatches::default()];
-        let matches = rule
-            .matches
-            .as_deref()
-            .filter(|matches| !matches.is_empty())
-            .unwrap_or(&everything);
+        let matches = rule.matches.as_deref().filter(|matches| !matches.is_empty()).unwrap_or(&everything);
         let timeouts = rule.timeouts.as_ref();
         let timeout = |text: Option<&String>| text.and_then(|text| parse_duration(text).ok());
         for (number, found) in matches.iter().enumerate() {
@@ -74,12 +64,8 @@ pub fn rules(
                     request_headers: filters.request_headers.clone(),
                     response_headers: filters.response_headers.clone(),
                     rewrite: filters.rewrite.clone(),
-                    request_timeout: timeout(
-                        timeouts.and_then(|timeouts| timeouts.request.as_ref()),
-                    ),
-                    attempt_timeout: timeout(
-                        timeouts.and_then(|timeouts| timeouts.backend_request.as_ref()),
-                    ),
+                    request_timeout: timeout(timeouts.and_then(|timeouts| timeouts.request.as_ref())),
+                    attempt_timeout: timeout(timeouts.and_then(|timeouts| timeouts.backend_request.as_ref())),
                     action: action.clone(),
                 },
             });
@@ -109,27 +95,18 @@ impl Context<'_> {
             matches!(kind, None | Some(PathType::PathPrefix))
         });
         let given = rule.filters.as_deref().unwrap_or_default();
-        let filters = filters::filters(given, prefixes_only).map_err(|unusable| {
-            self.refused(
-                format!("{}.filters[{}]", self.field, unusable.index),
-                &unusable.error,
-            )
-        })?;
+        let filters = filters::filters(given, prefixes_only)
+            .map_err(|unusable| self.refused(format!("{}.filters[{}]", self.field, unusable.index), &unusable.error))?;
         let backends = rule.backend_refs.as_deref().unwrap_or_default();
         if let Some(redirect) = filters.redirect.clone() {
             if !backends.is_empty() {
                 let field = format!("{}.backendRefs", self.field);
-                return Err(self.invalid(
-                    field,
-                    "a rule that redirects has no backends",
-                    "remove them",
-                ));
+                return Err(self.invalid(field, "a rule that redirects has no backends", "remove them"));
             }
             return Ok((filters, Action::Redirect(redirect)));
         }
         let is_pool = |backend: &BackendRef| {
-            backend.group.as_deref() == Some(TOLLGATE_GROUP)
-                && backend.kind.as_deref() == Some("ModelPool")
+            backend.group.as_deref() == Some(TOLLGATE_GROUP) && backend.kind.as_deref() == Some("ModelPool")
         };
         let action = match backends {
             [] => {
@@ -168,42 +145,24 @@ impl Context<'_> {
 
     fn pool(&self, backend: &BackendRef) -> Result<Action, Refused> {
         let field = format!("{}.backendRefs[0]", self.field);
-        if backend
-            .filters
-            .as_ref()
-            .is_some_and(|filters| !filters.is_empty())
-        {
+        if backend.filters.as_ref().is_some_and(|filters| !filters.is_empty()) {
             let field = format!("{field}.filters");
-            return Err(self.invalid(
-                field,
-                "filters of a ModelPool are not served",
-                "set them on the rule",
-            ));
+            return Err(self.invalid(field, "filters of a ModelPool are not served", "set them on the rule"));
         }
-        let namespace = backend
-            .namespace
-            .as_deref()
-            .unwrap_or(self.object.meta.namespace());
+        let namespace = backend.namespace.as_deref().unwrap_or(self.object.meta.namespace());
         let reference = self.reference(backend, (MODEL_POOL, namespace), &field);
         if !reference.is_permitted(self.objects) {
             return Err(reference.not_permitted());
         }
         let pool = format!("{namespace}/{}", backend.name);
         if !self.pools.contains_key(&pool) {
-            return Err(reference.not_found(
-                "BackendNotFound",
-                self.objects,
-                &self.objects.model_pools,
-            ));
+            return Err(reference.not_found("BackendNotFound", self.objects, &self.objects.model_pools));
         }
         // Weight 0 takes no requests, and then there is nobody to answer.
         if backend.weight == Some(0) {
             return Ok(Action::Fail { status: 500 });
         }
-        Ok(Action::Pool {
-            pool,
-            limits: Vec::new(),
-        })
+        Ok(Action::Pool { pool, limits: Vec::new() })
     }
 
     /// References that cannot be used keep their share, which is answered with 500.
@@ -237,10 +196,7 @@ impl Context<'_> {
         field: &str,
         weight: u32,
     ) -> Result<(WeightedService, Option<Finding>), Refused> {
-        let (group, kind) = (
-            backend.group.as_deref().unwrap_or(""),
-            backend.kind.as_deref().unwrap_or("Service"),
-        );
+        let (group, kind) = (backend.group.as_deref().unwrap_or(""), backend.kind.as_deref().unwrap_or("Service"));
         if (group, kind) != ("", "Service") {
             let hint = match (group, kind) {
                 (_, "ModelPool") => "group: tollgate.dev",
@@ -249,33 +205,15 @@ impl Context<'_> {
                 _ => "a Service, or kind ModelPool of group tollgate.dev",
             };
             let message = format!("a backend cannot be `{kind}` of group `{group}`");
-            return Err(self.object.meta.finding(
-                Severity::Error,
-                "InvalidKind",
-                field,
-                message,
-                hint,
-            ));
+            return Err(self.object.meta.finding(Severity::Error, "InvalidKind", field, message, hint));
         }
-        let namespace = backend
-            .namespace
-            .as_deref()
-            .unwrap_or(self.object.meta.namespace());
+        let namespace = backend.namespace.as_deref().unwrap_or(self.object.meta.namespace());
         let reference = self.reference(backend, (SERVICE, namespace), field);
         if !reference.is_permitted(self.objects) {
             return Err(reference.not_permitted());
         }
-        if self
-            .objects
-            .services
-            .get(namespace, &backend.name)
-            .is_none()
-        {
-            return Err(reference.not_found(
-                "BackendNotFound",
-                self.objects,
-                &self.objects.services,
-            ));
+        if self.objects.services.get(namespace, &backend.name).is_none() {
+            return Err(reference.not_found("BackendNotFound", self.objects, &self.objects.services));
         }
         let Some(port) = backend.port.and_then(|port| u16::try_from(port).ok()) else {
             return Err(reference.finding("BackendNotFound", "a Service needs a port", "port: 80"));
@@ -286,21 +224,13 @@ impl Context<'_> {
             return Err(reference.finding("BackendNotFound", &message, ""));
         };
         let filters = filters::backend_filters(backend.filters.as_deref().unwrap_or_default())
-            .map_err(|unusable| {
-                self.refused(
-                    format!("{field}.filters[{}]", unusable.index),
-                    &unusable.error,
-                )
-            })?;
+            .map_err(|unusable| self.refused(format!("{field}.filters[{}]", unusable.index), &unusable.error))?;
         let warning = service.endpoints.is_empty().then(|| {
             self.object.meta.finding(
                 Severity::Warning,
                 "NoEndpoints",
                 field,
-                format_args!(
-                    "Service {namespace}/{} has no endpoints for port {port}: it answers 503",
-                    backend.name
-                ),
+                format_args!("Service {namespace}/{} has no endpoints for port {port}: it answers 503", backend.name),
                 "an EndpointSlice with the label kubernetes.io/service-name",
             )
         });
@@ -319,26 +249,15 @@ impl Context<'_> {
         (to_kind, namespace): (super::refs::GroupKind, &'a str),
         field: &'a str,
     ) -> Reference<'a> {
-        Reference {
-            from: &self.object.meta,
-            from_kind: HTTP_ROUTE,
-            to_kind,
-            namespace,
-            name: &backend.name,
-            field,
-        }
+        Reference { from: &self.object.meta, from_kind: HTTP_ROUTE, to_kind, namespace, name: &backend.name, field }
     }
 
     fn invalid(&self, field: String, message: &str, hint: &str) -> Refused {
-        self.object
-            .meta
-            .finding(Severity::Error, "UnsupportedValue", field, message, hint)
+        self.object.meta.finding(Severity::Error, "UnsupportedValue", field, message, hint)
     }
 
     fn refused(&self, field: String, error: &filters::InvalidFilter) -> Refused {
         let hint = "the rule answers 500";
-        self.object
-            .meta
-            .finding(Severity::Error, "UnsupportedValue", field, error, hint)
+        self.object.meta.finding(Severity::Error, "UnsupportedValue", field, error, hint)
     }
 }

@@ -25,46 +25,22 @@ pub fn services(objects: &Objects) -> Services {
                 continue;
             };
             let cluster = cluster_name(namespace, name, number);
-            let endpoints = endpoints(
-                objects,
-                namespace,
-                name,
-                port.name.as_deref().unwrap_or_default(),
-            );
+            let endpoints = endpoints(objects, namespace, name, port.name.as_deref().unwrap_or_default());
             let h2c = port.app_protocol.as_deref() == Some("kubernetes.io/h2c");
             let origin = service.meta.origin.section(format!("port {number}"));
-            services.insert(
-                cluster.clone(),
-                Service {
-                    origin,
-                    cluster,
-                    h2c,
-                    endpoints,
-                },
-            );
+            services.insert(cluster.clone(), Service { origin, cluster, h2c, endpoints });
         }
     }
     services
 }
 
 /// Ready addresses; a port of a slice belongs to the Service's port of the same name.
-fn endpoints(
-    objects: &Objects,
-    namespace: &str,
-    name: &str,
-    port_name: &str,
-) -> Vec<(IpAddr, u16)> {
+fn endpoints(objects: &Objects, namespace: &str, name: &str, port_name: &str) -> Vec<(IpAddr, u16)> {
     let mut endpoints: Vec<(IpAddr, u16)> = objects
         .endpoint_slices
         .iter()
         .filter(|slice| slice.meta.namespace() == namespace)
-        .filter(|slice| {
-            slice
-                .meta
-                .labels
-                .get(SERVICE_NAME)
-                .is_some_and(|service| service == name)
-        })
+        .filter(|slice| slice.meta.labels.get(SERVICE_NAME).is_some_and(|service| service == name))
         .flat_map(|slice| {
             let port = slice
                 .spec
@@ -77,13 +53,7 @@ fn endpoints(
                 .endpoints
                 .iter()
                 // Absent means ready (EndpointConditions.ready).
-                .filter(|endpoint| {
-                    endpoint
-                        .conditions
-                        .as_ref()
-                        .and_then(|c| c.ready)
-                        .unwrap_or(true)
-                })
+                .filter(|endpoint| endpoint.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true))
                 .flat_map(|endpoint| &endpoint.addresses)
                 .filter_map(move |address| Some((address.parse().ok()?, port?)))
         })

@@ -30,14 +30,9 @@ const SECTIONS: [&str; 3] = ["findings", "ir", "envoy"];
 
 impl<'a> Case<'a> {
     pub fn parse(text: &'a str) -> Self {
-        let end = SECTIONS
-            .iter()
-            .filter_map(|section| text.find(&format!("--- # {section}\n")))
-            .min();
+        let end = SECTIONS.iter().filter_map(|section| text.find(&format!("--- # {section}\n"))).min();
         let input = &text[..end.unwrap_or(text.len())];
-        let shows = input
-            .lines()
-            .find_map(|line| line.strip_prefix("# Shows: "));
+        let shows = input.lines().find_map(|line| line.strip_prefix("# Shows: "));
         let shows = shows.map_or(SECTIONS.to_vec(), |shows| shows.split(", ").collect());
         Self { input, shows }
     }
@@ -54,19 +49,11 @@ impl<'a> Case<'a> {
             .ir
             .gateways
             .iter()
-            .map(|gateway| {
-                (
-                    gateway.scope(),
-                    envoy::snapshot(gateway, &translation.ir, &surroundings()),
-                )
-            })
+            .map(|gateway| (gateway.scope(), envoy::snapshot(gateway, &translation.ir, &surroundings())))
             .collect();
         for gateway in &translation.ir.gateways {
             let again = envoy::snapshot(gateway, &translation.ir, &surroundings());
-            assert!(
-                snapshots.get(&gateway.scope()) == Some(&again),
-                "{name}: the same input has two versions"
-            );
+            assert!(snapshots.get(&gateway.scope()) == Some(&again), "{name}: the same input has two versions");
         }
         for (gateway, snapshot) in &snapshots {
             check(&format!("{name}: {gateway}"), snapshot);
@@ -99,41 +86,22 @@ fn check(name: &str, snapshot: &Snapshot) {
         let extension = TypedExtensionConfig::decode(value.value.as_slice()).unwrap();
         let wasm = Wasm::decode(extension.typed_config.unwrap().value.as_slice()).unwrap();
         let configuration = wasm.config.unwrap().configuration.unwrap();
-        let bytes = BytesValue::decode(configuration.value.as_slice())
-            .unwrap()
-            .value;
+        let bytes = BytesValue::decode(configuration.value.as_slice()).unwrap().value;
         if let Err(error) = tollgate_filter::config::parse(&bytes) {
             panic!("{name}: the filter refuses {resource}: {error}");
         }
     }
     let printed = envoy::to_json(snapshot).to_string();
     assert!(!printed.contains("PLANTED"), "{name}: a secret is printed");
-    assert!(
-        !printed.contains("\"error\":"),
-        "{name}: a resource cannot be printed: {printed}"
-    );
-    for kind in [
-        ResourceType::Listener,
-        ResourceType::Route,
-        ResourceType::Cluster,
-        ResourceType::ExtensionConfig,
-    ] {
+    assert!(!printed.contains("\"error\":"), "{name}: a resource cannot be printed: {printed}");
+    for kind in [ResourceType::Listener, ResourceType::Route, ResourceType::Cluster, ResourceType::ExtensionConfig] {
         for (resource, value) in snapshot.of(kind) {
             let content = String::from_utf8_lossy(&value.value);
-            assert!(
-                !content.contains("PLANTED"),
-                "{name}: a secret is in {kind:?} {resource}"
-            );
+            assert!(!content.contains("PLANTED"), "{name}: a secret is in {kind:?} {resource}");
         }
     }
-    for (resource, value) in ResourceType::ALL
-        .into_iter()
-        .flat_map(|kind| snapshot.of(kind))
-    {
-        assert!(
-            !value.origins.is_empty(),
-            "{name}: {resource} has no origin"
-        );
+    for (resource, value) in ResourceType::ALL.into_iter().flat_map(|kind| snapshot.of(kind)) {
+        assert!(!value.origins.is_empty(), "{name}: {resource} has no origin");
     }
 }
 
@@ -150,10 +118,7 @@ fn ir(ir: &Ir) -> Value {
     let mut value = serde_json::to_value(ir).unwrap();
     shorten(&mut value);
     let text = value.to_string();
-    assert!(
-        !text.contains("PLANTED"),
-        "a secret is in the serialized IR"
-    );
+    assert!(!text.contains("PLANTED"), "a secret is in the serialized IR");
     value
 }
 
@@ -161,13 +126,7 @@ fn shorten(value: &mut Value) {
     match value {
         Value::Object(map) => {
             if let Some(origin) = map.get_mut("origin") {
-                let part = |name: &str| {
-                    origin
-                        .get(name)
-                        .and_then(Value::as_str)
-                        .unwrap_or_default()
-                        .to_owned()
-                };
+                let part = |name: &str| origin.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
                 let mut text = format!("{} {}/{}", part("kind"), part("namespace"), part("name"));
                 if let Some(section) = origin.get("section").and_then(Value::as_str) {
                     write!(text, " ({section})").unwrap();
@@ -183,21 +142,12 @@ fn shorten(value: &mut Value) {
 
 fn yaml(value: &Value) -> String {
     let mut text = String::new();
-    value
-        .serialize(&mut serde_saphyr::Serializer::new(&mut text))
-        .unwrap();
-    if text.ends_with('\n') {
-        text
-    } else {
-        text + "\n"
-    }
+    value.serialize(&mut serde_saphyr::Serializer::new(&mut text)).unwrap();
+    if text.ends_with('\n') { text } else { text + "\n" }
 }
 
 fn surroundings() -> Surroundings {
-    Surroundings {
-        bind: "127.0.0.1".to_owned(),
-        code: FilterCode::File("filter.wasm".to_owned()),
-    }
+    Surroundings { bind: "127.0.0.1".to_owned(), code: FilterCode::File("filter.wasm".to_owned()) }
 }
 
 /// A machine with one file and one variable.
@@ -205,18 +155,10 @@ struct Machine;
 
 impl SecretSource for Machine {
     fn file(&self, path: &str) -> Result<String, String> {
-        if path == "./key.txt" {
-            Ok("PLANTED-from-file\n".to_owned())
-        } else {
-            Err("no such file".to_owned())
-        }
+        if path == "./key.txt" { Ok("PLANTED-from-file\n".to_owned()) } else { Err("no such file".to_owned()) }
     }
 
     fn env(&self, name: &str) -> Result<String, String> {
-        if name == "OPENAI_API_KEY" {
-            Ok("PLANTED-from-env".to_owned())
-        } else {
-            Err("it is not set".to_owned())
-        }
+        if name == "OPENAI_API_KEY" { Ok("PLANTED-from-env".to_owned()) } else { Err("it is not set".to_owned()) }
     }
 }
