@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use tollgate_core::envoy::{FilterCode, Surroundings, snapshot};
+use tollgate_core::envoy::{FilterCode, Ports, Surroundings, snapshot};
 use tollgate_core::objects::{Objects, SecretSource};
 use tollgate_core::snapshot::{ResourceType, Snapshot};
 use tollgate_core::translate::translate;
@@ -27,7 +27,11 @@ fn made(text: &str) -> Snapshot {
     let mut objects = Objects::default();
     objects.add_yaml("example", text, &Nothing);
     let ir = translate(&objects).ir;
-    let surroundings = Surroundings { bind: "127.0.0.1".to_owned(), code: FilterCode::File("filter.wasm".to_owned()) };
+    let surroundings = Surroundings {
+        bind: "127.0.0.1".to_owned(),
+        ports: Ports::Shared,
+        code: FilterCode::File("filter.wasm".to_owned()),
+    };
     snapshot(ir.gateways.first().unwrap(), &ir, &surroundings)
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tollgate_core::envoy::{FilterCode as EnvoyCode, Surroundings};
+use tollgate_core::envoy::{FilterCode as EnvoyCode, Ports, Surroundings};
 
 use super::Outcome;
 use super::logging::LogFormat;
@@ -105,7 +105,7 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
         folder: &args.file,
         state: state.path(),
         pki: &pki,
-        surroundings: Surroundings { bind: args.bind.to_string(), code: EnvoyCode::File(filter) },
+        surroundings: Surroundings { bind: args.bind.to_string(), ports: Ports::Exclusive, code: EnvoyCode::File(filter) },
         code,
         lease_ttl: args.lease_ttl,
         xds,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tollgate_core::envoy::{FilterCode as EnvoyCode, Surroundings};
+use tollgate_core::envoy::{FilterCode as EnvoyCode, Ports, Surroundings};
 
 use super::Outcome;
 use super::logging::LogFormat;
@@ -79,7 +79,7 @@ async fn serve(args: Args) -> anyhow::Result<Outcome> {
         folder: &args.source,
         state: state.path(),
         pki: &pki,
-        surroundings: Surroundings { bind: args.bind.to_string(), code: remote },
+        surroundings: Surroundings { bind: args.bind.to_string(), ports: Ports::Shared, code: remote },
         code,
         lease_ttl: args.lease_ttl,
         xds,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde_json::{Map, Value};
-use tollgate_core::envoy::{self, FilterCode, Surroundings};
+use tollgate_core::envoy::{self, FilterCode, Ports, Surroundings};
 
 use super::validate::{outcome, read};
 use super::{Format, Outcome, print};
@@ -31,7 +31,7 @@ pub fn main(args: &Args) -> anyhow::Result<Outcome> {
     }
     let ir = translation.ir;
     // As `run` would have it, but for the place of the filter's code.
-    let surroundings = Surroundings { bind: "127.0.0.1".to_owned(), code: FilterCode::File("filter.wasm".to_owned()) };
+    let surroundings = Surroundings { bind: "127.0.0.1".to_owned(), ports: Ports::Shared, code: FilterCode::File("filter.wasm".to_owned()) };
     let mut gateways = Map::new();
     for gateway in &ir.gateways {
         let name = format!("{}/{}", gateway.origin.namespace, gateway.origin.name);

@@ -12,6 +12,7 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
 };
 use envoy_types::pb::envoy::extensions::http::early_header_mutation::header_mutation::v3::HeaderMutation;
 use envoy_types::pb::envoy::r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern};
+use envoy_types::pb::google::protobuf::BoolValue;
 
 use crate::ir;
 use crate::snapshot::{Resource, ResourceType, Snapshot};
@@ -21,7 +22,7 @@ use super::cluster::filter;
 use super::path::{route_configuration, virtual_host};
 use super::route::{self, Site};
 use super::wire::{address, ads, any, duration, extension, number, yes};
-use super::{MAX_BODY_BYTES, Surroundings, tls, wasm};
+use super::{MAX_BODY_BYTES, Ports, Surroundings, tls, wasm};
 
 /// The filter sees that a body is too large before Envoy does, and answers in the API's own shape.
 const BUFFER_BYTES: u32 = MAX_BODY_BYTES + 1024 * 1024;
@@ -42,6 +43,7 @@ pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway, surroundings: &Surrou
             filter_chains: chains,
             listener_filters: inspects.then_some(inspector).into_iter().collect(),
             per_connection_buffer_limit_bytes: number(BUFFER_BYTES),
+            enable_reuse_port: (surroundings.ports == Ports::Exclusive).then_some(BoolValue { value: false }),
             ..Default::default()
         };
         let origins = open.sites.iter().map(|site| site.origin.clone()).collect();

@@ -31,7 +31,17 @@ use crate::snapshot::{Resource, ResourceType, Snapshot};
 pub struct Surroundings {
     /// Address that Gateway listeners are bound to.
     pub bind: String,
+    pub ports: Ports,
     pub code: FilterCode,
+}
+
+/// Who may listen on a Gateway's port besides its Envoy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ports {
+    /// Another Envoy of this user may (SO_REUSEPORT), each worker with a socket of its own: fastest.
+    Shared,
+    /// Nobody. On a laptop a second gateway would else silently get half of the first one's requests.
+    Exclusive,
 }
 
 /// How Envoy gets the filter's code.

@@ -14,7 +14,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize as _;
 use serde_json::{Value, json};
-use tollgate_core::envoy::{self, FilterCode, Surroundings};
+use tollgate_core::envoy::{self, FilterCode, Ports, Surroundings};
 use tollgate_core::ir::Ir;
 use tollgate_core::objects::{Objects, SecretSource};
 use tollgate_core::snapshot::{ResourceType, Snapshot};
@@ -147,7 +147,11 @@ fn yaml(value: &Value) -> String {
 }
 
 fn surroundings() -> Surroundings {
-    Surroundings { bind: "127.0.0.1".to_owned(), code: FilterCode::File("filter.wasm".to_owned()) }
+    Surroundings {
+        bind: "127.0.0.1".to_owned(),
+        ports: Ports::Shared,
+        code: FilterCode::File("filter.wasm".to_owned()),
+    }
 }
 
 /// A machine with one file and one variable.
