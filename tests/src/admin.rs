@@ -47,11 +47,7 @@ pub struct BudgetRow {
 
 impl UsageRow {
     pub fn usage(&self) -> Usage {
-        Usage {
-            input: self.input_tokens,
-            output: self.output_tokens,
-            cached: self.cached_input_tokens,
-        }
+        Usage { input: self.input_tokens, output: self.output_tokens, cached: self.cached_input_tokens }
     }
 }
 
@@ -59,10 +55,7 @@ impl UsageRow {
 
 impl Admin {
     pub fn new(port: u16) -> Self {
-        Self {
-            base: format!("http://127.0.0.1:{port}"),
-            http: crate::client::direct(),
-        }
+        Self { base: format!("http://127.0.0.1:{port}"), http: crate::client::direct() }
     }
 
     pub async fn text(&self, path: &str) -> anyhow::Result<String> {
@@ -84,10 +77,7 @@ impl Admin {
 
     /// `query` as in `consumer=app`; empty: all rows.
     pub async fn usage(&self, query: &str) -> anyhow::Result<Vec<UsageRow>> {
-        Ok(self
-            .json::<Rows<UsageRow>>(&format!("/api/usage?{query}"))
-            .await?
-            .rows)
+        Ok(self.json::<Rows<UsageRow>>(&format!("/api/usage?{query}")).await?.rows)
     }
 
     pub async fn budgets(&self) -> anyhow::Result<Vec<BudgetRow>> {
@@ -96,15 +86,12 @@ impl Admin {
 
     /// Waits until usage for this query is of so many requests, and gives the rows.
     pub async fn usage_of(&self, query: &str, requests: u64) -> anyhow::Result<Vec<UsageRow>> {
-        poll::until(
-            &format!("usage of {requests} requests ({query})"),
-            || async {
-                let rows = self.usage(query).await?;
-                let found: u64 = rows.iter().map(|row| row.requests).sum();
-                anyhow::ensure!(found == requests, "{found} requests in {rows:?}");
-                Ok(rows)
-            },
-        )
+        poll::until(&format!("usage of {requests} requests ({query})"), || async {
+            let rows = self.usage(query).await?;
+            let found: u64 = rows.iter().map(|row| row.requests).sum();
+            anyhow::ensure!(found == requests, "{found} requests in {rows:?}");
+            Ok(rows)
+        })
         .await
     }
 

@@ -26,10 +26,7 @@ impl Output {
 
 /// Runs `tollgate` with these arguments to its end.
 pub fn tollgate(tools: &Tools, arguments: &[&str]) -> anyhow::Result<Output> {
-    let output = Command::new(&tools.tollgate)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .output()?;
+    let output = Command::new(&tools.tollgate).args(arguments).stdin(Stdio::null()).output()?;
     Ok(Output {
         code: output.status.code(),
         out: String::from_utf8_lossy(&output.stdout).into_owned(),

@@ -31,8 +31,7 @@ impl Answer {
     }
 
     pub fn json(&self) -> anyhow::Result<Value> {
-        serde_json::from_slice(&self.body)
-            .map_err(|error| anyhow::anyhow!("{error}: {} {}", self.status, self.text()))
+        serde_json::from_slice(&self.body).map_err(|error| anyhow::anyhow!("{error}: {} {}", self.status, self.text()))
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
@@ -45,12 +44,7 @@ impl Answer {
 
     /// An error with the body if the status is another.
     pub fn expect(self, status: u16) -> anyhow::Result<Self> {
-        anyhow::ensure!(
-            self.status == status,
-            "{} instead of {status}: {}",
-            self.status,
-            self.text()
-        );
+        anyhow::ensure!(self.status == status, "{} instead of {status}: {}", self.status, self.text());
         Ok(self)
     }
 }
@@ -59,11 +53,7 @@ impl Answer {
 
 impl Client {
     pub fn new(base: &str, key: Option<&str>) -> Self {
-        Self {
-            base: base.to_owned(),
-            http: reqwest::Client::new(),
-            key: key.map(str::to_owned),
-        }
+        Self { base: base.to_owned(), http: reqwest::Client::new(), key: key.map(str::to_owned) }
     }
 
     pub async fn get(&self, path: &str) -> anyhow::Result<Answer> {
@@ -85,22 +75,14 @@ impl Client {
     }
 
     pub async fn chat(&self, model: &str) -> anyhow::Result<Answer> {
-        self.post("/v1/chat/completions", chat(model, 8).to_string())
-            .await
+        self.post("/v1/chat/completions", chat(model, 8).to_string()).await
     }
 
     /// Reads the answer until `enough` says so of what came, then closes the connection.
-    pub async fn leave(
-        &self,
-        path: &str,
-        body: String,
-        enough: impl Fn(&str) -> bool,
-    ) -> anyhow::Result<String> {
+    pub async fn leave(&self, path: &str, body: String, enough: impl Fn(&str) -> bool) -> anyhow::Result<String> {
         // A client of its own: dropping it closes its connections.
         let http = direct();
-        let mut request = http
-            .post(self.at(path))
-            .header("content-type", "application/json");
+        let mut request = http.post(self.at(path)).header("content-type", "application/json");
         if let Some(key) = &self.key {
             request = request.bearer_auth(key);
         }
@@ -121,17 +103,8 @@ impl Client {
         format!("{}{path}", self.base)
     }
 
-    fn request(
-        &self,
-        path: &str,
-        headers: &[(&str, &str)],
-        body: impl Into<reqwest::Body>,
-    ) -> reqwest::RequestBuilder {
-        let mut request = self
-            .http
-            .post(self.at(path))
-            .header("content-type", "application/json")
-            .body(body);
+    fn request(&self, path: &str, headers: &[(&str, &str)], body: impl Into<reqwest::Body>) -> reqwest::RequestBuilder {
+        let mut request = self.http.post(self.at(path)).header("content-type", "application/json").body(body);
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -154,21 +127,13 @@ impl Client {
                 Err(_) => complete = false,
             }
         }
-        Ok(Answer {
-            status,
-            headers,
-            body,
-            complete,
-        })
+        Ok(Answer { status, headers, body, complete })
     }
 }
 
 /// Without any proxy that this machine's environment may name.
 pub fn direct() -> reqwest::Client {
-    reqwest::Client::builder()
-        .no_proxy()
-        .build()
-        .unwrap_or_default()
+    reqwest::Client::builder().no_proxy().build().unwrap_or_default()
 }
 
 /// A short chat of at most so many tokens.
@@ -211,37 +176,23 @@ impl Traffic {
                     while !over.load(std::sync::atomic::Ordering::Relaxed) {
                         let answer = client.post(path, body.clone()).await;
                         let answer = answer.map_err(|error| format!("{error:#}"));
-                        answers
-                            .lock()
-                            .unwrap_or_else(PoisonError::into_inner)
-                            .push(answer);
+                        answers.lock().unwrap_or_else(PoisonError::into_inner).push(answer);
                     }
                 })
             })
             .collect();
-        Self {
-            answers,
-            over,
-            clients,
-        }
+        Self { answers, over, clients }
     }
 
     pub fn count(&self) -> usize {
-        self.answers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .len()
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// Waits until so many more requests are answered.
     pub async fn more(&self, answers: usize) -> anyhow::Result<()> {
         let wanted = self.count() + answers;
         crate::poll::until("traffic goes on", || async {
-            anyhow::ensure!(
-                self.count() >= wanted,
-                "{} of {wanted} answers",
-                self.count()
-            );
+            anyhow::ensure!(self.count() >= wanted, "{} of {wanted} answers", self.count());
             Ok(())
         })
         .await
@@ -253,11 +204,7 @@ impl Traffic {
         for client in self.clients {
             client.await?;
         }
-        let answers = self
-            .answers
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner).clone();
         Ok(answers)
     }
 }

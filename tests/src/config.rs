@@ -24,19 +24,11 @@ pub struct Target<'a> {
 
 impl<'a> Target<'a> {
     pub fn new(backend: &'a str) -> Self {
-        Self {
-            backend,
-            model: None,
-            weight: 1,
-            priority: 0,
-        }
+        Self { backend, model: None, weight: 1, priority: 0 }
     }
 
     pub fn model(self, model: &'a str) -> Self {
-        Self {
-            model: Some(model),
-            ..self
-        }
+        Self { model: Some(model), ..self }
     }
 
     pub fn weight(self, weight: u32) -> Self {
@@ -53,9 +45,7 @@ impl<'a> Target<'a> {
 impl Folder {
     pub fn new(path: &Path) -> anyhow::Result<Self> {
         std::fs::create_dir_all(path)?;
-        Ok(Self {
-            path: path.to_path_buf(),
-        })
+        Ok(Self { path: path.to_path_buf() })
     }
 
     pub fn path(&self) -> &Path {

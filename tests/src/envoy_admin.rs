@@ -21,14 +21,10 @@ impl EnvoyAdmin {
     /// Of the Envoy with this process id.
     pub fn of(envoy: u32) -> anyhow::Result<Self> {
         let line = std::fs::read(format!("/proc/{envoy}/cmdline"))?;
-        let arguments: Vec<String> = line
-            .split(|byte| *byte == 0)
-            .map(|part| String::from_utf8_lossy(part).into_owned())
-            .collect();
+        let arguments: Vec<String> =
+            line.split(|byte| *byte == 0).map(|part| String::from_utf8_lossy(part).into_owned()).collect();
         let value = |names: &[&str]| {
-            let at = arguments
-                .iter()
-                .position(|argument| names.contains(&argument.as_str()))?;
+            let at = arguments.iter().position(|argument| names.contains(&argument.as_str()))?;
             arguments.get(at + 1)
         };
         // Envoy writes there which port it got.
@@ -41,22 +37,14 @@ impl EnvoyAdmin {
             });
         }
         let file = value(&["-c", "--config-path"]).context("Envoy was started without a file")?;
-        let bootstrap: Value = serde_json::from_str(&std::fs::read_to_string(file)?)
-            .with_context(|| format!("{file} is not JSON"))?;
-        let address = bootstrap
-            .pointer("/admin/address")
-            .context("no admin address")?;
+        let bootstrap: Value =
+            serde_json::from_str(&std::fs::read_to_string(file)?).with_context(|| format!("{file} is not JSON"))?;
+        let address = bootstrap.pointer("/admin/address").context("no admin address")?;
         if let Some(path) = address.pointer("/pipe/path").and_then(Value::as_str) {
             return Ok(Self::Unix(path.to_owned()));
         }
-        let ip = address
-            .pointer("/socket_address/address")
-            .and_then(Value::as_str)
-            .context("no address")?;
-        let port = address
-            .pointer("/socket_address/port_value")
-            .and_then(Value::as_u64)
-            .context("no port")?;
+        let ip = address.pointer("/socket_address/address").and_then(Value::as_str).context("no address")?;
+        let port = address.pointer("/socket_address/port_value").and_then(Value::as_u64).context("no port")?;
         Ok(Self::Tcp(format!("{ip}:{port}")))
     }
 
@@ -89,9 +77,7 @@ impl EnvoyAdmin {
     /// The value of one counter or gauge; one that does not exist (yet) is 0.
     pub fn stat(&self, name: &str) -> anyhow::Result<u64> {
         let text = self.get(&format!("/stats?filter=^{}$", name.replace('.', "\\.")))?;
-        let value = text
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")?.parse().ok());
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")?.parse().ok());
         Ok(value.unwrap_or(0))
     }
 }

@@ -40,13 +40,7 @@ impl Setup {
             std::fs::remove_dir_all(&home)?;
         }
         let folder = Folder::new(&home.join("config"))?;
-        Ok(Self {
-            tools: tools.clone(),
-            home,
-            folder,
-            port: process::free_port()?,
-            arguments: Vec::new(),
-        })
+        Ok(Self { tools: tools.clone(), home, folder, port: process::free_port()?, arguments: Vec::new() })
     }
 
     /// The port that the configuration's Gateway listens on.
@@ -66,8 +60,7 @@ impl Setup {
 
     /// Further arguments of `tollgate run`.
     pub fn arguments(mut self, arguments: &[&str]) -> Self {
-        self.arguments
-            .extend(arguments.iter().map(|&argument| argument.to_owned()));
+        self.arguments.extend(arguments.iter().map(|&argument| argument.to_owned()));
         self
     }
 
@@ -75,12 +68,7 @@ impl Setup {
     pub async fn start(self) -> anyhow::Result<Gateway> {
         let admin_port = process::free_port()?;
         let process = self.spawn(admin_port)?;
-        let mut gateway = Gateway {
-            setup: self,
-            process,
-            admin_port,
-            admin: Admin::new(admin_port),
-        };
+        let mut gateway = Gateway { setup: self, process, admin_port, admin: Admin::new(admin_port) };
         gateway.ready().await?;
         Ok(gateway)
     }
@@ -180,11 +168,7 @@ impl Gateway {
     }
 
     /// The status as /api/status says it, once `seen` is content with it.
-    pub async fn status_when(
-        &self,
-        what: &str,
-        seen: impl Fn(&Value) -> bool,
-    ) -> anyhow::Result<Value> {
+    pub async fn status_when(&self, what: &str, seen: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
         poll::until(what, || async {
             let status = self.admin.status().await?;
             anyhow::ensure!(seen(&status), "{status}");
@@ -207,8 +191,8 @@ impl Gateway {
             .flatten()
             .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
             .filter(|id| {
-                let of_envoy = std::fs::read_link(format!("/proc/{id}/exe"))
-                    .is_ok_and(|program| program.ends_with("envoy"));
+                let of_envoy =
+                    std::fs::read_link(format!("/proc/{id}/exe")).is_ok_and(|program| program.ends_with("envoy"));
                 let arguments = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
                 of_envoy && String::from_utf8_lossy(&arguments).contains(&state)
             });

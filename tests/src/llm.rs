@@ -24,27 +24,16 @@ impl Llm {
         let mut process = Process::start(
             Command::new(&tools.python)
                 .arg(tools.scripts.join("llm.py"))
-                .args([
-                    "--embeddings",
-                    "--with-parent",
-                    "--parallel",
-                    "8",
-                    "--model",
-                ])
+                .args(["--embeddings", "--with-parent", "--parallel", "8", "--model"])
                 .arg(&tools.model),
             &log,
         )?;
         let url = poll::until("the model server is healthy", || {
-            let found = process
-                .ensure_running()
-                .and_then(|()| ready(&process.log()));
+            let found = process.ensure_running().and_then(|()| ready(&process.log()));
             async move { found }
         })
         .await?;
-        Ok(Self {
-            _process: process,
-            url,
-        })
+        Ok(Self { _process: process, url })
     }
 
     /// Its base, as http://127.0.0.1:PORT.

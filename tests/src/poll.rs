@@ -16,11 +16,7 @@ where
 }
 
 /// The same with a bound of its own.
-pub async fn within<T, F>(
-    limit: Duration,
-    what: &str,
-    mut look: impl FnMut() -> F,
-) -> anyhow::Result<T>
+pub async fn within<T, F>(limit: Duration, what: &str, mut look: impl FnMut() -> F) -> anyhow::Result<T>
 where
     F: Future<Output = anyhow::Result<T>>,
 {

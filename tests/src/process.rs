@@ -31,10 +31,7 @@ impl Process {
             .stderr(out)
             .spawn()
             .with_context(|| format!("cannot start {:?}", command.get_program()))?;
-        Ok(Self {
-            child,
-            log: log.to_path_buf(),
-        })
+        Ok(Self { child, log: log.to_path_buf() })
     }
 
     pub fn id(&self) -> u32 {
@@ -42,9 +39,7 @@ impl Process {
     }
 
     pub fn log(&self) -> String {
-        std::fs::read(&self.log)
-            .map(|text| String::from_utf8_lossy(&text).into_owned())
-            .unwrap_or_default()
+        std::fs::read(&self.log).map(|text| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default()
     }
 
     pub fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
@@ -81,9 +76,7 @@ impl Process {
         let log = &self.log;
         poll::until("the process ends", || {
             let ended = child.try_wait();
-            async move {
-                ended?.with_context(|| format!("still running; its log: {}", log.display()))
-            }
+            async move { ended?.with_context(|| format!("still running; its log: {}", log.display())) }
         })
         .await
     }
@@ -112,14 +105,8 @@ pub fn signal_process(id: u32, signal: Signal) -> anyhow::Result<()> {
 
 /// Whether a process with this id is there and is not just waiting to be reaped.
 pub fn is_alive(id: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{id}/stat")).is_ok_and(|stat| {
-        !stat
-            .rsplit(')')
-            .next()
-            .unwrap_or("")
-            .trim_start()
-            .starts_with('Z')
-    })
+    std::fs::read_to_string(format!("/proc/{id}/stat"))
+        .is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or("").trim_start().starts_with('Z'))
 }
 
 /// The processes whose parent is `id`.
@@ -137,19 +124,12 @@ pub fn children(id: u32) -> Vec<u32> {
 fn parent(id: u32) -> Option<u32> {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
     // pid (name) state parent ...; the name may hold anything.
-    stat.rsplit(')')
-        .next()?
-        .split_whitespace()
-        .nth(1)?
-        .parse()
-        .ok()
+    stat.rsplit(')').next()?.split_whitespace().nth(1)?.parse().ok()
 }
 
 fn tail(text: &str, lines: usize) -> String {
     let all: Vec<&str> = text.lines().collect();
-    all.get(all.len().saturating_sub(lines)..)
-        .unwrap_or_default()
-        .join("\n")
+    all.get(all.len().saturating_sub(lines)..).unwrap_or_default().join("\n")
 }
 
 /// A port of 127.0.0.1 that nobody uses now.

@@ -26,12 +26,7 @@ pub struct Outcome(Value);
 
 impl Call {
     pub fn new(api: &'static str, key: &str, params: Value) -> Self {
-        Self {
-            api,
-            key: key.to_owned(),
-            params,
-            stream: false,
-        }
+        Self { api, key: key.to_owned(), params, stream: false }
     }
 
     /// A short chat with this model.
@@ -48,10 +43,7 @@ impl Call {
     }
 
     pub fn stream(self) -> Self {
-        Self {
-            stream: true,
-            ..self
-        }
+        Self { stream: true, ..self }
     }
 
     /// Sets one more parameter.
@@ -68,16 +60,11 @@ impl Call {
 impl Outcome {
     /// The parsed answer of a call that was not a stream.
     pub fn answer(&self) -> anyhow::Result<&Value> {
-        self.0
-            .get("answer")
-            .with_context(|| format!("no answer: {}", self.0))
+        self.0.get("answer").with_context(|| format!("no answer: {}", self.0))
     }
 
     pub fn events(&self) -> anyhow::Result<&Vec<Value>> {
-        self.0
-            .get("events")
-            .and_then(Value::as_array)
-            .with_context(|| format!("no stream: {}", self.0))
+        self.0.get("events").and_then(Value::as_array).with_context(|| format!("no stream: {}", self.0))
     }
 
     pub fn ok(&self) -> anyhow::Result<()> {
@@ -90,10 +77,7 @@ impl Outcome {
     }
 
     pub fn header(&self, name: &str) -> Option<&str> {
-        ["/headers", "/error/headers"]
-            .iter()
-            .find_map(|at| self.0.pointer(at)?.get(name))
-            .and_then(Value::as_str)
+        ["/headers", "/error/headers"].iter().find_map(|at| self.0.pointer(at)?.get(name)).and_then(Value::as_str)
     }
 
     pub fn error_body(&self) -> Option<&Value> {
@@ -124,12 +108,7 @@ impl std::fmt::Display for Outcome {
 }
 
 /// Runs the calls, so many at a time; one outcome each, in their order.
-pub async fn run(
-    tools: &Tools,
-    url: &str,
-    concurrency: usize,
-    calls: &[Call],
-) -> anyhow::Result<Vec<Outcome>> {
+pub async fn run(tools: &Tools, url: &str, concurrency: usize, calls: &[Call]) -> anyhow::Result<Vec<Outcome>> {
     let job = json!({
         "url": url,
         "concurrency": concurrency,
@@ -149,11 +128,7 @@ pub async fn run(
     input.write_all(job.to_string().as_bytes()).await?;
     drop(input);
     let output = child.wait_with_output().await?;
-    anyhow::ensure!(
-        output.status.success(),
-        "sdk.py failed: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    anyhow::ensure!(output.status.success(), "sdk.py failed: {}", String::from_utf8_lossy(&output.stderr));
     let outcomes: Vec<Value> = serde_json::from_slice(&output.stdout)?;
     anyhow::ensure!(outcomes.len() == calls.len(), "an outcome is missing");
     Ok(outcomes.into_iter().map(Outcome).collect())

@@ -21,20 +21,13 @@ pub enum Behaviour {
     /// Hands it to the real model.
     Forward,
     /// Answers this status with this body, as a provider in trouble does.
-    Status {
-        code: u16,
-        headers: Vec<(&'static str, String)>,
-        body: String,
-    },
+    Status { code: u16, headers: Vec<(&'static str, String)>, body: String },
     /// Sends these bytes as an event stream and then breaks the connection.
     BreakOff { events: String },
     /// Closes the connection without an answer.
     Reset,
     /// Answers 200 with exactly these bytes.
-    Answer {
-        content_type: &'static str,
-        body: Vec<u8>,
-    },
+    Answer { content_type: &'static str, body: Vec<u8> },
 }
 
 /// One request as it reached the backend.
@@ -68,10 +61,7 @@ struct Inner {
 
 impl Seen {
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(n, _)| n == name)
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 
     pub fn json(&self) -> anyhow::Result<serde_json::Value> {
@@ -89,17 +79,8 @@ impl Seen {
 
     /// Everything that arrived, to be searched for what must not be there.
     pub fn everything(&self) -> String {
-        let headers: String = self
-            .headers
-            .iter()
-            .map(|(name, value)| format!("{name}: {value}\n"))
-            .collect();
-        format!(
-            "{} {}\n{headers}\n{}",
-            self.method,
-            self.target,
-            String::from_utf8_lossy(&self.body)
-        )
+        let headers: String = self.headers.iter().map(|(name, value)| format!("{name}: {value}\n")).collect();
+        format!("{} {}\n{headers}\n{}", self.method, self.target, String::from_utf8_lossy(&self.body))
     }
 }
 
@@ -122,11 +103,7 @@ impl Tap {
             seen: Mutex::default(),
         });
         let server = tokio::spawn(accept(listener, Arc::clone(&inner)));
-        Ok(Self {
-            port,
-            inner,
-            server,
-        })
+        Ok(Self { port, inner, server })
     }
 
     pub fn port(&self) -> u16 {
@@ -149,10 +126,7 @@ impl Tap {
     pub async fn settled(&self) -> anyhow::Result<Vec<Seen>> {
         poll::until("the backend has answered all requests", || async {
             let seen = self.seen();
-            anyhow::ensure!(
-                seen.iter().all(|one| one.complete),
-                "some are still running"
-            );
+            anyhow::ensure!(seen.iter().all(|one| one.complete), "some are still running");
             Ok(seen)
         })
         .await
@@ -172,11 +146,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 /// A connection for each request: the model server closes idle ones, and a request that meets such an
 /// end would look like a fault of the backend.
 fn fresh_connections() -> reqwest::Client {
-    reqwest::Client::builder()
-        .no_proxy()
-        .pool_max_idle_per_host(0)
-        .build()
-        .unwrap_or_default()
+    reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().unwrap_or_default()
 }
 
 /// Serves every connection until it is aborted, the connections with it.
@@ -192,28 +162,14 @@ async fn accept(listener: TcpListener, inner: Arc<Inner>) {
 }
 
 /// An error closes the connection without an answer.
-async fn serve(
-    inner: Arc<Inner>,
-    request: Request<Incoming>,
-) -> Result<Response<Body>, std::io::Error> {
+async fn serve(inner: Arc<Inner>, request: Request<Incoming>) -> Result<Response<Body>, std::io::Error> {
     let (head, body) = request.into_parts();
-    let body = axum::body::to_bytes(Body::new(body), usize::MAX)
-        .await
-        .unwrap_or_default();
-    let target = head
-        .uri
-        .path_and_query()
-        .map_or("/", |target| target.as_str())
-        .to_owned();
+    let body = axum::body::to_bytes(Body::new(body), usize::MAX).await.unwrap_or_default();
+    let target = head.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned();
     let mut headers: Vec<(String, String)> = head
         .headers
         .iter()
-        .map(|(name, value)| {
-            (
-                name.as_str().to_owned(),
-                String::from_utf8_lossy(value.as_bytes()).into_owned(),
-            )
-        })
+        .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
         .collect();
     headers.sort();
     let number = {
@@ -230,11 +186,7 @@ async fn serve(
     let behaviour = lock(&inner.behaviour).clone();
     Ok(match behaviour {
         Behaviour::Forward => forward(inner, number, head, target, body).await,
-        Behaviour::Status {
-            code,
-            headers,
-            body,
-        } => {
+        Behaviour::Status { code, headers, body } => {
             inner.note(number, |seen| {
                 seen.status = code;
                 seen.answer = body.clone().into_bytes();
@@ -242,14 +194,10 @@ async fn serve(
             });
             let mut response = Response::new(Body::from(body));
             *response.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::BAD_GATEWAY);
-            response
-                .headers_mut()
-                .insert("content-type", HeaderValue::from_static("application/json"));
+            response.headers_mut().insert("content-type", HeaderValue::from_static("application/json"));
             for (name, value) in headers {
                 if let Ok(value) = HeaderValue::from_str(&value) {
-                    response
-                        .headers_mut()
-                        .insert(HeaderName::from_static(name), value);
+                    response.headers_mut().insert(HeaderName::from_static(name), value);
                 }
             }
             response
@@ -261,9 +209,7 @@ async fn serve(
                 seen.complete = true;
             });
             let mut response = Response::new(Body::from(body));
-            response
-                .headers_mut()
-                .insert("content-type", HeaderValue::from_static(content_type));
+            response.headers_mut().insert("content-type", HeaderValue::from_static(content_type));
             response
         }
         Behaviour::BreakOff { events } => {
@@ -290,10 +236,7 @@ fn broken(events: Bytes) -> Response<Body> {
         Err(std::io::Error::other("the backend breaks off"))
     });
     let mut response = Response::new(Body::from_stream(first.chain(error)));
-    response.headers_mut().insert(
-        "content-type",
-        HeaderValue::from_static("text/event-stream"),
-    );
+    response.headers_mut().insert("content-type", HeaderValue::from_static("text/event-stream"));
     response
 }
 
@@ -331,9 +274,7 @@ async fn forward(
     let recording = Recording { inner, number };
     let stream = answer.bytes_stream().map(move |chunk| {
         if let Ok(bytes) = &chunk {
-            recording.inner.note(recording.number, |seen| {
-                seen.answer.extend_from_slice(bytes)
-            });
+            recording.inner.note(recording.number, |seen| seen.answer.extend_from_slice(bytes));
         }
         chunk
     });
@@ -341,9 +282,7 @@ async fn forward(
     *response.status_mut() = status;
     for (name, value) in [("content-type", content_type), ("content-length", length)] {
         if let Some(value) = value {
-            response
-                .headers_mut()
-                .insert(HeaderName::from_static(name), value);
+            response.headers_mut().insert(HeaderName::from_static(name), value);
         }
     }
     response

@@ -19,28 +19,21 @@ pub struct Tools {
 
 impl Tools {
     pub fn find() -> anyhow::Result<Self> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .parent()
-            .context("tests/ lies in the root")?;
-        let target =
-            std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("tests/ lies in the root")?;
+        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
         let target = std::path::absolute(target)?;
         let tools = target.join("tools");
         let found = Self {
-            tollgate: std::env::var_os("TOLLGATE_BIN")
-                .map_or_else(|| target.join("built/tollgate"), PathBuf::from),
+            tollgate: std::env::var_os("TOLLGATE_BIN").map_or_else(|| target.join("built/tollgate"), PathBuf::from),
             envoy: tools.join("envoy"),
             python: tools.join("venv/bin/python"),
             scripts: root.join("tests/python"),
             model: tools.join("model.gguf"),
             logs: target.join("logs/e2e"),
         };
-        for (part, command) in [
-            (&found.envoy, "setup"),
-            (&found.python, "setup"),
-            (&found.model, "setup"),
-            (&found.tollgate, "build"),
-        ] {
+        for (part, command) in
+            [(&found.envoy, "setup"), (&found.python, "setup"), (&found.model, "setup"), (&found.tollgate, "build")]
+        {
             anyhow::ensure!(
                 part.exists(),
                 "{} is missing: run `cargo xtask {command}`, or everything by `cargo xtask test`",

@@ -40,9 +40,7 @@ impl Usage {
     pub fn of_events(events: impl IntoIterator<Item = Value>) -> Option<Self> {
         let mut found: Option<Self> = None;
         for event in events {
-            let inner = ["response", "message"]
-                .iter()
-                .find_map(|name| event.get(name));
+            let inner = ["response", "message"].iter().find_map(|name| event.get(name));
             let Some(usage) = [Some(&event), inner]
                 .into_iter()
                 .flatten()
@@ -67,24 +65,14 @@ impl Usage {
 
     fn read(usage: &Value) -> Option<Self> {
         let number = |pointer: &str| usage.pointer(pointer).and_then(Value::as_u64);
-        let output = number("/completion_tokens")
-            .or_else(|| number("/output_tokens"))
-            .unwrap_or(0);
+        let output = number("/completion_tokens").or_else(|| number("/output_tokens")).unwrap_or(0);
         if let Some(input) = number("/prompt_tokens") {
             let cached = number("/prompt_tokens_details/cached_tokens").unwrap_or(0);
-            return Some(Self {
-                input,
-                output,
-                cached,
-            });
+            return Some(Self { input, output, cached });
         }
         let input = number("/input_tokens");
         if let Some(cached) = number("/input_tokens_details/cached_tokens") {
-            return Some(Self {
-                input: input?,
-                output,
-                cached,
-            });
+            return Some(Self { input: input?, output, cached });
         }
         // Anthropic counts what it read from or wrote to its cache apart from the input.
         let cached = number("/cache_read_input_tokens").unwrap_or(0);
@@ -92,22 +80,14 @@ impl Usage {
         if input.is_none() && output == 0 {
             return None;
         }
-        Some(Self {
-            input: input.unwrap_or(0) + cached + written,
-            output,
-            cached,
-        })
+        Some(Self { input: input.unwrap_or(0) + cached + written, output, cached })
     }
 }
 
 impl std::ops::Add for Usage {
     type Output = Self;
     fn add(self, other: Self) -> Self {
-        Self {
-            input: self.input + other.input,
-            output: self.output + other.output,
-            cached: self.cached + other.cached,
-        }
+        Self { input: self.input + other.input, output: self.output + other.output, cached: self.cached + other.cached }
     }
 }
 

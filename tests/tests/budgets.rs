@@ -17,17 +17,11 @@ const TOKENS: u64 = 1500;
 /// 16 clients, half of them streaming, on two Envoy workers, ask for more than there is.
 pub async fn a_budget_holds_under_concurrency(shared: Arc<Shared>) -> anyhow::Result<()> {
     let basic = Basic::start_with(&shared, "a_budget_holds_under_concurrency", |setup, _| {
-        setup
-            .arguments(&["--concurrency", "2"])
-            .file("budget.yaml", &config::budget(TOKENS, ""))
+        setup.arguments(&["--concurrency", "2"]).file("budget.yaml", &config::budget(TOKENS, ""))
     })
     .await?;
     let clients = (0..CLIENTS).map(|number| drain(basic.client(), number % 2 == 0));
-    let answers: Vec<Answer> = future::try_join_all(clients)
-        .await?
-        .into_iter()
-        .flatten()
-        .collect();
+    let answers: Vec<Answer> = future::try_join_all(clients).await?.into_iter().flatten().collect();
 
     let refused = answers.iter().filter(|answer| answer.status == 429).count();
     anyhow::ensure!(refused >= CLIENTS, "{refused} requests were refused");
@@ -35,17 +29,10 @@ pub async fn a_budget_holds_under_concurrency(shared: Arc<Shared>) -> anyhow::Re
         answers
             .iter()
             .filter(|answer| answer.status == 429)
-            .all(|answer| {
-                answer
-                    .header("retry-after")
-                    .is_some_and(|text| text.parse::<u64>().is_ok())
-            }),
+            .all(|answer| { answer.header("retry-after").is_some_and(|text| text.parse::<u64>().is_ok()) }),
         "a 429 without retry-after"
     );
-    let answered: Vec<&Answer> = answers
-        .iter()
-        .filter(|answer| answer.status == 200)
-        .collect();
+    let answered: Vec<&Answer> = answers.iter().filter(|answer| answer.status == 200).collect();
     for answer in &answered {
         let limit = answer.header("x-ratelimit-limit-tokens");
         anyhow::ensure!(limit == Some(&TOKENS.to_string()), "limit {limit:?}");
@@ -55,12 +42,7 @@ pub async fn a_budget_holds_under_concurrency(shared: Arc<Shared>) -> anyhow::Re
     }
 
     let seen = basic.tap.settled().await?;
-    anyhow::ensure!(
-        seen.len() == answered.len(),
-        "{} at the backend, {} answers",
-        seen.len(),
-        answered.len()
-    );
+    anyhow::ensure!(seen.len() == answered.len(), "{} at the backend, {} answers", seen.len(), answered.len());
     let costs: Vec<u64> = seen
         .iter()
         .map(|seen| Ok(seen.usage().context("an answer without usage")?.total()))
@@ -68,54 +50,28 @@ pub async fn a_budget_holds_under_concurrency(shared: Arc<Shared>) -> anyhow::Re
     let total: u64 = costs.iter().sum();
 
     let budgets = basic.gateway.admin().settled_budgets().await?;
-    let [budget] = budgets.as_slice() else {
-        anyhow::bail!("{budgets:?}")
-    };
+    let [budget] = budgets.as_slice() else { anyhow::bail!("{budgets:?}") };
     anyhow::ensure!(budget.tokens == TOKENS, "{budget:?}");
-    anyhow::ensure!(
-        budget.spent == total,
-        "{budget:?}, but the answers say {total}"
-    );
-    let rows = basic
-        .gateway
-        .admin()
-        .usage_of("consumer=app", answered.len() as u64)
-        .await?;
+    anyhow::ensure!(budget.spent == total, "{budget:?}, but the answers say {total}");
+    let rows = basic.gateway.admin().usage_of("consumer=app", answered.len() as u64).await?;
     let counted: Usage = rows.iter().map(|row| row.usage()).sum();
-    anyhow::ensure!(
-        counted.total() == total,
-        "{rows:?}, but the answers say {total}"
-    );
+    anyhow::ensure!(counted.total() == total, "{rows:?}, but the answers say {total}");
 
     // The bound: what running requests cost beyond their reservations. At most one request runs
     // per client, so it is below what the dearest so many answers cost.
     let mut dearest = costs.clone();
     dearest.sort_unstable_by(|a, b| b.cmp(a));
     let bound: u64 = dearest.iter().take(CLIENTS).sum();
-    println!(
-        "{} answers, {refused} refused, {total} of {TOKENS} tokens, bound {bound}",
-        costs.len()
-    );
-    anyhow::ensure!(
-        total <= TOKENS + bound,
-        "{total} is over {TOKENS} + {bound}"
-    );
+    println!("{} answers, {refused} refused, {total} of {TOKENS} tokens, bound {bound}", costs.len());
+    anyhow::ensure!(total <= TOKENS + bound, "{total} is over {TOKENS} + {bound}");
     // And it can be used up: refused only when nothing was left.
-    anyhow::ensure!(
-        total + dearest.first().copied().unwrap_or(0) > TOKENS,
-        "only {total} were used"
-    );
+    anyhow::ensure!(total + dearest.first().copied().unwrap_or(0) > TOKENS, "only {total} were used");
     Ok(())
 }
 
 /// Asks until it was refused four times, with a pause after each.
 async fn drain(client: Client, stream: bool) -> anyhow::Result<Vec<Answer>> {
-    let body = if stream {
-        chat_stream("smol", 8)
-    } else {
-        chat("smol", 8)
-    }
-    .to_string();
+    let body = if stream { chat_stream("smol", 8) } else { chat("smol", 8) }.to_string();
     let mut answers = Vec::new();
     let mut refused = 0;
     while refused < 4 {
@@ -135,43 +91,26 @@ async fn drain(client: Client, stream: bool) -> anyhow::Result<Vec<Answer>> {
 
 /// A limit in shadow counts and never refuses; a raised limit acts on who was refused.
 pub async fn shadow_counts_and_a_raised_limit_acts(shared: Arc<Shared>) -> anyhow::Result<()> {
-    let basic = Basic::start_with(
-        &shared,
-        "shadow_counts_and_a_raised_limit_acts",
-        |setup, _| setup.file("budget.yaml", &config::budget(30, "mode: Shadow")),
-    )
+    let basic = Basic::start_with(&shared, "shadow_counts_and_a_raised_limit_acts", |setup, _| {
+        setup.file("budget.yaml", &config::budget(30, "mode: Shadow"))
+    })
     .await?;
     let client = basic.client();
     for _ in 0..3 {
         client.chat("smol").await?.expect(200)?;
     }
-    let total: u64 = basic
-        .tap
-        .settled()
-        .await?
-        .iter()
-        .filter_map(|seen| Some(seen.usage()?.total()))
-        .sum();
+    let total: u64 = basic.tap.settled().await?.iter().filter_map(|seen| Some(seen.usage()?.total())).sum();
     tollgate_tests::poll::until("the shadow budget counts", || async {
         let budgets = basic.gateway.admin().budgets().await?;
-        anyhow::ensure!(
-            budgets.iter().map(|budget| budget.spent).sum::<u64>() == total,
-            "{budgets:?}"
-        );
+        anyhow::ensure!(budgets.iter().map(|budget| budget.spent).sum::<u64>() == total, "{budgets:?}");
         Ok(())
     })
     .await?;
 
     // Enforced now: nothing is left.
-    basic
-        .gateway
-        .folder()
-        .write("budget.yaml", &config::budget(30, ""))?;
+    basic.gateway.folder().write("budget.yaml", &config::budget(30, ""))?;
     answers_with(&client, 429).await?;
-    basic
-        .gateway
-        .folder()
-        .write("budget.yaml", &config::budget(100_000, ""))?;
+    basic.gateway.folder().write("budget.yaml", &config::budget(100_000, ""))?;
     answers_with(&client, 200).await?;
     Ok(())
 }

@@ -25,12 +25,7 @@ pub async fn the_whole_example_runs(shared: Arc<Shared>) -> anyhow::Result<()> {
         .replace("port: 8080", &format!("port: {}", setup.port()))
         .replace("port: 8081", &format!("port: {}", tap.port()));
     let gateway = setup.file("example.yaml", &text)?.start().await?;
-    let folder = gateway
-        .folder()
-        .path()
-        .to_str()
-        .context("a path in UTF-8")?
-        .to_owned();
+    let folder = gateway.folder().path().to_str().context("a path in UTF-8")?.to_owned();
     tollgate(&shared.tools, &["validate", "-f", &folder])?.success()?;
     let client = gateway.client("the-key-of-research-app");
     client.chat("smol").await?.expect(200)?;
@@ -41,12 +36,8 @@ pub async fn the_whole_example_runs(shared: Arc<Shared>) -> anyhow::Result<()> {
             status.pointer("/gateways/0/programmed") == Some(&Value::Bool(true))
         })
         .await?;
-    let nacks = gateway
-        .envoy()?
-        .stat("cluster_manager.cds.update_rejected")?
-        + gateway
-            .envoy()?
-            .stat("listener_manager.lds.update_rejected")?;
+    let nacks = gateway.envoy()?.stat("cluster_manager.cds.update_rejected")?
+        + gateway.envoy()?.stat("listener_manager.lds.update_rejected")?;
     anyhow::ensure!(nacks == 0, "Envoy refused {nacks} updates");
     Ok(())
 }
@@ -66,20 +57,11 @@ pub async fn validate_finds_mistakes(shared: Arc<Shared>) -> anyhow::Result<()> 
 
     for (wrong, words) in [
         // A backend that is not there.
-        (
-            models.replace("backendRef: {name: runner}", "backendRef: {name: runer}"),
-            vec!["runer", "backendRef"],
-        ),
+        (models.replace("backendRef: {name: runner}", "backendRef: {name: runer}"), vec!["runer", "backendRef"]),
         // A field that does not exist.
-        (
-            models.replace("access:", "acess:"),
-            vec!["acess", "models.yaml:5"],
-        ),
+        (models.replace("access:", "acess:"), vec!["acess", "models.yaml:5"]),
         // A value that does not exist.
-        (
-            models.replace("schema: OpenAI", "schema: OpenApi"),
-            vec!["schema", "OpenApi"],
-        ),
+        (models.replace("schema: OpenAI", "schema: OpenApi"), vec!["schema", "OpenApi"]),
         // No YAML.
         (models.replace("spec:\n", "spec: {\n"), vec!["models.yaml:"]),
     ] {
@@ -97,22 +79,14 @@ pub async fn validate_finds_mistakes(shared: Arc<Shared>) -> anyhow::Result<()> 
 pub async fn translate_shows_everything_but_secrets(shared: Arc<Shared>) -> anyhow::Result<()> {
     const CREDENTIAL: &str = "planted-credential-to-translate";
     const KEY: &str = "planted-key-to-translate";
-    let home = shared
-        .tools
-        .logs
-        .join("translate_shows_everything_but_secrets");
+    let home = shared.tools.logs.join("translate_shows_everything_but_secrets");
     let folder = Folder::new(&home)?;
     folder.write("entry.yaml", &config::entry(8080))?;
     folder.write(
         "models.yaml",
         &config::documents(&[
             config::pool("Required", &[("smol", &[Target::new("runner")], None)]),
-            config::backend(
-                "runner",
-                "OpenAI",
-                8081,
-                "credential: {secretRef: {name: credential}}",
-            ),
+            config::backend("runner", "OpenAI", 8081, "credential: {secretRef: {name: credential}}"),
             config::secret("credential", CREDENTIAL),
             config::secret("app-key", KEY),
             "apiVersion: tollgate.dev/v1alpha1\nkind: Consumer\nmetadata: {name: app}\n\
@@ -122,20 +96,11 @@ pub async fn translate_shows_everything_but_secrets(shared: Arc<Shared>) -> anyh
     )?;
     let path = path(&home)?;
     for format in ["yaml", "json"] {
-        let output =
-            tollgate(&shared.tools, &["translate", "-f", &path, "-o", format])?.success()?;
+        let output = tollgate(&shared.tools, &["translate", "-f", &path, "-o", format])?.success()?;
         for secret in [CREDENTIAL, KEY] {
-            anyhow::ensure!(
-                !output.all().contains(secret),
-                "{secret} in {}",
-                output.all()
-            );
+            anyhow::ensure!(!output.all().contains(secret), "{secret} in {}", output.all());
         }
-        for part in [
-            "backend/default/runner",
-            "httproute/default/chat/rule/0/match/0",
-            "smol",
-        ] {
+        for part in ["backend/default/runner", "httproute/default/chat/rule/0/match/0", "smol"] {
             anyhow::ensure!(output.out.contains(part), "no {part} in {}", output.out);
         }
         if format == "json" {
@@ -158,10 +123,7 @@ pub async fn a_new_key_works(shared: Arc<Shared>) -> anyhow::Result<()> {
     let again = tollgate(&shared.tools, &["key", "new", "--consumer", "web"])?.success()?;
     anyhow::ensure!(!again.all().contains(key), "the same key twice");
 
-    basic
-        .gateway
-        .folder()
-        .write("web.yaml", &config::consumer("web", key, ""))?;
+    basic.gateway.folder().write("web.yaml", &config::consumer("web", key, ""))?;
     let client = basic.gateway.client(key);
     poll::until("the new key is let in", || async {
         client.chat("smol").await?.expect(200)?;
@@ -177,15 +139,7 @@ pub async fn usage_prints_what_the_api_says(shared: Arc<Shared>) -> anyhow::Resu
     let rows = basic.gateway.admin().usage_of("consumer=app", 1).await?;
     let row = rows.first().context("a row")?;
     let admin = format!("127.0.0.1:{}", basic.gateway.admin_port());
-    let arguments = [
-        "usage",
-        "--consumer",
-        "app",
-        "--since",
-        "1h",
-        "--admin",
-        &admin,
-    ];
+    let arguments = ["usage", "--consumer", "app", "--since", "1h", "--admin", &admin];
     let json = tollgate(&shared.tools, &[&arguments[..], &["-o", "json"]].concat())?.success()?;
     let said: Value = serde_json::from_str(&json.out)?;
     anyhow::ensure!(
@@ -193,35 +147,13 @@ pub async fn usage_prints_what_the_api_says(shared: Arc<Shared>) -> anyhow::Resu
         "{said} is not {row:?}"
     );
     let table = tollgate(&shared.tools, &arguments)?.success()?;
-    for word in [
-        "app",
-        "chat",
-        "smol",
-        "runner",
-        &row.input_tokens.to_string(),
-    ] {
+    for word in ["app", "chat", "smol", "runner", &row.input_tokens.to_string()] {
         anyhow::ensure!(table.out.contains(word), "no {word} in\n{}", table.out);
     }
-    let none = tollgate(
-        &shared.tools,
-        &[
-            "usage",
-            "--consumer",
-            "nobody",
-            "--admin",
-            &admin,
-            "-o",
-            "json",
-        ],
-    )?
-    .success()?;
+    let none =
+        tollgate(&shared.tools, &["usage", "--consumer", "nobody", "--admin", &admin, "-o", "json"])?.success()?;
     let none: Value = serde_json::from_str(&none.out)?;
-    anyhow::ensure!(
-        none.pointer("/rows")
-            .and_then(Value::as_array)
-            .is_some_and(Vec::is_empty),
-        "{none}"
-    );
+    anyhow::ensure!(none.pointer("/rows").and_then(Value::as_array).is_some_and(Vec::is_empty), "{none}");
     Ok(())
 }
 
@@ -230,31 +162,15 @@ pub async fn the_help_teaches(shared: Arc<Shared>) -> anyhow::Result<()> {
     let help = tollgate(&shared.tools, &["--help"])?.success()?.out;
     for command in ["run", "serve", "translate", "validate", "key", "usage"] {
         anyhow::ensure!(help.contains(command), "no {command} in\n{help}");
-        let own = tollgate(&shared.tools, &[command, "--help"])?
-            .success()?
-            .out;
-        anyhow::ensure!(
-            own.lines().count() > 5,
-            "little help about {command}:\n{own}"
-        );
+        let own = tollgate(&shared.tools, &[command, "--help"])?.success()?.out;
+        anyhow::ensure!(own.lines().count() > 5, "little help about {command}:\n{own}");
     }
     let completion = tollgate(&shared.tools, &["completion", "bash"])?.success()?;
     anyhow::ensure!(completion.out.contains("tollgate"), "{}", completion.out);
     let envoy = shared.tools.envoy.to_str().context("a path in UTF-8")?;
-    let wrong = [
-        "run",
-        "-f",
-        "/no/such/folder",
-        "--envoy",
-        envoy,
-        "--admin",
-        "127.0.0.1:0",
-    ];
+    let wrong = ["run", "-f", "/no/such/folder", "--envoy", envoy, "--admin", "127.0.0.1:0"];
     let wrong = tollgate(&shared.tools, &wrong)?;
-    anyhow::ensure!(
-        wrong.code != Some(0) && wrong.all().contains("/no/such/folder"),
-        "{wrong:?}"
-    );
+    anyhow::ensure!(wrong.code != Some(0) && wrong.all().contains("/no/such/folder"), "{wrong:?}");
     Ok(())
 }
 
@@ -263,16 +179,10 @@ pub async fn a_stop_is_clean(shared: Arc<Shared>) -> anyhow::Result<()> {
     let mut basic = Basic::start(&shared, "a_stop_is_clean").await?;
     let envoy = basic.gateway.envoy_id()?;
     let client = basic.client();
-    let running = tokio::spawn(async move {
-        client
-            .post("/v1/chat/completions", chat_stream("smol", 60).to_string())
-            .await
-    });
+    let running =
+        tokio::spawn(async move { client.post("/v1/chat/completions", chat_stream("smol", 60).to_string()).await });
     poll::until("the answer has begun", || async {
-        anyhow::ensure!(
-            basic.tap.seen().iter().any(|seen| !seen.answer.is_empty()),
-            "not yet"
-        );
+        anyhow::ensure!(basic.tap.seen().iter().any(|seen| !seen.answer.is_empty()), "not yet");
         Ok(())
     })
     .await?;
@@ -280,54 +190,27 @@ pub async fn a_stop_is_clean(shared: Arc<Shared>) -> anyhow::Result<()> {
     anyhow::ensure!(status.success(), "it ended with {status}");
     anyhow::ensure!(!process::is_alive(envoy), "Envoy is still there");
     let answer = running.await??.expect(200)?;
-    anyhow::ensure!(
-        answer.complete && answer.text().contains("[DONE]"),
-        "cut off: {}",
-        answer.text()
-    );
+    anyhow::ensure!(answer.complete && answer.text().contains("[DONE]"), "cut off: {}", answer.text());
 
     // What the last request used was not lost with the stop.
     basic.gateway.restart().await?;
     let rows = basic.gateway.admin().usage_of("consumer=app", 1).await?;
     let said = basic.tap.seen().iter().find_map(|seen| seen.usage());
-    anyhow::ensure!(
-        rows.first().map(|row| row.usage()) == said,
-        "{rows:?} is not {said:?}"
-    );
+    anyhow::ensure!(rows.first().map(|row| row.usage()) == said, "{rows:?} is not {said:?}");
 
     // A second Ctrl-C-like signal is as good as the first.
-    basic
-        .gateway
-        .process()
-        .signal(rustix::process::Signal::INT)?;
+    basic.gateway.process().signal(rustix::process::Signal::INT)?;
     let status = basic.gateway.process().wait().await?;
     anyhow::ensure!(status.success(), "it ended with {status}");
     Ok(())
 }
 
 /// A folder without a key for the caller says so, and does not serve before it is ready.
-pub async fn an_unknown_consumer_is_refused_from_the_start(
-    shared: Arc<Shared>,
-) -> anyhow::Result<()> {
+pub async fn an_unknown_consumer_is_refused_from_the_start(shared: Arc<Shared>) -> anyhow::Result<()> {
     let basic = Basic::start(&shared, "an_unknown_consumer_is_refused_from_the_start").await?;
-    basic
-        .gateway
-        .without_key()
-        .chat("smol")
-        .await?
-        .expect(401)?;
-    basic
-        .gateway
-        .client("wrong")
-        .chat("smol")
-        .await?
-        .expect(401)?;
-    basic
-        .gateway
-        .client(APP_KEY)
-        .chat("smol")
-        .await?
-        .expect(200)?;
+    basic.gateway.without_key().chat("smol").await?.expect(401)?;
+    basic.gateway.client("wrong").chat("smol").await?.expect(401)?;
+    basic.gateway.client(APP_KEY).chat("smol").await?.expect(200)?;
     Ok(())
 }
 

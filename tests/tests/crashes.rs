@@ -15,15 +15,9 @@ use crate::suite::Shared;
 /// The control plane dies under traffic: requests inside their leases go on, the new one takes over
 /// the running Envoy, and in the end the ledger's sum is the sum of the answers.
 pub async fn a_killed_control_plane_loses_nothing(shared: Arc<Shared>) -> anyhow::Result<()> {
-    let mut basic = Basic::start_with(
-        &shared,
-        "a_killed_control_plane_loses_nothing",
-        |setup, _| {
-            setup
-                .arguments(&["--concurrency", "2"])
-                .file("budget.yaml", &config::budget(10_000_000, ""))
-        },
-    )
+    let mut basic = Basic::start_with(&shared, "a_killed_control_plane_loses_nothing", |setup, _| {
+        setup.arguments(&["--concurrency", "2"]).file("budget.yaml", &config::budget(10_000_000, ""))
+    })
     .await?;
     let envoy = basic.gateway.envoy_id()?;
     let bodies = [chat("smol", 6), chat_stream("smol", 6), chat("smol", 6)];
@@ -36,69 +30,33 @@ pub async fn a_killed_control_plane_loses_nothing(shared: Arc<Shared>) -> anyhow
         traffic.more(8).await?;
     }
     let answers = traffic.stop().await?;
-    anyhow::ensure!(
-        basic.gateway.envoy_id()? == envoy,
-        "another Envoy serves now"
-    );
+    anyhow::ensure!(basic.gateway.envoy_id()? == envoy, "another Envoy serves now");
     let mut answered = 0;
     for answer in &answers {
-        let answer = answer
-            .as_ref()
-            .map_err(|error| anyhow::anyhow!("a dropped request: {error}"))?;
+        let answer = answer.as_ref().map_err(|error| anyhow::anyhow!("a dropped request: {error}"))?;
         match answer.status {
             200 => answered += 1,
             // Outside its lease a request is refused while the ledger is away, and says so.
-            503 => anyhow::ensure!(
-                answer.text().contains("backend_unavailable"),
-                "{}",
-                answer.text()
-            ),
+            503 => anyhow::ensure!(answer.text().contains("backend_unavailable"), "{}", answer.text()),
             other => anyhow::bail!("{other}: {}", answer.text()),
         }
     }
     let seen = basic.tap.settled().await?;
-    anyhow::ensure!(
-        seen.len() == answered,
-        "{} at the backend, {answered} answers",
-        seen.len()
-    );
-    println!(
-        "{answered} of {} requests were answered through two kills",
-        answers.len()
-    );
-    anyhow::ensure!(
-        answered * 10 >= answers.len() * 9,
-        "{answered} of {}",
-        answers.len()
-    );
+    anyhow::ensure!(seen.len() == answered, "{} at the backend, {answered} answers", seen.len());
+    println!("{answered} of {} requests were answered through two kills", answers.len());
+    anyhow::ensure!(answered * 10 >= answers.len() * 9, "{answered} of {}", answers.len());
     exact(&basic, answered as u64).await
 }
 
 /// Rows and budgets say what the backend's answers say.
 async fn exact(basic: &Basic, requests: u64) -> anyhow::Result<()> {
-    let said: Usage = basic
-        .tap
-        .seen()
-        .iter()
-        .filter_map(|seen| seen.usage())
-        .sum();
-    let rows = basic
-        .gateway
-        .admin()
-        .usage_of("consumer=app", requests)
-        .await?;
+    let said: Usage = basic.tap.seen().iter().filter_map(|seen| seen.usage()).sum();
+    let rows = basic.gateway.admin().usage_of("consumer=app", requests).await?;
     let counted: Usage = rows.iter().map(|row| row.usage()).sum();
-    anyhow::ensure!(
-        counted == said,
-        "counted {counted:?}, but the answers say {said:?}"
-    );
+    anyhow::ensure!(counted == said, "counted {counted:?}, but the answers say {said:?}");
     let budgets = basic.gateway.admin().settled_budgets().await?;
     let spent: u64 = budgets.iter().map(|budget| budget.spent).sum();
-    anyhow::ensure!(
-        spent == said.total(),
-        "{budgets:?}, but the answers say {}",
-        said.total()
-    );
+    anyhow::ensure!(spent == said.total(), "{budgets:?}, but the answers say {}", said.total());
     Ok(())
 }
 
@@ -106,47 +64,28 @@ async fn exact(basic: &Basic, requests: u64) -> anyhow::Result<()> {
 /// lease when it ends, not more.
 pub async fn a_killed_envoys_lease_is_charged(shared: Arc<Shared>) -> anyhow::Result<()> {
     let basic = Basic::start_with(&shared, "a_killed_envoys_lease_is_charged", |setup, _| {
-        setup
-            .arguments(&["--lease-ttl", "4s"])
-            .file("budget.yaml", &config::budget(1_000_000, ""))
+        setup.arguments(&["--lease-ttl", "4s"]).file("budget.yaml", &config::budget(1_000_000, ""))
     })
     .await?;
     let client = basic.client();
     for _ in 0..3 {
         client.chat("smol").await?.expect(200)?;
     }
-    let said: u64 = basic
-        .tap
-        .settled()
-        .await?
-        .iter()
-        .filter_map(|seen| Some(seen.usage()?.total()))
-        .sum();
+    let said: u64 = basic.tap.settled().await?.iter().filter_map(|seen| Some(seen.usage()?.total())).sum();
     let admin = basic.gateway.admin();
-    let leased = poll::until(
-        "the requests are settled and the rest is leased",
-        || async {
-            let budgets = admin.budgets().await?;
-            let [budget] = budgets.as_slice() else {
-                anyhow::bail!("{budgets:?}")
-            };
-            anyhow::ensure!(
-                budget.spent == said && budget.leased > 0,
-                "{budget:?} after {said}"
-            );
-            Ok(budget.leased)
-        },
-    )
+    let leased = poll::until("the requests are settled and the rest is leased", || async {
+        let budgets = admin.budgets().await?;
+        let [budget] = budgets.as_slice() else { anyhow::bail!("{budgets:?}") };
+        anyhow::ensure!(budget.spent == said && budget.leased > 0, "{budget:?} after {said}");
+        Ok(budget.leased)
+    })
     .await?;
     let envoy = basic.gateway.envoy_id()?;
     process::signal_process(envoy, rustix::process::Signal::KILL)?;
 
     let budgets = admin.settled_budgets().await?;
     let spent = budgets.first().context("a budget")?.spent;
-    anyhow::ensure!(
-        spent == said + leased,
-        "{spent} is not {said} + the lost lease of {leased}"
-    );
+    anyhow::ensure!(spent == said + leased, "{spent} is not {said} + the lost lease of {leased}");
 
     // A new Envoy serves, with the keys, and counts from there.
     poll::until("a new Envoy answers", || async {
@@ -155,19 +94,10 @@ pub async fn a_killed_envoys_lease_is_charged(shared: Arc<Shared>) -> anyhow::Re
     })
     .await?;
     anyhow::ensure!(basic.gateway.envoy_id()? != envoy, "the same Envoy");
-    let now: u64 = basic
-        .tap
-        .settled()
-        .await?
-        .iter()
-        .filter_map(|seen| Some(seen.usage()?.total()))
-        .sum();
+    let now: u64 = basic.tap.settled().await?.iter().filter_map(|seen| Some(seen.usage()?.total())).sum();
     let budgets = admin.settled_budgets().await?;
     let spent = budgets.first().context("a budget")?.spent;
-    anyhow::ensure!(
-        spent == now + leased,
-        "{spent} is not {now} + the lost lease of {leased}"
-    );
+    anyhow::ensure!(spent == now + leased, "{spent} is not {now} + the lost lease of {leased}");
     let rows = admin.usage("consumer=app").await?;
     let counted: u64 = rows.iter().map(|row| row.usage().total()).sum();
     anyhow::ensure!(counted == now, "a lost lease is no usage: {rows:?}");

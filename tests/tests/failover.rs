@@ -21,8 +21,7 @@ fn too_many() -> Behaviour {
     Behaviour::Status {
         code: 429,
         headers: vec![("retry-after", "7".to_owned())],
-        body: json!({"error": {"message": "slow down", "type": "x", "param": null, "code": "y"}})
-            .to_string(),
+        body: json!({"error": {"message": "slow down", "type": "x", "param": null, "code": "y"}}).to_string(),
     }
 }
 
@@ -33,11 +32,7 @@ fn credential(name: &str) -> String {
 /// A dead port, then a backend that answers 429, then one that works: each attempt has its own
 /// model name, path, authority and credential, and nothing of the attempts before.
 pub async fn each_attempt_is_its_backends_own(shared: Arc<Shared>) -> anyhow::Result<()> {
-    let (limited, last, open) = (
-        shared.tap().await?,
-        shared.tap().await?,
-        shared.tap().await?,
-    );
+    let (limited, last, open) = (shared.tap().await?, shared.tap().await?, shared.tap().await?);
     let setup = shared.setup("each_attempt_is_its_backends_own")?;
     let entry = config::entry(setup.port());
     let chain = |end: &'static str| {
@@ -80,14 +75,9 @@ pub async fn each_attempt_is_its_backends_own(shared: Arc<Shared>) -> anyhow::Re
     limited.behave(too_many());
 
     let mut requests = 0;
-    for (model, end, authorization) in [
-        (
-            "to-last",
-            &last,
-            Some(format!("Bearer {CREDENTIAL_OF_LAST}")),
-        ),
-        ("to-open", &open, None),
-    ] {
+    for (model, end, authorization) in
+        [("to-last", &last, Some(format!("Bearer {CREDENTIAL_OF_LAST}"))), ("to-open", &open, None)]
+    {
         for body in [chat(model, 4), chat_stream(model, 4)] {
             limited.forget();
             end.forget();
@@ -97,11 +87,7 @@ pub async fn each_attempt_is_its_backends_own(shared: Arc<Shared>) -> anyhow::Re
                 .await?
                 .expect(200)
                 .with_context(|| format!("{body}"))?;
-            anyhow::ensure!(
-                answer.complete && answer.text().contains("choices"),
-                "{}",
-                answer.text()
-            );
+            anyhow::ensure!(answer.complete && answer.text().contains("choices"), "{}", answer.text());
             requests += 1;
 
             let at_limited = only(&limited).await?;
@@ -114,37 +100,17 @@ pub async fn each_attempt_is_its_backends_own(shared: Arc<Shared>) -> anyhow::Re
             )?;
             let at_end = only(end).await?;
             let path = "/v1/chat/completions?trace=1";
-            expect(
-                &at_end,
-                path,
-                "model-at-the-end",
-                authorization.as_deref(),
-                end.port(),
-            )?;
-            for other in [
-                CREDENTIAL_OF_GONE,
-                CREDENTIAL_OF_LIMITED,
-                "limited",
-                APP_KEY,
-            ] {
+            expect(&at_end, path, "model-at-the-end", authorization.as_deref(), end.port())?;
+            for other in [CREDENTIAL_OF_GONE, CREDENTIAL_OF_LIMITED, "limited", APP_KEY] {
                 let there = at_end.everything();
-                anyhow::ensure!(
-                    !there.contains(other),
-                    "{other} of an earlier attempt in\n{there}"
-                );
+                anyhow::ensure!(!there.contains(other), "{other} of an earlier attempt in\n{there}");
             }
         }
     }
     let rows = gateway.admin().usage_of("consumer=app", requests).await?;
     let backends: Vec<&str> = rows.iter().map(|row| row.backend.as_str()).collect();
-    anyhow::ensure!(
-        backends.iter().all(|name| ["last", "open"].contains(name)),
-        "{rows:?}"
-    );
-    anyhow::ensure!(
-        rows.iter().all(|row| row.estimated_requests == 0),
-        "{rows:?}"
-    );
+    anyhow::ensure!(backends.iter().all(|name| ["last", "open"].contains(name)), "{rows:?}");
+    anyhow::ensure!(rows.iter().all(|row| row.estimated_requests == 0), "{rows:?}");
     Ok(())
 }
 
@@ -154,28 +120,13 @@ async fn only(tap: &Tap) -> anyhow::Result<Seen> {
     seen.pop().context("a request")
 }
 
-fn expect(
-    seen: &Seen,
-    target: &str,
-    model: &str,
-    authorization: Option<&str>,
-    port: u16,
-) -> anyhow::Result<()> {
+fn expect(seen: &Seen, target: &str, model: &str, authorization: Option<&str>, port: u16) -> anyhow::Result<()> {
     let there = seen.everything();
     anyhow::ensure!(seen.target == target, "not {target}: {there}");
-    anyhow::ensure!(
-        seen.model().as_deref() == Some(model),
-        "not {model}: {there}"
-    );
-    anyhow::ensure!(
-        seen.header("authorization") == authorization,
-        "authorization: {there}"
-    );
+    anyhow::ensure!(seen.model().as_deref() == Some(model), "not {model}: {there}");
+    anyhow::ensure!(seen.header("authorization") == authorization, "authorization: {there}");
     let host = seen.header("host").unwrap_or_default();
-    anyhow::ensure!(
-        host == format!("127.0.0.1:{port}") || host == "127.0.0.1",
-        "host: {there}"
-    );
+    anyhow::ensure!(host == format!("127.0.0.1:{port}") || host == "127.0.0.1", "host: {there}");
     for name in ["x-api-key", "api-key"] {
         anyhow::ensure!(seen.header(name).is_none(), "{name}: {there}");
     }
@@ -188,10 +139,7 @@ pub async fn anthropic_credentials_go_in_x_api_key(shared: Arc<Shared>) -> anyho
     let (first, second) = (shared.tap().await?, shared.tap().await?);
     let setup = shared.setup("anthropic_credentials_go_in_x_api_key")?;
     let entry = config::entry(setup.port());
-    let targets = [
-        Target::new("first").model("a"),
-        Target::new("second").model("b").priority(1),
-    ];
+    let targets = [Target::new("first").model("a"), Target::new("second").model("b").priority(1)];
     let gateway = setup
         .file("entry.yaml", &entry)?
         .file(
@@ -199,12 +147,7 @@ pub async fn anthropic_credentials_go_in_x_api_key(shared: Arc<Shared>) -> anyho
             &config::documents(&[
                 config::pool("Required", &[("claude", &targets, None)]),
                 config::backend("first", "Anthropic", first.port(), &credential("first-key")),
-                config::backend(
-                    "second",
-                    "Anthropic",
-                    second.port(),
-                    &credential("second-key"),
-                ),
+                config::backend("second", "Anthropic", second.port(), &credential("second-key")),
                 config::secret("first-key", CREDENTIAL_OF_LIMITED),
                 config::secret("second-key", CREDENTIAL_OF_LAST),
             ]),
@@ -215,25 +158,18 @@ pub async fn anthropic_credentials_go_in_x_api_key(shared: Arc<Shared>) -> anyho
     first.behave(Behaviour::Status {
         code: 529,
         headers: Vec::new(),
-        body: json!({"type": "error", "error": {"type": "overloaded_error", "message": "busy"}})
-            .to_string(),
+        body: json!({"type": "error", "error": {"type": "overloaded_error", "message": "busy"}}).to_string(),
     });
     let message = json!({
         "model": "claude",
         "messages": [{"role": "user", "content": "Say hello."}],
         "max_tokens": 5,
     });
-    let calls = [
-        Call::new("messages", APP_KEY, message.clone()),
-        Call::new("messages", APP_KEY, message).stream(),
-    ];
+    let calls = [Call::new("messages", APP_KEY, message.clone()), Call::new("messages", APP_KEY, message).stream()];
     for outcome in sdk::run(&shared.tools, &gateway.url(), 1, &calls).await? {
         outcome.ok()?;
     }
-    for (tap, model, key) in [
-        (&first, "a", CREDENTIAL_OF_LIMITED),
-        (&second, "b", CREDENTIAL_OF_LAST),
-    ] {
+    for (tap, model, key) in [(&first, "a", CREDENTIAL_OF_LIMITED), (&second, "b", CREDENTIAL_OF_LAST)] {
         let seen = tap.settled().await?;
         anyhow::ensure!(seen.len() == 2, "{} requests", seen.len());
         for seen in seen {
@@ -251,18 +187,10 @@ pub async fn anthropic_credentials_go_in_x_api_key(shared: Arc<Shared>) -> anyho
 /// Weights share the requests of one priority, weight 0 takes none.
 pub async fn weights_share_requests(shared: Arc<Shared>) -> anyhow::Result<()> {
     const REQUESTS: usize = 60;
-    let (heavy, light, none) = (
-        shared.tap().await?,
-        shared.tap().await?,
-        shared.tap().await?,
-    );
+    let (heavy, light, none) = (shared.tap().await?, shared.tap().await?, shared.tap().await?);
     let setup = shared.setup("weights_share_requests")?;
     let entry = config::entry(setup.port());
-    let targets = [
-        Target::new("heavy").weight(3),
-        Target::new("light"),
-        Target::new("none").weight(0),
-    ];
+    let targets = [Target::new("heavy").weight(3), Target::new("light"), Target::new("none").weight(0)];
     let gateway = setup
         .file("entry.yaml", &entry)?
         .file(
@@ -279,21 +207,12 @@ pub async fn weights_share_requests(shared: Arc<Shared>) -> anyhow::Result<()> {
         .await?;
     let client = gateway.client(APP_KEY);
     for _ in 0..REQUESTS {
-        client
-            .post("/v1/chat/completions", chat("smol", 1).to_string())
-            .await?
-            .expect(200)?;
+        client.post("/v1/chat/completions", chat("smol", 1).to_string()).await?.expect(200)?;
     }
     let (heavy, light, none) = (heavy.seen().len(), light.seen().len(), none.seen().len());
-    anyhow::ensure!(
-        heavy + light == REQUESTS && none == 0,
-        "{heavy}, {light}, {none}"
-    );
+    anyhow::ensure!(heavy + light == REQUESTS && none == 0, "{heavy}, {light}, {none}");
     // 45 of 60 expected, with a standard deviation of 3.4: six of them are left.
-    anyhow::ensure!(
-        (25..60).contains(&heavy),
-        "{heavy} to {light} is not 3 to 1"
-    );
+    anyhow::ensure!((25..60).contains(&heavy), "{heavy} to {light} is not 3 to 1");
     Ok(())
 }
 
@@ -311,11 +230,7 @@ pub async fn retries_end_in_503(shared: Arc<Shared>) -> anyhow::Result<()> {
                     "Required",
                     &[
                         ("stubborn", &[Target::new("runner")], Some(2)),
-                        (
-                            "gone",
-                            &[Target::new("gone-a"), Target::new("gone-b").priority(1)],
-                            None,
-                        ),
+                        ("gone", &[Target::new("gone-a"), Target::new("gone-b").priority(1)], None),
                     ],
                 ),
                 config::backend("runner", "OpenAI", tap.port(), ""),
@@ -333,11 +248,7 @@ pub async fn retries_end_in_503(shared: Arc<Shared>) -> anyhow::Result<()> {
     anyhow::ensure!(tap.seen().len() == 3, "{} attempts", tap.seen().len());
     for answer in [answer, client.chat("gone").await?.expect(503)?] {
         let code = answer.json()?.pointer("/error/code").cloned();
-        anyhow::ensure!(
-            code == Some(json!("backend_unavailable")),
-            "{}",
-            answer.text()
-        );
+        anyhow::ensure!(code == Some(json!("backend_unavailable")), "{}", answer.text());
     }
 
     // It works again: so does the model.

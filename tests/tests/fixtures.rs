@@ -50,21 +50,10 @@ impl Basic {
 
 /// The pool with the model `smol`, and its backend.
 pub fn models(tap: &Tap) -> String {
-    models_with(
-        tap,
-        "Required",
-        &[("smol", &[Target::new("runner").model(BACKEND_MODEL)], None)],
-    )
+    models_with(tap, "Required", &[("smol", &[Target::new("runner").model(BACKEND_MODEL)], None)])
 }
 
 /// A pool with these models, and the backend `runner`.
-pub fn models_with(
-    tap: &Tap,
-    access: &str,
-    models: &[(&str, &[Target<'_>], Option<u32>)],
-) -> String {
-    config::documents(&[
-        config::pool(access, models),
-        config::backend("runner", "OpenAI", tap.port(), ""),
-    ])
+pub fn models_with(tap: &Tap, access: &str, models: &[(&str, &[Target<'_>], Option<u32>)]) -> String {
+    config::documents(&[config::pool(access, models), config::backend("runner", "OpenAI", tap.port(), "")])
 }

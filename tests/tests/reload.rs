@@ -24,46 +24,30 @@ pub async fn changes_act_without_a_drop(shared: Arc<Shared>) -> anyhow::Result<(
     let traffic = Traffic::start(&gateway.client(APP_KEY), "/v1/chat/completions", &bodies);
     traffic.more(4).await?;
 
-    gateway
-        .folder()
-        .write("new.yaml", &config::consumer("new", NEW_KEY, ""))?;
+    gateway.folder().write("new.yaml", &config::consumer("new", NEW_KEY, ""))?;
     answers(&gateway, NEW_KEY, 200).await?;
-    gateway.folder().write(
-        "new.yaml",
-        &config::consumer("new", NEW_KEY, "models: [other]"),
-    )?;
+    gateway.folder().write("new.yaml", &config::consumer("new", NEW_KEY, "models: [other]"))?;
     answers(&gateway, NEW_KEY, 403).await?;
     gateway.folder().remove("new.yaml")?;
     answers(&gateway, NEW_KEY, 401).await?;
 
     anyhow::ensure!(second.seen().is_empty(), "weight 0 takes none");
-    gateway.folder().write(
-        "models.yaml",
-        &models(&first, &second, (0, 1), "first-credential"),
-    )?;
+    gateway.folder().write("models.yaml", &models(&first, &second, (0, 1), "first-credential"))?;
     poll::until("requests go to the other backend only", || async {
         first.forget();
         second.forget();
         traffic.more(6).await?;
-        anyhow::ensure!(
-            first.seen().is_empty() && !second.seen().is_empty(),
-            "not yet"
-        );
+        anyhow::ensure!(first.seen().is_empty() && !second.seen().is_empty(), "not yet");
         Ok(())
     })
     .await?;
 
-    gateway.folder().write(
-        "models.yaml",
-        &models(&first, &second, (0, 1), "second-credential"),
-    )?;
+    gateway.folder().write("models.yaml", &models(&first, &second, (0, 1), "second-credential"))?;
     poll::until("the new credential is sent", || async {
         second.forget();
         traffic.more(4).await?;
         let seen = second.seen();
-        let sent = |seen: &tollgate_tests::tap::Seen| {
-            seen.header("authorization") == Some("Bearer second-credential")
-        };
+        let sent = |seen: &tollgate_tests::tap::Seen| seen.header("authorization") == Some("Bearer second-credential");
         anyhow::ensure!(!seen.is_empty() && seen.iter().all(sent), "not yet");
         Ok(())
     })
@@ -71,10 +55,7 @@ pub async fn changes_act_without_a_drop(shared: Arc<Shared>) -> anyhow::Result<(
 
     traffic.more(4).await?;
     all_well(traffic).await?;
-    anyhow::ensure!(
-        Drains::of(&gateway.envoy()?)? == before,
-        "a listener was changed or drained"
-    );
+    anyhow::ensure!(Drains::of(&gateway.envoy()?)? == before, "a listener was changed or drained");
     Ok(())
 }
 
@@ -88,53 +69,31 @@ pub async fn a_broken_file_changes_nothing(shared: Arc<Shared>) -> anyhow::Resul
     traffic.more(4).await?;
 
     // The file with the only pool becomes unreadable in its line 3.
-    gateway.folder().write(
-        "models.yaml",
-        "apiVersion: tollgate.dev/v1alpha1\nkind: ModelPool\nmetadata: {name: [chat\n",
-    )?;
+    gateway
+        .folder()
+        .write("models.yaml", "apiVersion: tollgate.dev/v1alpha1\nkind: ModelPool\nmetadata: {name: [chat\n")?;
     let finding = finding_about(&gateway, "models.yaml").await?;
-    anyhow::ensure!(
-        line_of(&finding).is_some_and(|line| (3..=4).contains(&line)),
-        "{finding}"
-    );
+    anyhow::ensure!(line_of(&finding).is_some_and(|line| (3..=4).contains(&line)), "{finding}");
     traffic.more(10).await?;
 
     // Readable, but wrong in one field.
-    let wrong =
-        models(&first, &second, (1, 0), "first-credential").replace("weight: 0", "weight: many");
-    let line = wrong
-        .lines()
-        .position(|line| line.contains("many"))
-        .map(|line| line as u64 + 1);
+    let wrong = models(&first, &second, (1, 0), "first-credential").replace("weight: 0", "weight: many");
+    let line = wrong.lines().position(|line| line.contains("many")).map(|line| line as u64 + 1);
     gateway.folder().write("models.yaml", &wrong)?;
     let finding = poll::until("the wrong field is reported", || async {
         let finding = finding_about(&gateway, "models.yaml").await?;
-        let field = finding
-            .get("field")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
+        let field = finding.get("field").and_then(Value::as_str).unwrap_or_default();
         anyhow::ensure!(field.contains("weight"), "{finding}");
         Ok(finding)
     })
     .await?;
     anyhow::ensure!(line_of(&finding) == line, "not line {line:?}: {finding}");
-    let text = |name: &str| {
-        finding
-            .get(name)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-    };
-    anyhow::ensure!(
-        !text("message").is_empty() && !text("hint").is_empty(),
-        "{finding}"
-    );
+    let text = |name: &str| finding.get(name).and_then(Value::as_str).unwrap_or_default();
+    anyhow::ensure!(!text("message").is_empty() && !text("hint").is_empty(), "{finding}");
     traffic.more(10).await?;
 
     // A correct file takes over again.
-    gateway.folder().write(
-        "models.yaml",
-        &models(&first, &second, (0, 1), "first-credential"),
-    )?;
+    gateway.folder().write("models.yaml", &models(&first, &second, (0, 1), "first-credential"))?;
     poll::until("the corrected file acts", || async {
         second.forget();
         traffic.more(4).await?;
@@ -144,25 +103,16 @@ pub async fn a_broken_file_changes_nothing(shared: Arc<Shared>) -> anyhow::Resul
     .await?;
     gateway
         .status_when("no findings are left", |status| {
-            status
-                .get("findings")
-                .and_then(Value::as_array)
-                .is_some_and(Vec::is_empty)
+            status.get("findings").and_then(Value::as_array).is_some_and(Vec::is_empty)
         })
         .await?;
     all_well(traffic).await?;
-    anyhow::ensure!(
-        Drains::of(&gateway.envoy()?)? == before,
-        "a listener was changed or drained"
-    );
+    anyhow::ensure!(Drains::of(&gateway.envoy()?)? == before, "a listener was changed or drained");
     Ok(())
 }
 
 fn models(first: &Tap, second: &Tap, weights: (u32, u32), credential: &str) -> String {
-    let targets = [
-        Target::new("first").weight(weights.0),
-        Target::new("second").weight(weights.1),
-    ];
+    let targets = [Target::new("first").weight(weights.0), Target::new("second").weight(weights.1)];
     let reference = "credential: {secretRef: {name: credential}}";
     config::documents(&[
         config::pool("Required", &[("smol", &targets, None)]),
@@ -177,10 +127,7 @@ async fn start(shared: &Shared, test: &str, first: &Tap, second: &Tap) -> anyhow
     let entry = config::entry(setup.port());
     setup
         .file("entry.yaml", &entry)?
-        .file(
-            "models.yaml",
-            &models(first, second, (1, 0), "first-credential"),
-        )?
+        .file("models.yaml", &models(first, second, (1, 0), "first-credential"))?
         .file("app.yaml", &config::consumer("app", APP_KEY, ""))?
         .start()
         .await
@@ -201,17 +148,8 @@ async fn finding_about(gateway: &Gateway, file: &str) -> anyhow::Result<Value> {
         let name = finding.pointer("/spot/file").and_then(Value::as_str);
         name.is_some_and(|name| name.ends_with(file))
     };
-    let find = |status: &Value| {
-        status
-            .get("findings")
-            .and_then(Value::as_array)?
-            .iter()
-            .find(about)
-            .cloned()
-    };
-    let status = gateway
-        .status_when("a finding about the file", |status| find(status).is_some())
-        .await?;
+    let find = |status: &Value| status.get("findings").and_then(Value::as_array)?.iter().find(about).cloned();
+    let status = gateway.status_when("a finding about the file", |status| find(status).is_some()).await?;
     find(&status).ok_or_else(|| anyhow::anyhow!("{status}"))
 }
 

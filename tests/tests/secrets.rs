@@ -40,17 +40,9 @@ spec:
                 config::pool(
                     "Required",
                     // One with the attempt filter, one without.
-                    &[
-                        ("smol", &failing, None),
-                        ("alone", &[Target::new("single")], None),
-                    ],
+                    &[("smol", &failing, None), ("alone", &[Target::new("single")], None)],
                 ),
-                config::backend(
-                    "provider",
-                    "OpenAI",
-                    tap.port(),
-                    &credential("provider-key"),
-                ),
+                config::backend("provider", "OpenAI", tap.port(), &credential("provider-key")),
                 config::backend("single", "OpenAI", tap.port(), &credential("provider-key")),
                 config::backend("spare", "OpenAI", spare.port(), &credential("spare-key")),
                 config::secret("provider-key", CREDENTIAL),
@@ -80,76 +72,33 @@ spec:
             ("x-tollgate-consumer", CLIENT_KEY),
         ],
     ] {
-        open.post_with(path, &headers, body.clone())
-            .await?
-            .expect(200)
-            .with_context(|| format!("{headers:?}"))?;
+        open.post_with(path, &headers, body.clone()).await?.expect(200).with_context(|| format!("{headers:?}"))?;
     }
     let client = gateway.client(CLIENT_KEY);
-    client
-        .post(path, chat("alone", 2).to_string())
-        .await?
-        .expect(200)?;
-    client
-        .post(path, chat_stream("smol", 2).to_string())
-        .await?
-        .expect(200)?;
+    client.post(path, chat("alone", 2).to_string()).await?.expect(200)?;
+    client.post(path, chat_stream("smol", 2).to_string()).await?.expect(200)?;
     tap.behave(Behaviour::Reset);
     client.post(path, body.clone()).await?.expect(200)?;
     // Errors of every kind that a key can run into.
-    said.push_str(
-        &client
-            .post(path, chat("alone", 2).to_string())
-            .await?
-            .expect(503)?
-            .text(),
-    );
-    said.push_str(
-        &gateway
-            .client(WRONG_KEY)
-            .post(path, body.clone())
-            .await?
-            .expect(401)?
-            .text(),
-    );
+    said.push_str(&client.post(path, chat("alone", 2).to_string()).await?.expect(503)?.text());
+    said.push_str(&gateway.client(WRONG_KEY).post(path, body.clone()).await?.expect(401)?.text());
     said.push_str(&client.post(path, "{").await?.expect(400)?.text());
     said.push_str(&client.get("/nowhere").await?.text());
     poll::until("usage is counted", || async {
         let rows = gateway.admin().usage("consumer=research").await?;
-        anyhow::ensure!(
-            rows.iter().map(|row| row.requests).sum::<u64>() >= 7,
-            "{rows:?}"
-        );
+        anyhow::ensure!(rows.iter().map(|row| row.requests).sum::<u64>() >= 7, "{rows:?}");
         Ok(())
     })
     .await?;
 
     let mut places = vec![("an error", said), ("a log", gateway.logs()?)];
-    for path in [
-        "/",
-        "/metrics",
-        "/api/status",
-        "/api/usage",
-        "/api/budgets",
-        "/readyz",
-        "/healthz",
-    ] {
+    for path in ["/", "/metrics", "/api/status", "/api/usage", "/api/budgets", "/readyz", "/healthz"] {
         places.push((path, gateway.admin().text(path).await?));
     }
-    for path in [
-        "/stats",
-        "/stats/prometheus",
-        "/config_dump?include_eds",
-        "/clusters",
-        "/certs",
-        "/listeners",
-    ] {
+    for path in ["/stats", "/stats/prometheus", "/config_dump?include_eds", "/clusters", "/certs", "/listeners"] {
         places.push((path, gateway.envoy()?.get(path)?));
     }
-    anyhow::ensure!(
-        places.iter().all(|(_, text)| !text.is_empty()),
-        "a place is empty"
-    );
+    anyhow::ensure!(places.iter().all(|(_, text)| !text.is_empty()), "a place is empty");
     for (place, text) in &places {
         for secret in [CLIENT_KEY, WRONG_KEY, CREDENTIAL, OTHER_CREDENTIAL] {
             let found = text.lines().find(|line| line.contains(secret));
@@ -157,35 +106,22 @@ spec:
         }
     }
 
-    let seen: Vec<_> = tap
-        .settled()
-        .await?
-        .into_iter()
-        .chain(spare.settled().await?)
-        .collect();
+    let seen: Vec<_> = tap.settled().await?.into_iter().chain(spare.settled().await?).collect();
     for seen in &seen {
         let there = seen.everything();
         for name in [CLIENT_KEY, "x-tollgate", "x-envoy-max-retries"] {
             anyhow::ensure!(!there.contains(name), "{name} at the backend:\n{there}");
         }
         for name in ["x-api-key", "api-key"] {
-            anyhow::ensure!(
-                seen.header(name).is_none(),
-                "{name} at the backend:\n{there}"
-            );
+            anyhow::ensure!(seen.header(name).is_none(), "{name} at the backend:\n{there}");
         }
     }
     // The search would have found them: they did arrive where they belong.
     let at = |tap: &tollgate_tests::tap::Tap, secret: &str| {
         let expected = format!("Bearer {secret}");
-        tap.seen()
-            .iter()
-            .all(|seen| seen.header("authorization") == Some(&expected))
+        tap.seen().iter().all(|seen| seen.header("authorization") == Some(&expected))
     };
-    anyhow::ensure!(
-        at(&tap, CREDENTIAL) && at(&spare, OTHER_CREDENTIAL),
-        "{seen:?}"
-    );
+    anyhow::ensure!(at(&tap, CREDENTIAL) && at(&spare, OTHER_CREDENTIAL), "{seen:?}");
     anyhow::ensure!(!spare.seen().is_empty(), "no failover happened");
     Ok(())
 }

@@ -14,25 +14,18 @@ const LARGEST_FILTER: u64 = 400 * 1024;
 
 /// Builds filter.wasm.
 pub fn filter(workspace: &Workspace) -> anyhow::Result<PathBuf> {
-    Step {
-        what: "building filter.wasm",
-        takes: Some("half a minute the first time"),
-        log: "build-filter",
-    }
-    .run(
+    Step { what: "building filter.wasm", takes: Some("half a minute the first time"), log: "build-filter" }.run(
         workspace,
-        shell::cargo(workspace)
-            .args(["build", "--package", "tollgate-filter", "--lib"])
-            .args(["--target", WASM_TARGET, "--profile", "wasm"]),
+        shell::cargo(workspace).args(["build", "--package", "tollgate-filter", "--lib"]).args([
+            "--target",
+            WASM_TARGET,
+            "--profile",
+            "wasm",
+        ]),
     )?;
     let wasm = workspace.filter_wasm();
-    let size =
-        std::fs::metadata(&wasm).with_context(|| format!("{} is missing", wasm.display()))?;
-    println!(
-        "    filter.wasm: {} KB of at most {} KB",
-        size.len().div_ceil(1024),
-        LARGEST_FILTER / 1024
-    );
+    let size = std::fs::metadata(&wasm).with_context(|| format!("{} is missing", wasm.display()))?;
+    println!("    filter.wasm: {} KB of at most {} KB", size.len().div_ceil(1024), LARGEST_FILTER / 1024);
     Ok(wasm)
 }
 
@@ -48,17 +41,8 @@ pub fn filter_size(wasm: &Path) -> anyhow::Result<()> {
 
 /// Builds the control plane with this filter inside, for tests and demo.
 pub fn debug(workspace: &Workspace, wasm: &Path) -> anyhow::Result<PathBuf> {
-    Step {
-        what: "building tollgate",
-        takes: Some("some minutes the first time"),
-        log: "build-tollgate",
-    }
-    .run(
-        workspace,
-        shell::cargo(workspace)
-            .args(["build", "--package", "tollgate"])
-            .env("TOLLGATE_WASM", wasm),
-    )?;
+    Step { what: "building tollgate", takes: Some("some minutes the first time"), log: "build-tollgate" }
+        .run(workspace, shell::cargo(workspace).args(["build", "--package", "tollgate"]).env("TOLLGATE_WASM", wasm))?;
     // A copy, which a plain `cargo build` does not replace by a binary without the filter.
     let built = workspace.target().join("debug/tollgate");
     let kept = workspace.built();
@@ -80,22 +64,10 @@ pub fn dist(workspace: &Workspace) -> anyhow::Result<()> {
     let wasm = filter(workspace)?;
     filter_size(&wasm)?;
     setup::target(workspace, STATIC_TARGET)?;
-    Step {
-        what: "building tollgate for release",
-        takes: Some("some minutes"),
-        log: "dist",
-    }
-    .run(
+    Step { what: "building tollgate for release", takes: Some("some minutes"), log: "dist" }.run(
         workspace,
         shell::cargo(workspace)
-            .args([
-                "build",
-                "--package",
-                "tollgate",
-                "--release",
-                "--target",
-                STATIC_TARGET,
-            ])
+            .args(["build", "--package", "tollgate", "--release", "--target", STATIC_TARGET])
             .env("TOLLGATE_WASM", &wasm)
             // ring compiles some C, which needs no musl of its own.
             .env("CC_x86_64_unknown_linux_musl", "cc"),
@@ -103,20 +75,13 @@ pub fn dist(workspace: &Workspace) -> anyhow::Result<()> {
     let folder = workspace.target().join("dist");
     std::fs::create_dir_all(&folder)?;
     let binary = folder.join("tollgate");
-    let built = workspace
-        .target()
-        .join(STATIC_TARGET)
-        .join("release/tollgate");
+    let built = workspace.target().join(STATIC_TARGET).join("release/tollgate");
     std::fs::copy(built, &binary)?;
     std::fs::copy(wasm, folder.join("filter.wasm"))?;
     verify(&binary)?;
     for name in ["tollgate", "filter.wasm"] {
         let file = folder.join(name);
-        println!(
-            "    {}: {} KB",
-            file.display(),
-            std::fs::metadata(&file)?.len().div_ceil(1024)
-        );
+        println!("    {}: {} KB", file.display(), std::fs::metadata(&file)?.len().div_ceil(1024));
     }
     Ok(())
 }
@@ -124,10 +89,7 @@ pub fn dist(workspace: &Workspace) -> anyhow::Result<()> {
 /// It starts, and needs no library.
 fn verify(binary: &Path) -> anyhow::Result<()> {
     shell::read(Command::new(binary).arg("--version"))?;
-    let libraries = Command::new("ldd")
-        .arg(binary)
-        .output()
-        .context("ldd is not installed")?;
+    let libraries = Command::new("ldd").arg(binary).output().context("ldd is not installed")?;
     let text = [libraries.stdout, libraries.stderr].concat();
     let text = String::from_utf8_lossy(&text);
     anyhow::ensure!(

@@ -77,10 +77,7 @@ impl Tally {
                 println!("  {failure}");
             }
         }
-        println!(
-            "\n{} passed, {} failed, {} skipped",
-            self.passed, self.failed, self.skipped
-        );
+        println!("\n{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped);
         anyhow::ensure!(self.failed == 0, "{} failed", self.failed);
         Ok(())
     }
@@ -104,27 +101,18 @@ fn count(outcome: &Outcome) -> Tally {
                 }
             }
         } else if let Some(name) = failed_test(line) {
-            found
-                .failures
-                .push(format!("{name}: {}", outcome.log.display()));
+            found.failures.push(format!("{name}: {}", outcome.log.display()));
         }
     }
     if !outcome.success && found.failed == 0 {
         println!("{}", shell::tail(&outcome.log, 40));
-        found.failure(format!(
-            "it did not run to its end: {}",
-            outcome.log.display()
-        ));
+        found.failure(format!("it did not run to its end: {}", outcome.log.display()));
     }
     found
 }
 
 fn failed_test(line: &str) -> Option<&str> {
-    line.strip_prefix("test ")?
-        .strip_suffix("FAILED")?
-        .split(" ...")
-        .next()
-        .map(str::trim)
+    line.strip_prefix("test ")?.strip_suffix("FAILED")?.split(" ...").next().map(str::trim)
 }
 
 // What to check.
@@ -132,11 +120,7 @@ fn failed_test(line: &str) -> Option<&str> {
 pub fn formatting(workspace: &Workspace, tally: &mut Tally) {
     tally.step(
         workspace,
-        &Step {
-            what: "formatting",
-            takes: None,
-            log: "fmt",
-        },
+        &Step { what: "formatting", takes: None, log: "fmt" },
         shell::cargo(workspace).args(["fmt", "--all", "--check"]),
     );
 }
@@ -144,29 +128,14 @@ pub fn formatting(workspace: &Workspace, tally: &mut Tally) {
 pub fn lints(workspace: &Workspace, wasm: &Path, tally: &mut Tally) {
     tally.step(
         workspace,
-        &Step {
-            what: "lints, native",
-            takes: Some("minutes the first time"),
-            log: "clippy",
-        },
+        &Step { what: "lints, native", takes: Some("minutes the first time"), log: "clippy" },
         shell::cargo(workspace)
-            .args([
-                "clippy",
-                "--workspace",
-                "--all-targets",
-                "--",
-                "-D",
-                "warnings",
-            ])
+            .args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])
             .env("TOLLGATE_WASM", wasm),
     );
     tally.step(
         workspace,
-        &Step {
-            what: "lints, wasm32",
-            takes: None,
-            log: "clippy-wasm32",
-        },
+        &Step { what: "lints, wasm32", takes: None, log: "clippy-wasm32" },
         shell::cargo(workspace).args([
             "clippy",
             "--package",
@@ -183,35 +152,18 @@ pub fn lints(workspace: &Workspace, wasm: &Path, tally: &mut Tally) {
 pub fn unit_tests(workspace: &Workspace, wasm: &Path, name: Option<&str>, tally: &mut Tally) {
     let mut command = shell::cargo(workspace);
     command
-        .args([
-            "test",
-            "--workspace",
-            "--exclude",
-            "tollgate-tests",
-            "--no-fail-fast",
-            "--",
-        ])
+        .args(["test", "--workspace", "--exclude", "tollgate-tests", "--no-fail-fast", "--"])
         .args(name)
         .env("TOLLGATE_WASM", wasm);
-    let step = Step {
-        what: "unit and golden tests",
-        takes: Some("minutes the first time, to compile"),
-        log: "unit",
-    };
+    let step = Step { what: "unit and golden tests", takes: Some("minutes the first time, to compile"), log: "unit" };
     tally.tests(workspace, &step, &mut command);
 }
 
 pub fn end_to_end(workspace: &Workspace, wasm: &Path, name: Option<&str>, tally: &mut Tally) {
     let mut command = shell::cargo(workspace);
-    command
-        .args(["test", "--package", "tollgate-tests", "--test", "e2e", "--"])
-        .args(name)
-        .env("TOLLGATE_WASM", wasm);
-    let step = Step {
-        what: "end-to-end tests: SDKs, Envoy, a real LLM",
-        takes: Some("about five minutes"),
-        log: "e2e",
-    };
+    command.args(["test", "--package", "tollgate-tests", "--test", "e2e", "--"]).args(name).env("TOLLGATE_WASM", wasm);
+    let step =
+        Step { what: "end-to-end tests: SDKs, Envoy, a real LLM", takes: Some("about five minutes"), log: "e2e" };
     tally.tests(workspace, &step, &mut command);
 }
 
@@ -219,18 +171,11 @@ pub fn end_to_end(workspace: &Workspace, wasm: &Path, name: Option<&str>, tally:
 pub fn dependencies(workspace: &Workspace, cargo_deny: &Path, tally: &mut Tally) {
     tally.step(
         workspace,
-        &Step {
-            what: "dependencies: licences, sources, bans",
-            takes: None,
-            log: "deny",
-        },
+        &Step { what: "dependencies: licences, sources, bans", takes: None, log: "deny" },
         Command::new(cargo_deny)
             .current_dir(workspace.root())
             .args(["deny", "--all-features", "check", "--hide-inclusion-graph"])
             .args(["bans", "licenses", "sources"]),
     );
-    tally.skip(
-        "dependencies: advisories",
-        "the advisory database is a git repository, not in a package registry",
-    );
+    tally.skip("dependencies: advisories", "the advisory database is a git repository, not in a package registry");
 }

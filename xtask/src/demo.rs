@@ -23,14 +23,8 @@ const RUNNER_PORTS: [u16; 2] = [8081, 8082];
 const ADMIN_PORT: u16 = 19000;
 /// Consumers of examples/demo, with what stands there in place of their keys' hashes.
 const CONSUMERS: [(&str, &str); 2] = [
-    (
-        "research-app",
-        "0000000000000000000000000000000000000000000000000000000000000001",
-    ),
-    (
-        "trial-app",
-        "0000000000000000000000000000000000000000000000000000000000000002",
-    ),
+    ("research-app", "0000000000000000000000000000000000000000000000000000000000000001"),
+    ("trial-app", "0000000000000000000000000000000000000000000000000000000000000002"),
 ];
 
 struct Demo {
@@ -59,18 +53,8 @@ pub fn run(workspace: &Workspace, keep: bool) -> anyhow::Result<()> {
 
     let started = Instant::now();
     let [port_a, port_b] = demo.runner_ports;
-    let runner_a = process::llm(
-        workspace,
-        &demo.tools,
-        port_a,
-        &demo.home.join("runner-a.log"),
-    )?;
-    let runner_b = process::llm(
-        workspace,
-        &demo.tools,
-        port_b,
-        &demo.home.join("runner-b.log"),
-    )?;
+    let runner_a = process::llm(workspace, &demo.tools, port_a, &demo.home.join("runner-a.log"))?;
+    let runner_b = process::llm(workspace, &demo.tools, port_b, &demo.home.join("runner-b.log"))?;
     let gateway = demo.start_gateway()?;
     println!(
         "\n{:.1} s to start: runner-a :{port_a}, runner-b :{port_b}, gateway :{}, admin http://{}/",
@@ -81,10 +65,7 @@ pub fn run(workspace: &Workspace, keep: bool) -> anyhow::Result<()> {
     println!("configuration: {}", demo.config().display());
 
     demo.call(workspace, &keys, "tour")?;
-    println!(
-        "\n5. runner-a is killed (process {}); the same request goes to runner-b",
-        runner_a.id()
-    );
+    println!("\n5. runner-a is killed (process {}); the same request goes to runner-b", runner_a.id());
     process::signal(runner_a.id(), Signal::KILL)?;
     demo.call(workspace, &keys, "failover")?;
     demo.print_books()?;
@@ -108,10 +89,7 @@ pub fn stop(workspace: &Workspace) -> anyhow::Result<()> {
     let Ok(text) = std::fs::read_to_string(&file) else {
         return Ok(());
     };
-    for id in text
-        .split_whitespace()
-        .filter_map(|id| id.parse::<u32>().ok())
-    {
+    for id in text.split_whitespace().filter_map(|id| id.parse::<u32>().ok()) {
         // The ids may be others' by now: only what still runs from this checkout is ours.
         if is_ours(workspace, id) && process::signal(id, Signal::TERM).is_ok() {
             while is_ours(workspace, id) {
@@ -126,10 +104,7 @@ pub fn stop(workspace: &Workspace) -> anyhow::Result<()> {
 
 fn is_ours(workspace: &Workspace, id: u32) -> bool {
     let line = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
-    workspace
-        .target()
-        .to_str()
-        .is_some_and(|target| String::from_utf8_lossy(&line).contains(target))
+    workspace.target().to_str().is_some_and(|target| String::from_utf8_lossy(&line).contains(target))
 }
 
 fn home(workspace: &Workspace) -> PathBuf {
@@ -172,10 +147,7 @@ impl Demo {
     fn write_config(&self, workspace: &Workspace) -> anyhow::Result<Keys> {
         let [research, trial] = CONSUMERS.map(|(name, _)| self.new_key(name));
         let (research, trial) = (research?, trial?);
-        let mut changes = vec![(
-            format!("port: {GATEWAY_PORT},"),
-            format!("port: {},", self.gateway_port),
-        )];
+        let mut changes = vec![(format!("port: {GATEWAY_PORT},"), format!("port: {},", self.gateway_port))];
         for (before, now) in RUNNER_PORTS.iter().zip(self.runner_ports) {
             changes.push((format!("port: {before}}}"), format!("port: {now}}}")));
         }
@@ -198,9 +170,7 @@ impl Demo {
         let made = shell::read(command.args(["key", "new", "--consumer", consumer, "-o", "json"]))?;
         let made: Value = serde_json::from_str(&made)?;
         let text = |name: &str| made.get(name).and_then(Value::as_str).map(str::to_owned);
-        text("key")
-            .zip(text("sha256"))
-            .context("no key in what `tollgate key new` prints")
+        text("key").zip(text("sha256")).context("no key in what `tollgate key new` prints")
     }
 
     fn start_gateway(&self) -> anyhow::Result<Process> {
@@ -226,11 +196,7 @@ impl Demo {
             .env("TRIAL_KEY", trial)
             .env("NO_PROXY", "127.0.0.1")
             .status()?;
-        anyhow::ensure!(
-            status.success(),
-            "the demo's calls failed; logs: {}",
-            self.home.display()
-        );
+        anyhow::ensure!(status.success(), "the demo's calls failed; logs: {}", self.home.display());
         Ok(())
     }
 
@@ -240,15 +206,9 @@ impl Demo {
         std::thread::sleep(std::time::Duration::from_secs(2));
         println!("\n$ tollgate usage");
         let mut usage = Command::new(&self.tollgate);
-        print!(
-            "{}",
-            shell::read(usage.args(["usage", "--admin", &self.admin]))?
-        );
+        print!("{}", shell::read(usage.args(["usage", "--admin", &self.admin]))?);
         println!("\n$ curl http://{}/api/budgets", self.admin);
-        print!(
-            "{}",
-            budget_table(&http::get_json(&self.admin, "/api/budgets")?)
-        );
+        print!("{}", budget_table(&http::get_json(&self.admin, "/api/budgets")?));
         Ok(())
     }
 
@@ -272,23 +232,12 @@ impl Demo {
 
 fn display(path: &Path) -> String {
     let here = std::env::current_dir().unwrap_or_default();
-    path.strip_prefix(here)
-        .unwrap_or(path)
-        .display()
-        .to_string()
+    path.strip_prefix(here).unwrap_or(path).display().to_string()
 }
 
 fn budget_table(budgets: &Value) -> String {
-    let mut text = format!(
-        "{:<24} {:<16} {:>8} {:>8} {:>8}\n",
-        "BUDGET", "SCOPE", "TOKENS", "SPENT", "LEASED"
-    );
-    for row in budgets
-        .get("rows")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten()
-    {
+    let mut text = format!("{:<24} {:<16} {:>8} {:>8} {:>8}\n", "BUDGET", "SCOPE", "TOKENS", "SPENT", "LEASED");
+    for row in budgets.get("rows").and_then(Value::as_array).into_iter().flatten() {
         let word = |name: &str| row.get(name).and_then(Value::as_str).unwrap_or_default();
         let number = |name: &str| row.get(name).and_then(Value::as_u64).unwrap_or_default();
         let _ = writeln!(
@@ -306,12 +255,6 @@ fn budget_table(budgets: &Value) -> String {
 
 /// The values of a budget's scope.
 fn scope(scope: Option<&Value>) -> String {
-    let values = scope
-        .and_then(Value::as_object)
-        .into_iter()
-        .flat_map(|parts| parts.values());
-    values
-        .filter_map(Value::as_str)
-        .collect::<Vec<_>>()
-        .join(", ")
+    let values = scope.and_then(Value::as_object).into_iter().flat_map(|parts| parts.values());
+    values.filter_map(Value::as_str).collect::<Vec<_>>().join(", ")
 }

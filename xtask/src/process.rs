@@ -32,10 +32,7 @@ impl Process {
             .stderr(out)
             .spawn()
             .with_context(|| format!("cannot start {:?}", command.get_program()))?;
-        Ok(Self {
-            child: Some(child),
-            log: log.to_path_buf(),
-        })
+        Ok(Self { child: Some(child), log: log.to_path_buf() })
     }
 
     /// The same in a process group of its own, where Ctrl-C of the terminal does not reach it.
@@ -48,29 +45,16 @@ impl Process {
     }
 
     /// Tries until it works, while the process runs.
-    pub fn wait_for<T>(
-        &mut self,
-        what: &str,
-        mut look: impl FnMut() -> anyhow::Result<T>,
-    ) -> anyhow::Result<T> {
+    pub fn wait_for<T>(&mut self, what: &str, mut look: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
         let end = Instant::now() + Duration::from_secs(60);
         loop {
             let last = match look() {
                 Ok(found) => return Ok(found),
                 Err(error) => error,
             };
-            if let Some(status) = self
-                .child
-                .as_mut()
-                .map(Child::try_wait)
-                .transpose()?
-                .flatten()
-            {
+            if let Some(status) = self.child.as_mut().map(Child::try_wait).transpose()?.flatten() {
                 eprintln!("{}", shell::tail(&self.log, 30));
-                anyhow::bail!(
-                    "{what}: it ended ({status}); its log: {}",
-                    self.log.display()
-                );
+                anyhow::bail!("{what}: it ended ({status}); its log: {}", self.log.display());
             }
             if Instant::now() > end {
                 let log = self.log.display();
@@ -130,10 +114,7 @@ pub fn llm(workspace: &Workspace, tools: &Tools, port: u16, log: &Path) -> anyho
     let log = log.to_path_buf();
     process.wait_for("the model server", || {
         let text = std::fs::read_to_string(&log)?;
-        anyhow::ensure!(
-            text.lines().any(|line| line.starts_with("{\"url\"")),
-            "not healthy"
-        );
+        anyhow::ensure!(text.lines().any(|line| line.starts_with("{\"url\"")), "not healthy");
         Ok(())
     })?;
     Ok(process)
@@ -191,8 +172,8 @@ pub fn envoy_of(state: &Path) -> anyhow::Result<u32> {
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
         .find(|id| {
-            let is_envoy = std::fs::read_link(format!("/proc/{id}/exe"))
-                .is_ok_and(|program| program.ends_with("envoy"));
+            let is_envoy =
+                std::fs::read_link(format!("/proc/{id}/exe")).is_ok_and(|program| program.ends_with("envoy"));
             let arguments = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
             is_envoy && String::from_utf8_lossy(&arguments).contains(state)
         })

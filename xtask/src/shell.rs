@@ -39,11 +39,7 @@ impl Step<'_> {
             return Ok(());
         }
         eprintln!("{}", tail(&outcome.log, 40));
-        anyhow::bail!(
-            "{} failed; the whole output: {}",
-            self.what,
-            outcome.log.display()
-        )
+        anyhow::bail!("{} failed; the whole output: {}", self.what, outcome.log.display())
     }
 
     /// Runs the command to its end, whichever it is.
@@ -74,10 +70,7 @@ impl Step<'_> {
         let took = started.elapsed();
         let sign = if status.success() { "ok" } else { "FAILED" };
         println!("    {sign} ({:.1} s)", took.as_secs_f64());
-        Ok(Outcome {
-            success: status.success(),
-            log,
-        })
+        Ok(Outcome { success: status.success(), log })
     }
 }
 
@@ -94,10 +87,8 @@ pub fn tail(log: &Path, lines: usize) -> String {
 
 /// The standard output of a command that takes no time.
 pub fn read(command: &mut Command) -> anyhow::Result<String> {
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("cannot start {:?}", command.get_program()))?;
+    let output =
+        command.stdin(Stdio::null()).output().with_context(|| format!("cannot start {:?}", command.get_program()))?;
     anyhow::ensure!(
         output.status.success(),
         "{:?} failed: {}",
@@ -131,19 +122,11 @@ struct Pulse<'a> {
 
 impl<'a> Pulse<'a> {
     fn new(log: &'a Path) -> Self {
-        Self {
-            log,
-            terminal: std::io::stdout().is_terminal(),
-            said: Duration::ZERO,
-        }
+        Self { log, terminal: std::io::stdout().is_terminal(), said: Duration::ZERO }
     }
 
     fn beat(&mut self, elapsed: Duration) {
-        let pause = if self.terminal {
-            Duration::from_secs(1)
-        } else {
-            QUIET
-        };
+        let pause = if self.terminal { Duration::from_secs(1) } else { QUIET };
         if elapsed < self.said + pause {
             return;
         }
@@ -174,10 +157,5 @@ fn last_line(log: &Path) -> String {
         Ok(String::from_utf8_lossy(&end).into_owned())
     };
     let end = read().unwrap_or_default();
-    end.lines()
-        .rev()
-        .map(str::trim)
-        .find(|line| !line.is_empty())
-        .unwrap_or("")
-        .to_owned()
+    end.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or("").to_owned()
 }

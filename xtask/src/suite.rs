@@ -30,10 +30,7 @@ pub fn some(workspace: &Workspace, name: &str) -> anyhow::Result<()> {
     let mut tally = Tally::default();
     let wasm = artifacts::filter(workspace)?;
     tests(workspace, &wasm, Some(name), &mut tally);
-    anyhow::ensure!(
-        tally.passed + tally.failed > 0,
-        "no test's name contains {name}"
-    );
+    anyhow::ensure!(tally.passed + tally.failed > 0, "no test's name contains {name}");
     tally.close()
 }
 
@@ -67,15 +64,14 @@ pub fn bless(workspace: &Workspace) -> anyhow::Result<()> {
     };
     step.run(
         workspace,
-        shell::cargo(workspace)
-            .args(["test", "--package", "tollgate-core"])
-            .env("TOLLGATE_BLESS", "1"),
+        shell::cargo(workspace).args(["test", "--package", "tollgate-core"]).env("TOLLGATE_BLESS", "1"),
     )?;
-    let changed = shell::read(
-        std::process::Command::new("git")
-            .current_dir(workspace.root())
-            .args(["status", "--short", "--", "tests/cases"]),
-    )?;
+    let changed = shell::read(std::process::Command::new("git").current_dir(workspace.root()).args([
+        "status",
+        "--short",
+        "--",
+        "tests/cases",
+    ]))?;
     match changed.trim_end() {
         "" => println!("    nothing changed"),
         changed => println!("{changed}\n    review them: git diff tests/cases"),

@@ -62,16 +62,8 @@ spec:
 "
         .to_owned(),
     ];
-    for (name, access) in [
-        ("open", "Anonymous"),
-        ("key", "Required"),
-        ("budget", "Required"),
-    ] {
-        documents.push(route(
-            "bench",
-            name,
-            &format!("{{group: tollgate.dev, kind: ModelPool, name: {name}}}"),
-        ));
+    for (name, access) in [("open", "Anonymous"), ("key", "Required"), ("budget", "Required")] {
+        documents.push(route("bench", name, &format!("{{group: tollgate.dev, kind: ModelPool, name: {name}}}")));
         documents.push(pool(name, access));
     }
     for name in ["single", "first", "second"] {

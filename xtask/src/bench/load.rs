@@ -23,9 +23,7 @@ impl Request {
         let body = format!(
             "{{\"model\":\"{model}\",{stream}\"max_tokens\":200,\"messages\":[{{\"role\":\"user\",\"content\":\"{text}\"}}]}}"
         );
-        let key = key
-            .map(|key| format!("authorization: Bearer {key}\r\n"))
-            .unwrap_or_default();
+        let key = key.map(|key| format!("authorization: Bearer {key}\r\n")).unwrap_or_default();
         let bytes = format!(
             "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n{key}content-length: {}\r\n\r\n{body}",
             body.len()
@@ -37,13 +35,10 @@ impl Request {
     /// Sends so many to this port; every answer must be 200.
     pub fn send(&self, port: u16, requests: usize) -> anyhow::Result<()> {
         std::thread::scope(|scope| {
-            let connections: Vec<_> = (0..CONNECTIONS)
-                .map(|_| scope.spawn(move || self.send_on_one(port, requests / CONNECTIONS)))
-                .collect();
+            let connections: Vec<_> =
+                (0..CONNECTIONS).map(|_| scope.spawn(move || self.send_on_one(port, requests / CONNECTIONS))).collect();
             for connection in connections {
-                connection
-                    .join()
-                    .map_err(|_| anyhow::anyhow!("a connection's thread ended"))??;
+                connection.join().map_err(|_| anyhow::anyhow!("a connection's thread ended"))??;
             }
             Ok(())
         })
@@ -60,10 +55,7 @@ impl Request {
             anyhow::ensure!(
                 answer.starts_with(b"HTTP/1.1 200"),
                 "not 200: {}",
-                String::from_utf8_lossy(answer)
-                    .chars()
-                    .take(600)
-                    .collect::<String>()
+                String::from_utf8_lossy(answer).chars().take(600).collect::<String>()
             );
             buffer.drain(..length.unwrap_or(0));
         }

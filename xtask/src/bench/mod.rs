@@ -72,11 +72,7 @@ pub fn run(workspace: &Workspace, rounds: usize) -> anyhow::Result<()> {
     .start()?;
     let chain = process::envoy_of(&state)?;
 
-    let mut lanes = lanes(
-        (plain.port, plain.process.id()),
-        (bare_port, chain),
-        (gateway_port, chain),
-    );
+    let mut lanes = lanes((plain.port, plain.process.id()), (bare_port, chain), (gateway_port, chain));
     println!(
         "==> {rounds} rounds in turns, {REQUESTS_PER_ROUND} requests each on {} connections, one worker \
          (about {} s)",
@@ -91,8 +87,7 @@ pub fn run(workspace: &Workspace, rounds: usize) -> anyhow::Result<()> {
             let before = stats::cpu_time(lane.envoy)?;
             lane.request.send(lane.port, REQUESTS_PER_ROUND)?;
             let used = stats::cpu_time(lane.envoy)?.saturating_sub(before);
-            lane.samples
-                .push(used.as_secs_f64() * 1e6 / REQUESTS_PER_ROUND as f64);
+            lane.samples.push(used.as_secs_f64() * 1e6 / REQUESTS_PER_ROUND as f64);
         }
         if (round + 1) % 5 == 0 {
             println!("    {} of {rounds}", round + 1);
@@ -126,13 +121,7 @@ fn lanes(plain: (u16, u32), bare: (u16, u32), chain: (u16, u32)) -> Vec<Lane> {
     let path = "/v1/chat/completions";
     let at = |prefix: &str| format!("/{prefix}{path}");
     vec![
-        lane(
-            "plain Envoy",
-            "",
-            None,
-            plain,
-            Request::new(path, "smol", None, false),
-        ),
+        lane("plain Envoy", "", None, plain, Request::new(path, "smol", None, false)),
         lane(
             "no filter",
             "listener and route as we make them",
@@ -140,13 +129,7 @@ fn lanes(plain: (u16, u32), bare: (u16, u32), chain: (u16, u32)) -> Vec<Lane> {
             bare,
             Request::new(&at("bare"), "smol", None, false),
         ),
-        lane(
-            "filter passes by",
-            "+ entering wasm",
-            Some(1),
-            chain,
-            Request::new(&at("pass"), "smol", None, false),
-        ),
+        lane("filter passes by", "+ entering wasm", Some(1), chain, Request::new(&at("pass"), "smol", None, false)),
         lane(
             "anonymous, no budget",
             "+ body, model, routing, usage",
@@ -154,13 +137,7 @@ fn lanes(plain: (u16, u32), bare: (u16, u32), chain: (u16, u32)) -> Vec<Lane> {
             chain,
             Request::new(&at("open"), "smol", None, false),
         ),
-        lane(
-            "key, no budget",
-            "+ key",
-            Some(3),
-            chain,
-            Request::new(&at("key"), "smol", key, false),
-        ),
+        lane("key, no budget", "+ key", Some(3), chain, Request::new(&at("key"), "smol", key, false)),
         lane(
             "key and budget",
             "+ reservation, settlement",
@@ -175,20 +152,8 @@ fn lanes(plain: (u16, u32), bare: (u16, u32), chain: (u16, u32)) -> Vec<Lane> {
             chain,
             Request::new(&at("budget"), "pair", key, false),
         ),
-        lane(
-            "plain Envoy, events",
-            "",
-            None,
-            plain,
-            Request::new(path, "smol", None, true),
-        ),
-        lane(
-            "key and budget, events",
-            "",
-            Some(7),
-            chain,
-            Request::new(&at("budget"), "smol", key, true),
-        ),
+        lane("plain Envoy, events", "", None, plain, Request::new(path, "smol", None, true)),
+        lane("key and budget, events", "", Some(7), chain, Request::new(&at("budget"), "smol", key, true)),
     ]
 }
 
@@ -198,20 +163,10 @@ fn print(lanes: &[Lane], wasm: &Path) -> anyhow::Result<()> {
          filter.wasm {} KB; lowest round, quartiles of the rounds; differences are of the same round\n",
         std::fs::metadata(wasm)?.len().div_ceil(1024)
     );
-    println!(
-        "{:<26}{:>7}{:>7}{:>7}{:>7}   over plain Envoy",
-        "", "lowest", "25 %", "50 %", "75 %"
-    );
+    println!("{:<26}{:>7}{:>7}{:>7}{:>7}   over plain Envoy", "", "lowest", "25 %", "50 %", "75 %");
     for lane in lanes {
         let of = |part: f64| lane.samples.quantile(part);
-        print!(
-            "{:<26}{:>7.1}{:>7.1}{:>7.1}{:>7.1}",
-            lane.name,
-            of(0.0),
-            of(0.25),
-            of(0.5),
-            of(0.75)
-        );
+        print!("{:<26}{:>7.1}{:>7.1}{:>7.1}{:>7.1}", lane.name, of(0.0), of(0.25), of(0.5), of(0.75));
         if let (Some(_), Some(base)) = (lane.over, base(lanes, lane)) {
             let more = lane.samples.minus(&base.samples);
             print!(

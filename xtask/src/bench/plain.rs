@@ -15,9 +15,9 @@ pub struct Plain {
 
 pub fn start(tools: &Tools, backend: u16, home: &Path) -> anyhow::Result<Plain> {
     let port = port_or_free(0)?;
-    let address =
-        |port: u16| json!({"socket_address": {"address": "127.0.0.1", "port_value": port}});
-    let manager = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+    let address = |port: u16| json!({"socket_address": {"address": "127.0.0.1", "port_value": port}});
+    let manager =
+        "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
     let bootstrap = json!({"static_resources": {
         "listeners": [{"name": "plain", "address": address(port), "filter_chains": [{"filters": [{
             "name": "hcm",
@@ -53,8 +53,6 @@ pub fn start(tools: &Tools, backend: u16, home: &Path) -> anyhow::Result<Plain> 
         ]),
         &home.join("plain-envoy.log"),
     )?;
-    process.wait_for("plain Envoy", || {
-        Ok(std::net::TcpStream::connect(("127.0.0.1", port)).map(drop)?)
-    })?;
+    process.wait_for("plain Envoy", || Ok(std::net::TcpStream::connect(("127.0.0.1", port)).map(drop)?))?;
     Ok(Plain { process, port })
 }

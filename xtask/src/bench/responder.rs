@@ -48,11 +48,8 @@ fn whole() -> Vec<u8> {
          \"message\":{{\"role\":\"assistant\",\"content\":\"{text}\"}},\"finish_reason\":\"stop\"}}],\
          \"usage\":{{\"prompt_tokens\":500,\"completion_tokens\":170,\"total_tokens\":670}}}}"
     );
-    format!(
-        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
-        body.len()
-    )
-    .into_bytes()
+    format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+        .into_bytes()
 }
 
 /// Ten events, each sent by itself, as a runner sends tokens.
@@ -64,15 +61,10 @@ fn events() -> Vec<Vec<u8>> {
              \"choices\":[{choices}]{usage}}}\n\n"
         )
     };
-    let mut parts = vec![
-        b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
-            .to_vec(),
-    ];
+    let mut parts =
+        vec![b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n".to_vec()];
     for _ in 0..8 {
-        parts.push(chunk(&event(
-            "{\"index\":0,\"delta\":{\"content\":\"lorem\"}}",
-            "",
-        )));
+        parts.push(chunk(&event("{\"index\":0,\"delta\":{\"content\":\"lorem\"}}", "")));
     }
     let usage = ",\"usage\":{\"prompt_tokens\":500,\"completion_tokens\":8,\"total_tokens\":508}";
     parts.push(chunk(&event("", usage)));

@@ -36,10 +36,7 @@ pub fn cpu_time(process: u32) -> anyhow::Result<Duration> {
     for thread in std::fs::read_dir(format!("/proc/{process}/task"))?.flatten() {
         let text = std::fs::read_to_string(thread.path().join("schedstat"))
             .context("this kernel does not tell threads' CPU time (schedstat)")?;
-        let nanos = text
-            .split_whitespace()
-            .next()
-            .and_then(|word| word.parse().ok());
+        let nanos = text.split_whitespace().next().and_then(|word| word.parse().ok());
         sum += Duration::from_nanos(nanos.context("schedstat is not as expected")?);
     }
     Ok(sum)

@@ -3,10 +3,7 @@
 use std::io::{Error, Read};
 
 /// Reads until the buffer holds one whole message; gives its length, or nothing at the end of the stream.
-pub fn read_message(
-    stream: &mut impl Read,
-    buffer: &mut Vec<u8>,
-) -> std::io::Result<Option<usize>> {
+pub fn read_message(stream: &mut impl Read, buffer: &mut Vec<u8>) -> std::io::Result<Option<usize>> {
     loop {
         if let Some(length) = message_length(buffer)? {
             return Ok(Some(length));
@@ -30,20 +27,14 @@ fn message_length(buffer: &[u8]) -> std::io::Result<Option<usize>> {
     };
     let body_start = head_end + 4;
     let head = String::from_utf8_lossy(buffer.get(..head_end).unwrap_or_default()).to_lowercase();
-    let header = |name: &str| {
-        head.lines()
-            .find_map(|line| line.strip_prefix(name))
-            .map(str::trim)
-    };
+    let header = |name: &str| head.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
     if header("transfer-encoding:") == Some("chunked") {
         let body = buffer.get(body_start..).unwrap_or_default();
         // Our bodies never hold this themselves.
         return Ok(find(body, b"0\r\n\r\n").map(|end| body_start + end + 5));
     }
     let length: usize = match header("content-length:") {
-        Some(text) => text
-            .parse()
-            .map_err(|_| Error::other("content-length is no number"))?,
+        Some(text) => text.parse().map_err(|_| Error::other("content-length is no number"))?,
         None => 0,
     };
     Ok((buffer.len() >= body_start + length).then_some(body_start + length))
