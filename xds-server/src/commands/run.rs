@@ -105,7 +105,11 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
         folder: &args.file,
         state: state.path(),
         pki: &pki,
-        surroundings: Surroundings { bind: args.bind.to_string(), ports: Ports::Exclusive, code: EnvoyCode::File(filter) },
+        surroundings: Surroundings {
+            bind: args.bind.to_string(),
+            ports: Ports::Exclusive,
+            code: EnvoyCode::File(filter),
+        },
         code,
         lease_ttl: args.lease_ttl,
         xds,

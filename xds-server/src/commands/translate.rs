@@ -31,7 +31,11 @@ pub fn main(args: &Args) -> anyhow::Result<Outcome> {
     }
     let ir = translation.ir;
     // As `run` would have it, but for the place of the filter's code.
-    let surroundings = Surroundings { bind: "127.0.0.1".to_owned(), ports: Ports::Shared, code: FilterCode::File("filter.wasm".to_owned()) };
+    let surroundings = Surroundings {
+        bind: "127.0.0.1".to_owned(),
+        ports: Ports::Shared,
+        code: FilterCode::File("filter.wasm".to_owned()),
+    };
     let mut gateways = Map::new();
     for gateway in &ir.gateways {
         let name = format!("{}/{}", gateway.origin.namespace, gateway.origin.name);
