@@ -199,7 +199,7 @@ impl Subscription {
                     }
                     Some(Output::Accepted)
                 }
-                None if stale_names_are_ignored(&request.ask) && !first => return None,
+                None if !first && self.is_stale(&nonce, &request.ask) => return None,
                 None => None,
             },
             Answer::Nack { nonce, message } => match self.answered(&nonce) {
@@ -214,7 +214,7 @@ impl Subscription {
                         Refused::OneOfThem => None,
                     }
                 }
-                None if stale_names_are_ignored(&request.ask) && !first => return None,
+                None if !first && self.is_stale(&nonce, &request.ask) => return None,
                 None => None,
             },
         };
@@ -231,6 +231,13 @@ impl Subscription {
                 None
             }
         }
+    }
+
+    /// A state-of-the-world request under an older nonce was written before the client saw the newest response; its
+    /// answer to that will carry the names again. Under the newest one it is news, also when that was answered
+    /// before. A delta request carries changes, which must not be lost.
+    fn is_stale(&self, nonce: &str, ask: &Ask) -> bool {
+        matches!(ask, Ask::Exactly(_)) && nonce != self.nonces.to_string()
     }
 
     fn ask(&mut self, ask: Ask, first: bool) {
@@ -275,10 +282,4 @@ impl Subscription {
         self.state = State::UnderWay(sent);
         Some(response)
     }
-}
-
-/// A state-of-the-world request under an old nonce was written before the client saw the newer response; its
-/// answer to that will carry the names again. A delta request carries changes, which must not be lost.
-fn stale_names_are_ignored(ask: &Ask) -> bool {
-    matches!(ask, Ask::Exactly(_))
 }

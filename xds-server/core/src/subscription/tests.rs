@@ -421,3 +421,17 @@ fn what_a_warming_cluster_needs_is_sent_before_its_ack() {
     world.settle();
     assert_eq!(world.client[&ResourceType::Route].has["a"], "c1,c2");
 }
+
+#[test]
+fn state_of_the_world_asks_again_under_a_nonce_that_was_answered() {
+    let mut world = World::new(Protocol::StateOfTheWorld);
+    world.step(Step::Toggle);
+    world.settle();
+    // Three requests in a row, all under the nonce of the response before them.
+    for _ in 0..3 {
+        world.step(Step::Ask);
+    }
+    world.settle();
+    assert!(world.client[&ResourceType::Endpoint].has.contains_key("c"));
+    world.check();
+}
