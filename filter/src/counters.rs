@@ -14,8 +14,15 @@ pub const CODES: [&str; 8] = [
 ];
 
 /// Names of the other counters, in the order of [`Counters::take`].
-pub const NAMES: [&str; 6] =
-    ["requests", "input_tokens", "output_tokens", "estimated", "ledger_calls", "usage_rows_dropped"];
+pub const NAMES: [&str; 7] = [
+    "requests",
+    "input_tokens",
+    "output_tokens",
+    "estimated",
+    "ledger_calls",
+    "ledger_calls_refused",
+    "usage_rows_dropped",
+];
 
 /// What was counted since the last look.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,6 +32,7 @@ pub struct Counters {
     pub output_tokens: u64,
     pub estimated: u64,
     pub ledger_calls: u64,
+    pub calls_refused: u64,
     pub dropped: u64,
     refused: [u64; CODES.len()],
 }
@@ -42,9 +50,16 @@ impl Counters {
     /// Everything since the last time: first [`NAMES`], then [`CODES`].
     pub fn take(&mut self) -> impl Iterator<Item = u64> + use<> {
         let taken = std::mem::take(self);
-        [taken.requests, taken.input_tokens, taken.output_tokens, taken.estimated, taken.ledger_calls, taken.dropped]
-            .into_iter()
-            .chain(taken.refused)
+        let counts = [
+            taken.requests,
+            taken.input_tokens,
+            taken.output_tokens,
+            taken.estimated,
+            taken.ledger_calls,
+            taken.calls_refused,
+            taken.dropped,
+        ];
+        counts.into_iter().chain(taken.refused)
     }
 }
 

@@ -194,6 +194,14 @@ impl Reporter {
         }
     }
 
+    /// The ledger will never take the call in flight: sent again it would hold up all that comes after it.
+    pub fn refused(&mut self) {
+        if let Flight::Sent { call, .. } = std::mem::take(&mut self.flight) {
+            self.failures = 0;
+            self.dropped += call.request.usage.len() as u64;
+        }
+    }
+
     /// Whoever sent the call in flight is gone, and its answer with it: it goes out again at once.
     pub fn orphaned(&mut self, now: u64) {
         if let Flight::Sent { call, .. } = std::mem::take(&mut self.flight) {
@@ -265,6 +273,18 @@ mod tests {
         let answered = reporter.answered(answer(1)).unwrap();
         assert_eq!((answered.sent_at, answered.grants[0].grant.granted, answered.grants[0].least), (200, 9, 10));
         assert_eq!(reporter.next(&identity(), 200, false).unwrap().sequence, 2);
+    }
+
+    #[test]
+    fn a_refused_call_makes_way_for_the_next() {
+        let mut reporter = Reporter::default();
+        reporter.used(wire::Usage::default());
+        reporter.next(&identity(), 0, false).unwrap();
+        reporter.refused();
+        assert_eq!(reporter.dropped, 1);
+        assert!(reporter.is_done());
+        reporter.want(&budget(), 100, 10);
+        assert_eq!(reporter.next(&identity(), 1, false).unwrap().sequence, 2);
     }
 
     #[test]

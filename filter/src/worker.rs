@@ -22,6 +22,8 @@ const EPOCH: &str = "epoch";
 const WORKERS: &str = "workers";
 const TTL_MS: u64 = 30_000;
 const SWEEP_MS: u64 = 1000;
+/// Statuses of gRPC that the same call gets again: INVALID_ARGUMENT and FAILED_PRECONDITION.
+const NEVER: [u32; 2] = [3, 9];
 
 #[derive(Debug, Default)]
 pub struct Worker {
@@ -38,6 +40,13 @@ pub struct Worker {
     pub open: u64,
     ttl_ms: Option<u64>,
     swept_at: u64,
+}
+
+/// What becomes of a call that the ledger did not take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    Later,
+    Never,
 }
 
 /// A small generator; nothing secret depends on it.
@@ -134,6 +143,17 @@ impl Worker {
             self.touched.insert(granted.budget.key.clone(), granted.budget);
         }
         came
+    }
+
+    /// The ledger did not take the call, and never will if the status says so.
+    pub fn ledger_failed(&mut self, status: u32, now: u64) -> Taken {
+        if !NEVER.contains(&status) {
+            self.reporter.failed(now);
+            return Taken::Later;
+        }
+        self.reporter.refused();
+        self.counters.calls_refused += 1;
+        Taken::Never
     }
 
     /// The stream of keys ended or could not be opened.

@@ -23,7 +23,7 @@ use crate::{
     counters,
     exchange::Event,
     table::Step,
-    worker,
+    worker::{self, Taken},
 };
 
 pub struct Root {
@@ -213,7 +213,9 @@ impl Context for Root {
         let granted = with_vm(|vm| match response {
             Some(response) => vm.worker.ledger_answered(&EnvoyShared, response, now),
             None => {
-                vm.worker.reporter.failed(now);
+                if vm.worker.ledger_failed(status, now) == Taken::Never {
+                    hostcall::warn("tollgate: the ledger refused a report for good; it is dropped");
+                }
                 false
             }
         });
