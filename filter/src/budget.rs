@@ -15,8 +15,9 @@ use crate::{
 
 /// How long an answer of the ledger is believed, so that a raised limit acts soon.
 const FRESH_MS: u64 = 1000;
-/// A lease that nobody used for so long goes back.
-const IDLE_MS: u64 = 3000;
+/// A lease that nobody used for so long goes back. Longer than the control plane takes to start anew, so
+/// that a gateway with little to do has tokens meanwhile.
+const IDLE_MS: u64 = 10_000;
 
 /// What this process holds of one bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -90,11 +91,20 @@ pub enum Reserve {
     },
 }
 
-/// Tokens of an ended window, or that nobody uses, on their way back.
+/// Tokens of an ended window or an expired lease, or that nobody uses, on their way back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Release {
     pub window_start: i64,
     pub amount: u64,
+}
+
+/// What became of a reservation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settled {
+    /// What of the lease was used up.
+    pub from_lease: u64,
+    /// The lease had expired meanwhile.
+    pub release: Option<Release>,
 }
 
 /// The values that scopes are made of.
@@ -168,17 +178,24 @@ impl Budget {
     }
 
     /// Gives a reservation back untouched.
-    pub fn give_back(&self, shared: &dyn Shared, holder: Holder, reservation: &Reservation, now: u64) -> u64 {
+    pub fn give_back(&self, shared: &dyn Shared, holder: Holder, reservation: &Reservation, now: u64) -> Settled {
         self.settle(shared, holder, reservation, 0, now)
     }
 
-    /// Replaces a reservation by the truth; returns what of the lease was used up.
-    pub fn settle(&self, shared: &dyn Shared, holder: Holder, reservation: &Reservation, truth: u64, now: u64) -> u64 {
+    /// Replaces a reservation by the truth.
+    pub fn settle(
+        &self,
+        shared: &dyn Shared,
+        holder: Holder,
+        reservation: &Reservation,
+        truth: u64,
+        now: u64,
+    ) -> Settled {
         let settled = update(shared, &self.key, now, |record| {
-            let (lease, from_lease) = Lease::decode(record).settle(reservation, truth, now, holder);
-            (Some(lease.encode()), from_lease)
+            let (lease, settled) = Lease::decode(record).settle(reservation, truth, now, holder);
+            (Some(lease.encode()), settled)
         });
-        settled.unwrap_or(reservation.amount)
+        settled.unwrap_or(Settled { from_lease: reservation.amount, release: None })
     }
 }
 
@@ -247,24 +264,27 @@ impl Lease {
         self.window_end != 0 && now >= self.window_end.cast_unsigned().saturating_mul(1000)
     }
 
-    /// What is still ours: an expired lease was charged by the ledger and is gone.
-    fn held(mut self, now: u64, holder: Holder) -> Self {
-        if now >= holder.expires_at || self.sent_at < holder.valid_since {
-            self.available = 0;
+    /// What is still ours. The ledger may have charged an expired lease, so nothing more is taken from it;
+    /// what is left is given back, and the ledger credits it however late it comes.
+    fn held(mut self, now: u64, holder: Holder) -> (Self, Option<Release>) {
+        if now < holder.expires_at && self.sent_at >= holder.valid_since {
+            return (self, None);
         }
-        self
+        let release = self.release();
+        self.available = 0;
+        (self, release)
     }
 
     /// Takes `amount`, or says what is to be done.
     pub fn reserve(self, amount: u64, now: u64, holder: Holder) -> (Self, Reserve, Option<Release>) {
-        let mut lease = self.held(now, holder);
+        let (mut lease, expired) = self.held(now, holder);
         let wish = lease.wish(amount, now);
         lease.used_at = now;
         if lease.answered_at == 0 {
-            return (lease, Reserve::Ask { wish }, None);
+            return (lease, Reserve::Ask { wish }, expired);
         }
         if lease.window_is_over(now) {
-            let release = lease.release();
+            let release = expired.or(lease.release());
             let rolled = Self { taken: lease.taken, counted_from: lease.counted_from, used_at: now, ..Self::default() };
             return (rolled, Reserve::Ask { wish }, release);
         }
@@ -278,29 +298,29 @@ impl Lease {
         match lease.answer {
             Answer::Unknown if fresh => {
                 let (lease, taken) = take(lease, 0);
-                (lease, Reserve::Taken(taken), None)
+                (lease, Reserve::Taken(taken), expired)
             }
-            Answer::Unknown => (lease, Reserve::Ask { wish }, None),
+            Answer::Unknown => (lease, Reserve::Ask { wish }, expired),
             answer if lease.available >= amount && lease.available > 0 => {
                 let (mut lease, taken) = take(lease, amount);
                 let low = lease.available < lease.granted / 2;
                 if low && answer == Answer::More && now >= lease.asked_at.saturating_add(FRESH_MS) {
                     lease.asked_at = now;
-                    return (lease, Reserve::TakenLow(taken, wish), None);
+                    return (lease, Reserve::TakenLow(taken, wish), expired);
                 }
-                (lease, Reserve::Taken(taken), None)
+                (lease, Reserve::Taken(taken), expired)
             }
             Answer::NoMore | Answer::Exhausted if fresh && lease.available > 0 => {
                 let rest = lease.available;
                 let (lease, taken) = take(lease, rest);
-                (lease, Reserve::Taken(taken), None)
+                (lease, Reserve::Taken(taken), expired)
             }
             Answer::Exhausted if fresh => {
                 let retry_after_s = lease.seconds_left(now);
-                (lease, Reserve::Refused { retry_after_s }, None)
+                (lease, Reserve::Refused { retry_after_s }, expired)
             }
-            Answer::NoMore if fresh => (lease, Reserve::Refused { retry_after_s: 1 }, None),
-            Answer::More | Answer::NoMore | Answer::Exhausted => (lease, Reserve::Ask { wish }, None),
+            Answer::NoMore if fresh => (lease, Reserve::Refused { retry_after_s: 1 }, expired),
+            Answer::More | Answer::NoMore | Answer::Exhausted => (lease, Reserve::Ask { wish }, expired),
         }
     }
 
@@ -329,10 +349,9 @@ impl Lease {
             let late = Release { window_start: grant.window_start, amount: grant.granted };
             return (self, (late.amount > 0).then_some(late));
         }
-        let mut lease = self.held(now, holder);
-        let mut release = None;
+        let (mut lease, mut release) = self.held(now, holder);
         if grant.window_start != lease.window_start {
-            release = lease.release();
+            release = release.or(lease.release());
             lease.available = 0;
         }
         lease.window_start = grant.window_start;
@@ -355,28 +374,28 @@ impl Lease {
         (lease, release)
     }
 
-    /// Replaces a reservation by the truth: (lease, what of it was used up).
-    pub fn settle(self, reserved: &Reservation, truth: u64, now: u64, holder: Holder) -> (Self, u64) {
+    /// Replaces a reservation by the truth.
+    pub fn settle(self, reserved: &Reservation, truth: u64, now: u64, holder: Holder) -> (Self, Settled) {
         if self.window_start != reserved.window_start
             || reserved.valid_since != holder.valid_since
             || self.answered_at == 0
         {
-            return (self, reserved.amount);
+            return (self, Settled { from_lease: reserved.amount, release: None });
         }
-        let mut lease = self.held(now, holder);
+        let (mut lease, release) = self.held(now, holder);
         let have = lease.available.saturating_add(reserved.amount);
         lease.available = have.saturating_sub(truth);
         lease.used_at = now;
-        (lease, have - lease.available)
+        (lease, Settled { from_lease: have - lease.available, release })
     }
 
     /// Gives back what nobody used for a while.
     pub fn release_idle(self, now: u64, holder: Holder) -> (Self, Option<Release>) {
-        let mut lease = self.held(now, holder);
+        let (mut lease, expired) = self.held(now, holder);
         if !lease.window_is_over(now) && now < lease.used_at.saturating_add(IDLE_MS) {
-            return (lease, None);
+            return (lease, expired);
         }
-        let release = lease.release();
+        let release = expired.or(lease.release());
         lease.available = 0;
         (lease, release)
     }
@@ -510,14 +529,22 @@ mod tests {
         let old = Reservation { amount: 7, window_start: 0, valid_since: 0 };
         let next = wire::Grant { window_start: 3600, window_end: 7200, ..grant(50, 1) };
         let (lease, _) = lease.grant(&next, 1, 2, 3_600_001, HOLDER);
-        assert_eq!(lease.settle(&old, 3, 3_600_002, HOLDER), (lease, 7));
+        let settled = Settled { from_lease: 7, release: None };
+        assert_eq!(lease.settle(&old, 3, 3_600_002, HOLDER), (lease, settled));
     }
 
     #[test]
     fn an_expired_lease_is_void_even_after_the_ledger_is_back() {
         let lease = granted(500, 400, 1);
         let holder = Holder { expires_at: 5000, valid_since: 0 };
-        assert!(matches!(lease.reserve(100, 5000, holder).1, Reserve::Ask { .. }));
+        let (left, reserve, release) = lease.reserve(100, 5000, holder);
+        assert!(matches!(reserve, Reserve::Ask { .. }));
+        assert_eq!(
+            (left.available, release),
+            (0, Some(Release { window_start: 0, amount: 500 })),
+            "it goes back, once"
+        );
+        assert_eq!(left.reserve(100, 5001, holder).2, None);
         let back = holder.extended(6000, 30_000);
         assert_eq!(back, Holder { expires_at: 36_000, valid_since: 6000 });
         assert!(matches!(lease.reserve(100, 6001, back).1, Reserve::Ask { .. }));
@@ -525,10 +552,23 @@ mod tests {
     }
 
     #[test]
+    fn whoever_finds_a_lease_expired_gives_it_back() {
+        let (lease, reserve, _) = granted(500, 400, 1).reserve(100, 1000, HOLDER);
+        let Reserve::Taken(taken) = reserve else { panic!() };
+        let holder = Holder { expires_at: 5000, valid_since: 0 };
+        let release = Some(Release { window_start: 0, amount: 400 });
+        let (settled, said) = lease.settle(&taken, 30, 5000, holder);
+        assert_eq!((settled.available, said), (70, Settled { from_lease: 30, release }));
+        assert_eq!(lease.release_idle(5000, holder).1, release);
+        let (granted, given_back) = lease.grant(&grant(50, 1), 1, 6000, 6001, holder.extended(6000, 30_000));
+        assert_eq!((granted.available, given_back), (50, release));
+    }
+
+    #[test]
     fn idle_leases_go_back() {
         let (lease, _, _) = granted(500, 400, 1).reserve(100, 1000, HOLDER);
-        assert_eq!(lease.release_idle(3999, HOLDER).1, None);
-        let (lease, release) = lease.release_idle(4000, HOLDER);
+        assert_eq!(lease.release_idle(10_999, HOLDER).1, None);
+        let (lease, release) = lease.release_idle(11_000, HOLDER);
         assert_eq!(release, Some(Release { window_start: 0, amount: 400 }));
         assert_eq!(lease.available, 0);
     }
@@ -559,13 +599,13 @@ mod tests {
                         lease = next;
                     }
                     2 => if let Some(reserved) = open.pop() {
-                        let (next, from_lease) = lease.settle(&reserved, truth, now, HOLDER);
-                        prop_assert!(from_lease <= truth, "never more than it cost");
-                        used += from_lease;
+                        let (next, settled) = lease.settle(&reserved, truth, now, HOLDER);
+                        prop_assert!(settled.from_lease <= truth, "never more than it cost");
+                        used += settled.from_lease;
                         lease = next;
                     },
                     _ => {
-                        let (next, release) = lease.release_idle(now + 5000, HOLDER);
+                        let (next, release) = lease.release_idle(now + 12_000, HOLDER);
                         released += release.map_or(0, |release| release.amount);
                         lease = next;
                     }

@@ -129,10 +129,13 @@ pub(super) fn give_back(ticket: &mut Ticket, desk: &mut Desk<'_>) {
     for Held { budget, hold } in std::mem::take(&mut ticket.held) {
         if let Hold::Reserved(reservation) = hold {
             let holder = desk.holder();
-            let from_lease = budget.give_back(desk.shared, holder, &reservation, desk.now);
-            if from_lease > 0 {
+            let settled = budget.give_back(desk.shared, holder, &reservation, desk.now);
+            if settled.from_lease > 0 {
                 // The window rolled meanwhile: the tokens go back to the ledger.
-                desk.reporter.settled(&budget, reservation.window_start, from_lease, 0);
+                desk.reporter.settled(&budget, reservation.window_start, settled.from_lease, 0);
+            }
+            if let Some(release) = settled.release {
+                desk.reporter.released(&budget, release);
             }
         }
     }

@@ -90,8 +90,11 @@ fn settle(mut ticket: Ticket, used: Used, ending: &Ending, desk: &mut Desk<'_>) 
         match hold {
             Hold::Reserved(reservation) => {
                 let holder = desk.holder();
-                let from_lease = budget.settle(desk.shared, holder, &reservation, charged, desk.now);
-                desk.reporter.settled(&budget, reservation.window_start, from_lease, charged);
+                let settled = budget.settle(desk.shared, holder, &reservation, charged, desk.now);
+                desk.reporter.settled(&budget, reservation.window_start, settled.from_lease, charged);
+                if let Some(release) = settled.release {
+                    desk.reporter.released(&budget, release);
+                }
                 if !desk.touched.contains_key(&budget.key) {
                     desk.touched.insert(budget.key.clone(), budget);
                 }
