@@ -82,7 +82,8 @@ impl Pki {
     pub fn proxy(&self, identity: &Identity) -> Result<Pair, PkiError> {
         let name = match identity {
             Identity::AllGateways => "proxy".to_owned(),
-            Identity::Gateway { namespace, name } => format!("proxy-{namespace}-{name}"),
+            // An underscore is in no name of Kubernetes, so two Gateways never share a file.
+            Identity::Gateway { namespace, name } => format!("proxy_{namespace}_{name}"),
         };
         self.leaf(&name, &Leaf::Proxy(identity))
     }
@@ -216,5 +217,13 @@ mod tests {
         for entry in fs::read_dir(dir.path()).unwrap() {
             assert_eq!(entry.unwrap().metadata().unwrap().permissions().mode() & 0o777, 0o600);
         }
+    }
+
+    #[test]
+    fn each_gateway_has_a_certificate_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = Pki::open(dir.path()).unwrap();
+        let made = |name: &str| pki.proxy(&format!("spiffe://tollgate/gateway/{name}").parse().unwrap()).unwrap();
+        assert_ne!(made("a-b/c").certificate, made("a/b-c").certificate);
     }
 }

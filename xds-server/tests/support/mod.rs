@@ -142,7 +142,7 @@ impl Client {
             .output()
             .unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let name = format!("proxy-{}", gateway.replace('/', "-"));
+        let name = format!("proxy_{}", gateway.replace('/', "_"));
         let read = |file: &str| fs::read_to_string(state.join("pki").join(file)).unwrap();
         let identity = Some((read(&format!("{name}.pem")), read(&format!("{name}.key"))));
         Self { ca: read("ca.pem"), identity }
