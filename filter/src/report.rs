@@ -85,12 +85,14 @@ impl Reporter {
         self.usage.push_back(usage);
     }
 
+    #[inline(never)]
     pub fn settled(&mut self, budget: &Budget, window_start: i64, from_lease: u64, charged: u64) {
         let settlement = self.settlement(budget, window_start);
         settlement.from_lease = settlement.from_lease.saturating_add(from_lease);
         settlement.charged = settlement.charged.saturating_add(charged);
     }
 
+    #[inline(never)]
     pub fn released(&mut self, budget: &Budget, release: Release) {
         let settlement = self.settlement(budget, release.window_start);
         settlement.released = settlement.released.saturating_add(release.amount);
