@@ -389,6 +389,10 @@ impl Lease {
         let have = lease.available.saturating_add(reserved.amount);
         lease.available = have.saturating_sub(truth);
         lease.used_at = now;
+        // That all was taken is old news once something of it has ended: who asks next hears what is true now.
+        if lease.answer == Answer::NoMore {
+            lease.answered_at = lease.answered_at.min(now.saturating_sub(FRESH_MS)).max(1);
+        }
         (lease, Settled { from_lease: have - lease.available, release })
     }
 
@@ -499,6 +503,15 @@ mod tests {
         assert_eq!(reserve, Reserve::Refused { retry_after_s: 1 });
         let (_, reserve, _) = lease.reserve(100, 2000, HOLDER);
         assert!(matches!(reserve, Reserve::Ask { .. }), "a denial is believed for a second only");
+    }
+
+    #[test]
+    fn the_end_of_a_request_makes_a_denial_old_news() {
+        let (lease, reserve, _) = granted(50, 0, 50).reserve(50, 1001, HOLDER);
+        let Reserve::Taken(reservation) = reserve else { panic!("{reserve:?}") };
+        // It cost more than was reserved: the ledger will say that the budget is spent, and until when.
+        let (lease, _) = lease.settle(&reservation, 80, 1002, HOLDER);
+        assert!(matches!(lease.reserve(50, 1003, HOLDER).1, Reserve::Ask { .. }));
     }
 
     #[test]

@@ -256,7 +256,7 @@ impl Habit {
     }
 
     /// What to reserve before the answer is known.
-    pub fn expect(&self, api: Api, request_bytes: u64, max_output: Option<u64>, answers: u64) -> Tokens {
+    pub fn estimate(&self, api: Api, request_bytes: u64, max_output: Option<u64>, answers: u64) -> Tokens {
         let output = match api {
             Api::Embeddings => 0,
             _ => max_output.unwrap_or(u64::MAX).min(self.output.ceil() as u64).saturating_mul(answers.max(1)),
@@ -336,7 +336,7 @@ mod tests {
     #[test]
     fn estimates_learn() {
         let mut habits = Habits::default();
-        let expect = |habits: &Habits, max| habits.of("m").expect(Api::Chat, 400, max, 1);
+        let expect = |habits: &Habits, max| habits.of("m").estimate(Api::Chat, 400, max, 1);
         assert_eq!(expect(&habits, None), Tokens { input: 100, output: 256, ..Tokens::default() });
         assert_eq!(expect(&habits, Some(10)).output, 10);
         for _ in 0..100 {

@@ -41,7 +41,7 @@ fn decide(reading: Reading, body: &[u8], desk: &mut Desk<'_>, effects: &mut Vec<
         ModelForm::Form => (Tokens::default(), 0),
         ModelForm::Json | ModelForm::EscapedJson => {
             let bytes = body.len() as u64;
-            (desk.habits.of(&pattern).expect(reading.api, bytes, asked.max_output, asked.answers), bytes)
+            (desk.habits.of(&pattern).estimate(reading.api, bytes, asked.max_output, asked.answers), bytes)
         }
     };
     let wants_usage_event = !matches!(asked.stream, Stream::Events(UsageEvent::NotAsked(_)));
