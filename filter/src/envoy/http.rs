@@ -115,8 +115,9 @@ impl Http {
 
     /// Goes one step; answers whether the request is held.
     fn step(&self, event: Event<'_>) -> Action {
+        // Only an answer of our own comes back in while a step is under way. No request goes on undecided.
         let Ok(mut stream) = self.0.try_borrow_mut() else {
-            return Action::Continue;
+            return Action::Pause;
         };
         let waited = stream.exchange.is_waiting();
         stream.step(event);
