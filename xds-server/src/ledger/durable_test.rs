@@ -89,8 +89,8 @@ async fn nothing_acknowledged_is_lost_and_nothing_counts_twice() {
     let budget = ledger.budgets().await.unwrap().remove(0);
     assert_eq!((budget.spent, budget.leased), (spent, leased));
     let rows = ledger.usage(UsageQuery::default()).await.unwrap();
-    assert_eq!(rows.iter().map(|row| row.requests).sum::<u64>(), WORKERS * CALLS);
-    assert_eq!(rows.iter().map(|row| row.input_tokens).sum::<u64>(), spent);
+    assert_eq!(rows.iter().map(|row| row.totals.requests).sum::<u64>(), WORKERS * CALLS);
+    assert_eq!(rows.iter().map(|row| row.totals.input_tokens).sum::<u64>(), spent);
 }
 
 /// One worker of a proxy: leases, settles, and sends a call again until it is answered.

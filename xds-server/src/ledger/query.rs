@@ -24,18 +24,13 @@ pub struct UsageQuery {
     pub since: Option<Duration>,
 }
 
+/// Sums over all that is asked for, in one flat object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct UsageRow {
-    pub consumer: String,
-    pub route: String,
-    pub model: String,
-    pub backend: String,
-    pub requests: u64,
-    pub input_tokens: u64,
-    pub output_tokens: u64,
-    pub cached_input_tokens: u64,
-    pub reasoning_tokens: u64,
-    pub estimated_requests: u64,
+    #[serde(flatten)]
+    pub key: UsageKey,
+    #[serde(flatten)]
+    pub totals: Totals,
 }
 
 /// One budget in its current window.
@@ -77,7 +72,7 @@ impl Ledger {
             consumer.as_ref().is_none_or(|name| *name == key.consumer)
                 && query.model.as_ref().is_none_or(|model| *model == key.model)
         };
-        Ok(sums.into_iter().filter(|(key, _)| asked(key)).map(UsageRow::from).collect())
+        Ok(sums.into_iter().filter(|(key, _)| asked(key)).map(|(key, totals)| UsageRow { key, totals }).collect())
     }
 
     /// The current windows of the limits that are configured, in their order.
@@ -104,24 +99,6 @@ impl Ledger {
             Ok(rows)
         })
         .await
-    }
-}
-
-impl From<(UsageKey, Totals)> for UsageRow {
-    fn from((key, totals): (UsageKey, Totals)) -> Self {
-        let UsageKey { consumer, route, model, backend } = key;
-        Self {
-            consumer,
-            route,
-            model,
-            backend,
-            requests: totals.requests,
-            input_tokens: totals.input_tokens,
-            output_tokens: totals.output_tokens,
-            cached_input_tokens: totals.cached_input_tokens,
-            reasoning_tokens: totals.reasoning_tokens,
-            estimated_requests: totals.estimated_requests,
-        }
     }
 }
 

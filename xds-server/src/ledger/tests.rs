@@ -170,7 +170,10 @@ async fn many_clients_cannot_overdraw_a_budget_and_every_token_is_in_the_books()
     let budget = ledger.budgets().await.unwrap().remove(0);
     assert_eq!((budget.spent, budget.leased, budget.tokens), (1000, 0, 1000));
     let rows = ledger.usage(UsageQuery::default()).await.unwrap();
-    assert_eq!((rows.len(), rows[0].input_tokens, rows[0].output_tokens), (1, 1000, rows[0].requests));
+    assert_eq!(
+        (rows.len(), rows[0].totals.input_tokens, rows[0].totals.output_tokens),
+        (1, 1000, rows[0].totals.requests)
+    );
 }
 
 #[tokio::test]
@@ -243,7 +246,7 @@ async fn a_full_disk_refuses_calls_and_nothing_half_done_stays() {
     assert_eq!(answer.grants[0].granted, 50);
     assert_eq!(ledger.sync(call).await.unwrap().grants[0].granted, 50);
     assert_eq!(ledger.budgets().await.unwrap()[0].leased, 150);
-    assert_eq!(ledger.usage(UsageQuery::default()).await.unwrap()[0].requests, 1);
+    assert_eq!(ledger.usage(UsageQuery::default()).await.unwrap()[0].totals.requests, 1);
 }
 
 #[tokio::test]
@@ -278,7 +281,7 @@ async fn usage_is_filtered_and_survives_a_restart() {
             model: model.map(str::to_owned),
             since: since.map(Duration::from_secs),
         };
-        ledger.usage(query).await.unwrap().iter().map(|row| row.input_tokens).sum::<u64>()
+        ledger.usage(query).await.unwrap().iter().map(|row| row.totals.input_tokens).sum::<u64>()
     };
     assert_eq!(sum(None, None, None).await, 100);
     assert_eq!(sum(Some("app"), None, None).await, 70);

@@ -2,8 +2,10 @@
 
 use std::ops::AddAssign;
 
-/// What usage is summed by.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+use serde::Serialize;
+
+/// What usage is summed by. Its fields and those of [`Totals`] are a row of `/api/usage`, under these names.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct UsageKey {
     pub consumer: String,
     pub route: String,
@@ -12,7 +14,7 @@ pub struct UsageKey {
 }
 
 /// Sums over requests. They saturate: a nonsensical report cannot wrap one.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Totals {
     pub requests: u64,
     pub input_tokens: u64,
