@@ -114,7 +114,7 @@ mod tests {
     use std::rc::Rc;
 
     use super::*;
-    use crate::config::{Backend, Schema};
+    use crate::config::Backend;
 
     fn stage() -> AttemptStage {
         let backend = |name: &str| {
@@ -122,7 +122,6 @@ mod tests {
             let backend = Backend {
                 name: name.into(),
                 cluster: cluster.as_str().into(),
-                schema: Schema::OpenAi,
                 path_prefix: format!("/{name}/v1"),
                 authority: format!("{name}.example"),
                 rewrite: Rewrite::PerAttempt,

@@ -11,8 +11,6 @@ use tollgate_proto::v1 as wire;
 /// The configuration of one root context.
 #[derive(Debug)]
 pub struct Config {
-    /// The Gateway it is for, as namespace/name.
-    pub scope: String,
     pub stage: Stage,
 }
 
@@ -49,6 +47,10 @@ pub struct Route {
 pub enum RouteTarget {
     /// Ordinary routing: the filter passes the request by.
     Plain,
+    /// A TokenPolicy that names this route is refused: nobody passes until it is mended.
+    Closed {
+        policy: String,
+    },
     Models {
         pool: Rc<Pool>,
         limits: Vec<Rc<Limit>>,
@@ -58,6 +60,7 @@ pub enum RouteTarget {
 #[derive(Debug)]
 pub struct Pool {
     pub access: Access,
+    pub consumers: Namespaces,
     /// In the order of the configuration.
     pub models: Vec<Rc<Model>>,
 }
@@ -68,12 +71,18 @@ pub enum Access {
     Anonymous,
 }
 
+/// Whose Consumers count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Namespaces {
+    All,
+    Only(Vec<String>),
+}
+
 #[derive(Debug)]
 pub struct Model {
     pub name: ModelName,
     pub targets: Vec<Target>,
     pub retries: u32,
-    pub created: i64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,18 +105,9 @@ pub struct Target {
 pub struct Backend {
     pub name: Rc<str>,
     pub cluster: Rc<str>,
-    pub schema: Schema,
     pub path_prefix: String,
     pub authority: String,
     pub rewrite: Rewrite,
-}
-
-/// What a backend speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Schema {
-    OpenAi,
-    Anthropic,
-    AzureOpenAi,
 }
 
 /// Who turns a request into the backend's own.
@@ -125,6 +125,16 @@ pub struct Limit {
     pub scope: Vec<ScopePart>,
     pub count: Weights,
     pub mode: Mode,
+    pub on_early_end: EarlyEnd,
+}
+
+/// What a request costs whose usage never came to be known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EarlyEnd {
+    /// What is estimated of it.
+    Estimate,
+    /// The estimate, but at least what was reserved.
+    Reservation,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,7 +203,7 @@ impl TryFrom<wire::FilterConfig> for Config {
             wire::filter_config::Stage::Request(stage) => Stage::Request(stage.try_into()?),
             wire::filter_config::Stage::Attempt(stage) => Stage::Attempt(stage.try_into()?),
         };
-        Ok(Self { scope: config.scope, stage })
+        Ok(Self { stage })
     }
 }
 
@@ -248,6 +258,7 @@ impl Route {
             return Err(InvalidConfig::Missing { what: "name", place: "a route".to_owned() });
         }
         let target = match route.pool {
+            _ if !route.closed_by.is_empty() => RouteTarget::Closed { policy: route.closed_by.clone() },
             None => RouteTarget::Plain,
             Some(index) => RouteTarget::Models {
                 pool: at("pool", place, pools, index)?,
@@ -259,6 +270,15 @@ impl Route {
             },
         };
         Ok(Self { name: route.route.as_str().into(), target })
+    }
+}
+
+impl Namespaces {
+    pub fn contain(&self, namespace: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(names) => names.iter().any(|name| name == namespace),
+        }
     }
 }
 
@@ -279,7 +299,8 @@ impl Pool {
             }
             models.push(Rc::new(model));
         }
-        Ok(Self { access, models })
+        let consumers = if pool.all_namespaces { Namespaces::All } else { Namespaces::Only(pool.consumer_namespaces) };
+        Ok(Self { access, consumers, models })
     }
 }
 
@@ -305,7 +326,7 @@ impl Model {
                 })
             })
             .collect::<Result<Vec<_>, InvalidConfig>>()?;
-        Ok(Self { name, targets, retries: model.retries, created: model.created })
+        Ok(Self { name, targets, retries: model.retries })
     }
 }
 
@@ -324,19 +345,12 @@ impl TryFrom<wire::Backend> for Backend {
 
     fn try_from(backend: wire::Backend) -> Result<Self, InvalidConfig> {
         let missing = |what| InvalidConfig::Missing { what, place: format!("backend {:?}", backend.name) };
-        let schema = match backend.schema() {
-            wire::Schema::Openai => Schema::OpenAi,
-            wire::Schema::Anthropic => Schema::Anthropic,
-            wire::Schema::AzureOpenai => Schema::AzureOpenAi,
-            wire::Schema::Unspecified => return Err(missing("schema")),
-        };
         if backend.cluster.is_empty() {
             return Err(missing("cluster"));
         }
         Ok(Self {
             name: backend.name.as_str().into(),
             cluster: backend.cluster.as_str().into(),
-            schema,
             path_prefix: backend.path_prefix,
             authority: backend.authority,
             rewrite: if backend.per_attempt { Rewrite::PerAttempt } else { Rewrite::Once },
@@ -368,9 +382,15 @@ impl TryFrom<wire::Limit> for Limit {
                 None => Err(missing("scope part")),
             })
             .collect::<Result<_, _>>()?;
+        let on_early_end = match limit.on_early_end() {
+            wire::EarlyEnd::Estimate => EarlyEnd::Estimate,
+            wire::EarlyEnd::Reservation => EarlyEnd::Reservation,
+            wire::EarlyEnd::Unspecified => return Err(missing("on_early_end")),
+        };
         Ok(Self {
             id: limit.id.as_str().into(),
             scope,
+            on_early_end,
             count: Weights {
                 constant: count.constant,
                 input: count.input,
@@ -405,13 +425,19 @@ mod tests {
     use super::*;
 
     fn backend() -> wire::Backend {
-        wire::Backend { name: "a".into(), cluster: "backend/default/a".into(), schema: 1, ..Default::default() }
+        wire::Backend { name: "a".into(), cluster: "backend/default/a".into(), ..Default::default() }
     }
 
     fn stage() -> wire::RequestStage {
         wire::RequestStage {
             control_cluster: "tollgate_control".into(),
-            routes: vec![wire::Route { name: "r".into(), route: "chat".into(), pool: Some(0), limits: vec![] }],
+            routes: vec![wire::Route {
+                name: "r".into(),
+                route: "chat".into(),
+                pool: Some(0),
+                limits: vec![],
+                ..Default::default()
+            }],
             pools: vec![wire::Pool {
                 name: "chat".into(),
                 access: wire::Access::Required.into(),
@@ -420,6 +446,7 @@ mod tests {
                     targets: vec![wire::Target { weight: 1, ..Default::default() }],
                     ..Default::default()
                 }],
+                ..Default::default()
             }],
             backends: vec![backend()],
             limits: vec![],
@@ -428,8 +455,7 @@ mod tests {
     }
 
     fn parsed(stage: wire::RequestStage) -> Result<Config, InvalidConfig> {
-        let config =
-            wire::FilterConfig { scope: "default/llm".into(), stage: Some(wire::filter_config::Stage::Request(stage)) };
+        let config = wire::FilterConfig { stage: Some(wire::filter_config::Stage::Request(stage)) };
         parse(&config.encode_to_vec())
     }
 

@@ -2,7 +2,7 @@
 //! metric costs no host call per request.
 
 /// Codes of refusals, in the order of [`Counters::refused`].
-pub const CODES: [&str; 8] = [
+pub const CODES: [&str; 9] = [
     "invalid_api_key",
     "model_not_allowed",
     "model_not_found",
@@ -10,6 +10,7 @@ pub const CODES: [&str; 8] = [
     "request_too_large",
     "rate_limit_exceeded",
     "backend_unavailable",
+    "policy_invalid",
     "other",
 ];
 

@@ -34,6 +34,10 @@ pub enum Refusal {
         retry_after_s: u64,
     },
     Unavailable(Unavailable),
+    /// A TokenPolicy that names the route is refused.
+    PolicyInvalid {
+        policy: String,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,7 +83,7 @@ impl Refusal {
             Self::TooLarge { .. } => 413,
             Self::OverBudget { .. } => 429,
             Self::Unavailable(Unavailable::Backend(status)) => *status,
-            Self::Unavailable(_) => 503,
+            Self::Unavailable(_) | Self::PolicyInvalid { .. } => 503,
         }
     }
 
@@ -93,6 +97,7 @@ impl Refusal {
             Self::TooLarge { .. } => "request_too_large",
             Self::OverBudget { .. } => "rate_limit_exceeded",
             Self::Unavailable(_) => "backend_unavailable",
+            Self::PolicyInvalid { .. } => "policy_invalid",
         }
     }
 
@@ -153,6 +158,11 @@ impl Refusal {
                 format!("The token budget \"{limit}\" is used up. Try again in {retry_after_s} s.")
             }
             Self::Unavailable(why) => why.message().to_owned(),
+            Self::PolicyInvalid { policy } => format!(
+                "The token policy \"{}\" of this route is not valid, so nobody is let through until it is mended. \
+                Tell the operator of the gateway.",
+                shown(policy)
+            ),
         }
     }
 
@@ -167,7 +177,7 @@ impl Refusal {
     fn openai_type(&self) -> &'static str {
         match self {
             Self::OverBudget { .. } => "tokens",
-            Self::Unavailable(_) => "server_error",
+            Self::Unavailable(_) | Self::PolicyInvalid { .. } => "server_error",
             _ => "invalid_request_error",
         }
     }
@@ -180,7 +190,7 @@ impl Refusal {
             Self::Invalid { .. } => "invalid_request_error",
             Self::TooLarge { .. } => "request_too_large",
             Self::OverBudget { .. } => "rate_limit_error",
-            Self::Unavailable(_) => "api_error",
+            Self::Unavailable(_) | Self::PolicyInvalid { .. } => "api_error",
         }
     }
 }
@@ -247,6 +257,7 @@ mod tests {
             (Refusal::OverBudget { limit: model(), retry_after_s: 7 }, 429, "rate_limit_exceeded"),
             (Refusal::of_envoy(504, 5), 504, "backend_unavailable"),
             (Refusal::Unavailable(Unavailable::KeysNotLoaded), 503, "backend_unavailable"),
+            (Refusal::PolicyInvalid { policy: model() }, 503, "policy_invalid"),
         ] {
             let reply = refusal.reply(Shape::OpenAi);
             let told: Value = serde_json::from_slice(&reply.body).unwrap();

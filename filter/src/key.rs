@@ -20,6 +20,7 @@ pub struct KeyHash(String);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     pub consumer: Rc<str>,
+    pub namespace: Rc<str>,
     pub labels: BTreeMap<String, String>,
     pub models: AllowedModels,
 }
@@ -123,6 +124,7 @@ pub fn look_up(shared: &dyn Shared, hash: &KeyHash, generation: u32, now_s: i64)
     }
     Ok(Caller {
         consumer: key.consumer.into(),
+        namespace: key.namespace.into(),
         labels: key.labels,
         models: if key.all_models { AllowedModels::All } else { AllowedModels::Only(key.models) },
     })
@@ -133,7 +135,7 @@ pub fn look_up(shared: &dyn Shared, hash: &KeyHash, generation: u32, now_s: i64)
 impl Caller {
     /// Everybody, where a pool asks for no key.
     pub fn anonymous() -> Self {
-        Self { consumer: "anonymous".into(), labels: BTreeMap::new(), models: AllowedModels::All }
+        Self { consumer: "anonymous".into(), namespace: "".into(), labels: BTreeMap::new(), models: AllowedModels::All }
     }
 
     pub fn may_use(&self, model: &str) -> bool {

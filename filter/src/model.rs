@@ -81,7 +81,7 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Access, Backend, Rewrite, Schema};
+    use crate::config::{Access, Backend, Namespaces, Rewrite};
 
     struct Fixed(u64);
 
@@ -95,7 +95,6 @@ mod tests {
         let backend = Backend {
             name: name.into(),
             cluster: format!("backend/default/{name}").into(),
-            schema: Schema::OpenAi,
             path_prefix: "/v1".into(),
             authority: name.into(),
             rewrite: Rewrite::PerAttempt,
@@ -104,7 +103,7 @@ mod tests {
     }
 
     fn model(name: ModelName, targets: Vec<Target>, retries: u32) -> Rc<Model> {
-        Rc::new(Model { name, targets, retries, created: 0 })
+        Rc::new(Model { name, targets, retries })
     }
 
     fn order(model: &Rc<Model>, drawn: u64) -> Option<Vec<String>> {
@@ -121,13 +120,13 @@ mod tests {
             ModelName::Exact("gpt-4o".into()),
         ];
         let models = names.into_iter().map(|name| model(name, vec![], 0)).collect();
-        let pool = Pool { access: Access::Required, models };
+        let pool = Pool { access: Access::Required, consumers: Namespaces::All, models };
         let found = |name| find(&pool, name).map(|model| model.name.pattern());
         assert_eq!(found("gpt-4o").as_deref(), Some("gpt-4o"));
         assert_eq!(found("gpt-4.1").as_deref(), Some("gpt-4*"));
         assert_eq!(found("gpt-3").as_deref(), Some("gpt-*"));
         assert_eq!(found("smol").as_deref(), Some("*"));
-        assert!(find(&Pool { access: Access::Required, models: vec![] }, "smol").is_none());
+        assert!(find(&Pool { access: Access::Required, consumers: Namespaces::All, models: vec![] }, "smol").is_none());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! GET /v1/models: answered by the filter itself, with what this caller may use.
 
 use crate::{
-    config::{Model, ModelName, Pool},
+    config::{ModelName, Pool},
     errors::{Refusal, Shape},
     json::quote,
     key::Caller,
@@ -26,19 +26,19 @@ pub fn question(path: Path<'_>) -> Option<Question> {
 
 pub fn answer(question: &Question, pool: &Pool, caller: &Caller, shape: Shape) -> Result<Vec<u8>, Refusal> {
     let known = pool.models.iter().filter_map(|model| match &model.name {
-        ModelName::Exact(name) => Some((&**name, &**model)),
+        ModelName::Exact(name) => Some(&**name),
         ModelName::Prefix(_) => None,
     });
     let mut body = Vec::with_capacity(256);
     match question {
         Question::List => {
-            let allowed: Vec<_> = known.filter(|(name, _)| caller.may_use(name)).collect();
+            let allowed: Vec<_> = known.filter(|name| caller.may_use(name)).collect();
             body.extend_from_slice(b"{\"data\":[");
-            for (index, (name, model)) in allowed.iter().enumerate() {
+            for (index, name) in allowed.iter().enumerate() {
                 if index > 0 {
                     body.push(b',');
                 }
-                one(name, model, shape, &mut body);
+                one(name, shape, &mut body);
             }
             body.push(b']');
             match shape {
@@ -47,7 +47,7 @@ pub fn answer(question: &Question, pool: &Pool, caller: &Caller, shape: Shape) -
                     for (member, name) in [(",\"first_id\":", allowed.first()), (",\"last_id\":", allowed.last())] {
                         body.extend_from_slice(member.as_bytes());
                         match name {
-                            Some((name, _)) => quote(name, &mut body),
+                            Some(name) => quote(name, &mut body),
                             None => body.extend_from_slice(b"null"),
                         }
                     }
@@ -57,30 +57,28 @@ pub fn answer(question: &Question, pool: &Pool, caller: &Caller, shape: Shape) -
         }
         Question::One(id) => {
             let mut known = known;
-            let (name, model) =
-                known.find(|(name, _)| name == id).ok_or_else(|| Refusal::ModelNotFound { model: id.clone() })?;
+            let name = known.find(|name| name == id).ok_or_else(|| Refusal::ModelNotFound { model: id.clone() })?;
             if !caller.may_use(name) {
                 return Err(Refusal::ModelNotAllowed { model: id.clone() });
             }
-            one(name, model, shape, &mut body);
+            one(name, shape, &mut body);
         }
     }
     Ok(body)
 }
 
-fn one(id: &str, model: &Model, shape: Shape, body: &mut Vec<u8>) {
+fn one(id: &str, shape: Shape, body: &mut Vec<u8>) {
     body.extend_from_slice(b"{\"id\":");
     quote(id, body);
     match shape {
         Shape::OpenAi => {
-            body.extend_from_slice(b",\"object\":\"model\",\"owned_by\":\"tollgate\",\"created\":");
-            body.extend_from_slice(model.created.to_string().as_bytes());
+            // SDKs require `created`; nobody knows it.
+            body.extend_from_slice(b",\"object\":\"model\",\"owned_by\":\"tollgate\",\"created\":0");
         }
         Shape::Anthropic => {
             body.extend_from_slice(b",\"type\":\"model\",\"display_name\":");
             quote(id, body);
-            body.extend_from_slice(b",\"created_at\":");
-            quote(&timestamp(model.created), body);
+            body.extend_from_slice(b",\"created_at\":\"1970-01-01T00:00:00Z\"");
         }
     }
     body.push(b'}');
@@ -117,21 +115,6 @@ impl HexPair for std::str::Bytes<'_> {
     }
 }
 
-/// RFC 3339 of unix seconds, in UTC (civil-from-days of Howard Hinnant's date algorithms).
-fn timestamp(unix: i64) -> String {
-    let (days, second) = (unix.div_euclid(86_400), unix.rem_euclid(86_400));
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
-}
-
 #[cfg(test)]
 mod tests {
     use std::rc::Rc;
@@ -139,13 +122,16 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::{config::Access, key::AllowedModels};
+    use crate::{
+        config::{Access, Model, Namespaces},
+        key::AllowedModels,
+    };
 
     fn pool() -> Pool {
         let names =
             [ModelName::Exact("smol".into()), ModelName::Exact("org/big".into()), ModelName::Prefix("gpt-".into())];
-        let model = |name| Rc::new(Model { name, targets: vec![], retries: 0, created: 951_782_400 });
-        Pool { access: Access::Required, models: names.map(model).into() }
+        let model = |name| Rc::new(Model { name, targets: vec![], retries: 0 });
+        Pool { access: Access::Required, consumers: Namespaces::All, models: names.map(model).into() }
     }
 
     fn ask(path: &str, caller: &Caller, shape: Shape) -> Result<Value, Refusal> {
@@ -159,7 +145,7 @@ mod tests {
         let list = ask("/v1/models", &caller, Shape::OpenAi).unwrap();
         assert_eq!(list["data"].as_array().unwrap().len(), 2);
         caller.models = AllowedModels::Only(vec!["smol".into()]);
-        let object = json!({"id": "smol", "object": "model", "created": 951_782_400, "owned_by": "tollgate"});
+        let object = json!({"id": "smol", "object": "model", "created": 0, "owned_by": "tollgate"});
         assert_eq!(ask("/v1/models", &caller, Shape::OpenAi).unwrap(), json!({"object": "list", "data": [object]}));
         assert_eq!(ask("/v1/models/smol", &caller, Shape::OpenAi).unwrap(), object);
         let refused = Refusal::ModelNotAllowed { model: "org/big".into() };
@@ -171,7 +157,7 @@ mod tests {
     fn anthropic_has_its_own_list() {
         let list = ask("/v1/models", &Caller::anonymous(), Shape::Anthropic).unwrap();
         assert_eq!((&list["first_id"], &list["last_id"]), (&json!("smol"), &json!("org/big")));
-        assert_eq!(list["data"][0]["created_at"], "2000-02-29T00:00:00Z");
+        assert_eq!(list["data"][0]["created_at"], "1970-01-01T00:00:00Z");
     }
 
     #[test]

@@ -228,12 +228,18 @@ mod tests {
     use super::*;
     use crate::{
         budget::Scope,
-        config::{Limit, Mode, ScopePart, Weights},
+        config::{EarlyEnd, Limit, Mode, ScopePart, Weights},
     };
 
     fn budget() -> Budget {
         let count = Weights { constant: 0.0, input: 1.0, output: 1.0, cached: 0.0, reasoning: 0.0 };
-        let limit = Limit { id: "default/p/daily".into(), scope: vec![ScopePart::Consumer], count, mode: Mode::Shadow };
+        let limit = Limit {
+            id: "default/p/daily".into(),
+            scope: vec![ScopePart::Consumer],
+            count,
+            mode: Mode::Shadow,
+            on_early_end: EarlyEnd::Estimate,
+        };
         let scope = Scope { consumer: "app", model: "m", route: "r", labels: &Default::default() };
         Budget::new(&Rc::new(limit), &scope)
     }

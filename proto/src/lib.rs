@@ -16,6 +16,9 @@ pub mod v1 {
 
     /// Type URL of [`ApiKey`] as a delta xDS resource.
     pub const API_KEY_TYPE: &str = "type.googleapis.com/tollgate.v1.ApiKey";
+
+    /// Bytes of the largest encoded [`SyncRequest`]: filters split before it, the ledger refuses what is larger.
+    pub const MAX_CALL_BYTES: usize = 1 << 20;
 }
 
 /// The client's part of delta xDS, package `tollgate.delta`.

@@ -43,8 +43,12 @@ pub(super) fn arrived(head: &Head<'_>, end: bool, desk: &mut Desk<'_>) -> Steppe
     let Some(route) = desk.stage.routes.get(route_name).cloned() else {
         return Exchange::refused(&Refusal::Unavailable(Unavailable::Unconfigured), shape, effects, desk);
     };
-    let RouteTarget::Models { pool, .. } = &route.target else {
-        return (Exchange::Passing, effects);
+    let pool = match &route.target {
+        RouteTarget::Models { pool, .. } => pool,
+        RouteTarget::Plain => return (Exchange::Passing, effects),
+        RouteTarget::Closed { policy } => {
+            return Exchange::refused(&Refusal::PolicyInvalid { policy: policy.clone() }, shape, effects, desk);
+        }
     };
     desk.counters.requests += 1;
     effects.extend(
@@ -109,7 +113,10 @@ fn caller(head: &Head<'_>, pool: &Pool, desk: &Desk<'_>) -> Result<Caller, Refus
     let headers = head.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
     let key = key::find(headers).ok_or(Refusal::NoKey)?;
     let now_s = i64::try_from(desk.now / 1000).unwrap_or(i64::MAX);
-    key::look_up(desk.shared, &KeyHash::of(key), generation, now_s).map_err(|_| Refusal::WrongKey)
+    key::look_up(desk.shared, &KeyHash::of(key), generation, now_s)
+        .ok()
+        .filter(|caller| pool.consumers.contain(&caller.namespace))
+        .ok_or(Refusal::WrongKey)
 }
 
 fn refuse_body(head: &Head<'_>, end: bool, max: usize) -> Option<Refusal> {

@@ -24,8 +24,8 @@ enum Used {
     Nothing,
 }
 
-/// Longer names of models are cut in usage rows.
-const MAX_MODEL: usize = 256;
+/// Longer names that clients made up are cut in usage rows, in bytes.
+const MAX_ASKED: usize = 64;
 
 /// No answer came.
 pub(super) fn without_answer(ticket: Ticket, ending: &Ending, desk: &mut Desk<'_>) -> Stepped {
@@ -76,6 +76,11 @@ fn used(ticket: &Ticket, answer: &Answer, desk: &Desk<'_>) -> Used {
     Used::About(Tokens { output, ..input })
 }
 
+/// A name of at most so many bytes.
+fn cut(name: &str, bytes: usize) -> String {
+    name.get(..name.floor_char_boundary(bytes)).unwrap_or_default().to_owned()
+}
+
 fn settle(mut ticket: Ticket, used: Used, ending: &Ending, desk: &mut Desk<'_>) -> Stepped {
     let (tokens, estimated) = match used {
         Used::Exactly(tokens) => (tokens, false),
@@ -117,7 +122,9 @@ fn settle(mut ticket: Ticket, used: Used, ending: &Ending, desk: &mut Desk<'_>) 
         ended_at: i64::try_from(desk.now).unwrap_or(i64::MAX),
         consumer: ticket.caller.consumer.to_string(),
         route: ticket.route.name.to_string(),
-        model: ticket.model.chars().take(MAX_MODEL).collect(),
+        asked_model: if ticket.model == ticket.pattern { String::new() } else { cut(&ticket.model, MAX_ASKED) },
+        model: ticket.pattern,
+        extra_attempt: false,
         backend: backend.map(|backend| backend.name.to_string()).unwrap_or_default(),
         input_tokens: tokens.input,
         output_tokens: tokens.output,

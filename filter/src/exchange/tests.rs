@@ -48,7 +48,6 @@ impl World {
         let backend = |name: &str| wire::Backend {
             name: name.into(),
             cluster: format!("backend/default/{name}"),
-            schema: wire::Schema::Openai.into(),
             path_prefix: "/v1".into(),
             authority: format!("{name}.example"),
             per_attempt: true,
@@ -58,8 +57,14 @@ impl World {
         let mut stage = wire::RequestStage {
             control_cluster: "tollgate_control".into(),
             routes: vec![
-                wire::Route { name: "chat".into(), route: "chat".into(), pool: Some(0), limits: vec![0] },
-                wire::Route { name: "plain".into(), route: "plain".into(), pool: None, limits: vec![] },
+                wire::Route {
+                    name: "chat".into(),
+                    route: "chat".into(),
+                    pool: Some(0),
+                    limits: vec![0],
+                    ..Default::default()
+                },
+                wire::Route { name: "plain".into(), route: "plain".into(), ..Default::default() },
             ],
             pools: vec![wire::Pool {
                 name: "chat".into(),
@@ -70,19 +75,21 @@ impl World {
                     retries: 1,
                     ..Default::default()
                 }],
+                all_namespaces: true,
+                ..Default::default()
             }],
             backends: vec![backend("a"), backend("b")],
             limits: vec![wire::Limit {
                 id: "default/p/daily".into(),
                 scope: vec![wire::ScopePart { part: Some(wire::scope_part::Part::Consumer(true)) }],
                 count: Some(wire::CountWeights { input: 1.0, output: 1.0, ..Default::default() }),
+                on_early_end: wire::EarlyEnd::Estimate.into(),
                 ..Default::default()
             }],
             max_body_bytes: 10_000,
         };
         mode(&mut stage);
-        let config =
-            wire::FilterConfig { scope: "default/llm".into(), stage: Some(wire::filter_config::Stage::Request(stage)) };
+        let config = wire::FilterConfig { stage: Some(wire::filter_config::Stage::Request(stage)) };
         let shared = FakeShared::default();
         prepare_records(&shared, 7);
         let app = wire::ApiKey { consumer: "app".into(), all_models: true, ..Default::default() };

@@ -26,7 +26,16 @@ pub fn request_config(gateway: &ir::Gateway, ir: &ir::Ir) -> wire::FilterConfig 
                 _ => None,
             };
             let limits = self::limits(route).iter().filter_map(|id| index(&limits, |limit| limit.id == *id)).collect();
-            (route.name.as_str(), wire::Route { name: route.name.clone(), route: route.route.clone(), pool, limits })
+            (
+                route.name.as_str(),
+                wire::Route {
+                    name: route.name.clone(),
+                    route: route.route.clone(),
+                    pool,
+                    limits,
+                    closed_by: String::new(),
+                },
+            )
         })
         .collect();
     let stage = wire::RequestStage {
@@ -37,16 +46,13 @@ pub fn request_config(gateway: &ir::Gateway, ir: &ir::Ir) -> wire::FilterConfig 
         limits: limits.into_iter().map(limit).collect(),
         max_body_bytes: MAX_BODY_BYTES,
     };
-    wire::FilterConfig { scope: gateway.scope(), stage: Some(Stage::Request(stage)) }
+    wire::FilterConfig { stage: Some(Stage::Request(stage)) }
 }
 
 /// For the upstream filter of the backends that need one; absent: none does.
 pub fn attempt_config(gateway: &ir::Gateway) -> Option<wire::FilterConfig> {
     let backends: Vec<_> = gateway.backends.values().filter(|backend| backend.per_attempt).map(backend).collect();
-    (!backends.is_empty()).then(|| wire::FilterConfig {
-        scope: gateway.scope(),
-        stage: Some(Stage::Attempt(wire::AttemptStage { backends })),
-    })
+    (!backends.is_empty()).then(|| wire::FilterConfig { stage: Some(Stage::Attempt(wire::AttemptStage { backends })) })
 }
 
 fn limits(route: &ir::Route) -> &[String] {
@@ -84,22 +90,17 @@ fn pool(pool: &ir::Pool, backends: &[&ir::Backend]) -> wire::Pool {
                 prefix: model.prefix,
                 targets: model.targets.iter().filter_map(target).collect(),
                 retries: model.retries,
-                created: 0,
             })
             .collect(),
+        consumer_namespaces: Vec::new(),
+        all_namespaces: true,
     }
 }
 
 fn backend(backend: &ir::Backend) -> wire::Backend {
-    let schema = match backend.schema {
-        ir::Schema::OpenAI => wire::Schema::Openai,
-        ir::Schema::Anthropic => wire::Schema::Anthropic,
-        ir::Schema::AzureOpenAI => wire::Schema::AzureOpenai,
-    };
     wire::Backend {
         name: backend.origin.display_name(),
         cluster: backend.cluster.clone(),
-        schema: schema.into(),
         path_prefix: backend.path_prefix.clone(),
         authority: backend.authority.clone(),
         per_attempt: backend.per_attempt,
@@ -121,5 +122,6 @@ fn limit(limit: &ir::Limit) -> wire::Limit {
         count: Some(limit.count),
         shadow: limit.mode == ir::Mode::Shadow,
         allow_without_ledger: limit.on_ledger_unavailable == ir::OnLedgerUnavailable::Allow,
+        on_early_end: wire::EarlyEnd::Estimate.into(),
     }
 }

@@ -83,6 +83,7 @@ fn add_keys(snapshot: &mut Snapshot, gateway: &ir::Gateway, ir: &ir::Ir) {
             not_after: key.not_after.map_or(0, |second| second.max(1)),
             models,
             all_models,
+            namespace: key.origin.namespace.clone(),
         };
         snapshot.insert(ResourceType::ApiKey, &key.sha256, Resource::new(&message, vec![key.origin.clone()]));
     }
