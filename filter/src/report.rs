@@ -249,7 +249,8 @@ mod tests {
     }
 
     fn answer(sequence: u64) -> wire::SyncResponse {
-        wire::SyncResponse { sequence, grants: vec![wire::Grant { granted: 9, ..Default::default() }], lease_ttl_ms: 1 }
+        let grants = vec![wire::Grant { granted: 9, ..Default::default() }];
+        wire::SyncResponse { sequence, grants, lease_ttl_ms: 1, ..Default::default() }
     }
 
     #[test]

@@ -156,7 +156,7 @@ impl World {
             ..Default::default()
         };
         let grants = call.wants.iter().map(grant).collect();
-        let answer = wire::SyncResponse { sequence: call.sequence, grants, lease_ttl_ms: 30_000 };
+        let answer = wire::SyncResponse { sequence: call.sequence, grants, lease_ttl_ms: 30_000, ..Default::default() };
         self.worker.ledger_answered(&self.shared, answer, self.now);
     }
 

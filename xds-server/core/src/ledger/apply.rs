@@ -42,7 +42,7 @@ pub fn apply(state: &mut State, rules: &Rules, call: Call, now: Now) -> Result<O
             return Err(Past { sequence, last: last.sequence });
         }
         Some(last) if sequence == last.sequence => {
-            let answer = last.answer.clone();
+            let answer = SyncResponse { now: now.wall.as_millisecond(), ..last.answer.clone() };
             state.hear(&holder, rules.lease_ttl, now);
             return Ok(Outcome::Repeated(answer));
         }
@@ -56,7 +56,7 @@ pub fn apply(state: &mut State, rules: &Rules, call: Call, now: Now) -> Result<O
 
     let granted = grants.iter().any(|grant| grant.granted > 0);
     let lease_ttl_ms = u32::try_from(rules.lease_ttl.as_millis()).unwrap_or(u32::MAX);
-    let answer = SyncResponse { sequence, grants, lease_ttl_ms };
+    let answer = SyncResponse { sequence, grants, lease_ttl_ms, now: now.wall.as_millisecond() };
     let record = Worker { sequence, answer: answer.clone() };
     if reports || granted {
         state.changes.workers.insert((holder.clone(), worker), Some(record.clone()));

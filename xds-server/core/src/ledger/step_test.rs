@@ -47,6 +47,17 @@ fn a_repeated_call_counts_once_and_gets_its_answer_again_even_after_a_restart() 
 }
 
 #[test]
+fn an_answer_says_the_ledgers_time_also_when_it_is_given_again() {
+    let mut ledger = ledger(1000);
+    let call = SyncRequest { wants: vec![want("day", 50, 50)], ..request(1, 1) };
+    let first = ledger.sync(&call);
+    assert_eq!(first.now, ledger.now().wall.as_millisecond());
+    ledger.second += 5;
+    let again = ledger.sync(&call);
+    assert_eq!((again.now - first.now, &again.grants), (5000, &first.grants));
+}
+
+#[test]
 fn a_stray_copy_is_refused_and_a_jump_is_taken() {
     let mut ledger = ledger(1000);
     lease(&mut ledger, 1, 1, 10);
