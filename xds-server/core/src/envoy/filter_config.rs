@@ -52,7 +52,8 @@ pub fn request_config(gateway: &ir::Gateway, ir: &ir::Ir) -> wire::FilterConfig 
 /// For the upstream filter of the backends that need one; absent: none does.
 pub fn attempt_config(gateway: &ir::Gateway) -> Option<wire::FilterConfig> {
     let backends: Vec<_> = gateway.backends.values().filter(|backend| backend.per_attempt).map(backend).collect();
-    (!backends.is_empty()).then(|| wire::FilterConfig { stage: Some(Stage::Attempt(wire::AttemptStage { backends })) })
+    (!backends.is_empty())
+        .then_some(wire::FilterConfig { stage: Some(Stage::Attempt(wire::AttemptStage { backends })) })
 }
 
 fn limits(route: &ir::Route) -> &[String] {
