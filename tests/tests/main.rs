@@ -3,6 +3,7 @@
 
 mod answers;
 mod budgets;
+mod certificates;
 mod commands;
 mod crashes;
 mod errors;

@@ -10,7 +10,7 @@ use tollgate_tests::llm::Llm;
 use tollgate_tests::tap::Tap;
 use tollgate_tests::tools::Tools;
 
-use crate::{answers, budgets, commands, crashes, errors, failover, interruptions, reload, secrets};
+use crate::{answers, budgets, certificates, commands, crashes, errors, failover, interruptions, reload, secrets};
 
 pub struct Suite {
     runtime: tokio::runtime::Runtime,
@@ -74,6 +74,7 @@ impl Suite {
             self.test("a_backends_own_error_is_passed_on", interruptions::a_backends_own_error_is_passed_on),
             self.test("a_killed_control_plane_loses_nothing", crashes::a_killed_control_plane_loses_nothing),
             self.test("a_killed_envoys_lease_is_charged", crashes::a_killed_envoys_lease_is_charged),
+            self.test("certificates_are_renewed_under_load", certificates::certificates_are_renewed_under_load),
             self.test("keys_are_nowhere_to_be_seen", secrets::keys_are_nowhere_to_be_seen),
             self.test("changes_act_without_a_drop", reload::changes_act_without_a_drop),
             self.test("a_broken_file_changes_nothing", reload::a_broken_file_changes_nothing),

@@ -6,7 +6,7 @@ use std::{fmt, fs, io};
 use axum::body::Bytes;
 use sha2::{Digest as _, Sha256};
 
-use crate::serve::pki::write_private;
+use crate::private;
 
 const EMBEDDED: Option<&[u8]> = include!(concat!(env!("OUT_DIR"), "/embedded_filter.rs"));
 
@@ -65,7 +65,7 @@ impl FilterCode {
         let path = dir.join(format!("filter-{}.wasm", self.sha256));
         let there = fs::read(&path).is_ok_and(|bytes| bytes == self.bytes);
         if !there {
-            write_private(&path, &self.bytes)
+            private::write(&path, &self.bytes)
                 .map_err(|error| FilterCodeError::NotWritten { path: path.clone(), error })?;
         }
         Ok(path)

@@ -14,10 +14,12 @@
 
 use std::process::ExitCode;
 
+mod accept;
 mod admin;
 mod commands;
 mod filter_code;
 mod ledger;
+mod private;
 mod run;
 mod serve;
 mod watch;

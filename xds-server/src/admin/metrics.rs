@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, text};
+use jiff::Timestamp;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text};
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
 use prometheus_client::registry::Registry;
 use tollgate_core::status::Severity;
@@ -21,6 +22,7 @@ pub struct Metrics {
     registry: Arc<Mutex<Registry>>,
     nacks: Family<NackLabels, Counter>,
     reloads: Family<ReloadLabels, Counter>,
+    certificates: Family<CertificateLabels, Gauge>,
     from_status: FromStatus,
 }
 
@@ -58,6 +60,20 @@ enum ReloadResult {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CertificateLabels {
+    certificate: Certificate,
+}
+
+/// Whose end there is a metric of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Certificate {
+    Ca,
+    Server,
+    /// The first to end of those that are kept here for Envoys.
+    Envoy,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct FindingLabels {
     severity: FindingSeverity,
 }
@@ -86,6 +102,11 @@ impl Metrics {
         self.reloads.get_or_create(&ReloadLabels { result: ReloadResult::Refused }).inc();
     }
 
+    /// A certificate ends then.
+    pub fn certificate(&self, certificate: Certificate, end: Timestamp) {
+        self.certificates.get_or_create(&CertificateLabels { certificate }).set(end.as_second());
+    }
+
     /// Serves the ledger's metrics with these.
     pub(super) fn add(&self, ledger: &Ledger) {
         ledger.register_metrics(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner));
@@ -105,15 +126,31 @@ impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("tollgate");
         let (nacks, reloads, from_status) = (Family::default(), Family::default(), FromStatus::default());
+        let certificates = Family::default();
         registry.register("nacks", "Resources that an Envoy refused, by gateway and kind", Family::clone(&nacks));
         registry.register("reloads", "Changes of the input, by what became of them", Family::clone(&reloads));
+        let help = "When a certificate ends, in seconds since 1970";
+        registry.register("certificate_expiry_seconds", help, Family::clone(&certificates));
         from_status.register(&mut registry);
-        let metrics = Self { registry: Arc::new(Mutex::new(registry)), nacks, reloads, from_status };
+        let metrics = Self { registry: Arc::new(Mutex::new(registry)), nacks, reloads, certificates, from_status };
         // Both series are there before the first event, so that an alert on their rate sees it.
         for result in [ReloadResult::Taken, ReloadResult::Refused] {
             drop(metrics.reloads.get_or_create(&ReloadLabels { result }));
         }
         metrics
+    }
+}
+
+// === impl Certificate ===
+
+impl EncodeLabelValue for Certificate {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> fmt::Result {
+        let name = match self {
+            Self::Ca => "ca",
+            Self::Server => "server",
+            Self::Envoy => "envoy",
+        };
+        EncodeLabelValue::encode(&name, encoder)
     }
 }
 

@@ -15,7 +15,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-pub use metrics::Metrics;
+pub use metrics::{Certificate, Metrics};
 pub use status::{Gateway, Listener, Proxy, Refused, Status};
 
 use std::sync::Arc;

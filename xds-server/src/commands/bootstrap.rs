@@ -1,13 +1,15 @@
 //! `tollgate bootstrap`: what an Envoy of `tollgate serve` is started with.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context as _;
 
 use super::{Outcome, print};
+use crate::private;
 use crate::run::bootstrap::{Bootstrap, ControlPlane};
 use crate::serve::identity::Identity;
-use crate::serve::pki::Pki;
+use crate::serve::pki::{Authority, Folder, LIFETIME, Leaf, lifetime};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -15,8 +17,12 @@ Example:
   tollgate bootstrap --state /var/lib/tollgate --gateway default/llm --server 10.0.0.5:18000 > envoy.json
   envoy -c envoy.json
 
-Makes the client certificate in the state directory's folder pki if there is none yet. An Envoy gets only the
-Gateway that its certificate names.")]
+Makes a client certificate, in the state directory's folder pki or in --out. An Envoy gets only the Gateway that its
+certificate names. Envoy watches these files: a certificate that is put there later is taken up without a restart.
+
+Renewal: `tollgate serve` renews what is in its state directory. For an Envoy that reads from elsewhere, run the same
+command again before --certificate-lifetime is over, with the same --out:
+  tollgate bootstrap --state /var/lib/tollgate --gateway default/llm --out /etc/envoy/tollgate > /dev/null")]
 pub struct Args {
     /// The state directory of `tollgate serve`
     #[arg(long, value_name = "DIR")]
@@ -27,6 +33,12 @@ pub struct Args {
     /// Where the control plane is
     #[arg(long, default_value = "127.0.0.1:18000", value_name = "HOST:PORT")]
     server: String,
+    /// Folder for the certificate [default: in the state directory]; Envoy must find it under the same path
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// How long the certificate lives
+    #[arg(long, default_value = LIFETIME, value_parser = lifetime, value_name = "DURATION")]
+    certificate_lifetime: Duration,
     /// Envoy's node id [default: the gateway's name]; each Envoy needs its own
     #[arg(long, value_name = "ID")]
     node: Option<String>,
@@ -49,17 +61,17 @@ pub fn main(args: &Args) -> anyhow::Result<Outcome> {
         .rsplit_once(':')
         .and_then(|(host, port)| Some((host.trim_matches(['[', ']']), port.parse().ok()?)))
         .with_context(|| format!("`{}` is not HOST:PORT", args.server))?;
-    let dir = std::path::absolute(args.state.join("pki"))?;
-    let pki = Pki::open(&dir)?;
-    let proxy = pki.proxy(&identity)?;
+    private::mask();
+    let authority = Authority::open(&std::path::absolute(args.state.join("pki"))?)?;
+    let dir = args.out.as_ref().map_or_else(|| Ok(authority.dir().to_owned()), std::path::absolute)?;
+    let issued = authority.issue(Leaf::Proxy(&identity), args.certificate_lifetime)?;
+    let certificates = Folder::of(&dir, &identity).put(&issued, authority.certificate())?;
     let default_node = args.gateway.as_deref().unwrap_or("tollgate").replace('/', ".");
     let bootstrap = Bootstrap {
         node_id: args.node.as_deref().unwrap_or(&default_node),
         control: ControlPlane { host, port },
         admin: args.envoy_admin,
-        ca: &pki.ca_path(),
-        certificate: &proxy.certificate_path,
-        key: &proxy.key_path,
+        certificates: &certificates,
     };
     print(&format!("{}\n", serde_json::to_string_pretty(&bootstrap.to_json())?));
     Ok(Outcome::Good)

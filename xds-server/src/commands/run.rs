@@ -14,11 +14,12 @@ use super::logging::LogFormat;
 use super::stages::{Admin, Parts, Stages, duration, listen};
 use crate::admin::Status;
 use crate::filter_code::FilterCode;
+use crate::private;
 use crate::run::bootstrap::{Bootstrap, ControlPlane};
 use crate::run::envoy::{Envoy, EnvoySetup, find};
 use crate::run::state_dir::{StateDir, default_path};
 use crate::serve::identity::Identity;
-use crate::serve::pki::Pki;
+use crate::serve::pki::{Keeper, LIFETIME, lifetime};
 use crate::serve::published::Published;
 use crate::serve::status::Readiness;
 
@@ -56,6 +57,9 @@ pub struct Args {
     /// How long a lease of tokens lives that its proxy says nothing about
     #[arg(long, default_value = "30s", value_parser = duration, value_name = "DURATION")]
     lease_ttl: Duration,
+    /// How long certificates between control plane and Envoy live; they are renewed at two thirds of it
+    #[arg(long, default_value = LIFETIME, value_parser = lifetime, hide = true, value_name = "DURATION")]
+    certificate_lifetime: Duration,
     #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
 }
@@ -74,13 +78,14 @@ pub fn main(args: Args) -> anyhow::Result<Outcome> {
 
 async fn run(args: Args) -> anyhow::Result<Outcome> {
     // What can be wrong with the call, before anything is started.
+    private::mask();
     let mut stops = Stops::new()?;
     let binary = find(args.envoy)?;
     let code = FilterCode::load(args.wasm.as_deref())?;
     let state_path = args.state.map_or_else(|| default_path(&args.file), Ok)?;
     let state = StateDir::open(&state_path)?;
-    let pki = Pki::open(&state.join("pki"))?;
-    let proxy = pki.proxy(&Identity::AllGateways)?;
+    let certificates = Keeper::open(&state.join("pki"), args.certificate_lifetime)?;
+    let proxy = certificates.proxy(&Identity::AllGateways)?;
     let xds = state.xds_listener().await?;
     let admin = listen(&args.admin, "--admin").await?;
     let admin_url = format!("http://{}", admin.local_addr()?);
@@ -89,9 +94,7 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
         node_id: &node_id(state.path()),
         control: ControlPlane { host: "127.0.0.1", port: xds.local_addr()?.port() },
         admin: ([127, 0, 0, 1], 0).into(),
-        ca: &pki.ca_path(),
-        certificate: &proxy.certificate_path,
-        key: &proxy.key_path,
+        certificates: &proxy,
     };
     let setup = EnvoySetup {
         binary,
@@ -104,7 +107,7 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
     let stages = Stages::start(Parts {
         folder: &args.file,
         state: state.path(),
-        pki: &pki,
+        certificates,
         surroundings: Surroundings {
             bind: args.bind.to_string(),
             ports: Ports::Exclusive,

@@ -10,8 +10,9 @@ use super::Outcome;
 use super::logging::LogFormat;
 use super::stages::{Admin, Parts, Stages, duration, listen};
 use crate::filter_code::FilterCode;
+use crate::private;
 use crate::run::state_dir::{StateDir, default_path};
-use crate::serve::pki::Pki;
+use crate::serve::pki::{Keeper, LIFETIME, lifetime};
 use crate::serve::status::Readiness;
 
 #[derive(Debug, clap::Args)]
@@ -21,7 +22,8 @@ Examples:
   tollgate bootstrap --state /var/lib/tollgate --gateway default/llm --server control:18000 > envoy.json
   envoy -c envoy.json
 
-Proxies need a client certificate of the state directory's CA; `tollgate bootstrap` makes it.")]
+Proxies need a client certificate of the state directory's CA; `tollgate bootstrap` makes it. Those that are in the
+state directory are renewed in time, for Envoys that read them from there.")]
 pub struct Args {
     /// Folder with the configuration, or `kubernetes`
     #[arg(long, value_name = "kubernetes|DIR")]
@@ -50,6 +52,9 @@ pub struct Args {
     /// How long a lease of tokens lives that its proxy says nothing about
     #[arg(long, default_value = "30s", value_parser = duration, value_name = "DURATION")]
     lease_ttl: Duration,
+    /// How long certificates live; they are renewed at two thirds of it
+    #[arg(long, default_value = LIFETIME, value_parser = lifetime, value_name = "DURATION")]
+    certificate_lifetime: Duration,
     #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
 }
@@ -64,12 +69,13 @@ pub fn main(args: Args) -> anyhow::Result<Outcome> {
 }
 
 async fn serve(args: Args) -> anyhow::Result<Outcome> {
+    private::mask();
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let code = FilterCode::load(args.wasm.as_deref())?;
     let state_path = args.state.map_or_else(|| default_path(&args.source), Ok)?;
     let state = StateDir::open(&state_path)?;
-    let pki = Pki::open(&state.join("pki"))?;
+    let certificates = Keeper::open(&state.join("pki"), args.certificate_lifetime)?;
     let remote = EnvoyCode::Remote { sha256: code.sha256.clone(), path: format!("/code/{}.wasm", code.sha256) };
     let xds = listen(&args.xds, "--xds").await?;
     let xds_address = xds.local_addr()?;
@@ -78,7 +84,7 @@ async fn serve(args: Args) -> anyhow::Result<Outcome> {
     let stages = Stages::start(Parts {
         folder: &args.source,
         state: state.path(),
-        pki: &pki,
+        certificates,
         surroundings: Surroundings { bind: args.bind.to_string(), ports: Ports::Shared, code: remote },
         code,
         lease_ttl: args.lease_ttl,

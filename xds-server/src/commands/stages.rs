@@ -19,15 +19,17 @@ use crate::ledger::Ledger;
 use crate::serve::Serving;
 use crate::serve::ads::Ads;
 use crate::serve::board::Board;
-use crate::serve::pki::Pki;
+use crate::serve::incoming::Limits;
+use crate::serve::pki::Keeper;
 use crate::serve::published::{Published, Publisher};
 use crate::serve::status::{self, Readiness};
+use crate::serve::tls;
 
 /// What the stages need from the command.
 pub struct Parts<'a> {
     pub folder: &'a Path,
     pub state: &'a Path,
-    pub pki: &'a Pki,
+    pub certificates: Keeper,
     pub surroundings: Surroundings,
     pub code: FilterCode,
     pub lease_ttl: Duration,
@@ -71,13 +73,15 @@ impl Stages {
         // 5: discovery, ledger and code for the proxies.
         let board = Board::default();
         let ads = Ads { published: published.clone(), board: board.clone(), metrics: metrics.clone() };
-        let serving = Serving::start(parts.xds, parts.pki, ads, &ledger, Arc::new(parts.code))?;
+        let tls = tls::config(parts.certificates.authority(), parts.certificates.server_certificate())?;
+        let serving = Serving::start(parts.xds, tls, Limits::PROXIES, ads, &ledger, Arc::new(parts.code));
+        let certificates = tokio::spawn(parts.certificates.keep(metrics.clone()));
         let (sender, status) = watch::channel(Arc::default());
         let keep = tokio::spawn(status::keep(published.clone(), board, parts.readiness, sender));
 
         // 7: people and probes.
         let router = admin::router(ledger.clone(), status.clone(), metrics);
-        let mut tasks = vec![reload, keep];
+        let mut tasks = vec![reload, keep, certificates];
         for admin in parts.admin {
             let (listener, router) = admin.of(&router);
             let server = axum::serve(listener, router);

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 use tollgate_core::envoy::CONTROL_CLUSTER;
 
-use crate::serve::pki::SERVER_NAME;
+use crate::serve::pki::{AUTHORITY_SECRET, CERTIFICATE_SECRET, ProxyFiles, SERVER_NAME};
 
 /// More connections from clients than this are refused, before the file descriptors of the process run out.
 const MAX_DOWNSTREAM_CONNECTIONS: u32 = 50_000;
@@ -18,9 +18,7 @@ pub struct Bootstrap<'a> {
     pub control: ControlPlane<'a>,
     /// Where Envoy's own admin API listens.
     pub admin: SocketAddr,
-    pub ca: &'a Path,
-    pub certificate: &'a Path,
-    pub key: &'a Path,
+    pub certificates: &'a ProxyFiles,
 }
 
 #[derive(Debug)]
@@ -97,22 +95,25 @@ impl Bootstrap<'_> {
                             "tls_minimum_protocol_version": "TLSv1_3",
                             "tls_maximum_protocol_version": "TLSv1_3",
                         },
-                        "tls_certificates": [{
-                            "certificate_chain": {"filename": self.certificate},
-                            "private_key": {"filename": self.key},
-                        }],
-                        "validation_context": {
-                            "trusted_ca": {"filename": self.ca},
-                            "match_typed_subject_alt_names": [{
+                        // By file SDS, so that new ones are taken up without a restart.
+                        "tls_certificate_sds_secret_configs": [secret(CERTIFICATE_SECRET, &self.certificates.certificate)],
+                        "combined_validation_context": {
+                            "default_validation_context": {"match_typed_subject_alt_names": [{
                                 "san_type": "DNS",
                                 "matcher": {"exact": SERVER_NAME},
-                            }],
+                            }]},
+                            "validation_context_sds_secret_config":
+                                secret(AUTHORITY_SECRET, &self.certificates.authority),
                         },
                     },
                 },
             },
         })
     }
+}
+
+fn secret(name: &str, file: &Path) -> Value {
+    json!({"name": name, "sds_config": {"path_config_source": {"path": file.to_string_lossy()}, "resource_api_version": "V3"}})
 }
 
 fn address(host: &str, port: u16) -> Value {

@@ -2,13 +2,14 @@
 //! (`PR_SET_PDEATHSIG`), and we want it to outlive us; so a short-lived copy of this binary starts it and ends.
 
 use std::ffi::OsString;
-use std::fs::File;
 use std::io;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::process::Pid;
+
+use crate::private;
 
 /// The hidden subcommand that [`start`] calls.
 pub const COMMAND: &str = "start-detached";
@@ -43,7 +44,7 @@ pub async fn start(log: &Path, program: &Path, arguments: &[OsString]) -> io::Re
 
 /// What the copy does: starts the program, prints its process id, and ends at once.
 pub fn main(args: &Args) -> io::Result<u32> {
-    let log = File::create(&args.log)?;
+    let log = private::create(&args.log)?;
     let child = Command::new(&args.program)
         .args(&args.arguments)
         .stdin(Stdio::null())

@@ -15,7 +15,7 @@ use super::detach;
 use super::envoy_admin::EnvoyAdmin;
 use super::envoy_log::{self, From};
 use super::state_dir::StateDir;
-use crate::serve::pki::write_private;
+use crate::private;
 
 /// Requests in flight get this long to end.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -194,15 +194,15 @@ impl Envoy {
             let path = path.to_owned();
             move |error| EnvoyError::Files { path, error }
         };
-        write_private(&files.bootstrap, self.setup.bootstrap.as_bytes()).map_err(of(&files.bootstrap))?;
+        private::write(&files.bootstrap, self.setup.bootstrap.as_bytes()).map_err(of(&files.bootstrap))?;
         // Of the Envoy before, and not an address that anybody may ask.
         let _not_there = fs::remove_file(&files.admin_address);
         let _not_there = fs::rename(&files.log, files.log_before());
         let pid = detach::start(&files.log, &self.setup.binary, &files.arguments(&self.setup))
             .await
             .map_err(|error| EnvoyError::NotStarted { path: self.setup.binary.clone(), error })?;
-        write_private(&files.pid, pid.as_raw_nonzero().to_string().as_bytes()).map_err(of(&files.pid))?;
-        write_private(&files.command, files.fingerprint(&self.setup).as_bytes()).map_err(of(&files.command))?;
+        private::write(&files.pid, pid.as_raw_nonzero().to_string().as_bytes()).map_err(of(&files.pid))?;
+        private::write(&files.command, files.fingerprint(&self.setup).as_bytes()).map_err(of(&files.command))?;
         self.log.abort();
         self.log = tokio::spawn(envoy_log::follow(files.log.clone(), From::Start));
         self.pid = Some(pid);

@@ -3,13 +3,12 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
 
-use crate::serve::pki::write_private;
+use crate::private;
 
 #[derive(Debug)]
 pub struct StateDir {
@@ -51,14 +50,10 @@ impl StateDir {
     /// When it cannot be used, or another process uses it.
     pub fn open(path: &Path) -> Result<Self, StateDirError> {
         let io = |error| StateDirError::Io { path: path.to_owned(), error };
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io)?;
+        private::create_dir(path).map_err(io)?;
         // Envoy and its bootstrap need a path that does not depend on where they are started.
         let path = fs::canonicalize(path).map_err(io)?;
-        let mut lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(path.join("lock"))
+        let mut lock = private::create_or_keep(&path.join("lock"))
             .map_err(|error| StateDirError::Io { path: path.clone(), error })?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -94,7 +89,7 @@ impl StateDir {
         }
         let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await.map_err(io)?;
         let port = listener.local_addr().map_err(io)?.port();
-        write_private(&path, port.to_string().as_bytes()).map_err(io)?;
+        private::write(&path, port.to_string().as_bytes()).map_err(io)?;
         Ok(listener)
     }
 }

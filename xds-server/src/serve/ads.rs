@@ -94,7 +94,7 @@ impl Ads {
         &self,
         request: Request<Streaming<W::Request>>,
     ) -> Result<Response<Responses<W::Response>>, Status> {
-        let identity = identity(&request)?;
+        let identity = Identity::of_request(&request)?.clone();
         let (responses, receiver) = mpsc::channel(QUEUE);
         let snapshot = self.published.borrow().of(&identity, Variant::default());
         let driver = Driver::<W> {
@@ -116,13 +116,6 @@ impl Ads {
         tokio::spawn(driver.run(request.into_inner()));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
-}
-
-/// TLS has checked that the certificate is of our CA; what it allows is in its name.
-fn identity<T>(request: &Request<T>) -> Result<Identity, Status> {
-    let certificates = request.peer_certs().ok_or_else(|| Status::unauthenticated("no client certificate"))?;
-    let leaf = certificates.first().ok_or_else(|| Status::unauthenticated("no client certificate"))?;
-    Identity::of_certificate(leaf).map_err(|error| Status::permission_denied(error.to_string()))
 }
 
 // === impl Driver ===

@@ -1,7 +1,9 @@
-//! Who a proxy is: the URI in its client certificate, which TLS has already checked to be one of ours.
+//! Who a proxy is: the URI in its client certificate, which TLS has already checked to be one of ours. Read once per
+//! connection (`incoming.rs`); each call on it carries it.
 
 use std::fmt;
 
+use tonic::{Request, Status};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 /// What a proxy may have.
@@ -23,6 +25,14 @@ const PREFIX: &str = "spiffe://tollgate/gateway";
 // === impl Identity ===
 
 impl Identity {
+    /// Who calls.
+    ///
+    /// # Errors
+    /// When the call did not come over a connection of a proxy.
+    pub fn of_request<T>(request: &Request<T>) -> Result<&Self, Status> {
+        request.extensions().get().ok_or_else(|| Status::unauthenticated("no client certificate"))
+    }
+
     /// # Errors
     /// When the certificate has not exactly one URI of ours.
     pub fn of_certificate(der: &[u8]) -> Result<Self, InvalidIdentity> {

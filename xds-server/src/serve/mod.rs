@@ -1,6 +1,7 @@
 //! The port that proxies know: discovery, ledger and the filter's code, all under mTLS.
 //!
 //! ```text
+//! tls.rs, incoming.rs (who is there?) -> identity.rs
 //! published.rs (objects -> what is served, swapped whole) -> ads.rs (a task per stream) -> Envoy, filter
 //!                                                               | ACK, NACK
 //! admin::Status <- status.rs <- board.rs (a report per stream) <-
@@ -9,9 +10,11 @@
 pub mod ads;
 pub mod board;
 pub mod identity;
+pub mod incoming;
 pub mod pki;
 pub mod published;
 pub mod status;
+pub mod tls;
 mod wire;
 
 use std::sync::Arc;
@@ -22,16 +25,16 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
+use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::service::Routes;
-use tonic::transport::{Certificate, Identity as TlsIdentity, Server, ServerTlsConfig};
+use tonic::transport::Server;
 
 use self::ads::Ads;
-use self::pki::Pki;
+use self::incoming::{Limits, incoming};
 use crate::filter_code::FilterCode;
 use crate::ledger::Ledger;
 
@@ -42,6 +45,14 @@ const MAX_LEDGER_REQUEST: usize = 4 << 20;
 /// Streams never end by themselves; at the end they are given this long.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// A worker of an Envoy has one call to the ledger under way, and Envoy's main thread two streams and a file.
+const MAX_STREAMS: u32 = 100;
+/// Envoy sends a few hundred bytes of headers. hyper's own default is 16 KiB too, but not promised.
+const MAX_HEADER_LIST: u32 = 16 << 10;
+/// A proxy that vanished without a word is noticed. So is one that is there and reads nothing.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// The running server.
 #[derive(Debug)]
 pub struct Serving {
@@ -49,31 +60,18 @@ pub struct Serving {
     task: JoinHandle<Result<(), tonic::transport::Error>>,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    #[error(
-        "the certificates in the state directory cannot be used: {0} (remove its folder pki to have new ones made)"
-    )]
-    Tls(#[from] tonic::transport::Error),
-}
-
 // === impl Serving ===
 
 impl Serving {
     /// Serves on `listener` from now on.
-    ///
-    /// # Errors
-    /// When the certificates do not fit together.
     pub fn start(
         listener: TcpListener,
-        pki: &Pki,
+        tls: ServerConfig,
+        limits: Limits,
         ads: Ads,
         ledger: &Ledger,
         code: Arc<FilterCode>,
-    ) -> Result<Self, ServeError> {
-        let tls = ServerTlsConfig::new()
-            .identity(TlsIdentity::from_pem(&pki.server.certificate, &pki.server.key))
-            .client_ca_root(Certificate::from_pem(&pki.ca));
+    ) -> Self {
         let discovery = AggregatedDiscoveryServiceServer::new(ads).max_decoding_message_size(MAX_DISCOVERY_REQUEST);
         let mut routes =
             Routes::new(discovery).add_service(ledger.grpc().max_decoding_message_size(MAX_LEDGER_REQUEST));
@@ -81,15 +79,15 @@ impl Serving {
         *router = std::mem::take(router).merge(self::code(code));
         let (stop, stopped) = oneshot::channel::<()>();
         let server = Server::builder()
-            .tls_config(tls)?
-            .http2_keepalive_interval(Some(Duration::from_secs(20)))
-            .http2_keepalive_timeout(Some(Duration::from_secs(10)))
-            .tcp_nodelay(true)
+            .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+            .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+            .max_concurrent_streams(MAX_STREAMS)
+            .http2_max_header_list_size(MAX_HEADER_LIST)
             .add_routes(routes)
-            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async {
+            .serve_with_incoming_shutdown(incoming(listener, tls, limits), async {
                 let _dropped = stopped.await;
             });
-        Ok(Self { stop, task: tokio::spawn(server) })
+        Self { stop, task: tokio::spawn(server) }
     }
 
     /// Takes no new connection, and ends the ones that do not end by themselves.

@@ -1,0 +1,94 @@
+//! Certificates with lives of seconds: renewed under load, and nobody notices.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::Context;
+use tollgate_tests::admin::Admin;
+use tollgate_tests::client::{Traffic, chat, chat_stream};
+use tollgate_tests::config;
+use tollgate_tests::poll;
+
+use crate::fixtures::Basic;
+use crate::suite::Shared;
+
+/// Lives in these seconds: short enough to see some, long enough for a machine that is busy.
+const LIFETIME: &str = "6s";
+const RENEWALS: usize = 3;
+const LATER_KEY: &str = "a-key-that-came-after-the-renewals";
+
+/// Several lives pass. No request fails, no connection between Envoy and control plane ends, a key that is added
+/// after it still arrives; and the Envoy, adopted by a new control plane, comes back with a certificate of today.
+pub async fn certificates_are_renewed_under_load(shared: Arc<Shared>) -> anyhow::Result<()> {
+    let mut basic = Basic::start_with(&shared, "certificates_are_renewed_under_load", |setup, _| {
+        Ok(setup.arguments(&["--concurrency", "2", "--certificate-lifetime", LIFETIME]))
+    })
+    .await?;
+    let envoy = basic.gateway.envoy_id()?;
+    let bodies = [chat("smol", 4), chat_stream("smol", 30)];
+    let traffic = Traffic::start(&basic.client(), "/v1/chat/completions", &bodies);
+    let admin = basic.gateway.admin().clone();
+    let mut before = Ends::of(&admin).await?;
+    for _ in 0..RENEWALS {
+        before = poll::until("server and Envoy have new certificates", || async {
+            let now = Ends::of(&admin).await?;
+            anyhow::ensure!(now.server > before.server && now.envoy > before.envoy, "{now:?}");
+            Ok(now)
+        })
+        .await?;
+        traffic.more(2).await?;
+    }
+    anyhow::ensure!(before.authority > before.server, "the CA outlives what it signs: {before:?}");
+    let stat = |name: &str| basic.gateway.envoy()?.stat(&format!("cluster.tollgate_control.{name}"));
+    poll::until("Envoy has read each of them", || async {
+        // One for the certificate and one for the CA at its start, then one of each per renewal.
+        let updates = stat("client_ssl_socket_factory.ssl_context_update_by_sds")?;
+        anyhow::ensure!(updates >= RENEWALS as u64, "{updates} updates");
+        Ok(())
+    })
+    .await?;
+    anyhow::ensure!(stat("upstream_cx_destroy")? == 0, "a connection to the control plane ended");
+    basic.gateway.folder().write("later.yaml", &config::consumer("later", LATER_KEY, ""))?;
+    let later = basic.gateway.client(LATER_KEY);
+    poll::until("the later key is known", || async {
+        later.chat("smol").await?.expect(200)?;
+        Ok(())
+    })
+    .await?;
+
+    // Every certificate that this Envoy was started with has ended; it needs the present one to be let in again.
+    basic.gateway.process().kill()?;
+    basic.gateway.restart().await?;
+    anyhow::ensure!(basic.gateway.envoy_id()? == envoy, "another Envoy serves now");
+    traffic.more(4).await?;
+    for answer in traffic.stop().await? {
+        let answer = answer.map_err(|error| anyhow::anyhow!("a dropped request: {error}"))?;
+        anyhow::ensure!(answer.complete, "an answer broke off");
+        answer.expect(200)?;
+    }
+    Ok(())
+}
+
+/// When certificates end, as the metrics say it.
+#[derive(Debug, Clone, Copy)]
+struct Ends {
+    authority: i64,
+    server: i64,
+    envoy: i64,
+}
+
+// === impl Ends ===
+
+impl Ends {
+    async fn of(admin: &Admin) -> anyhow::Result<Self> {
+        let text = admin.text("/metrics").await?;
+        let of = |line: &str| {
+            let rest = line.strip_prefix("tollgate_certificate_expiry_seconds{certificate=\"")?;
+            let (name, end) = rest.split_once("\"} ")?;
+            Some((name.to_owned(), end.parse::<i64>().ok()?))
+        };
+        let ends: BTreeMap<String, i64> = text.lines().filter_map(of).collect();
+        let end = |name: &str| ends.get(name).copied().with_context(|| format!("no end of {name}: {ends:?}"));
+        Ok(Self { authority: end("ca")?, server: end("server")?, envoy: end("envoy")? })
+    }
+}

@@ -1,0 +1,176 @@
+//! Connections of proxies: accepted, shaken hands with, known by name; all within bounds.
+//!
+//! ```text
+//! accept (at most so many) -> TLS handshake, side by side, in a given time -> Identity -> the gRPC server
+//! ```
+//! Strangers get as far as the handshake, so what they can hold is bounded apart from what proxies can.
+
+use std::future::Future as _;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::{Sleep, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::server::Connected;
+
+use super::identity::Identity;
+use crate::accept::Accept;
+
+/// What the port of the proxies grants.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections in all.
+    pub connections: usize,
+    /// Of them, those that have not said yet who they are.
+    pub handshakes: usize,
+    /// For the TLS handshake, and again for the first words of HTTP/2 after it.
+    pub handshake: Duration,
+}
+
+/// A connection of a proxy that we know.
+#[derive(Debug)]
+pub struct Connection {
+    stream: TlsStream<TcpStream>,
+    identity: Identity,
+    opening: Opening,
+    _room: OwnedSemaphorePermit,
+}
+
+/// HTTP/2 begins with words of the client. Nothing else watches over their coming: pings only start afterwards.
+#[derive(Debug)]
+enum Opening {
+    Awaited { missing: usize, deadline: Pin<Box<Sleep>> },
+    Done,
+}
+
+/// The connection preface of HTTP/2 and the head of the SETTINGS frame that follows (RFC 9113, 3.4).
+const OPENING: usize = 24 + 9;
+
+// === impl Limits ===
+
+impl Limits {
+    pub const PROXIES: Self = Self {
+        // An Envoy has one per worker and one more: enough for some hundred large ones, and below the number of
+        // files that a process is usually allowed in a cluster.
+        connections: 10_000,
+        // After a restart all proxies come back at once, and a handshake takes about a millisecond.
+        handshakes: 1_000,
+        // Some round trips between continents.
+        handshake: Duration::from_secs(5),
+    };
+}
+
+/// Everybody who has come through the handshake.
+pub fn incoming(listener: TcpListener, tls: ServerConfig, limits: Limits) -> ReceiverStream<io::Result<Connection>> {
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(accept(Accept::new(listener, "xds", limits.connections), Arc::new(tls).into(), limits, sender));
+    ReceiverStream::new(receiver)
+}
+
+async fn accept(mut accept: Accept, tls: TlsAcceptor, limits: Limits, sender: mpsc::Sender<io::Result<Connection>>) {
+    let strangers = Arc::new(Semaphore::new(limits.handshakes));
+    let mut handshakes = JoinSet::new();
+    loop {
+        let (stream, room) = tokio::select! {
+            accepted = accept.next() => accepted,
+            Some(_ended) = handshakes.join_next() => continue,
+            () = sender.closed() => return,
+        };
+        let Ok(stranger) = Arc::clone(&strangers).try_acquire_owned() else {
+            tracing::debug!("too many handshakes are under way");
+            continue;
+        };
+        let (tls, sender) = (tls.clone(), sender.clone());
+        handshakes.spawn(async move {
+            match timeout(limits.handshake, tls.accept(stream)).await {
+                Ok(Ok(stream)) => {
+                    drop(stranger);
+                    if let Some(connection) = Connection::new(stream, limits.handshake, room) {
+                        let _server_has_ended = sender.send(Ok(connection)).await;
+                    }
+                }
+                Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+                Err(_elapsed) => tracing::debug!("a TLS handshake took too long"),
+            }
+        });
+    }
+}
+
+// === impl Connection ===
+
+impl Connection {
+    /// TLS has checked that the certificate is of our CA; what it allows is in its name.
+    fn new(stream: TlsStream<TcpStream>, patience: Duration, room: OwnedSemaphorePermit) -> Option<Self> {
+        let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first)?;
+        let identity = Identity::of_certificate(leaf)
+            .inspect_err(|error| tracing::warn!(%error, "a connection is refused"))
+            .ok()?;
+        let opening = Opening::Awaited { missing: OPENING, deadline: Box::pin(sleep(patience)) };
+        Some(Self { stream, identity, opening, _room: room })
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Identity;
+
+    fn connect_info(&self) -> Identity {
+        self.identity.clone()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut this.stream).poll_read(context, buffer);
+        if let Opening::Awaited { missing, deadline } = &mut this.opening {
+            *missing = missing.saturating_sub(buffer.filled().len() - before);
+            if *missing == 0 {
+                this.opening = Opening::Done;
+            } else if deadline.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,60 @@
+//! The certificates between control plane and proxies.
+//!
+//! ```text
+//! authority.rs  the CA of the state directory, and what it signs
+//! folder.rs     an Envoy's certificate as files that this Envoy watches
+//! keeper.rs     makes new certificates in time
+//! ```
+//! **Leaves live for a day** and are renewed at two thirds of it, so that a control plane that is away for a night
+//! costs nothing and a copied key is worthless soon. Nothing is restarted for it: our server asks for its certificate at
+//! each handshake, and Envoy reads its files again when they are swapped. A connection that stands goes on; who comes
+//! with a certificate that has ended is refused at the handshake.
+//!
+//! **The CA lives for ten years**, its key in the state directory (0600 in a folder of 0700). It signs by itself, so a
+//! shorter life would protect from nothing: who can read this key can read the next one. What it would cost is a second
+//! root at every Envoy that was started elsewhere, and an outage where one was missed. If the key is lost, remove the
+//! folder: a new CA is made, our own Envoy gets its certificate at the next start, others by `tollgate bootstrap`.
+
+mod authority;
+mod folder;
+mod keeper;
+
+pub use authority::{Authority, Leaf};
+pub use folder::{AUTHORITY_SECRET, CERTIFICATE_SECRET, Folder, ProxyFiles};
+pub use keeper::{Keeper, ServerCertificate};
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The name that proxies expect in our certificate.
+pub const SERVER_NAME: &str = "tollgate-control";
+
+/// How long a leaf lives unless told otherwise, as the command line says it.
+pub const LIFETIME: &str = "24h";
+
+/// Certificates count in seconds.
+const SHORTEST_LIFETIME: Duration = Duration::from_secs(1);
+
+/// How long a leaf is to live, as the command line says it.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn lifetime(text: &str) -> Result<Duration, String> {
+    let lifetime = tollgate_core::objects::parse_duration(text).map_err(|error| error.to_string())?;
+    if lifetime < SHORTEST_LIFETIME {
+        Err("no certificate lives for less than a second".to_owned())
+    } else {
+        Ok(lifetime)
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    #[error("{path}: {error} (the state directory must be writable; --state names another)")]
+    Io { path: PathBuf, error: io::Error },
+    #[error("{path}: {error} (remove the folder to have new certificates made; proxies then need their new ones)")]
+    Unusable { path: PathBuf, error: rcgen::Error },
+    #[error("the certificate that was just made cannot be used: {0}")]
+    Tls(#[from] rustls::Error),
+}
