@@ -9,7 +9,14 @@ use tollgate_tests::sdk::{self, Call};
 use tollgate_tests::usage::Usage;
 
 use crate::fixtures::{APP_KEY, BACKEND_MODEL, Basic, models_with};
-use crate::suite::Shared;
+use crate::suite::{Shared, e2e};
+
+e2e! {
+    every_api_is_answered_and_counted,
+    usage_is_forced_and_taken_out_again,
+    the_model_list_is_the_consumers_own,
+    anonymous_access_is_counted,
+}
 
 /// One call by a consumer of its own, so that its usage is a row of its own.
 struct Case {
@@ -20,7 +27,7 @@ struct Case {
 
 /// Plain and streaming, through the official SDKs: the answer has text, the backend read its own
 /// model's name, and the usage row equals the usage in the answer.
-pub async fn every_api_is_answered_and_counted(shared: Arc<Shared>) -> anyhow::Result<()> {
+async fn every_api_is_answered_and_counted(shared: Arc<Shared>) -> anyhow::Result<()> {
     let cases = cases();
     let basic = Basic::start_with(&shared, "every_api_is_answered_and_counted", |setup, tap| {
         let keys: Vec<String> =
@@ -106,7 +113,7 @@ fn key(consumer: &str) -> String {
 
 /// The usage of a stream is always asked for at the backend, and its event reaches only the client
 /// that asked for it; otherwise both get what the backend gave, byte by byte.
-pub async fn usage_is_forced_and_taken_out_again(shared: Arc<Shared>) -> anyhow::Result<()> {
+async fn usage_is_forced_and_taken_out_again(shared: Arc<Shared>) -> anyhow::Result<()> {
     let basic = Basic::start(&shared, "usage_is_forced_and_taken_out_again").await?;
     let body = |options: Option<Value>| {
         let mut body = tollgate_tests::client::chat_stream("smol", 5);
@@ -148,7 +155,7 @@ pub async fn usage_is_forced_and_taken_out_again(shared: Arc<Shared>) -> anyhow:
 }
 
 /// GET /v1/models lists what this consumer may use, in OpenAI's shape.
-pub async fn the_model_list_is_the_consumers_own(shared: Arc<Shared>) -> anyhow::Result<()> {
+async fn the_model_list_is_the_consumers_own(shared: Arc<Shared>) -> anyhow::Result<()> {
     let basic = Basic::start_with(&shared, "the_model_list_is_the_consumers_own", |setup, tap| {
         let runner = [Target::new("runner")];
         let models: [(&str, &[Target<'_>], _); 3] =
@@ -176,7 +183,7 @@ pub async fn the_model_list_is_the_consumers_own(shared: Arc<Shared>) -> anyhow:
 }
 
 /// Anonymous access needs no key and counts for `anonymous`; a Consumer's key counts for it even so.
-pub async fn anonymous_access_is_counted(shared: Arc<Shared>) -> anyhow::Result<()> {
+async fn anonymous_access_is_counted(shared: Arc<Shared>) -> anyhow::Result<()> {
     let basic = Basic::start_with(&shared, "anonymous_access_is_counted", |setup, tap| {
         let runner = [Target::new("runner")];
         setup.file("models.yaml", &models_with(tap, "Anonymous", &[("smol", &runner, None)]))

@@ -9,13 +9,18 @@ use tollgate_tests::config;
 use tollgate_tests::usage::Usage;
 
 use crate::fixtures::Basic;
-use crate::suite::Shared;
+use crate::suite::{Shared, e2e};
+
+e2e! {
+    a_budget_holds_under_concurrency,
+    shadow_counts_and_a_raised_limit_acts,
+}
 
 const CLIENTS: usize = 16;
 const TOKENS: u64 = 1500;
 
 /// 16 clients, half of them streaming, on two Envoy workers, ask for more than there is.
-pub async fn a_budget_holds_under_concurrency(shared: Arc<Shared>) -> anyhow::Result<()> {
+async fn a_budget_holds_under_concurrency(shared: Arc<Shared>) -> anyhow::Result<()> {
     let basic = Basic::start_with(&shared, "a_budget_holds_under_concurrency", |setup, _| {
         setup.arguments(&["--concurrency", "2"]).file("budget.yaml", &config::budget(TOKENS, ""))
     })
@@ -90,7 +95,7 @@ async fn drain(client: Client, stream: bool) -> anyhow::Result<Vec<Answer>> {
 }
 
 /// A limit in shadow counts and never refuses; a raised limit acts on who was refused.
-pub async fn shadow_counts_and_a_raised_limit_acts(shared: Arc<Shared>) -> anyhow::Result<()> {
+async fn shadow_counts_and_a_raised_limit_acts(shared: Arc<Shared>) -> anyhow::Result<()> {
     let basic = Basic::start_with(&shared, "shadow_counts_and_a_raised_limit_acts", |setup, _| {
         setup.file("budget.yaml", &config::budget(30, "mode: Shadow"))
     })

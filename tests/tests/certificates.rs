@@ -10,7 +10,11 @@ use tollgate_tests::config;
 use tollgate_tests::poll;
 
 use crate::fixtures::Basic;
-use crate::suite::Shared;
+use crate::suite::{Shared, e2e};
+
+e2e! {
+    certificates_are_renewed_under_load,
+}
 
 /// Lives in these seconds: short enough to see some, long enough for a machine that is busy.
 const LIFETIME: &str = "6s";
@@ -19,7 +23,7 @@ const LATER_KEY: &str = "a-key-that-came-after-the-renewals";
 
 /// Several lives pass. No request fails, no connection between Envoy and control plane ends, a key that is added
 /// after it still arrives; and the Envoy, adopted by a new control plane, comes back with a certificate of today.
-pub async fn certificates_are_renewed_under_load(shared: Arc<Shared>) -> anyhow::Result<()> {
+async fn certificates_are_renewed_under_load(shared: Arc<Shared>) -> anyhow::Result<()> {
     let mut basic = Basic::start_with(&shared, "certificates_are_renewed_under_load", |setup, _| {
         Ok(setup.arguments(&["--concurrency", "2", "--certificate-lifetime", LIFETIME]))
     })

@@ -12,13 +12,24 @@ use tollgate_tests::poll;
 use tollgate_tests::process;
 
 use crate::fixtures::{APP_KEY, Basic};
-use crate::suite::Shared;
+use crate::suite::{Shared, e2e};
+
+e2e! {
+    the_whole_example_runs,
+    validate_finds_mistakes,
+    translate_shows_everything_but_secrets,
+    a_new_key_works,
+    usage_prints_what_the_api_says,
+    the_help_teaches,
+    a_stop_is_clean,
+    an_unknown_consumer_is_refused_from_the_start,
+}
 
 /// The example of the reference, all fields of it, with a port for this test.
 const EXAMPLE: &str = include_str!("example.yaml");
 
 /// The example with every field is valid, and runs: Envoy accepts what is made of it.
-pub async fn the_whole_example_runs(shared: Arc<Shared>) -> anyhow::Result<()> {
+async fn the_whole_example_runs(shared: Arc<Shared>) -> anyhow::Result<()> {
     let tap = shared.tap().await?;
     let setup = shared.setup("the_whole_example_runs")?;
     let text = EXAMPLE
@@ -43,7 +54,7 @@ pub async fn the_whole_example_runs(shared: Arc<Shared>) -> anyhow::Result<()> {
 }
 
 /// `validate` passes what is right, and says file, line, field and hint of what is wrong.
-pub async fn validate_finds_mistakes(shared: Arc<Shared>) -> anyhow::Result<()> {
+async fn validate_finds_mistakes(shared: Arc<Shared>) -> anyhow::Result<()> {
     let home = shared.tools.logs.join("validate_finds_mistakes");
     let folder = Folder::new(&home)?;
     let path = path(&home)?;
@@ -76,7 +87,7 @@ pub async fn validate_finds_mistakes(shared: Arc<Shared>) -> anyhow::Result<()> 
 }
 
 /// `translate` prints Envoy's resources and the filter's configuration, and no secret.
-pub async fn translate_shows_everything_but_secrets(shared: Arc<Shared>) -> anyhow::Result<()> {
+async fn translate_shows_everything_but_secrets(shared: Arc<Shared>) -> anyhow::Result<()> {
     const CREDENTIAL: &str = "planted-credential-to-translate";
     const KEY: &str = "planted-key-to-translate";
     let home = shared.tools.logs.join("translate_shows_everything_but_secrets");
@@ -111,7 +122,7 @@ pub async fn translate_shows_everything_but_secrets(shared: Arc<Shared>) -> anyh
 }
 
 /// `key new` prints a key once, with a Secret and its hash; the applied documents let it in.
-pub async fn a_new_key_works(shared: Arc<Shared>) -> anyhow::Result<()> {
+async fn a_new_key_works(shared: Arc<Shared>) -> anyhow::Result<()> {
     let basic = Basic::start(&shared, "a_new_key_works").await?;
     let output = tollgate(&shared.tools, &["key", "new", "--consumer", "web"])?.success()?;
     let all = output.all();
@@ -133,7 +144,7 @@ pub async fn a_new_key_works(shared: Arc<Shared>) -> anyhow::Result<()> {
 }
 
 /// `usage` and `/api/usage` say the same.
-pub async fn usage_prints_what_the_api_says(shared: Arc<Shared>) -> anyhow::Result<()> {
+async fn usage_prints_what_the_api_says(shared: Arc<Shared>) -> anyhow::Result<()> {
     let basic = Basic::start(&shared, "usage_prints_what_the_api_says").await?;
     basic.client().chat("smol").await?.expect(200)?;
     let rows = basic.gateway.admin().usage_of("consumer=app", 1).await?;
@@ -158,7 +169,7 @@ pub async fn usage_prints_what_the_api_says(shared: Arc<Shared>) -> anyhow::Resu
 }
 
 /// Every command has help, and shells can complete them.
-pub async fn the_help_teaches(shared: Arc<Shared>) -> anyhow::Result<()> {
+async fn the_help_teaches(shared: Arc<Shared>) -> anyhow::Result<()> {
     let help = tollgate(&shared.tools, &["--help"])?.success()?.out;
     for command in ["run", "serve", "translate", "validate", "key", "usage"] {
         anyhow::ensure!(help.contains(command), "no {command} in\n{help}");
@@ -175,7 +186,7 @@ pub async fn the_help_teaches(shared: Arc<Shared>) -> anyhow::Result<()> {
 }
 
 /// SIGTERM: the running answer comes to its end, then everything is gone.
-pub async fn a_stop_is_clean(shared: Arc<Shared>) -> anyhow::Result<()> {
+async fn a_stop_is_clean(shared: Arc<Shared>) -> anyhow::Result<()> {
     let mut basic = Basic::start(&shared, "a_stop_is_clean").await?;
     let envoy = basic.gateway.envoy_id()?;
     let client = basic.client();
@@ -206,7 +217,7 @@ pub async fn a_stop_is_clean(shared: Arc<Shared>) -> anyhow::Result<()> {
 }
 
 /// A folder without a key for the caller says so, and does not serve before it is ready.
-pub async fn an_unknown_consumer_is_refused_from_the_start(shared: Arc<Shared>) -> anyhow::Result<()> {
+async fn an_unknown_consumer_is_refused_from_the_start(shared: Arc<Shared>) -> anyhow::Result<()> {
     let basic = Basic::start(&shared, "an_unknown_consumer_is_refused_from_the_start").await?;
     basic.gateway.without_key().chat("smol").await?.expect(401)?;
     basic.gateway.client("wrong").chat("smol").await?.expect(401)?;

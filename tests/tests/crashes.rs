@@ -10,11 +10,16 @@ use tollgate_tests::process;
 use tollgate_tests::usage::Usage;
 
 use crate::fixtures::Basic;
-use crate::suite::Shared;
+use crate::suite::{Shared, e2e};
+
+e2e! {
+    a_killed_control_plane_loses_nothing,
+    a_killed_envoys_lease_is_charged,
+}
 
 /// The control plane dies under traffic: requests inside their leases go on, the new one takes over
 /// the running Envoy, and in the end the ledger's sum is the sum of the answers.
-pub async fn a_killed_control_plane_loses_nothing(shared: Arc<Shared>) -> anyhow::Result<()> {
+async fn a_killed_control_plane_loses_nothing(shared: Arc<Shared>) -> anyhow::Result<()> {
     let mut basic = Basic::start_with(&shared, "a_killed_control_plane_loses_nothing", |setup, _| {
         setup.arguments(&["--concurrency", "2"]).file("budget.yaml", &config::budget(10_000_000, ""))
     })
@@ -62,7 +67,7 @@ async fn exact(basic: &Basic, requests: u64) -> anyhow::Result<()> {
 
 /// Envoy dies with a lease in its memory: the control plane starts another, and charges the lost
 /// lease when it ends, not more.
-pub async fn a_killed_envoys_lease_is_charged(shared: Arc<Shared>) -> anyhow::Result<()> {
+async fn a_killed_envoys_lease_is_charged(shared: Arc<Shared>) -> anyhow::Result<()> {
     let basic = Basic::start_with(&shared, "a_killed_envoys_lease_is_charged", |setup, _| {
         setup.arguments(&["--lease-ttl", "4s"]).file("budget.yaml", &config::budget(1_000_000, ""))
     })

@@ -10,7 +10,12 @@ use tollgate_tests::process::free_port;
 use tollgate_tests::sdk::{self, Call, Outcome};
 
 use crate::fixtures::{APP_KEY, BACKEND_MODEL, Basic, models_with};
-use crate::suite::Shared;
+use crate::suite::{Shared, e2e};
+
+e2e! {
+    the_sdks_raise_their_own_exceptions,
+    ambiguous_bodies_are_refused,
+}
 
 const POOR_KEY: &str = "the-key-of-the-consumer-poor";
 const NARROW_KEY: &str = "the-key-of-the-consumer-narrow";
@@ -32,7 +37,7 @@ struct Case {
 }
 
 /// 401, 403, 404, 400, 413, 429 and 503 through both SDKs.
-pub async fn the_sdks_raise_their_own_exceptions(shared: Arc<Shared>) -> anyhow::Result<()> {
+async fn the_sdks_raise_their_own_exceptions(shared: Arc<Shared>) -> anyhow::Result<()> {
     let dead = free_port()?;
     let basic = Basic::start_with(&shared, "the_sdks_raise_their_own_exceptions", |setup, tap| {
         let models: [(&str, &[Target<'_>], _); 2] =
@@ -164,7 +169,7 @@ impl Case {
 }
 
 /// What two parsers could read differently is refused and never reaches the backend.
-pub async fn ambiguous_bodies_are_refused(shared: Arc<Shared>) -> anyhow::Result<()> {
+async fn ambiguous_bodies_are_refused(shared: Arc<Shared>) -> anyhow::Result<()> {
     let basic = Basic::start(&shared, "ambiguous_bodies_are_refused").await?;
     let client = basic.client();
     let rest = r#""messages":[{"role":"user","content":"hi"}],"max_tokens":1"#;

@@ -11,7 +11,14 @@ use tollgate_tests::sdk::{self, Call};
 use tollgate_tests::tap::{Behaviour, Seen, Tap};
 
 use crate::fixtures::APP_KEY;
-use crate::suite::Shared;
+use crate::suite::{Shared, e2e};
+
+e2e! {
+    each_attempt_is_its_backends_own,
+    anthropic_credentials_go_in_x_api_key,
+    weights_share_requests,
+    retries_end_in_503,
+}
 
 const CREDENTIAL_OF_GONE: &str = "the-credential-of-gone";
 const CREDENTIAL_OF_LIMITED: &str = "the-credential-of-limited";
@@ -31,7 +38,7 @@ fn credential(name: &str) -> String {
 
 /// A dead port, then a backend that answers 429, then one that works: each attempt has its own
 /// model name, path, authority and credential, and nothing of the attempts before.
-pub async fn each_attempt_is_its_backends_own(shared: Arc<Shared>) -> anyhow::Result<()> {
+async fn each_attempt_is_its_backends_own(shared: Arc<Shared>) -> anyhow::Result<()> {
     let (limited, last, open) = (shared.tap().await?, shared.tap().await?, shared.tap().await?);
     let setup = shared.setup("each_attempt_is_its_backends_own")?;
     let entry = config::entry(setup.port());
@@ -135,7 +142,7 @@ fn expect(seen: &Seen, target: &str, model: &str, authorization: Option<&str>, p
 }
 
 /// Anthropic's way of credentials, and the failover between two of its backends.
-pub async fn anthropic_credentials_go_in_x_api_key(shared: Arc<Shared>) -> anyhow::Result<()> {
+async fn anthropic_credentials_go_in_x_api_key(shared: Arc<Shared>) -> anyhow::Result<()> {
     let (first, second) = (shared.tap().await?, shared.tap().await?);
     let setup = shared.setup("anthropic_credentials_go_in_x_api_key")?;
     let entry = config::entry(setup.port());
@@ -185,7 +192,7 @@ pub async fn anthropic_credentials_go_in_x_api_key(shared: Arc<Shared>) -> anyho
 }
 
 /// Weights share the requests of one priority, weight 0 takes none.
-pub async fn weights_share_requests(shared: Arc<Shared>) -> anyhow::Result<()> {
+async fn weights_share_requests(shared: Arc<Shared>) -> anyhow::Result<()> {
     const REQUESTS: usize = 60;
     let (heavy, light, none) = (shared.tap().await?, shared.tap().await?, shared.tap().await?);
     let setup = shared.setup("weights_share_requests")?;
@@ -217,7 +224,7 @@ pub async fn weights_share_requests(shared: Arc<Shared>) -> anyhow::Result<()> {
 }
 
 /// One backend is tried again as often as its model says; when nothing works the client gets 503.
-pub async fn retries_end_in_503(shared: Arc<Shared>) -> anyhow::Result<()> {
+async fn retries_end_in_503(shared: Arc<Shared>) -> anyhow::Result<()> {
     let tap = shared.tap().await?;
     let setup = shared.setup("retries_end_in_503")?;
     let entry = config::entry(setup.port());

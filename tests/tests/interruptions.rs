@@ -9,10 +9,16 @@ use tollgate_tests::config;
 use tollgate_tests::tap::Behaviour;
 
 use crate::fixtures::Basic;
-use crate::suite::Shared;
+use crate::suite::{Shared, e2e};
+
+e2e! {
+    a_client_that_leaves_is_charged,
+    a_backend_that_breaks_off_is_charged,
+    a_backends_own_error_is_passed_on,
+}
 
 /// A client that leaves in the middle of a stream is charged by estimate, in rows and in the budget.
-pub async fn a_client_that_leaves_is_charged(shared: Arc<Shared>) -> anyhow::Result<()> {
+async fn a_client_that_leaves_is_charged(shared: Arc<Shared>) -> anyhow::Result<()> {
     let basic = Basic::start_with(&shared, "a_client_that_leaves_is_charged", |setup, _| {
         setup.file("budget.yaml", &config::budget(1_000_000, ""))
     })
@@ -32,7 +38,7 @@ pub async fn a_client_that_leaves_is_charged(shared: Arc<Shared>) -> anyhow::Res
 }
 
 /// A backend that breaks off is charged what it said, or what is estimated from its bytes.
-pub async fn a_backend_that_breaks_off_is_charged(shared: Arc<Shared>) -> anyhow::Result<()> {
+async fn a_backend_that_breaks_off_is_charged(shared: Arc<Shared>) -> anyhow::Result<()> {
     let basic = Basic::start(&shared, "a_backend_that_breaks_off_is_charged").await?;
     let client = basic.client();
     let event = |delta: serde_json::Value| {
@@ -65,7 +71,7 @@ pub async fn a_backend_that_breaks_off_is_charged(shared: Arc<Shared>) -> anyhow
 }
 
 /// An error of the backend that is not retried reaches the client as it is and costs nothing made up.
-pub async fn a_backends_own_error_is_passed_on(shared: Arc<Shared>) -> anyhow::Result<()> {
+async fn a_backends_own_error_is_passed_on(shared: Arc<Shared>) -> anyhow::Result<()> {
     let basic = Basic::start(&shared, "a_backends_own_error_is_passed_on").await?;
     let body = json!({"error": {"message": "no such tool", "type": "invalid_request_error",
         "param": "tools", "code": null}});

@@ -11,12 +11,17 @@ use tollgate_tests::poll;
 use tollgate_tests::tap::Tap;
 
 use crate::fixtures::APP_KEY;
-use crate::suite::Shared;
+use crate::suite::{Shared, e2e};
+
+e2e! {
+    changes_act_without_a_drop,
+    a_broken_file_changes_nothing,
+}
 
 const NEW_KEY: &str = "the-key-of-the-consumer-new";
 
 /// A new key, a removed key, changed weights and a changed credential.
-pub async fn changes_act_without_a_drop(shared: Arc<Shared>) -> anyhow::Result<()> {
+async fn changes_act_without_a_drop(shared: Arc<Shared>) -> anyhow::Result<()> {
     let (first, second) = (shared.tap().await?, shared.tap().await?);
     let gateway = start(&shared, "changes_act_without_a_drop", &first, &second).await?;
     let before = Drains::of(&gateway.envoy()?)?;
@@ -60,7 +65,7 @@ pub async fn changes_act_without_a_drop(shared: Arc<Shared>) -> anyhow::Result<(
 }
 
 /// YAML that is broken, and an object that is wrong: said precisely, and nothing else changes.
-pub async fn a_broken_file_changes_nothing(shared: Arc<Shared>) -> anyhow::Result<()> {
+async fn a_broken_file_changes_nothing(shared: Arc<Shared>) -> anyhow::Result<()> {
     let (first, second) = (shared.tap().await?, shared.tap().await?);
     let gateway = start(&shared, "a_broken_file_changes_nothing", &first, &second).await?;
     let before = Drains::of(&gateway.envoy()?)?;

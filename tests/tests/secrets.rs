@@ -8,7 +8,11 @@ use tollgate_tests::config::{self, Target};
 use tollgate_tests::poll;
 use tollgate_tests::tap::Behaviour;
 
-use crate::suite::Shared;
+use crate::suite::{Shared, e2e};
+
+e2e! {
+    keys_are_nowhere_to_be_seen,
+}
 
 /// The client's key, by Secret, so that the control plane has it in memory at all.
 const CLIENT_KEY: &str = "planted-client-key-of-research";
@@ -18,7 +22,7 @@ const OTHER_CREDENTIAL: &str = "planted-credential-of-the-spare-one";
 
 /// No log, metric, error, admin page or Envoy dump shows a key or credential, and no backend sees a
 /// client's key.
-pub async fn keys_are_nowhere_to_be_seen(shared: Arc<Shared>) -> anyhow::Result<()> {
+async fn keys_are_nowhere_to_be_seen(shared: Arc<Shared>) -> anyhow::Result<()> {
     let (tap, spare) = (shared.tap().await?, shared.tap().await?);
     let setup = shared.setup("keys_are_nowhere_to_be_seen")?;
     let entry = config::entry(setup.port());

@@ -1,9 +1,9 @@
-//! What the tests share: one runtime, one model server. And the list of tests.
+//! What the tests share: one runtime, one model server. Each module lists its own tests by [`e2e!`].
 
-use std::future::Future;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use libtest_mimic::{Arguments, Failed, Trial};
 use tollgate_tests::gateway::Setup;
 use tollgate_tests::llm::Llm;
@@ -22,6 +22,23 @@ pub struct Shared {
     pub tools: Tools,
     pub llm: Llm,
 }
+
+/// One end-to-end test.
+pub struct Test {
+    pub name: &'static str,
+    pub run: fn(Arc<Shared>) -> BoxFuture<'static, anyhow::Result<()>>,
+}
+
+/// The tests of a module: functions of it that take [`Shared`]. The name of a test is the function's, and
+/// a function that is missing here is dead code to the compiler.
+macro_rules! e2e {
+    ($($name:ident),+ $(,)?) => {
+        pub fn tests() -> Vec<$crate::suite::Test> {
+            vec![$($crate::suite::Test { name: stringify!($name), run: |shared| Box::pin($name(shared)) }),+]
+        }
+    };
+}
+pub(crate) use e2e;
 
 // === impl Shared ===
 
@@ -56,50 +73,26 @@ impl Suite {
     }
 
     fn tests(&self) -> Vec<Trial> {
-        vec![
-            self.test("every_api_is_answered_and_counted", answers::every_api_is_answered_and_counted),
-            self.test("usage_is_forced_and_taken_out_again", answers::usage_is_forced_and_taken_out_again),
-            self.test("the_model_list_is_the_consumers_own", answers::the_model_list_is_the_consumers_own),
-            self.test("anonymous_access_is_counted", answers::anonymous_access_is_counted),
-            self.test("the_sdks_raise_their_own_exceptions", errors::the_sdks_raise_their_own_exceptions),
-            self.test("ambiguous_bodies_are_refused", errors::ambiguous_bodies_are_refused),
-            self.test("each_attempt_is_its_backends_own", failover::each_attempt_is_its_backends_own),
-            self.test("anthropic_credentials_go_in_x_api_key", failover::anthropic_credentials_go_in_x_api_key),
-            self.test("weights_share_requests", failover::weights_share_requests),
-            self.test("retries_end_in_503", failover::retries_end_in_503),
-            self.test("a_budget_holds_under_concurrency", budgets::a_budget_holds_under_concurrency),
-            self.test("shadow_counts_and_a_raised_limit_acts", budgets::shadow_counts_and_a_raised_limit_acts),
-            self.test("a_client_that_leaves_is_charged", interruptions::a_client_that_leaves_is_charged),
-            self.test("a_backend_that_breaks_off_is_charged", interruptions::a_backend_that_breaks_off_is_charged),
-            self.test("a_backends_own_error_is_passed_on", interruptions::a_backends_own_error_is_passed_on),
-            self.test("a_killed_control_plane_loses_nothing", crashes::a_killed_control_plane_loses_nothing),
-            self.test("a_killed_envoys_lease_is_charged", crashes::a_killed_envoys_lease_is_charged),
-            self.test("certificates_are_renewed_under_load", certificates::certificates_are_renewed_under_load),
-            self.test("keys_are_nowhere_to_be_seen", secrets::keys_are_nowhere_to_be_seen),
-            self.test("changes_act_without_a_drop", reload::changes_act_without_a_drop),
-            self.test("a_broken_file_changes_nothing", reload::a_broken_file_changes_nothing),
-            self.test("the_whole_example_runs", commands::the_whole_example_runs),
-            self.test("validate_finds_mistakes", commands::validate_finds_mistakes),
-            self.test("translate_shows_everything_but_secrets", commands::translate_shows_everything_but_secrets),
-            self.test("a_new_key_works", commands::a_new_key_works),
-            self.test("usage_prints_what_the_api_says", commands::usage_prints_what_the_api_says),
-            self.test("the_help_teaches", commands::the_help_teaches),
-            self.test("a_stop_is_clean", commands::a_stop_is_clean),
-            self.test(
-                "an_unknown_consumer_is_refused_from_the_start",
-                commands::an_unknown_consumer_is_refused_from_the_start,
-            ),
-        ]
+        let modules = [
+            answers::tests(),
+            budgets::tests(),
+            certificates::tests(),
+            commands::tests(),
+            crashes::tests(),
+            errors::tests(),
+            failover::tests(),
+            interruptions::tests(),
+            reload::tests(),
+            secrets::tests(),
+        ];
+        modules.into_iter().flatten().map(|test| self.trial(test)).collect()
     }
 
-    fn test<F>(&self, name: &str, body: impl FnOnce(Arc<Shared>) -> F + Send + 'static) -> Trial
-    where
-        F: Future<Output = anyhow::Result<()>> + Send,
-    {
+    fn trial(&self, test: Test) -> Trial {
         let (shared, handle) = (self.shared.clone(), self.runtime.handle().clone());
-        Trial::test(name, move || {
+        Trial::test(test.name, move || {
             let shared = shared.ok_or_else(|| Failed::from("nothing was started"))?;
-            handle.block_on(body(shared)).map_err(|error| Failed::from(format!("{error:#}")))
+            handle.block_on((test.run)(shared)).map_err(|error| Failed::from(format!("{error:#}")))
         })
     }
 }
