@@ -11,6 +11,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
+use tokio::sync::Notify;
 
 use crate::poll;
 use crate::usage::Usage;
@@ -26,6 +27,8 @@ pub enum Behaviour {
     BreakOff { events: String },
     /// Closes the connection without an answer.
     Reset,
+    /// Works until it is notified, then closes the connection without an answer.
+    ResetAfter(Arc<Notify>),
     /// Answers 200 with exactly these bytes.
     Answer { content_type: &'static str, body: Vec<u8> },
 }
@@ -219,6 +222,11 @@ async fn serve(inner: Arc<Inner>, request: Request<Incoming>) -> Result<Response
                 seen.complete = true;
             });
             broken(Bytes::from(events))
+        }
+        Behaviour::ResetAfter(notified) => {
+            notified.notified().await;
+            inner.note(number, |seen| seen.complete = true);
+            return Err(std::io::Error::other("the backend closes the connection"));
         }
         Behaviour::Reset => {
             inner.note(number, |seen| seen.complete = true);

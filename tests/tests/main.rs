@@ -10,6 +10,7 @@ mod errors;
 mod failover;
 mod fixtures;
 mod interruptions;
+mod providers;
 mod reload;
 mod secrets;
 mod suite;

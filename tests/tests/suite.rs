@@ -10,7 +10,9 @@ use tollgate_tests::llm::Llm;
 use tollgate_tests::tap::Tap;
 use tollgate_tests::tools::Tools;
 
-use crate::{answers, budgets, certificates, commands, crashes, errors, failover, interruptions, reload, secrets};
+use crate::{
+    answers, budgets, certificates, commands, crashes, errors, failover, interruptions, providers, reload, secrets,
+};
 
 pub struct Suite {
     runtime: tokio::runtime::Runtime,
@@ -82,6 +84,7 @@ impl Suite {
             errors::tests(),
             failover::tests(),
             interruptions::tests(),
+            providers::tests(),
             reload::tests(),
             secrets::tests(),
         ];

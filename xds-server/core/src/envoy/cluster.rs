@@ -1,23 +1,19 @@
-//! Clusters and endpoints: one cluster for each ModelBackend, with its own TLS, credential and upstream
-//! filters, and one for each port of a Service.
+//! Clusters and endpoints: one cluster for each ModelBackend, with its own TLS and upstream filters, and one
+//! for each port of a Service.
 
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3 as cluster;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
-use envoy_types::pb::envoy::extensions::filters::http::credential_injector::v3::CredentialInjector;
-use envoy_types::pb::envoy::extensions::filters::http::upstream_codec::v3::UpstreamCodec;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{HttpFilter, http_filter};
-use envoy_types::pb::envoy::extensions::http::injected_credentials::generic::v3::Generic;
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::{HttpProtocolOptions, http_protocol_options};
 
 use crate::ir;
 use crate::snapshot::{Resource, ResourceType, Snapshot};
 
-use super::secret::{by_sds, credential_name};
-use super::wire::{address, ads, any, duration, extension, number};
-use super::{tls, wasm};
+use super::wire::{address, ads, any, duration, number};
+use super::{tls, upstream};
 
 pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway) {
     for backend in gateway.backends.values() {
@@ -58,7 +54,7 @@ fn of_backend(gateway: &ir::Gateway, backend: &ir::Backend) -> cluster::Cluster 
         }
         ir::Tls::None => Version::Http1,
     };
-    set_protocol(&mut made, version, upstream_filters(gateway, backend));
+    set_protocol(&mut made, version, upstream::filters(gateway, backend));
     made
 }
 
@@ -149,39 +145,6 @@ fn set_protocol(made: &mut cluster::Cluster, version: Version, http_filters: Vec
     let options = HttpProtocolOptions { upstream_protocol_options: Some(options), http_filters, ..Default::default() };
     made.typed_extension_protocol_options
         .insert("envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned(), any(&options));
-}
-
-/// What each attempt goes through on its way to this backend. The filter comes first: it removes every
-/// credential of the attempt before, then this backend's own is put in.
-fn upstream_filters(gateway: &ir::Gateway, backend: &ir::Backend) -> Vec<HttpFilter> {
-    let mut filters = Vec::new();
-    if backend.per_attempt {
-        filters.push(wasm::discovered(wasm::attempt_name(gateway)));
-    }
-    if backend.credential.is_some() {
-        let (header, prefix) = match backend.schema {
-            ir::Schema::OpenAI => ("authorization", "Bearer "),
-            ir::Schema::Anthropic => ("x-api-key", ""),
-            ir::Schema::AzureOpenAI => ("api-key", ""),
-        };
-        let generic = Generic {
-            credential: Some(by_sds(credential_name(backend))),
-            header: header.to_owned(),
-            header_value_prefix: prefix.to_owned(),
-        };
-        filters.push(filter(
-            "envoy.filters.http.credential_injector",
-            &CredentialInjector {
-                overwrite: true,
-                credential: Some(extension("envoy.http.injected_credentials.generic", &generic)),
-                ..Default::default()
-            },
-        ));
-    }
-    if !filters.is_empty() {
-        filters.push(filter("envoy.filters.http.upstream_codec", &UpstreamCodec {}));
-    }
-    filters
 }
 
 pub fn filter<M: prost::Message + prost::Name>(name: &str, message: &M) -> HttpFilter {

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use envoy_types::pb::envoy::config::common::mutation_rules::v3 as mutation;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::listener::v3 as listener;
 use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
@@ -11,7 +10,6 @@ use envoy_types::pb::envoy::extensions::filters::network::http_connection_manage
     HttpConnectionManager, Rds, http_connection_manager as hcm,
 };
 use envoy_types::pb::envoy::extensions::http::early_header_mutation::header_mutation::v3::HeaderMutation;
-use envoy_types::pb::envoy::r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern};
 use envoy_types::pb::google::protobuf::BoolValue;
 
 use crate::ir;
@@ -21,11 +19,15 @@ use crate::status::Origin;
 use super::cluster::filter;
 use super::path::{route_configuration, virtual_host};
 use super::route::{self, Site};
+use super::upstream::remove_prefix;
 use super::wire::{address, ads, any, duration, extension, number, yes};
 use super::{MAX_BODY_BYTES, Ports, Surroundings, tls, wasm};
 
 /// The filter sees that a body is too large before Envoy does, and answers in the API's own shape.
 const BUFFER_BYTES: u32 = MAX_BODY_BYTES + 1024 * 1024;
+
+/// The `server` header of every answer.
+const SERVER_NAME: &str = "tollgate";
 
 pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway, surroundings: &Surroundings) {
     for open in &gateway.listeners {
@@ -142,7 +144,9 @@ fn manager(gateway: &ir::Gateway, routes: &str) -> HttpConnectionManager {
         }),
         normalize_path: yes(),
         merge_slashes: true,
-        server_header_transformation: hcm::ServerHeaderTransformation::PassThrough.into(),
+        // A backend's own tells clients who serves them.
+        server_name: SERVER_NAME.to_owned(),
+        server_header_transformation: hcm::ServerHeaderTransformation::Overwrite.into(),
         common_http_protocol_options: Some(core::HttpProtocolOptions {
             idle_timeout: duration(Duration::from_secs(3_600)),
             headers_with_underscores_action: core::http_protocol_options::HeadersWithUnderscoresAction::RejectRequest
@@ -156,13 +160,6 @@ fn manager(gateway: &ir::Gateway, routes: &str) -> HttpConnectionManager {
 
 /// Headers of this name are ours: what a client sends is gone before anything looks at it.
 fn without_own_headers() -> core::TypedExtensionConfig {
-    let key =
-        StringMatcher { match_pattern: Some(MatchPattern::Prefix("x-tollgate-".to_owned())), ..Default::default() };
-    let removal = mutation::header_mutation::RemoveOnMatch { key_matcher: Some(key) };
-    let mutation = HeaderMutation {
-        mutations: vec![mutation::HeaderMutation {
-            action: Some(mutation::header_mutation::Action::RemoveOnMatch(removal)),
-        }],
-    };
+    let mutation = HeaderMutation { mutations: vec![remove_prefix("x-tollgate-")] };
     extension("envoy.http.early_header_mutation.header_mutation", &mutation)
 }

@@ -15,6 +15,7 @@ mod print;
 mod route;
 mod secret;
 mod tls;
+mod upstream;
 mod wasm;
 mod wire;
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
+use envoy_types::pb::envoy::r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern};
 use envoy_types::pb::google::protobuf::{Any, BoolValue, Duration as WireDuration, UInt32Value};
 use prost::{Message, Name};
 
@@ -55,4 +56,8 @@ pub fn inline(text: &str) -> core::DataSource {
         specifier: Some(core::data_source::Specifier::InlineString(text.to_owned())),
         ..Default::default()
     }
+}
+
+pub fn prefix_of(text: &str) -> StringMatcher {
+    StringMatcher { match_pattern: Some(MatchPattern::Prefix(text.to_owned())), ..Default::default() }
 }
