@@ -54,7 +54,8 @@ pub struct Backend {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credential: Option<Credential>,
     pub timeouts: Timeouts,
-    /// It occurs in a model with more than one target, so every attempt is rewritten for its own backend.
+    /// Some model that uses it has several targets or retries, so every attempt is rewritten for its own backend
+    /// and counted.
     pub per_attempt: bool,
 }
 

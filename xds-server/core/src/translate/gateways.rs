@@ -41,15 +41,16 @@ pub fn gateways(
     gateways
 }
 
-/// Where every attempt may go to another backend, each is rewritten for its own; with one target one
-/// rewrite does for all. One Envoy may serve several Gateways, and a backend is one cluster for all of
-/// them: it is rewritten per attempt as soon as one of them needs it.
+/// Where attempts may go to several backends, each is rewritten for its own. Where there may be more than one
+/// attempt, each is counted: those that a backend worked on and our timeout ended are charged. What is tried once
+/// at one backend needs neither. One Envoy may serve several Gateways, and a backend is one cluster for all of
+/// them: its attempts are looked at as soon as one of them needs it.
 fn agree_on_attempts(gateways: &mut [Gateway]) {
     let needed: BTreeSet<String> = gateways
         .iter()
         .flat_map(|gateway| gateway.pools.values())
         .flat_map(|pool| &pool.models)
-        .filter(|model| model.targets.len() > 1)
+        .filter(|model| model.targets.len() > 1 || model.retries > 0)
         .flat_map(|model| &model.targets)
         .map(|target| target.backend.clone())
         .collect();
