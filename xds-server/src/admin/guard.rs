@@ -1,26 +1,25 @@
 //! Against web pages of others that reach this port through the browser of an operator.
 //!
-//! DNS rebinding needs a name of the attacker in `Host`. So usage and status answer only to addresses and
-//! to names that nobody else can own. Probes and metrics say nothing that is worth it and answer to any.
+//! DNS rebinding needs a name of the attacker in `Host`. So the admin port answers only to addresses and to names that
+//! nobody else can own, whatever is asked: metrics name consumers and models, probes name Gateways.
 
 use std::net::IpAddr;
 
 use axum::extract::Request;
+use axum::http::uri::Authority;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 pub(super) async fn guard(request: Request, next: Next) -> Response {
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    let host = host.or_else(|| request.uri().authority().map(|authority| authority.as_str()));
-    match host {
-        Some(host) if !ours(host) => {
-            let hint =
-                "this name could be anybody's: use the address, localhost or the Service's name in the cluster\n";
-            (StatusCode::MISDIRECTED_REQUEST, hint).into_response()
-        }
-        _ => next.run(request).await,
+    // Every name that is given, one that cannot be read too. A browser always gives one; who gives none is a script.
+    let hosts = request.headers().get_all(header::HOST).iter().map(|host| host.to_str().unwrap_or_default());
+    let mut names = hosts.chain(request.uri().authority().map(Authority::as_str));
+    if names.all(ours) {
+        return next.run(request).await;
     }
+    let hint = "this name could be anybody's: use the address, localhost or the Service's name in the cluster\n";
+    (StatusCode::MISDIRECTED_REQUEST, hint).into_response()
 }
 
 /// For every answer. The page sets a policy of its own.

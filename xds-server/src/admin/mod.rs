@@ -1,8 +1,10 @@
 //! The admin port: usage, budgets and status for tools and people, probes, metrics. Answers, changes nothing.
 //!
 //! ```text
-//! guard (names that cannot be ours are refused) -> api | page | probes | metrics
+//! server.rs (connections in bounds) -> guard (names that cannot be ours are refused) -> api | page | probes | metrics
 //! ```
+//! `serve` has ports of their own for metrics and probes, for scrapers and kubelets: nothing else is on them, and they
+//! answer to any name.
 
 mod api;
 mod guard;
@@ -10,6 +12,7 @@ mod metrics;
 mod page;
 #[cfg(test)]
 mod preview_test;
+pub mod server;
 mod since;
 mod status;
 #[cfg(test)]
@@ -36,22 +39,36 @@ struct Admin {
     metrics: Metrics,
 }
 
-/// Everything the admin port answers.
-pub fn router(ledger: Ledger, status: watch::Receiver<Arc<Status>>, metrics: Metrics) -> Router {
+/// What each kind of port answers.
+#[derive(Debug, Clone)]
+pub struct Routers {
+    /// The admin port: everything.
+    pub all: Router,
+    pub metrics: Router,
+    pub probes: Router,
+}
+
+pub fn routers(ledger: Ledger, status: watch::Receiver<Arc<Status>>, metrics: Metrics) -> Routers {
     metrics.add(&ledger);
+    let admin = Admin { ledger, status, metrics };
     let for_people = Router::new()
         .route("/", get(page::page))
         .route("/api/usage", get(api::usage))
         .route("/api/budgets", get(api::budgets))
-        .route("/api/status", get(api::status))
-        .layer(middleware::from_fn(guard::guard));
-    for_people
-        .route("/healthz", get(async || "ok\n"))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(serve_metrics))
-        .fallback(async || api::Problem::not_found())
-        .layer(middleware::map_response(guard::harden))
-        .with_state(Admin { ledger, status, metrics })
+        .route("/api/status", get(api::status));
+    let for_scrapers = Router::new().route("/metrics", get(serve_metrics));
+    let for_probes = Router::new().route("/healthz", get(async || "ok\n")).route("/readyz", get(readyz));
+    let everything = for_people.merge(for_scrapers.clone()).merge(for_probes.clone());
+    let [everything, for_scrapers, for_probes] =
+        [everything, for_scrapers, for_probes].map(|router| router.fallback(async || api::Problem::not_found()));
+    let finish =
+        |router: Router<Admin>| router.layer(middleware::map_response(guard::harden)).with_state(admin.clone());
+    Routers {
+        // What is not there is guarded as well, so that every answer to a foreign name is the same.
+        all: finish(everything.layer(middleware::from_fn(guard::guard))),
+        metrics: finish(for_scrapers),
+        probes: finish(for_probes),
+    }
 }
 
 /// 200, or 503 with one reason a line.

@@ -144,7 +144,7 @@ async fn preview() {
         }
     };
     let (_keep, status) = watch::channel(Arc::new(published));
-    let router = router(ledger, status, Metrics::default());
+    let router = routers(ledger, status, Metrics::default()).all;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     println!("http://{}", listener.local_addr().unwrap());
     axum::serve(listener, router).await.unwrap();

@@ -14,6 +14,9 @@ use crate::ledger::tests::{TTL, bucket, consumer_limit, limits, request, used, w
 
 struct Port {
     address: String,
+    /// The ports for metrics and probes alone.
+    scrapers: String,
+    probes: String,
     ledger: Ledger,
     status: watch::Sender<Arc<Status>>,
     metrics: Metrics,
@@ -24,11 +27,17 @@ async fn port() -> Port {
     let dir = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(dir.path(), limits(vec![consumer_limit(1000)]), TTL).unwrap();
     let (status, metrics) = (watch::Sender::new(Arc::new(Status::default())), Metrics::default());
-    let router = router(ledger.clone(), status.subscribe(), metrics.clone());
+    let routers = routers(ledger.clone(), status.subscribe(), metrics.clone());
+    let [address, scrapers, probes] = [serve(routers.all), serve(routers.metrics), serve(routers.probes)];
+    let (address, scrapers, probes) = (address.await, scrapers.await, probes.await);
+    Port { address, scrapers, probes, ledger, status, metrics, _dir: dir }
+}
+
+async fn serve(router: Router) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    Port { address, ledger, status, metrics, _dir: dir }
+    tokio::spawn(server::serve(listener, "test", router, server::Limits::PEOPLE));
+    address
 }
 
 impl Port {
@@ -210,14 +219,23 @@ async fn the_page_runs_nothing_but_itself() {
 #[tokio::test]
 async fn a_name_that_could_be_anybodys_gets_nothing() {
     let port = port().await;
-    let get = async |path: &str, host: &'static str| {
+    port.status.send_replace(Arc::new(status()));
+    let get = async |url: String, host: &'static [u8]| {
         let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).build().unwrap();
-        let request = client.get(format!("{}{path}", port.address)).header("host", host);
+        let request = client.get(url).header("host", axum::http::HeaderValue::from_bytes(host).unwrap());
         request.send().await.unwrap().status()
     };
-    for path in ["/", "/api/usage", "/api/budgets", "/api/status"] {
-        assert_eq!(get(path, "rebound.example").await, StatusCode::MISDIRECTED_REQUEST, "{path}");
-        assert_eq!(get(path, "localhost:19000").await, StatusCode::OK, "{path}");
+    for path in ["/", "/api/usage", "/api/budgets", "/api/status", "/metrics", "/readyz", "/healthz", "/nothing"] {
+        for name in [&b"rebound.example"[..], b"rebound\xff.example"] {
+            let status = get(format!("{}{path}", port.address), name).await;
+            assert_eq!(status, StatusCode::MISDIRECTED_REQUEST, "{path}");
+        }
+        let expected = if path == "/nothing" { StatusCode::NOT_FOUND } else { StatusCode::OK };
+        assert_eq!(get(format!("{}{path}", port.address), b"localhost:19000").await, expected, "{path}");
     }
-    assert_eq!(get("/metrics", "anything.example").await, StatusCode::OK);
+    // Ports of their own answer to any name, and nothing else.
+    let scraped = async |path: &str| get(format!("{}{path}", port.scrapers), b"anything.example").await;
+    assert_eq!((scraped("/metrics").await, scraped("/readyz").await), (StatusCode::OK, StatusCode::NOT_FOUND));
+    let probed = async |path: &str| get(format!("{}{path}", port.probes), b"anything.example").await;
+    assert_eq!((probed("/readyz").await, probed("/api/usage").await), (StatusCode::OK, StatusCode::NOT_FOUND));
 }

@@ -5,8 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use axum::Router;
-use axum::routing::any_service;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -80,16 +78,16 @@ impl Stages {
         let keep = tokio::spawn(status::keep(published.clone(), board, parts.readiness, sender));
 
         // 7: people and probes.
-        let router = admin::router(ledger.clone(), status.clone(), metrics);
+        let routers = admin::routers(ledger.clone(), status.clone(), metrics);
         let mut tasks = vec![reload, keep, certificates];
         for admin in parts.admin {
-            let (listener, router) = admin.of(&router);
-            let server = axum::serve(listener, router);
-            tasks.push(tokio::spawn(async {
-                if let Err(error) = server.await {
-                    tracing::error!(%error, "the admin API has ended");
-                }
-            }));
+            let (port, listener, router) = match admin {
+                Admin::All(listener) => ("admin", listener, &routers.all),
+                Admin::Metrics(listener) => ("metrics", listener, &routers.metrics),
+                Admin::Probes(listener) => ("probes", listener, &routers.probes),
+            };
+            let limits = admin::server::Limits::PEOPLE;
+            tasks.push(tokio::spawn(admin::server::serve(listener, port, router.clone(), limits)));
         }
         Ok(Self { published, status, serving, ledger, tasks })
     }
@@ -100,21 +98,6 @@ impl Stages {
         self.ledger.close().await;
         for task in self.tasks {
             task.abort();
-        }
-    }
-}
-
-// === impl Admin ===
-
-impl Admin {
-    fn of(self, all: &Router) -> (TcpListener, Router) {
-        let only = |paths: &[&str]| {
-            paths.iter().fold(Router::new(), |router, path| router.route(path, any_service(all.clone())))
-        };
-        match self {
-            Self::All(listener) => (listener, all.clone()),
-            Self::Metrics(listener) => (listener, only(&["/metrics"])),
-            Self::Probes(listener) => (listener, only(&["/healthz", "/readyz"])),
         }
     }
 }
