@@ -9,11 +9,18 @@
 
 mod support;
 
-use envoy_types::pb::envoy::config::cluster::v3::Cluster;
-use prost::Message as _;
-use tonic::client::GrpcService as _;
+use std::time::Duration;
 
-use support::{CLUSTER, Client, EXTENSION, KEY, LISTENER, ROUTE, Server, nack, names, versions};
+use envoy_types::pb::envoy::config::cluster::v3::Cluster;
+use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use prost::Message as _;
+use tollgate_proto::v1::SyncRequest;
+use tollgate_proto::v1::ledger_client::LedgerClient;
+use tonic::Code;
+use tonic::client::GrpcService as _;
+use tonic::transport::Endpoint;
+
+use support::{CLUSTER, Client, EXTENSION, KEY, LISTENER, ROUTE, SECRET, Server, nack, names, versions};
 
 /// A Gateway with its route, pool and backend, all called `name`.
 fn gateway(name: &str, port: u16, backend_port: u16) -> String {
@@ -212,22 +219,159 @@ async fn a_certificate_opens_only_its_own_gateway() {
     assert!(other.take(ROUTE).await.resources.is_empty());
     other.ask(EXTENSION, &["tollgate/default/one/request"]).await;
     assert!(other.take(EXTENSION).await.resources.is_empty());
+}
 
-    let mut nobody = server.client("default/unknown").delta(&server).await;
-    nobody.ask(CLUSTER, &[]).await;
-    assert!(nobody.take(CLUSTER).await.resources.is_empty());
-    nobody.ask(KEY, &[]).await;
-    assert!(nobody.take(KEY).await.resources.is_empty());
+/// A name of somebody else's is answered as one that nobody has, so asking does not tell which names there are.
+#[tokio::test]
+async fn what_is_not_of_the_identity_is_not_there() {
+    let secret = |name: &str| {
+        let backend = format!(
+            "---\napiVersion: v1\nkind: Secret\nmetadata: {{name: {name}}}\nstringData: {{apiKey: k-{name}}}\n"
+        );
+        let text = gateway(name, if name == "one" { 18080 } else { 18090 }, 18081);
+        text.replace("tls: {mode: None}", &format!("tls: {{mode: None}}, credential: {{secretRef: {{name: {name}}}}}"))
+            + &backend
+    };
+    let open = secret("two").replace("spec:\n  models:", "spec:\n  access: Anonymous\n  models:");
+    let server = Server::start(&[
+        ("one.yaml", &secret("one")),
+        ("two.yaml", &open),
+        ("consumers.yaml", &consumer("alice", 'a', "'*'")),
+    ]);
+    let (one, two) = (server.client("default/one"), server.client("default/two"));
+    let mut its_own = one.delta(&server).await;
+    its_own.ask(SECRET, &["*"]).await;
+    let theirs = names(&its_own.take(SECRET).await);
+    assert_eq!(theirs.len(), 1, "{theirs:?}");
+    assert!(!theirs[0].contains("two"), "{theirs:?}");
+    its_own.ask(KEY, &[]).await;
+    let keys = names(&its_own.take(KEY).await);
+    assert_eq!(keys, ["a".repeat(64)]);
+    let mut envoy = one.delta(&server).await;
+    let route = names(&envoy.take_all("default/one").await[1]).remove(0);
+
+    let mut other = two.delta(&server).await;
+    for (kind, name) in [
+        (SECRET, theirs[0].as_str()),
+        (CLUSTER, "backend/default/one"),
+        (ROUTE, &route),
+        (LISTENER, &route),
+        (EXTENSION, "tollgate/default/one/request"),
+        // Its only pool takes no keys.
+        (KEY, &keys[0]),
+    ] {
+        other.ask(kind, &[name]).await;
+        let asked = other.take(kind).await;
+        other.ask(kind, &["nobodys"]).await;
+        let made_up = other.take(kind).await;
+        assert_eq!(names(&asked), [""; 0], "{kind}");
+        assert_eq!(
+            (asked.removed_resources, made_up.removed_resources),
+            (vec![name.to_owned()], vec!["nobodys".to_owned()])
+        );
+    }
+    // Everything is everything of its own; a type that is not served is not answered, and the stream goes on.
+    other.ask("type.googleapis.com/envoy.service.runtime.v3.Runtime", &["*"]).await;
+    other.ask(SECRET, &["*"]).await;
+    let own = names(&other.take(SECRET).await);
+    assert!(own.len() == 1 && own[0].contains("two"), "{own:?}");
+    other.ask(KEY, &["*"]).await;
+    assert_eq!(names(&other.take(KEY).await), [""; 0]);
+
+    let mut whole = two.state_of_the_world(&server).await;
+    whole.ask(SECRET, &[&theirs[0]]).await;
+    whole.assert_silent().await;
+    whole.ask(CLUSTER, &[]).await;
+    assert_eq!(whole.take(CLUSTER, &[]).await.resources.len(), 1);
 }
 
 #[tokio::test]
-async fn no_certificate_and_a_foreign_one_are_refused() {
+async fn a_deleted_gateway_is_emptied_and_its_certificate_refused_at_once() {
+    let server = two_gateways();
+    let client = server.client("default/one");
+    let mut other = server.client("default/two").delta(&server).await;
+    other.take_all("default/two").await;
+    let mut envoy = client.delta(&server).await;
+    let all = envoy.take_all("default/one").await;
+    let (clusters, listener) = (versions(&all[0]), versions(&all[1]));
+    let mut filter = client.delta(&server).await;
+    filter.ask(KEY, &[]).await;
+    filter.take(KEY).await;
+    let mut ledger = LedgerClient::new(client.channel(&server).await.unwrap());
+    ledger.sync(SyncRequest::default()).await.expect_err("an empty call is invalid, but its caller is known");
+
+    server.remove("one.yaml");
+    let (removed, status) = envoy.refusal().await;
+    assert_eq!(status.code(), Code::PermissionDenied, "{status:?}");
+    for (name, _) in clusters.iter().chain(&listener) {
+        assert!(removed.contains(name), "{name} is not in {removed:?}");
+    }
+    let (removed, status) = filter.refusal().await;
+    assert_eq!((removed.len(), status.code()), (2, Code::PermissionDenied));
+    // The same connection, another call.
+    let status = ledger.sync(SyncRequest::default()).await.unwrap_err();
+    assert_eq!(status.code(), Code::PermissionDenied, "{status:?}");
+    assert_eq!(fetch(&client, &server, "/code/00.wasm").await, 403);
+
+    // A new stream gets nothing; one that says what it has, gives it back.
+    for kind in [CLUSTER, KEY, LISTENER] {
+        let mut again = client.delta(&server).await;
+        again.ask(kind, &[]).await;
+        let (removed, status) = again.refusal().await;
+        assert_eq!((removed.len(), status.code()), (0, Code::PermissionDenied));
+    }
+    let mut back = client.delta(&server).await;
+    back.come_back(CLUSTER, &[], &clusters).await;
+    back.come_back(LISTENER, &[], &listener).await;
+    let (removed, status) = back.refusal().await;
+    assert_eq!((removed.len(), status.code()), (clusters.len() + listener.len(), Code::PermissionDenied));
+    let mut whole = client.state_of_the_world(&server).await;
+    whole.ask(CLUSTER, &[]).await;
+    assert_eq!(whole.refusal().await.code(), Code::PermissionDenied);
+
+    other.assert_silent().await;
+    server.write("one.yaml", &gateway("one", 18080, 18081));
+    server.status_with(|status| status["gateways"].as_array().unwrap().len() == 2).await;
+    client.delta(&server).await.take_all("default/one").await;
+}
+
+/// Streams outlive their certificates, new connections do not.
+#[tokio::test]
+async fn a_stream_goes_on_while_certificates_are_renewed() {
+    let two = gateway("one", 18080, 18081);
+    let server = Server::start_with(&[("one.yaml", &two)], &["--certificate-lifetime", "3s"]);
+    let first = Client::living_for("3s", &server.state(), "default/one");
+    let mut envoy = first.delta(&server).await;
+    envoy.take_all("default/one").await;
+    let mut filter = first.delta(&server).await;
+    filter.ask(KEY, &[]).await;
+    filter.take(KEY).await;
+    while first.try_delta(&server).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // The server's first one has ended by now as well, and it goes on to let in who has a present one.
+    server.client("default/one").delta(&server).await.take_all("default/one").await;
+    server.write("consumers.yaml", &consumer("alice", 'a', "'*'"));
+    assert_eq!(names(&filter.take(KEY).await), ["a".repeat(64)]);
+    envoy.assert_silent().await;
+}
+
+#[tokio::test]
+async fn no_certificate_a_foreign_one_and_one_that_has_ended_are_refused() {
     let server = two_gateways();
     let own = server.client("default/one");
     let elsewhere = tempfile::tempdir().unwrap();
     let foreign = Client::made_in(elsewhere.path(), "default/one").that_trusts(&own);
     assert!(refused(foreign, &server).await);
     assert!(refused(own.without_certificate(), &server).await);
+    let short = Client::living_for("1s", &server.state(), "default/one");
+    // It is good until it ends, which is soon.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(refused(short, &server).await);
+    // Without TLS.
+    let plain = Endpoint::from_shared(server.xds.replace("https", "http")).unwrap().connect().await;
+    let mut plain = AggregatedDiscoveryServiceClient::new(plain.unwrap());
+    assert!(plain.delta_aggregated_resources(tokio_stream::empty()).await.is_err());
 }
 
 /// With TLS 1.3 the refusal may come after the client believes to be connected.
@@ -245,12 +389,16 @@ async fn the_filter_is_fetched_by_its_hash() {
     let extension = &all[2].resources[0].resource.as_ref().unwrap().value;
     let path = format!("/code/{sha256}.wasm");
     assert!(String::from_utf8_lossy(extension).contains(&path), "the filter's configuration names its code");
-    for (path, status) in [(path, 200), ("/code/00.wasm".to_owned(), 404)] {
-        let mut channel = server.client("default/one").channel(&server).await.unwrap();
-        let request = axum::http::Request::get(format!("{}{path}", server.xds));
-        let request = request.body(tonic::body::Body::empty()).unwrap();
-        std::future::poll_fn(|context| channel.poll_ready(context)).await.unwrap();
-        let response = channel.call(request).await.unwrap();
-        assert_eq!(response.status(), status);
-    }
+    let client = server.client("default/one");
+    assert_eq!(fetch(&client, &server, &path).await, 200);
+    assert_eq!(fetch(&client, &server, "/code/00.wasm").await, 404);
+}
+
+/// The status of a GET over the port of the proxies.
+async fn fetch(client: &Client, server: &Server, path: &str) -> u16 {
+    let mut channel = client.channel(server).await.unwrap();
+    let request = axum::http::Request::get(format!("{}{path}", server.xds));
+    let request = request.body(tonic::body::Body::empty()).unwrap();
+    std::future::poll_fn(|context| channel.poll_ready(context)).await.unwrap();
+    channel.call(request).await.unwrap().status().as_u16()
 }

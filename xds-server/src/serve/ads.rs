@@ -1,4 +1,8 @@
 //! The aggregated discovery service: one task per stream between the wire and `core::subscription`.
+//!
+//! A proxy whose Gateway is gone is refused. What it has of it is taken away first, on a stream that runs as on a new
+//! one: an Envoy goes on with what it has when nobody speaks to it, and would use the credentials of a Gateway that was
+//! deleted while it was away.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,12 +18,13 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tollgate_core::snapshot::{ResourceType, Snapshot};
 use tollgate_core::subscription::stream::{self, StreamEvent};
-use tollgate_core::subscription::{Output, Refusal};
+use tollgate_core::subscription::{Ask, Output, Refusal};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::board::{Board, Keys, Place, Refused, Report};
 use super::identity::Identity;
 use super::published::{Published, Variant};
+use super::standing;
 use super::wire::{Delta, StateOfTheWorld, Wire};
 use crate::admin::Metrics;
 
@@ -32,6 +37,9 @@ const OVERDUE: Duration = Duration::from_secs(15);
 
 /// How often in a row, each time after twice the time.
 const RETRIES: u32 = 6;
+
+/// A proxy whose Gateway is gone has this long to give back what it has of it.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// Responses that wait for a slow proxy before the stream's task waits too.
 const QUEUE: usize = 16;
@@ -58,8 +66,25 @@ struct Driver<W: Wire> {
     retry_at: Option<Instant>,
     /// There is news, and an answer is due before it can be sent.
     overdue_at: Option<Instant>,
+    standing: Standing,
     place: Place,
     metrics: Metrics,
+}
+
+/// Whether there is the Gateway that the proxy is for.
+#[derive(Debug, Clone, Copy)]
+enum Standing {
+    Known,
+    /// It may give back what it has, until then.
+    Gone {
+        until: Instant,
+    },
+}
+
+/// What ends a stream.
+enum End {
+    Quietly,
+    With(Status),
 }
 
 /// The proxy is gone, or too slow to be there.
@@ -96,13 +121,14 @@ impl Ads {
     ) -> Result<Response<Responses<W::Response>>, Status> {
         let identity = Identity::of_request(&request)?.clone();
         let (responses, receiver) = mpsc::channel(QUEUE);
-        let snapshot = self.published.borrow().of(&identity, Variant::default());
+        let mut published = self.published.clone();
+        let snapshot = published.borrow_and_update().of(&identity, Variant::default());
         let driver = Driver::<W> {
             stream: stream::Stream::new(W::PROTOCOL, Arc::clone(&snapshot)),
             snapshot,
             identity,
             node: String::new(),
-            published: self.published.clone(),
+            published,
             responses,
             refused: Vec::new(),
             asks_for_keys: false,
@@ -110,6 +136,7 @@ impl Ads {
             retries: 0,
             retry_at: None,
             overdue_at: None,
+            standing: Standing::Known,
             place: self.board.place(),
             metrics: self.metrics.clone(),
         };
@@ -118,23 +145,46 @@ impl Ads {
     }
 }
 
+// === impl Standing ===
+
+impl Standing {
+    fn until(self) -> Option<Instant> {
+        match self {
+            Self::Known => None,
+            Self::Gone { until } => Some(until),
+        }
+    }
+}
+
 // === impl Driver ===
 
 impl<W: Wire> Driver<W> {
-    async fn run(mut self, mut requests: Streaming<W::Request>) {
+    async fn run(mut self, requests: Streaming<W::Request>) {
+        if let End::With(status) = self.serve(requests).await {
+            let _gone = self.responses.try_send(Err(status));
+        }
+    }
+
+    async fn serve(&mut self, mut requests: Streaming<W::Request>) -> End {
+        self.stand();
         loop {
-            let (retry_at, overdue_at) = (self.retry_at, self.overdue_at);
+            let (retry_at, overdue_at, until) = (self.retry_at, self.overdue_at, self.standing.until());
             let event = tokio::select! {
                 request = requests.next() => match request {
-                    Some(Ok(request)) => self.read(request),
-                    Some(Err(_)) | None => return,
+                    Some(Ok(request)) => match self.read(request) {
+                        Some(request) if self.is_refused(&request) => return self.refusal(),
+                        request => request,
+                    },
+                    Some(Err(_)) | None => return End::Quietly,
                 },
                 changed = self.published.changed() => match changed {
                     Ok(()) => {
                         self.retries = 0;
-                        Some(self.new_target())
+                        let target = self.new_target();
+                        self.stand();
+                        Some(target)
                     }
-                    Err(_) => return,
+                    Err(_) => return End::Quietly,
                 },
                 () = sleep_until(retry_at.unwrap_or_else(Instant::now)), if retry_at.is_some() => {
                     self.retry_at = None;
@@ -143,17 +193,20 @@ impl<W: Wire> Driver<W> {
                 }
                 () = sleep_until(overdue_at.unwrap_or_else(Instant::now)), if overdue_at.is_some() => {
                     tracing::warn!(node = %self.node, "the proxy owes an answer for too long; it is to connect again");
-                    let _gone = self.responses.try_send(Err(Status::aborted("an answer is overdue: connect again")));
-                    return;
+                    return End::With(Status::aborted("an answer is overdue: connect again"));
                 }
+                () = sleep_until(until.unwrap_or_else(Instant::now)), if until.is_some() => return self.refusal(),
             };
             let Some(event) = event else { continue };
             let outputs = self.stream.step(event);
             if self.carry_out(outputs).await.is_err() {
-                return;
+                return End::Quietly;
             }
             if !self.stream.is_under_way() {
                 self.overdue_at = None;
+                if self.standing.until().is_some() {
+                    return self.refusal();
+                }
             }
             self.report();
         }
@@ -167,6 +220,27 @@ impl<W: Wire> Driver<W> {
         let (kind, request) = request?;
         self.asks_for_keys |= kind == ResourceType::ApiKey;
         Some(StreamEvent::Request(kind, request))
+    }
+
+    /// Looks whether the Gateway of this proxy is (still) there.
+    fn stand(&mut self) {
+        self.standing = match (self.published.borrow().knows(&self.identity), self.standing) {
+            (true, _) => Standing::Known,
+            (false, Standing::Known) => Standing::Gone { until: Instant::now() + FAREWELL },
+            (false, gone) => gone,
+        };
+    }
+
+    /// Who is to go may answer, and may say what it has: that is taken away. It has nothing to ask for.
+    fn is_refused(&self, event: &StreamEvent) -> bool {
+        let StreamEvent::Request(_, request) = event else { return false };
+        let has = matches!(&request.ask, Ask::Change { initial, .. } if !initial.is_empty());
+        self.standing.until().is_some() && !has && !self.stream.is_under_way()
+    }
+
+    fn refusal(&self) -> End {
+        tracing::info!(node = %self.node, identity = %self.identity, "a proxy without a Gateway is refused");
+        End::With(standing::gone(&self.identity))
     }
 
     fn new_target(&mut self) -> StreamEvent {

@@ -33,6 +33,14 @@ impl Identity {
         request.extensions().get().ok_or_else(|| Status::unauthenticated("no client certificate"))
     }
 
+    /// `namespace/name` of the one Gateway that it is for; none: it is for all.
+    pub fn gateway(&self) -> Option<String> {
+        match self {
+            Self::AllGateways => None,
+            Self::Gateway { namespace, name } => Some(format!("{namespace}/{name}")),
+        }
+    }
+
     /// # Errors
     /// When the certificate has not exactly one URI of ours.
     pub fn of_certificate(der: &[u8]) -> Result<Self, InvalidIdentity> {

@@ -1,7 +1,7 @@
 //! The port that proxies know: discovery, ledger and the filter's code, all under mTLS.
 //!
 //! ```text
-//! tls.rs, incoming.rs (who is there?) -> identity.rs
+//! tls.rs, incoming.rs (who is there?) -> identity.rs -> standing.rs (is there such a Gateway?)
 //! published.rs (objects -> what is served, swapped whole) -> ads.rs (a task per stream) -> Envoy, filter
 //!                                                               | ACK, NACK
 //! admin::Status <- status.rs <- board.rs (a report per stream) <-
@@ -12,7 +12,10 @@ pub mod board;
 pub mod identity;
 pub mod incoming;
 pub mod pki;
+#[cfg(test)]
+mod port_test;
 pub mod published;
+mod standing;
 pub mod status;
 pub mod tls;
 mod wire;
@@ -22,6 +25,7 @@ use std::time::Duration;
 
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
@@ -72,11 +76,12 @@ impl Serving {
         ledger: &Ledger,
         code: Arc<FilterCode>,
     ) -> Self {
+        let check = from_fn_with_state(ads.published.clone(), standing::check);
         let discovery = AggregatedDiscoveryServiceServer::new(ads).max_decoding_message_size(MAX_DISCOVERY_REQUEST);
-        let mut routes =
-            Routes::new(discovery).add_service(ledger.grpc().max_decoding_message_size(MAX_LEDGER_REQUEST));
+        let mut routes = Routes::new(ledger.grpc().max_decoding_message_size(MAX_LEDGER_REQUEST));
         let router = routes.axum_router_mut();
-        *router = std::mem::take(router).merge(self::code(code));
+        *router = std::mem::take(router).merge(self::code(code)).layer(check);
+        let routes = routes.add_service(discovery);
         let (stop, stopped) = oneshot::channel::<()>();
         let server = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))

@@ -68,13 +68,17 @@ pub struct Publisher {
 impl Published {
     /// What a proxy may have.
     pub fn of(&self, identity: &Identity, variant: Variant) -> Arc<Snapshot> {
-        match identity {
-            Identity::AllGateways => Arc::clone(self.all.get(variant)),
-            Identity::Gateway { namespace, name } => self
-                .gateways
-                .get(&format!("{namespace}/{name}"))
-                .map_or_else(Arc::default, |gateway| Arc::clone(gateway.snapshot(variant))),
+        match identity.gateway() {
+            None => Arc::clone(self.all.get(variant)),
+            Some(name) => {
+                self.gateways.get(&name).map_or_else(Arc::default, |gateway| Arc::clone(gateway.snapshot(variant)))
+            }
         }
+    }
+
+    /// Whether there is what this identity is for.
+    pub fn knows(&self, identity: &Identity) -> bool {
+        identity.gateway().is_none_or(|name| self.gateways.contains_key(&name))
     }
 
     /// Whether trying again with the other variant can help.
@@ -88,10 +92,7 @@ impl Published {
     }
 
     pub fn gateways_of(&self, identity: &Identity) -> impl Iterator<Item = (&String, &Gateway)> {
-        let only = match identity {
-            Identity::AllGateways => None,
-            Identity::Gateway { namespace, name } => Some(format!("{namespace}/{name}")),
-        };
+        let only = identity.gateway();
         self.gateways.iter().filter(move |(name, _)| only.as_ref().is_none_or(|only| only == *name))
     }
 }

@@ -21,6 +21,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 
 pub const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
 pub const LISTENER: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
+pub const SECRET: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
 pub const ROUTE: &str = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration";
 pub const EXTENSION: &str = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig";
 pub const KEY: &str = "type.googleapis.com/tollgate.v1.ApiKey";
@@ -57,6 +58,11 @@ pub struct StateOfTheWorld {
 
 impl Server {
     pub fn start(files: &[(&str, &str)]) -> Self {
+        Self::start_with(files, &[])
+    }
+
+    /// With further arguments of `tollgate serve`.
+    pub fn start_with(files: &[(&str, &str)], arguments: &[&str]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("conf")).unwrap();
         for (name, text) in files {
@@ -72,6 +78,7 @@ impl Server {
             .arg(dir.path().join("filter.wasm"))
             .args(["--xds", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--metrics", "127.0.0.1:0"])
             .args(["--probes", "127.0.0.1:0", "--log-format", "json"])
+            .args(arguments)
             .env("RUST_LOG", "info")
             .stderr(Stdio::piped())
             .spawn()
@@ -95,6 +102,10 @@ impl Server {
 
     pub fn write(&self, file: &str, text: &str) {
         fs::write(self.dir.path().join("conf").join(file), text).unwrap();
+    }
+
+    pub fn remove(&self, file: &str) {
+        fs::remove_file(self.dir.path().join("conf").join(file)).unwrap();
     }
 
     pub fn state(&self) -> PathBuf {
@@ -136,16 +147,34 @@ impl Drop for Server {
 impl Client {
     /// With a certificate of the CA in this state directory.
     pub fn made_in(state: &Path, gateway: &str) -> Self {
+        Self::living_for("24h", state, gateway)
+    }
+
+    /// Kept apart from the certificates that the server renews.
+    pub fn living_for(lifetime: &str, state: &Path, gateway: &str) -> Self {
+        let out = tempfile::tempdir().unwrap();
         let made = Command::new(env!("CARGO_BIN_EXE_tollgate"))
-            .args(["bootstrap", "--gateway", gateway, "--state"])
+            .args(["bootstrap", "--gateway", gateway, "--certificate-lifetime", lifetime, "--state"])
             .arg(state)
+            .arg("--out")
+            .arg(out.path())
             .output()
             .unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let name = format!("proxy_{}", gateway.replace('/', "_"));
-        let read = |file: &str| fs::read_to_string(state.join("pki").join(file)).unwrap();
-        let identity = Some((read(&format!("{name}.pem")), read(&format!("{name}.key"))));
-        Self { ca: read("ca.pem"), identity }
+        // Found as Envoy finds it: the bootstrap names a file with the secret, and that names the certificate's.
+        let read = |text: &str| -> serde_json::Value { serde_json::from_str(text).unwrap() };
+        let bootstrap = read(&String::from_utf8(made.stdout).unwrap());
+        let tls = "/static_resources/clusters/0/transport_socket/typed_config/common_tls_context";
+        let secret = |config: &str, kind: &str| {
+            let path = bootstrap.pointer(&format!("{tls}/{config}/sds_config/path_config_source/path")).unwrap();
+            read(&fs::read_to_string(path.as_str().unwrap()).unwrap())["resources"][0][kind].take()
+        };
+        let file = |of: &serde_json::Value| fs::read_to_string(of["filename"].as_str().unwrap()).unwrap();
+        let pair = secret("tls_certificate_sds_secret_configs/0", "tls_certificate");
+        let authority =
+            secret("combined_validation_context/validation_context_sds_secret_config", "validation_context");
+        let identity = Some((file(&pair["certificate_chain"]), file(&pair["private_key"])));
+        Self { ca: file(&authority["trusted_ca"]), identity }
     }
 
     #[must_use]
@@ -234,6 +263,22 @@ impl Delta {
         response
     }
 
+    /// What was on its way comes first; all of it takes something away. Then the stream ends, with this.
+    pub async fn refusal(&mut self) -> (Vec<String>, tonic::Status) {
+        let mut removed = Vec::new();
+        loop {
+            match timeout(PATIENCE, self.responses.message()).await.expect("the stream goes on") {
+                Ok(Some(response)) => {
+                    assert!(response.resources.is_empty(), "{response:?}");
+                    self.answer(&response, None).await;
+                    removed.extend(response.removed_resources);
+                }
+                Ok(None) => panic!("the stream ended without a word"),
+                Err(status) => return (removed, status),
+            }
+        }
+    }
+
     pub async fn answer(&mut self, response: &DeltaDiscoveryResponse, error_detail: Option<RpcStatus>) {
         self.send(DeltaDiscoveryRequest {
             type_url: response.type_url.clone(),
@@ -308,6 +353,12 @@ impl StateOfTheWorld {
         })
         .await;
         response
+    }
+
+    /// The stream ends without another response.
+    pub async fn refusal(&mut self) -> tonic::Status {
+        let ended = timeout(PATIENCE, self.responses.message()).await.expect("the stream goes on");
+        ended.expect_err("the stream goes on or ends without a word")
     }
 
     pub async fn assert_silent(&mut self) {

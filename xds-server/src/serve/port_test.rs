@@ -1,0 +1,214 @@
+//! The proxies' port as strangers and proxies meet it, byte by byte.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
+use rustls::{ClientConfig, HandshakeKind, RootCertStore};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::identity::Identity;
+use super::incoming::{Connection, Limits, incoming};
+use super::pki::{Authority, Keeper, Leaf, SERVER_NAME};
+use super::tls;
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// For what is to happen, however busy the machine is.
+const PATIENCE: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_millis(100);
+const LIMITS: Limits = Limits { connections: 2, handshakes: 2, handshake: PATIENCE };
+/// How a client of HTTP/2 begins.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+struct Port {
+    address: SocketAddr,
+    keeper: Keeper,
+    incoming: ReceiverStream<std::io::Result<Connection>>,
+    _dir: tempfile::TempDir,
+}
+
+async fn port(limits: Limits) -> Port {
+    let dir = tempfile::tempdir().unwrap();
+    let keeper = Keeper::open(dir.path(), DAY).unwrap();
+    let tls = tls::config(keeper.authority(), keeper.server_certificate()).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    Port { address, keeper, incoming: incoming(listener, tls, limits), _dir: dir }
+}
+
+fn identity() -> Identity {
+    "spiffe://tollgate/gateway/default/llm".parse().unwrap()
+}
+
+// === impl Port ===
+
+impl Port {
+    /// A client with a certificate of this authority, that trusts the port's.
+    fn client(&self, authority: &Authority, lifetime: Duration) -> Arc<ClientConfig> {
+        let issued = authority.issue(Leaf::Proxy(&identity()), lifetime).unwrap();
+        let certificate = CertificateDer::from_pem_slice(issued.certificate.as_bytes()).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
+        Arc::new(self.trusting().with_client_auth_cert(vec![certificate], key).unwrap())
+    }
+
+    fn trusting(&self) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.keeper.authority().root().unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        builder.with_root_certificates(roots)
+    }
+
+    fn proxy(&self) -> Arc<ClientConfig> {
+        self.client(self.keeper.authority(), DAY)
+    }
+
+    async fn shake_hands(&self, client: &Arc<ClientConfig>) -> std::io::Result<TlsStream<TcpStream>> {
+        let stream = TcpStream::connect(self.address).await?;
+        let name = ServerName::try_from(SERVER_NAME).unwrap();
+        TlsConnector::from(Arc::clone(client)).connect(name, stream).await
+    }
+
+    /// With TLS 1.3 the refusal comes after the client believes to be connected.
+    async fn refuses(&self, client: &Arc<ClientConfig>) -> bool {
+        let Ok(mut stream) = self.shake_hands(client).await else { return true };
+        let end = timeout(PATIENCE, stream.read(&mut [0])).await.expect("the server says nothing");
+        matches!(end, Err(_) | Ok(0))
+    }
+
+    async fn next(&mut self) -> Connection {
+        timeout(PATIENCE, self.incoming.next()).await.expect("nobody comes in").unwrap().unwrap()
+    }
+
+    /// Nobody is waiting to be let in.
+    async fn is_empty(&mut self) -> bool {
+        timeout(SOON, self.incoming.next()).await.is_err()
+    }
+}
+
+/// The server closes, whatever it says before.
+async fn closes(stream: &mut TcpStream) -> Vec<u8> {
+    let mut said = Vec::new();
+    let _end_or_reset = timeout(PATIENCE, stream.read_to_end(&mut said)).await.expect("it stays open");
+    said
+}
+
+#[tokio::test]
+async fn a_proxy_is_known_by_its_certificate() {
+    use tonic::transport::server::Connected as _;
+    let mut port = port(LIMITS).await;
+    let _stream = port.shake_hands(&port.proxy()).await.unwrap();
+    assert_eq!(port.next().await.connect_info(), identity());
+}
+
+#[tokio::test]
+async fn strangers_are_refused() {
+    let mut port = port(LIMITS).await;
+    assert!(port.refuses(&Arc::new(port.trusting().with_no_client_auth())).await, "without a certificate");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let foreign = port.client(&Authority::open(elsewhere.path()).unwrap(), DAY);
+    assert!(port.refuses(&foreign).await, "of another CA");
+    let mut plain = TcpStream::connect(port.address).await.unwrap();
+    plain.write_all(PREFACE).await.unwrap();
+    // A TLS alert at most: nothing of HTTP/2.
+    let said = closes(&mut plain).await;
+    assert!(said.is_empty() || said.first() == Some(&0x15), "{said:?}");
+    assert!(port.is_empty().await);
+}
+
+/// Who was let in before has a session to resume; a server that takes it looks at no certificate.
+#[tokio::test]
+async fn a_certificate_that_has_ended_does_not_come_back_by_a_session() {
+    let mut port = port(LIMITS).await;
+    let client = port.client(port.keeper.authority(), Duration::from_secs(2));
+    let mut stream = port.shake_hands(&client).await.unwrap();
+    let mut connection = port.next().await;
+    connection.write_all(b"a ticket would come before this").await.unwrap();
+    stream.read_exact(&mut [0; 4]).await.unwrap();
+    if let Ok(again) = port.shake_hands(&client).await {
+        assert_eq!(again.get_ref().1.handshake_kind(), Some(HandshakeKind::Full));
+        drop(port.next().await);
+    }
+    let end = Timestamp::now() + Duration::from_secs(4);
+    while Timestamp::now() < end {
+        sleep(SOON).await;
+    }
+    assert!(port.refuses(&client).await);
+    // The connection that stands goes on.
+    connection.write_all(b"more").await.unwrap();
+    stream.read_exact(&mut [0; 4]).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_does_not_shake_hands_is_closed() {
+    let mut port = port(Limits { handshake: SOON, ..LIMITS }).await;
+    closes(&mut TcpStream::connect(port.address).await.unwrap()).await;
+    let mut half = TcpStream::connect(port.address).await.unwrap();
+    half.write_all(b"\x16\x03\x01\x02\0\x01").await.unwrap();
+    closes(&mut half).await;
+    assert!(port.is_empty().await);
+}
+
+#[tokio::test]
+async fn who_says_nothing_after_the_handshake_is_closed() {
+    let mut port = port(Limits { handshake: SOON, ..LIMITS }).await;
+    let client = port.proxy();
+    for (said, closed) in [(&b""[..], true), (&PREFACE[..20], true), (PREFACE, false)] {
+        // The handshake itself may be slower than so short a time on a busy machine.
+        let (mut stream, mut connection) = loop {
+            if let Ok(stream) = port.shake_hands(&client).await
+                && let Ok(connection) = timeout(SOON, port.incoming.next()).await
+            {
+                break (stream, connection.unwrap().unwrap());
+            }
+        };
+        stream.write_all(said).await.unwrap();
+        let mut heard = vec![0; PREFACE.len()];
+        let read = timeout(PATIENCE, connection.read_exact(&mut heard)).await.expect("it waits for ever");
+        assert_eq!(read.is_err(), closed, "{said:?}");
+        if !closed {
+            assert!(timeout(SOON * 3, connection.read(&mut [0])).await.is_err(), "a quiet proxy is kept");
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_connection_too_many_is_closed() {
+    let mut port = port(LIMITS).await;
+    let client = port.proxy();
+    let _first = port.shake_hands(&client).await.unwrap();
+    let held = (port.next().await, port.shake_hands(&client).await.unwrap());
+    let second = port.next().await;
+    assert!(port.refuses(&client).await);
+    drop(second);
+    let _third = port.shake_hands(&client).await.unwrap();
+    port.next().await;
+    drop(held);
+}
+
+#[tokio::test]
+async fn strangers_do_not_take_the_proxies_places() {
+    let mut port = port(Limits { connections: 10, handshakes: 1, handshake: PATIENCE }).await;
+    let client = port.proxy();
+    // Known at once, so its place among the handshakes is free again.
+    let _stream = port.shake_hands(&client).await.unwrap();
+    let _known = port.next().await;
+    let stranger = TcpStream::connect(port.address).await.unwrap();
+    closes(&mut TcpStream::connect(port.address).await.unwrap()).await;
+    drop(stranger);
+    let again = async {
+        while port.shake_hands(&client).await.is_err() {
+            sleep(SOON).await;
+        }
+    };
+    timeout(PATIENCE, again).await.expect("its place is never free");
+    port.next().await;
+}

@@ -1,0 +1,39 @@
+//! Whether there is (still) what a proxy's certificate is for. A certificate outlives its Gateway by a day; what it opens
+//! does not outlive it by a call.
+//!
+//! Calls are refused here. Discovery streams are long, so `ads.rs` ends them when their Gateway goes.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use tokio::sync::watch;
+use tonic::Status;
+
+use super::identity::Identity;
+use super::published::Published;
+
+/// For every call but discovery.
+pub async fn check(State(published): State<watch::Receiver<Arc<Published>>>, request: Request, next: Next) -> Response {
+    let status = match request.extensions().get::<Identity>() {
+        Some(identity) if published.borrow().knows(identity) => None,
+        Some(identity) => Some(gone(identity)),
+        None => Some(Status::unauthenticated("no client certificate")),
+    };
+    match status {
+        None => next.run(request).await,
+        Some(status) if is_grpc(request.headers()) => status.into_http(),
+        Some(status) => (StatusCode::FORBIDDEN, status.message().to_owned()).into_response(),
+    }
+}
+
+/// What such a proxy is told.
+pub fn gone(identity: &Identity) -> Status {
+    Status::permission_denied(format!("there is no Gateway (any more) for the client certificate {identity}"))
+}
+
+fn is_grpc(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
