@@ -18,13 +18,12 @@ mod tests;
 
 use std::{collections::HashMap, rc::Rc};
 
-pub use answer::{Answer, AnswerHead, Chunk, Origin};
+pub use answer::{Answer, AnswerHead, Origin};
 pub use arrive::Head;
 pub use choose::backend_path;
 pub use settle::Ending;
 
 use crate::{
-    body::held::Room,
     budget::{Budget, Holder, Reservation},
     config::{RequestStage, Route},
     counters::Counters,
@@ -33,7 +32,7 @@ use crate::{
     key::{Caller, Table},
     model::{Plan, Random},
     report::Reporter,
-    usage::{Api, Habits, Tokens, Weighed},
+    usage::{Api, Habits, Tokens},
 };
 
 /// Where a request is.
@@ -89,7 +88,8 @@ pub struct Ticket {
     model: String,
     /// The model's name in the pool, for habits and scopes.
     pattern: String,
-    weighed: Weighed,
+    /// Of a JSON body; forms tell nothing about tokens.
+    request_bytes: u64,
     expected: Tokens,
     wants_usage_event: bool,
     held: Vec<Held>,
@@ -125,8 +125,6 @@ pub struct Desk<'a> {
     pub shared: &'a dyn Shared,
     pub random: &'a mut dyn Random,
     pub habits: &'a mut Habits,
-    /// What streams may hold back together.
-    pub room: &'a Room,
     pub reporter: &'a mut Reporter,
     pub counters: &'a mut Counters,
     /// Budgets that this worker used of late, by record name.
@@ -156,7 +154,7 @@ pub enum Event<'a> {
         end: bool,
     },
     ResponseBody {
-        chunk: &'a dyn Chunk,
+        chunk: Vec<u8>,
         end: bool,
     },
     Ended(Ending),

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::Context;
 
-use crate::setup::{self, WASM_TARGET};
+use crate::setup::{self, STATIC_TARGET, WASM_TARGET};
 use crate::shell::{self, Step};
 use crate::workspace::Workspace;
 
@@ -55,9 +55,6 @@ pub fn debug(workspace: &Workspace, wasm: &Path) -> anyhow::Result<PathBuf> {
     std::fs::rename(beside, &kept)?;
     Ok(kept)
 }
-
-/// Static, without any library of the machine it runs on.
-const STATIC_TARGET: &str = "x86_64-unknown-linux-musl";
 
 /// Leaves both as they are released.
 pub fn dist(workspace: &Workspace) -> anyhow::Result<()> {

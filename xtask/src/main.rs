@@ -5,7 +5,9 @@ mod artifacts;
 mod bench;
 mod check;
 mod demo;
+mod documents;
 mod http;
+mod needs;
 mod process;
 mod repository;
 mod setup;
@@ -17,10 +19,12 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::needs::Need;
+
 /// Builds, runs, tests and measures Tollgate.
 ///
-/// Start with `cargo xtask demo`. Needs: Linux x86-64, rustup, python3 (3.11 or later, with venv).
-/// All else comes from the package registries and stays below target/.
+/// Start with `cargo xtask demo`. Needs: Linux x86-64, rustup, a C compiler, python3 (3.11 or later,
+/// with venv); what is missing is said at once. All else comes from the package registries and stays below target/.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Cli {
@@ -59,6 +63,23 @@ enum Command {
     Build,
 }
 
+// === impl Command ===
+
+impl Command {
+    fn needs(&self) -> &'static [Need] {
+        match self {
+            Self::Demo { stop: true, .. } => &[],
+            Self::Demo { .. } | Self::Bench { .. } | Self::Test { name: Some(_) } => needs::RUN,
+            Self::Test { name: None } => needs::TEST,
+            Self::Check => needs::CHECK,
+            Self::Bless => &[Need::C],
+            Self::Dist => needs::DIST,
+            Self::Setup => needs::SETUP,
+            Self::Build => needs::BUILD,
+        }
+    }
+}
+
 fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -71,6 +92,7 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> anyhow::Result<()> {
     let workspace = workspace::Workspace::find()?;
+    needs::ensure(&workspace, cli.command.needs())?;
     match cli.command {
         Command::Demo { stop: true, .. } => demo::stop(&workspace),
         Command::Demo { keep, .. } => demo::run(&workspace, keep),

@@ -1,70 +1,54 @@
-//! Checks of the repository's files themselves: documented paths exist, and no file holds a key.
+//! Checks of the repository's files themselves: no file holds a key.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
-
-use anyhow::Context;
 
 use crate::shell;
 use crate::workspace::Workspace;
 
-/// The paths that README and ARCHITECTURE name in backticks or as links are there.
-pub fn documented_paths(workspace: &Workspace) -> anyhow::Result<()> {
-    println!("==> paths named in README and ARCHITECTURE");
-    let mut missing = Vec::new();
-    for page in ["README.md", "docs/ARCHITECTURE.md"] {
-        let text =
-            std::fs::read_to_string(workspace.root().join(page)).with_context(|| format!("{page} is missing"))?;
-        let folder = workspace.root().join(page);
-        let folder = folder.parent().unwrap_or(workspace.root());
-        missing.extend(
-            backticks(&text)
-                .filter(|path| !workspace.root().join(path).exists())
-                .map(|path| format!("{page} names {path}")),
-        );
-        missing.extend(
-            links(&text).filter(|path| !folder.join(path).exists()).map(|path| format!("{page} links to {path}")),
-        );
-    }
-    anyhow::ensure!(missing.is_empty(), "{}", missing.join(", "));
-    println!("    ok");
-    Ok(())
-}
-
-/// What stands in backticks and looks like a path of this repository.
-fn backticks(text: &str) -> impl Iterator<Item = &str> {
-    let root = ["docs/", "examples/", "filter/", "proto/", "tests/", "xds-server/", "xtask/", ".ci/"];
-    text.lines()
-        .flat_map(|line| line.split('`').skip(1).step_by(2))
-        .filter(move |word| root.iter().any(|folder| word.starts_with(folder)))
-        .filter(|word| !word.contains([' ', '<', '{', '*']))
-        .map(|word| word.trim_end_matches('/'))
-}
-
-/// The targets of links that stay in the repository.
-fn links(text: &str) -> impl Iterator<Item = &str> {
-    text.split("](")
-        .skip(1)
-        .filter_map(|rest| rest.split([')', '#']).next())
-        .filter(|target| !target.is_empty() && !target.contains(':'))
-}
-
 /// No committed file holds a key, only hashes and files to be made.
 pub fn no_keys(workspace: &Workspace) -> anyhow::Result<()> {
     println!("==> no key in a committed file");
-    let files = shell::read(Command::new("git").current_dir(workspace.root()).args(["ls-files", "-z"]))?;
     let mut found = Vec::new();
-    for file in files.split('\0').filter(|name| !name.is_empty()) {
+    for file in files(workspace)? {
         // Not text, or deleted and not committed yet.
-        let Ok(text) = std::fs::read_to_string(workspace.root().join(file)) else {
+        let Ok(text) = std::fs::read_to_string(workspace.root().join(&file)) else {
             continue;
         };
         if let Some(at) = key_in(&text) {
             let line = text.get(..at).unwrap_or_default().lines().count().max(1);
-            found.push(format!("{file}:{line}"));
+            found.push(format!("{}:{line}", file.display()));
         }
     }
     anyhow::ensure!(found.is_empty(), "keys in {}", found.join(", "));
     println!("    ok");
+    Ok(())
+}
+
+/// The repository's files, by path from its root: what git knows, or all there is where git or the history is
+/// missing.
+pub fn files(workspace: &Workspace) -> anyhow::Result<Vec<PathBuf>> {
+    if workspace.root().join(".git").exists() {
+        let list = shell::read(Command::new("git").current_dir(workspace.root()).args(["ls-files", "-z"]));
+        if let Ok(list) = list {
+            return Ok(list.split('\0').filter(|name| !name.is_empty()).map(PathBuf::from).collect());
+        }
+    }
+    let mut files = Vec::new();
+    below(workspace.root(), Path::new(""), &mut files)?;
+    Ok(files)
+}
+
+fn below(root: &Path, folder: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+    for entry in std::fs::read_dir(root.join(folder))? {
+        let entry = entry?;
+        let path = folder.join(entry.file_name());
+        if !entry.file_type()?.is_dir() {
+            files.push(path);
+        } else if !["target", ".git"].iter().any(|name| path == Path::new(name)) {
+            below(root, &path, files)?;
+        }
+    }
     Ok(())
 }
 
@@ -101,9 +85,9 @@ mod tests {
     }
 
     #[test]
-    fn paths_are_told_from_other_words() {
-        let text = "see `docs/a.md`, `cargo xtask`, `tests/` and [b](docs/b.md#c) [d](https://e)";
-        assert_eq!(backticks(text).collect::<Vec<_>>(), ["docs/a.md", "tests"]);
-        assert_eq!(links(text).collect::<Vec<_>>(), ["docs/b.md"]);
+    fn sources_without_history_are_looked_through_as_well() {
+        let mut files = Vec::new();
+        below(Path::new(env!("CARGO_MANIFEST_DIR")), Path::new(""), &mut files).unwrap();
+        assert!(files.contains(&PathBuf::from("src/repository.rs")), "{files:?}");
     }
 }

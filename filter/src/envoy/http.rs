@@ -13,7 +13,7 @@ use proxy_wasm::{
 };
 
 use super::{
-    hostcall::{self, EnvoyShared, ResponseChunk},
+    hostcall::{self, EnvoyShared},
     root, with_vm,
 };
 use crate::{
@@ -176,7 +176,8 @@ impl HttpContext for Http {
 
     fn on_http_response_body(&mut self, size: usize, end: bool) -> Action {
         if self.asks(Exchange::watches_answer) {
-            self.step(Event::ResponseBody { chunk: &ResponseChunk { len: size }, end });
+            let chunk = if size == 0 { Vec::new() } else { hostcall::body(BufferType::HttpResponseBody) };
+            self.step(Event::ResponseBody { chunk, end });
         }
         Action::Continue
     }

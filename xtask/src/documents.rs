@@ -1,0 +1,168 @@
+//! Checks of what the documents say of the repository: the paths that they name exist, and so do the tests that
+//! they give as proof.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use crate::repository;
+use crate::workspace::Workspace;
+
+/// The paths that the documents name in backticks or as links are there.
+pub fn paths_exist(workspace: &Workspace) -> anyhow::Result<()> {
+    println!("==> paths named in the documents");
+    let mut missing = Vec::new();
+    for page in pages(workspace)? {
+        let text = std::fs::read_to_string(workspace.root().join(&page))?;
+        let folder = page.parent().unwrap_or(Path::new(""));
+        let named = backticks(&text).map(PathBuf::from);
+        let linked = links(&text).map(|path| folder.join(path));
+        missing.extend(
+            named
+                .chain(linked)
+                .filter(|path| !workspace.root().join(path).exists())
+                .map(|path| format!("{} names {}", page.display(), path.display())),
+        );
+    }
+    anyhow::ensure!(missing.is_empty(), "{}", missing.join(", "));
+    println!("    ok");
+    Ok(())
+}
+
+/// In tables with a last column `test` or `tests`, each row names tests, and these exist.
+pub fn tests_exist(workspace: &Workspace) -> anyhow::Result<()> {
+    println!("==> tests named in the documents");
+    let mut known = BTreeSet::new();
+    for file in repository::files(workspace)? {
+        if file.extension().is_some_and(|extension| extension == "rs")
+            && let Ok(text) = std::fs::read_to_string(workspace.root().join(file))
+        {
+            known.extend(declared_tests(&text));
+        }
+    }
+    let mut wrong = Vec::new();
+    for page in pages(workspace)? {
+        let text = std::fs::read_to_string(workspace.root().join(&page))?;
+        for (line, cell) in proofs(&text) {
+            let at = format!("{}:{line}", page.display());
+            let tests: Vec<&str> = in_backticks(cell).collect();
+            if tests.is_empty() {
+                wrong.push(format!("{at} names no test"));
+            }
+            // A path, such as a golden case's, is looked for with the other paths.
+            let unknown = tests.iter().filter(|name| !name.contains('/') && !known.contains(**name));
+            wrong.extend(unknown.map(|name| format!("{at} names the test {name}, which is not there")));
+        }
+    }
+    anyhow::ensure!(wrong.is_empty(), "{}", wrong.join(", "));
+    println!("    ok");
+    Ok(())
+}
+
+fn pages(workspace: &Workspace) -> anyhow::Result<Vec<PathBuf>> {
+    let mut files = repository::files(workspace)?;
+    files.retain(|file| file.extension().is_some_and(|extension| extension == "md"));
+    // Deleted and not committed yet.
+    files.retain(|file| workspace.root().join(file).exists());
+    Ok(files)
+}
+
+/// Functions that carry `#[test]` or its like, and the names in `e2e!` lists.
+fn declared_tests(code: &str) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut marked = false;
+    let mut listed = false;
+    for line in code.lines().map(str::trim) {
+        let function = line.split_once("fn ").and_then(|(_, rest)| rest.split(['(', '<']).next());
+        if listed {
+            names.extend(line.split(',').map(|name| name.trim_matches([' ', '}'])).map(str::to_owned));
+            listed = !line.contains('}');
+        } else if line.starts_with("e2e! {") {
+            listed = true;
+        } else if line == "#[test]" || line.starts_with("#[tokio::test") {
+            marked = true;
+        } else if let Some(name) = function.filter(|_| !line.starts_with("//") && !line.starts_with("#[")) {
+            if marked {
+                names.push(name.to_owned());
+            }
+            marked = false;
+        }
+    }
+    names.retain(|name| !name.is_empty());
+    names
+}
+
+/// Line and last cell of each row of the tables whose last column is `test` or `tests`.
+fn proofs(text: &str) -> Vec<(usize, &str)> {
+    let mut found = Vec::new();
+    let mut inside = false;
+    for (index, line) in text.lines().enumerate() {
+        let Some(cell) = last_cell(line) else {
+            inside = false;
+            continue;
+        };
+        if ["test", "tests"].contains(&cell.to_lowercase().as_str()) {
+            inside = true;
+        } else if inside && !is_rule(cell) {
+            found.push((index + 1, cell));
+        }
+    }
+    found
+}
+
+/// The line below a table's header.
+fn is_rule(cell: &str) -> bool {
+    cell.contains('-') && cell.trim_matches([':', '-']).is_empty()
+}
+
+fn last_cell(line: &str) -> Option<&str> {
+    let row = line.trim().strip_prefix('|')?.strip_suffix('|')?;
+    row.rsplit('|').next().map(str::trim)
+}
+
+fn in_backticks(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+/// What stands in backticks and looks like a path of this repository.
+fn backticks(text: &str) -> impl Iterator<Item = &str> {
+    const ROOT: [&str; 8] = ["docs/", "examples/", "filter/", "proto/", "tests/", "xds-server/", "xtask/", ".ci/"];
+    text.lines()
+        .flat_map(|line| line.split('`').skip(1).step_by(2))
+        .filter(|word| ROOT.iter().any(|folder| word.starts_with(folder)))
+        .filter(|word| !word.contains([' ', '<', '{', '*']))
+        .map(|word| word.trim_end_matches('/'))
+}
+
+/// The targets of links that stay in the repository.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    text.split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split([')', '#']).next())
+        .filter(|target| !target.is_empty() && !target.contains(':'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_told_from_other_words() {
+        let text = "see `docs/a.md`, `cargo xtask`, `tests/` and [b](docs/b.md#c) [d](https://e)";
+        assert_eq!(backticks(text).collect::<Vec<_>>(), ["docs/a.md", "tests"]);
+        assert_eq!(links(text).collect::<Vec<_>>(), ["docs/b.md"]);
+    }
+
+    #[test]
+    fn tests_are_told_from_other_functions() {
+        let code = "#[test]\nfn one() {}\nfn helper() {}\n#[tokio::test]\nasync fn two() {}\n\
+                    e2e! {\n    three,\n    four,\n}\npub fn five() {}\n#[test]\n#[ignore]\nfn six() {}";
+        assert_eq!(declared_tests(code), ["one", "two", "three", "four", "six"]);
+    }
+
+    #[test]
+    fn each_row_of_a_table_with_tests_is_read() {
+        let text = "| item | test |\n|---|---|\n| a | `one`, `two` |\n| b | |\n\n| x | y |\n|---|---|\n| c | `d` |";
+        assert_eq!(proofs(text), [(3, "`one`, `two`"), (4, "")]);
+        assert_eq!(in_backticks("`one`, `two`").collect::<Vec<_>>(), ["one", "two"]);
+    }
+}
