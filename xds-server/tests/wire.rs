@@ -14,8 +14,8 @@ use std::time::Duration;
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use prost::Message as _;
-use tollgate_proto::v1::SyncRequest;
 use tollgate_proto::v1::ledger_client::LedgerClient;
+use tollgate_proto::v1::{self, SyncRequest};
 use tonic::Code;
 use tonic::client::GrpcService as _;
 use tonic::transport::Endpoint;
@@ -401,4 +401,133 @@ async fn fetch(client: &Client, server: &Server, path: &str) -> u16 {
     let request = request.body(tonic::body::Body::empty()).unwrap();
     std::future::poll_fn(|context| channel.poll_ready(context)).await.unwrap();
     channel.call(request).await.unwrap().status().as_u16()
+}
+
+// === the ledger asks who calls ===
+
+/// A budget of 1,000 tokens a day for each consumer, on the route of this Gateway.
+fn policy(name: &str) -> String {
+    format!(
+        "---
+apiVersion: tollgate.dev/v1alpha1
+kind: TokenPolicy
+metadata: {{name: {name}}}
+spec:
+  targetRefs: [{{group: gateway.networking.k8s.io, kind: HTTPRoute, name: {name}}}]
+  limits: [{{name: daily, tokens: 1000, window: 1d, scope: [Consumer]}}]
+"
+    )
+}
+
+fn two_gateways_with_budgets() -> Server {
+    let consumers = format!("{}---\n{}", consumer("alice", 'a', "'*'"), consumer("bob", 'b', "'*'"));
+    Server::start(&[
+        ("one.yaml", &format!("{}{}", gateway("one", 18080, 18081), policy("one"))),
+        ("two.yaml", &format!("{}{}", gateway("two", 18090, 18091), policy("two"))),
+        ("consumers.yaml", &consumers),
+    ])
+}
+
+fn call(sequence: u64) -> SyncRequest {
+    SyncRequest { proxy: "envoy-of-one".into(), epoch: 7, worker: 1, sequence, ..SyncRequest::default() }
+}
+
+fn budget_of_one(consumer: &str) -> Option<v1::Bucket> {
+    Some(v1::Bucket { limit: "default/one/daily".into(), scope: vec![consumer.into()] })
+}
+
+fn used(consumer: &str, route: &str, input_tokens: u64) -> v1::Usage {
+    v1::Usage {
+        consumer: consumer.into(),
+        route: route.into(),
+        model: "one-model".into(),
+        input_tokens,
+        ..v1::Usage::default()
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_moves_only_the_budgets_and_usage_of_its_own_gateway() {
+    let server = two_gateways_with_budgets();
+    let mut own = server.client("default/one").ledger(&server).await;
+    let mut other = server.client("default/two").ledger(&server).await;
+    let want = |least| v1::Want { bucket: budget_of_one("alice"), wish: least, least };
+    let leased = own.sync(SyncRequest { wants: vec![want(300)], ..call(1) }).await.unwrap().into_inner();
+    let window_start = leased.grants[0].window_start;
+    assert_eq!(leased.grants[0].granted, 300);
+    assert!(leased.now > 0, "the ledger says its time");
+
+    // The other one takes the node's name and epoch, spends, leases, writes usage, and skips the numbers ahead.
+    let theft =
+        v1::Settlement { bucket: budget_of_one("alice"), window_start, from_lease: 300, charged: 1000, released: 0 };
+    let attack = SyncRequest {
+        usage: vec![used("alice", "one", 50), used("bob", "two", 3)],
+        settlements: vec![theft.clone()],
+        wants: vec![want(700), v1::Want { bucket: budget_of_one("bob"), wish: 1000, least: 1000 }],
+        ..call(1_000_000)
+    };
+    let answer = other.sync(attack).await.unwrap().into_inner();
+    assert!(answer.grants.iter().all(|grant| grant.granted == 0 && grant.limit == 0 && !grant.unknown), "{answer:?}");
+
+    // Ours goes on as if nothing had been.
+    let settlement = v1::Settlement { charged: 290, ..theft };
+    let report = SyncRequest { usage: vec![used("alice", "one", 290)], settlements: vec![settlement], ..call(2) };
+    own.sync(report).await.unwrap();
+    let budgets = server.rows("/api/budgets").await;
+    assert_eq!(budgets.len(), 1, "{budgets:?}");
+    assert_eq!(
+        (&budgets[0]["policy"], &budgets[0]["spent"], &budgets[0]["leased"]),
+        (&"one".into(), &290.into(), &0.into())
+    );
+    let usage = server.rows("/api/usage").await;
+    let told: Vec<_> = usage
+        .iter()
+        .map(|row| (row["consumer"].as_str(), row["route"].as_str(), row["input_tokens"].as_u64()))
+        .collect();
+    assert_eq!(told, [(Some("alice"), Some("one"), Some(290)), (Some("bob"), Some("two"), Some(3))]);
+    let metrics = reqwest::get(format!("{}/metrics", server.admin)).await.unwrap().text().await.unwrap();
+    for (entry, count) in [("Usage", 1), ("Settlement", 1), ("Want", 2)] {
+        let line = format!("tollgate_ledger_refused_entries_total{{entry=\"{entry}\",reason=\"Foreign\"}} {count}");
+        assert!(metrics.contains(&line), "{line} is not in\n{metrics}");
+    }
+}
+
+#[tokio::test]
+async fn a_report_of_a_route_that_was_just_removed_counts() {
+    let server = two_gateways_with_budgets();
+    let mut own = server.client("default/one").ledger(&server).await;
+    let wants = vec![v1::Want { bucket: budget_of_one("alice"), wish: 100, least: 100 }];
+    let leased = own.sync(SyncRequest { wants, ..call(1) }).await.unwrap().into_inner();
+    server.write("one.yaml", gateway("one", 18080, 18081).split("---").next().unwrap());
+    server.status_with(|status| status["generation"] == 2).await;
+    let settlement = v1::Settlement {
+        bucket: budget_of_one("alice"),
+        window_start: leased.grants[0].window_start,
+        from_lease: 100,
+        charged: 60,
+        released: 0,
+    };
+    let report = SyncRequest { usage: vec![used("alice", "one", 60)], settlements: vec![settlement], ..call(2) };
+    own.sync(report).await.unwrap();
+    assert_eq!(server.rows("/api/usage").await[0]["input_tokens"], 60);
+}
+
+#[tokio::test]
+async fn a_call_above_the_limit_is_refused_and_one_below_it_is_not() {
+    let server = two_gateways_with_budgets();
+    let mut own = server.client("default/one").ledger(&server).await;
+    let of_bytes = |bytes: usize| {
+        let mut request = call(1);
+        let row = used("alice", "one", 1);
+        let each = SyncRequest { usage: vec![row.clone()], ..SyncRequest::default() }.encoded_len();
+        request.usage = vec![row; (bytes - request.encoded_len()) / each];
+        request
+    };
+    let status = own.sync(of_bytes(v1::MAX_CALL_BYTES + 1024)).await.unwrap_err();
+    assert_eq!(status.code(), Code::OutOfRange, "{status:?}");
+    let mut largest = of_bytes(v1::MAX_CALL_BYTES);
+    largest.usage.truncate(16_384);
+    largest.usage[0].backend = "x".repeat(v1::MAX_CALL_BYTES - largest.encoded_len() - 8);
+    assert!(largest.encoded_len() <= v1::MAX_CALL_BYTES && largest.encoded_len() > v1::MAX_CALL_BYTES - 64);
+    own.sync(largest).await.unwrap();
 }

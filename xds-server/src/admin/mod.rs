@@ -10,8 +10,6 @@ mod api;
 mod guard;
 mod metrics;
 mod page;
-#[cfg(test)]
-mod preview_test;
 pub mod server;
 mod since;
 mod status;

@@ -10,7 +10,7 @@ use tollgate_core::status::{Finding, Origin, Severity, Spot};
 use tollgate_proto::v1::{Settlement, SyncRequest};
 
 use super::*;
-use crate::ledger::tests::{TTL, bucket, consumer_limit, limits, request, used, want};
+use crate::ledger::tests::{TTL, US, bucket, consumer_limit, limits, request, used, want};
 
 struct Port {
     address: String,
@@ -58,7 +58,7 @@ impl Port {
 
     /// A lease of 100, of which one request used 30.
     async fn traffic(&self) {
-        let first = self.ledger.sync(SyncRequest { wants: want(100, 100), ..request(1, 1) }).await.unwrap();
+        let first = self.ledger.sync(&US, SyncRequest { wants: want(100, 100), ..request(1, 1) }).await.unwrap();
         let settlement = Settlement {
             bucket: Some(bucket()),
             window_start: first.grants[0].window_start,
@@ -68,7 +68,7 @@ impl Port {
         };
         let report =
             SyncRequest { settlements: vec![settlement], usage: vec![used("app", "smol", 29)], ..request(1, 2) };
-        self.ledger.sync(report).await.unwrap();
+        self.ledger.sync(&US, report).await.unwrap();
     }
 }
 
@@ -194,7 +194,7 @@ async fn metrics_move() {
 async fn consumers_and_models_in_metrics_are_bounded() {
     let port = port().await;
     let usage = (0..1500).map(|n| used("app", &format!("made-up-{n}"), 1)).collect();
-    port.ledger.sync(SyncRequest { usage, ..request(1, 1) }).await.unwrap();
+    port.ledger.sync(&US, SyncRequest { usage, ..request(1, 1) }).await.unwrap();
     let (_, text) = port.text("/metrics").await;
     assert_eq!(text.lines().filter(|line| line.starts_with("tollgate_requests_total")).count(), 1001);
     assert!(text.contains("tollgate_requests_total{consumer=\"other\",model=\"other\"} 500"), "{text}");

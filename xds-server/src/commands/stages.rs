@@ -62,11 +62,11 @@ impl Stages {
         // 1 to 4: files -> objects -> IR -> resources, once now and again on every change.
         let publisher = Publisher::new(parts.surroundings);
         let published = publisher.published();
-        let limits = publisher.limits();
+        let configured = publisher.for_ledger();
         let reload = reload::start(parts.folder, publisher, metrics.clone())?;
 
         // 6: the ledger, before anybody can ask it.
-        let ledger = Ledger::open(&parts.state.join("ledger"), limits, parts.lease_ttl)?;
+        let ledger = Ledger::open(&parts.state.join("ledger"), configured, parts.lease_ttl)?;
 
         // 5: discovery, ledger and code for the proxies.
         let board = Board::default();

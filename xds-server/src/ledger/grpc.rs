@@ -1,9 +1,10 @@
-//! `tollgate.v1.Ledger` on the wire: a call in, its answer or a status out.
+//! `tollgate.v1.Ledger` on the wire: a call in, its answer or a status out. Nobody is served without a name.
 
 use tollgate_proto::v1::{SyncRequest, SyncResponse, ledger_server};
 use tonic::{Request, Response, Status};
 
 use super::{Ledger, SyncError};
+use crate::serve::identity::Identity;
 
 /// See [`Ledger::grpc`].
 #[derive(Debug)]
@@ -22,7 +23,8 @@ impl Service {
 #[tonic::async_trait]
 impl ledger_server::Ledger for Service {
     async fn sync(&self, request: Request<SyncRequest>) -> Result<Response<SyncResponse>, Status> {
-        self.ledger.sync(request.into_inner()).await.map(Response::new).map_err(Status::from)
+        let identity = Identity::of_request(&request)?.clone();
+        self.ledger.sync(&identity, request.into_inner()).await.map(Response::new).map_err(Status::from)
     }
 }
 

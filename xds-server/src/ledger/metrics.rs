@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram};
 use prometheus_client::registry::{Registry, Unit};
-use tollgate_core::ledger::usage::{Totals, UsageKey};
+use tollgate_core::ledger::usage::Totals;
+use tollgate_core::ledger::{Entry, Reason, Refusal};
 
 /// Pairs of consumer and model with series of their own; later ones are counted together as `other`,
 /// because clients can make up models where a pool allows a prefix.
@@ -21,6 +22,7 @@ pub(super) struct Metrics {
     pub writable: Gauge,
     pub holders: Gauge,
     pub leased: Gauge,
+    refused: Family<RefusedLabels, Counter>,
     tokens: Family<TokenLabels, Counter>,
     requests: Family<RequestLabels, Counter>,
     pairs: Arc<Mutex<BTreeSet<(String, String)>>>,
@@ -37,6 +39,25 @@ pub(super) enum CallOutcome {
     Repeated,
     Refused,
     Unavailable,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusedLabels {
+    entry: EntryLabel,
+    reason: ReasonLabel,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+enum EntryLabel {
+    Usage,
+    Settlement,
+    Want,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+enum ReasonLabel {
+    Foreign,
+    TooLarge,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -71,6 +92,7 @@ impl Metrics {
             writable: Gauge::default(),
             holders: Gauge::default(),
             leased: Gauge::default(),
+            refused: Family::default(),
             tokens: Family::default(),
             requests: Family::default(),
             pairs: Arc::default(),
@@ -96,13 +118,31 @@ impl Metrics {
         ledger.register("writable", "1 while the last write succeeded", self.writable.clone());
         ledger.register("lease_holders", "Proxies with tokens outstanding", self.holders.clone());
         ledger.register("leased_tokens", "Tokens leased and not yet accounted for", self.leased.clone());
+        ledger.register(
+            "refused_entries",
+            "Entries of calls that did not count, each in its own spot",
+            self.refused.clone(),
+        );
         registry.register("tokens", "Tokens of finished requests, by consumer and model", self.tokens.clone());
         registry.register("requests", "Finished requests, by consumer and model", self.requests.clone());
     }
 
+    pub fn refused(&self, refusal: &Refusal, count: u64) {
+        let entry = match refusal.entry {
+            Entry::Usage => EntryLabel::Usage,
+            Entry::Settlement => EntryLabel::Settlement,
+            Entry::Want => EntryLabel::Want,
+        };
+        let reason = match refusal.reason {
+            Reason::Foreign => ReasonLabel::Foreign,
+            Reason::TooLarge => ReasonLabel::TooLarge,
+        };
+        self.refused.get_or_create(&RefusedLabels { entry, reason }).inc_by(count);
+    }
+
     /// Only what is durable is counted.
-    pub fn used(&self, key: &UsageKey, totals: &Totals) {
-        let (consumer, model) = self.pair(key);
+    pub fn used(&self, consumer: &str, model: &str, totals: &Totals) {
+        let (consumer, model) = self.pair(consumer, model);
         let tokens = |kind, count| {
             let labels = TokenLabels { consumer: consumer.clone(), model: model.clone(), kind };
             self.tokens.get_or_create(&labels).inc_by(count);
@@ -112,9 +152,9 @@ impl Metrics {
         self.requests.get_or_create(&RequestLabels { consumer, model }).inc_by(totals.requests);
     }
 
-    fn pair(&self, key: &UsageKey) -> (String, String) {
+    fn pair(&self, consumer: &str, model: &str) -> (String, String) {
         let mut pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
-        let pair = (key.consumer.clone(), key.model.clone());
+        let pair = (consumer.to_owned(), model.to_owned());
         if pairs.contains(&pair) {
             return pair;
         }

@@ -23,6 +23,7 @@ pub(crate) mod tests;
 
 pub use store::StoreError as OpenError;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
@@ -30,26 +31,24 @@ use std::time::Duration;
 
 use prometheus_client::registry::Registry;
 use tokio::sync::{oneshot, watch};
-use tollgate_core::ir::Limit;
-use tollgate_core::ledger::{Call, InvalidCall, Rules, State};
-use tollgate_proto::v1::{SyncRequest, SyncResponse, ledger_server::LedgerServer};
+use tollgate_core::ledger::{Call, Configured, InvalidCall, Rules, State};
+use tollgate_proto::v1::{MAX_CALL_BYTES, SyncRequest, SyncResponse, ledger_server::LedgerServer};
 
 use self::clock::{Clock, SystemClock};
 use self::metrics::{CallLabels, CallOutcome, Metrics};
 use self::store::{Reader, Store, StoreError};
 use self::writer::{Books, Job, NotApplied, Waiting, Writer};
+use crate::serve::identity::Identity;
 
 /// Calls that may wait: every worker of every proxy has at most one under way.
 const QUEUE: usize = 4096;
-/// Largest call in bytes: what a worker with many budgets has gathered while the ledger was away.
-const MAX_MESSAGE: usize = 32 << 20;
 
 /// A handle to the ledger; clones are the same ledger.
 #[derive(Debug, Clone)]
 pub struct Ledger {
     jobs: SyncSender<Job>,
     reader: Arc<dyn Reader>,
-    limits: watch::Receiver<Arc<Vec<Limit>>>,
+    configured: watch::Receiver<Arc<Configured>>,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
 }
@@ -72,28 +71,42 @@ pub enum SyncError {
 // === impl Ledger ===
 
 impl Ledger {
-    /// Opens (or makes) the ledger in `dir`. Follows `limits` as they change.
+    /// Opens (or makes) the ledger in `dir`. Follows what is configured as it changes.
     ///
     /// # Errors
     /// When another process has it, or the file is not usable; the message says what to do.
-    pub fn open(dir: &Path, limits: watch::Receiver<Arc<Vec<Limit>>>, lease_ttl: Duration) -> Result<Self, OpenError> {
+    pub fn open(
+        dir: &Path,
+        configured: watch::Receiver<Arc<Configured>>,
+        lease_ttl: Duration,
+    ) -> Result<Self, OpenError> {
         let store = embedded::Embedded::new(dir)?;
-        Self::start(Box::new(store), Arc::new(SystemClock::new()), limits, lease_ttl)
+        Self::start(Box::new(store), Arc::new(SystemClock::new()), configured, lease_ttl)
     }
 
     fn start(
         mut store: Box<dyn Store>,
         clock: Arc<dyn Clock>,
-        mut limits: watch::Receiver<Arc<Vec<Limit>>>,
+        mut configured: watch::Receiver<Arc<Configured>>,
         lease_ttl: Duration,
     ) -> Result<Self, OpenError> {
         let now = clock.now();
         let state = State::new(store.load()?, lease_ttl, now);
         let (jobs, queue) = sync_channel(QUEUE);
         let (reader, metrics) = (store.reader(), Metrics::new());
-        let rules = Rules::new(&limits.borrow_and_update(), lease_ttl);
-        let handle = Self { jobs, reader, limits: limits.clone(), clock: Arc::clone(&clock), metrics: metrics.clone() };
-        let writer = Writer { store, books: Books::Open(state), limits, rules, clock, metrics, pruned: now.steady };
+        let rules = Rules::new(&configured.borrow_and_update(), lease_ttl);
+        let handle =
+            Self { jobs, reader, configured: configured.clone(), clock: Arc::clone(&clock), metrics: metrics.clone() };
+        let writer = Writer {
+            store,
+            books: Books::Open(Box::new(state)),
+            configured,
+            rules,
+            clock,
+            metrics,
+            pruned: now.steady,
+            warned: BTreeSet::new(),
+        };
         std::thread::Builder::new()
             .name("ledger".to_owned())
             .spawn(move || writer.run(&queue))
@@ -101,17 +114,17 @@ impl Ledger {
         Ok(handle)
     }
 
-    /// The gRPC service `tollgate.v1.Ledger`.
+    /// The gRPC service `tollgate.v1.Ledger`. Who calls is in the extensions of the request, as an [`Identity`].
     pub fn grpc(&self) -> LedgerServer<grpc::Service> {
-        LedgerServer::new(grpc::Service::new(self.clone())).max_decoding_message_size(MAX_MESSAGE)
+        LedgerServer::new(grpc::Service::new(self.clone())).max_decoding_message_size(MAX_CALL_BYTES)
     }
 
-    /// One call of a worker. When this returns `Ok`, all of it is durable.
+    /// One call of a worker of a proxy that has this identity. When this returns `Ok`, all of it is durable.
     ///
     /// # Errors
     /// When it did not count, or nobody knows; the same call again is always safe.
-    pub async fn sync(&self, request: SyncRequest) -> Result<SyncResponse, SyncError> {
-        let call = Call::try_from(request).inspect_err(|_| self.refused())?;
+    pub async fn sync(&self, identity: &Identity, request: SyncRequest) -> Result<SyncResponse, SyncError> {
+        let call = Call::new(identity.to_string(), request).inspect_err(|_| self.refused())?;
         let (answer, answered) = oneshot::channel();
         let job = Job::Call(Waiting { call, arrived: self.clock.now(), answer });
         self.jobs.try_send(job).map_err(|error| match error {

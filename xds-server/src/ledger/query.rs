@@ -80,10 +80,10 @@ impl Ledger {
     /// # Errors
     /// When the store cannot be read.
     pub async fn budgets(&self) -> Result<Vec<BudgetRow>, StoreError> {
-        let (reader, limits, now) = (self.reader.clone(), self.limits.borrow().clone(), self.clock.now().wall);
+        let (reader, configured, now) = (self.reader.clone(), self.configured.borrow().clone(), self.clock.now().wall);
         blocking(move || {
             let mut rows = Vec::new();
-            for limit in limits.iter() {
+            for limit in &configured.limits {
                 let Ok(span) = window::at(&limit.window, now) else {
                     continue;
                 };

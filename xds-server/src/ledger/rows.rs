@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use prost::Message as _;
 use redb::{Database, Durability, ReadableDatabase as _, ReadableTable as _, Table, WriteTransaction};
 use tollgate_core::ledger::{
-    Bucket, BucketKey, Changes, Lease, Records, Worker,
+    Bucket, BucketKey, Changes, HolderKey, Lease, Records, Worker,
     usage::{Totals, UsageKey},
 };
 
-use super::tables::{self, BUCKETS, HOLDERS, InvalidRow, LEASES, META, SCHEMA, TOTALS, USAGE, WORKERS};
+use super::tables::{
+    self, ASKED, BEFORE, BUCKETS, HOLDERS, InvalidRow, LEASES, META, SCHEMA, TOTALS, USAGE, WORKERS, before,
+};
 
 /// Anything that goes wrong inside a transaction.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +56,10 @@ pub(super) fn prepare(database: &Database) -> Result<(), Failure> {
         let found = meta.get("schema")?.map(|row| row.value());
         match found {
             Some(SCHEMA) => {}
+            Some(BEFORE) => {
+                take_over(&transaction)?;
+                meta.insert("schema", SCHEMA)?;
+            }
             Some(found) => return Err(Failure::Newer(found)),
             None => drop(meta.insert("schema", SCHEMA)?),
         }
@@ -61,10 +67,29 @@ pub(super) fn prepare(database: &Database) -> Result<(), Failure> {
         transaction.open_table(LEASES)?;
         transaction.open_table(HOLDERS)?;
         transaction.open_table(WORKERS)?;
+        transaction.open_table(ASKED)?;
         transaction.open_table(USAGE)?;
         transaction.open_table(TOTALS)?;
     }
     Ok(transaction.commit()?)
+}
+
+/// From schema 1: leases get an identity that no certificate has, so they expire and are charged. Whose calls had
+/// counted is forgotten with the holders; a call that was sent and not yet answered may count again.
+fn take_over(transaction: &WriteTransaction) -> Result<(), Failure> {
+    const NOBODY: &str = "";
+    {
+        let mut leases = transaction.open_table(LEASES)?;
+        for row in transaction.open_table(before::LEASES)?.iter()? {
+            let (key, value) = row?;
+            let (proxy, epoch, limit, scope, start) = key.value();
+            leases.insert((NOBODY, proxy, epoch, limit, scope, start), value.value())?;
+        }
+    }
+    transaction.delete_table(before::LEASES)?;
+    transaction.delete_table(before::HOLDERS)?;
+    transaction.delete_table(before::WORKERS)?;
+    Ok(())
 }
 
 /// Everything that is kept in memory.
@@ -77,9 +102,9 @@ pub(super) fn records(database: &Database) -> Result<Records, Failure> {
     }
     for row in transaction.open_table(LEASES)?.iter()? {
         let (key, value) = row?;
-        let (proxy, epoch, limit, scope, start) = key.value();
+        let (identity, proxy, epoch, limit, scope, start) = key.value();
         let (outstanding, expired) = value.value();
-        let key = (tables::holder_key((proxy, epoch)), tables::bucket_key((limit, scope, start))?);
+        let key = (tables::holder_key((identity, proxy, epoch)), tables::bucket_key((limit, scope, start))?);
         records.leases.insert(key, Lease { outstanding, expired });
     }
     for row in transaction.open_table(HOLDERS)?.iter()? {
@@ -88,10 +113,14 @@ pub(super) fn records(database: &Database) -> Result<Records, Failure> {
     }
     for row in transaction.open_table(WORKERS)?.iter()? {
         let (key, value) = row?;
-        let (proxy, epoch, worker) = key.value();
+        let (identity, proxy, epoch, worker) = key.value();
         let (sequence, answer) = value.value();
         let answer = tables::answer(answer)?;
-        records.workers.insert((tables::holder_key((proxy, epoch)), worker), Worker { sequence, answer });
+        let holder = tables::holder_key((identity, proxy, epoch));
+        records.workers.insert((holder, worker), Worker { sequence, answer });
+    }
+    for row in transaction.open_table(ASKED)?.iter()? {
+        records.asked.insert(tables::asked(row?.0.value()));
     }
     Ok(records)
 }
@@ -100,6 +129,7 @@ pub(super) fn records(database: &Database) -> Result<Records, Failure> {
 pub(super) fn write(database: &Database, changes: &Changes) -> Result<(), Failure> {
     let transaction = begin(database)?;
     write_records(&transaction, changes)?;
+    write_asked(&transaction, changes)?;
     write_usage(&transaction, changes)?;
     Ok(transaction.commit()?)
 }
@@ -115,19 +145,37 @@ fn write_records(transaction: &WriteTransaction, changes: &Changes) -> Result<()
     for ((holder, key), lease) in &changes.leases {
         let scope = tables::scope_text(key);
         let value = lease.map(|lease| (lease.outstanding, lease.expired));
-        put(&mut table, (&*holder.proxy, holder.epoch, &*key.limit, &*scope, key.window_start), value)?;
+        let (identity, proxy, epoch) = holder_row(holder);
+        put(&mut table, (identity, proxy, epoch, &*key.limit, &*scope, key.window_start), value)?;
     }
     let mut table = transaction.open_table(HOLDERS)?;
     for (holder, seen) in &changes.holders {
-        put(&mut table, (&*holder.proxy, holder.epoch), *seen)?;
+        put(&mut table, holder_row(holder), *seen)?;
     }
     let mut table = transaction.open_table(WORKERS)?;
     for ((holder, number), worker) in &changes.workers {
         let answer = worker.as_ref().map(|worker| (worker.sequence, worker.answer.encode_to_vec()));
         let value = answer.as_ref().map(|(sequence, bytes)| (*sequence, bytes.as_slice()));
-        put(&mut table, (&*holder.proxy, holder.epoch, *number), value)?;
+        let (identity, proxy, epoch) = holder_row(holder);
+        put(&mut table, (identity, proxy, epoch, *number), value)?;
     }
     Ok(())
+}
+
+fn holder_row(holder: &HolderKey) -> tables::HolderRow<'_> {
+    (&holder.identity, &holder.proxy, holder.epoch)
+}
+
+/// Of names that are kept only the last day is looked at.
+fn write_asked(transaction: &WriteTransaction, changes: &Changes) -> Result<(), Failure> {
+    let Some(last) = changes.asked.last() else {
+        return Ok(());
+    };
+    let mut table = transaction.open_table(ASKED)?;
+    for asked in &changes.asked {
+        table.insert((asked.day, &*asked.consumer, &*asked.name), ())?;
+    }
+    Ok(table.retain_in(..(last.day, "", ""), |_, ()| false)?)
 }
 
 fn write_usage(transaction: &WriteTransaction, changes: &Changes) -> Result<(), Failure> {

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
 use tokio::net::TcpListener;
-use tollgate_core::ir::{Mode, OnLedgerUnavailable, ScopePart, Window};
-use tollgate_core::ledger::{Changes, Now, Records};
+use tollgate_core::ir::{Limit, Mode, OnLedgerUnavailable, ScopePart, Window};
+use tollgate_core::ledger::{Changes, Now, Records, Thing};
 use tollgate_core::status::Origin;
 use tollgate_proto::v1::{self, ledger_client::LedgerClient};
 use tonic::transport::{Channel, Server};
@@ -35,8 +35,19 @@ pub(crate) fn consumer_limit(tokens: u64) -> Limit {
     limit(tokens, vec![ScopePart::Consumer])
 }
 
-pub(crate) fn limits(limits: Vec<Limit>) -> watch::Receiver<Arc<Vec<Limit>>> {
-    watch::channel(Arc::new(limits)).1
+/// The Envoy of the tests serves these limits, all consumers and the route of the tests.
+pub(crate) const US: Identity = Identity::AllGateways;
+
+pub(crate) fn configured(limits: Vec<Limit>) -> Configured {
+    let consumers = ["app", "team/app", "other", "research-app", "support-bot"];
+    let mut served: BTreeSet<Thing> = consumers.map(|name| Thing::Consumer(name.into())).into();
+    served.insert(Thing::Route("chat".into()));
+    served.extend(limits.iter().map(|limit| Thing::Limit(limit.id.as_str().into())));
+    Configured { limits, served: [(US.to_string(), served)].into() }
+}
+
+pub(crate) fn limits(limits: Vec<Limit>) -> watch::Receiver<Arc<Configured>> {
+    watch::channel(Arc::new(configured(limits))).1
 }
 
 pub(crate) fn bucket() -> v1::Bucket {
@@ -69,7 +80,12 @@ pub(crate) async fn serve(ledger: &Ledger) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
-    let server = Server::builder().add_service(ledger.grpc());
+    let introduce = |mut request: tonic::Request<()>| {
+        request.extensions_mut().insert(US);
+        Ok(request)
+    };
+    let service = tonic::service::interceptor::InterceptedService::new(ledger.grpc(), introduce);
+    let server = Server::builder().add_service(service);
     tokio::spawn(async move { server.serve_with_incoming(incoming).await });
     address
 }
@@ -186,7 +202,7 @@ async fn the_wire_says_what_is_wrong_with_a_call() {
     client.sync(SyncRequest { wants: want(1, 1), ..request(1, 5) }).await.unwrap();
     let status = client.sync(request(1, 4)).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::FailedPrecondition);
-    let huge = vec![used(&"x".repeat(33 << 20), "smol", 1)];
+    let huge = vec![used(&"x".repeat(MAX_CALL_BYTES), "smol", 1)];
     let status = client.sync(SyncRequest { usage: huge, ..request(1, 6) }).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::OutOfRange);
     ledger.close().await;
@@ -201,7 +217,7 @@ async fn time_ends_leases_and_windows() {
     let store = Box::new(embedded::Embedded::new(dir.path()).unwrap());
     let limits = limits(vec![consumer_limit(1000), Limit { id: "x".into(), ..limit(50, vec![]) }]);
     let ledger = Ledger::start(store, clock.clone(), limits, TTL).unwrap();
-    ledger.sync(SyncRequest { wants: want(100, 100), ..request(1, 1) }).await.unwrap();
+    ledger.sync(&US, SyncRequest { wants: want(100, 100), ..request(1, 1) }).await.unwrap();
     let rows = ledger.budgets().await.unwrap();
     assert_eq!((rows[0].spent, rows[0].leased, rows[0].window_start.as_str()), (0, 100, "2026-11-22T00:00:00Z"));
     assert_eq!(rows[0].scope, [("Consumer".to_owned(), "app".to_owned())].into());
@@ -228,23 +244,23 @@ async fn a_full_disk_refuses_calls_and_nothing_half_done_stays() {
     let store =
         Box::new(Breakable { store: embedded::Embedded::new(dir.path()).unwrap(), broken: Arc::clone(&broken) });
     let ledger = Ledger::start(store, Arc::new(SystemClock::new()), limits(vec![consumer_limit(1000)]), TTL).unwrap();
-    ledger.sync(SyncRequest { wants: want(100, 100), ..request(1, 1) }).await.unwrap();
+    ledger.sync(&US, SyncRequest { wants: want(100, 100), ..request(1, 1) }).await.unwrap();
     broken.store(true, Ordering::SeqCst);
     let call = SyncRequest { wants: want(50, 50), usage: vec![used("app", "smol", 7)], ..request(1, 2) };
     for _ in 0..2 {
-        let error = ledger.sync(call.clone()).await.unwrap_err();
+        let error = ledger.sync(&US, call.clone()).await.unwrap_err();
         assert!(matches!(&error, SyncError::Store(store) if matches!(**store, StoreError::Full { .. })), "{error}");
     }
     assert_eq!(ledger.budgets().await.unwrap()[0].leased, 100);
     broken.store(false, Ordering::SeqCst);
     let answer = loop {
-        match ledger.sync(call.clone()).await {
+        match ledger.sync(&US, call.clone()).await {
             Ok(answer) => break answer,
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     };
     assert_eq!(answer.grants[0].granted, 50);
-    assert_eq!(ledger.sync(call).await.unwrap().grants[0].granted, 50);
+    assert_eq!(ledger.sync(&US, call).await.unwrap().grants[0].granted, 50);
     assert_eq!(ledger.budgets().await.unwrap()[0].leased, 150);
     assert_eq!(ledger.usage(UsageQuery::default()).await.unwrap()[0].totals.requests, 1);
 }
@@ -252,15 +268,15 @@ async fn a_full_disk_refuses_calls_and_nothing_half_done_stays() {
 #[tokio::test]
 async fn a_changed_limit_is_followed_while_it_runs() {
     let dir = tempfile::tempdir().unwrap();
-    let (sender, receiver) = watch::channel(Arc::new(vec![consumer_limit(100)]));
+    let (sender, receiver) = watch::channel(Arc::new(configured(vec![consumer_limit(100)])));
     let ledger = Ledger::open(dir.path(), receiver, TTL).unwrap();
-    let first = ledger.sync(SyncRequest { wants: want(100, 100), ..request(1, 1) }).await.unwrap();
+    let first = ledger.sync(&US, SyncRequest { wants: want(100, 100), ..request(1, 1) }).await.unwrap();
     assert_eq!((first.grants[0].granted, first.grants[0].remaining), (100, 0));
-    sender.send(Arc::new(vec![consumer_limit(130)])).unwrap();
-    let second = ledger.sync(SyncRequest { wants: want(100, 100), ..request(1, 2) }).await.unwrap();
+    sender.send(Arc::new(configured(vec![consumer_limit(130)]))).unwrap();
+    let second = ledger.sync(&US, SyncRequest { wants: want(100, 100), ..request(1, 2) }).await.unwrap();
     assert_eq!(second.grants[0].granted, 30);
     assert_eq!(ledger.budgets().await.unwrap()[0].tokens, 130);
-    sender.send(Arc::new(vec![])).unwrap();
+    sender.send(Arc::default()).unwrap();
     assert!(ledger.budgets().await.unwrap().is_empty());
 }
 
@@ -271,7 +287,7 @@ async fn usage_is_filtered_and_survives_a_restart() {
     let ledger = open();
     let old = v1::Usage { ended_at: Timestamp::now().as_millisecond() - 7_200_000, ..used("app", "smol", 40) };
     let usage = vec![used("app", "smol", 10), used("app", "gpt", 20), used("team/app", "smol", 30), old];
-    ledger.sync(SyncRequest { usage, ..request(1, 1) }).await.unwrap();
+    ledger.sync(&US, SyncRequest { usage, ..request(1, 1) }).await.unwrap();
     ledger.close().await;
     assert!(matches!(ledger.usage(UsageQuery::default()).await, Err(StoreError::Closed)));
     let ledger = open();
@@ -329,4 +345,38 @@ async fn a_file_of_a_newer_version_is_left_alone() {
     }
     let error = Ledger::open(dir.path(), limits(vec![]), TTL).unwrap_err();
     assert!(matches!(error, OpenError::Newer { found: 99, .. }), "{error}");
+}
+
+/// A file of schema 1, in which holders had no identity.
+#[tokio::test]
+async fn leases_of_an_older_file_are_charged_when_they_expire_and_can_be_settled_by_nobody() {
+    use super::tables::{BUCKETS, META, before};
+    let dir = tempfile::tempdir().unwrap();
+    let (limit, scope, start) = ("default/per-consumer/daily", "[\"app\"]", 1_795_305_600);
+    {
+        let database = redb::Database::create(dir.path().join("ledger.redb")).unwrap();
+        let transaction = database.begin_write().unwrap();
+        transaction.open_table(META).unwrap().insert("schema", 1).unwrap();
+        transaction.open_table(BUCKETS).unwrap().insert((limit, scope, start), (7, 100, start + 86_400)).unwrap();
+        let lease = ("envoy", 1, limit, scope, start);
+        transaction.open_table(before::LEASES).unwrap().insert(lease, (100, 0)).unwrap();
+        transaction.open_table(before::HOLDERS).unwrap().insert(("envoy", 1), start).unwrap();
+        transaction.open_table(before::WORKERS).unwrap().insert(("envoy", 1, 1), (9, [].as_slice())).unwrap();
+        transaction.commit().unwrap();
+    }
+    let clock = FakeClock::new();
+    clock.0.lock().unwrap().wall = Timestamp::from_second(start + 5).unwrap();
+    let store = Box::new(embedded::Embedded::new(dir.path()).unwrap());
+    let ledger = Ledger::start(store, clock.clone(), limits(vec![consumer_limit(1000)]), TTL).unwrap();
+    let settlements =
+        vec![v1::Settlement { bucket: Some(bucket()), window_start: start, from_lease: 100, charged: 0, released: 0 }];
+    ledger.sync(&US, SyncRequest { settlements, ..request(1, 10) }).await.unwrap();
+    let budget = ledger.budgets().await.unwrap().remove(0);
+    assert_eq!((budget.spent, budget.leased), (7, 100));
+    clock.advance(TTL);
+    ledger.sync(&US, request(1, 11)).await.unwrap();
+    let budget = ledger.budgets().await.unwrap().remove(0);
+    assert_eq!((budget.spent, budget.leased), (107, 0));
+    ledger.close().await;
+    Ledger::open(dir.path(), limits(vec![]), TTL).unwrap().close().await;
 }

@@ -1,12 +1,12 @@
 //! The one thread that writes: all calls that wait are one commit, and are answered after it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
-use tollgate_core::ir::Limit;
-use tollgate_core::ledger::{Call, Now, Outcome, Past, Rules, State, apply};
+use tollgate_core::ledger::{Call, Configured, Now, Outcome, Past, Reason, Refusal, Rules, State, apply};
 use tollgate_proto::v1::SyncResponse;
 
 use super::clock::Clock;
@@ -49,7 +49,7 @@ pub(super) enum NotApplied {
 /// Whether the state in memory is that of the store.
 #[derive(Debug)]
 pub(super) enum Books {
-    Open(State),
+    Open(Box<State>),
     /// A commit failed: nobody knows what of it was written until it is loaded again.
     Failed {
         error: Arc<StoreError>,
@@ -61,11 +61,13 @@ pub(super) enum Books {
 pub(super) struct Writer {
     pub store: Box<dyn Store>,
     pub books: Books,
-    pub limits: watch::Receiver<Arc<Vec<Limit>>>,
+    pub configured: watch::Receiver<Arc<Configured>>,
     pub rules: Rules,
     pub clock: Arc<dyn Clock>,
     pub metrics: Metrics,
     pub pruned: Duration,
+    /// Whose entries were refused: the log says so once, the metrics always.
+    pub warned: BTreeSet<Refusal>,
 }
 
 // === impl Writer ===
@@ -100,8 +102,8 @@ impl Writer {
     }
 
     fn batch(&mut self, waiting: Vec<Waiting>) {
-        if self.limits.has_changed().unwrap_or(false) {
-            self.rules = Rules::new(&self.limits.borrow_and_update(), self.rules.lease_ttl);
+        if self.configured.has_changed().unwrap_or(false) {
+            self.rules.replace(&self.configured.borrow_and_update(), self.clock.now());
         }
         let mut answers = Vec::with_capacity(waiting.len());
         let mut waiters = Vec::with_capacity(waiting.len());
@@ -146,7 +148,7 @@ impl Writer {
     }
 
     fn load(&mut self, now: Now) -> Result<(), StoreError> {
-        self.books = Books::Open(State::new(self.store.load()?, self.rules.lease_ttl, now));
+        self.books = Books::Open(Box::new(State::new(self.store.load()?, self.rules.lease_ttl, now)));
         tracing::info!("the ledger can write again");
         Ok(())
     }
@@ -158,6 +160,12 @@ impl Writer {
         };
         let count = u32::try_from(calls.len()).unwrap_or(u32::MAX);
         let outcomes = calls.into_iter().map(|(call, arrived)| apply(state, &self.rules, call, arrived)).collect();
+        for (refusal, count) in state.take_refused() {
+            self.metrics.refused(&refusal, count);
+            if self.warned.insert(refusal.clone()) {
+                warn(&refusal);
+            }
+        }
         state.expire(now);
         if now.steady.saturating_sub(self.pruned) >= PRUNE_EVERY {
             state.prune(now);
@@ -169,7 +177,7 @@ impl Writer {
             self.store.commit(&changes)?;
             self.metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
             self.metrics.commit_calls.observe(f64::from(count));
-            changes.usage.iter().for_each(|((_, key), totals)| self.metrics.used(key, totals));
+            changes.metered.iter().for_each(|((consumer, model), totals)| self.metrics.used(consumer, model, totals));
             let (holders, tokens) = state.leased();
             self.metrics.holders.set(i64::try_from(holders).unwrap_or(i64::MAX));
             self.metrics.leased.set(i64::try_from(tokens).unwrap_or(i64::MAX));
@@ -191,4 +199,13 @@ impl Writer {
     fn outcome(&self, outcome: CallOutcome, count: usize) {
         self.metrics.calls.get_or_create(&CallLabels { outcome }).inc_by(u64::try_from(count).unwrap_or(u64::MAX));
     }
+}
+
+fn warn(refusal: &Refusal) {
+    let why = match refusal.reason {
+        Reason::Foreign => "it names what its Gateway does not serve",
+        Reason::TooLarge => "no answer has so many tokens",
+    };
+    let Refusal { identity, entry, .. } = refusal;
+    tracing::warn!(%identity, ?entry, "an entry of a proxy's call does not count: {why}; later ones are only in the metrics");
 }

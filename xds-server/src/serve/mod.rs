@@ -44,7 +44,6 @@ use crate::ledger::Ledger;
 
 /// A proxy that comes back names the version of each key that it has: about 100 bytes for each of 100,000.
 const MAX_DISCOVERY_REQUEST: usize = 32 << 20;
-const MAX_LEDGER_REQUEST: usize = 4 << 20;
 
 /// Streams never end by themselves; at the end they are given this long.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -78,7 +77,7 @@ impl Serving {
     ) -> Self {
         let check = from_fn_with_state(ads.published.clone(), standing::check);
         let discovery = AggregatedDiscoveryServiceServer::new(ads).max_decoding_message_size(MAX_DISCOVERY_REQUEST);
-        let mut routes = Routes::new(ledger.grpc().max_decoding_message_size(MAX_LEDGER_REQUEST));
+        let mut routes = Routes::new(ledger.grpc());
         let router = routes.axum_router_mut();
         *router = std::mem::take(router).merge(self::code(code)).layer(check);
         let routes = routes.add_service(discovery);

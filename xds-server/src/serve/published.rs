@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 use tollgate_core::envoy::{self, FilterCode, Surroundings};
-use tollgate_core::ir::{self, Ir, Limit};
+use tollgate_core::ir::{self, Ir};
+use tollgate_core::ledger::{Configured, Thing};
 use tollgate_core::objects::{Objects, Store};
 use tollgate_core::snapshot::Snapshot;
 use tollgate_core::status::{Finding, Origin, Spot};
@@ -60,7 +61,7 @@ pub struct Publisher {
     /// For [`Variant::Other`].
     other: Option<Surroundings>,
     published: watch::Sender<Arc<Published>>,
-    limits: watch::Sender<Arc<Vec<Limit>>>,
+    for_ledger: watch::Sender<Arc<Configured>>,
 }
 
 // === impl Published ===
@@ -138,15 +139,15 @@ impl Publisher {
                 Some(Surroundings { code, ..surroundings.clone() })
             }
         };
-        Self { surroundings, other, published: watch::Sender::default(), limits: watch::Sender::default() }
+        Self { surroundings, other, published: watch::Sender::default(), for_ledger: watch::Sender::default() }
     }
 
     pub fn published(&self) -> watch::Receiver<Arc<Published>> {
         self.published.subscribe()
     }
 
-    pub fn limits(&self) -> watch::Receiver<Arc<Vec<Limit>>> {
-        self.limits.subscribe()
+    pub fn for_ledger(&self) -> watch::Receiver<Arc<Configured>> {
+        self.for_ledger.subscribe()
     }
 
     /// Publishes what the objects mean. Returns how many resources that changes.
@@ -170,9 +171,10 @@ impl Publisher {
             gateways.insert(name, Gateway { snapshots, listeners });
         }
         // The ledger knows a limit before any filter asks for tokens of it.
-        self.limits.send_if_modified(|limits| {
-            let changed = **limits != ir.limits;
-            *limits = Arc::new(ir.limits.clone());
+        let next = configured(&ir);
+        self.for_ledger.send_if_modified(|configured| {
+            let changed = **configured != next;
+            *configured = Arc::new(next);
             changed
         });
         let before = Arc::clone(&self.published.borrow());
@@ -188,6 +190,21 @@ impl Publisher {
         self.published.send_replace(Arc::new(next));
         changed
     }
+}
+
+/// The Envoy of all Gateways may name what any of them serves.
+fn configured(ir: &Ir) -> Configured {
+    let mut served = BTreeMap::new();
+    let mut all = BTreeSet::new();
+    for gateway in &ir.gateways {
+        let ir::Gateway { origin: Origin { namespace, name, .. }, .. } = gateway;
+        let identity = Identity::Gateway { namespace: namespace.clone(), name: name.clone() };
+        let things = Thing::served_by(gateway, ir);
+        all.extend(things.iter().cloned());
+        served.insert(identity.to_string(), things);
+    }
+    served.insert(Identity::AllGateways.to_string(), all);
+    Configured { limits: ir.limits.clone(), served }
 }
 
 fn listeners(gateway: &ir::Gateway, bind: &str) -> Vec<admin::Listener> {

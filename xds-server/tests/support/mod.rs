@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
+use tollgate_proto::v1::ledger_client::LedgerClient;
 use tonic::Streaming;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
@@ -121,6 +122,13 @@ impl Server {
         reqwest::get(format!("{}/api/status", self.admin)).await.unwrap().json().await.unwrap()
     }
 
+    /// What a list of the admin API holds.
+    pub async fn rows(&self, path: &str) -> Vec<serde_json::Value> {
+        let answer = reqwest::get(format!("{}{path}", self.admin)).await.unwrap();
+        let answer: serde_json::Value = answer.json().await.unwrap();
+        answer["rows"].as_array().unwrap().clone()
+    }
+
     /// The status as soon as it is as expected.
     pub async fn status_with(&self, expected: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
         let mut status = serde_json::Value::Null;
@@ -209,6 +217,10 @@ impl Client {
         let mut client = AggregatedDiscoveryServiceClient::new(channel);
         let responses = client.delta_aggregated_resources(ReceiverStream::new(stream)).await;
         Ok(Delta { requests, responses: responses.map_err(|error| format!("{error:?}"))?.into_inner() })
+    }
+
+    pub async fn ledger(&self, server: &Server) -> LedgerClient<Channel> {
+        LedgerClient::new(self.channel(server).await.unwrap())
     }
 
     pub async fn state_of_the_world(&self, server: &Server) -> StateOfTheWorld {

@@ -15,7 +15,7 @@ pub const MAX_BODY_BYTES: u32 = 10 * 1024 * 1024;
 pub fn request_config(gateway: &ir::Gateway, ir: &ir::Ir) -> wire::FilterConfig {
     let backends: Vec<&ir::Backend> = gateway.backends.values().collect();
     let pools: Vec<&ir::Pool> = gateway.pools.values().collect();
-    let used: BTreeSet<&str> = gateway.routes().flat_map(limits).map(String::as_str).collect();
+    let used: BTreeSet<&str> = gateway.routes().flat_map(|route| route.action.limits()).map(String::as_str).collect();
     let limits: Vec<&ir::Limit> = ir.limits.iter().filter(|limit| used.contains(limit.id.as_str())).collect();
     // A route that is in several virtual hosts is told once.
     let routes: BTreeMap<&str, wire::Route> = gateway
@@ -25,7 +25,8 @@ pub fn request_config(gateway: &ir::Gateway, ir: &ir::Ir) -> wire::FilterConfig 
                 ir::Action::Pool { pool, .. } => index(&pools, |known| known.name == *pool),
                 _ => None,
             };
-            let limits = self::limits(route).iter().filter_map(|id| index(&limits, |limit| limit.id == *id)).collect();
+            let limits =
+                route.action.limits().iter().filter_map(|id| index(&limits, |limit| limit.id == *id)).collect();
             (
                 route.name.as_str(),
                 wire::Route {
@@ -54,13 +55,6 @@ pub fn attempt_config(gateway: &ir::Gateway) -> Option<wire::FilterConfig> {
     let backends: Vec<_> = gateway.backends.values().filter(|backend| backend.per_attempt).map(backend).collect();
     (!backends.is_empty())
         .then_some(wire::FilterConfig { stage: Some(Stage::Attempt(wire::AttemptStage { backends })) })
-}
-
-fn limits(route: &ir::Route) -> &[String] {
-    match &route.action {
-        ir::Action::Pool { limits, .. } => limits,
-        _ => &[],
-    }
 }
 
 fn index<T>(items: &[&T], found: impl Fn(&T) -> bool) -> Option<u32> {

@@ -68,11 +68,14 @@ pub fn snapshot(gateway: &ir::Gateway, ir: &ir::Ir, surroundings: &Surroundings)
     snapshot
 }
 
+/// The keys that go to the proxies of this Gateway.
+pub fn keys<'a>(gateway: &ir::Gateway, ir: &'a ir::Ir) -> impl Iterator<Item = &'a ir::Key> + use<'a> {
+    let asks_for_keys = gateway.pools.values().any(|pool| pool.access != ir::Access::Anonymous);
+    ir.keys.iter().filter(move |_| asks_for_keys)
+}
+
 fn add_keys(snapshot: &mut Snapshot, gateway: &ir::Gateway, ir: &ir::Ir) {
-    if gateway.pools.values().all(|pool| pool.access == ir::Access::Anonymous) {
-        return;
-    }
-    for key in &ir.keys {
+    for key in keys(gateway, ir) {
         let (models, all_models) = match &key.models {
             AllowedModels::All => (Vec::new(), true),
             AllowedModels::Only(models) => (models.clone(), false),

@@ -134,6 +134,18 @@ pub struct Redirect {
     pub status: u16,
 }
 
+// === impl Action ===
+
+impl Action {
+    /// Ids of the limits that hold for it.
+    pub fn limits(&self) -> &[String] {
+        match self {
+            Self::Pool { limits, .. } => limits,
+            Self::Services { .. } | Self::Redirect(_) | Self::Fail { .. } => &[],
+        }
+    }
+}
+
 // === impl HeaderEdits ===
 
 impl HeaderEdits {

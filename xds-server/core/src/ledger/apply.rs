@@ -5,12 +5,15 @@ use std::time::Duration;
 use tollgate_proto::v1::{self, SyncResponse};
 
 use super::{
-    BucketKey, Call, HolderKey, Now, Rules, State, USAGE_KEPT, Worker,
+    Asked, BucketKey, Call, Entry, HolderKey, Now, Reason, Rules, State, Thing, USAGE_KEPT, Worker,
+    asked::Kept,
     call::{Named, Settlement, Want},
     usage::Used,
     window::{self, Span},
 };
 use crate::ir::Limit;
+
+const SECONDS_OF_A_DAY: i64 = 86_400;
 
 /// How a call ended, with its answer.
 #[derive(Debug, Clone, PartialEq)]
@@ -36,7 +39,7 @@ pub struct Past {
 /// # Errors
 /// When it is a stray copy of an earlier call.
 pub fn apply(state: &mut State, rules: &Rules, call: Call, now: Now) -> Result<Outcome, Past> {
-    let Call { holder, worker, sequence, usage, settlements, wants } = call;
+    let Call { holder, worker, sequence, usage, too_large, settlements, wants } = call;
     match state.last_call(&holder, worker) {
         Some(last) if sequence < last.sequence => {
             return Err(Past { sequence, last: last.sequence });
@@ -49,7 +52,8 @@ pub fn apply(state: &mut State, rules: &Rules, call: Call, now: Now) -> Result<O
         _ => state.hear(&holder, rules.lease_ttl, now),
     }
     let reports = !usage.is_empty() || !settlements.is_empty();
-    usage.into_iter().for_each(|used| state.count(used, now));
+    state.refuse(&holder, Entry::Usage, Reason::TooLarge, too_large);
+    usage.into_iter().for_each(|used| state.count(&holder, rules, used, now));
     settlements.into_iter().for_each(|settlement| state.settle(&holder, rules, settlement, now));
     // After the settlements: what this call gives back it may get again.
     let grants: Vec<_> = wants.into_iter().map(|want| state.grant(&holder, rules, want, now)).collect();
@@ -82,15 +86,41 @@ impl State {
     }
 
     /// A proxy whose clock is wrong still counts, in a minute that there is.
-    fn count(&mut self, used: Used, now: Now) {
+    fn count(&mut self, holder: &HolderKey, rules: &Rules, used: Used, now: Now) {
+        let Used { ended_at, mut key, asked, totals } = used;
+        let named = [Thing::consumer(&key.consumer), Thing::route(&key.route)];
+        if !named.iter().all(|thing| rules.serves(&holder.identity, thing, now)) {
+            return self.refuse(holder, Entry::Usage, Reason::Foreign, 1);
+        }
+        *self.changes.metered.entry((key.consumer.clone(), key.model.clone())).or_default() += totals;
+        if let Some(name) = asked {
+            key.model = self.row_of(&key.consumer, name, now).unwrap_or(key.model);
+        }
         let now = now.wall.as_millisecond();
         let oldest = now.saturating_sub(i64::try_from(USAGE_KEPT.as_millis()).unwrap_or(i64::MAX));
-        let ended_at = used.ended_at.clamp(oldest, now);
+        let ended_at = ended_at.clamp(oldest, now);
         let minute = u64::try_from(ended_at.div_euclid(60_000)).unwrap_or(0);
-        *self.changes.usage.entry((minute, used.key)).or_default() += used.totals;
+        *self.changes.usage.entry((minute, key)).or_default() += totals;
+    }
+
+    /// The name that was asked for, if usage is kept by it.
+    fn row_of(&mut self, consumer: &str, name: String, now: Now) -> Option<String> {
+        let day = u64::try_from(now.wall.as_second().div_euclid(SECONDS_OF_A_DAY)).unwrap_or(0);
+        let asked = Asked { day, consumer: consumer.to_owned(), name };
+        match self.asked.keep(&asked) {
+            Kept::No => return None,
+            Kept::Already => {}
+            Kept::New => {
+                self.changes.asked.insert(asked.clone());
+            }
+        }
+        Some(asked.name)
     }
 
     fn settle(&mut self, holder: &HolderKey, rules: &Rules, settlement: Settlement, now: Now) {
+        if !rules.serves_budget(&holder.identity, &settlement.bucket, now) {
+            return self.refuse(holder, Entry::Settlement, Reason::Foreign, 1);
+        }
         let Named::Bucket { limit, scope } = settlement.bucket else {
             return;
         };
@@ -114,6 +144,7 @@ impl State {
     }
 
     fn grant(&mut self, holder: &HolderKey, rules: &Rules, want: Want, now: Now) -> v1::Grant {
+        let own = rules.serves_budget(&holder.identity, &want.bucket, now);
         // Without a window, without tokens: refused, and to be asked again soon.
         let Named::Bucket { limit: id, scope } = want.bucket else {
             return v1::Grant::default();
@@ -123,6 +154,11 @@ impl State {
         let Some(limit) = rules.limit(&id) else {
             return v1::Grant { unknown: true, ..refused };
         };
+        // Not a word about the budgets of others.
+        if !own {
+            self.refuse(holder, Entry::Want, Reason::Foreign, 1);
+            return refused;
+        }
         let refused = v1::Grant { limit: limit.tokens, ..refused };
         let Ok(span) = window::at(&limit.window, now.wall) else {
             return refused;

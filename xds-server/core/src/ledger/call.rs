@@ -4,12 +4,15 @@
 use tollgate_proto::v1;
 
 use super::{
-    HolderKey,
+    HolderKey, MAX_ASKED_NAME,
     usage::{Totals, UsageKey, Used},
 };
 
-/// Most entries of one kind in a call.
-pub const MAX_ENTRIES: usize = 100_000;
+/// Most entries of one kind in a call. Bytes are what bounds a call; this is so many that say something.
+pub const MAX_ENTRIES: usize = v1::MAX_CALL_BYTES / 64;
+/// The most of any figure of one answer: far above what a model can do, far below where sums end. A report with
+/// more is a mistake or an attack, and is refused.
+pub const MAX_TOKENS: u64 = 1 << 40;
 /// Longest text in bytes: names are cut to it in usage rows, a bucket with a longer one is refused.
 pub const MAX_TEXT: usize = 512;
 /// A scope has four kinds of parts, labels as often as one likes.
@@ -23,6 +26,8 @@ pub struct Call {
     /// From 1.
     pub sequence: u64,
     pub(super) usage: Vec<Used>,
+    /// Reports of usage that nobody can believe.
+    pub(super) too_large: u64,
     pub(super) settlements: Vec<Settlement>,
     pub(super) wants: Vec<Want>,
 }
@@ -65,10 +70,12 @@ pub(super) struct Want {
 
 // === impl Call ===
 
-impl TryFrom<v1::SyncRequest> for Call {
-    type Error = InvalidCall;
-
-    fn try_from(wire: v1::SyncRequest) -> Result<Self, InvalidCall> {
+impl Call {
+    /// A call of whom the certificate of its connection names.
+    ///
+    /// # Errors
+    /// When it makes no sense as a whole.
+    pub fn new(identity: String, wire: v1::SyncRequest) -> Result<Self, InvalidCall> {
         if wire.proxy.is_empty() || wire.proxy.len() > MAX_TEXT {
             return Err(InvalidCall::Proxy(wire.proxy.len()));
         }
@@ -80,11 +87,14 @@ impl TryFrom<v1::SyncRequest> for Call {
         if let Some((field, count)) = counts.into_iter().find(|(_, count)| *count > MAX_ENTRIES) {
             return Err(InvalidCall::Entries { field, count });
         }
+        let reports = wire.usage.len();
+        let usage: Vec<Used> = wire.usage.into_iter().filter_map(|usage| Used::try_from(usage).ok()).collect();
         Ok(Self {
-            holder: HolderKey { proxy: wire.proxy, epoch: wire.epoch },
+            holder: HolderKey { identity, proxy: wire.proxy, epoch: wire.epoch },
             worker: wire.worker,
             sequence: wire.sequence,
-            usage: wire.usage.into_iter().map(Used::from).collect(),
+            too_large: u64::try_from(reports.saturating_sub(usage.len())).unwrap_or(u64::MAX),
+            usage,
             settlements: wire.settlements.into_iter().map(Settlement::from).collect(),
             wants: wire.wants.into_iter().map(Want::from).collect(),
         })
@@ -123,30 +133,42 @@ impl From<v1::Want> for Want {
     }
 }
 
-impl From<v1::Usage> for Used {
-    fn from(wire: v1::Usage) -> Self {
-        Self {
+/// Nobody can believe this report of usage.
+#[derive(Debug, thiserror::Error)]
+#[error("a figure above {MAX_TOKENS}; no answer has so many tokens")]
+pub struct TooLarge;
+
+impl TryFrom<v1::Usage> for Used {
+    type Error = TooLarge;
+
+    fn try_from(wire: v1::Usage) -> Result<Self, TooLarge> {
+        let figures = [wire.input_tokens, wire.output_tokens, wire.cached_input_tokens, wire.reasoning_tokens];
+        if figures.iter().any(|figure| *figure > MAX_TOKENS) {
+            return Err(TooLarge);
+        }
+        Ok(Self {
             ended_at: wire.ended_at,
             key: UsageKey {
-                consumer: cut(wire.consumer),
-                route: cut(wire.route),
-                model: cut(wire.model),
-                backend: cut(wire.backend),
+                consumer: cut(wire.consumer, MAX_TEXT),
+                route: cut(wire.route, MAX_TEXT),
+                model: cut(wire.model, MAX_TEXT),
+                backend: cut(wire.backend, MAX_TEXT),
             },
+            asked: (!wire.asked_model.is_empty()).then(|| cut(wire.asked_model, MAX_ASKED_NAME)),
             totals: Totals {
-                requests: 1,
+                requests: u64::from(!wire.extra_attempt),
                 input_tokens: wire.input_tokens,
                 output_tokens: wire.output_tokens,
                 cached_input_tokens: wire.cached_input_tokens,
                 reasoning_tokens: wire.reasoning_tokens,
                 estimated_requests: u64::from(wire.estimated),
             },
-        }
+        })
     }
 }
 
-fn cut(mut text: String) -> String {
-    text.truncate(text.floor_char_boundary(MAX_TEXT));
+fn cut(mut text: String, longest: usize) -> String {
+    text.truncate(text.floor_char_boundary(longest));
     text
 }
 
@@ -160,23 +182,28 @@ mod tests {
 
     #[test]
     fn a_call_that_makes_no_sense_is_refused_with_a_reason() {
-        assert_eq!(Call::try_from(v1::SyncRequest { sequence: 0, ..wire() }), Err(InvalidCall::Sequence));
-        assert_eq!(Call::try_from(v1::SyncRequest { proxy: String::new(), ..wire() }), Err(InvalidCall::Proxy(0)));
+        let call = |wire| Call::new("gateway".into(), wire);
+        assert_eq!(call(v1::SyncRequest { sequence: 0, ..wire() }), Err(InvalidCall::Sequence));
+        assert_eq!(call(v1::SyncRequest { proxy: String::new(), ..wire() }), Err(InvalidCall::Proxy(0)));
         let wants = vec![v1::Want::default(); MAX_ENTRIES + 1];
-        let error = Call::try_from(v1::SyncRequest { wants, ..wire() }).unwrap_err();
-        assert_eq!(error.to_string(), "100001 entries in wants; send at most 100000 in one call");
+        let error = call(v1::SyncRequest { wants, ..wire() }).unwrap_err();
+        assert_eq!(error.to_string(), "16385 entries in wants; send at most 16384 in one call");
     }
 
     #[test]
     fn one_bad_entry_does_not_lose_the_others() {
         let long = "ö".repeat(MAX_TEXT);
         let bucket = v1::Bucket { limit: "default/p/daily".into(), scope: vec![long.clone()] };
-        let call = Call::try_from(v1::SyncRequest {
-            usage: vec![v1::Usage { model: long, input_tokens: 3, ..Default::default() }],
+        let huge = v1::Usage { output_tokens: MAX_TOKENS + 1, ..Default::default() };
+        let usage = v1::Usage { model: long.clone(), asked_model: long, input_tokens: 3, ..Default::default() };
+        let request = v1::SyncRequest {
+            usage: vec![huge, usage],
             wants: vec![v1::Want { bucket: Some(bucket), wish: 1, least: 1 }, v1::Want::default()],
             ..wire()
-        })
-        .unwrap();
+        };
+        let call = Call::new("gateway".into(), request).unwrap();
+        assert_eq!((call.usage.len(), call.too_large), (1, 1));
+        assert_eq!(call.usage[0].asked.as_ref().unwrap().len(), MAX_ASKED_NAME);
         assert_eq!(call.usage[0].key.model.len(), MAX_TEXT);
         assert_eq!(call.usage[0].totals.input_tokens, 3);
         assert!(call.wants.iter().all(|want| want.bucket == Named::Nonsense));

@@ -11,8 +11,10 @@
 //! durable at once and answers only then. When that fails, the state is loaded again from the store.
 
 mod apply;
+mod asked;
 mod bucket;
 mod call;
+mod served;
 mod state;
 mod upkeep;
 pub mod usage;
@@ -23,12 +25,16 @@ mod model_test;
 #[cfg(test)]
 mod step_test;
 #[cfg(test)]
+mod strangers_test;
+#[cfg(test)]
 mod test_support;
 
 pub use apply::{Outcome, Past, apply};
+pub use asked::{ASKED_NAMES, Asked, MAX_ASKED_NAME};
 pub use bucket::{Bucket, BucketKey, Lease};
-pub use call::{Call, InvalidCall, MAX_ENTRIES, MAX_TEXT};
-pub use state::{Changes, HolderKey, Records, State, Worker, WorkerKey};
+pub use call::{Call, InvalidCall, MAX_ENTRIES, MAX_TEXT, MAX_TOKENS};
+pub use served::{Configured, SERVED_BEFORE, Thing};
+pub use state::{Changes, Entry, HolderKey, Reason, Records, Refusal, State, Worker, WorkerKey};
 pub use upkeep::{BUCKET_KEPT, HOLDER_KEPT, USAGE_KEPT};
 
 use std::collections::BTreeMap;
@@ -36,6 +42,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use self::call::Named;
+use self::served::Served;
 use crate::ir::Limit;
 
 /// A moment on both clocks: windows follow the calendar, leases must not jump when it is set.
@@ -50,6 +58,7 @@ pub struct Now {
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
     limits: BTreeMap<String, Limit>,
+    served: Served,
     /// A lease that is not extended for this long is charged.
     pub lease_ttl: Duration,
 }
@@ -57,11 +66,33 @@ pub struct Rules {
 // === impl Rules ===
 
 impl Rules {
-    pub fn new(limits: &[Limit], lease_ttl: Duration) -> Self {
-        Self { limits: limits.iter().map(|limit| (limit.id.clone(), limit.clone())).collect(), lease_ttl }
+    pub fn new(configured: &Configured, lease_ttl: Duration) -> Self {
+        Self { limits: by_id(&configured.limits), served: Served::new(configured.served.clone()), lease_ttl }
+    }
+
+    /// From now on this is configured.
+    pub fn replace(&mut self, configured: &Configured, now: Now) {
+        self.limits = by_id(&configured.limits);
+        self.served.replace(configured.served.clone(), now);
     }
 
     pub(crate) fn limit(&self, id: &str) -> Option<&Limit> {
         self.limits.get(id)
     }
+
+    fn serves(&self, identity: &str, thing: &Thing, now: Now) -> bool {
+        self.served.has(identity, thing, now)
+    }
+
+    fn serves_budget(&self, identity: &str, bucket: &Named, now: Now) -> bool {
+        let limit = match bucket {
+            Named::Bucket { limit, .. } => self.limit(limit),
+            Named::Nonsense => None,
+        };
+        self.served.has_budget(identity, bucket, limit, now)
+    }
+}
+
+fn by_id(limits: &[Limit]) -> BTreeMap<String, Limit> {
+    limits.iter().map(|limit| (limit.id.clone(), limit.clone())).collect()
 }

@@ -123,7 +123,7 @@ impl World {
             Op::RestartLedger => self.ledger.restart(),
             Op::Resize { limit, tokens } => {
                 self.tokens[limit] = tokens;
-                self.ledger.rules = Rules::new(&Self::limits(self.tokens), TTL);
+                self.ledger.configure(&configured(&Self::limits(self.tokens)));
             }
         }
         self.check();
@@ -156,7 +156,7 @@ impl World {
         };
         let bucket = Some(bucket(LIMITS[limit], "app"));
         proxy.pending.settlements.push(Settlement { bucket, window_start, from_lease, charged, released: 0 });
-        proxy.pending.usage.push(Usage { output_tokens: charged, ..Default::default() });
+        proxy.pending.usage.push(Usage { output_tokens: charged, ..used() });
     }
 
     fn send(&mut self, index: usize, worker: usize, fate: Fate) {
@@ -239,7 +239,7 @@ impl World {
                 let running =
                     proxy.running.iter().filter(|(of, window, _)| (*of, *window) == (limit, local.window_start));
                 let held = local.available + running.map(|(_, _, tokens)| tokens).sum::<u64>();
-                let holder = HolderKey { proxy: format!("envoy-{index}"), epoch: proxy.epoch };
+                let holder = HolderKey { identity: OURS.into(), proxy: format!("envoy-{index}"), epoch: proxy.epoch };
                 let window_start = local.window_start;
                 let key = BucketKey { limit: LIMITS[limit].into(), scope: vec!["app".into()], window_start };
                 let lease = records.leases.get(&(holder, key)).copied().unwrap_or_default();

@@ -1,19 +1,23 @@
 //! The ledger's state in memory, and what a batch of steps changed in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tollgate_proto::v1::SyncResponse;
 
 use super::{
     Now,
+    asked::{Asked, AskedNames},
     bucket::{Bucket, BucketKey, Lease},
     usage::{Totals, UsageKey},
 };
 
-/// One life of one proxy; its workers share its leases.
+/// One life of one proxy; its workers share its leases. Whatever a caller says of itself, it is somebody else than a
+/// caller with another certificate.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HolderKey {
+    /// As the certificate of the connection names it.
+    pub identity: String,
     /// Envoy's node id.
     pub proxy: String,
     pub epoch: u64,
@@ -33,7 +37,32 @@ pub struct Worker {
 pub struct State {
     pub(super) buckets: BTreeMap<BucketKey, Bucket>,
     pub(super) holders: BTreeMap<HolderKey, Holder>,
+    pub(super) asked: AskedNames,
     pub(super) changes: Changes,
+    pub(super) refused: BTreeMap<Refusal, u64>,
+}
+
+/// Entries of calls that did not count, each in its own spot.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Refusal {
+    pub identity: String,
+    pub entry: Entry,
+    pub reason: Reason,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Entry {
+    Usage,
+    Settlement,
+    Want,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reason {
+    /// It names what the caller's Gateway does not serve.
+    Foreign,
+    /// No answer has so many tokens.
+    TooLarge,
 }
 
 #[derive(Debug, Default)]
@@ -56,6 +85,10 @@ pub struct Changes {
     pub workers: BTreeMap<WorkerKey, Option<Worker>>,
     /// By minute since the epoch.
     pub usage: BTreeMap<(u64, UsageKey), Totals>,
+    /// The same by consumer and the pool's name of the model, for metrics.
+    pub metered: BTreeMap<(String, String), Totals>,
+    /// Names that are kept from now on. Those of earlier days are to be forgotten.
+    pub asked: BTreeSet<Asked>,
     /// Usage of earlier minutes is to be forgotten.
     pub forget_before: Option<u64>,
 }
@@ -67,6 +100,7 @@ pub struct Records {
     pub leases: BTreeMap<(HolderKey, BucketKey), Lease>,
     pub holders: BTreeMap<HolderKey, i64>,
     pub workers: BTreeMap<WorkerKey, Worker>,
+    pub asked: BTreeSet<Asked>,
 }
 
 // === impl State ===
@@ -88,12 +122,26 @@ impl State {
             holder.seen = records.holders.get(key).copied().unwrap_or(now.wall.as_second());
             holder.expires = now.steady.saturating_add(ttl);
         }
-        Self { buckets: records.buckets, holders, changes: Changes::default() }
+        let asked = AskedNames::new(&records.asked);
+        Self { buckets: records.buckets, holders, asked, ..Self::default() }
     }
 
     /// What changed since this was last asked.
     pub fn take_changes(&mut self) -> Changes {
         std::mem::take(&mut self.changes)
+    }
+
+    /// What was refused since this was last asked.
+    pub fn take_refused(&mut self) -> BTreeMap<Refusal, u64> {
+        std::mem::take(&mut self.refused)
+    }
+
+    pub(super) fn refuse(&mut self, holder: &HolderKey, entry: Entry, reason: Reason, count: u64) {
+        if count > 0 {
+            let refusal = Refusal { identity: holder.identity.clone(), entry, reason };
+            let sum = self.refused.entry(refusal).or_default();
+            *sum = sum.saturating_add(count);
+        }
     }
 
     /// How many holders have tokens outstanding, and how many tokens.

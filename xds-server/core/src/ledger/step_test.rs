@@ -32,7 +32,7 @@ fn a_repeated_call_counts_once_and_gets_its_answer_again_even_after_a_restart() 
     let start = lease(&mut ledger, 1, 1, 100).window_start;
     let call = SyncRequest {
         settlements: vec![settlement(start, 60, 60)],
-        usage: vec![Usage { input_tokens: 60, ..Default::default() }],
+        usage: vec![Usage { input_tokens: 60, ..used() }],
         wants: vec![want("day", 50, 50)],
         ..request(1, 2)
     };
@@ -71,13 +71,13 @@ fn a_stray_copy_is_refused_and_a_jump_is_taken() {
 fn a_changed_limit_acts_on_the_next_call() {
     let mut ledger = ledger(100);
     assert_eq!(lease(&mut ledger, 1, 1, 80).granted, 80);
-    ledger.rules = Rules::new(&[limit("day", 50, DAY)], TTL);
+    ledger.configure(&configured(&[limit("day", 50, DAY)]));
     let lowered = lease(&mut ledger, 1, 2, 10);
     assert_eq!((lowered.granted, lowered.limit, lowered.remaining, lowered.exhausted), (0, 50, 0, false));
-    ledger.rules = Rules::new(&[limit("day", 200, DAY)], TTL);
+    ledger.configure(&configured(&[limit("day", 200, DAY)]));
     let raised = lease(&mut ledger, 1, 3, 10);
     assert_eq!((raised.granted, raised.limit, raised.remaining), (10, 200, 110));
-    ledger.rules = Rules::new(&[], TTL);
+    ledger.configure(&configured(&[]));
     let gone = lease(&mut ledger, 1, 4, 10);
     assert!(gone.unknown && gone.granted == 0, "{gone:?}");
 }
@@ -169,7 +169,7 @@ fn a_debt_counts_in_its_window_or_now_but_not_in_a_forgotten_one() {
 fn old_records_go() {
     let mut ledger = ledger(1000);
     lease(&mut ledger, 1, 1, 100);
-    let usage = vec![Usage { ended_at: i64::MAX, input_tokens: 1, ..Default::default() }];
+    let usage = vec![Usage { ended_at: i64::MAX, input_tokens: 1, ..used() }];
     ledger.sync(&SyncRequest { usage, ..request(1, 2) });
     let minute = ledger.disk.usage.keys().next().unwrap().0;
     assert_eq!(minute, u64::try_from(ledger.now().wall.as_second()).unwrap() / 60, "a wrong clock counts now");

@@ -1,6 +1,6 @@
 //! For the tests: a store in memory, and a ledger on it that can be killed at any point.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -10,6 +10,8 @@ use super::*;
 use crate::ir::{Limit, Mode, OnLedgerUnavailable, ScopePart, Window};
 use crate::status::Origin;
 
+/// The identity of the callers that the Gateway of the tests has.
+pub const OURS: &str = "gateway/ours";
 pub const TTL: Duration = Duration::from_secs(30);
 /// A multiple of a day, so that windows begin with it.
 const BEGIN: i64 = 1_795_305_600;
@@ -52,6 +54,17 @@ pub fn limit(id: &str, tokens: u64, window: Duration) -> Limit {
     }
 }
 
+/// One Gateway that serves these limits, and the consumers and the route of the tests.
+pub fn configured(limits: &[Limit]) -> Configured {
+    let mut served: BTreeSet<Thing> = limits.iter().map(|limit| Thing::limit(&limit.id)).collect();
+    served.extend([Thing::consumer("app"), Thing::consumer("other"), Thing::route("chat")]);
+    Configured { limits: limits.to_vec(), served: [(OURS.to_owned(), served)].into() }
+}
+
+pub fn used() -> v1::Usage {
+    v1::Usage { consumer: "app".into(), route: "chat".into(), model: "smol".into(), ..v1::Usage::default() }
+}
+
 pub fn bucket(limit: &str, consumer: &str) -> v1::Bucket {
     v1::Bucket { limit: limit.to_owned(), scope: vec![consumer.to_owned()] }
 }
@@ -76,6 +89,10 @@ impl Disk {
         put(&mut self.records.leases, &changes.leases);
         put(&mut self.records.holders, &changes.holders);
         put(&mut self.records.workers, &changes.workers);
+        if let Some(last) = changes.asked.last() {
+            self.records.asked.extend(changes.asked.iter().cloned());
+            self.records.asked.retain(|asked| asked.day == last.day);
+        }
         for (key, totals) in &changes.usage {
             *self.usage.entry(key.clone()).or_default() += *totals;
         }
@@ -89,7 +106,7 @@ impl Disk {
 
 impl TestLedger {
     pub fn new(limits: &[Limit]) -> Self {
-        Self { disk: Disk::default(), state: State::default(), rules: Rules::new(limits, TTL), second: 1 }
+        Self { disk: Disk::default(), state: State::default(), rules: Rules::new(&configured(limits), TTL), second: 1 }
     }
 
     pub fn now(&self) -> Now {
@@ -97,9 +114,20 @@ impl TestLedger {
         Now { wall, steady: Duration::from_secs(self.second) }
     }
 
+    /// From now on these are configured.
+    pub fn configure(&mut self, configured: &Configured) {
+        let now = self.now();
+        self.rules.replace(configured, now);
+    }
+
     /// What the ledger did, even if it died before it could say so; then it is up again.
     pub fn call(&mut self, request: &SyncRequest, death: Death) -> Result<Outcome, Past> {
-        let call = Call::try_from(request.clone()).unwrap();
+        self.call_of(OURS, request, death)
+    }
+
+    /// The same of a caller with another certificate.
+    pub fn call_of(&mut self, identity: &str, request: &SyncRequest, death: Death) -> Result<Outcome, Past> {
+        let call = Call::new(identity.to_owned(), request.clone()).unwrap();
         let (rules, now) = (self.rules.clone(), self.now());
         let outcome = apply(&mut self.state, &rules, call, now);
         if death == Death::BeforeCommit {

@@ -39,7 +39,7 @@ impl State {
     }
 
     fn prune_buckets(&mut self, ended_before: i64) {
-        let Self { buckets, holders, changes } = self;
+        let Self { buckets, holders, changes, .. } = self;
         buckets.retain(|key, bucket| {
             let kept = bucket.window_end == 0 || bucket.window_end >= ended_before;
             if !kept {

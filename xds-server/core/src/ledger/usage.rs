@@ -21,16 +21,19 @@ pub struct Totals {
     pub output_tokens: u64,
     pub cached_input_tokens: u64,
     pub reasoning_tokens: u64,
-    /// Requests whose tokens were counted from bytes.
+    /// Requests whose tokens were counted from bytes, and such attempts beyond a request's first.
     pub estimated_requests: u64,
 }
 
-/// One finished request.
+/// One finished request, or an attempt of one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Used {
     /// Unix milliseconds, as reported.
     pub ended_at: i64,
+    /// The model is as the pool names it, a pattern where it has one.
     pub key: UsageKey,
+    /// What the client asked for, where that is not the pool's name.
+    pub asked: Option<String>,
     pub totals: Totals,
 }
 

@@ -1,0 +1,116 @@
+//! What a caller may touch: the limits, routes and consumers that its Gateway serves, and served a while ago.
+//!
+//! A proxy is believed about its own Gateway only. Without that, one certificate could use up the budgets of all
+//! others, or write usage in their names.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Named, Now};
+use crate::envoy;
+use crate::ir::{Gateway, Ir, Limit, ScopePart};
+
+/// What a Gateway no longer serves counts for so long: requests that began before are still running, and what they
+/// used is reported after their end. As long as the books of an ended window stay open.
+pub const SERVED_BEFORE: Duration = super::BUCKET_KEPT;
+
+/// The consumer of every caller of a pool that asks for no key.
+const ANONYMOUS: &str = "anonymous";
+
+/// Something that an entry of a call names.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Thing {
+    /// By id.
+    Limit(Arc<str>),
+    /// By the display name of the HTTPRoute.
+    Route(Arc<str>),
+    /// By its display name.
+    Consumer(Arc<str>),
+}
+
+/// What is configured, as far as the ledger needs it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Configured {
+    pub limits: Vec<Limit>,
+    /// By the identity that certificates name.
+    pub served: BTreeMap<String, BTreeSet<Thing>>,
+}
+
+/// Who serves what, with a memory.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Served {
+    now: BTreeMap<String, BTreeSet<Thing>>,
+    /// Served until a moment ago; counts until this steady time.
+    before: BTreeMap<String, BTreeMap<Thing, Duration>>,
+}
+
+// === impl Thing ===
+
+impl Thing {
+    /// All that one Gateway serves.
+    pub fn served_by(gateway: &Gateway, ir: &Ir) -> BTreeSet<Self> {
+        let limits = gateway.routes().flat_map(|route| route.action.limits()).map(|id| Self::limit(id));
+        let routes = gateway.routes().map(|route| Self::route(&route.route));
+        let consumers = envoy::keys(gateway, ir).map(|key| Self::consumer(&key.consumer));
+        limits.chain(routes).chain(consumers).chain([Self::consumer(ANONYMOUS)]).collect()
+    }
+
+    pub(super) fn limit(id: &str) -> Self {
+        Self::Limit(id.into())
+    }
+
+    pub(super) fn route(name: &str) -> Self {
+        Self::Route(name.into())
+    }
+
+    pub(super) fn consumer(name: &str) -> Self {
+        Self::Consumer(name.into())
+    }
+}
+
+// === impl Served ===
+
+impl Served {
+    pub fn new(now: BTreeMap<String, BTreeSet<Thing>>) -> Self {
+        Self { now, before: BTreeMap::new() }
+    }
+
+    pub fn replace(&mut self, next: BTreeMap<String, BTreeSet<Thing>>, now: Now) {
+        let until = now.steady.saturating_add(SERVED_BEFORE);
+        self.before.retain(|_, things| {
+            things.retain(|_, until| *until > now.steady);
+            !things.is_empty()
+        });
+        let nothing = BTreeSet::new();
+        for (identity, things) in &self.now {
+            let mut gone = things.difference(next.get(identity).unwrap_or(&nothing)).peekable();
+            if gone.peek().is_some() {
+                let gone = gone.map(|thing| (thing.clone(), until));
+                self.before.entry(identity.clone()).or_default().extend(gone);
+            }
+        }
+        self.now = next;
+    }
+
+    pub fn has(&self, identity: &str, thing: &Thing, now: Now) -> bool {
+        let before = |things: &BTreeMap<Thing, Duration>| things.get(thing).is_some_and(|until| *until > now.steady);
+        self.now.get(identity).is_some_and(|things| things.contains(thing))
+            || self.before.get(identity).is_some_and(before)
+    }
+
+    /// Whether it is a budget of the caller: its limit, and a consumer and a route that the caller serves where the
+    /// limit has one for each of them.
+    pub fn has_budget(&self, identity: &str, bucket: &Named, limit: Option<&Limit>, now: Now) -> bool {
+        let Named::Bucket { limit: id, scope } = bucket else {
+            return false;
+        };
+        let parts = limit.map(|limit| limit.scope.as_slice()).unwrap_or_default();
+        let own = |(part, value): (&ScopePart, &String)| match part {
+            ScopePart::Consumer => self.has(identity, &Thing::consumer(value), now),
+            ScopePart::Route => self.has(identity, &Thing::route(value), now),
+            ScopePart::Model | ScopePart::Label(_) => true,
+        };
+        self.has(identity, &Thing::limit(id), now) && parts.iter().zip(scope).all(own)
+    }
+}
