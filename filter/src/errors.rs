@@ -15,6 +15,8 @@ pub enum Shape {
 pub enum Refusal {
     NoKey,
     WrongKey,
+    /// Keys that differ, in several headers.
+    SeveralKeys,
     ModelNotAllowed {
         model: String,
     },
@@ -76,7 +78,7 @@ impl Refusal {
 
     pub fn status(&self) -> u32 {
         match self {
-            Self::NoKey | Self::WrongKey => 401,
+            Self::NoKey | Self::WrongKey | Self::SeveralKeys => 401,
             Self::ModelNotAllowed { .. } => 403,
             Self::ModelNotFound { .. } => 404,
             Self::Invalid { .. } => 400,
@@ -90,7 +92,7 @@ impl Refusal {
     /// The code of design section 6; also the name of its counter.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::NoKey | Self::WrongKey => "invalid_api_key",
+            Self::NoKey | Self::WrongKey | Self::SeveralKeys => "invalid_api_key",
             Self::ModelNotAllowed { .. } => "model_not_allowed",
             Self::ModelNotFound { .. } => "model_not_found",
             Self::Invalid { .. } => "invalid_request_error",
@@ -144,6 +146,7 @@ impl Refusal {
                 x-api-key."
                 .to_owned(),
             Self::WrongKey => "The API key is not valid or has expired.".to_owned(),
+            Self::SeveralKeys => "Several API keys were given that differ. Send one.".to_owned(),
             Self::ModelNotAllowed { model } => {
                 format!("This API key may not use the model `{}`.", shown(model))
             }
@@ -184,7 +187,7 @@ impl Refusal {
 
     fn anthropic_type(&self) -> &'static str {
         match self {
-            Self::NoKey | Self::WrongKey => "authentication_error",
+            Self::NoKey | Self::WrongKey | Self::SeveralKeys => "authentication_error",
             Self::ModelNotAllowed { .. } => "permission_error",
             Self::ModelNotFound { .. } => "not_found_error",
             Self::Invalid { .. } => "invalid_request_error",
@@ -250,6 +253,7 @@ mod tests {
         let model = || "m".to_owned();
         for (refusal, status, code) in [
             (Refusal::NoKey, 401, "invalid_api_key"),
+            (Refusal::SeveralKeys, 401, "invalid_api_key"),
             (Refusal::ModelNotAllowed { model: model() }, 403, "model_not_allowed"),
             (Refusal::ModelNotFound { model: model() }, 404, "model_not_found"),
             (Refusal::Invalid { message: model(), param: None }, 400, "invalid_request_error"),

@@ -24,6 +24,7 @@ pub use choose::backend_path;
 pub use settle::Ending;
 
 use crate::{
+    body::content_type::ContentType,
     budget::{Budget, Holder, Reservation},
     config::{RequestStage, Route},
     counters::Counters,
@@ -67,7 +68,7 @@ pub struct Reading {
     /// As the client sent it, and where in it the part below `/v1` begins.
     path: String,
     below: usize,
-    content_type: Vec<u8>,
+    content_type: ContentType,
 }
 
 #[derive(Debug)]

@@ -4,10 +4,19 @@
 //! Written here and not taken from a library because the filter's code is compiled anew at every start
 //! of Envoy: this is a fifth of the size. It must accept exactly RFC 8259; tests hold it against serde_json.
 
-/// The text is no JSON; where that shows.
+/// The text is not taken; where that shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Invalid {
     pub at: usize,
+    pub why: Why,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// It is no JSON.
+    Syntax,
+    /// It is nested deeper than the reader was told to go.
+    TooDeep,
 }
 
 /// A string as it stands between its quotes.
@@ -27,11 +36,22 @@ pub struct Raw<'t> {
 struct Reader<'t> {
     text: &'t [u8],
     at: usize,
+    /// Objects and arrays that a value may have within each other.
+    levels: usize,
 }
 
 /// Hands over each member of the object that the text is. Nothing may follow the object.
-pub fn members<'t>(text: &'t [u8], mut member: impl FnMut(Text<'t>, Raw<'t>)) -> Result<(), Invalid> {
-    let mut reader = Reader { text, at: 0 };
+pub fn members<'t>(text: &'t [u8], member: impl FnMut(Text<'t>, Raw<'t>)) -> Result<(), Invalid> {
+    shallow_members(text, usize::MAX, member)
+}
+
+/// The same where at most so many objects and arrays stand within each other, the object itself included.
+pub fn shallow_members<'t>(
+    text: &'t [u8],
+    levels: usize,
+    mut member: impl FnMut(Text<'t>, Raw<'t>),
+) -> Result<(), Invalid> {
+    let mut reader = Reader { text, at: 0, levels: levels.saturating_sub(1) };
     reader.space();
     reader.expect(b'{')?;
     reader.space();
@@ -161,8 +181,31 @@ impl<'t> Raw<'t> {
         }
     }
 
+    /// A count, written in digits alone; larger ones than a `u64` holds are the largest.
+    pub fn as_count(&self) -> Option<u64> {
+        self.text.iter().try_fold(0u64, |count, byte| {
+            let digit = char::from(*byte).to_digit(10)?;
+            Some(count.saturating_mul(10).saturating_add(u64::from(digit)))
+        })
+    }
+
     pub fn is_object(&self) -> bool {
         self.text.starts_with(b"{")
+    }
+
+    /// Hands over each item, if the value is an array.
+    pub fn items(&self, mut item: impl FnMut(Raw<'t>)) {
+        let mut reader = Reader { text: self.text, at: 0, levels: usize::MAX };
+        if reader.skip(b'[') {
+            // It was read before, so the first fault is the end of an empty array.
+            while let Ok(value) = reader.value() {
+                item(value);
+                reader.space();
+                if !reader.skip(b',') {
+                    break;
+                }
+            }
+        }
     }
 
     pub fn is_empty_array(&self) -> bool {
@@ -175,7 +218,7 @@ impl<'t> Raw<'t> {
 
 impl<'t> Reader<'t> {
     fn invalid(&self) -> Invalid {
-        Invalid { at: self.at }
+        Invalid { at: self.at, why: Why::Syntax }
     }
 
     fn peek(&self) -> Option<u8> {
@@ -236,6 +279,11 @@ impl<'t> Reader<'t> {
         }
     }
 
+    /// One more object or array is open, beside so many.
+    fn enter(&self, open: usize) -> Result<(), Invalid> {
+        if open < self.levels { Ok(()) } else { Err(Invalid { at: self.at, why: Why::TooDeep }) }
+    }
+
     /// Any value. What is open is kept as the brackets that close it, so depth costs a byte each.
     fn value(&mut self) -> Result<Raw<'t>, Invalid> {
         self.space();
@@ -248,6 +296,7 @@ impl<'t> Reader<'t> {
                     self.string()?;
                 }
                 Some(b'{') => {
+                    self.enter(open.len())?;
                     self.at += 1;
                     self.space();
                     if !self.skip(b'}') {
@@ -257,6 +306,7 @@ impl<'t> Reader<'t> {
                     }
                 }
                 Some(b'[') => {
+                    self.enter(open.len())?;
                     self.at += 1;
                     self.space();
                     if !self.skip(b']') {
@@ -404,8 +454,35 @@ mod tests {
         for text in ["{}", "{} x", "{}{}", "\u{feff}{}", "{\"k\":1}}", "{\"k\":1", "{\"k\"}", "{\"k\":}"] {
             agrees(text);
         }
-        let deep = format!("{{\"k\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
-        assert!(members(deep.as_bytes(), |_, _| {}).is_ok());
+    }
+
+    #[test]
+    fn depth_has_the_limit_that_is_asked_for() {
+        let deep = |levels: usize| format!("{{\"k\":{}{}}}", "[".repeat(levels - 1), "]".repeat(levels - 1));
+        assert!(members(deep(100_000).as_bytes(), |_, _| {}).is_ok());
+        for (levels, taken) in [(2, true), (128, true), (129, false), (100_000, false)] {
+            let read = shallow_members(deep(levels).as_bytes(), 128, |_, _| {});
+            let too_deep = read.is_err_and(|invalid| invalid.why == Why::TooDeep);
+            assert_eq!((read.is_ok(), too_deep), (taken, !taken), "{levels}");
+        }
+        let objects = format!("{}1{}", "{\"k\":".repeat(129), "}".repeat(129));
+        assert!(shallow_members(objects.as_bytes(), 128, |_, _| {}).is_err());
+        let wide = format!("{{\"k\":[{}[]]}}", "[],{},".repeat(1000));
+        assert!(shallow_members(wide.as_bytes(), 3, |_, _| {}).is_ok(), "only what is open at once counts");
+    }
+
+    #[test]
+    fn items_are_those_of_the_array() {
+        let items = |text: &str| {
+            let mut items = Vec::new();
+            let raw = Raw { text: text.as_bytes(), start: 0 };
+            raw.items(|item| items.push(String::from_utf8(item.text.to_vec()).unwrap()));
+            items
+        };
+        assert_eq!(items("[ 1, \"a,b\" ,[2,[3]],{} ]"), ["1", "\"a,b\"", "[2,[3]]", "{}"]);
+        for none in ["[]", "[ ]", "{\"a\":1}", "\"[1]\"", "7"] {
+            assert!(items(none).is_empty(), "{none}");
+        }
     }
 
     #[test]
@@ -421,6 +498,22 @@ mod tests {
     fn numbers_are_whole() {
         for (text, number) in [("7", Some(7)), ("7.9", Some(7)), ("-7", None), ("1e3", None), ("null", None)] {
             assert_eq!(Raw { text: text.as_bytes(), start: 0 }.as_number(), number, "{text}");
+        }
+    }
+
+    #[test]
+    fn counts_are_digits_alone() {
+        for (text, count) in [
+            ("0", Some(0)),
+            ("7", Some(7)),
+            ("18446744073709551616", Some(u64::MAX)),
+            ("-7", None),
+            ("7.0", None),
+            ("1e3", None),
+            ("\"7\"", None),
+            ("null", None),
+        ] {
+            assert_eq!(Raw { text: text.as_bytes(), start: 0 }.as_count(), count, "{text}");
         }
     }
 

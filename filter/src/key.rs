@@ -7,10 +7,25 @@ use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 use tollgate_proto::v1::ApiKey;
 
-use crate::host::{Shared, read_u64};
+use crate::{
+    body::same,
+    host::{Shared, read_u64},
+};
 
 /// Headers that may carry a key. None of them ever reaches a backend.
 pub const HEADERS: [&str; 3] = ["authorization", "x-api-key", "api-key"];
+
+/// Values of one header that are looked up.
+const MAX_VALUES: usize = 8;
+
+/// What a request's headers say about its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Presented<'h> {
+    Nothing,
+    One(&'h [u8]),
+    /// Keys that differ.
+    Several,
+}
 
 /// Lowercase hex SHA-256 of a key.
 #[derive(Clone, PartialEq, Eq)]
@@ -51,18 +66,36 @@ pub enum Table {
 
 // === finding and hashing ===
 
-/// The key that a request presents, in the order of [`HEADERS`].
-pub fn find<'h>(headers: impl Iterator<Item = (&'h str, &'h [u8])> + Clone) -> Option<&'h [u8]> {
-    HEADERS.iter().find_map(|header| {
-        let (_, value) = headers.clone().find(|(name, _)| name == header)?;
-        let key = if *header == "authorization" { bearer(value)? } else { value.trim_ascii() };
-        (!key.is_empty()).then_some(key)
+/// The key that a request presents, in whichever of [`HEADERS`]. Clients that know several APIs send one key
+/// in two of them; two keys could be two consumers, and which one pays is not the client's choice.
+pub fn find<'h>(headers: impl Iterator<Item = (&'h str, &'h [u8])>) -> Presented<'h> {
+    let mut found = Presented::Nothing;
+    for (name, value) in headers.filter(|(name, _)| HEADERS.contains(name)) {
+        let key = if name == "authorization" { bearer(value) } else { Some(value.trim_ascii()) };
+        let Some(key) = key.filter(|key| !key.is_empty()) else {
+            continue;
+        };
+        match found {
+            Presented::One(other) if other != key => return Presented::Several,
+            _ => found = Presented::One(key),
+        }
+    }
+    found
+}
+
+/// Whether a header's value has a key of this gateway, valid or expired, for a route where the header is
+/// not the gateway's business. A header that came several times may have become one value with commas.
+pub fn has_known(value: &[u8], shared: &dyn Shared, generation: u32, now_s: i64) -> bool {
+    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).enumerate().any(|(index, part)| {
+        let key = bearer(part).unwrap_or(part);
+        // Many parts are nobody's credentials, and each one costs a look-up.
+        index >= MAX_VALUES || look_up(shared, &KeyHash::of(key), generation, now_s) != Err(Refused::Unknown)
     })
 }
 
 fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, key) = value.split_at_checked(7)?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then(|| key.trim_ascii())
+    same(scheme, b"bearer ").then(|| key.trim_ascii())
 }
 
 impl KeyHash {
@@ -179,25 +212,51 @@ mod tests {
     use super::*;
     use crate::host::FakeShared;
 
-    fn find_in(headers: &[(&str, &str)]) -> Option<String> {
-        find(headers.iter().map(|(name, value)| (*name, value.as_bytes())))
-            .map(|key| String::from_utf8(key.to_vec()).unwrap())
+    #[test]
+    fn a_key_is_found_in_each_of_its_headers() {
+        let one = |key: &'static str| Presented::One(key.as_bytes());
+        for (headers, presented) in [
+            (&[("authorization", "Bearer abc")][..], one("abc")),
+            (&[("authorization", "bearer  abc ")], one("abc")),
+            (&[("authorization", "Basic abc")], Presented::Nothing),
+            (&[("authorization", "Bearer ")], Presented::Nothing),
+            (&[("authorization", "Basic abc"), ("x-api-key", "k")], one("k")),
+            (&[("api-key", "azure")], one("azure")),
+            (&[("x-api-key", "")], Presented::Nothing),
+            (&[("accept", "k")], Presented::Nothing),
+            (&[], Presented::Nothing),
+            (&[("x-api-key", "abc"), ("authorization", "Bearer abc"), ("api-key", "abc")], one("abc")),
+            (&[("x-api-key", "abc"), ("authorization", "Bearer def")], Presented::Several),
+            (&[("x-api-key", "abc"), ("x-api-key", "def")], Presented::Several),
+            (&[("x-api-key", "abc"), ("x-api-key", ""), ("api-key", "ab")], Presented::Several),
+        ] {
+            let found = find(headers.iter().map(|(name, value)| (*name, value.as_bytes())));
+            assert_eq!(found, presented, "{headers:?}");
+        }
     }
 
     #[test]
-    fn a_key_is_found_in_each_of_its_headers() {
-        for (headers, key) in [
-            (&[("authorization", "Bearer abc")][..], Some("abc")),
-            (&[("authorization", "bearer  abc ")], Some("abc")),
-            (&[("authorization", "Basic abc")], None),
-            (&[("authorization", "Bearer ")], None),
-            (&[("authorization", "Basic abc"), ("x-api-key", "k")], Some("k")),
-            (&[("api-key", "azure")], Some("azure")),
-            (&[("x-api-key", "")], None),
-            (&[], None),
+    fn a_known_key_is_seen_in_any_header_of_another() {
+        let shared = FakeShared::default();
+        let key = ApiKey { consumer: "app".into(), not_after: 100, ..Default::default() };
+        shared.set(&KeyHash::of(b"abc").record(), &record(2, &key.encode_to_vec()), None).unwrap();
+        let many = "x,".repeat(MAX_VALUES);
+        for (value, known) in [
+            ("abc", true),
+            ("Bearer abc", true),
+            ("bearer  abc", true),
+            ("Bearer other,Bearer abc", true),
+            ("other, abc", true),
+            ("Bearer other", false),
+            ("Basic YWJj", false),
+            ("abcd", false),
+            ("", false),
+            (&many, true),
         ] {
-            assert_eq!(find_in(headers).as_deref(), key, "{headers:?}");
+            assert_eq!(has_known(value.as_bytes(), &shared, 2, 0), known, "{value}");
         }
+        assert!(has_known(b"abc", &shared, 2, 101), "an expired key is a key");
+        assert!(!has_known(b"abc", &shared, 3, 0), "a removed one is none");
     }
 
     #[test]

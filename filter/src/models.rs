@@ -5,7 +5,7 @@ use crate::{
     errors::{Refusal, Shape},
     json::quote,
     key::Caller,
-    path::Path,
+    path::{MODELS, Path},
 };
 
 /// What is asked about models.
@@ -17,10 +17,10 @@ pub enum Question {
 }
 
 /// Whether a path asks about models.
-pub fn question(path: Path<'_>) -> Option<Question> {
-    match path.below().strip_prefix("/models")? {
+pub fn question(path: &Path<'_>) -> Option<Question> {
+    match path.below().strip_prefix(MODELS)? {
         "" | "/" => Some(Question::List),
-        id => id.strip_prefix('/').map(|id| Question::One(decode(id))),
+        id => id.strip_prefix('/').map(|id| Question::One(id.to_owned())),
     }
 }
 
@@ -84,37 +84,6 @@ fn one(id: &str, shape: Shape, body: &mut Vec<u8>) {
     body.push(b'}');
 }
 
-/// Percent-decoding, as far as it is valid.
-fn decode(id: &str) -> String {
-    let mut decoded = Vec::with_capacity(id.len());
-    let mut bytes = id.bytes();
-    while let Some(byte) = bytes.next() {
-        let hex = bytes.as_slice_pair();
-        match (byte, hex) {
-            (b'%', Some(value)) => {
-                decoded.push(value);
-                bytes.nth(1);
-            }
-            (byte, _) => decoded.push(byte),
-        }
-    }
-    String::from_utf8(decoded).unwrap_or_else(|_| id.to_owned())
-}
-
-trait HexPair {
-    /// The value of the next two characters, if they are hex digits.
-    fn as_slice_pair(&self) -> Option<u8>;
-}
-
-impl HexPair for std::str::Bytes<'_> {
-    fn as_slice_pair(&self) -> Option<u8> {
-        let mut ahead = self.clone();
-        let digit = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16));
-        let value = digit(ahead.next())? * 16 + digit(ahead.next())?;
-        u8::try_from(value).ok()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::rc::Rc;
@@ -125,6 +94,7 @@ mod tests {
     use crate::{
         config::{Access, Model, Namespaces},
         key::AllowedModels,
+        path::EscapedSlash,
     };
 
     fn pool() -> Pool {
@@ -135,7 +105,7 @@ mod tests {
     }
 
     fn ask(path: &str, caller: &Caller, shape: Shape) -> Result<Value, Refusal> {
-        let question = question(Path::of(path)).unwrap();
+        let question = question(&Path::parse(path, EscapedSlash::InModelName).unwrap()).unwrap();
         answer(&question, &pool(), caller, shape).map(|body| serde_json::from_slice(&body).unwrap())
     }
 
@@ -163,8 +133,7 @@ mod tests {
     #[test]
     fn other_paths_are_no_question() {
         for path in ["/v1/chat/completions", "/v1/modelsx", "/v1"] {
-            assert_eq!(question(Path::of(path)), None);
+            assert_eq!(question(&Path::parse(path, EscapedSlash::InModelName).unwrap()), None);
         }
-        assert_eq!(decode("a%2fb%zz%4"), "a/b%zz%4");
     }
 }

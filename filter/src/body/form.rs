@@ -1,106 +1,209 @@
 //! The model in a multipart form (audio, images): the parts are walked by their boundary and only the
-//! field `model` is read. Two such fields are refused, as backends differ in which one they take.
+//! field `model` is read.
+//!
+//! Form parsers are lenient, each in its own way: text before the first boundary, spaces around `=`,
+//! `name*=`, folded lines and quoted pairs are a second `model` to one of them and none to the next. So a
+//! form is taken only in the one spelling that clients write. tests/forms holds this against the parsers
+//! of Python, Go and Node.js: what is taken here has the same model there.
 
-use std::{borrow::Cow, ops::Range};
+use std::ops::Range;
 
 use memchr::memmem;
 use thiserror::Error;
 
-use super::{Asked, ModelForm, Stream};
+use super::{Asked, InvalidName, ModelForm, Stream, all, check_name, same};
 
 /// More parts than any API of today has.
 const MAX_PARTS: usize = 256;
+/// RFC 2046, section 5.1.1.
 const MAX_BOUNDARY: usize = 70;
+/// Of a part's header, in bytes; parsers have limits of their own, from 4 KiB on.
+const MAX_LINE: usize = 1024;
+/// Of a field's name, in bytes; some parsers cut longer ones.
+const MAX_FIELD: usize = 64;
+
+const MODEL: &[u8] = b"model";
+/// The field by which a form says how its other fields are encoded.
+const CHARSET: &[u8] = b"_charset_";
+/// The content types that a field may have and stays text to all.
+const TEXT: [&[u8]; 3] = [b"text/plain", b"text/plain; charset=utf-8", b"text/plain;charset=utf-8"];
+
+#[derive(Debug, PartialEq, Eq)]
+enum Content {
+    Field,
+    File,
+}
+
+/// What separates the parts, with the two dashes before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Boundary(Vec<u8>);
 
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum Refused {
-    #[error("the form has no valid boundary")]
-    Boundary,
-    #[error("the form is broken: a part does not end")]
+    #[error("the form does not begin with its boundary")]
+    Start,
+    #[error("the form is broken: a part does not end, or has the boundary in its middle")]
     Broken,
+    #[error("something follows the end of the form")]
+    AfterEnd,
     #[error("the form has too many parts")]
     TooManyParts,
+    #[error(
+        "a part of the form must have one header `Content-Disposition: form-data; name=\"...\"`, with \
+        `; filename=\"...\"` for a file, and beside it a Content-Type alone"
+    )]
+    Head,
     #[error("the form has no field \"model\"; name the model to use")]
     NoModel,
     #[error("the form has more than one field \"model\"")]
     Twice,
-    #[error("the field \"model\" is not valid UTF-8 text")]
+    #[error("a field of the form is another spelling of \"model\"; write it exactly so")]
+    Spelling,
+    #[error("the field \"model\" must be plain text in UTF-8")]
     NotText,
+    #[error(transparent)]
+    Name(#[from] InvalidName),
 }
 
-/// Whether a content type is that of a multipart form.
-pub fn is_form(content_type: &[u8]) -> bool {
-    content_type.get(..19).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/form-data"))
-}
+/// The headers that a part may have.
+const HEADERS: [&[u8]; 4] =
+    [b"content-disposition: ", b"content-type: ", b"content-length: ", b"content-transfer-encoding: "];
+
+/// Their values, in this order.
+type Head<'b> = [Option<&'b [u8]>; 4];
 
 /// Reads the model's name. `stream` fields of forms are left to the backend.
-pub fn read<'b>(content_type: &[u8], body: &'b [u8]) -> Result<Asked<'b>, Refused> {
-    let delimiter = [b"--", boundary(content_type).ok_or(Refused::Boundary)?].concat();
-    let finder = memmem::Finder::new(&delimiter);
-    let mut at = finder.find(body).ok_or(Refused::Broken)? + delimiter.len();
-    let mut model: Option<Range<usize>> = None;
-    for _ in 0..MAX_PARTS {
-        let rest = body.get(at..).ok_or(Refused::Broken)?;
-        if rest.starts_with(b"--") {
-            let at = model.ok_or(Refused::NoModel)?;
-            let name = body.get(at.clone()).and_then(|name| std::str::from_utf8(name).ok()).ok_or(Refused::NotText)?;
-            if name.trim().is_empty() {
-                return Err(Refused::NoModel);
+pub fn read<'b>(boundary: &Boundary, body: &'b [u8]) -> Result<Asked<'b>, Refused> {
+    let delimiter = boundary.0.as_slice();
+    let finder = memmem::Finder::new(delimiter);
+    if !body.starts_with(delimiter) {
+        return Err(Refused::Start);
+    }
+    let mut at = delimiter.len();
+    let mut model = None;
+    // Once more than there are parts, for the end.
+    for _ in 0..=MAX_PARTS {
+        let rest = body.get(at..).unwrap_or_default();
+        if let Some(after) = rest.strip_prefix(b"--") {
+            if !matches!(after, b"" | b"\r\n") {
+                return Err(Refused::AfterEnd);
             }
-            return Ok(Asked {
-                model: Cow::Borrowed(name),
-                model_at: at,
-                model_form: ModelForm::Form,
-                max_output: None,
-                answers: 1,
-                stream: Stream::Whole,
-            });
+            return asked(body, model.ok_or(Refused::NoModel)?);
         }
-        if !rest.starts_with(b"\r\n") {
-            return Err(Refused::Broken);
-        }
-        let headers_end = memmem::find(rest, b"\r\n\r\n").ok_or(Refused::Broken)?;
-        let content = at + headers_end + 4;
-        let length = finder.find(body.get(content..).ok_or(Refused::Broken)?).ok_or(Refused::Broken)?;
-        let end = (content + length).checked_sub(2).filter(|end| *end >= content).ok_or(Refused::Broken)?;
+        let mut head = Head::default();
+        let mut after = rest.strip_prefix(b"\r\n").ok_or(Refused::Broken)?;
+        let content = loop {
+            let end = memchr::memchr(b'\n', after).ok_or(Refused::Broken)?;
+            let (line, next) = after.split_at_checked(end + 1).ok_or(Refused::Broken)?;
+            if line == b"\r\n" {
+                break next;
+            }
+            note(line, &mut head).ok_or(Refused::Head)?;
+            after = next;
+        };
+        let length = finder.find(content).ok_or(Refused::Broken)?;
         // A boundary stands on a line of its own; parsers differ on any other.
-        if body.get(end..content + length) != Some(b"\r\n") {
-            return Err(Refused::Broken);
-        }
-        if names_model(rest.get(..headers_end).unwrap_or_default()) && model.replace(content..end).is_some() {
+        let value = content.get(..length).and_then(|content| content.strip_suffix(b"\r\n")).ok_or(Refused::Broken)?;
+        let start = body.len() - content.len();
+        if names_model(&head, value)? && model.replace(start..start + value.len()).is_some() {
             return Err(Refused::Twice);
         }
-        at = content + length + delimiter.len();
+        at = start + length + delimiter.len();
     }
     Err(Refused::TooManyParts)
 }
 
-fn boundary(content_type: &[u8]) -> Option<&[u8]> {
-    let mut parameters = content_type.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
-    let value = parameters.find_map(|parameter| {
-        let (name, value) = parameter.split_at_checked(9)?;
-        name.eq_ignore_ascii_case(b"boundary=").then_some(value)
-    })?;
-    let value = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value);
-    (1..=MAX_BOUNDARY).contains(&value.len()).then_some(value)
+fn asked(body: &[u8], at: Range<usize>) -> Result<Asked<'_>, Refused> {
+    let name = body.get(at.clone()).and_then(|name| std::str::from_utf8(name).ok()).ok_or(Refused::NotText)?;
+    if name.trim_ascii().is_empty() {
+        return Err(Refused::NoModel);
+    }
+    check_name(name)?;
+    Ok(Asked {
+        model: name.into(),
+        model_at: at,
+        model_form: ModelForm::Form,
+        max_output: None,
+        answers: 1,
+        deferred: None,
+        stream: Stream::Whole,
+    })
 }
 
-/// Whether the headers of a part call it `model`, in any of the ways that form parsers accept.
-fn names_model(headers: &[u8]) -> bool {
-    let headers = headers.to_ascii_lowercase();
-    headers.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"content-disposition:")).any(|line| {
-        line.split(|byte| *byte == b';').map(<[u8]>::trim_ascii).any(|parameter| {
-            let value = parameter.strip_prefix(b"name=").or(parameter.strip_prefix(b"name*=utf-8''"));
-            value.is_some_and(|value| value.trim_ascii() == b"model" || value.trim_ascii() == b"\"model\"")
-        })
-    })
+/// Keeps one header of a part. None: it is not exactly in the spelling that clients write.
+fn note<'b>(line: &'b [u8], head: &mut Head<'b>) -> Option<()> {
+    let line = line.strip_suffix(b"\r\n").filter(|line| line.len() <= MAX_LINE)?;
+    let place = HEADERS.iter().position(|known| line.get(..known.len()).is_some_and(|start| same(start, known)))?;
+    let value = line.get(HEADERS.get(place)?.len()..)?;
+    let is_tidy = value == value.trim_ascii() && all(value, |byte| !byte.is_ascii_control());
+    (is_tidy && head.get_mut(place)?.replace(value).is_none()).then_some(())
+}
+
+/// Whether a part is the field `model`, to every parser.
+fn names_model(head: &Head<'_>, value: &[u8]) -> Result<bool, Refused> {
+    let [disposition, kind, length, encoding] = head;
+    let (name, content) = disposition.and_then(disposed).ok_or(Refused::Head)?;
+    let is_true = length.is_none_or(|length| length == value.len().to_string().as_bytes());
+    // The others are decoded by some parsers and kept by the rest.
+    let is_plain = encoding.is_none_or(|encoding| matches!(encoding, b"binary" | b"8bit" | b"7bit"));
+    if !is_true || !is_plain {
+        return Err(Refused::Head);
+    }
+    if name != MODEL {
+        // PHP and its like take `model[]` for `model`, others fold case.
+        let base = name.split(|byte| *byte == b'[').next().unwrap_or_default();
+        let meant = [MODEL, CHARSET].iter().any(|known| same(base, known));
+        return if meant { Err(Refused::Spelling) } else { Ok(false) };
+    }
+    let is_text = kind.is_none_or(|kind| TEXT.iter().any(|known| same(kind, known)));
+    if is_text && content == Content::Field { Ok(true) } else { Err(Refused::NotText) }
+}
+
+/// The field's name in the value of a Content-Disposition.
+fn disposed(value: &[u8]) -> Option<(&[u8], Content)> {
+    let value = value.strip_prefix(b"form-data; name=\"")?;
+    let (name, rest) = value.split_at_checked(memchr::memchr(b'"', value)?)?;
+    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"_-.[]".contains(byte);
+    if !(1..=MAX_FIELD).contains(&name.len()) || !all(name, allowed) {
+        return None;
+    }
+    if rest == b"\"" {
+        return Some((name, Content::Field));
+    }
+    let file = rest.strip_prefix(b"\"; filename=\"")?.strip_suffix(b"\"")?;
+    let is_plain = !file.is_empty() && all(file, |byte| !b"\"\\".contains(byte));
+    is_plain.then_some((name, Content::File))
+}
+
+// === impl Boundary ===
+
+impl Boundary {
+    /// From the value of the parameter: a token, or between quotes any of RFC 2046's characters.
+    pub fn parse(value: &[u8]) -> Option<Self> {
+        let quoted = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
+        let bare = quoted.unwrap_or(value);
+        let in_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"'+_-.".contains(byte);
+        let in_quotes = |byte: &u8| byte.is_ascii_alphanumeric() || b"'+_-.(),/:=? ".contains(byte);
+        let allowed = all(bare, if quoted.is_some() { in_quotes } else { in_token });
+        let valid = allowed && (1..=MAX_BOUNDARY).contains(&bare.len()) && !bare.ends_with(b" ");
+        valid.then(|| Self([b"--", bare].concat()))
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use proptest::prelude::*;
 
-    const TYPE: &[u8] = b"multipart/form-data; boundary=xYz";
+    use super::*;
+    use crate::body::rewrite::{Edit, apply};
+
+    fn boundary() -> Boundary {
+        Boundary::parse(b"xYz").unwrap()
+    }
+
+    fn read(body: &[u8]) -> Result<Asked<'_>, Refused> {
+        super::read(&boundary(), body)
+    }
 
     fn form(parts: &[(&str, &str)]) -> Vec<u8> {
         let mut body = String::new();
@@ -110,22 +213,199 @@ mod tests {
         (body + "--xYz--\r\n").into_bytes()
     }
 
-    #[test]
-    fn the_model_is_found_with_its_span() {
-        let body = form(&[("file", "RIFF\r\n\r\n"), ("model", "whisper-1"), ("language", "en")]);
-        let asked = read(TYPE, &body).unwrap();
-        assert_eq!(asked.model, "whisper-1");
-        assert_eq!(&body[asked.model_at], b"whisper-1");
+    /// A form of a good model and a part with these headers.
+    fn with_head(head: &str) -> Vec<u8> {
+        let good = "--xYz\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\ncheap\r\n";
+        format!("{good}--xYz\r\n{head}\r\n\r\ndear\r\n--xYz--\r\n").into_bytes()
     }
 
     #[test]
-    fn doubtful_forms_are_refused() {
-        assert_eq!(read(TYPE, &form(&[("model", "a"), ("Model", "b")])), Err(Refused::Twice));
-        assert_eq!(read(TYPE, &form(&[("file", "a")])), Err(Refused::NoModel));
-        assert_eq!(read(TYPE, b"--xYz\r\n"), Err(Refused::Broken));
-        assert_eq!(read(b"multipart/form-data", b""), Err(Refused::Boundary));
-        let body = form(&[("model", "a"); 1]);
-        assert_eq!(read(TYPE, &body[..body.len() - 6]), Err(Refused::Broken));
-        assert!(is_form(TYPE) && !is_form(b"application/json"));
+    fn the_model_is_found_with_its_span() {
+        let body = form(&[("file", "RIFF\r\n\r\n"), ("model", "whisper-1"), ("language", "en")]);
+        let asked = read(&body).unwrap();
+        assert_eq!(asked.model, "whisper-1");
+        assert_eq!(&body[asked.model_at], b"whisper-1");
+        assert!(read(&body[..body.len() - 2]).is_ok(), "the last line may lack its end");
+    }
+
+    #[test]
+    fn what_clients_write_is_taken() {
+        for head in [
+            "Content-Disposition: form-data; name=\"file\"; filename=\"a b;é.wav\"\r\nContent-Type: audio/wav",
+            "content-type: text/plain; charset=utf-8\r\ncontent-disposition: form-data; name=\"language\"",
+            "Content-Disposition: form-data; name=\"image[]\"; filename=\"%22.png\"\r\nContent-Length: 4",
+            "Content-Disposition: form-data; name=\"a\"\r\nContent-Transfer-Encoding: binary",
+        ] {
+            assert!(read(&with_head(head)).is_ok(), "{head}");
+        }
+        let typed = "--xYz\r\nContent-Type: text/plain; charset=UTF-8\r\nContent-Length: 1\r\n\
+            Content-Disposition: form-data; name=\"model\"\r\n\r\na\r\n--xYz--";
+        assert_eq!(read(typed.as_bytes()).unwrap().model, "a");
+    }
+
+    #[test]
+    fn a_part_in_any_other_spelling_is_refused() {
+        for head in [
+            "Content-Disposition: form-data; name =\"model\"",
+            "Content-Disposition: form-data; name\t=\"model\"",
+            "Content-Disposition: form-data; name= \"model\"",
+            "Content-Disposition: form-data; name=model",
+            "Content-Disposition: form-data; name='model'",
+            "Content-Disposition: form-data; name*=utf-8''model",
+            "Content-Disposition: form-data; name*0=\"mo\"; name*1=\"del\"",
+            "Content-Disposition: form-data; name=\"a\"; name=\"model\"",
+            "Content-Disposition: form-data; name=\"a\"; filename=\"b\"; name=\"model\"",
+            "Content-Disposition: form-data; name=\"a\"; filename*=utf-8''b",
+            "Content-Disposition: form-data; filename=\"b\"; name=\"model\"",
+            "Content-Disposition: form-data; name=\"a\"; filename=\"b\\\"; name=\"model\"",
+            "Content-Disposition: form-data; name=\"a\"; filename=\"\"",
+            "Content-Disposition: form-data; name=\"mod\\el\"",
+            "Content-Disposition: form-data; name=\"m%6fdel\"",
+            "Content-Disposition: form-data; name=\"\"",
+            "Content-Disposition: form-data; name=\" model\"",
+            "Content-Disposition: form-data; name=\"model\";",
+            "Content-Disposition: form-data; name=\"a\" ; filename=\"b\"",
+            "Content-Disposition: form-data;name=\"model\"",
+            "Content-Disposition: form-data;  name=\"model\"",
+            "Content-Disposition: form-data;\r\n name=\"model\"",
+            "Content-Disposition: form-data; name=\"a\"\r\n ; name=\"model\"",
+            "Content-Disposition: form-data; name=\"a\"\r\n\tb",
+            "Content-Disposition: form-data; name=\"a\"\nContent-Disposition: form-data; name=\"model\"",
+            "Content-Disposition: form-data; name=\"a\"\rContent-Disposition: form-data; name=\"model\"",
+            "Content-Disposition: form-data; name=\"a\"\r\nContent-Disposition: form-data; name=\"model\"",
+            "Content-Disposition : form-data; name=\"model\"",
+            " Content-Disposition: form-data; name=\"model\"",
+            "Content-Disposition:form-data; name=\"model\"",
+            "Content-Disposition:  form-data; name=\"model\"",
+            "Content-Disposition: form-data; name=\"a\" ",
+            "Content-Disposition: attachment; name=\"model\"",
+            "Content-Disposition: form-data",
+            "Content-Type: text/plain",
+            "Content-Disposition: form-data; name=\"a\"\r\nContent-Type: a/b\r\nContent-Type: a/b",
+            "Content-Disposition: form-data; name=\"a\"\r\nContent-Transfer-Encoding: base64",
+            "Content-Disposition: form-data; name=\"a\"\r\nContent-Transfer-Encoding: quoted-printable",
+            "Content-Disposition: form-data; name=\"a\"\r\nContent-Length: 5",
+            "Content-Disposition: form-data; name=\"a\"\r\nX-Name: model",
+            "Content-Disposition: form-data; name=\"a\"\r\nContent-Type: a\u{0}b",
+        ] {
+            assert_eq!(read(&with_head(head)), Err(Refused::Head), "{head:?}");
+        }
+        let long = "x".repeat(MAX_LINE);
+        let head = format!("Content-Disposition: form-data; name=\"a\"\r\nContent-Type: {long}");
+        assert_eq!(read(&with_head(&head)), Err(Refused::Head));
+    }
+
+    #[test]
+    fn there_is_one_model_and_no_second_spelling_of_it() {
+        assert_eq!(read(&form(&[("model", "a"), ("model", "b")])), Err(Refused::Twice));
+        for name in ["Model", "MODEL", "model[]", "Model[0]", "_charset_"] {
+            assert_eq!(read(&form(&[("model", "a"), (name, "b")])), Err(Refused::Spelling), "{name}");
+        }
+        assert_eq!(read(&form(&[("file", "a")])), Err(Refused::NoModel));
+        assert_eq!(read(&form(&[("model", " ")])), Err(Refused::NoModel));
+        for more in [
+            "; filename=\"a\"",
+            "\r\nContent-Type: application/octet-stream",
+            "\r\nContent-Type: text/plain; charset=utf-16",
+        ] {
+            let body = format!("--xYz\r\nContent-Disposition: form-data; name=\"model\"{more}\r\n\r\na\r\n--xYz--\r\n");
+            assert_eq!(read(body.as_bytes()), Err(Refused::NotText), "{more}");
+        }
+        assert_eq!(read(&form(&[("model", "a\r\nb")])), Err(Refused::Name(InvalidName::Control)));
+    }
+
+    #[test]
+    fn nothing_stands_around_the_form() {
+        let body = form(&[("model", "a")]);
+        for before in ["{\"model\":\"dear\"}\r\n", "\r\n", "\n", " ", "preamble\r\n", "-"] {
+            assert_eq!(read(&[before.as_bytes(), &body].concat()), Err(Refused::Start), "{before:?}");
+        }
+        for after in ["x", "\r\n", " ", "--xYz\r\n", "{\"model\":\"dear\"}"] {
+            assert_eq!(read(&[&body, after.as_bytes()].concat()), Err(Refused::AfterEnd), "{after:?}");
+        }
+        for end in 0..body.len() - 4 {
+            assert!(read(&body[..end]).is_err(), "{end}");
+        }
+        for (from, to) in [
+            ("--xYz\r\n", "--xYz \r\n"),
+            ("--xYz\r\n", "--xYz\n"),
+            ("--xYz\r\n", "--xYza\r\n"),
+            ("\r\n--xYz--", "\n--xYz--"),
+            ("\r\n--xYz--", "--xYz--"),
+            ("a\r\n", "a --xYz b\r\n"),
+        ] {
+            let text = String::from_utf8(body.clone()).unwrap();
+            assert_eq!(read(text.replacen(from, to, 1).as_bytes()), Err(Refused::Broken), "{to:?}");
+        }
+    }
+
+    #[test]
+    fn the_number_of_parts_is_bounded() {
+        let mut parts = vec![("a", "b"); MAX_PARTS];
+        parts[0] = ("model", "m");
+        assert!(read(&form(&parts)).is_ok());
+        parts.push(("a", "b"));
+        assert_eq!(read(&form(&parts)), Err(Refused::TooManyParts));
+    }
+
+    /// Bytes that matter to form parsers, in any order.
+    fn pieces() -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop_oneof![
+            prop::sample::select(vec![
+                "--xYz",
+                "--",
+                "\r\n",
+                "\n",
+                "\r",
+                "Content-Disposition: ",
+                "form-data; ",
+                "name=",
+                "\"model\"",
+                "model",
+                "; filename=\"a\"",
+                ";",
+                " ",
+                "\t",
+                "\"",
+                "\\",
+                "Content-Type: text/plain",
+                "a",
+                ":",
+            ])
+            .prop_map(|piece| piece.as_bytes().to_vec()),
+            prop::collection::vec(any::<u8>(), 0..3),
+        ];
+        prop::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(body in pieces()) {
+            let _ = read(&body);
+            let _ = read(&[b"--xYz\r\n".as_slice(), &body, b"\r\n--xYz--"].concat());
+        }
+
+        #[test]
+        fn what_is_taken_reads_the_same_with_another_model(
+            mut parts in prop::collection::vec(("[a-l_.\\[\\]-]{1,8}", pieces()), 0..4),
+            model in "[a-z/:.-]{1,12}",
+            place in any::<prop::sample::Index>(),
+        ) {
+            let place = place.index(parts.len() + 1);
+            parts.insert(place, ("model".to_owned(), model.clone().into_bytes()));
+            let mut body = Vec::new();
+            for (name, value) in &parts {
+                body.extend(format!("--xYz\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n").into_bytes());
+                body.extend(value);
+                body.extend(b"\r\n");
+            }
+            body.extend(b"--xYz--\r\n");
+            let Ok(asked) = read(&body) else { return Ok(()) };
+            prop_assert_eq!(&*asked.model, &model);
+            let renamed = apply(&body, vec![Edit::new(asked.model_at.clone(), ModelForm::Form.write("other"))]);
+            let again = read(&renamed).unwrap();
+            prop_assert_eq!(&*again.model, "other");
+            prop_assert_eq!(apply(&renamed, vec![Edit::new(again.model_at, ModelForm::Form.write(&model))]), body);
+        }
     }
 }

@@ -6,8 +6,8 @@ use std::{borrow::Cow, ops::Range};
 
 use thiserror::Error;
 
-use super::{Asked, ModelForm, Stream, UsageEvent, rewrite::Edit};
-use crate::json::{self, Invalid, Raw, Text};
+use super::{Asked, InvalidName, ModelForm, Stream, UsageEvent, check_name, rewrite::Edit};
+use crate::json::{self, Invalid, Raw, Text, Why};
 
 /// Why a body is refused. Clients see these texts; none repeats what they sent beyond a known name.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub enum Refused {
     NotUtf8,
     #[error("the body is not a valid JSON object (line {line}, column {column})")]
     NotAnObject { line: usize, column: usize },
+    #[error("the body is nested deeper than {MAX_LEVELS} levels")]
+    TooDeep,
     #[error("the body has no \"model\"; name the model to use")]
     NoModel,
     #[error("\"{0}\" occurs twice in the body")]
@@ -26,12 +28,36 @@ pub enum Refused {
     Spelling(&'static str),
     #[error("\"{name}\" must be {expected}")]
     Type { name: &'static str, expected: &'static str },
+    #[error(transparent)]
+    Name(#[from] InvalidName),
 }
 
+/// Backends fall over on thousands of levels; many parsers stop at this many.
+const MAX_LEVELS: usize = 128;
+
 /// The members that are read, in the order of [`Members`].
-const KNOWN: [&str; 7] =
-    ["model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "max_output_tokens", "n"];
+const KNOWN: [&str; 14] = [
+    "model",
+    "stream",
+    "stream_options",
+    "max_tokens",
+    "max_completion_tokens",
+    "max_output_tokens",
+    // Of llama.cpp and others, beside the standard's names.
+    "n_predict",
+    "max_new_tokens",
+    "n",
+    "best_of",
+    "prompt",
+    "input",
+    BACKGROUND,
+    DEFERRED,
+];
 const INCLUDE_USAGE: &str = "include_usage";
+/// Of the Responses API.
+const BACKGROUND: &str = "background";
+/// The same of a Chat API (xAI).
+const DEFERRED: &str = "deferred";
 
 /// Values of known members, in the order of their names.
 struct Members<'b, const N: usize> {
@@ -46,28 +72,99 @@ pub fn read(body: &[u8], force_usage: bool) -> Result<Asked<'_>, Refused> {
         return Err(Refused::Empty);
     }
     std::str::from_utf8(body).map_err(|_| Refused::NotUtf8)?;
-    let [model, stream, stream_options, max_tokens, max_completion, max_output, n] = members(body, KNOWN)?.found;
+    let [
+        model,
+        stream,
+        stream_options,
+        max_tokens,
+        max_completion,
+        max_output,
+        n_predict,
+        max_new,
+        n,
+        best_of,
+        prompt,
+        input,
+        background,
+        deferred,
+    ] = members(body, KNOWN)?.found;
     let model = model.ok_or(Refused::NoModel)?;
     let (name, model_form) = model_name(model)?;
     if name.is_empty() {
         return Err(Refused::NoModel);
     }
-    let stream = match stream.map(|stream| stream.text) {
-        Some(b"true") if force_usage => Stream::Events(usage_event(body, stream_options)?),
-        Some(b"true") => Stream::Events(UsageEvent::Asked),
-        Some(b"false" | b"null") | None => Stream::Whole,
-        Some(_) => {
-            return Err(Refused::Type { name: "stream", expected: "true or false" });
-        }
+    check_name(&name)?;
+    let stream = match is_true("stream", stream)? {
+        true if force_usage => Stream::Events(usage_event(body, stream_options)?),
+        true => Stream::Events(UsageEvent::Asked),
+        false => Stream::Whole,
     };
     Ok(Asked {
         model: name,
         model_at: model.span(),
         model_form,
-        max_output: [max_completion, max_tokens, max_output].into_iter().flatten().find_map(|max| max.as_number()),
-        answers: n.and_then(|n| n.as_number()).unwrap_or(1),
+        max_output: largest(&[max_tokens, max_completion, max_output, n_predict, max_new]),
+        answers: answers("n", n)?.max(answers("best_of", best_of)?).saturating_mul(prompts(prompt).max(prompts(input))),
+        deferred: if is_true(BACKGROUND, background)? {
+            Some(BACKGROUND)
+        } else if is_true(DEFERRED, deferred)? {
+            Some(DEFERRED)
+        } else {
+            None
+        },
         stream,
     })
+}
+
+/// The largest of what the client gives as the most output tokens, because backends differ in which name
+/// they read. Where one of them is not a whole number above 0, none counts and the model's habit is
+/// reserved: such a value means "no limit" to one backend (-1, or 0 where that is the same as absent),
+/// 100 to another (`"100"`, `1e2`), and an error to most, which they explain better.
+fn largest(given: &[Option<Raw<'_>>]) -> Option<u64> {
+    let mut largest = None;
+    for given in given.iter().flatten().filter(|given| given.text != b"null") {
+        largest = largest.max(Some(given.as_count().filter(|count| *count > 0)?));
+    }
+    largest
+}
+
+/// How many answers a client wants to one prompt. No value to assume is on the safe side here, so what is
+/// not written as a count is refused.
+fn answers(name: &'static str, given: Option<Raw<'_>>) -> Result<u64, Refused> {
+    match given.filter(|given| given.text != b"null") {
+        None => Ok(1),
+        Some(given) => {
+            given.as_count().map(|count| count.max(1)).ok_or(Refused::Type { name, expected: "a whole number" })
+        }
+    }
+}
+
+/// How many prompts a request has: each text of an array and each array of token ids is one.
+fn prompts(given: Option<Raw<'_>>) -> u64 {
+    let mut prompts = 0;
+    if let Some(given) = given {
+        given.items(|item| prompts += u64::from(item.text.starts_with(b"\"") || item.text.starts_with(b"[")));
+    }
+    prompts.max(1)
+}
+
+fn is_true(name: &'static str, given: Option<Raw<'_>>) -> Result<bool, Refused> {
+    match given.map(|given| given.text) {
+        Some(b"true") => Ok(true),
+        Some(b"false" | b"null") | None => Ok(false),
+        Some(_) => Err(Refused::Type { name, expected: "true or false" }),
+    }
+}
+
+impl Refused {
+    /// The member that is at fault, where one is.
+    pub fn param(&self) -> Option<&'static str> {
+        match self {
+            Self::NoModel | Self::Name(_) => Some("model"),
+            Self::Twice(name) | Self::Spelling(name) | Self::Type { name, .. } => Some(name),
+            Self::Empty | Self::NotUtf8 | Self::NotAnObject { .. } | Self::TooDeep => None,
+        }
+    }
 }
 
 /// A string as JSON.
@@ -110,7 +207,7 @@ fn usage_event(body: &[u8], options: Option<Raw<'_>>) -> Result<UsageEvent, Refu
 fn members<'b, const N: usize>(body: &'b [u8], names: [&'static str; N]) -> Result<Members<'b, N>, Refused> {
     let mut members = Members { found: [None; N], count: 0 };
     let mut refused = None;
-    let read = json::members(body, |key, value| {
+    let read = json::shallow_members(body, MAX_LEVELS, |key, value| {
         members.count += 1;
         match recognise(&key, names) {
             Ok(None) => {}
@@ -129,7 +226,10 @@ fn members<'b, const N: usize>(body: &'b [u8], names: [&'static str; N]) -> Resu
     refused.map_or(Ok(members), Err)
 }
 
-fn not_an_object(body: &[u8], Invalid { at }: Invalid) -> Refused {
+fn not_an_object(body: &[u8], Invalid { at, why }: Invalid) -> Refused {
+    if why == Why::TooDeep {
+        return Refused::TooDeep;
+    }
     let before = body.get(..at).unwrap_or(body);
     let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
     let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
@@ -208,6 +308,14 @@ mod tests {
             (r#"{"model":"a","Model":"b"}"#, Refused::Spelling("model")),
             ("{\"model\":\"a\",\"\u{17f}tream\":true}", Refused::Spelling("stream")),
             ("{\"model\":\"a\",\"max_to\u{212a}ens\":9}", Refused::Spelling("max_tokens")),
+            (r#"{"model":"a","background":true,"background":false}"#, Refused::Twice("background")),
+            (r#"{"model":"a","Background":true}"#, Refused::Spelling("background")),
+            (r#"{"model":"a","bac\u006bground":true}"#, Refused::Spelling("background")),
+            ("{\"model\":\"a\",\"bac\u{212a}ground\":true}", Refused::Spelling("background")),
+            (r#"{"model":"a","background":"true"}"#, Refused::Type { name: "background", expected: "true or false" }),
+            (r#"{"model":"a","deferred":1}"#, Refused::Type { name: "deferred", expected: "true or false" }),
+            (r#"{"model":"a\u001b[2J"}"#, Refused::Name(InvalidName::Control)),
+            ("{\"model\":\"a\u{202e}b\"}", Refused::Name(InvalidName::Control)),
             (r#"{"model":"a","stream":1}"#, Refused::Type { name: "stream", expected: "true or false" }),
             (
                 r#"{"model":"a","stream":true,"stream_options":{"include_usage":true,"include_usage":false}}"#,
@@ -221,6 +329,73 @@ mod tests {
             assert_eq!(read_str(body), Err(refused), "{body}");
         }
         assert_eq!(read(b"{\"model\":\"\xff\"}", true), Err(Refused::NotUtf8));
+    }
+
+    #[test]
+    fn the_models_name_and_the_depth_are_bounded() {
+        let named = |bytes: usize| format!(r#"{{"model":"{}"}}"#, "x".repeat(bytes));
+        assert!(read_str(&named(256)).is_ok());
+        assert_eq!(read_str(&named(257)), Err(Refused::Name(InvalidName::TooLong)));
+        let deep =
+            |levels: usize| format!(r#"{{"model":"a","x":{}{}}}"#, "[".repeat(levels - 1), "]".repeat(levels - 1));
+        assert!(read_str(&deep(MAX_LEVELS)).is_ok());
+        for levels in [MAX_LEVELS + 1, 100_000] {
+            assert_eq!(read_str(&deep(levels)), Err(Refused::TooDeep));
+        }
+    }
+
+    #[test]
+    fn a_client_cannot_lower_what_is_reserved() {
+        for (members, max_output, answers) in [
+            (r#""max_tokens":9"#, Some(9), 1),
+            (r#""max_tokens":1,"max_completion_tokens":9,"max_output_tokens":5"#, Some(9), 1),
+            (r#""max_tokens":9,"max_completion_tokens":null"#, Some(9), 1),
+            (r#""max_tokens":1,"n_predict":9"#, Some(9), 1),
+            (r#""max_tokens":1,"n_predict":-1"#, None, 1),
+            // Not written as a whole number above 0: the model's habit is reserved.
+            (r#""max_tokens":0"#, None, 1),
+            (r#""max_tokens":-1"#, None, 1),
+            (r#""max_tokens":1,"max_completion_tokens":"9999""#, None, 1),
+            (r#""max_tokens":1,"max_completion_tokens":1e9"#, None, 1),
+            (r#""max_tokens":1.5"#, None, 1),
+            (r#""max_tokens":[1]"#, None, 1),
+            (r#""max_tokens":99999999999999999999999"#, Some(u64::MAX), 1),
+            (r#""n":3"#, None, 3),
+            (r#""n":0,"best_of":null"#, None, 1),
+            (r#""n":3,"best_of":5"#, None, 5),
+            (r#""n":7,"best_of":5"#, None, 7),
+            (r#""n":99999999999999999999999,"prompt":["a","b"]"#, None, u64::MAX),
+            (r#""prompt":"a""#, None, 1),
+            (r#""prompt":[]"#, None, 1),
+            (r#""prompt":["a","b","c"],"n":2"#, None, 6),
+            (r#""prompt":[1,2,3]"#, None, 1),
+            (r#""prompt":[[1,2],[3]],"best_of":4"#, None, 8),
+            (r#""input":["a","b"]"#, None, 2),
+            (r#""input":[{"role":"user","content":["a","b"]}]"#, None, 1),
+        ] {
+            let body = format!(r#"{{"model":"a",{members}}}"#);
+            let asked = read_str(&body).unwrap();
+            assert_eq!((asked.max_output, asked.answers), (max_output, answers), "{members}");
+        }
+        for (name, value) in
+            [("n", "-1"), ("n", "\"8\""), ("n", "8.0"), ("n", "8e0"), ("best_of", "[8]"), ("best_of", "true")]
+        {
+            let body = format!(r#"{{"model":"a","{name}":{value}}}"#);
+            assert_eq!(read_str(&body), Err(Refused::Type { name, expected: "a whole number" }), "{value}");
+        }
+    }
+
+    #[test]
+    fn work_that_answers_later_is_told_by_its_member() {
+        for (members, deferred) in [
+            (r#""background":true"#, Some("background")),
+            (r#""background":true,"stream":true,"store":true"#, Some("background")),
+            (r#""deferred":true"#, Some("deferred")),
+            (r#""background":false,"deferred":null"#, None),
+            (r#""metadata":{"background":true}"#, None),
+        ] {
+            assert_eq!(read_str(&format!(r#"{{"model":"a",{members}}}"#)).unwrap().deferred, deferred, "{members}");
+        }
     }
 
     #[test]
@@ -280,7 +455,7 @@ mod tests {
     proptest! {
         #[test]
         fn it_agrees_with_another_parser(
-            model in ".+",
+            model in "[^\\p{C}\\p{Z}]{1,60}",
             stream in prop::option::of(any::<bool>()),
             max in prop::option::of(any::<u64>()),
             others in prop::collection::vec(("x.*", values()), 0..4),
@@ -293,7 +468,7 @@ mod tests {
             let text = if pretty { serde_json::to_string_pretty(&body) } else { serde_json::to_string(&body) }.unwrap();
             let asked = read_str(&text).unwrap();
             prop_assert_eq!(&*asked.model, &model);
-            prop_assert_eq!(asked.max_output, max);
+            prop_assert_eq!(asked.max_output, max.filter(|max| *max > 0));
             prop_assert_eq!(asked.stream != Stream::Whole, stream == Some(true));
             let renamed = apply(text.as_bytes(), vec![Edit::new(asked.model_at, quote("other \"name\""))]);
             body["model"] = json!("other \"name\"");

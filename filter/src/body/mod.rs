@@ -1,11 +1,14 @@
 //! Bodies: requests are read once and strictly, answers are scanned as they pass.
 
+pub mod content_type;
 pub mod form;
 pub mod json;
 pub mod rewrite;
 pub mod sse;
 
 use std::{borrow::Cow, ops::Range};
+
+use thiserror::Error;
 
 /// What the filter takes from a request's body, whatever its format.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,10 +17,12 @@ pub struct Asked<'b> {
     /// Where the model's value stands, as the backend will read it.
     pub model_at: Range<usize>,
     pub model_form: ModelForm,
-    /// Most output tokens that the client wants of one answer.
+    /// Most output tokens that the client wants of one answer. None: it did not say so in a way that holds.
     pub max_output: Option<u64>,
-    /// Answers wanted (`n`).
+    /// Answers that the backend is to make, for all prompts together.
     pub answers: u64,
+    /// The member by which the client asks for an answer without its outcome, to be fetched later.
+    pub deferred: Option<&'static str>,
     pub stream: Stream,
 }
 
@@ -48,12 +53,68 @@ pub enum UsageEvent {
     NotAsked(rewrite::Edit),
 }
 
+/// Whether two texts differ in nothing but the case of ASCII letters. Copies of it, unrolled for SIMD at each
+/// call, were 4 KB of the filter.
+#[inline(never)]
+pub(crate) fn same(text: &[u8], known: &[u8]) -> bool {
+    text.eq_ignore_ascii_case(known)
+}
+
+/// Whether all bytes are of a kind; not inlined for the same reason.
+#[inline(never)]
+pub(crate) fn all(text: &[u8], allowed: fn(&u8) -> bool) -> bool {
+    text.iter().all(allowed)
+}
+
+/// Why a text is no model's name. It would end in usage rows, logs and terminals.
+#[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
+pub enum InvalidName {
+    #[error("the model's name is longer than {MAX_NAME} bytes")]
+    TooLong,
+    #[error("the model's name has control characters")]
+    Control,
+}
+
+/// Longer than any name that is in use, in bytes.
+const MAX_NAME: usize = 256;
+
+/// Whether a text may be a model's name, known or not.
+pub fn check_name(name: &str) -> Result<(), InvalidName> {
+    if name.len() > MAX_NAME {
+        return Err(InvalidName::TooLong);
+    }
+    // Beside control characters what turns the direction of text, breaks lines or cannot be seen.
+    let is_control = |char: char| {
+        char.is_control()
+            || matches!(char, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    if name.contains(is_control) { Err(InvalidName::Control) } else { Ok(()) }
+}
+
 impl ModelForm {
     /// A model's name as it stands in a body of this form.
     pub fn write(self, model: &str) -> Vec<u8> {
         match self {
             Self::Form => model.as_bytes().to_vec(),
             Self::Json | Self::EscapedJson => json::quote(model),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_models_name_is_short_and_shows_what_it_is() {
+        for name in ["gpt-4o", "org/name:tag@sha", "modèle-é", "模型", "a b", &"x".repeat(MAX_NAME)] {
+            assert_eq!(check_name(name), Ok(()), "{name}");
+        }
+        assert_eq!(check_name(&"é".repeat(MAX_NAME / 2 + 1)), Err(InvalidName::TooLong));
+        for char in
+            ['\0', '\n', '\u{1b}', '\u{7f}', '\u{9b}', '\u{202e}', '\u{2066}', '\u{200b}', '\u{2028}', '\u{feff}']
+        {
+            assert_eq!(check_name(&format!("gpt{char}4")), Err(InvalidName::Control), "{char:?}");
         }
     }
 }

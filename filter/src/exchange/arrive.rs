@@ -1,14 +1,16 @@
 //! Request headers: what clients must not send is taken away, the route says whose business it is, and
 //! the key is checked before any of the body is read.
 
+use std::rc::Rc;
+
 use super::{Desk, Effect, Exchange, Reading, Stepped};
 use crate::{
-    body::form,
-    config::{Access, Pool, RouteTarget},
+    body::{content_type::ContentType, same},
+    config::{Access, Limit, Mode, Pool, RouteTarget},
     errors::{Refusal, Shape, Unavailable},
-    key::{self, Caller, KeyHash, Table},
+    key::{self, Caller, KeyHash, Presented, Table},
     models,
-    path::Path,
+    path::{EscapedSlash, Path},
     usage::Api,
 };
 
@@ -26,6 +28,23 @@ const ENVOY_PREFIX: &str = "x-envoy-";
 const ENVOY_KEPT: [&str; 4] =
     ["x-envoy-external-address", "x-envoy-internal", "x-envoy-decorator-operation", "x-envoy-peer-metadata"];
 
+/// The first segment below the client's `/v1` of what is worked on later, so that its usage is in no
+/// answer that passes here; [`LATER_MESSAGES`] beside them.
+const LATER: [&str; 11] = [
+    "batches",
+    "files",
+    "uploads",
+    "fine_tuning",
+    "fine-tunes",
+    "evals",
+    "assistants",
+    "threads",
+    "videos",
+    "realtime",
+    "async",
+];
+const LATER_MESSAGES: &str = "/messages/batches";
+
 pub(super) fn arrived(head: &Head<'_>, end: bool, desk: &mut Desk<'_>) -> Stepped {
     let mut effects: Vec<Effect> = head
         .headers
@@ -33,21 +52,21 @@ pub(super) fn arrived(head: &Head<'_>, end: bool, desk: &mut Desk<'_>) -> Steppe
         .filter(|(name, _)| name.starts_with("x-tollgate-"))
         .map(|(name, _)| Effect::RemoveRequestHeader(name.clone()))
         .collect();
-    let raw_path = head.text(":path").unwrap_or("/");
-    let path = Path::of(raw_path);
-    let api = Api::of(path.below());
-    let shape = shape(api, path, head);
     let Some(route_name) = head.route else {
-        return (Exchange::Passing, effects);
+        return plain(head, effects, desk);
     };
+    let path = head.path();
+    let api = path.as_ref().map_or(Api::Other, |path| Api::of(path.below()));
+    let shape = shape(api, &path, head);
+    let refused = |refusal, effects, desk: &mut Desk<'_>| Exchange::refused(&refusal, shape, effects, desk);
     let Some(route) = desk.stage.routes.get(route_name).cloned() else {
-        return Exchange::refused(&Refusal::Unavailable(Unavailable::Unconfigured), shape, effects, desk);
+        return refused(Refusal::Unavailable(Unavailable::Unconfigured), effects, desk);
     };
-    let pool = match &route.target {
-        RouteTarget::Models { pool, .. } => pool,
-        RouteTarget::Plain => return (Exchange::Passing, effects),
+    let (pool, limits) = match &route.target {
+        RouteTarget::Models { pool, limits } => (pool, limits),
+        RouteTarget::Plain => return plain(head, effects, desk),
         RouteTarget::Closed { policy } => {
-            return Exchange::refused(&Refusal::PolicyInvalid { policy: policy.clone() }, shape, effects, desk);
+            return refused(Refusal::PolicyInvalid { policy: policy.clone() }, effects, desk);
         }
     };
     desk.counters.requests += 1;
@@ -58,47 +77,76 @@ pub(super) fn arrived(head: &Head<'_>, end: bool, desk: &mut Desk<'_>) -> Steppe
             .filter(|name| is_dropped(name))
             .map(|name| Effect::RemoveRequestHeader(name.clone())),
     );
+    // Set rather than removed: without the header a backend may choose any coding, and usage is read from
+    // plain answers alone.
+    effects.push(Effect::SetRequestHeader("accept-encoding", "identity".to_owned()));
     let caller = match caller(head, pool, desk) {
         Ok(caller) => caller,
-        Err(refusal) => return Exchange::refused(&refusal, shape, effects, desk),
+        Err(refusal) => return refused(refusal, effects, desk),
     };
-    if let (Some("GET" | "HEAD"), Some(question)) = (head.text(":method"), models::question(path)) {
+    let path = match path {
+        Ok(path) => path,
+        Err(refusal) => return refused(refusal, effects, desk),
+    };
+    if head.only_reads()
+        && let Some(question) = models::question(&path)
+    {
         return match models::answer(&question, pool, &caller, shape) {
             Ok(body) => {
                 let headers = vec![("content-type", "application/json".to_owned())];
                 effects.push(Effect::Reply { status: 200, headers, body });
                 (Exchange::Refused, effects)
             }
-            Err(refusal) => Exchange::refused(&refusal, shape, effects, desk),
+            Err(refusal) => refused(refusal, effects, desk),
         };
     }
-    if let Some(refusal) = refuse_body(head, end, desk.stage.max_body_bytes) {
-        return Exchange::refused(&refusal, shape, effects, desk);
+    let content_type = match take_body(head, end, &path, limits, desk.stage.max_body_bytes) {
+        Ok(content_type) => content_type,
+        Err(refusal) => return refused(refusal, effects, desk),
+    };
+    if head.get("content-type").is_none() {
+        effects.push(Effect::SetRequestHeader("content-type", "application/json".to_owned()));
     }
+    let raw_path = head.text(":path").unwrap_or_default();
     let reading = Reading {
-        route: route.clone(),
         caller,
         api,
         shape,
         path: raw_path.to_owned(),
         below: raw_path.len() - path.below_with_query().len(),
-        content_type: head.get("content-type").filter(|value| form::is_form(value)).unwrap_or_default().to_vec(),
+        content_type,
+        route,
     };
     (Exchange::Reading(Box::new(reading)), effects)
 }
 
-/// What never goes on to a backend: keys, encodings that usage could not be read from, and orders to Envoy.
-fn is_dropped(name: &str) -> bool {
-    key::HEADERS.contains(&name)
-        || name == "accept-encoding"
-        || (name.starts_with(ENVOY_PREFIX) && !ENVOY_KEPT.contains(&name))
+/// A request that is not for a model: it passes, without the keys of this gateway. What else its headers
+/// hold is between the client and the application.
+fn plain(head: &Head<'_>, mut effects: Vec<Effect>, desk: &mut Desk<'_>) -> Stepped {
+    for (name, value) in head.headers.iter().filter(|(name, _)| key::HEADERS.contains(&name.as_str())) {
+        let Table::Ready(generation) = desk.table else {
+            // Nobody can tell yet whose key that is.
+            let refusal = Refusal::Unavailable(Unavailable::KeysNotLoaded);
+            return Exchange::refused(&refusal, Shape::OpenAi, effects, desk);
+        };
+        if key::has_known(value, desk.shared, generation, seconds(desk.now)) {
+            effects.push(Effect::RemoveRequestHeader(name.clone()));
+        }
+    }
+    (Exchange::Passing, effects)
 }
 
-fn shape(api: Api, path: Path<'_>, head: &Head<'_>) -> Shape {
-    let lists_models = || models::question(path).is_some() && head.get("anthropic-version").is_some();
+/// What never goes on to a backend: keys, and orders to Envoy.
+fn is_dropped(name: &str) -> bool {
+    key::HEADERS.contains(&name) || (name.starts_with(ENVOY_PREFIX) && !ENVOY_KEPT.contains(&name))
+}
+
+/// What both vendors have, or a path that is no API's, is told by the header that one's SDK sends.
+fn shape(api: Api, path: &Result<Path<'_>, Refusal>, head: &Head<'_>) -> Shape {
+    let of_messages = || path.as_ref().is_ok_and(|path| path.below().starts_with("/messages/"));
     match api {
         Api::Messages | Api::CountTokens => Shape::Anthropic,
-        Api::Other if path.below().starts_with("/messages/") || lists_models() => Shape::Anthropic,
+        Api::Other if of_messages() || head.get("anthropic-version").is_some() => Shape::Anthropic,
         _ => Shape::OpenAi,
     }
 }
@@ -111,34 +159,88 @@ fn caller(head: &Head<'_>, pool: &Pool, desk: &Desk<'_>) -> Result<Caller, Refus
         return Err(Refusal::Unavailable(Unavailable::KeysNotLoaded));
     };
     let headers = head.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
-    let key = key::find(headers).ok_or(Refusal::NoKey)?;
-    let now_s = i64::try_from(desk.now / 1000).unwrap_or(i64::MAX);
-    key::look_up(desk.shared, &KeyHash::of(key), generation, now_s)
+    let key = match key::find(headers) {
+        Presented::One(key) => key,
+        Presented::Nothing => return Err(Refusal::NoKey),
+        Presented::Several => return Err(Refusal::SeveralKeys),
+    };
+    key::look_up(desk.shared, &KeyHash::of(key), generation, seconds(desk.now))
         .ok()
         .filter(|caller| pool.consumers.contain(&caller.namespace))
         .ok_or(Refusal::WrongKey)
 }
 
-fn refuse_body(head: &Head<'_>, end: bool, max: usize) -> Option<Refusal> {
-    let invalid = |message: &str| Some(Refusal::Invalid { message: message.to_owned(), param: None });
+/// Says how the body is to be read, of a request that asks a model.
+fn take_body(
+    head: &Head<'_>,
+    end: bool,
+    path: &Path<'_>,
+    limits: &[Rc<Limit>],
+    max: usize,
+) -> Result<ContentType, Refusal> {
+    let invalid = |message: &str| Err(Refusal::Invalid { message: message.to_owned(), param: None });
+    if head.text(":method") != Some("POST") {
+        return invalid("only POST is taken here, with a body that names the model; GET /v1/models lists the models");
+    }
+    let first = path.below().split('/').nth(1).unwrap_or_default();
+    if (LATER.contains(&first) || path.below().starts_with(LATER_MESSAGES)) && are_enforced(limits) {
+        return Err(usage_never_comes(&format!("of work below /{first}"), None));
+    }
     if end {
         return invalid("the request has no body; send a JSON object with a \"model\"");
     }
-    if head.text("content-encoding").is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
+    let mut encodings = head.all("content-encoding");
+    if encodings.any(|encoding| !same(encoding, b"identity")) {
         return invalid("the body is compressed; send it without content-encoding");
     }
     let length = head.text("content-length").and_then(|length| length.parse::<usize>().ok());
-    length.filter(|length| *length > max).map(|_| Refusal::TooLarge { limit: max })
+    if length.is_some_and(|length| length > max) {
+        return Err(Refusal::TooLarge { limit: max });
+    }
+    ContentType::of(head.all("content-type"), path.below()).or_else(|refused| invalid(&refused.to_string()))
+}
+
+/// Whether a budget holds the route's consumers, so that nothing may pass unaccounted.
+pub(super) fn are_enforced(limits: &[Rc<Limit>]) -> bool {
+    limits.iter().any(|limit| matches!(limit.mode, Mode::Enforce(_)))
+}
+
+/// The refusal of work whose usage is in no answer that passes here.
+pub(super) fn usage_never_comes(what: &str, param: Option<&'static str>) -> Refusal {
+    let message = format!(
+        "The usage {what} never passes this gateway, and a token budget of this route counts all usage. Ask for \
+        the answer at once, or have the operator set the TokenPolicy to mode Shadow."
+    );
+    Refusal::Invalid { message, param }
+}
+
+/// Unix milliseconds in seconds.
+fn seconds(now: u64) -> i64 {
+    i64::try_from(now / 1000).unwrap_or(i64::MAX)
 }
 
 // === impl Head ===
 
-impl Head<'_> {
-    fn get(&self, name: &str) -> Option<&[u8]> {
+impl<'a> Head<'a> {
+    fn path(&self) -> Result<Path<'a>, Refusal> {
+        let slash = if self.only_reads() { EscapedSlash::InModelName } else { EscapedSlash::Refused };
+        let raw = self.text(":path").unwrap_or_default();
+        Path::parse(raw, slash).map_err(|invalid| Refusal::Invalid { message: invalid.to_string(), param: None })
+    }
+
+    fn only_reads(&self) -> bool {
+        matches!(self.text(":method"), Some("GET" | "HEAD"))
+    }
+
+    fn all(&self, name: &'static str) -> impl Iterator<Item = &'a [u8]> {
+        self.headers.iter().filter(move |(header, _)| header == name).map(|(_, value)| value.as_slice())
+    }
+
+    fn get(&self, name: &str) -> Option<&'a [u8]> {
         self.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_slice())
     }
 
-    fn text(&self, name: &str) -> Option<&str> {
+    fn text(&self, name: &str) -> Option<&'a str> {
         self.get(name).and_then(|value| std::str::from_utf8(value).ok())
     }
 }

@@ -1,10 +1,10 @@
 //! The whole body is there: which model is asked for, whether this caller may, who serves it, and what
 //! the backend reads. All edits are made here, also for a request that then waits for the ledger.
 
-use super::{Desk, Effect, Exchange, Reading, Stepped, Ticket, admit};
+use super::{Desk, Effect, Exchange, Reading, Stepped, Ticket, admit, arrive};
 use crate::{
     attempt::{Attempt, AttemptPlan},
-    body::{Asked, ModelForm, Stream, UsageEvent, form, json, rewrite},
+    body::{Asked, ModelForm, Stream, UsageEvent, content_type::ContentType, form, json, rewrite},
     config::{Backend, Rewrite, RouteTarget, Target},
     errors::{Refusal, Unavailable},
     model::{self, Plan},
@@ -26,9 +26,14 @@ fn decide(reading: Reading, body: &[u8], desk: &mut Desk<'_>, effects: &mut Vec<
         return Err(Refusal::TooLarge { limit: max });
     }
     let asked = asked(&reading, body)?;
-    let RouteTarget::Models { pool, .. } = &reading.route.target else {
+    let RouteTarget::Models { pool, limits } = &reading.route.target else {
         return Err(Refusal::Unavailable(Unavailable::Unconfigured));
     };
+    if let Some(member) = asked.deferred
+        && arrive::are_enforced(limits)
+    {
+        return Err(arrive::usage_never_comes(&format!("of an answer with \"{member}\""), Some(member)));
+    }
     let model =
         model::find(pool, &asked.model).ok_or_else(|| Refusal::ModelNotFound { model: asked.model.to_string() })?;
     if !reading.caller.may_use(&asked.model) {
@@ -63,15 +68,17 @@ fn decide(reading: Reading, body: &[u8], desk: &mut Desk<'_>, effects: &mut Vec<
 }
 
 fn asked<'b>(reading: &Reading, body: &'b [u8]) -> Result<Asked<'b>, Refusal> {
-    if reading.content_type.is_empty() {
-        json::read(body, reading.api.asks_for_usage()).map_err(|refused| {
-            let param = matches!(refused, json::Refused::NoModel).then_some("model");
-            Refusal::Invalid { message: refused.to_string(), param }
-        })
-    } else {
-        form::read(&reading.content_type, body)
-            .map_err(|refused| Refusal::Invalid { message: refused.to_string(), param: None })
-    }
+    let (message, param) = match &reading.content_type {
+        ContentType::Json => match json::read(body, reading.api.asks_for_usage()) {
+            Ok(asked) => return Ok(asked),
+            Err(refused) => (refused.to_string(), refused.param()),
+        },
+        ContentType::Form(boundary) => match form::read(boundary, body) {
+            Ok(asked) => return Ok(asked),
+            Err(refused) => (refused.to_string(), None),
+        },
+    };
+    Err(Refusal::Invalid { message, param })
 }
 
 /// What makes the request the first backend's own.

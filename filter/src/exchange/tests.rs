@@ -123,16 +123,35 @@ impl World {
     }
 
     fn arrive(&mut self, path: &str, key: &str, seen: &mut Seen) -> Exchange {
-        let headers = [
-            (":method", "POST"),
-            (":path", path),
-            ("authorization", &format!("Bearer {key}")),
-            ("x-tollgate-consumer", "root"),
-            ("accept-encoding", "gzip"),
-        ]
-        .map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
-        let head = Head { headers: &headers, route: Some("chat") };
+        let key = format!("Bearer {key}");
+        let more = [("authorization", key.as_str()), ("x-tollgate-consumer", "root"), ("accept-encoding", "gzip")];
+        self.arrive_with("POST", path, &more, seen)
+    }
+
+    fn arrive_with(&mut self, method: &str, path: &str, more: &[(&str, &str)], seen: &mut Seen) -> Exchange {
+        self.arrive_on(Some("chat"), method, path, more, seen)
+    }
+
+    fn arrive_on(
+        &mut self,
+        route: Option<&str>,
+        method: &str,
+        path: &str,
+        more: &[(&str, &str)],
+        seen: &mut Seen,
+    ) -> Exchange {
+        let headers: Vec<(String, Vec<u8>)> = [(":method", method), (":path", path)]
+            .iter()
+            .chain(more)
+            .map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec()))
+            .collect();
+        let head = Head { headers: &headers, route };
         self.step(Exchange::New, Event::RequestHeaders { head, end: false }, seen)
+    }
+
+    fn ask_at(&mut self, path: &str, body: &str, seen: &mut Seen) -> Exchange {
+        let exchange = self.arrive(path, "good", seen);
+        self.step(exchange, Event::RequestEnd { body: body.as_bytes() }, seen)
     }
 
     fn ask(&mut self, body: &str, seen: &mut Seen) -> Exchange {
@@ -204,7 +223,146 @@ fn world() -> World {
 fn nothing_of_the_clients_key_goes_on() {
     let mut seen = Seen::default();
     world().arrive(CHAT, "good", &mut seen);
-    assert_eq!(seen.removed, ["x-tollgate-consumer", "authorization", "accept-encoding"]);
+    assert_eq!(seen.removed, ["x-tollgate-consumer", "authorization"]);
+}
+
+#[test]
+fn the_backend_is_told_to_answer_plainly_and_what_the_body_is() {
+    for (more, sent) in [
+        (&[][..], &[("accept-encoding", "identity"), ("content-type", "application/json")][..]),
+        (&[("content-type", "application/json"), ("accept-encoding", "gzip")], &[("accept-encoding", "identity")]),
+    ] {
+        let mut seen = Seen::default();
+        let headers = [&[("x-api-key", "good")], more].concat();
+        world().arrive_with("POST", CHAT, &headers, &mut seen);
+        let sent: Vec<_> = sent.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        assert_eq!(seen.sent_headers, sent, "{more:?}");
+    }
+}
+
+#[test]
+fn a_request_that_could_be_read_in_two_ways_is_refused() {
+    let json = ("content-type", "application/json");
+    let form = ("content-type", "multipart/form-data; boundary=x");
+    for (method, path, more, taken) in [
+        ("POST", CHAT, &[json][..], true),
+        ("POST", "/v1/audio/transcriptions", &[form], true),
+        ("POST", "/v1/chat/complet%69ons", &[], true),
+        ("POST", "/v1/chat%2fcompletions", &[], false),
+        ("POST", "/v1/..%2f..%2fadmin", &[], false),
+        ("POST", "/v1/chat/completions;a", &[], false),
+        ("POST", "/v1/models/org%2Fname", &[], false),
+        ("POST", CHAT, &[form], false),
+        ("POST", CHAT, &[json, json], false),
+        ("POST", CHAT, &[("content-type", "application/x-www-form-urlencoded")], false),
+        ("POST", CHAT, &[("content-encoding", "identity"), ("content-encoding", "gzip")], false),
+        ("GET", CHAT, &[], false),
+        ("DELETE", "/v1/responses/resp_1", &[], false),
+        ("GET", "/v1/realtime?model=smol", &[("upgrade", "websocket")], false),
+        ("PUT", CHAT, &[json], false),
+    ] {
+        let mut seen = Seen::default();
+        let state = world().arrive_with(method, path, &[&[("x-api-key", "good")], more].concat(), &mut seen);
+        assert_eq!(state.is_reading(), taken, "{method} {path} {more:?}");
+        if !taken {
+            assert_eq!(code(&seen), (400, "invalid_request_error".into()), "{method} {path} {more:?}");
+        }
+    }
+    let mut seen = Seen::default();
+    let anthropic = [("x-api-key", "good"), ("anthropic-version", "2023-06-01")];
+    world().arrive_with("POST", "/v1/messages%2fcount_tokens", &anthropic, &mut seen);
+    assert_eq!(seen.reply.unwrap().2["type"], "error", "in the shape of the client's API");
+}
+
+#[test]
+fn a_models_name_with_a_slash_is_looked_up() {
+    let mut seen = Seen::default();
+    world().arrive_with("GET", "/v1/models/org%2Fname", &[("x-api-key", "good")], &mut seen);
+    assert_eq!(code(&seen), (404, "model_not_found".into()));
+    let mut world = World::new(|stage| stage.pools[0].models[0].name = "org/name".into());
+    let mut seen = Seen::default();
+    world.arrive_with("GET", "/v1/models/org%2Fname", &[("x-api-key", "good")], &mut seen);
+    let (status, _, body) = seen.reply.unwrap();
+    assert_eq!((status, &body["id"]), (200, &"org/name".into()));
+}
+
+#[test]
+fn two_keys_are_nobodys_and_one_key_twice_is_one() {
+    let bearer = ("authorization", "Bearer good");
+    for (keys, refused) in [
+        (&[bearer, ("x-api-key", "good"), ("api-key", "good")][..], false),
+        (&[bearer, ("x-api-key", "other")], true),
+        (&[("x-api-key", "good"), ("x-api-key", "nonsense")], true),
+    ] {
+        let mut seen = Seen::default();
+        let state = world().arrive_with("POST", CHAT, keys, &mut seen);
+        assert_eq!(state.is_reading(), !refused, "{keys:?}");
+        assert_eq!(seen.removed.len(), keys.len(), "{keys:?}");
+        if refused {
+            assert_eq!(code(&seen), (401, "invalid_api_key".into()));
+        }
+    }
+}
+
+#[test]
+fn a_known_key_never_passes_a_plain_route() {
+    let known = [("authorization", "Bearer good"), ("x-api-key", "the-app's-own"), ("api-key", "other")];
+    for route in [Some("plain"), None] {
+        let mut seen = Seen::default();
+        let state = world().arrive_on(route, "GET", "/a;b%2f..", &known, &mut seen);
+        assert!(matches!(state, Exchange::Passing));
+        assert_eq!(seen.removed, ["authorization", "api-key"]);
+    }
+    let mut seen = Seen::default();
+    world().arrive_on(Some("plain"), "GET", "/", &[("authorization", "Bearer theirs,Bearer good")], &mut seen);
+    assert_eq!(seen.removed, ["authorization"]);
+    // Before the keys are there nobody can tell.
+    let (mut world, mut seen) = (world(), Seen::default());
+    Table::Empty.write(&world.shared);
+    world.arrive_on(Some("plain"), "GET", "/", &[("x-api-key", "good")], &mut seen);
+    assert_eq!(code(&seen), (503, "backend_unavailable".into()));
+}
+
+#[test]
+fn work_whose_usage_never_comes_is_refused_under_a_budget() {
+    let background = r#"{"model":"smol","background":true}"#;
+    let plain = r#"{"model":"smol"}"#;
+    for (path, body, param) in [
+        ("/v1/responses", background, Some("background")),
+        ("/v1/chat/completions", r#"{"model":"smol","deferred":true}"#, Some("deferred")),
+        ("/v1/batches", plain, None),
+        ("/v1/videos/", plain, None),
+        ("/v1/fine_tuning/jobs", plain, None),
+    ] {
+        let mut seen = Seen::default();
+        world().ask_at(path, body, &mut seen);
+        assert_eq!(code(&seen), (400, "invalid_request_error".into()), "{path}");
+        let error = &seen.reply.unwrap().2["error"];
+        assert_eq!(error["param"].as_str(), param);
+        assert!(error["message"].as_str().unwrap().contains("mode Shadow"), "{error}");
+        for free in
+            [(|stage: &mut wire::RequestStage| stage.limits[0].shadow = true) as fn(&mut wire::RequestStage), |stage| {
+                stage.routes[0].limits.clear()
+            }]
+        {
+            let mut seen = Seen::default();
+            let sent = World::new(free).ask_at(path, body, &mut seen);
+            assert!(sent.holds_tokens(), "{path}");
+        }
+    }
+    let (mut world, mut seen) = (world(), Seen::default());
+    world.sent(r#"{"model":"smol","background":false}"#, &mut seen);
+}
+
+#[test]
+fn each_answer_asked_for_is_reserved() {
+    for (members, reserved) in [("", 50), (r#","n":2,"best_of":3"#, 150), (r#","prompt":["a","b"],"n":2"#, 200)] {
+        let (mut world, mut seen) = (world(), Seen::default());
+        world.ask(&format!(r#"{{"model":"smol","max_tokens":1,"max_completion_tokens":50{members}}}"#), &mut seen);
+        let call = world.call().unwrap();
+        let least = call.wants[0].least;
+        assert!((reserved + 10..reserved + 40).contains(&least), "{members}: {least}");
+    }
 }
 
 #[test]
