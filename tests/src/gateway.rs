@@ -21,6 +21,7 @@ pub struct Setup {
     folder: Folder,
     port: u16,
     arguments: Vec<String>,
+    umask: &'static str,
 }
 
 pub struct Gateway {
@@ -40,7 +41,14 @@ impl Setup {
             std::fs::remove_dir_all(&home)?;
         }
         let folder = Folder::new(&home.join("config"))?;
-        Ok(Self { tools: tools.clone(), home, folder, port: process::free_port()?, arguments: Vec::new() })
+        Ok(Self {
+            tools: tools.clone(),
+            home,
+            folder,
+            port: process::free_port()?,
+            arguments: Vec::new(),
+            umask: "022",
+        })
     }
 
     /// The port that the configuration's Gateway listens on.
@@ -64,6 +72,11 @@ impl Setup {
         self
     }
 
+    /// The umask that it is started under, in place of the usual one.
+    pub fn umask(self, umask: &'static str) -> Self {
+        Self { umask, ..self }
+    }
+
     /// Starts it and waits until it is ready.
     pub async fn start(self) -> anyhow::Result<Gateway> {
         let admin_port = process::free_port()?;
@@ -75,7 +88,9 @@ impl Setup {
 
     fn spawn(&self, admin_port: u16) -> anyhow::Result<Process> {
         Process::start(
-            Command::new(&self.tools.tollgate)
+            Command::new("sh")
+                .args(["-c", &format!("umask {} && exec \"$0\" \"$@\"", self.umask)])
+                .arg(&self.tools.tollgate)
                 .arg("run")
                 .arg("-f")
                 .arg(self.folder.path())
@@ -92,7 +107,8 @@ impl Setup {
         )
     }
 
-    fn state(&self) -> PathBuf {
+    /// The state directory.
+    pub fn state(&self) -> PathBuf {
         self.home.join("state")
     }
 }
@@ -126,6 +142,11 @@ impl Gateway {
 
     pub fn home(&self) -> &Path {
         &self.setup.home
+    }
+
+    /// The state directory.
+    pub fn state(&self) -> PathBuf {
+        self.setup.state()
     }
 
     pub fn id(&self) -> u32 {

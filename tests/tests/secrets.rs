@@ -1,5 +1,7 @@
 //! Planted keys are searched for in everything that can be read.
 
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -8,10 +10,12 @@ use tollgate_tests::config::{self, Target};
 use tollgate_tests::poll;
 use tollgate_tests::tap::Behaviour;
 
+use crate::fixtures::Basic;
 use crate::suite::{Shared, e2e};
 
 e2e! {
     keys_are_nowhere_to_be_seen,
+    the_state_is_for_its_owner_alone,
 }
 
 /// The client's key, by Secret, so that the control plane has it in memory at all.
@@ -127,5 +131,39 @@ spec:
     };
     anyhow::ensure!(at(&tap, CREDENTIAL) && at(&spare, OTHER_CREDENTIAL), "{seen:?}");
     anyhow::ensure!(!spare.seen().is_empty(), "no failover happened");
+    Ok(())
+}
+
+/// Whatever the umask, nobody else can look into what a run keeps, be it made by us, by the ledger or by Envoy.
+async fn the_state_is_for_its_owner_alone(shared: Arc<Shared>) -> anyhow::Result<()> {
+    let basic = Basic::start_with(&shared, "the_state_is_for_its_owner_alone", |setup, _| {
+        setup.umask("000").file("budget.yaml", &config::budget(100_000, ""))
+    })
+    .await?;
+    basic.client().chat("smol").await?.expect(200)?;
+    basic.gateway.admin().usage_of("consumer=app", 1).await?;
+    let mut seen = Vec::new();
+    modes(&basic.gateway.state(), &mut seen)?;
+    let names: Vec<_> = seen.iter().map(|(path, _)| path.display().to_string()).collect();
+    for name in ["pki/ca.key", "ledger/ledger.redb", "envoy-bootstrap.json", "envoy.log", "key.pem"] {
+        anyhow::ensure!(names.iter().any(|path| path.ends_with(name)), "no {name} in {names:?}");
+    }
+    let open: Vec<_> = seen.iter().filter(|(_, mode)| mode & 0o077 != 0).collect();
+    anyhow::ensure!(open.is_empty(), "{open:?}");
+    Ok(())
+}
+
+/// The modes of a folder and all that is in it; links have none of their own.
+fn modes(path: &Path, seen: &mut Vec<(PathBuf, u32)>) -> anyhow::Result<()> {
+    let about = std::fs::symlink_metadata(path)?;
+    if about.is_symlink() {
+        return Ok(());
+    }
+    seen.push((path.to_owned(), about.permissions().mode() & 0o777));
+    if about.is_dir() {
+        for entry in std::fs::read_dir(path)? {
+            modes(&entry?.path(), seen)?;
+        }
+    }
     Ok(())
 }
