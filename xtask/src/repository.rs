@@ -1,4 +1,4 @@
-//! Checks of the repository's files themselves: no file holds a key.
+//! Checks of the repository's files themselves: no file holds a key, no build script starts a program.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -23,6 +23,26 @@ pub fn no_keys(workspace: &Workspace) -> anyhow::Result<()> {
     anyhow::ensure!(found.is_empty(), "keys in {}", found.join(", "));
     println!("    ok");
     Ok(())
+}
+
+/// No build script starts a program: what that finds depends on the machine, and on what is in caches there.
+pub fn build_scripts_are_alone(workspace: &Workspace) -> anyhow::Result<()> {
+    println!("==> build scripts start no program");
+    let mut found = Vec::new();
+    for file in files(workspace)? {
+        if file.file_name().is_some_and(|name| name == "build.rs")
+            && starts_programs(&std::fs::read_to_string(workspace.root().join(&file)).unwrap_or_default())
+        {
+            found.push(file.display().to_string());
+        }
+    }
+    anyhow::ensure!(found.is_empty(), "{} must not", found.join(", "));
+    println!("    ok");
+    Ok(())
+}
+
+fn starts_programs(code: &str) -> bool {
+    code.contains("process::") || code.contains("process}") || code.contains("process,")
 }
 
 /// The repository's files, by path from its root: what git knows, or all there is where git or the history is
@@ -82,6 +102,13 @@ mod tests {
         assert!(key_in(&format!("-----BEGIN PRIVATE KEY-----\\n{random}")).is_some());
         assert!(key_in("-----BEGIN PRIVATE KEY-----\\nPLANTED").is_none());
         assert!(key_in("the task-oriented-words-that-are-none").is_none());
+    }
+
+    #[test]
+    fn a_build_script_that_asks_cargo_is_found() {
+        assert!(starts_programs("use std::process::Command;"));
+        assert!(starts_programs("use std::{env, fs, process};"));
+        assert!(!starts_programs("use std::{env, fs, io};"));
     }
 
     #[test]

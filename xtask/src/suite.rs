@@ -18,6 +18,7 @@ pub fn all(workspace: &Workspace) -> anyhow::Result<()> {
     tally.one("documented paths", documents::paths_exist(workspace));
     tally.one("documented tests", documents::tests_exist(workspace));
     tally.one("keys", repository::no_keys(workspace));
+    tally.one("build scripts", repository::build_scripts_are_alone(workspace));
     check::dependencies(workspace, &tools.cargo_deny, &mut tally);
     let wasm = artifacts::filter(workspace)?;
     tally.one("size of filter.wasm", artifacts::filter_size(&wasm));
@@ -52,6 +53,7 @@ pub fn fast(workspace: &Workspace) -> anyhow::Result<()> {
     tally.one("documented paths", documents::paths_exist(workspace));
     tally.one("documented tests", documents::tests_exist(workspace));
     tally.one("keys", repository::no_keys(workspace));
+    tally.one("build scripts", repository::build_scripts_are_alone(workspace));
     let wasm = artifacts::filter(workspace)?;
     check::lints(workspace, &wasm, &mut tally);
     check::unit_tests(workspace, &wasm, None, &mut tally);
