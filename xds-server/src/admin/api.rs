@@ -7,14 +7,16 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use super::{Admin, Json, since};
+use super::{Admin, Json, paging, since};
 use crate::ledger::OpenError;
-use crate::ledger::query::{BudgetRow, UsageQuery, UsageRow};
+use crate::ledger::query::{BudgetRow, Listed, Page, UsageQuery, UsageRow};
 
-/// `{"rows": [...]}`, so that more can be said beside them later.
+/// `{"rows": [...]}`, and `next` where there are more.
 #[derive(Serialize)]
 pub(super) struct Rows<T> {
     rows: Vec<T>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
 }
 
 /// What a request is answered when it cannot be answered.
@@ -34,11 +36,20 @@ pub(super) async fn usage(
     State(admin): State<Admin>,
     Query(parameters): Query<Vec<(String, String)>>,
 ) -> Result<Json<Rows<UsageRow>>, Problem> {
-    Ok(Json(Rows { rows: admin.ledger.usage(usage_query(parameters)?).await? }))
+    Ok(Json(admin.ledger.usage(usage_query(parameters)?).await?.into()))
 }
 
-pub(super) async fn budgets(State(admin): State<Admin>) -> Result<Json<Rows<BudgetRow>>, Problem> {
-    Ok(Json(Rows { rows: admin.ledger.budgets().await? }))
+pub(super) async fn budgets(
+    State(admin): State<Admin>,
+    Query(parameters): Query<Vec<(String, String)>>,
+) -> Result<Json<Rows<BudgetRow>>, Problem> {
+    let mut page = Page::default();
+    for (field, value) in parameters {
+        if !value.is_empty() && !paging::read(&mut page, &field, &value)? {
+            return Err(unknown(field, "limit or continue"));
+        }
+    }
+    Ok(Json(admin.ledger.budgets(page).await?.into()))
 }
 
 pub(super) async fn status(State(admin): State<Admin>) -> Response {
@@ -57,13 +68,15 @@ fn usage_query(parameters: Vec<(String, String)>) -> Result<UsageQuery, Problem>
             "consumer" => query.consumer = Some(value),
             "model" => query.model = Some(value),
             "since" => query.since = Some(duration(field, &value)?),
-            _ => {
-                let message = format!("there is no parameter {field:?}");
-                return Err(Problem::Parameter { field, message, hint: "use consumer, model or since".into() });
-            }
+            _ if paging::read(&mut query.page, &field, &value)? => {}
+            _ => return Err(unknown(field, "consumer, model, since, limit or continue")),
         }
     }
     Ok(query)
+}
+
+fn unknown(field: String, known: &str) -> Problem {
+    Problem::Parameter { message: format!("there is no parameter {field:?}"), hint: format!("use {known}"), field }
 }
 
 fn duration(field: String, value: &str) -> Result<Duration, Problem> {
@@ -72,6 +85,14 @@ fn duration(field: String, value: &str) -> Result<Duration, Problem> {
         message: error.to_string(),
         hint: "use numbers with s, m, h, d or w, for example 30m, 1h, 7d or 1h30m".into(),
     })
+}
+
+// === impl Rows ===
+
+impl<T> From<Listed<T>> for Rows<T> {
+    fn from(listed: Listed<T>) -> Self {
+        Self { rows: listed.rows, next: listed.next.map(paging::token) }
+    }
 }
 
 // === impl Problem ===

@@ -11,7 +11,7 @@ use prometheus_client::registry::Registry;
 use tollgate_core::status::Severity;
 
 use super::Status;
-use crate::ledger::Ledger;
+use crate::ledger::{Consumers, Ledger};
 
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -19,11 +19,18 @@ pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0
 /// `Status` and from the ledger when they are asked for.
 #[derive(Debug, Clone)]
 pub struct Metrics {
-    registry: Arc<Mutex<Registry>>,
+    registries: Arc<Mutex<Registries>>,
     nacks: Family<NackLabels, Counter>,
     reloads: Family<ReloadLabels, Counter>,
     certificates: Family<CertificateLabels, Gauge>,
     from_status: FromStatus,
+}
+
+/// The same metrics, except that one names consumers.
+#[derive(Debug)]
+struct Registries {
+    named: Registry,
+    left_out: Registry,
 }
 
 /// Set anew for each scrape.
@@ -109,30 +116,40 @@ impl Metrics {
 
     /// Serves the ledger's metrics with these.
     pub(super) fn add(&self, ledger: &Ledger) {
-        ledger.register_metrics(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut registries = self.registries.lock().unwrap_or_else(PoisonError::into_inner);
+        ledger.register_metrics(&mut registries.named, Consumers::Named);
+        ledger.register_metrics(&mut registries.left_out, Consumers::LeftOut);
     }
 
-    pub(super) fn text(&self, status: &Status) -> Result<String, fmt::Error> {
+    pub(super) fn text(&self, status: &Status, consumers: Consumers) -> Result<String, fmt::Error> {
         // Held from setting to encoding, so that two scrapes do not mix.
-        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        let registries = self.registries.lock().unwrap_or_else(PoisonError::into_inner);
         self.from_status.set(status);
         let mut text = String::new();
-        text::encode(&mut text, &registry)?;
+        let registry = match consumers {
+            Consumers::Named => &registries.named,
+            Consumers::LeftOut => &registries.left_out,
+        };
+        text::encode(&mut text, registry)?;
         Ok(text)
     }
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        let mut registry = Registry::with_prefix("tollgate");
         let (nacks, reloads, from_status) = (Family::default(), Family::default(), FromStatus::default());
         let certificates = Family::default();
-        registry.register("nacks", "Resources that an Envoy refused, by gateway and kind", Family::clone(&nacks));
-        registry.register("reloads", "Changes of the input, by what became of them", Family::clone(&reloads));
         let help = "When a certificate ends, in seconds since 1970";
-        registry.register("certificate_expiry_seconds", help, Family::clone(&certificates));
-        from_status.register(&mut registry);
-        let metrics = Self { registry: Arc::new(Mutex::new(registry)), nacks, reloads, certificates, from_status };
+        let registry = || {
+            let mut registry = Registry::with_prefix("tollgate");
+            registry.register("nacks", "Resources that an Envoy refused, by gateway and kind", Family::clone(&nacks));
+            registry.register("reloads", "Changes of the input, by what became of them", Family::clone(&reloads));
+            registry.register("certificate_expiry_seconds", help, Family::clone(&certificates));
+            from_status.register(&mut registry);
+            registry
+        };
+        let registries = Arc::new(Mutex::new(Registries { named: registry(), left_out: registry() }));
+        let metrics = Self { registries, nacks, reloads, certificates, from_status };
         // Both series are there before the first event, so that an alert on their rate sees it.
         for result in [ReloadResult::Taken, ReloadResult::Refused] {
             drop(metrics.reloads.get_or_create(&ReloadLabels { result }));

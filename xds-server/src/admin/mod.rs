@@ -10,6 +10,7 @@ mod api;
 mod guard;
 mod metrics;
 mod page;
+mod paging;
 pub mod server;
 mod since;
 mod status;
@@ -27,7 +28,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Json, Router, middleware, routing::get};
 use tokio::sync::watch;
 
-use crate::ledger::Ledger;
+use crate::ledger::{Consumers, Ledger};
 
 /// What the handlers answer from.
 #[derive(Clone)]
@@ -46,7 +47,13 @@ pub struct Routers {
     pub probes: Router,
 }
 
-pub fn routers(ledger: Ledger, status: watch::Receiver<Arc<Status>>, metrics: Metrics) -> Routers {
+/// `for_scrapers`: whether the port for metrics alone names consumers. The admin port does.
+pub fn routers(
+    ledger: Ledger,
+    status: watch::Receiver<Arc<Status>>,
+    metrics: Metrics,
+    for_scrapers: Consumers,
+) -> Routers {
     metrics.add(&ledger);
     let admin = Admin { ledger, status, metrics };
     let for_people = Router::new()
@@ -54,9 +61,13 @@ pub fn routers(ledger: Ledger, status: watch::Receiver<Arc<Status>>, metrics: Me
         .route("/api/usage", get(api::usage))
         .route("/api/budgets", get(api::budgets))
         .route("/api/status", get(api::status));
-    let for_scrapers = Router::new().route("/metrics", get(serve_metrics));
+    let metrics = |consumers| {
+        let answer = async move |State(admin): State<Admin>| serve_metrics(&admin, consumers);
+        Router::new().route("/metrics", get(answer))
+    };
+    let for_scrapers = metrics(for_scrapers);
     let for_probes = Router::new().route("/healthz", get(async || "ok\n")).route("/readyz", get(readyz));
-    let everything = for_people.merge(for_scrapers.clone()).merge(for_probes.clone());
+    let everything = for_people.merge(metrics(Consumers::Named)).merge(for_probes.clone());
     let [everything, for_scrapers, for_probes] =
         [everything, for_scrapers, for_probes].map(|router| router.fallback(async || api::Problem::not_found()));
     let finish =
@@ -79,9 +90,9 @@ async fn readyz(State(admin): State<Admin>) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, reasons + "\n").into_response()
 }
 
-async fn serve_metrics(State(admin): State<Admin>) -> Response {
+fn serve_metrics(admin: &Admin, consumers: Consumers) -> Response {
     let status = admin.status.borrow().clone();
-    match admin.metrics.text(&status) {
+    match admin.metrics.text(&status, consumers) {
         Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }

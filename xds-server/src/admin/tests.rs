@@ -7,7 +7,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tollgate_core::status::{Finding, Origin, Severity, Spot};
-use tollgate_proto::v1::{Settlement, SyncRequest};
+use tollgate_proto::v1::{self, Settlement, SyncRequest};
 
 use super::*;
 use crate::ledger::tests::{TTL, US, bucket, consumer_limit, limits, request, used, want};
@@ -27,7 +27,7 @@ async fn port() -> Port {
     let dir = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(dir.path(), limits(vec![consumer_limit(1000)]), TTL).unwrap();
     let (status, metrics) = (watch::Sender::new(Arc::new(Status::default())), Metrics::default());
-    let routers = routers(ledger.clone(), status.subscribe(), metrics.clone());
+    let routers = routers(ledger.clone(), status.subscribe(), metrics.clone(), Consumers::LeftOut);
     let [address, scrapers, probes] = [serve(routers.all), serve(routers.metrics), serve(routers.probes)];
     let (address, scrapers, probes) = (address.await, scrapers.await, probes.await);
     Port { address, scrapers, probes, ledger, status, metrics, _dir: dir }
@@ -183,6 +183,7 @@ async fn metrics_move() {
         "tollgate_ledger_call_seconds_count 2",
         "tollgate_tokens_total{consumer=\"app\",model=\"smol\",kind=\"Input\"} 29",
         "tollgate_requests_total{consumer=\"app\",model=\"smol\"} 1",
+        "tollgate_estimated_requests_total{consumer=\"app\",model=\"smol\"} 0",
     ] {
         assert!(text.lines().any(|found| found.starts_with(line)), "{line} is not in\n{text}");
     }
@@ -238,4 +239,83 @@ async fn a_name_that_could_be_anybodys_gets_nothing() {
     assert_eq!((scraped("/metrics").await, scraped("/readyz").await), (StatusCode::OK, StatusCode::NOT_FOUND));
     let probed = async |path: &str| get(format!("{}{path}", port.probes), b"anything.example").await;
     assert_eq!((probed("/readyz").await, probed("/api/usage").await), (StatusCode::OK, StatusCode::NOT_FOUND));
+}
+
+#[tokio::test]
+async fn the_share_of_estimated_requests_is_there_for_each_consumer_and_scrapers_see_none() {
+    let port = port().await;
+    let estimated = v1::Usage { estimated: true, ..used("other", "smol", 5) };
+    let usage = vec![used("other", "smol", 5), estimated.clone(), estimated, used("app", "smol", 1)];
+    port.ledger.sync(&US, SyncRequest { usage, ..request(1, 1) }).await.unwrap();
+    let (_, text) = port.text("/metrics").await;
+    for line in [
+        "tollgate_requests_total{consumer=\"other\",model=\"smol\"} 3",
+        "tollgate_estimated_requests_total{consumer=\"other\",model=\"smol\"} 2",
+        "tollgate_estimated_requests_total{consumer=\"app\",model=\"smol\"} 0",
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+    let scraped = reqwest::get(format!("{}/metrics", port.scrapers)).await.unwrap().text().await.unwrap();
+    for line in [
+        "tollgate_requests_total{model=\"smol\"} 4",
+        "tollgate_estimated_requests_total{model=\"smol\"} 2",
+        "tollgate_tokens_total{model=\"smol\",kind=\"Input\"} 16",
+    ] {
+        assert!(scraped.contains(line), "{line} is not in\n{scraped}");
+    }
+    assert!(!scraped.contains("consumer=") && !scraped.contains("other"), "{scraped}");
+}
+
+/// Every row once and in one order, whatever the size of the pages.
+async fn pages(port: &Port, path: &str, limit: usize) -> Vec<Value> {
+    let mut rows = Vec::new();
+    let mut next = String::new();
+    loop {
+        let page = port.json(&format!("{path}limit={limit}&continue={next}")).await;
+        let more = page["rows"].as_array().unwrap().clone();
+        assert!(more.len() <= limit);
+        rows.extend(more);
+        match page["next"].as_str() {
+            Some(after) => next = after.to_owned(),
+            None => return rows,
+        }
+    }
+}
+
+#[tokio::test]
+async fn long_lists_come_in_pages() {
+    let port = port().await;
+    let usage = (0..1234).map(|n| v1::Usage { backend: format!("b-{n}"), ..used("app", "smol", 1) }).collect();
+    port.ledger.sync(&US, SyncRequest { usage, ..request(1, 1) }).await.unwrap();
+    let first = port.json("/api/usage").await;
+    assert_eq!(first["rows"].as_array().unwrap().len(), 1000, "as many as by default");
+    assert!(first["next"].is_string());
+    for path in ["/api/usage?", "/api/usage?since=1h&", "/api/usage?consumer=app&"] {
+        let all = pages(&port, path, 10_000).await;
+        assert_eq!(all.len(), 1234);
+        assert_eq!(pages(&port, path, 617).await, all, "{path}");
+        assert_eq!(pages(&port, path, 100).await, all, "{path}");
+    }
+    assert_eq!(pages(&port, "/api/usage?consumer=other&", 10).await.len(), 0);
+
+    let consumers = ["app", "team/app", "other", "research-app", "support-bot"];
+    let wants = consumers.map(|name| {
+        let bucket = v1::Bucket { scope: vec![name.to_owned()], ..bucket() };
+        v1::Want { bucket: Some(bucket), wish: 1, least: 1 }
+    });
+    port.ledger.sync(&US, SyncRequest { wants: wants.to_vec(), ..request(1, 2) }).await.unwrap();
+    let all = pages(&port, "/api/budgets?", 1000).await;
+    assert_eq!(all.len(), consumers.len());
+    for limit in [1, 2, 5] {
+        assert_eq!(pages(&port, "/api/budgets?", limit).await, all);
+    }
+    for (query, field) in
+        [("limit=0", "limit"), ("limit=10001", "limit"), ("limit=x", "limit"), ("continue=zz", "continue")]
+    {
+        for list in ["usage", "budgets"] {
+            let response = port.get(&format!("/api/{list}?{query}")).await;
+            assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+            assert_eq!(response.json::<Value>().await.unwrap()["error"]["field"], field);
+        }
+    }
 }

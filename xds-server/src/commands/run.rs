@@ -14,6 +14,7 @@ use super::logging::LogFormat;
 use super::stages::{Admin, Parts, Stages, duration, listen};
 use crate::admin::Status;
 use crate::filter_code::FilterCode;
+use crate::ledger::Consumers;
 use crate::private;
 use crate::run::bootstrap::{Bootstrap, ControlPlane};
 use crate::run::envoy::{Envoy, EnvoySetup, find};
@@ -118,6 +119,8 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
         xds,
         admin: vec![Admin::All(admin)],
         readiness: Readiness::Gateways,
+        // There is no such port.
+        consumers_in_metrics: Consumers::LeftOut,
     })
     .await?;
     let mut envoy = match Envoy::start_or_adopt(setup, &state).await {

@@ -10,6 +10,7 @@ use super::Outcome;
 use super::logging::LogFormat;
 use super::stages::{Admin, Parts, Stages, duration, listen};
 use crate::filter_code::FilterCode;
+use crate::ledger::Consumers;
 use crate::private;
 use crate::run::state_dir::{StateDir, default_path};
 use crate::serve::pki::{Keeper, LIFETIME, lifetime};
@@ -34,6 +35,10 @@ pub struct Args {
     /// Where /metrics is served
     #[arg(long, default_value = "0.0.0.0:8080", value_name = "IP:PORT")]
     metrics: String,
+    /// Name the consumers in the metrics of that port too. Left out otherwise: they are names of customers or people,
+    /// the port answers to everybody who reaches it, and each of them is a series. The admin port names them always
+    #[arg(long)]
+    metrics_consumers: bool,
     /// Where /healthz and /readyz are served
     #[arg(long, default_value = "0.0.0.0:8081", value_name = "IP:PORT")]
     probes: String,
@@ -95,6 +100,7 @@ async fn serve(args: Args) -> anyhow::Result<Outcome> {
             Admin::Probes(listen(&args.probes, "--probes").await?),
         ],
         readiness: Readiness::Published,
+        consumers_in_metrics: if args.metrics_consumers { Consumers::Named } else { Consumers::LeftOut },
     })
     .await?;
     tracing::info!(xds = %xds_address, admin = %admin_address, state = %state.path().display(), "serving");

@@ -13,7 +13,7 @@ use tollgate_core::envoy::Surroundings;
 use super::reload;
 use crate::admin::{self, Metrics};
 use crate::filter_code::FilterCode;
-use crate::ledger::Ledger;
+use crate::ledger::{Consumers, Ledger};
 use crate::serve::Serving;
 use crate::serve::ads::Ads;
 use crate::serve::board::Board;
@@ -34,6 +34,8 @@ pub struct Parts<'a> {
     pub xds: TcpListener,
     pub admin: Vec<Admin>,
     pub readiness: Readiness,
+    /// On the port that has metrics alone.
+    pub consumers_in_metrics: Consumers,
 }
 
 /// What of the admin API a port has.
@@ -78,7 +80,7 @@ impl Stages {
         let keep = tokio::spawn(status::keep(published.clone(), board, parts.readiness, sender));
 
         // 7: people and probes.
-        let routers = admin::routers(ledger.clone(), status.clone(), metrics);
+        let routers = admin::routers(ledger.clone(), status.clone(), metrics, parts.consumers_in_metrics);
         let mut tasks = vec![reload, keep, certificates];
         for admin in parts.admin {
             let (port, listener, router) = match admin {

@@ -34,10 +34,16 @@ enum Output {
     Json,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+/// One page, or all of them together.
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Usage {
     rows: Vec<Row>,
+    #[serde(default, skip_serializing)]
+    next: Option<String>,
 }
+
+/// Rows that are asked for at once: the most that an answer has.
+const PAGE: &str = "10000";
 
 /// As `GET /api/usage` answers.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -59,7 +65,7 @@ pub fn main(args: Args) -> anyhow::Result<Outcome> {
     let output = args.output;
     let usage = runtime.block_on(ask(args))?;
     match output {
-        Output::Json => print(&format!("{}\n", serde_json::to_string_pretty(&usage)?)),
+        Output::Json => print(&(inert_json(&serde_json::to_string_pretty(&usage)?) + "\n")),
         Output::Table => print(&table(&usage.rows)),
     }
     Ok(Outcome::Good)
@@ -69,12 +75,28 @@ async fn ask(args: Args) -> anyhow::Result<Usage> {
     let query: Vec<(&str, String)> = [("consumer", args.consumer), ("model", args.model), ("since", args.since)]
         .into_iter()
         .filter_map(|(name, value)| Some((name, value?)))
+        .chain([("limit", PAGE.to_owned())])
         .collect();
     let client = reqwest::Client::builder().no_proxy().build()?;
     let url = format!("http://{}/api/usage", args.admin);
+    let mut all = Usage::default();
+    let mut next = String::new();
+    loop {
+        let page = page(&client, &url, &query, &next).await?;
+        all.rows.extend(page.rows);
+        match page.next {
+            Some(after) if after != next => next = after,
+            _ => return Ok(all),
+        }
+    }
+}
+
+/// The rows after `next`; empty: the first ones.
+async fn page(client: &reqwest::Client, url: &str, query: &[(&str, String)], next: &str) -> anyhow::Result<Usage> {
     let answer = client
-        .get(&url)
-        .query(&query)
+        .get(url)
+        .query(query)
+        .query(&[("continue", next)])
         .send()
         .await
         .with_context(|| format!("{url} does not answer (is tollgate running? --admin names its admin address)"))?;
@@ -95,12 +117,13 @@ fn table(rows: &[Row]) -> String {
     }
     let mut sum = Row { consumer: "TOTAL".to_owned(), ..Row::default() };
     for row in rows {
-        sum.requests += row.requests;
-        sum.input_tokens += row.input_tokens;
-        sum.output_tokens += row.output_tokens;
-        sum.cached_input_tokens += row.cached_input_tokens;
-        sum.reasoning_tokens += row.reasoning_tokens;
-        sum.estimated_requests += row.estimated_requests;
+        let add = |sum: &mut u64, more: u64| *sum = sum.saturating_add(more);
+        add(&mut sum.requests, row.requests);
+        add(&mut sum.input_tokens, row.input_tokens);
+        add(&mut sum.output_tokens, row.output_tokens);
+        add(&mut sum.cached_input_tokens, row.cached_input_tokens);
+        add(&mut sum.reasoning_tokens, row.reasoning_tokens);
+        add(&mut sum.estimated_requests, row.estimated_requests);
     }
     let mut lines = vec![HEAD.map(str::to_owned)];
     lines.extend(rows.iter().chain([&sum]).map(Row::cells));
@@ -121,15 +144,41 @@ fn table(rows: &[Row]) -> String {
     text
 }
 
+/// A name that a client made up, without what a terminal acts on or an eye is misled by: control characters, those that
+/// turn the direction of text, those that are nothing to see.
+fn inert(name: &str) -> String {
+    let mut text = String::with_capacity(name.len());
+    for character in name.chars() {
+        match character {
+            '"' | '\'' => text.push(character),
+            other => text.extend(other.escape_debug()),
+        }
+    }
+    text
+}
+
+/// JSON leaves some control characters as they are; escaped they are the same text.
+fn inert_json(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for character in json.chars() {
+        match character {
+            '\n' => text.push('\n'),
+            control if control.is_control() => text.push_str(&format!("\\u{:04x}", u32::from(control))),
+            other => text.push(other),
+        }
+    }
+    text
+}
+
 // === impl Row ===
 
 impl Row {
     fn cells(&self) -> [String; 10] {
         [
-            self.consumer.clone(),
-            self.route.clone(),
-            self.model.clone(),
-            self.backend.clone(),
+            inert(&self.consumer),
+            inert(&self.route),
+            inert(&self.model),
+            inert(&self.backend),
             self.requests.to_string(),
             self.input_tokens.to_string(),
             self.output_tokens.to_string(),
@@ -159,5 +208,20 @@ mod tests {
         assert_eq!(lines.len(), 4);
         assert!(lines[3].starts_with("TOTAL") && lines[3].contains(" 42 "), "{text}");
         assert_eq!(table(&[]), "no usage\n");
+        let text = table(&[row("alice", u64::MAX), row("bob", 2)]);
+        assert!(text.contains(&u64::MAX.to_string()), "sums end at the top: {text}");
+    }
+
+    #[test]
+    fn names_do_nothing_to_a_terminal() {
+        let model = "gpt-\u{1b}[2J\r\n\u{9b}31m\u{202e}4";
+        let row = Row { model: model.to_owned(), ..Row::default() };
+        let text = table(std::slice::from_ref(&row));
+        assert_eq!(text.lines().count(), 3);
+        assert!(!text.chars().any(|c| c != '\n' && (c.is_control() || c == '\u{202e}')), "{text:?}");
+        assert!(text.contains("gpt-\\u{1b}[2J\\r\\n\\u{9b}31m\\u{202e}4"), "{text}");
+        let json = inert_json(&serde_json::to_string_pretty(&row).unwrap());
+        assert!(!json.chars().any(|c| c != '\n' && c.is_control()));
+        assert_eq!(serde_json::from_str::<Row>(&json).unwrap().model, model);
     }
 }

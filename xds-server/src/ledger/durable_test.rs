@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tollgate_proto::v1;
 
-use super::query::UsageQuery;
+use super::query::{Page, UsageQuery};
 use super::tests::*;
 use super::*;
 
@@ -86,9 +86,9 @@ async fn nothing_acknowledged_is_lost_and_nothing_counts_twice() {
     drop(victim);
 
     let ledger = Ledger::open(dir.path(), limits(vec![consumer_limit(1_000_000)]), TTL).unwrap();
-    let budget = ledger.budgets().await.unwrap().remove(0);
+    let budget = ledger.budgets(Page::default()).await.unwrap().rows.remove(0);
     assert_eq!((budget.spent, budget.leased), (spent, leased));
-    let rows = ledger.usage(UsageQuery::default()).await.unwrap();
+    let rows = ledger.usage(UsageQuery::default()).await.unwrap().rows;
     assert_eq!(rows.iter().map(|row| row.totals.requests).sum::<u64>(), WORKERS * CALLS);
     assert_eq!(rows.iter().map(|row| row.totals.input_tokens).sum::<u64>(), spent);
 }

@@ -12,7 +12,7 @@ use tollgate_core::ledger::{
 };
 
 use super::rows::{self, Failure};
-use super::store::{Reader, Store, StoreError};
+use super::store::{Reader, Store, StoreError, Sums, Window};
 use super::tables::SCHEMA;
 
 const FILE: &str = "ledger.redb";
@@ -119,14 +119,14 @@ impl File {
 }
 
 impl Reader for File {
-    fn usage(&self, since: Option<u64>) -> Result<BTreeMap<UsageKey, Totals>, StoreError> {
-        self.with(|database| match since {
-            None => rows::usage(database),
-            Some(minute) => rows::usage_since(database, minute),
+    fn usage(&self, asked: &Sums<'_>) -> Result<BTreeMap<UsageKey, Totals>, StoreError> {
+        self.with(|database| match asked.since {
+            None => rows::usage(database, asked),
+            Some(minute) => rows::usage_since(database, minute, asked),
         })
     }
 
-    fn buckets(&self, limit: &str) -> Result<Vec<(BucketKey, Bucket)>, StoreError> {
-        self.with(|database| rows::buckets(database, limit))
+    fn buckets(&self, asked: &Window<'_>) -> Result<Vec<(BucketKey, Bucket)>, StoreError> {
+        self.with(|database| rows::buckets(database, asked))
     }
 }

@@ -25,7 +25,36 @@ pub(super) struct Metrics {
     refused: Family<RefusedLabels, Counter>,
     tokens: Family<TokenLabels, Counter>,
     requests: Family<RequestLabels, Counter>,
+    estimated: Family<RequestLabels, Counter>,
+    of_models: OfModels,
     pairs: Arc<Mutex<BTreeSet<(String, String)>>>,
+}
+
+/// Whether metrics say who it was. Names of consumers are names of customers or people, and a port for scrapers is
+/// open to the whole network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consumers {
+    Named,
+    LeftOut,
+}
+
+/// The same figures by model alone.
+#[derive(Debug, Clone, Default)]
+struct OfModels {
+    tokens: Family<ModelTokenLabels, Counter>,
+    requests: Family<ModelLabels, Counter>,
+    estimated: Family<ModelLabels, Counter>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ModelLabels {
+    model: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ModelTokenLabels {
+    model: String,
+    kind: TokenKind,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -95,11 +124,13 @@ impl Metrics {
             refused: Family::default(),
             tokens: Family::default(),
             requests: Family::default(),
+            estimated: Family::default(),
+            of_models: OfModels::default(),
             pairs: Arc::default(),
         }
     }
 
-    pub fn register(&self, registry: &mut Registry) {
+    pub fn register(&self, registry: &mut Registry, consumers: Consumers) {
         let ledger = registry.sub_registry_with_prefix("ledger");
         ledger.register("calls", "Calls of proxies, by outcome", self.calls.clone());
         ledger.register_with_unit(
@@ -123,8 +154,21 @@ impl Metrics {
             "Entries of calls that did not count, each in its own spot",
             self.refused.clone(),
         );
-        registry.register("tokens", "Tokens of finished requests, by consumer and model", self.tokens.clone());
-        registry.register("requests", "Finished requests, by consumer and model", self.requests.clone());
+        const ESTIMATED: &str =
+            "Of them, those whose tokens were counted from bytes; attempts beyond the first included";
+        match consumers {
+            Consumers::Named => {
+                registry.register("tokens", "Tokens of finished requests, by consumer and model", self.tokens.clone());
+                registry.register("requests", "Finished requests, by consumer and model", self.requests.clone());
+                registry.register("estimated_requests", ESTIMATED, self.estimated.clone());
+            }
+            Consumers::LeftOut => {
+                let OfModels { tokens, requests, estimated } = &self.of_models;
+                registry.register("tokens", "Tokens of finished requests, by model", tokens.clone());
+                registry.register("requests", "Finished requests, by model", requests.clone());
+                registry.register("estimated_requests", ESTIMATED, estimated.clone());
+            }
+        }
     }
 
     pub fn refused(&self, refusal: &Refusal, count: u64) {
@@ -146,10 +190,17 @@ impl Metrics {
         let tokens = |kind, count| {
             let labels = TokenLabels { consumer: consumer.clone(), model: model.clone(), kind };
             self.tokens.get_or_create(&labels).inc_by(count);
+            let labels = ModelTokenLabels { model: model.clone(), kind };
+            self.of_models.tokens.get_or_create(&labels).inc_by(count);
         };
         tokens(TokenKind::Input, totals.input_tokens);
         tokens(TokenKind::Output, totals.output_tokens);
-        self.requests.get_or_create(&RequestLabels { consumer, model }).inc_by(totals.requests);
+        let of_model = ModelLabels { model: model.clone() };
+        self.of_models.requests.get_or_create(&of_model).inc_by(totals.requests);
+        self.of_models.estimated.get_or_create(&of_model).inc_by(totals.estimated_requests);
+        let labels = RequestLabels { consumer, model };
+        self.requests.get_or_create(&labels).inc_by(totals.requests);
+        self.estimated.get_or_create(&labels).inc_by(totals.estimated_requests);
     }
 
     fn pair(&self, consumer: &str, model: &str) -> (String, String) {

@@ -21,6 +21,7 @@ mod durable_test;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use metrics::Consumers;
 pub use store::StoreError as OpenError;
 
 use std::collections::BTreeSet;
@@ -152,8 +153,8 @@ impl Ledger {
     }
 
     /// Adds the ledger's metrics to those that are served.
-    pub fn register_metrics(&self, registry: &mut Registry) {
-        self.metrics.register(registry);
+    pub fn register_metrics(&self, registry: &mut Registry, consumers: Consumers) {
+        self.metrics.register(registry, consumers);
     }
 
     fn refused(&self) {

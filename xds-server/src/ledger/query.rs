@@ -12,6 +12,7 @@ use tollgate_core::ledger::{
     window,
 };
 
+use super::store::{Sums, Window};
 use super::{Ledger, StoreError};
 
 /// Which usage is asked for; what is absent is not filtered by.
@@ -22,6 +23,28 @@ pub struct UsageQuery {
     pub model: Option<String>,
     /// How far back, to the minute.
     pub since: Option<Duration>,
+    pub page: Page,
+}
+
+/// Rows of one answer, unless it is asked for another number.
+pub const ROWS: usize = 1000;
+/// The most of one answer: a few megabytes.
+pub const MAX_ROWS: usize = 10_000;
+
+/// Which part of a list is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    pub limit: usize,
+    /// The last row of the page before, by its names.
+    pub after: Option<Vec<String>>,
+}
+
+/// One page of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed<T> {
+    pub rows: Vec<T>,
+    /// There is more, after the row of these names.
+    pub next: Option<Vec<String>>,
 }
 
 /// Sums over all that is asked for, in one flat object.
@@ -59,47 +82,99 @@ impl Ledger {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn usage(&self, query: UsageQuery) -> Result<Vec<UsageRow>, StoreError> {
+    pub async fn usage(&self, query: UsageQuery) -> Result<Listed<UsageRow>, StoreError> {
         let since = query.since.map(|back| {
             let from =
                 self.clock.now().wall.as_second().saturating_sub(i64::try_from(back.as_secs()).unwrap_or(i64::MAX));
             u64::try_from(from.div_euclid(60)).unwrap_or(0)
         });
         let reader = self.reader.clone();
-        let sums = blocking(move || reader.usage(since)).await?;
-        let consumer = query.consumer.map(|name| name.strip_prefix("default/").map(str::to_owned).unwrap_or(name));
-        let asked = |key: &UsageKey| {
-            consumer.as_ref().is_none_or(|name| *name == key.consumer)
-                && query.model.as_ref().is_none_or(|model| *model == key.model)
-        };
-        Ok(sums.into_iter().filter(|(key, _)| asked(key)).map(|(key, totals)| UsageRow { key, totals }).collect())
+        blocking(move || {
+            let UsageQuery { consumer, model, page, .. } = query;
+            let consumer = consumer.map(|name| name.strip_prefix("default/").map(str::to_owned).unwrap_or(name));
+            let keep = |key: &UsageKey| {
+                consumer.as_ref().is_none_or(|name| *name == key.consumer)
+                    && model.as_ref().is_none_or(|model| *model == key.model)
+            };
+            let after = page.after.and_then(usage_key);
+            let asked = Sums { since, after: after.as_ref(), keep: &keep, most: page.limit.saturating_add(1) };
+            let sums = reader.usage(&asked)?;
+            let rows = sums.into_iter().map(|(key, totals)| UsageRow { key, totals }).collect();
+            Ok(Listed::of(rows, page.limit, |UsageRow { key, .. }| {
+                vec![key.consumer.clone(), key.route.clone(), key.model.clone(), key.backend.clone()]
+            }))
+        })
+        .await
     }
 
-    /// The current windows of the limits that are configured, in their order.
+    /// The current windows of the limits that are configured, sorted by limit and scope.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub async fn budgets(&self) -> Result<Vec<BudgetRow>, StoreError> {
+    pub async fn budgets(&self, page: Page) -> Result<Listed<BudgetRow>, StoreError> {
         let (reader, configured, now) = (self.reader.clone(), self.configured.borrow().clone(), self.clock.now().wall);
         blocking(move || {
-            let mut rows = Vec::new();
-            for limit in &configured.limits {
+            let mut limits: Vec<&Limit> = configured.limits.iter().collect();
+            limits.sort_by(|one, other| one.id.cmp(&other.id));
+            let (last, scope) = match page.after.as_deref() {
+                Some([limit, scope @ ..]) => (limit.as_str(), Some(scope)),
+                _ => ("", None),
+            };
+            let most = page.limit.saturating_add(1);
+            let mut rows: Vec<(&Limit, BucketKey, Bucket, window::Span)> = Vec::new();
+            for limit in limits.into_iter().filter(|limit| limit.id.as_str() >= last) {
                 let Ok(span) = window::at(&limit.window, now) else {
                     continue;
                 };
-                let mut buckets = reader.buckets(&limit.id)?;
-                buckets.retain(|(key, _)| key.window_start == span.start && key.scope.len() == limit.scope.len());
-                if buckets.is_empty() && limit.scope.is_empty() {
+                let after = scope.filter(|_| limit.id == last);
+                let asked = Window {
+                    limit: &limit.id,
+                    start: span.start,
+                    scope_len: limit.scope.len(),
+                    after,
+                    most: most.saturating_sub(rows.len()),
+                };
+                let mut buckets = reader.buckets(&asked)?;
+                if buckets.is_empty() && limit.scope.is_empty() && after.is_none() && asked.most > 0 {
                     // There is exactly one, which nobody has used yet.
                     let key = BucketKey { limit: limit.id.clone(), scope: Vec::new(), window_start: span.start };
                     buckets.push((key, Bucket { window_end: span.end, ..Bucket::default() }));
                 }
-                rows.extend(buckets.into_iter().map(|(key, bucket)| budget_row(limit, key, bucket, span)));
+                rows.extend(buckets.into_iter().map(|(key, bucket)| (limit, key, bucket, span)));
             }
-            Ok(rows)
+            let listed = Listed::of(rows, page.limit, |(limit, key, ..)| {
+                std::iter::once(&limit.id).chain(&key.scope).cloned().collect()
+            });
+            let rows = listed.rows.into_iter().map(|(limit, key, bucket, span)| budget_row(limit, key, bucket, span));
+            Ok(Listed { rows: rows.collect(), next: listed.next })
         })
         .await
     }
+}
+
+// === impl Page ===
+
+impl Default for Page {
+    fn default() -> Self {
+        Self { limit: ROWS, after: None }
+    }
+}
+
+// === impl Listed ===
+
+impl<T> Listed<T> {
+    /// Of rows that are one more than fit, if there are more.
+    fn of(mut rows: Vec<T>, limit: usize, name: impl Fn(&T) -> Vec<String>) -> Self {
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        let next = rows.last().filter(|_| more).map(name);
+        Self { rows, next }
+    }
+}
+
+fn usage_key(texts: Vec<String>) -> Option<UsageKey> {
+    let [consumer, route, model, backend] = texts.try_into().ok()?;
+    Some(UsageKey { consumer, route, model, backend })
 }
 
 fn budget_row(limit: &Limit, key: BucketKey, bucket: Bucket, span: window::Span) -> BudgetRow {

@@ -1,6 +1,7 @@
 //! Records as rows, inside the embedded store's transactions.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use prost::Message as _;
 use redb::{Database, Durability, ReadableDatabase as _, ReadableTable as _, Table, WriteTransaction};
@@ -9,6 +10,7 @@ use tollgate_core::ledger::{
     usage::{Totals, UsageKey},
 };
 
+use super::store::{Sums, Window};
 use super::tables::{
     self, ASKED, BEFORE, BUCKETS, HOLDERS, InvalidRow, LEASES, META, SCHEMA, TOTALS, USAGE, WORKERS, before,
 };
@@ -137,13 +139,13 @@ pub(super) fn write(database: &Database, changes: &Changes) -> Result<(), Failur
 fn write_records(transaction: &WriteTransaction, changes: &Changes) -> Result<(), Failure> {
     let mut table = transaction.open_table(BUCKETS)?;
     for (key, bucket) in &changes.buckets {
-        let scope = tables::scope_text(key);
+        let scope = tables::scope_text(&key.scope);
         let value = bucket.map(|bucket| (bucket.spent, bucket.leased, bucket.window_end));
         put(&mut table, (&*key.limit, &*scope, key.window_start), value)?;
     }
     let mut table = transaction.open_table(LEASES)?;
     for ((holder, key), lease) in &changes.leases {
-        let scope = tables::scope_text(key);
+        let scope = tables::scope_text(&key.scope);
         let value = lease.map(|lease| (lease.outstanding, lease.expired));
         let (identity, proxy, epoch) = holder_row(holder);
         put(&mut table, (identity, proxy, epoch, &*key.limit, &*scope, key.window_start), value)?;
@@ -220,38 +222,67 @@ fn bucket((spent, leased, window_end): (u64, u64, i64)) -> Bucket {
 }
 
 /// Sums of all time.
-pub(super) fn usage(database: &Database) -> Result<BTreeMap<UsageKey, Totals>, Failure> {
+pub(super) fn usage(database: &Database, asked: &Sums<'_>) -> Result<BTreeMap<UsageKey, Totals>, Failure> {
     let table = database.begin_read()?.open_table(TOTALS)?;
     let mut sums = BTreeMap::new();
-    for row in table.iter()? {
+    let from = asked
+        .after
+        .map_or(Bound::Unbounded, |key| Bound::Excluded((&*key.consumer, &*key.route, &*key.model, &*key.backend)));
+    for row in table.range::<tables::TotalsRow<'_>>((from, Bound::Unbounded))? {
         let (key, value) = row?;
-        sums.insert(usage_key(key.value()), tables::from_sums(value.value()));
+        let key = usage_key(key.value());
+        if sums.len() == asked.most {
+            break;
+        }
+        if (asked.keep)(&key) {
+            sums.insert(key, tables::from_sums(value.value()));
+        }
     }
     Ok(sums)
 }
 
-/// Sums from this minute on.
-pub(super) fn usage_since(database: &Database, minute: u64) -> Result<BTreeMap<UsageKey, Totals>, Failure> {
+/// Sums from this minute on. A row of any minute may add to any key, so all are read; no more are kept than are asked
+/// for, because what is pushed out by smaller keys never comes back in.
+pub(super) fn usage_since(
+    database: &Database,
+    minute: u64,
+    asked: &Sums<'_>,
+) -> Result<BTreeMap<UsageKey, Totals>, Failure> {
     let table = database.begin_read()?.open_table(USAGE)?;
     let mut sums: BTreeMap<UsageKey, Totals> = BTreeMap::new();
     for row in table.range((minute, "", "", "", "")..)? {
         let (key, value) = row?;
         let (_, consumer, route, model, backend) = key.value();
-        *sums.entry(usage_key((consumer, route, model, backend))).or_default() += tables::from_sums(value.value());
+        let key = usage_key((consumer, route, model, backend));
+        if asked.after.is_some_and(|after| key <= *after) || !(asked.keep)(&key) {
+            continue;
+        }
+        *sums.entry(key).or_default() += tables::from_sums(value.value());
+        if sums.len() > asked.most {
+            sums.pop_last();
+        }
     }
     Ok(sums)
 }
 
-/// All windows of one limit.
-pub(super) fn buckets(database: &Database, limit: &str) -> Result<Vec<(BucketKey, Bucket)>, Failure> {
+pub(super) fn buckets(database: &Database, asked: &Window<'_>) -> Result<Vec<(BucketKey, Bucket)>, Failure> {
     let table = database.begin_read()?.open_table(BUCKETS)?;
+    let after = asked.after.map(tables::scope_text);
+    let from = match &after {
+        Some(scope) => Bound::Excluded((asked.limit, scope.as_str(), i64::MAX)),
+        None => Bound::Included((asked.limit, "", i64::MIN)),
+    };
     let mut rows = Vec::new();
-    for row in table.range((limit, "", i64::MIN)..)? {
+    for row in table.range::<tables::BucketRow<'_>>((from, Bound::Unbounded))? {
         let (key, value) = row?;
-        if key.value().0 != limit {
+        let (limit, _, start) = key.value();
+        if limit != asked.limit || rows.len() == asked.most {
             break;
         }
-        rows.push((tables::bucket_key(key.value())?, bucket(value.value())));
+        let key = tables::bucket_key(key.value())?;
+        if start == asked.start && key.scope.len() == asked.scope_len {
+            rows.push((key, bucket(value.value())));
+        }
     }
     Ok(rows)
 }

@@ -30,17 +30,35 @@ pub trait Store: Debug + Send {
 
 /// See [`Store::reader`].
 pub trait Reader: Debug + Send + Sync {
-    /// Sums from this minute since the epoch on; absent: of all time.
+    /// The first sums, in the order of their keys.
     ///
     /// # Errors
     /// When the store cannot be read.
-    fn usage(&self, since: Option<u64>) -> Result<BTreeMap<UsageKey, Totals>, StoreError>;
+    fn usage(&self, asked: &Sums<'_>) -> Result<BTreeMap<UsageKey, Totals>, StoreError>;
 
-    /// All windows of one limit that are kept.
+    /// The first budgets of one limit and one window, in the order of their scopes as JSON.
     ///
     /// # Errors
     /// When the store cannot be read.
-    fn buckets(&self, limit: &str) -> Result<Vec<(BucketKey, Bucket)>, StoreError>;
+    fn buckets(&self, asked: &Window<'_>) -> Result<Vec<(BucketKey, Bucket)>, StoreError>;
+}
+
+/// Which sums are asked for.
+pub struct Sums<'a> {
+    /// From this minute since the epoch on; absent: of all time.
+    pub since: Option<u64>,
+    pub after: Option<&'a UsageKey>,
+    pub keep: &'a dyn Fn(&UsageKey) -> bool,
+    pub most: usize,
+}
+
+/// Which budgets are asked for.
+pub struct Window<'a> {
+    pub limit: &'a str,
+    pub start: i64,
+    pub scope_len: usize,
+    pub after: Option<&'a [String]>,
+    pub most: usize,
 }
 
 /// What is wrong with the store, and what to do about it.

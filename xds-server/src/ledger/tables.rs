@@ -60,8 +60,8 @@ pub(super) enum InvalidRow {
     Answer(#[from] prost::DecodeError),
 }
 
-pub(super) fn scope_text(key: &BucketKey) -> String {
-    serde_json::Value::from(key.scope.clone()).to_string()
+pub(super) fn scope_text(scope: &[String]) -> String {
+    serde_json::Value::from(scope).to_string()
 }
 
 pub(super) fn bucket_key((limit, scope, window_start): BucketRow<'_>) -> Result<BucketKey, InvalidRow> {

@@ -11,7 +11,7 @@ use tollgate_core::status::Origin;
 use tollgate_proto::v1::{self, ledger_client::LedgerClient};
 use tonic::transport::{Channel, Server};
 
-use super::query::UsageQuery;
+use super::query::{Page, UsageQuery};
 use super::*;
 
 pub(crate) const TTL: Duration = Duration::from_secs(30);
@@ -183,9 +183,9 @@ async fn many_clients_cannot_overdraw_a_budget_and_every_token_is_in_the_books()
         spent += worker.await.unwrap();
     }
     assert_eq!(spent, 1000);
-    let budget = ledger.budgets().await.unwrap().remove(0);
+    let budget = ledger.budgets(Page::default()).await.unwrap().rows.remove(0);
     assert_eq!((budget.spent, budget.leased, budget.tokens), (1000, 0, 1000));
-    let rows = ledger.usage(UsageQuery::default()).await.unwrap();
+    let rows = ledger.usage(UsageQuery::default()).await.unwrap().rows;
     assert_eq!(
         (rows.len(), rows[0].totals.input_tokens, rows[0].totals.output_tokens),
         (1, 1000, rows[0].totals.requests)
@@ -218,7 +218,7 @@ async fn time_ends_leases_and_windows() {
     let limits = limits(vec![consumer_limit(1000), Limit { id: "x".into(), ..limit(50, vec![]) }]);
     let ledger = Ledger::start(store, clock.clone(), limits, TTL).unwrap();
     ledger.sync(&US, SyncRequest { wants: want(100, 100), ..request(1, 1) }).await.unwrap();
-    let rows = ledger.budgets().await.unwrap();
+    let rows = ledger.budgets(Page::default()).await.unwrap().rows;
     assert_eq!((rows[0].spent, rows[0].leased, rows[0].window_start.as_str()), (0, 100, "2026-11-22T00:00:00Z"));
     assert_eq!(rows[0].scope, [("Consumer".to_owned(), "app".to_owned())].into());
     assert_eq!((rows[1].spent, rows[1].tokens, rows[1].scope.len()), (0, 50, 0), "one for all is there from the start");
@@ -226,7 +226,7 @@ async fn time_ends_leases_and_windows() {
     // The thread looks at the clock by itself.
     let mut spent = 0;
     for _ in 0..100 {
-        spent = ledger.budgets().await.unwrap()[0].spent;
+        spent = ledger.budgets(Page::default()).await.unwrap().rows[0].spent;
         if spent > 0 {
             break;
         }
@@ -234,7 +234,7 @@ async fn time_ends_leases_and_windows() {
     }
     assert_eq!(spent, 100);
     clock.advance(Duration::from_secs(86_400));
-    assert_eq!(ledger.budgets().await.unwrap().len(), 1, "a new day");
+    assert_eq!(ledger.budgets(Page::default()).await.unwrap().rows.len(), 1, "a new day");
 }
 
 #[tokio::test]
@@ -251,7 +251,7 @@ async fn a_full_disk_refuses_calls_and_nothing_half_done_stays() {
         let error = ledger.sync(&US, call.clone()).await.unwrap_err();
         assert!(matches!(&error, SyncError::Store(store) if matches!(**store, StoreError::Full { .. })), "{error}");
     }
-    assert_eq!(ledger.budgets().await.unwrap()[0].leased, 100);
+    assert_eq!(ledger.budgets(Page::default()).await.unwrap().rows[0].leased, 100);
     broken.store(false, Ordering::SeqCst);
     let answer = loop {
         match ledger.sync(&US, call.clone()).await {
@@ -261,8 +261,8 @@ async fn a_full_disk_refuses_calls_and_nothing_half_done_stays() {
     };
     assert_eq!(answer.grants[0].granted, 50);
     assert_eq!(ledger.sync(&US, call).await.unwrap().grants[0].granted, 50);
-    assert_eq!(ledger.budgets().await.unwrap()[0].leased, 150);
-    assert_eq!(ledger.usage(UsageQuery::default()).await.unwrap()[0].totals.requests, 1);
+    assert_eq!(ledger.budgets(Page::default()).await.unwrap().rows[0].leased, 150);
+    assert_eq!(ledger.usage(UsageQuery::default()).await.unwrap().rows[0].totals.requests, 1);
 }
 
 #[tokio::test]
@@ -275,9 +275,9 @@ async fn a_changed_limit_is_followed_while_it_runs() {
     sender.send(Arc::new(configured(vec![consumer_limit(130)]))).unwrap();
     let second = ledger.sync(&US, SyncRequest { wants: want(100, 100), ..request(1, 2) }).await.unwrap();
     assert_eq!(second.grants[0].granted, 30);
-    assert_eq!(ledger.budgets().await.unwrap()[0].tokens, 130);
+    assert_eq!(ledger.budgets(Page::default()).await.unwrap().rows[0].tokens, 130);
     sender.send(Arc::default()).unwrap();
-    assert!(ledger.budgets().await.unwrap().is_empty());
+    assert!(ledger.budgets(Page::default()).await.unwrap().rows.is_empty());
 }
 
 #[tokio::test]
@@ -296,8 +296,9 @@ async fn usage_is_filtered_and_survives_a_restart() {
             consumer: consumer.map(str::to_owned),
             model: model.map(str::to_owned),
             since: since.map(Duration::from_secs),
+            page: Page::default(),
         };
-        ledger.usage(query).await.unwrap().iter().map(|row| row.totals.input_tokens).sum::<u64>()
+        ledger.usage(query).await.unwrap().rows.iter().map(|row| row.totals.input_tokens).sum::<u64>()
     };
     assert_eq!(sum(None, None, None).await, 100);
     assert_eq!(sum(Some("app"), None, None).await, 70);
@@ -371,11 +372,11 @@ async fn leases_of_an_older_file_are_charged_when_they_expire_and_can_be_settled
     let settlements =
         vec![v1::Settlement { bucket: Some(bucket()), window_start: start, from_lease: 100, charged: 0, released: 0 }];
     ledger.sync(&US, SyncRequest { settlements, ..request(1, 10) }).await.unwrap();
-    let budget = ledger.budgets().await.unwrap().remove(0);
+    let budget = ledger.budgets(Page::default()).await.unwrap().rows.remove(0);
     assert_eq!((budget.spent, budget.leased), (7, 100));
     clock.advance(TTL);
     ledger.sync(&US, request(1, 11)).await.unwrap();
-    let budget = ledger.budgets().await.unwrap().remove(0);
+    let budget = ledger.budgets(Page::default()).await.unwrap().rows.remove(0);
     assert_eq!((budget.spent, budget.leased), (107, 0));
     ledger.close().await;
     Ledger::open(dir.path(), limits(vec![]), TTL).unwrap().close().await;
