@@ -18,13 +18,13 @@ mod tests;
 
 use std::{collections::HashMap, rc::Rc};
 
-pub use answer::{Answer, AnswerHead, Origin};
+pub use answer::{Answer, AnswerHead, Chunk, Origin};
 pub use arrive::Head;
 pub use choose::backend_path;
 pub use settle::Ending;
 
 use crate::{
-    body::content_type::ContentType,
+    body::{content_type::ContentType, held::Room},
     budget::{Budget, Holder, Reservation},
     config::{RequestStage, Route},
     counters::Counters,
@@ -33,7 +33,7 @@ use crate::{
     key::{Caller, Table},
     model::{Plan, Random},
     report::Reporter,
-    usage::{Api, Habits, Tokens},
+    usage::{Api, Habits, Tokens, Weighed},
 };
 
 /// Where a request is.
@@ -89,8 +89,7 @@ pub struct Ticket {
     model: String,
     /// The model's name in the pool, for habits and scopes.
     pattern: String,
-    /// Of a JSON body; forms tell nothing about tokens.
-    request_bytes: u64,
+    weighed: Weighed,
     expected: Tokens,
     wants_usage_event: bool,
     held: Vec<Held>,
@@ -126,6 +125,8 @@ pub struct Desk<'a> {
     pub shared: &'a dyn Shared,
     pub random: &'a mut dyn Random,
     pub habits: &'a mut Habits,
+    /// What streams may hold back together.
+    pub room: &'a Room,
     pub reporter: &'a mut Reporter,
     pub counters: &'a mut Counters,
     /// Budgets that this worker used of late, by record name.
@@ -155,7 +156,7 @@ pub enum Event<'a> {
         end: bool,
     },
     ResponseBody {
-        chunk: Vec<u8>,
+        chunk: &'a dyn Chunk,
         end: bool,
     },
     Ended(Ending),

@@ -6,6 +6,7 @@ use std::{collections::HashMap, rc::Rc};
 use tollgate_proto::v1 as wire;
 
 use crate::{
+    body::held::Room,
     budget::{Budget, Holder, Lease},
     config::RequestStage,
     counters::Counters,
@@ -31,6 +32,7 @@ pub struct Worker {
     pub keeper: Keeper,
     pub counters: Counters,
     pub habits: Habits,
+    pub room: Room,
     pub touched: HashMap<Rc<str>, Budget>,
     pub random: XorShift,
     identity: Option<Identity>,
@@ -94,6 +96,7 @@ impl Worker {
             shared,
             random: &mut self.random,
             habits: &mut self.habits,
+            room: &self.room,
             reporter: &mut self.reporter,
             counters: &mut self.counters,
             touched: &mut self.touched,

@@ -2,6 +2,7 @@
 
 pub mod content_type;
 pub mod form;
+pub mod held;
 pub mod json;
 pub mod rewrite;
 pub mod sse;

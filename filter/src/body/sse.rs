@@ -1,13 +1,16 @@
-//! Server-sent events as they pass: usage is taken from any event, and the event that carries nothing
-//! else is taken out when the client did not ask for it. Works on bytes and on any split into chunks;
-//! of the stream only the incomplete tail of one event is ever held.
+//! Server-sent events as they pass: usage is read from any event of any length, and the event that
+//! carries nothing else is taken out when the client did not ask for it. Where a limit is enforced, the last
+//! event with text waits for the usage behind it, so that nobody has a whole answer and leaves unbilled.
+//!
+//! Works on bytes and on any split into chunks. Lines end by CR, LF or CRLF, as the standard says:
+//! <https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream>.
 
-use memchr::{memchr, memmem};
+use std::ops::Range;
 
-use crate::usage::{Carrier, Said};
+use memchr::memchr2;
 
-/// An event longer than this passes unread.
-const MAX_EVENT: usize = 1 << 20;
+use super::held::{Out, Passed, Room, Share};
+use crate::usage::{Tally, reader::Reader, tally::Event};
 
 /// What happens to the event with nothing but usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,243 +19,276 @@ pub enum UsageOnly {
     Remove,
 }
 
+/// What happens to the last event with text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LastText {
+    Pass,
+    /// It waits until usage, the next text or the end has come.
+    Hold,
+}
+
 /// A scan over one stream.
 #[derive(Debug)]
 pub struct Scan {
     usage_only: UsageOnly,
-    /// Bytes since the end of the last event. Held back when events may be removed, else a copy.
+    last_text: LastText,
+    reader: Reader,
+    tally: Tally,
+    line: Line,
+    /// A CR ended the chunk; an LF would belong to it.
+    after_cr: AfterCr,
+    /// Whole events that wait.
+    back: Vec<u8>,
+    /// The beginning of an event that is not complete.
     tail: Vec<u8>,
-    /// Start of the line in `tail` that is not complete yet.
-    line: usize,
-    /// In the middle of an event that is too long to be read.
-    skipping: bool,
-    pub said: Said,
-    seen: Seen,
+    /// Of the open event, and of the one before it.
+    event: Fate,
+    last: Fate,
+    share: Share,
 }
 
-/// Sizes of what passed, for an estimate.
-#[derive(Debug, Default)]
-struct Seen {
-    events: u64,
-    bytes: u64,
-    smallest: Option<u64>,
+/// What was read of a line.
+struct Read {
+    bytes: usize,
+    is_event_over: bool,
 }
 
-/// What goes on in the place of a chunk.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Passed {
-    Unchanged,
-    Instead(Vec<u8>),
+/// Where in a line the stream is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Line {
+    /// So many bytes of a byte order mark have been seen.
+    Mark(usize),
+    /// So many bytes of `data:`.
+    Name(usize),
+    Data,
+    /// Another field, or a comment.
+    Other,
 }
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum AfterCr {
+    No,
+    Line,
+    /// Of a blank line: the event is over.
+    Event,
+}
+
+/// What becomes of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// Not known: its bytes are kept together.
+    Open,
+    Pass,
+    Wait,
+    Remove,
+}
+
+const MARK: &[u8] = b"\xef\xbb\xbf";
+const DATA: &[u8] = b"data:";
+
+/// An event that is longer carries more than usage: it passes on as it comes.
+const MAX_USAGE_ONLY: usize = 8 << 10;
+/// What a stream holds back at most; past it everything goes on.
+const MAX_HELD: usize = 16 << 10;
 
 // === impl Scan ===
 
 impl Scan {
-    pub fn new(usage_only: UsageOnly) -> Self {
-        Self { usage_only, tail: Vec::new(), line: 0, skipping: false, said: Said::Nothing, seen: Seen::default() }
+    pub fn new(usage_only: UsageOnly, last_text: LastText, room: &Room) -> Self {
+        Self {
+            usage_only,
+            last_text,
+            reader: Reader::default(),
+            tally: Tally::default(),
+            line: Line::Mark(0),
+            after_cr: AfterCr::No,
+            back: Vec::new(),
+            tail: Vec::new(),
+            event: Fate::Open,
+            last: Fate::Pass,
+            share: room.share(),
+        }
     }
 
     /// Takes the next chunk; `end`: it is the last.
     pub fn feed(&mut self, chunk: &[u8], end: bool) -> Passed {
-        let held = self.tail.len();
-        self.tail.extend_from_slice(chunk);
-        let mut kept = Vec::new();
-        let mut removed = false;
-        let mut start = 0;
-        let mut line = self.line;
-        while let Some(length) = memchr(b'\n', self.tail.get(line..).unwrap_or_default()) {
-            let next = line + length + 1;
-            let blank = matches!(self.tail.get(line..next), Some(b"\n" | b"\r\n"));
-            line = next;
-            if !blank {
-                continue;
-            }
-            let event = self.tail.get(start..next).unwrap_or_default();
-            if std::mem::take(&mut self.skipping) || !read(event, &mut self.said, &mut self.seen) {
-                kept.push(start..next);
-            } else {
-                removed = true;
-            }
-            start = next;
+        let mut out = Out::of(chunk);
+        let mut at = self.line_feed(chunk, &mut out);
+        // What stands before it is passed, held or removed; what follows is of the open event.
+        let mut from = if self.after_cr == AfterCr::Event { at } else { 0 };
+        if !chunk.is_empty() {
+            self.after_cr = AfterCr::No;
         }
-        self.line = line;
-        if end || self.tail.len() - start > MAX_EVENT {
-            // An event that the stream leaves open is nobody's business, but its usage counts.
-            let rest = self.tail.get(start..).unwrap_or_default();
-            if !rest.is_empty() {
-                if end && !self.skipping {
-                    read(rest, &mut self.said, &mut self.seen);
-                }
-                self.skipping = !end;
-                kept.push(start..self.tail.len());
-                start = self.tail.len();
+        while let Some(rest) = chunk.get(at..).filter(|rest| !rest.is_empty()) {
+            let read = self.read(rest);
+            at += read.bytes;
+            if read.is_event_over {
+                self.event_ends(chunk, from..at, &mut out);
+                from = at;
             }
         }
-        let passed = match self.usage_only {
-            UsageOnly::Keep => Passed::Unchanged,
-            UsageOnly::Remove if held == 0 && !removed && start == self.tail.len() => Passed::Unchanged,
-            UsageOnly::Remove => {
-                let pieces = kept.into_iter().filter_map(|span| self.tail.get(span));
-                Passed::Instead(pieces.collect::<Vec<_>>().concat())
+        if end {
+            self.reader.finish(&mut self.tally);
+            self.pass_on(from..chunk.len(), &mut out);
+        } else {
+            self.keep(chunk, from, &mut out);
+        }
+        if !self.share.hold(self.back.len() + self.tail.len()) {
+            self.event = Fate::Pass;
+            self.pass_on(chunk.len()..chunk.len(), &mut out);
+            self.share.hold(0);
+        }
+        out.passed()
+    }
+
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// What the stream has said, where it ended.
+    pub fn finish(&mut self) -> &Tally {
+        self.reader.finish(&mut self.tally);
+        &self.tally
+    }
+
+    /// An LF at the start of a chunk whose CR ended the chunk before; gives its length.
+    fn line_feed(&mut self, chunk: &[u8], out: &mut Out<'_>) -> usize {
+        if self.after_cr == AfterCr::No || chunk.first() != Some(&b'\n') {
+            return 0;
+        }
+        if self.after_cr == AfterCr::Event {
+            match self.last {
+                Fate::Remove => {}
+                Fate::Wait if !self.back.is_empty() => self.back.push(b'\n'),
+                _ => out.pass(0, 1),
             }
+        }
+        1
+    }
+
+    /// Reads a part of a line.
+    fn read(&mut self, rest: &[u8]) -> Read {
+        let read = |bytes| Read { bytes, is_event_over: false };
+        let Some(byte) = rest.first() else {
+            return read(0);
         };
-        self.tail.drain(..start.min(self.tail.len()));
-        self.line = self.line.max(start) - start;
-        passed
-    }
-
-    /// Tokens that the client got, for a stream that never told: an event carries about one, and the
-    /// bytes that an event has beyond the smallest are text.
-    pub fn estimate_output(&self, bytes_to_tokens: impl Fn(u64) -> u64) -> u64 {
-        let overhead = self.seen.smallest.unwrap_or(0).saturating_mul(self.seen.events);
-        self.seen.events.max(bytes_to_tokens(self.seen.bytes.saturating_sub(overhead)))
-    }
-}
-
-/// Reads one event. True: it carries nothing but usage.
-fn read(event: &[u8], said: &mut Said, seen: &mut Seen) -> bool {
-    let mut lines = event.split(|byte| *byte == b'\n').filter_map(data);
-    let (first, second) = (lines.next(), lines.next());
-    let joined;
-    let data = match (first, second) {
-        (None, _) => return false,
-        (Some(only), None) => only,
-        (Some(first), Some(second)) => {
-            joined = [first, second].into_iter().chain(lines).collect::<Vec<_>>().join(&b'\n');
-            joined.as_slice()
+        match self.line {
+            Line::Mark(seen) if MARK.get(seen) == Some(byte) => {
+                self.line = if seen + 1 == MARK.len() { Line::Name(0) } else { Line::Mark(seen + 1) };
+                read(1)
+            }
+            Line::Mark(seen) => {
+                self.line = if seen == 0 { Line::Name(0) } else { Line::Other };
+                read(0)
+            }
+            Line::Name(0) if rest.starts_with(DATA) => {
+                self.line = Line::Data;
+                read(DATA.len())
+            }
+            Line::Name(seen) if DATA.get(seen) == Some(byte) => {
+                self.line = if seen + 1 == DATA.len() { Line::Data } else { Line::Name(seen + 1) };
+                read(1)
+            }
+            Line::Name(0) if matches!(byte, b'\r' | b'\n') => {
+                Read { bytes: self.line_ends(rest, AfterCr::Event), is_event_over: true }
+            }
+            Line::Name(_) => {
+                self.line = Line::Other;
+                read(0)
+            }
+            Line::Data | Line::Other => {
+                let end = memchr2(b'\r', b'\n', rest).unwrap_or(rest.len());
+                let (value, behind) = rest.split_at_checked(end).unwrap_or((rest, &[]));
+                let is_data = self.line == Line::Data;
+                if is_data {
+                    self.reader.feed(value, &mut self.tally);
+                }
+                if behind.is_empty() {
+                    return read(end);
+                }
+                if is_data {
+                    // Lines of data are joined by it.
+                    self.reader.feed(b"\n", &mut self.tally);
+                }
+                read(end + self.line_ends(behind, AfterCr::Line))
+            }
         }
-    };
-    if data == b"[DONE]" {
-        return false;
     }
-    let length = data.len() as u64;
-    seen.events += 1;
-    seen.bytes += length;
-    seen.smallest = Some(seen.smallest.map_or(length, |smallest| smallest.min(length)));
-    if !tells_usage(data) {
-        return false;
-    }
-    let Some(carrier) = Carrier::read(data) else {
-        return false;
-    };
-    *said = carrier.add_to(*said);
-    let usage_only = carrier.is_usage_only();
-    if usage_only {
-        seen.events -= 1;
-        seen.bytes -= length;
-    }
-    usage_only
-}
 
-/// The value of a `data` field.
-fn data(line: &[u8]) -> Option<&[u8]> {
-    let value = line.strip_prefix(b"data:")?;
-    let value = value.strip_suffix(b"\r").unwrap_or(value);
-    Some(value.strip_prefix(b" ").unwrap_or(value))
-}
+    /// At the end of a line; gives the length of what ends it.
+    fn line_ends(&mut self, rest: &[u8], after_cr: AfterCr) -> usize {
+        self.line = Line::Name(0);
+        match rest {
+            [b'\r', b'\n', ..] => 2,
+            [b'\r'] => {
+                self.after_cr = after_cr;
+                1
+            }
+            _ => 1,
+        }
+    }
 
-/// A quick look before a parser is asked: most events of most streams have no usage, or a null.
-fn tells_usage(data: &[u8]) -> bool {
-    const NAME: &[u8] = b"\"usage\"";
-    memmem::find_iter(data, NAME).any(|at| {
-        let rest = data.get(at + NAME.len()..).unwrap_or_default().trim_ascii_start();
-        rest.strip_prefix(b":").is_some_and(|value| value.trim_ascii_start().starts_with(b"{"))
-    })
+    /// The open event is whole; its last bytes are these of the chunk.
+    fn event_ends(&mut self, chunk: &[u8], span: Range<usize>, out: &mut Out<'_>) {
+        self.reader.finish(&mut self.tally);
+        let event = self.tally.take_event();
+        self.last = self.fate(event);
+        self.event = Fate::Open;
+        match self.last {
+            Fate::Remove => {
+                out.pass_held(&mut self.back);
+                self.tail.clear();
+            }
+            Fate::Wait => {
+                if event.has_text {
+                    out.pass_held(&mut self.back);
+                }
+                self.back.append(&mut self.tail);
+                self.back.extend_from_slice(chunk.get(span).unwrap_or_default());
+                if self.back.len() > MAX_HELD {
+                    out.pass_held(&mut self.back);
+                }
+            }
+            Fate::Open | Fate::Pass => self.pass_on(span, out),
+        }
+    }
+
+    fn fate(&self, event: Event) -> Fate {
+        let told = event.has_usage || event.is_usage_only || event.is_last;
+        match (self.event, self.usage_only, self.last_text) {
+            (Fate::Pass, ..) => Fate::Pass,
+            (_, UsageOnly::Remove, _) if event.is_usage_only => Fate::Remove,
+            (_, _, LastText::Hold) if !told && (event.has_text || !self.back.is_empty()) => Fate::Wait,
+            _ => Fate::Pass,
+        }
+    }
+
+    /// What the chunk has of an event that is not whole.
+    fn keep(&mut self, chunk: &[u8], from: usize, out: &mut Out<'_>) {
+        let rest = chunk.get(from..).unwrap_or_default();
+        let most = match (self.event, self.usage_only, self.last_text) {
+            (Fate::Pass, ..) | (_, UsageOnly::Keep, LastText::Pass) => 0,
+            (_, UsageOnly::Remove, LastText::Pass) => MAX_USAGE_ONLY,
+            (_, _, LastText::Hold) => MAX_HELD,
+        };
+        if rest.is_empty() {
+            return;
+        }
+        if self.back.len() + self.tail.len() + rest.len() <= most {
+            self.tail.extend_from_slice(rest);
+        } else {
+            self.event = Fate::Pass;
+            self.pass_on(from..chunk.len(), out);
+        }
+    }
+
+    /// Everything goes on, up to the end of this part of the chunk.
+    fn pass_on(&mut self, span: Range<usize>, out: &mut Out<'_>) {
+        out.pass_held(&mut self.back);
+        out.pass_held(&mut self.tail);
+        out.pass(span.start, span.end);
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::usage::Tokens;
-
-    const CHUNKS: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"Hé\"}}],\"usage\":null}\n\n\
-        : comment\n\n\
-        data: {\"choices\":[{\"delta\":{\"content\":\"llo\"}}]}\r\n\r\n";
-    const USAGE: &str = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":2}}\n\n";
-    const DONE: &str = "data: [DONE]\n\n";
-
-    fn tokens() -> Said {
-        Said::All(Tokens { input: 3, output: 2, ..Tokens::default() })
-    }
-
-    fn run(usage_only: UsageOnly, stream: &[u8], cuts: &[usize]) -> (Vec<u8>, Scan) {
-        let mut scan = Scan::new(usage_only);
-        let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % (stream.len() + 1)).collect();
-        cuts.sort_unstable();
-        cuts.push(stream.len());
-        let mut start = 0;
-        let mut out = Vec::new();
-        for cut in cuts {
-            let chunk = &stream[start..cut];
-            match scan.feed(chunk, false) {
-                Passed::Unchanged => out.extend_from_slice(chunk),
-                Passed::Instead(bytes) => out.extend_from_slice(&bytes),
-            }
-            start = cut;
-        }
-        if let Passed::Instead(bytes) = scan.feed(&[], true) {
-            out.extend_from_slice(&bytes);
-        }
-        (out, scan)
-    }
-
-    #[test]
-    fn usage_from_any_event_counts() {
-        let anthropic = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":\
-            {\"input_tokens\":3,\"output_tokens\":1}}}\n\nevent: message_delta\ndata: {\"type\":\"message_delta\",\
-            \"usage\":{\"output_tokens\":2}}\n\nevent: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
-        let (out, scan) = run(UsageOnly::Remove, anthropic.as_bytes(), &[7, 90, 91, 200]);
-        assert_eq!((out.as_slice(), scan.said), (anthropic.as_bytes(), tokens()));
-    }
-
-    #[test]
-    fn an_unfinished_last_event_passes_and_counts() {
-        let stream = format!("{CHUNKS}{}", USAGE.trim_end());
-        let (out, scan) = run(UsageOnly::Remove, stream.as_bytes(), &[]);
-        assert_eq!(scan.said, tokens());
-        assert!(out.starts_with(CHUNKS.as_bytes()));
-    }
-
-    #[test]
-    fn an_endless_event_is_not_held() {
-        let mut scan = Scan::new(UsageOnly::Remove);
-        let long = [b"data: ".as_slice(), &vec![b'x'; MAX_EVENT]].concat();
-        assert_eq!(scan.feed(&long, false), Passed::Unchanged);
-        assert_eq!(scan.tail.len(), 0);
-        assert_eq!(scan.feed(b"\n\n", false), Passed::Unchanged);
-        assert_eq!(scan.feed(USAGE.as_bytes(), false), Passed::Instead(vec![]));
-        assert_eq!(scan.said, tokens());
-    }
-
-    #[test]
-    fn a_broken_off_stream_is_estimated_from_its_events() {
-        let (_, scan) = run(UsageOnly::Keep, CHUNKS.as_bytes(), &[]);
-        assert_eq!(scan.said, Said::Nothing);
-        assert_eq!(scan.estimate_output(|bytes| bytes / 1000), 2);
-        assert_eq!(scan.estimate_output(|bytes| bytes), 13);
-    }
-
-    proptest! {
-        #[test]
-        fn every_split_gives_the_same(cuts in prop::collection::vec(any::<usize>(), 0..8)) {
-            let stream = format!("{CHUNKS}{USAGE}{DONE}");
-            let (kept, scan) = run(UsageOnly::Keep, stream.as_bytes(), &cuts);
-            prop_assert_eq!(scan.said, tokens());
-            prop_assert_eq!(kept, stream.as_bytes());
-            let (removed, scan) = run(UsageOnly::Remove, stream.as_bytes(), &cuts);
-            prop_assert_eq!(scan.said, tokens());
-            prop_assert_eq!(removed, format!("{CHUNKS}{DONE}").into_bytes());
-        }
-
-        #[test]
-        fn nothing_is_lost_of_any_bytes(
-            stream in prop::collection::vec(prop_oneof![Just(b'\n'), Just(b'\r'), any::<u8>()], 0..300),
-            cuts in prop::collection::vec(any::<usize>(), 0..8),
-        ) {
-            let (out, _) = run(UsageOnly::Remove, &stream, &cuts);
-            prop_assert_eq!(out, stream);
-        }
-    }
-}
+mod tests;

@@ -8,10 +8,19 @@ use proxy_wasm::{
     types::{BufferType, LogLevel, MapType, Status},
 };
 
-use crate::host::{Conflict, Shared, Version};
+use crate::{
+    exchange::Chunk,
+    host::{Conflict, Shared, Version},
+};
 
 /// Envoy's shared data.
 pub struct EnvoyShared;
+
+/// The chunk of an answer that Envoy has in hand.
+#[derive(Debug)]
+pub struct ResponseChunk {
+    pub len: usize,
+}
 
 /// Unix time in nanoseconds.
 pub fn now_ns() -> u64 {
@@ -85,5 +94,15 @@ impl Shared for EnvoyShared {
     fn set(&self, key: &str, value: &[u8], version: Option<Version>) -> Result<(), Conflict> {
         let version = version.map(|Version(version)| version);
         hostcalls::set_shared_data(key, Some(value), version).map_err(|_| Conflict)
+    }
+}
+
+impl Chunk for ResponseChunk {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn slice(&self, start: usize, len: usize) -> Vec<u8> {
+        hostcalls::get_buffer(BufferType::HttpResponseBody, start, len).ok().flatten().unwrap_or_default()
     }
 }

@@ -13,7 +13,7 @@ use proxy_wasm::{
 };
 
 use super::{
-    hostcall::{self, EnvoyShared},
+    hostcall::{self, EnvoyShared, ResponseChunk},
     root, with_vm,
 };
 use crate::{
@@ -176,8 +176,7 @@ impl HttpContext for Http {
 
     fn on_http_response_body(&mut self, size: usize, end: bool) -> Action {
         if self.asks(Exchange::watches_answer) {
-            let chunk = if size == 0 { Vec::new() } else { hostcall::body(BufferType::HttpResponseBody) };
-            self.step(Event::ResponseBody { chunk, end });
+            self.step(Event::ResponseBody { chunk: &ResponseChunk { len: size }, end });
         }
         Action::Continue
     }

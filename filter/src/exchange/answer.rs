@@ -3,8 +3,17 @@
 
 use super::{Desk, Effect, Exchange, Stepped, Ticket};
 use crate::{
-    body::sse::{Passed, Scan, UsageOnly},
+    body::{
+        held::{Passed, Room},
+        sse::{LastText, Scan, UsageOnly},
+    },
+    config::{Mode, RouteTarget},
     errors::{Refusal, Shape},
+    usage::{
+        Api, Habit, Tally, Tokens, Used,
+        reader::{Form, Reader},
+        tally::{Case, Delivery, End},
+    },
 };
 
 /// The headers of an answer.
@@ -22,31 +31,49 @@ pub enum Origin {
     Envoy,
 }
 
+/// A chunk of an answer, where it lies: it is read in slices, so that no large one is copied whole.
+pub trait Chunk: std::fmt::Debug {
+    fn len(&self) -> usize;
+    /// So many bytes from there, or what there is.
+    fn slice(&self, start: usize, len: usize) -> Vec<u8>;
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// What an answer is made of, and what has been seen of it.
 #[derive(Debug)]
 pub struct Answer {
-    pub(super) status: u32,
-    pub(super) body: Body,
+    status: u32,
+    body: Body,
+    end: End,
 }
 
 #[derive(Debug)]
-pub(super) enum Body {
+enum Body {
     Events(Box<Scan>),
-    /// A copy of a JSON answer, for its usage.
-    Json {
-        copy: Vec<u8>,
-        bytes: u64,
-    },
+    Json(Box<Json>),
     /// Text that tells no usage.
     Text {
         bytes: u64,
     },
+    /// Compressed, although nobody asked for that: its bytes tell nothing.
+    Coded,
     /// Bytes that are no tokens.
     Opaque,
 }
 
-/// Larger JSON answers are not read for their usage.
-const MAX_JSON: usize = 8 << 20;
+/// A JSON answer, or several one after the other.
+#[derive(Debug)]
+struct Json {
+    delivery: Delivery,
+    reader: Reader,
+    tally: Tally,
+}
+
+/// Bytes that are read of a chunk at once.
+const SLICE: usize = 64 << 10;
 
 pub(super) fn began(ticket: Box<Ticket>, head: &AnswerHead<'_>, end: bool, desk: &mut Desk<'_>) -> Stepped {
     if head.origin == Origin::Envoy {
@@ -64,23 +91,28 @@ pub(super) fn began(ticket: Box<Ticket>, head: &AnswerHead<'_>, end: bool, desk:
     if let Some(rate) = ticket.rate {
         effects.extend(rate.headers().into_iter().map(|(name, value)| Effect::SetResponseHeader(name, value)));
     }
-    let body = body(&ticket, head);
+    let body = body(&ticket, head, desk.room);
     if !ticket.wants_usage_event && matches!(body, Body::Events(_)) && head.get("content-length").is_some() {
         effects.push(Effect::RemoveResponseHeader("content-length".to_owned()));
     }
-    (Exchange::Answering(ticket, Answer { status: head.status(), body }), effects)
+    let end = if end { End::Whole } else { End::Early };
+    (Exchange::Answering(ticket, Answer { status: head.status(), body, end }), effects)
 }
 
-fn body(ticket: &Ticket, head: &AnswerHead<'_>) -> Body {
+fn body(ticket: &Ticket, head: &AnswerHead<'_>, room: &Room) -> Body {
     let kind = head.get("content-type").unwrap_or_default();
     let is = |prefix: &[u8]| kind.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+    let json = |delivery| Body::Json(Box::new(Json { delivery, reader: Reader::default(), tally: Tally::default() }));
     if head.get("content-encoding").is_some_and(|encoding| !encoding.eq_ignore_ascii_case(b"identity")) {
-        Body::Text { bytes: 0 }
+        Body::Coded
     } else if is(b"text/event-stream") {
         let usage_only = if ticket.wants_usage_event { UsageOnly::Keep } else { UsageOnly::Remove };
-        Body::Events(Box::new(Scan::new(usage_only)))
+        let last_text = if ticket.is_limited() { LastText::Hold } else { LastText::Pass };
+        Body::Events(Box::new(Scan::new(usage_only, last_text, room)))
     } else if is(b"application/json") || kind.is_empty() {
-        Body::Json { copy: Vec::new(), bytes: 0 }
+        json(Delivery::AtOnce)
+    } else if is(b"application/") && kind.windows(4).any(|part| part == b"json") {
+        json(Delivery::AsStream)
     } else if is(b"text/") || is(b"application/") && !is(b"application/octet-stream") {
         Body::Text { bytes: 0 }
     } else {
@@ -88,26 +120,9 @@ fn body(ticket: &Ticket, head: &AnswerHead<'_>) -> Body {
     }
 }
 
-pub(super) fn goes_on(ticket: Box<Ticket>, mut answer: Answer, chunk: Vec<u8>, end: bool) -> Stepped {
-    let mut effects = Vec::new();
-    match &mut answer.body {
-        Body::Events(scan) => {
-            if let Passed::Instead(chunk) = scan.feed(&chunk, end) {
-                effects.push(Effect::ResponseBody(chunk));
-            }
-        }
-        Body::Json { copy, bytes } => {
-            *bytes += chunk.len() as u64;
-            if copy.is_empty() {
-                *copy = chunk;
-            } else if copy.len().saturating_add(chunk.len()) <= MAX_JSON {
-                copy.extend_from_slice(&chunk);
-            }
-        }
-        Body::Text { bytes } => *bytes += chunk.len() as u64,
-        Body::Opaque => {}
-    }
-    (Exchange::Answering(ticket, answer), effects)
+pub(super) fn goes_on(ticket: Box<Ticket>, mut answer: Answer, chunk: &dyn Chunk, end: bool) -> Stepped {
+    let effects = answer.read(chunk, end).map(Effect::ResponseBody);
+    (Exchange::Answering(ticket, answer), effects.into_iter().collect())
 }
 
 /// Envoy refused the request while its body was read: it was too large, or broken.
@@ -146,11 +161,105 @@ impl AnswerHead<'_> {
     }
 }
 
+// === impl Chunk ===
+
+impl Chunk for Vec<u8> {
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    fn slice(&self, start: usize, len: usize) -> Vec<u8> {
+        let end = start.saturating_add(len).min(self.len());
+        self.get(start..end).unwrap_or_default().to_vec()
+    }
+}
+
+// === impl Ticket ===
+
+impl Ticket {
+    /// Some limit holds this request back where it is spent.
+    fn is_limited(&self) -> bool {
+        let RouteTarget::Models { limits, .. } = &self.route.target else {
+            return false;
+        };
+        limits.iter().any(|limit| limit.mode != Mode::Shadow)
+    }
+}
+
 // === impl Answer ===
 
 impl Answer {
-    /// Whether the chunks are looked at; else they pass without being copied.
+    /// Whether the chunks are looked at; else they pass without being read.
     pub fn wants_bytes(&self) -> bool {
-        !matches!(self.body, Body::Opaque)
+        !matches!(self.body, Body::Coded | Body::Opaque)
+    }
+
+    /// Reads a chunk; gives what goes on in its place, if that is not the chunk itself.
+    fn read(&mut self, chunk: &dyn Chunk, end: bool) -> Option<Vec<u8>> {
+        if end {
+            self.end = End::Whole;
+        }
+        if let Body::Text { bytes } = &mut self.body {
+            *bytes += chunk.len() as u64;
+            return None;
+        }
+        let mut instead: Option<Vec<u8>> = None;
+        let mut start = 0;
+        loop {
+            let slice = if start < chunk.len() { chunk.slice(start, SLICE) } else { Vec::new() };
+            // A chunk that cannot be read is over.
+            let next = if slice.is_empty() { chunk.len() } else { start + slice.len() };
+            let is_last = next >= chunk.len();
+            match (&mut self.body, &mut instead) {
+                (Body::Events(scan), instead) => match (scan.feed(&slice, end && is_last), instead) {
+                    (Passed::Unchanged, None) => {}
+                    (Passed::Unchanged, Some(bytes)) => bytes.extend_from_slice(&slice),
+                    (Passed::Instead(passed), Some(bytes)) => bytes.extend_from_slice(&passed),
+                    (Passed::Instead(passed), none) if start == 0 => *none = Some(passed),
+                    (Passed::Instead(passed), none) => *none = Some([chunk.slice(0, start), passed].concat()),
+                },
+                (Body::Json(json), _) => json.reader.feed(&slice, &mut json.tally),
+                (Body::Text { .. } | Body::Coded | Body::Opaque, _) => {}
+            }
+            if is_last {
+                return instead;
+            }
+            start = next;
+        }
+    }
+
+    /// What the answer used if this is all of it.
+    pub(super) fn used(&mut self, api: Api, expected: Tokens, habit: Habit) -> Used {
+        if api == Api::CountTokens {
+            return Used::Exactly(Tokens::default());
+        }
+        let case = |delivery| Case { api, end: self.end, delivery, expected, habit };
+        let used = match &mut self.body {
+            Body::Events(scan) => scan.finish().used(&case(Delivery::AsStream)),
+            Body::Json(json) => {
+                json.reader.finish(&mut json.tally);
+                let delivery = if json.reader.form() == Form::Array { Delivery::AsStream } else { json.delivery };
+                json.tally.used(&case(delivery))
+            }
+            Body::Text { bytes } => {
+                let usual = if self.end == End::Early { expected.output } else { 0 };
+                Used::About(Tokens { input: expected.input, output: habit.tokens(*bytes).max(usual), ..expected })
+            }
+            Body::Coded => Used::About(expected),
+            Body::Opaque => Used::About(Tokens { output: 0, ..expected }),
+        };
+        match used {
+            Used::About(_) if self.status >= 400 => Used::Nothing,
+            used => used,
+        }
+    }
+
+    /// Bytes of text that the client was given, as far as they were counted.
+    pub(super) fn shown_bytes(&self) -> u64 {
+        match &self.body {
+            Body::Events(scan) => scan.tally().shown_bytes(),
+            Body::Json(json) => json.tally.shown_bytes(),
+            Body::Text { .. } | Body::Coded | Body::Opaque => 0,
+        }
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     config::{Backend, Rewrite, RouteTarget, Target},
     errors::{Refusal, Unavailable},
     model::{self, Plan},
-    usage::Tokens,
+    usage::Weighed,
 };
 
 pub(super) fn read(reading: Reading, body: &[u8], desk: &mut Desk<'_>) -> Stepped {
@@ -42,13 +42,12 @@ fn decide(reading: Reading, body: &[u8], desk: &mut Desk<'_>, effects: &mut Vec<
     let plan = Plan::new(model, desk.random).ok_or(Refusal::Unavailable(Unavailable::NoTarget))?;
     let first = plan.first().ok_or(Refusal::Unavailable(Unavailable::NoTarget))?;
     let pattern = model.name.pattern();
-    let (expected, request_bytes) = match asked.model_form {
-        ModelForm::Form => (Tokens::default(), 0),
-        ModelForm::Json | ModelForm::EscapedJson => {
-            let bytes = body.len() as u64;
-            (desk.habits.of(&pattern).estimate(reading.api, bytes, asked.max_output, asked.answers), bytes)
-        }
+    let weighed = match asked.model_form {
+        ModelForm::Form => Weighed::of_form(),
+        ModelForm::Json | ModelForm::EscapedJson => Weighed::of(body),
     };
+    let habit = desk.habits.of(&reading.caller.consumer, &pattern);
+    let expected = habit.estimate(reading.api, weighed, asked.max_output, asked.answers);
     let wants_usage_event = !matches!(asked.stream, Stream::Events(UsageEvent::NotAsked(_)));
     send(&reading, &asked, &plan, first, body, effects);
     Ok(Ticket {
@@ -59,7 +58,7 @@ fn decide(reading: Reading, body: &[u8], desk: &mut Desk<'_>, effects: &mut Vec<
         shape: reading.shape,
         plan,
         pattern,
-        request_bytes,
+        weighed,
         expected,
         wants_usage_event,
         held: Vec::new(),

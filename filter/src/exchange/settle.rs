@@ -3,8 +3,8 @@
 
 use tollgate_proto::v1 as wire;
 
-use super::{Answer, Desk, Exchange, Held, Hold, Stepped, Ticket, admit, answer::Body};
-use crate::usage::{Api, Said, Tokens, in_answer};
+use super::{Answer, Desk, Exchange, Held, Hold, Stepped, Ticket, admit};
+use crate::usage::{Api, Sample, Tokens, Used};
 
 /// What Envoy knows at the end of a stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -13,15 +13,6 @@ pub struct Ending {
     pub cluster: Option<String>,
     /// The client left, and a backend had the request.
     pub left_working: bool,
-}
-
-/// Tokens and how sure they are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Used {
-    Exactly(Tokens),
-    About(Tokens),
-    /// An error without usage.
-    Nothing,
 }
 
 /// Longer names that clients made up are cut in usage rows, in bytes.
@@ -42,38 +33,16 @@ pub(super) fn failed(mut ticket: Ticket, desk: &mut Desk<'_>) -> Stepped {
     (Exchange::Closed, Vec::new())
 }
 
-pub(super) fn answered(ticket: Ticket, answer: Answer, ending: &Ending, desk: &mut Desk<'_>) -> Stepped {
-    let used = used(&ticket, &answer, desk);
+pub(super) fn answered(ticket: Ticket, mut answer: Answer, ending: &Ending, desk: &mut Desk<'_>) -> Stepped {
+    let habit = desk.habits.of(&ticket.caller.consumer, &ticket.pattern);
+    let used = answer.used(ticket.api, ticket.expected, habit);
+    if let Used::Exactly(tokens) = used
+        && ticket.api != Api::CountTokens
+    {
+        let sample = Sample { weighed: ticket.weighed, tokens, shown_bytes: answer.shown_bytes() };
+        desk.habits.learn(&ticket.caller.consumer, &ticket.pattern, &sample);
+    }
     settle(ticket, used, ending, desk)
-}
-
-fn used(ticket: &Ticket, answer: &Answer, desk: &Desk<'_>) -> Used {
-    if ticket.api == Api::CountTokens {
-        return Used::Exactly(Tokens::default());
-    }
-    let said = match &answer.body {
-        Body::Events(scan) => scan.said,
-        Body::Json { copy, bytes } if copy.len() as u64 == *bytes => in_answer(copy),
-        Body::Json { .. } | Body::Text { .. } | Body::Opaque => Said::Nothing,
-    };
-    if let Said::All(tokens) = said {
-        return Used::Exactly(tokens);
-    }
-    if answer.status >= 400 {
-        return Used::Nothing;
-    }
-    let habit = desk.habits.of(&ticket.pattern);
-    let output = match &answer.body {
-        _ if ticket.api == Api::Embeddings => 0,
-        Body::Events(scan) => scan.estimate_output(|bytes| habit.output(bytes)),
-        Body::Json { bytes, .. } | Body::Text { bytes } => habit.output(*bytes),
-        Body::Opaque => 0,
-    };
-    let input = match said {
-        Said::InputOnly(start) => start,
-        Said::Nothing | Said::All(_) => Tokens { input: ticket.expected.input, ..Tokens::default() },
-    };
-    Used::About(Tokens { output, ..input })
 }
 
 /// A name of at most so many bytes.
@@ -87,9 +56,6 @@ fn settle(mut ticket: Ticket, used: Used, ending: &Ending, desk: &mut Desk<'_>) 
         Used::About(tokens) => (tokens, true),
         Used::Nothing => return failed(ticket, desk),
     };
-    if !estimated && ticket.request_bytes > 0 && ticket.api != Api::CountTokens {
-        desk.habits.learn(&ticket.pattern, ticket.request_bytes, tokens);
-    }
     for Held { budget, hold } in std::mem::take(&mut ticket.held) {
         let charged = budget.limit.count.cost(tokens);
         match hold {

@@ -196,7 +196,7 @@ impl World {
         let head = AnswerHead { headers: &headers, origin: Origin::Backend };
         let mut exchange = self.step(exchange, Event::ResponseHeaders { head, end: false }, seen);
         for chunk in chunks {
-            let chunk = chunk.as_bytes().to_vec();
+            let chunk = &chunk.as_bytes().to_vec();
             exchange = self.step(exchange, Event::ResponseBody { chunk, end: false }, seen);
         }
         exchange
@@ -473,14 +473,27 @@ fn a_shadow_limit_counts_and_never_holds() {
 fn a_client_that_leaves_is_charged_an_estimate() {
     let stream = r#"{"model":"smol","stream":true,"messages":["0123456789012345678901234567890123456789"]}"#;
     let (mut world, mut seen) = (world(), Seen::default());
-    let sent = world.sent(stream, &mut seen);
     let event = "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n";
+    let sent = world.sent(stream, &mut seen);
     let answering = world.answer(sent, "200", "text/event-stream", &[event, event, event], &mut seen);
     let report = world.end(answering, Ending::default());
     assert!(report.usage[0].estimated);
-    assert_eq!(report.usage[0].output_tokens, 3);
+    assert_eq!(report.usage[0].output_tokens, 256, "nothing is known of the model: what was expected");
     assert!(report.usage[0].input_tokens > 10);
     assert!(report.settlements[0].charged > 13);
+    world.ledger(&report, 0, 400);
+
+    let exact =
+        r#"{"choices":[{"message":{"content":"two words"}}],"usage":{"prompt_tokens":20,"completion_tokens":2}}"#;
+    let sent = world.ask(stream, &mut seen);
+    let answering = world.answer(sent, "200", "application/json", &[exact], &mut seen);
+    world.step(answering, Event::Ended(Ending::default()), &mut seen);
+    let sent = world.ask(stream, &mut seen);
+    let answering = world.answer(sent, "200", "text/event-stream", &[event, event, event], &mut seen);
+    let report = world.end(answering, Ending::default());
+    let [exact, left] = report.usage.as_slice() else { panic!("{report:?}") };
+    assert!(!exact.estimated && left.estimated);
+    assert_eq!(left.output_tokens, 3, "what was seen");
 
     let mut seen = Seen::default();
     let sent = world.ask(stream, &mut seen);
@@ -499,7 +512,7 @@ fn what_no_backend_answered_costs_nothing() {
     let headers = [(":status".to_owned(), b"503".to_vec())];
     let head = AnswerHead { headers: &headers, origin: Origin::Envoy };
     let replaced = world.step(sent, Event::ResponseHeaders { head, end: false }, &mut seen);
-    let replaced = world.step(replaced, Event::ResponseBody { chunk: b"upstream".to_vec(), end: true }, &mut seen);
+    let replaced = world.step(replaced, Event::ResponseBody { chunk: &b"upstream".to_vec(), end: true }, &mut seen);
     let told: serde_json::Value = serde_json::from_slice(&seen.answer).unwrap();
     assert_eq!(told["error"]["code"], "backend_unavailable");
     let report = world.end(replaced, Ending::default());
@@ -516,4 +529,77 @@ fn a_backends_own_error_passes_and_costs_nothing() {
     let answering = world.answer(sent, "429", "application/json", &[r#"{"error":{}}"#], &mut seen);
     assert!(seen.answer.is_empty(), "not replaced");
     assert!(world.end(answering, Ending::default()).usage.is_empty());
+}
+
+/// The one usage row of an answer with these headers, which ended whole or not.
+fn row(world: &mut World, headers: &[(&str, &str)], body: &[u8], end: bool) -> wire::Usage {
+    let mut seen = Seen::default();
+    let sent = world.sent(r#"{"model":"smol","messages":"0123456789012345678901234567890123456789"}"#, &mut seen);
+    let headers: Vec<_> = headers.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect();
+    let head = AnswerHead { headers: &headers, origin: Origin::Backend };
+    let answering = world.step(sent, Event::ResponseHeaders { head, end: false }, &mut seen);
+    let answering = world.step(answering, Event::ResponseBody { chunk: &body.to_vec(), end }, &mut seen);
+    assert_eq!(seen.answer, b"", "it passes as it is");
+    let report = world.end(answering, Ending::default());
+    let [usage] = report.usage.as_slice() else { panic!("{report:?}") };
+    usage.clone()
+}
+
+#[test]
+fn a_coded_answer_costs_what_was_reserved() {
+    let usage = br#"{"usage":{"prompt_tokens":1,"completion_tokens":1}}"#;
+    for coding in ["gzip", "br", "deflate, gzip"] {
+        let headers = [(":status", "200"), ("content-type", "application/json"), ("content-encoding", coding)];
+        let usage = row(&mut world(), &headers, usage, true);
+        assert!(usage.estimated, "{coding}: its bytes are not what they look like");
+        assert!((usage.input_tokens > 10, usage.output_tokens) == (true, 256), "{usage:?}");
+    }
+    let headers = [(":status", "200"), ("content-type", "application/json"), ("content-encoding", "Identity")];
+    assert!(!row(&mut world(), &headers, usage, true).estimated);
+}
+
+#[test]
+fn a_json_answer_that_was_cut_off_costs_what_is_usual() {
+    let headers = [(":status", "200"), ("content-type", "application/json")];
+    let cut = br#"{"choices":[{"message":{"content":"a fe"#;
+    let usage = row(&mut world(), &headers, cut, false);
+    assert!(usage.estimated && usage.input_tokens > 10 && usage.output_tokens == 256, "{usage:?}");
+}
+
+#[test]
+fn large_chunks_are_read_in_slices_and_put_together_again() {
+    let text = "word ".repeat(60_000);
+    let events = format!(
+        "data: {{\"choices\":[{{\"delta\":{{\"content\":\"{text}\"}}}}]}}\n\n\
+         data: {{\"choices\":[],\"usage\":{{\"prompt_tokens\":1,\"completion_tokens\":9}}}}\n\ndata: [DONE]\n\n"
+    );
+    let (mut world, mut seen) = (world(), Seen::default());
+    let sent = world.sent(r#"{"model":"smol","stream":true}"#, &mut seen);
+    let answering = world.answer(sent, "200", "text/event-stream", &[&events], &mut seen);
+    let given = String::from_utf8(std::mem::take(&mut seen.answer)).unwrap();
+    let at = events.find("data: {\"choices\":[],").unwrap();
+    assert_eq!(given, [&events[..at], "data: [DONE]\n\n"].concat());
+    let report = world.end(answering, Ending::default());
+    assert!(matches!(report.usage.as_slice(), [usage] if usage.output_tokens == 9 && !usage.estimated), "{report:?}");
+}
+
+#[test]
+fn the_last_text_waits_where_a_limit_is_enforced_only() {
+    let event = "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n";
+    for (shadow, given) in [(false, ""), (true, event)] {
+        let mut world = World::new(|stage| stage.limits[0].shadow = shadow);
+        let mut seen = Seen::default();
+        let body = r#"{"model":"smol","stream":true,"stream_options":{"include_usage":true}}"#;
+        let sent = if shadow { world.ask(body, &mut seen) } else { world.sent(body, &mut seen) };
+        let headers =
+            [(":status".to_owned(), b"200".to_vec()), ("content-type".to_owned(), b"text/event-stream".to_vec())];
+        let head = AnswerHead { headers: &headers, origin: Origin::Backend };
+        let answering = world.step(sent, Event::ResponseHeaders { head, end: false }, &mut seen);
+        seen.answer = event.into();
+        let answering =
+            world.step(answering, Event::ResponseBody { chunk: &event.as_bytes().to_vec(), end: false }, &mut seen);
+        assert_eq!(String::from_utf8_lossy(&seen.answer), given);
+        world.step(answering, Event::ResponseBody { chunk: &Vec::new(), end: true }, &mut seen);
+        assert_eq!(String::from_utf8_lossy(&seen.answer), event, "the end lets it go");
+    }
 }

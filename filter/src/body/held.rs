@@ -1,0 +1,95 @@
+//! What of a stream is on this side still: the event that is not complete, and events that wait for the
+//! usage behind them. And what of the current chunk goes on: as long as nothing is taken out or held, the
+//! chunk passes as it is and is not copied.
+
+use std::{cell::Cell, rc::Rc};
+
+/// What goes on in the place of a chunk.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Passed {
+    Unchanged,
+    Instead(Vec<u8>),
+}
+
+/// How much all streams of a worker may hold together. Clones are the same room.
+#[derive(Debug, Clone, Default)]
+pub struct Room(Rc<Cell<usize>>);
+
+/// The share of one stream in it; goes back when the stream ends, however it ends.
+#[derive(Debug)]
+pub struct Share {
+    room: Room,
+    bytes: usize,
+}
+
+/// The bytes of the current chunk on their way out.
+#[derive(Debug)]
+pub struct Out<'c> {
+    chunk: &'c [u8],
+    /// So much of the chunk goes on as it is. Of no matter once there is a copy.
+    unchanged: usize,
+    copy: Option<Vec<u8>>,
+}
+
+/// Past it nothing is held back. A VM has 1 GiB; a stream holds 16 KiB at most.
+const ROOM: usize = 64 << 20;
+
+// === impl Room ===
+
+impl Room {
+    pub fn share(&self) -> Share {
+        Share { room: self.clone(), bytes: 0 }
+    }
+}
+
+impl Share {
+    /// This stream holds so many bytes now. False: all of them together hold too much.
+    pub fn hold(&mut self, bytes: usize) -> bool {
+        let all = self.room.0.get().saturating_sub(self.bytes).saturating_add(bytes);
+        self.room.0.set(all);
+        self.bytes = bytes;
+        all <= ROOM
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.hold(0);
+    }
+}
+
+// === impl Out ===
+
+impl<'c> Out<'c> {
+    pub fn of(chunk: &'c [u8]) -> Self {
+        Self { chunk, unchanged: 0, copy: None }
+    }
+
+    /// A part of the chunk goes on.
+    pub fn pass(&mut self, start: usize, end: usize) {
+        if self.copy.is_none() && start == self.unchanged {
+            self.unchanged = end;
+            return;
+        }
+        let part = self.chunk.get(start..end).unwrap_or_default();
+        self.copy().extend_from_slice(part);
+    }
+
+    /// What was held goes on.
+    pub fn pass_held(&mut self, held: &mut Vec<u8>) {
+        if !held.is_empty() {
+            self.copy().append(held);
+        }
+    }
+
+    pub fn passed(mut self) -> Passed {
+        if self.copy.is_none() && self.unchanged == self.chunk.len() {
+            return Passed::Unchanged;
+        }
+        Passed::Instead(std::mem::take(self.copy()))
+    }
+
+    fn copy(&mut self) -> &mut Vec<u8> {
+        self.copy.get_or_insert_with(|| self.chunk.get(..self.unchanged).unwrap_or_default().to_vec())
+    }
+}
