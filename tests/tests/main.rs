@@ -9,9 +9,11 @@ mod crashes;
 mod errors;
 mod failover;
 mod fixtures;
+mod forms;
 mod interruptions;
 mod providers;
 mod reload;
+mod requests;
 mod secrets;
 mod suite;
 

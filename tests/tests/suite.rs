@@ -11,7 +11,8 @@ use tollgate_tests::tap::Tap;
 use tollgate_tests::tools::Tools;
 
 use crate::{
-    answers, budgets, certificates, commands, crashes, errors, failover, interruptions, providers, reload, secrets,
+    answers, budgets, certificates, commands, crashes, errors, failover, forms, interruptions, providers, reload,
+    requests, secrets,
 };
 
 pub struct Suite {
@@ -83,9 +84,11 @@ impl Suite {
             crashes::tests(),
             errors::tests(),
             failover::tests(),
+            forms::tests(),
             interruptions::tests(),
             providers::tests(),
             reload::tests(),
+            requests::tests(),
             secrets::tests(),
         ];
         modules.into_iter().flatten().map(|test| self.trial(test)).collect()
