@@ -13,7 +13,7 @@ use crate::ir;
 use crate::snapshot::{Resource, ResourceType, Snapshot};
 
 use super::wire::{address, ads, any, duration, number};
-use super::{tls, upstream};
+use super::{edge, tls, upstream};
 
 pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway) {
     for backend in gateway.backends.values() {
@@ -68,6 +68,7 @@ fn common(name: &str, connect: Duration) -> cluster::Cluster {
     cluster::Cluster {
         name: name.to_owned(),
         connect_timeout: duration(connect),
+        per_connection_buffer_limit_bytes: number(edge::BUFFER_BYTES),
         circuit_breakers: Some(cluster::CircuitBreakers {
             // Budgets hold requests back, and streams are long: the usual thousand would be in the way.
             thresholds: vec![cluster::circuit_breakers::Thresholds {
@@ -139,8 +140,11 @@ fn set_protocol(made: &mut cluster::Cluster, version: Version, http_filters: Vec
         |config| UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config: Some(config) });
     let options = match version {
         Version::Http1 => explicit(ProtocolConfig::HttpProtocolOptions(core::Http1ProtocolOptions::default())),
-        Version::Http2 => explicit(ProtocolConfig::Http2ProtocolOptions(core::Http2ProtocolOptions::default())),
-        Version::Negotiated => UpstreamProtocolOptions::AutoConfig(AutoHttpConfig::default()),
+        Version::Http2 => explicit(ProtocolConfig::Http2ProtocolOptions(edge::http2())),
+        Version::Negotiated => UpstreamProtocolOptions::AutoConfig(AutoHttpConfig {
+            http2_protocol_options: Some(edge::http2()),
+            ..Default::default()
+        }),
     };
     let options = HttpProtocolOptions { upstream_protocol_options: Some(options), http_filters, ..Default::default() };
     made.typed_extension_protocol_options

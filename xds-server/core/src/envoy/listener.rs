@@ -1,7 +1,5 @@
 //! Listeners: one for each port, with one filter chain for plain HTTP or one for each hostname of TLS.
 
-use std::time::Duration;
-
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::listener::v3 as listener;
 use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
@@ -21,10 +19,7 @@ use super::path::{route_configuration, virtual_host};
 use super::route::{self, Site};
 use super::upstream::remove_prefix;
 use super::wire::{address, ads, any, duration, extension, number, yes};
-use super::{MAX_BODY_BYTES, Ports, Surroundings, tls, wasm};
-
-/// The filter sees that a body is too large before Envoy does, and answers in the API's own shape.
-const BUFFER_BYTES: u32 = MAX_BODY_BYTES + 1024 * 1024;
+use super::{Ports, Surroundings, edge, tls, wasm};
 
 /// The `server` header of every answer.
 const SERVER_NAME: &str = "tollgate";
@@ -44,7 +39,7 @@ pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway, surroundings: &Surrou
             address: Some(address(&surroundings.bind, open.port)),
             filter_chains: chains,
             listener_filters: inspects.then_some(inspector).into_iter().collect(),
-            per_connection_buffer_limit_bytes: number(BUFFER_BYTES),
+            per_connection_buffer_limit_bytes: number(edge::BUFFER_BYTES),
             enable_reuse_port: (surroundings.ports == Ports::Exclusive).then_some(BoolValue { value: false }),
             ..Default::default()
         };
@@ -109,10 +104,13 @@ fn chain(
         name: routes.to_owned(),
         filter_chain_match: found,
         transport_socket: certificate.map(tls::downstream),
-        filters: vec![listener::Filter {
-            name: "envoy.filters.network.http_connection_manager".to_owned(),
-            config_type: Some(listener::filter::ConfigType::TypedConfig(any(&manager(gateway, routes)))),
-        }],
+        filters: vec![
+            edge::connection_limit(routes),
+            listener::Filter {
+                name: "envoy.filters.network.http_connection_manager".to_owned(),
+                config_type: Some(listener::filter::ConfigType::TypedConfig(any(&manager(gateway, routes)))),
+            },
+        ],
         ..Default::default()
     }
 }
@@ -147,13 +145,14 @@ fn manager(gateway: &ir::Gateway, routes: &str) -> HttpConnectionManager {
         // A backend's own tells clients who serves them.
         server_name: SERVER_NAME.to_owned(),
         server_header_transformation: hcm::ServerHeaderTransformation::Overwrite.into(),
-        common_http_protocol_options: Some(core::HttpProtocolOptions {
-            idle_timeout: duration(Duration::from_secs(3_600)),
-            headers_with_underscores_action: core::http_protocol_options::HeadersWithUnderscoresAction::RejectRequest
-                .into(),
-            ..Default::default()
-        }),
-        request_headers_timeout: duration(Duration::from_secs(10)),
+        // `GET /v1/models/org%2Fname` has one; where it could hide another path, our filter refuses it.
+        path_with_escaped_slashes_action: hcm::PathWithEscapedSlashesAction::KeepUnchanged.into(),
+        common_http_protocol_options: Some(edge::http()),
+        http2_protocol_options: Some(edge::http2()),
+        max_request_headers_kb: number(edge::MAX_REQUEST_HEADERS_KB),
+        request_headers_timeout: duration(edge::REQUEST_HEADERS_TIMEOUT),
+        request_timeout: duration(edge::REQUEST_TIMEOUT),
+        stream_idle_timeout: duration(edge::STREAM_IDLE_TIMEOUT),
         ..Default::default()
     }
 }

@@ -7,6 +7,7 @@
 //! Every reference between them goes over ADS, so that each part can change alone.
 
 mod cluster;
+mod edge;
 mod filter_config;
 mod listener;
 mod path;

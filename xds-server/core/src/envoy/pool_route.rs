@@ -17,6 +17,7 @@ use prost::{Message as _, Name as _};
 
 use crate::ir;
 
+use super::MAX_BODY_BYTES;
 use super::wire::{any, duration, number};
 
 /// Filter state that the filter sets; `wasm.` comes before whatever a wasm filter sets.
@@ -31,6 +32,9 @@ const AUTHORITY: &str = "%FILTER_STATE(wasm.authority:PLAIN)%";
 /// What another backend might answer better.
 const RETRY_ON: &str = "connect-failure,refused-stream,reset,retriable-status-codes";
 const RETRIABLE: [u32; 6] = [429, 500, 502, 503, 504, 529];
+
+/// The filter reads whole bodies. It sees that one is too large before Envoy does, and answers in the API's own shape.
+pub const BUFFER_BYTES: u32 = MAX_BODY_BYTES + 1024 * 1024;
 
 /// What the proxy tells about the client is for runners of our own at most, not for providers.
 pub const HEADERS_TO_REMOVE: [&str; 2] = ["x-envoy-external-address", "x-forwarded-for"];

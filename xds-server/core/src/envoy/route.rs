@@ -3,6 +3,7 @@
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::route::v3 as route;
 use envoy_types::pb::envoy::r#type::v3::{FractionalPercent, fractional_percent::DenominatorType};
+use envoy_types::pb::google::protobuf::UInt64Value;
 
 use crate::ir::{self, Action, Redirect, Rewrite, Route, WeightedService};
 
@@ -44,6 +45,7 @@ fn route(site: Site<'_>, found: &Route) -> Vec<route::Route> {
                 return vec![failing(made, 503)];
             };
             let mut made = route::Route { action: Some(route::route::Action::Route(action)), ..made };
+            made.request_body_buffer_limit = Some(UInt64Value { value: pool_route::BUFFER_BYTES.into() });
             made.request_headers_to_remove.extend(pool_route::HEADERS_TO_REMOVE.map(str::to_owned));
             vec![made]
         }
