@@ -128,6 +128,11 @@ impl Gateway {
         Client::new(&self.url(), None)
     }
 
+    /// The port that clients use.
+    pub fn port(&self) -> u16 {
+        self.setup.port
+    }
+
     pub fn admin_port(&self) -> u16 {
         self.admin_port
     }

@@ -6,6 +6,7 @@ mod budgets;
 mod certificates;
 mod commands;
 mod crashes;
+mod edge;
 mod errors;
 mod failover;
 mod fixtures;

@@ -103,8 +103,11 @@ spec:
     for path in ["/", "/metrics", "/api/status", "/api/usage", "/api/budgets", "/readyz", "/healthz"] {
         places.push((path, gateway.admin().text(path).await?));
     }
-    for path in ["/stats", "/stats/prometheus", "/config_dump?include_eds", "/clusters", "/certs", "/listeners"] {
+    for path in ["/stats", "/stats/prometheus"] {
         places.push((path, gateway.envoy()?.get(path)?));
+    }
+    for path in ["/config_dump?include_eds", "/clusters", "/certs", "/listeners"] {
+        anyhow::ensure!(gateway.envoy()?.get(path).is_err(), "Envoy's admin API tells {path}");
     }
     anyhow::ensure!(places.iter().all(|(_, text)| !text.is_empty()), "a place is empty");
     for (place, text) in &places {

@@ -11,7 +11,7 @@ use tollgate_tests::tap::Tap;
 use tollgate_tests::tools::Tools;
 
 use crate::{
-    answers, budgets, certificates, commands, crashes, errors, failover, forms, interruptions, providers, reload,
+    answers, budgets, certificates, commands, crashes, edge, errors, failover, forms, interruptions, providers, reload,
     requests, secrets,
 };
 
@@ -82,6 +82,7 @@ impl Suite {
             certificates::tests(),
             commands::tests(),
             crashes::tests(),
+            edge::tests(),
             errors::tests(),
             failover::tests(),
             forms::tests(),

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use super::{Outcome, print};
 use crate::private;
 use crate::run::bootstrap::{Bootstrap, ControlPlane};
+use crate::run::{admin_socket, memory};
 use crate::serve::identity::Identity;
 use crate::serve::pki::{Authority, Folder, LIFETIME, Leaf, lifetime};
 
@@ -42,9 +43,14 @@ pub struct Args {
     /// Envoy's node id [default: the gateway's name]; each Envoy needs its own
     #[arg(long, value_name = "ID")]
     node: Option<String>,
-    /// Where Envoy's own admin API listens
-    #[arg(long, default_value = "127.0.0.1:0", value_name = "IP:PORT")]
-    envoy_admin: std::net::SocketAddr,
+    /// Socket of Envoy's own admin API [default: envoy-admin.sock beside the certificate]; of it Envoy answers
+    /// /stats, /ready and /drain_listeners only
+    #[arg(long, value_name = "PATH")]
+    envoy_admin: Option<PathBuf>,
+    /// Largest heap of Envoy; before it is full, requests with large bodies are ended and new ones refused
+    /// [default: half of what this container or machine has]
+    #[arg(long, value_parser = memory::quantity, value_name = "BYTES")]
+    envoy_memory: Option<u64>,
 }
 
 pub fn main(args: &Args) -> anyhow::Result<Outcome> {
@@ -66,11 +72,14 @@ pub fn main(args: &Args) -> anyhow::Result<Outcome> {
     let dir = args.out.as_ref().map_or_else(|| Ok(authority.dir().to_owned()), std::path::absolute)?;
     let issued = authority.issue(Leaf::Proxy(&identity), args.certificate_lifetime)?;
     let certificates = Folder::of(&dir, &identity).put(&issued, authority.certificate())?;
+    let admin = args.envoy_admin.clone().unwrap_or_else(|| dir.join(admin_socket::NAME));
+    admin_socket::fits(&admin).context("--envoy-admin names a shorter one")?;
     let default_node = args.gateway.as_deref().unwrap_or("tollgate").replace('/', ".");
     let bootstrap = Bootstrap {
         node_id: args.node.as_deref().unwrap_or(&default_node),
         control: ControlPlane { host, port },
-        admin: args.envoy_admin,
+        admin: &admin,
+        heap: args.envoy_memory.unwrap_or_else(memory::heap),
         certificates: &certificates,
     };
     print(&format!("{}\n", serde_json::to_string_pretty(&bootstrap.to_json())?));

@@ -16,8 +16,10 @@ use crate::admin::Status;
 use crate::filter_code::FilterCode;
 use crate::ledger::Consumers;
 use crate::private;
+use crate::run::admin_socket;
 use crate::run::bootstrap::{Bootstrap, ControlPlane};
 use crate::run::envoy::{Envoy, EnvoySetup, find};
+use crate::run::memory;
 use crate::run::state_dir::{StateDir, default_path};
 use crate::serve::identity::Identity;
 use crate::serve::pki::{Keeper, LIFETIME, lifetime};
@@ -55,6 +57,10 @@ pub struct Args {
     /// Envoy's worker threads [default: one per core]
     #[arg(long, value_name = "N")]
     concurrency: Option<u32>,
+    /// Largest heap of Envoy; before it is full, requests with large bodies are ended and new ones refused
+    /// [default: half of what the container or the machine has]
+    #[arg(long, value_parser = memory::quantity, value_name = "BYTES")]
+    envoy_memory: Option<u64>,
     /// How long a lease of tokens lives that its proxy says nothing about
     #[arg(long, default_value = "30s", value_parser = duration, value_name = "DURATION")]
     lease_ttl: Duration,
@@ -90,17 +96,20 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
     let xds = state.xds_listener().await?;
     let admin = listen(&args.admin, "--admin").await?;
     let admin_url = format!("http://{}", admin.local_addr()?);
+    let envoy_admin = admin_socket::of_state(state.path()).context("Envoy's admin API has no place")?;
 
     let bootstrap = Bootstrap {
         node_id: &node_id(state.path()),
         control: ControlPlane { host: "127.0.0.1", port: xds.local_addr()?.port() },
-        admin: ([127, 0, 0, 1], 0).into(),
+        admin: &envoy_admin,
+        heap: args.envoy_memory.unwrap_or_else(memory::heap),
         certificates: &proxy,
     };
     let setup = EnvoySetup {
         binary,
         concurrency: args.concurrency,
         bootstrap: serde_json::to_string_pretty(&bootstrap.to_json())?,
+        admin: envoy_admin,
     };
     let filter = code.put_into(state.path())?.display().to_string();
 

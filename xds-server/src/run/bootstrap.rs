@@ -1,23 +1,29 @@
 //! What an Envoy of ours is started with: who it is, where the control plane is, and limits. All else comes by xDS.
 
-use std::net::SocketAddr;
 use std::path::Path;
 
 use serde_json::{Value, json};
 use tollgate_core::envoy::CONTROL_CLUSTER;
 
+use super::overload::overload_manager;
 use crate::serve::pki::{AUTHORITY_SECRET, CERTIFICATE_SECRET, ProxyFiles, SERVER_NAME};
 
-/// More connections from clients than this are refused, before the file descriptors of the process run out.
-const MAX_DOWNSTREAM_CONNECTIONS: u32 = 50_000;
+/// For the owner alone.
+const ADMIN_MODE: u32 = 0o600;
+
+/// What is asked of Envoy: numbers, whether it serves, and to end requests before it stops. All else that the admin
+/// API can do (dumps, log levels, its end) is refused.
+const ADMIN_PATHS: [&str; 3] = ["/stats", "/ready", "/drain_listeners"];
 
 #[derive(Debug)]
 pub struct Bootstrap<'a> {
     pub node_id: &'a str,
     /// `host:port` of the control plane.
     pub control: ControlPlane<'a>,
-    /// Where Envoy's own admin API listens.
-    pub admin: SocketAddr,
+    /// Socket of Envoy's own admin API.
+    pub admin: &'a Path,
+    /// Bytes that Envoy's heap may have.
+    pub heap: u64,
     pub certificates: &'a ProxyFiles,
 }
 
@@ -34,7 +40,10 @@ impl Bootstrap<'_> {
         let ads = json!({"ads": {}, "resource_api_version": "V3"});
         json!({
             "node": {"id": self.node_id, "cluster": "tollgate"},
-            "admin": {"address": address(&self.admin.ip().to_string(), self.admin.port())},
+            "admin": {
+                "address": {"pipe": {"path": self.admin, "mode": ADMIN_MODE}},
+                "allow_paths": ADMIN_PATHS.map(|path| json!({"prefix": path})),
+            },
             "dynamic_resources": {
                 "ads_config": {
                     "api_type": "DELTA_GRPC",
@@ -50,16 +59,7 @@ impl Bootstrap<'_> {
                 "lds_config": ads,
             },
             "static_resources": {"clusters": [self.cluster()]},
-            "overload_manager": {
-                "refresh_interval": "0.25s",
-                "resource_monitors": [{
-                    "name": "envoy.resource_monitors.global_downstream_max_connections",
-                    "typed_config": {
-                        "@type": "type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
-                        "max_active_downstream_connections": MAX_DOWNSTREAM_CONNECTIONS,
-                    },
-                }],
-            },
+            "overload_manager": overload_manager(self.heap),
         })
     }
 

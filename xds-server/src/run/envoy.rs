@@ -37,6 +37,8 @@ pub struct EnvoySetup {
     pub concurrency: Option<u32>,
     /// The bootstrap's text.
     pub bootstrap: String,
+    /// The socket of Envoy's admin API that the bootstrap names.
+    pub admin: PathBuf,
 }
 
 /// The running Envoy.
@@ -58,7 +60,6 @@ struct Files {
     command: PathBuf,
     pid: PathBuf,
     log: PathBuf,
-    admin_address: PathBuf,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -98,7 +99,6 @@ impl Envoy {
             command: state.join("envoy-command"),
             pid: state.join("envoy.pid"),
             log: state.join("envoy.log"),
-            admin_address: state.join("envoy-admin"),
         };
         let pid = files.living();
         let same = files.was_started_with(&setup);
@@ -142,7 +142,7 @@ impl Envoy {
 
     /// Lets requests end and filters report, then ends Envoy. Bounded in time.
     pub async fn stop(&mut self) {
-        match EnvoyAdmin::open(&self.files.admin_address) {
+        match EnvoyAdmin::at(&self.setup.admin) {
             Ok(admin) => {
                 let drained = async {
                     admin.drain().await?;
@@ -195,8 +195,6 @@ impl Envoy {
             move |error| EnvoyError::Files { path, error }
         };
         private::write(&files.bootstrap, self.setup.bootstrap.as_bytes()).map_err(of(&files.bootstrap))?;
-        // Of the Envoy before, and not an address that anybody may ask.
-        let _not_there = fs::remove_file(&files.admin_address);
         let _not_there = fs::rename(&files.log, files.log_before());
         let pid = detach::start(&files.log, &self.setup.binary, &files.arguments(&self.setup))
             .await
@@ -221,7 +219,6 @@ impl Files {
 
     fn arguments(&self, setup: &EnvoySetup) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = vec!["--config-path".into(), self.bootstrap.clone().into()];
-        arguments.extend(["--admin-address-path".into(), self.admin_address.clone().into()]);
         // Several Envoys on one machine must not share memory.
         arguments.push("--use-dynamic-base-id".into());
         arguments.extend(

@@ -11,14 +11,10 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct EnvoyAdmin {
     client: reqwest::Client,
-    /// `http://127.0.0.1:40123`
-    base: String,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum EnvoyAdminError {
-    #[error("Envoy's admin address is not known: {0}")]
-    NoAddress(std::io::Error),
     #[error("Envoy's admin does not answer: {0}")]
     NoAnswer(#[from] reqwest::Error),
 }
@@ -26,14 +22,10 @@ pub enum EnvoyAdminError {
 // === impl EnvoyAdmin ===
 
 impl EnvoyAdmin {
-    /// `address_file` is what Envoy was given as `--admin-address-path`.
-    ///
     /// # Errors
-    /// When Envoy has not written it.
-    pub fn open(address_file: &Path) -> Result<Self, EnvoyAdminError> {
-        let address = std::fs::read_to_string(address_file).map_err(EnvoyAdminError::NoAddress)?;
-        let client = reqwest::Client::builder().timeout(TIMEOUT).no_proxy().build()?;
-        Ok(Self { client, base: format!("http://{}", address.trim()) })
+    /// When there can be no client.
+    pub fn at(socket: &Path) -> Result<Self, EnvoyAdminError> {
+        Ok(Self { client: reqwest::Client::builder().timeout(TIMEOUT).unix_socket(socket).build()? })
     }
 
     /// Takes no new connections, and ends the ones there are with the next answer (`connection: close`, GOAWAY).
@@ -42,7 +34,7 @@ impl EnvoyAdmin {
     /// When Envoy does not answer.
     pub async fn drain(&self) -> Result<(), EnvoyAdminError> {
         for path in ["/drain_listeners?graceful", "/drain_listeners"] {
-            self.client.post(format!("{}{path}", self.base)).send().await?.error_for_status()?;
+            self.client.post(url(path)).send().await?.error_for_status()?;
         }
         Ok(())
     }
@@ -63,10 +55,15 @@ impl EnvoyAdmin {
     }
 
     async fn requests_in_flight(&self) -> Result<u64, EnvoyAdminError> {
-        let url = format!("{}/stats?filter=http\\..*downstream_rq_active$", self.base);
-        let text = self.client.get(url).send().await?.error_for_status()?.text().await?;
+        let path = "/stats?filter=http\\..*downstream_rq_active$";
+        let text = self.client.get(url(path)).send().await?.error_for_status()?.text().await?;
         // The admin's own request is one of them.
         let lines = text.lines().filter(|line| !line.starts_with("http.admin."));
         Ok(lines.filter_map(|line| line.rsplit_once(": ")?.1.trim().parse::<u64>().ok()).sum())
     }
+}
+
+/// The host is no address: all goes through the socket.
+fn url(path: &str) -> String {
+    format!("http://envoy{path}")
 }

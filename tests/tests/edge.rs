@@ -1,0 +1,284 @@
+//! What one client can take of Envoy, and that others are served meanwhile.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use futures::future::try_join_all;
+use h2::client::SendRequest;
+use hyper::{Request, Uri};
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tollgate_tests::client::chat;
+use tollgate_tests::config::{self, Target};
+use tollgate_tests::envoy_admin::EnvoyAdmin;
+use tollgate_tests::gateway::Gateway;
+use tollgate_tests::poll;
+use tollgate_tests::tap::{Behaviour, Tap};
+
+use crate::fixtures::{APP_KEY, BACKEND_MODEL, Basic};
+use crate::suite::{Shared, e2e};
+
+e2e! {
+    a_large_body_reaches_every_attempt,
+    one_connection_has_a_hundred_streams,
+    large_bodies_end_before_the_memory,
+    slow_readers_hold_little,
+    idle_connections_are_bounded,
+    envoys_admin_is_for_its_owner,
+}
+
+const MIB: usize = 1024 * 1024;
+const OTHER_KEY: &str = "the-key-of-the-consumer-other";
+
+/// Envoy's buffers are small but for the bodies that the filter reads, on each attempt and renamed.
+pub async fn a_large_body_reaches_every_attempt(shared: Arc<Shared>) -> anyhow::Result<()> {
+    let (first, second) = (shared.tap().await?, shared.tap().await?);
+    let setup = shared.setup("a_large_body_reaches_every_attempt")?;
+    let entry = config::entry(setup.port());
+    let targets = [Target::new("first").model("a"), Target::new("second").model("another-name").priority(1)];
+    let gateway = setup
+        .file("entry.yaml", &entry)?
+        .file(
+            "models.yaml",
+            &config::documents(&[
+                config::pool("Required", &[("smol", &targets, None), ("once", &targets[1..], Some(0))]),
+                config::backend("first", "OpenAI", first.port(), ""),
+                config::backend("second", "OpenAI", second.port(), ""),
+            ]),
+        )?
+        .file("app.yaml", &config::consumer("app", APP_KEY, ""))?
+        .start()
+        .await?;
+    first.behave(Behaviour::Reset);
+    second.behave(answer("application/json", small_answer()));
+    let client = gateway.client(APP_KEY);
+    for (model, taps) in [("smol", vec![&first, &second]), ("once", vec![&second])] {
+        let body = padded(model, 10 * MIB - 1);
+        client.post("/v1/chat/completions", body).await?.expect(200)?;
+        for tap in taps {
+            let seen = tap.seen().pop().context("a request")?;
+            let text = seen.json()?.pointer("/messages/0/content").and_then(Value::as_str).map(str::len);
+            anyhow::ensure!(text.is_some_and(|length| length > 10 * MIB - 200), "{text:?} bytes arrived");
+        }
+        anyhow::ensure!(
+            second.seen().pop().and_then(|seen| seen.model()).as_deref() == Some("another-name"),
+            "{model}"
+        );
+        second.forget();
+
+        let answer = client.post("/v1/chat/completions", padded(model, 11 * MIB)).await?.expect(413)?;
+        let code = answer.json()?.pointer("/error/code").cloned();
+        anyhow::ensure!(code == Some(json!("request_too_large")), "{}", answer.text());
+    }
+    Ok(())
+}
+
+/// A hundred unfinished requests are all that one HTTP/2 connection gets; another client is served meanwhile.
+pub async fn one_connection_has_a_hundred_streams(shared: Arc<Shared>) -> anyhow::Result<()> {
+    const STREAMS: usize = 100;
+    let basic = quick(&shared, "one_connection_has_a_hundred_streams", &[]).await?;
+    let envoy = basic.gateway.envoy()?;
+    let mut connection = connect(&basic.gateway).await?;
+    let mut unfinished = Vec::new();
+    for _ in 0..STREAMS {
+        unfinished.push(begin(&mut connection, &basic.gateway, 1024).await?);
+    }
+    running(&basic.gateway, &envoy, STREAMS as u64).await?;
+    anyhow::ensure!(connection.current_max_send_streams() == STREAMS, "{}", connection.current_max_send_streams());
+    basic.gateway.client(OTHER_KEY).chat("smol").await?.expect(200)?;
+    Ok(())
+}
+
+/// Forty large bodies that never end, on one connection: Envoy resets the largest requests while the heap is not yet
+/// full, and a client with a small one does not notice.
+pub async fn large_bodies_end_before_the_memory(shared: Arc<Shared>) -> anyhow::Result<()> {
+    const HEAP_MIB: u64 = 128;
+    const BODIES: usize = 40;
+    let basic = quick(&shared, "large_bodies_end_before_the_memory", &["--envoy-memory", "128Mi"]).await?;
+    let envoy = basic.gateway.envoy()?;
+    let mut connection = connect(&basic.gateway).await?;
+    let mut bodies = Vec::new();
+    for _ in 0..BODIES {
+        bodies.push(begin(&mut connection, &basic.gateway, 0).await?);
+    }
+    let other = basic.gateway.client(OTHER_KEY);
+    let mut most = 0;
+    // One MiB of each at a time, as a client on a network would.
+    for _ in 0..9 {
+        let parts = bodies.iter_mut().map(|body| body.send(vec![b'x'; MIB]));
+        futures::future::join_all(parts).await;
+        most = most.max(envoy.stat("server.memory_allocated")? / MIB as u64);
+    }
+    let ended = bodies.iter().filter(|body| body.reset).count();
+    anyhow::ensure!(ended > 0, "no request was ended, and Envoy has {most} MiB");
+    anyhow::ensure!(most <= HEAP_MIB, "Envoy had {most} MiB");
+    other.chat("smol").await?.expect(200)?;
+    Ok(())
+}
+
+/// Clients that ask for large answers and do not read them.
+pub async fn slow_readers_hold_little(shared: Arc<Shared>) -> anyhow::Result<()> {
+    const READERS: usize = 60;
+    const MOST_MIB: u64 = 64;
+    let basic = quick(&shared, "slow_readers_hold_little", &[]).await?;
+    let envoy = basic.gateway.envoy()?;
+    let before = envoy.stat("server.memory_allocated")?;
+    basic.tap.behave(answer("audio/mpeg", vec![7; 8 * MIB]));
+    let mut readers = Vec::new();
+    for _ in 0..READERS {
+        let mut stream = TcpStream::connect(("127.0.0.1", basic.gateway.port())).await?;
+        let body = chat("smol", 1).to_string();
+        let length = body.len();
+        let request = format!(
+            "POST /v1/audio/speech HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {APP_KEY}\r\n\
+             content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+        );
+        stream.write_all(request.as_bytes()).await?;
+        readers.push(stream);
+    }
+    poll::until("all requests are at the backend", || async {
+        anyhow::ensure!(basic.tap.seen().len() == READERS, "{}", basic.tap.seen().len());
+        Ok(())
+    })
+    .await?;
+    basic.tap.behave(answer("application/json", small_answer()));
+    basic.gateway.client(OTHER_KEY).chat("smol").await?.expect(200)?;
+    let growth = envoy.stat("server.memory_allocated")?.saturating_sub(before) / MIB as u64;
+    anyhow::ensure!(growth <= MOST_MIB, "{READERS} answers of 8 MiB that nobody reads hold {growth} MiB");
+    Ok(())
+}
+
+/// More connections than one port takes: those that are too many are closed, and one that is there goes on.
+pub async fn idle_connections_are_bounded(shared: Arc<Shared>) -> anyhow::Result<()> {
+    const LIMIT: usize = 10_000;
+    const TOO_MANY: usize = 50;
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    if files.current.is_some_and(|most| most < (LIMIT + 1_000) as u64) {
+        println!("SKIP idle_connections_are_bounded: this machine allows {:?} open files", files.current);
+        return Ok(());
+    }
+    let basic = quick(&shared, "idle_connections_are_bounded", &[]).await?;
+    let envoy = basic.gateway.envoy()?;
+    let other = basic.gateway.client(OTHER_KEY);
+    other.chat("smol").await?.expect(200)?;
+    let mut idle = Vec::new();
+    while idle.len() < LIMIT + TOO_MANY {
+        let some = (0..200).map(|_| TcpStream::connect(("127.0.0.1", basic.gateway.port())));
+        idle.extend(try_join_all(some).await?);
+    }
+    let name = format!("connection_limit.default/llm/{}.limited_connections", basic.gateway.port());
+    poll::until("connections are refused", || async {
+        let refused = envoy.stat(&name)?;
+        anyhow::ensure!(refused >= TOO_MANY as u64, "{refused}");
+        Ok(())
+    })
+    .await?;
+    // On the connection that it has.
+    other.chat("smol").await?.expect(200)?;
+    Ok(())
+}
+
+/// Others cannot reach it, and what could stop or open up Envoy is not answered.
+pub async fn envoys_admin_is_for_its_owner(shared: Arc<Shared>) -> anyhow::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let basic = quick(&shared, "envoys_admin_is_for_its_owner", &[]).await?;
+    let envoy = basic.gateway.envoy()?;
+    let mode = std::fs::metadata(envoy.socket())?.permissions().mode() & 0o777;
+    anyhow::ensure!(mode == 0o600, "{mode:o}");
+    envoy.get("/ready")?;
+    for path in ["/quitquitquit", "/config_dump", "/logging", "/runtime", "/memory", "/", "/help"] {
+        let refused = envoy.get(path).err().with_context(|| format!("{path} is answered"))?.to_string();
+        anyhow::ensure!(refused.contains("HTTP/1.1 403"), "{refused}");
+    }
+    Ok(())
+}
+
+/// A gateway whose backend answers at once, for two consumers.
+async fn quick(shared: &Shared, test: &str, arguments: &[&str]) -> anyhow::Result<Basic> {
+    let basic = Basic::start_with(shared, test, |setup, tap: &Tap| {
+        let once = [Target::new("runner").model(BACKEND_MODEL)];
+        Ok(setup
+            .file("models.yaml", &crate::fixtures::models_with(tap, "Required", &[("smol", &once, Some(0))]))?
+            .file("other.yaml", &config::consumer("other", OTHER_KEY, ""))?
+            .arguments(arguments))
+    })
+    .await?;
+    basic.tap.behave(answer("application/json", small_answer()));
+    Ok(basic)
+}
+
+fn answer(content_type: &'static str, body: Vec<u8>) -> Behaviour {
+    Behaviour::Answer { content_type, body }
+}
+
+fn small_answer() -> Vec<u8> {
+    let usage = json!({"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5});
+    json!({"choices": [], "usage": usage}).to_string().into_bytes()
+}
+
+/// A chat of exactly so many bytes.
+fn padded(model: &str, bytes: usize) -> String {
+    let body = |text: &str| json!({"model": model, "messages": [{"role": "user", "content": text}]}).to_string();
+    body(&"x".repeat(bytes - body("").len()))
+}
+
+async fn connect(gateway: &Gateway) -> anyhow::Result<SendRequest<hyper::body::Bytes>> {
+    let stream = TcpStream::connect(("127.0.0.1", gateway.port())).await?;
+    let (client, connection) = h2::client::handshake(stream).await?;
+    tokio::spawn(connection);
+    Ok(client)
+}
+
+/// A request whose body does not end.
+struct Unfinished {
+    body: h2::SendStream<hyper::body::Bytes>,
+    _answer: h2::client::ResponseFuture,
+    reset: bool,
+}
+
+// === impl Unfinished ===
+
+impl Unfinished {
+    /// Sends more of the body, as fast as Envoy takes it.
+    async fn send(&mut self, mut bytes: Vec<u8>) {
+        while !bytes.is_empty() && !self.reset {
+            self.body.reserve_capacity(bytes.len());
+            let capacity = std::future::poll_fn(|context| self.body.poll_capacity(context)).await;
+            let Some(Ok(capacity)) = capacity else {
+                self.reset = true;
+                return;
+            };
+            let rest = bytes.split_off(capacity.min(bytes.len()));
+            self.reset = self.body.send_data(bytes.into(), false).is_err();
+            bytes = rest;
+        }
+    }
+}
+
+async fn begin(
+    connection: &mut SendRequest<hyper::body::Bytes>,
+    gateway: &Gateway,
+    bytes: usize,
+) -> anyhow::Result<Unfinished> {
+    let uri: Uri = format!("{}/v1/chat/completions", gateway.url()).parse()?;
+    let request = Request::post(uri)
+        .header("authorization", format!("Bearer {APP_KEY}"))
+        .header("content-type", "application/json")
+        .body(())?;
+    *connection = connection.clone().ready().await?;
+    let (answer, body) = connection.send_request(request, false)?;
+    let mut unfinished = Unfinished { body, _answer: answer, reset: false };
+    unfinished.send(vec![b'x'; bytes]).await;
+    Ok(unfinished)
+}
+
+async fn running(gateway: &Gateway, envoy: &EnvoyAdmin, requests: u64) -> anyhow::Result<()> {
+    let name = format!("http.default/llm/{}.downstream_rq_active", gateway.port());
+    poll::until("the requests run", || async {
+        let active = envoy.stat(&name)?;
+        anyhow::ensure!(active == requests, "{active}");
+        Ok(())
+    })
+    .await
+}

@@ -1,0 +1,67 @@
+//! Where Envoy's admin API listens: a socket in a folder of its owner, since whoever reaches it can stop Envoy from
+//! taking requests.
+
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+
+use crate::private;
+
+pub const NAME: &str = "envoy-admin.sock";
+
+/// `sun_path` has 108 bytes, the last one for the end (unix(7)).
+const MAX_PATH: usize = 107;
+
+/// In the state directory where its path is short enough, else in a private folder with a short name.
+///
+/// # Errors
+/// When that folder is not ours alone, or its path is too long as well.
+pub fn of_state(state: &Path) -> io::Result<PathBuf> {
+    let path = state.join(NAME);
+    if fits(&path).is_ok() {
+        return Ok(path);
+    }
+    let digest = hex::encode(Sha256::digest(state.as_os_str().as_encoded_bytes()));
+    let folder = std::env::temp_dir().join(format!("tollgate-{}", digest.get(..16).unwrap_or_default()));
+    private::create_dir(&folder)?;
+    // Anybody may make folders where temporary files are, and could have made this one.
+    let found = std::fs::symlink_metadata(&folder)?;
+    let ours = found.is_dir() && found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o077 == 0;
+    if !ours {
+        let message = format!("{} is not a folder of this user alone", folder.display());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+    }
+    let path = folder.join(NAME);
+    fits(&path).map(|()| path)
+}
+
+/// # Errors
+/// When no socket can have this path.
+pub fn fits(path: &Path) -> io::Result<()> {
+    let bytes = path.as_os_str().len();
+    if bytes <= MAX_PATH {
+        return Ok(());
+    }
+    let message = format!("{}: a socket's path has at most {MAX_PATH} bytes, and this has {bytes}", path.display());
+    Err(io::Error::new(io::ErrorKind::InvalidInput, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_state_directory_has_its_socket_elsewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(of_state(dir.path()).unwrap(), dir.path().join(NAME));
+        let long = dir.path().join("long-".repeat(30));
+        let path = of_state(&long).unwrap();
+        assert!(fits(&path).is_ok() && !path.starts_with(&long), "{}", path.display());
+        assert_eq!(of_state(&long).unwrap(), path, "the same for each run");
+        let folder = path.parent().unwrap();
+        assert_eq!(std::fs::metadata(folder).unwrap().mode() & 0o777, 0o700);
+        std::fs::remove_dir(folder).unwrap();
+    }
+}
