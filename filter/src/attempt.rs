@@ -1,14 +1,14 @@
 //! The upstream stage: each attempt becomes its own backend's. Envoy gives every attempt the original
 //! body but the headers of the attempt before, so path, authority and credentials are set or removed
 //! every time and nothing of attempt 1 is left in attempt 2.
+//!
+//! An attempt also notes how it failed, for the request's bill: the downstream filter sees the last one alone.
 
 use prost::Message;
 
 use crate::{
-    body::rewrite::{Edit, apply},
-    config::{AttemptStage, Rewrite},
-    exchange::backend_path,
-    key,
+    body::rewrite::Edit,
+    config::{AttemptStage, Backend},
 };
 
 /// What the downstream filter leaves for the attempts, in filter state.
@@ -39,10 +39,23 @@ pub struct Attempt {
     pub model: Vec<u8>,
 }
 
+/// Whose an attempt is.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// The plan's: it becomes its backend's own.
+    Mine(Rewritten),
+    /// There is no plan: the downstream filter has rewritten the request for its one backend.
+    NotMine,
+    /// The plan does not know it, or this configuration does not: the attempt is of another time, made out
+    /// for another backend. It ends here.
+    Foreign,
+}
+
 /// What the host is to do with the headers of an attempt, and with its body.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Decision {
-    pub remove: [&'static str; 3],
+pub struct Rewritten {
+    /// Place in the plan.
+    pub place: u8,
     pub path: String,
     /// None: the backend says none.
     pub authority: Option<String>,
@@ -59,9 +72,16 @@ pub enum Body {
     Rename { edit: Edit },
 }
 
-/// Decides about an attempt. None: it is none of the plan's, and nothing is touched but credentials.
-pub fn decide(plan: &AttemptPlan, stage: &AttemptStage, number: u64, cluster: &str) -> Option<Decision> {
-    let backend = stage.backends.get(cluster).filter(|backend| backend.rewrite == Rewrite::PerAttempt)?;
+/// Decides about an attempt. Credentials are removed before this, whatever it says.
+pub fn decide(plan: Option<&AttemptPlan>, stage: &AttemptStage, number: u64, cluster: &str) -> Decision {
+    let Some(plan) = plan else {
+        return Decision::NotMine;
+    };
+    let backend = stage.backends.get(cluster);
+    backend.and_then(|backend| rewritten(plan, backend, number, cluster)).map_or(Decision::Foreign, Decision::Mine)
+}
+
+fn rewritten(plan: &AttemptPlan, backend: &Backend, number: u64, cluster: &str) -> Option<Rewritten> {
     let last = plan.attempts.len().checked_sub(1)?;
     let counted = usize::try_from(number.saturating_sub(1)).unwrap_or(last).min(last);
     // The cluster that Envoy chose is the truth; the number tells which of several equal ones.
@@ -82,8 +102,8 @@ pub fn decide(plan: &AttemptPlan, stage: &AttemptStage, number: u64, cluster: &s
             Body::Rename { edit: Edit::new(start..end, attempt.model.clone()) },
         )
     };
-    Some(Decision {
-        remove: key::HEADERS,
+    Some(Rewritten {
+        place: u8::try_from(place).unwrap_or(u8::MAX),
         path: backend_path(backend, &plan.path),
         authority: Some(backend.authority.clone()).filter(|authority| !authority.is_empty()),
         next_target: next.map(|next| next.cluster.clone()),
@@ -92,9 +112,67 @@ pub fn decide(plan: &AttemptPlan, stage: &AttemptStage, number: u64, cluster: &s
     })
 }
 
-/// The body of a renamed attempt.
-pub fn renamed(body: &[u8], edit: Edit) -> Vec<u8> {
-    apply(body, vec![edit])
+/// A path as the backend has it, from what stands below the client's `/v1`.
+pub fn backend_path(backend: &Backend, below: &str) -> String {
+    let mut path = String::with_capacity(backend.path_prefix.len() + below.len() + 1);
+    path.push_str(backend.path_prefix.trim_end_matches('/'));
+    if !below.is_empty() && !below.starts_with(['/', '?']) {
+        path.push('/');
+    }
+    path.push_str(below);
+    if path.is_empty() || path.starts_with('?') {
+        path.insert(0, '/');
+    }
+    path
+}
+
+/// How an attempt failed. A backend that answered with an error is owed nothing; one that never answered
+/// may have worked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    Unanswered,
+    Refused,
+}
+
+/// An attempt that a backend had and never answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unanswered {
+    /// Place in the plan.
+    pub place: u8,
+}
+
+/// What the attempts of a request note in its filter state: number, place, failure of each.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Failures(Vec<[u8; 3]>);
+
+// === impl Failures ===
+
+impl Failures {
+    pub fn decoded(state: &[u8]) -> Self {
+        Self(state.as_chunks::<3>().0.to_vec())
+    }
+
+    pub fn encoded(&self) -> Vec<u8> {
+        self.0.concat()
+    }
+
+    #[must_use]
+    pub fn with(mut self, number: u64, place: u8, failure: Failure) -> Self {
+        self.0.push([u8::try_from(number).unwrap_or(u8::MAX), place, u8::from(failure == Failure::Refused)]);
+        self
+    }
+
+    /// What is noted of the attempt with this number.
+    pub fn of(&self, number: u64) -> Option<Failure> {
+        let noted = self.0.iter().find(|[noted, ..]| u64::from(*noted) == number)?;
+        Some(if noted[2] == 0 { Failure::Unanswered } else { Failure::Refused })
+    }
+
+    /// Attempts before this number that were never answered.
+    pub fn unanswered_before(&self, number: u64) -> Vec<Unanswered> {
+        let earlier = self.0.iter().filter(|[noted, _, refused]| u64::from(*noted) < number && *refused == 0);
+        earlier.map(|[_, place, _]| Unanswered { place: *place }).collect()
+    }
 }
 
 // === impl AttemptPlan ===
@@ -114,7 +192,7 @@ mod tests {
     use std::rc::Rc;
 
     use super::*;
-    use crate::config::Backend;
+    use crate::{body::rewrite::apply, config::Rewrite};
 
     fn stage() -> AttemptStage {
         let backend = |name: &str| {
@@ -145,10 +223,17 @@ mod tests {
         }
     }
 
+    fn mine(number: u64, cluster: &str) -> Rewritten {
+        match decide(Some(&plan()), &stage(), number, cluster) {
+            Decision::Mine(rewritten) => rewritten,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn the_first_attempt_leaves_the_body_and_names_the_next() {
-        let plan = AttemptPlan::decoded(&plan().encoded()).unwrap();
-        let decision = decide(&plan, &stage(), 1, "backend/default/a").unwrap();
+        assert_eq!(AttemptPlan::decoded(&plan().encoded()), Some(plan()));
+        let decision = mine(1, "backend/default/a");
         assert_eq!(decision.path, "/a/v1/chat/completions?x=1");
         assert_eq!(decision.next_target.as_deref(), Some("backend/default/b"));
         assert_eq!((decision.body, decision.content_length), (Body::AsItIs, 13));
@@ -156,20 +241,65 @@ mod tests {
 
     #[test]
     fn the_second_attempt_has_nothing_of_the_first() {
-        let decision = decide(&plan(), &stage(), 2, "backend/default/b").unwrap();
+        let decision = mine(2, "backend/default/b");
         assert_eq!(decision.path, "/b/v1/chat/completions?x=1");
         assert_eq!(decision.authority.as_deref(), Some("b.example"));
-        assert_eq!((decision.remove, decision.next_target), (key::HEADERS, None));
+        assert_eq!((decision.place, decision.next_target), (1, None));
         let Body::Rename { edit } = decision.body else { panic!() };
-        let body = renamed(br#"{"model":"x"}"#, edit);
+        let body = apply(br#"{"model":"x"}"#, vec![edit]);
         assert_eq!(body, br#"{"model":"other"}"#);
         assert_eq!(decision.content_length, body.len() as u64);
     }
 
     #[test]
     fn a_further_attempt_repeats_the_last() {
-        let decision = decide(&plan(), &stage(), 5, "backend/default/b").unwrap();
+        let decision = mine(5, "backend/default/b");
         assert_eq!(decision.path, "/b/v1/chat/completions?x=1");
-        assert_eq!(decide(&plan(), &stage(), 1, "backend/default/z"), None);
+    }
+
+    /// A pool that was edited while attempt 1 ran once sent backend b the key, model and path of a.
+    #[test]
+    fn an_attempt_of_another_time_ends() {
+        let decide = |plan: Option<&AttemptPlan>, cluster| decide(plan, &stage(), 2, cluster);
+        assert_eq!(decide(Some(&plan()), "backend/default/z"), Decision::Foreign, "of no plan, and not configured");
+        let mut without_b = plan();
+        without_b.attempts.pop();
+        assert_eq!(decide(Some(&without_b), "backend/default/b"), Decision::Foreign, "configured, of no plan");
+        let mut with_z = plan();
+        with_z.attempts.push(Attempt { cluster: "backend/default/z".into(), model: Vec::new() });
+        assert_eq!(decide(Some(&with_z), "backend/default/z"), Decision::Foreign, "planned, not configured");
+        assert_eq!(decide(None, "backend/default/b"), Decision::NotMine);
+    }
+
+    #[test]
+    fn failures_are_told_by_number() {
+        let failures = Failures::default().with(1, 0, Failure::Unanswered).with(2, 1, Failure::Refused).with(
+            3,
+            1,
+            Failure::Unanswered,
+        );
+        let failures = Failures::decoded(&failures.encoded());
+        assert_eq!(failures.of(2), Some(Failure::Refused));
+        assert_eq!((failures.of(3), failures.of(4)), (Some(Failure::Unanswered), None));
+        assert_eq!(failures.unanswered_before(3), [Unanswered { place: 0 }]);
+        assert_eq!(failures.unanswered_before(4), [Unanswered { place: 0 }, Unanswered { place: 1 }]);
+        assert_eq!(Failures::decoded(b"xy"), Failures::default());
+    }
+
+    #[test]
+    fn paths_are_the_backends() {
+        let mut backend = Backend::clone(&stage().backends["backend/default/a"]);
+        for (prefix, below, path) in [
+            ("/v1", "/chat?x", "/v1/chat?x"),
+            ("/v1/", "/chat", "/v1/chat"),
+            ("/v1", "?x", "/v1?x"),
+            ("/v1", "", "/v1"),
+            ("", "", "/"),
+            ("", "?x", "/?x"),
+            ("/v1", "chat", "/v1/chat"),
+        ] {
+            backend.path_prefix = prefix.to_owned();
+            assert_eq!(backend_path(&backend, below), path);
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use tollgate_proto::v1 as wire;
 
-pub use self::lease::{Holder, Lease, Release, Reservation, Reserve, Settled};
+pub use self::lease::{Holder, Lease, Release, Reservation, Reserve, Reserved, Settled};
 use crate::{
     config::{Limit, Mode, ScopePart, WithoutLedger},
     host::{Contended, Shared, update},
@@ -22,43 +22,66 @@ pub struct Scope<'a> {
     pub labels: &'a std::collections::BTreeMap<String, String>,
 }
 
-/// A limit for one request, with the name of its bucket's record.
+/// Who takes tokens, and when.
+#[derive(Clone, Copy)]
+pub struct Counter<'a> {
+    pub shared: &'a dyn Shared,
+    /// Number of the worker; what it has taken is noted under it.
+    pub worker: u64,
+    pub holder: Holder,
+    /// Unix milliseconds of this host.
+    pub now: u64,
+}
+
+/// What tokens are counted under: a limit and the values of its scope.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bucket {
+    /// Name of its record in shared data.
+    pub key: Rc<str>,
+    pub limit: Rc<str>,
+    pub values: Rc<[String]>,
+}
+
+/// A limit for one request, with its bucket.
 #[derive(Debug, Clone)]
 pub struct Budget {
     pub limit: Rc<Limit>,
-    pub key: Rc<str>,
-    pub values: Rc<[String]>,
+    pub bucket: Bucket,
+}
+
+// === impl Bucket ===
+
+impl Bucket {
+    pub fn new(limit: Rc<str>, values: Vec<String>) -> Self {
+        // Lengths keep apart what a separator could not: models are named by clients.
+        let mut key = String::with_capacity(64);
+        key.push_str("b/");
+        key.push_str(&limit);
+        for value in &values {
+            key.push('/');
+            key.push_str(&value.len().to_string());
+            key.push(':');
+            key.push_str(value);
+        }
+        Self { key: key.into(), limit, values: values.into() }
+    }
+
+    pub fn wire(&self) -> wire::Bucket {
+        wire::Bucket { limit: self.limit.to_string(), scope: self.values.to_vec() }
+    }
 }
 
 // === impl Budget ===
 
 impl Budget {
     pub fn new(limit: &Rc<Limit>, scope: &Scope<'_>) -> Self {
-        let values: Rc<[String]> = limit
-            .scope
-            .iter()
-            .map(|part| match part {
-                ScopePart::Consumer => scope.consumer.to_owned(),
-                ScopePart::Model => scope.model.to_owned(),
-                ScopePart::Route => scope.route.to_owned(),
-                ScopePart::Label(key) => scope.labels.get(key).cloned().unwrap_or_default(),
-            })
-            .collect();
-        // Lengths keep apart what a separator could not: models are named by clients.
-        let mut key = String::with_capacity(64);
-        key.push_str("b/");
-        key.push_str(&limit.id);
-        for value in values.iter() {
-            key.push('/');
-            key.push_str(&value.len().to_string());
-            key.push(':');
-            key.push_str(value);
-        }
-        Self { limit: limit.clone(), key: key.into(), values }
-    }
-
-    pub fn bucket(&self) -> wire::Bucket {
-        wire::Bucket { limit: self.limit.id.to_string(), scope: self.values.to_vec() }
+        let values = limit.scope.iter().map(|part| match part {
+            ScopePart::Consumer => scope.consumer.to_owned(),
+            ScopePart::Model => scope.model.to_owned(),
+            ScopePart::Route => scope.route.to_owned(),
+            ScopePart::Label(key) => scope.labels.get(key).cloned().unwrap_or_default(),
+        });
+        Self { limit: limit.clone(), bucket: Bucket::new(limit.id.clone(), values.collect()) }
     }
 
     pub fn without_ledger(&self) -> WithoutLedger {
@@ -69,38 +92,20 @@ impl Budget {
     }
 
     /// Reserves from the shared lease.
-    pub fn reserve(
-        &self,
-        shared: &dyn Shared,
-        holder: Holder,
-        amount: u64,
-        now: u64,
-    ) -> Result<(Reserve, Lease, Option<Release>), Contended> {
-        update(shared, &self.key, now, |record| {
+    pub fn reserve(&self, desk: &Counter<'_>, amount: u64) -> Result<Reserved, Contended> {
+        update(desk.shared, &self.bucket.key, desk.now, |record| {
             let before = Lease::decode(record);
-            let (lease, reserve, release) = before.reserve(amount, now, holder);
-            ((lease != before).then(|| lease.encode()), (reserve, lease, release))
+            let reserved = before.clone().reserve(amount, desk.worker, desk.now, desk.holder);
+            ((reserved.lease != before).then(|| reserved.lease.encode()), reserved)
         })
     }
 
-    /// Gives a reservation back untouched.
-    pub fn give_back(&self, shared: &dyn Shared, holder: Holder, reservation: &Reservation, now: u64) -> Settled {
-        self.settle(shared, holder, reservation, 0, now)
-    }
-
-    /// Replaces a reservation by the truth.
-    pub fn settle(
-        &self,
-        shared: &dyn Shared,
-        holder: Holder,
-        reservation: &Reservation,
-        truth: u64,
-        now: u64,
-    ) -> Settled {
-        let settled = update(shared, &self.key, now, |record| {
-            let (lease, settled) = Lease::decode(record).settle(reservation, truth, now, holder);
+    /// Replaces a reservation by the truth; 0 gives it back.
+    pub fn settle(&self, desk: &Counter<'_>, reservation: &Reservation, truth: u64) -> Settled {
+        let settled = update(desk.shared, &self.bucket.key, desk.now, |record| {
+            let (lease, settled) = Lease::decode(record).settle(reservation, truth, desk.now, desk.holder);
             (Some(lease.encode()), settled)
         });
-        settled.unwrap_or(Settled { from_lease: reservation.amount, release: None })
+        settled.unwrap_or(Settled { from_lease: reservation.amount, charged: truth, release: None })
     }
 }

@@ -101,7 +101,7 @@ pub struct Target {
     pub priority: u32,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Backend {
     pub name: Rc<str>,
     pub cluster: Rc<str>,

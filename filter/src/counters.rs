@@ -15,7 +15,7 @@ pub const CODES: [&str; 9] = [
 ];
 
 /// Names of the other counters, in the order of [`Counters::take`].
-pub const NAMES: [&str; 7] = [
+pub const NAMES: [&str; 8] = [
     "requests",
     "input_tokens",
     "output_tokens",
@@ -23,6 +23,7 @@ pub const NAMES: [&str; 7] = [
     "ledger_calls",
     "ledger_calls_refused",
     "usage_rows_dropped",
+    "workers_lost",
 ];
 
 /// What was counted since the last look.
@@ -35,6 +36,8 @@ pub struct Counters {
     pub ledger_calls: u64,
     pub calls_refused: u64,
     pub dropped: u64,
+    /// Workers whose VM died; others charged what they had taken.
+    pub workers_lost: u64,
     refused: [u64; CODES.len()],
 }
 
@@ -59,6 +62,7 @@ impl Counters {
             taken.ledger_calls,
             taken.calls_refused,
             taken.dropped,
+            taken.workers_lost,
         ];
         counts.into_iter().chain(taken.refused)
     }

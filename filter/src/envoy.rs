@@ -1,8 +1,7 @@
-//! Envoy's side, on wasm32 alone: callbacks become events, effects become host calls. No decisions.
+//! Envoy's side, on wasm32 alone: callbacks go to the core, its orders become host calls. No decisions.
 //!
-//! All configurations of a VM share one `Worker`, in a thread-local. It is never borrowed across a host
-//! call that could come back into the VM: of such calls there are none but `done`, and local answers and
-//! resumed requests happen after the callback has returned.
+//! All configurations of a VM share one `Worker`, in a thread-local. It is never borrowed while orders are
+//! carried out: an answer of our own comes back as callbacks.
 
 mod hostcall;
 mod http;
@@ -23,8 +22,8 @@ thread_local! {
 #[derive(Default)]
 struct Vm {
     worker: Worker,
-    /// The root that acts; older ones only serve the rest of their streams.
-    owner: Option<u32>,
+    /// The queue that wakes the root of this worker in the next turn of the event loop.
+    bell: Option<u32>,
     waiters: Vec<http::Waiter>,
     metrics: Vec<u32>,
 }

@@ -1,5 +1,5 @@
-//! One request and its answer: the only state machine of the filter. `step` takes an event and returns
-//! the next state and what the host is to do; it makes no host call but those of the desk's small traits.
+//! One request and its answer: the state machine of the filter. `step` takes an event and returns the next
+//! state and what the host is to do; it makes no host call but those of the desk's small traits.
 //!
 //! ```text
 //! New ─ headers ─▶ Reading ─ body ─▶ [Waiting ─ ledger ─▶] Sent ─ answer ─▶ Answering ─ end ─▶ Closed
@@ -20,16 +20,16 @@ use std::{collections::HashMap, rc::Rc};
 
 pub use answer::{Answer, AnswerHead, Chunk, Origin};
 pub use arrive::Head;
-pub use choose::backend_path;
-pub use settle::Ending;
+pub use choose::Draft;
+pub use settle::{Ending, LastAttempt};
 
 use crate::{
     body::{content_type::ContentType, held::Room},
-    budget::{Budget, Holder, Reservation},
-    config::{RequestStage, Route},
+    budget::{Bucket, Budget, Counter, Holder, Reservation},
+    config::{RequestStage, Rewrite, Route},
     counters::Counters,
     errors::{Refusal, Shape},
-    host::Shared,
+    host::{RequestBody, Shared},
     key::{Caller, Table},
     model::{Plan, Random},
     report::Reporter,
@@ -73,8 +73,10 @@ pub struct Reading {
 
 #[derive(Debug)]
 pub struct Waiting {
-    ticket: Ticket,
+    draft: Draft,
     deadline: u64,
+    /// Under which the reporter knows what it needs.
+    number: u64,
 }
 
 /// What is known of a request that was admitted.
@@ -123,6 +125,11 @@ struct Rate {
 pub struct Desk<'a> {
     pub stage: &'a RequestStage,
     pub shared: &'a dyn Shared,
+    pub request: &'a dyn RequestBody,
+    /// Number of this worker; 0: not known yet.
+    pub worker: u64,
+    /// Requests of this worker that hold tokens.
+    pub open: &'a mut u64,
     pub random: &'a mut dyn Random,
     pub habits: &'a mut Habits,
     /// What streams may hold back together.
@@ -130,7 +137,7 @@ pub struct Desk<'a> {
     pub reporter: &'a mut Reporter,
     pub counters: &'a mut Counters,
     /// Budgets that this worker used of late, by record name.
-    pub touched: &'a mut HashMap<Rc<str>, Budget>,
+    pub touched: &'a mut HashMap<Rc<str>, Bucket>,
     /// As this worker saw it last; [`Desk::holder`] looks again when it seems to have expired.
     pub holder: &'a mut Holder,
     pub table: Table,
@@ -144,10 +151,8 @@ pub enum Event<'a> {
         head: Head<'a>,
         end: bool,
     },
-    /// The whole body.
-    RequestEnd {
-        body: &'a [u8],
-    },
+    /// The whole body is there.
+    RequestEnd,
     /// The ledger answered a call.
     LedgerAnswered,
     Tick,
@@ -192,19 +197,42 @@ pub enum Effect {
     ResponseBody(Vec<u8>),
 }
 
+/// What an exchange has to be told next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wants {
+    RequestHeaders,
+    /// The request is held until its body is there; Envoy may answer before.
+    RequestBody,
+    Ledger,
+    AnswerHeaders,
+    AnswerBody,
+    End,
+    Nothing,
+}
+
+/// Where a request goes after a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Goes {
+    On,
+    /// It is held, or was answered.
+    Nowhere,
+}
+
+/// How a request came to its backends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attempts {
+    /// It did not.
+    None,
+    /// By one attempt.
+    One,
+    /// By as many as it took.
+    Several,
+}
+
 /// How long a request waits for the ledger.
 const PATIENCE_MS: u64 = 2000;
 
 pub type Stepped = (Exchange, Vec<Effect>);
-
-// === impl Reading ===
-
-impl Reading {
-    /// The path below the client's `/v1`, with the query.
-    fn below(&self) -> &str {
-        self.path.get(self.below..).unwrap_or_default()
-    }
-}
 
 // === impl Exchange ===
 
@@ -212,10 +240,16 @@ impl Exchange {
     pub fn step(self, event: Event<'_>, desk: &mut Desk<'_>) -> Stepped {
         match (self, event) {
             (Self::New, Event::RequestHeaders { head, end }) => arrive::arrived(&head, end, desk),
-            (Self::Reading(reading), Event::RequestEnd { body }) => choose::read(*reading, body, desk),
-            (Self::Waiting(waiting), Event::LedgerAnswered | Event::Tick) => admit::again(*waiting, desk),
+            (Self::Reading(reading), Event::RequestEnd) => choose::read(*reading, desk),
+            (Self::Waiting(waiting), Event::LedgerAnswered) => admit::again(*waiting, desk),
+            (Self::Waiting(waiting), Event::Tick) if desk.now >= waiting.deadline => admit::late(*waiting, desk),
+            (Self::Waiting(waiting), Event::Ended(_)) => admit::left(&waiting, desk),
             (Self::Reading(reading), Event::ResponseHeaders { head, end }) => {
                 answer::refused_by_envoy(reading.shape, &head, end, desk)
+            }
+            (Self::Waiting(waiting), Event::ResponseHeaders { head, end }) => {
+                desk.reporter.let_go(waiting.number);
+                answer::refused_by_envoy(waiting.draft.ticket.shape, &head, end, desk)
             }
             (Self::Sent(ticket), Event::ResponseHeaders { head, end }) => answer::began(ticket, &head, end, desk),
             (Self::Answering(ticket, answer), Event::ResponseBody { chunk, end }) => {
@@ -229,50 +263,45 @@ impl Exchange {
             }
             (Self::Sent(ticket), Event::Ended(ending)) => settle::without_answer(*ticket, &ending, desk),
             (Self::Answering(ticket, answer), Event::Ended(ending)) => settle::answered(*ticket, answer, &ending, desk),
-            (Self::Replaced(ticket, _), Event::Ended(_)) => settle::failed(*ticket, desk),
+            (Self::Replaced(ticket, _), Event::Ended(ending)) => settle::without_answer(*ticket, &ending, desk),
             (_, Event::Ended(_)) => (Self::Closed, Vec::new()),
             // Nothing of what the filter makes itself, or passes by, is looked at.
             (state, _) => (state, Vec::new()),
         }
     }
 
-    /// The request stays where it is until the next step.
-    pub fn holds_request(&self) -> bool {
-        matches!(self, Self::Reading(_) | Self::Waiting(_) | Self::Refused)
-    }
-
-    /// Its end is of interest.
-    pub fn is_open(&self) -> bool {
-        !matches!(self, Self::New | Self::Passing | Self::Refused | Self::Closed)
-    }
-
-    pub fn is_reading(&self) -> bool {
-        matches!(self, Self::Reading(_))
-    }
-
-    pub fn is_waiting(&self) -> bool {
-        matches!(self, Self::Waiting(_))
-    }
-
-    /// It may have gone to one of several backends.
-    pub fn has_choice(&self) -> bool {
+    /// What of its stream the exchange has to be told next. Nothing else is fetched from Envoy.
+    pub fn wants(&self) -> Wants {
         match self {
-            Self::Sent(ticket) | Self::Answering(ticket, _) => ticket.plan.targets().nth(1).is_some(),
-            _ => false,
+            Self::New => Wants::RequestHeaders,
+            Self::Reading(_) => Wants::RequestBody,
+            Self::Waiting(_) => Wants::Ledger,
+            Self::Sent(_) => Wants::AnswerHeaders,
+            Self::Answering(_, answer) if answer.wants_bytes() => Wants::AnswerBody,
+            Self::Replaced(..) | Self::ReplacedEarly(_) => Wants::AnswerBody,
+            Self::Answering(..) => Wants::End,
+            Self::Passing | Self::Refused | Self::Closed => Wants::Nothing,
         }
     }
 
-    /// It holds tokens of leases.
-    pub fn holds_tokens(&self) -> bool {
-        matches!(self, Self::Sent(_) | Self::Answering(..) | Self::Replaced(..))
+    /// Whether the request goes further.
+    pub fn request_goes(&self) -> Goes {
+        match self {
+            Self::Reading(_) | Self::Waiting(_) | Self::Refused => Goes::Nowhere,
+            _ => Goes::On,
+        }
     }
 
-    /// What needs to be known of answers and their chunks.
-    pub fn watches_answer(&self) -> bool {
+    /// It went to a backend, and no backend's answer came.
+    pub fn is_unanswered(&self) -> bool {
+        matches!(self, Self::Sent(_) | Self::Replaced(..))
+    }
+
+    /// What is to be known at its end about its attempts.
+    pub fn attempts(&self) -> Attempts {
         match self {
-            Self::Answering(_, answer) => answer.wants_bytes(),
-            Self::Replaced(..) | Self::ReplacedEarly(_) => true,
-            _ => false,
+            Self::Sent(ticket) | Self::Replaced(ticket, _) | Self::Answering(ticket, _) => ticket.attempts(),
+            _ => Attempts::None,
         }
     }
 
@@ -288,24 +317,36 @@ impl Exchange {
     }
 }
 
-// === impl Event ===
-
-impl Event<'_> {
-    /// What a step makes of it depends on the time.
-    pub fn needs_time(&self) -> bool {
-        !matches!(self, Self::ResponseHeaders { .. } | Self::ResponseBody { .. })
-    }
-}
-
 // === impl Desk ===
 
-impl Desk<'_> {
+impl<'a> Desk<'a> {
     /// How long what this process holds is valid. Another worker's call may have extended it.
     fn holder(&mut self) -> Holder {
         if self.now >= self.holder.expires_at {
             *self.holder = Holder::read(self.shared);
         }
         *self.holder
+    }
+
+    fn counter(&mut self) -> Counter<'a> {
+        Counter { shared: self.shared, worker: self.worker, holder: self.holder(), now: self.now }
+    }
+
+    fn touch(&mut self, bucket: &Bucket) {
+        if !self.touched.contains_key(&bucket.key) {
+            self.touched.insert(bucket.key.clone(), bucket.clone());
+        }
+    }
+}
+
+// === impl Ticket ===
+
+impl Ticket {
+    fn attempts(&self) -> Attempts {
+        match self.plan.first().map(|target| target.backend.rewrite) {
+            Some(Rewrite::PerAttempt) => Attempts::Several,
+            Some(Rewrite::Once) | None => Attempts::One,
+        }
     }
 }
 

@@ -20,6 +20,12 @@ pub trait Shared {
     fn set(&self, key: &str, value: &[u8], version: Option<Version>) -> Result<(), Conflict>;
 }
 
+/// A request whose body Envoy holds.
+pub trait RequestBody {
+    /// All of it, as it is now.
+    fn read(&self) -> Vec<u8>;
+}
+
 /// Says whether swaps on records of different workers were tried too often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Contended;

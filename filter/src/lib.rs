@@ -22,6 +22,8 @@ pub mod config;
 pub mod counters;
 pub mod errors;
 pub mod exchange;
+#[cfg(test)]
+mod fixture;
 pub mod host;
 pub mod json;
 pub mod key;
@@ -29,6 +31,9 @@ pub mod model;
 pub mod models;
 pub mod path;
 pub mod report;
+pub mod roll;
+pub mod root;
+pub mod stream;
 pub mod table;
 pub mod usage;
 pub mod worker;

@@ -7,13 +7,15 @@ use std::{
     rc::Rc,
 };
 
-use tollgate_proto::v1 as wire;
+use prost::Message;
+use tollgate_proto::v1::{self as wire, MAX_CALL_BYTES};
 
-use crate::budget::{Budget, Release};
+use crate::budget::{Bucket, Release};
 
-/// A call gets at most this much of the queue.
-const MAX_USAGE: usize = 1000;
-const MAX_BUDGETS: usize = 5000;
+/// What the parts of a call beside its entries take at most: names and numbers of the worker.
+const ENVELOPE_BYTES: usize = 4096;
+/// What an entry takes in its call beside its own bytes: a tag and a length.
+const ENTRY_BYTES: usize = 6;
 /// Usage rows kept while the ledger is away; more are dropped, oldest first. Budgets are not affected:
 /// settlements are kept per bucket.
 const MAX_QUEUE: usize = 50_000;
@@ -34,12 +36,38 @@ pub struct Identity {
 pub struct Reporter {
     sequence: u64,
     usage: VecDeque<wire::Usage>,
-    settlements: HashMap<(Rc<str>, i64), wire::Settlement>,
-    wants: HashMap<Rc<str>, (Budget, wire::Want)>,
+    /// What is to be told and asked of each bucket, by its key.
+    tabs: HashMap<Rc<str>, Tab>,
+    /// What held requests need, in the order of their numbers; nothing for one that went on. A call asks
+    /// for what is needed when it is made, so that no request is asked for twice, however long it waits.
+    needs: VecDeque<(u64, Vec<Want>)>,
+    numbered: u64,
     flight: Flight,
     failures: u32,
     /// Usage rows that were dropped, since the last look.
     pub dropped: u64,
+}
+
+/// Tokens wanted of a bucket.
+#[derive(Debug, Clone)]
+pub struct Want {
+    pub bucket: Bucket,
+    /// Enough to go on for a while.
+    pub wish: u64,
+    /// What a held request cannot go on without.
+    pub least: u64,
+}
+
+/// What there is about one bucket. One without content is not kept.
+#[derive(Debug)]
+struct Tab {
+    bucket: Bucket,
+    /// By window.
+    settlements: Vec<wire::Settlement>,
+    /// Tokens asked for ahead of need, or 0.
+    wish: u64,
+    /// What held requests need together, while a call is made.
+    least: u64,
 }
 
 #[derive(Debug, Default)]
@@ -52,19 +80,28 @@ enum Flight {
     Again { call: Call, at: u64 },
 }
 
-/// One call: what was sent, and the budgets that its wants are for.
+/// One call: what was sent, and the buckets that it is about.
 #[derive(Debug, Clone)]
 struct Call {
     request: wire::SyncRequest,
-    wanted: Vec<Budget>,
+    wanted: Vec<Bucket>,
+    settled: Vec<Bucket>,
 }
 
 /// What an answer brings for one bucket.
 #[derive(Debug)]
 pub struct Granted {
-    pub budget: Budget,
+    pub bucket: Bucket,
     pub grant: wire::Grant,
     pub least: u64,
+}
+
+/// Tokens of a lease that the ledger knows to be used.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Heard {
+    pub bucket: Bucket,
+    pub window_start: i64,
+    pub from_lease: u64,
 }
 
 /// A call that was answered.
@@ -72,6 +109,7 @@ pub struct Granted {
 pub struct Answered {
     pub sent_at: u64,
     pub grants: Vec<Granted>,
+    pub heard: Vec<Heard>,
 }
 
 // === impl Reporter ===
@@ -86,38 +124,68 @@ impl Reporter {
     }
 
     #[inline(never)]
-    pub fn settled(&mut self, budget: &Budget, window_start: i64, from_lease: u64, charged: u64) {
-        let settlement = self.settlement(budget, window_start);
+    pub fn settled(&mut self, bucket: &Bucket, window_start: i64, from_lease: u64, charged: u64) {
+        let settlement = self.settlement(bucket, window_start);
         settlement.from_lease = settlement.from_lease.saturating_add(from_lease);
         settlement.charged = settlement.charged.saturating_add(charged);
     }
 
     #[inline(never)]
-    pub fn released(&mut self, budget: &Budget, release: Release) {
-        let settlement = self.settlement(budget, release.window_start);
+    pub fn released(&mut self, bucket: &Bucket, release: Release) {
+        let settlement = self.settlement(bucket, release.window_start);
         settlement.released = settlement.released.saturating_add(release.amount);
     }
 
-    fn settlement(&mut self, budget: &Budget, window_start: i64) -> &mut wire::Settlement {
-        self.settlements.entry((budget.key.clone(), window_start)).or_insert_with(|| wire::Settlement {
-            bucket: Some(budget.bucket()),
-            window_start,
-            ..wire::Settlement::default()
+    fn settlement(&mut self, bucket: &Bucket, window_start: i64) -> &mut wire::Settlement {
+        let settlements = &mut self.tab(bucket).settlements;
+        let at = settlements.iter().position(|one| one.window_start == window_start).unwrap_or(settlements.len());
+        if at == settlements.len() {
+            let bucket = Some(bucket.wire());
+            settlements.push(wire::Settlement { bucket, window_start, ..wire::Settlement::default() });
+        }
+        // The place was found or made just now.
+        #[allow(clippy::indexing_slicing, reason = "at is the place of an element")]
+        &mut settlements[at]
+    }
+
+    fn tab(&mut self, bucket: &Bucket) -> &mut Tab {
+        self.tabs.entry(bucket.key.clone()).or_insert_with(|| Tab {
+            bucket: bucket.clone(),
+            settlements: Vec::new(),
+            wish: 0,
+            least: 0,
         })
     }
 
-    /// Asks for tokens; wants for one bucket become one.
-    pub fn want(&mut self, budget: &Budget, wish: u64, least: u64) {
-        let (_, want) = self
-            .wants
-            .entry(budget.key.clone())
-            .or_insert_with(|| (budget.clone(), wire::Want { bucket: Some(budget.bucket()), ..wire::Want::default() }));
-        want.wish = want.wish.max(wish);
-        want.least = want.least.saturating_add(least);
+    /// Asks for tokens ahead of need.
+    pub fn wish(&mut self, bucket: &Bucket, wish: u64) {
+        let tab = self.tab(bucket);
+        tab.wish = tab.wish.max(wish);
+    }
+
+    /// A request that is held until it has these; returns its number.
+    pub fn hold(&mut self, needs: Vec<Want>) -> u64 {
+        self.numbered += 1;
+        self.needs.push_back((self.numbered, needs));
+        self.numbered
+    }
+
+    /// A held request needs something else now.
+    pub fn hold_on(&mut self, number: u64, needs: Vec<Want>) {
+        let found = self.needs.binary_search_by_key(&number, |(held, _)| *held);
+        if let Some((_, held)) = found.ok().and_then(|at| self.needs.get_mut(at)) {
+            *held = needs;
+        }
+    }
+
+    /// A request is not held any more.
+    pub fn let_go(&mut self, number: u64) {
+        self.hold_on(number, Vec::new());
+        while self.needs.pop_front_if(|(_, needs)| needs.is_empty()).is_some() {}
     }
 
     pub fn is_empty(&self) -> bool {
-        self.usage.is_empty() && self.settlements.is_empty() && self.wants.is_empty()
+        self.usage.is_empty() && self.tabs.is_empty() && self.needs.is_empty()
     }
 
     /// Nothing is queued and nothing is on its way.
@@ -151,21 +219,55 @@ impl Reporter {
 
     fn call(&mut self, identity: &Identity) -> Call {
         self.sequence += 1;
-        let rows = self.usage.len().min(MAX_USAGE);
-        let (wanted, wants) = some_of(&mut self.wants).unzip();
-        let settlements = some_of(&mut self.settlements).collect();
+        let mut room = Room(MAX_CALL_BYTES - ENVELOPE_BYTES);
+        self.add_needs_up();
+        // What is wanted comes first: somebody waits for it.
+        let (mut wanted, mut wants) = (Vec::new(), Vec::new());
+        for tab in self.tabs.values_mut().filter(|tab| tab.wish > 0) {
+            let want = wire::Want { bucket: Some(tab.bucket.wire()), wish: tab.wish, least: tab.least };
+            if room.takes(&want) {
+                wanted.push(tab.bucket.clone());
+                wants.push(want);
+                (tab.wish, tab.least) = (0, 0);
+            }
+        }
+        let (mut settled, mut settlements) = (Vec::new(), Vec::new());
+        for tab in self.tabs.values_mut() {
+            while let Some(settlement) = tab.settlements.pop_if(|settlement| room.takes(settlement)) {
+                settled.push(tab.bucket.clone());
+                settlements.push(settlement);
+            }
+        }
+        self.tabs.retain(|_, tab| tab.wish > 0 || !tab.settlements.is_empty());
+        let rows = self.usage.iter().take_while(|row| room.takes(*row)).count();
+        let usage = self.usage.drain(..rows).collect();
         Call {
             request: wire::SyncRequest {
                 proxy: identity.proxy.clone(),
                 epoch: identity.epoch,
                 worker: identity.worker,
                 sequence: self.sequence,
-                usage: self.usage.drain(..rows).collect(),
+                usage,
                 settlements,
                 wants,
             },
             wanted,
+            settled,
         }
+    }
+
+    /// What is wished for ahead of need and what held requests need, together for each bucket.
+    fn add_needs_up(&mut self) {
+        for tab in self.tabs.values_mut() {
+            tab.least = 0;
+        }
+        let needs = std::mem::take(&mut self.needs);
+        for need in needs.iter().flat_map(|(_, needs)| needs) {
+            let tab = self.tab(&need.bucket);
+            tab.wish = tab.wish.max(need.wish);
+            tab.least = tab.least.saturating_add(need.least);
+        }
+        self.needs = needs;
     }
 
     /// The answer of the call in flight. An answer to anything else is ignored.
@@ -176,9 +278,17 @@ impl Reporter {
                 let wants = call.wanted.into_iter().zip(&call.request.wants);
                 let grants = wants
                     .zip(response.grants)
-                    .map(|((budget, want), grant)| Granted { budget, grant, least: want.least })
+                    .map(|((bucket, want), grant)| Granted { bucket, grant, least: want.least })
                     .collect();
-                Some(Answered { sent_at: at, grants })
+                let settled = call.settled.into_iter().zip(&call.request.settlements);
+                let heard = settled
+                    .map(|(bucket, settlement)| Heard {
+                        bucket,
+                        window_start: settlement.window_start,
+                        from_lease: settlement.from_lease,
+                    })
+                    .collect();
+                Some(Answered { sent_at: at, grants, heard })
             }
             other => {
                 self.flight = other;
@@ -189,59 +299,65 @@ impl Reporter {
 
     /// The call in flight failed.
     pub fn failed(&mut self, now: u64) {
-        if let Flight::Sent { call, .. } = std::mem::take(&mut self.flight) {
-            let pause = RETRY_MS.0.saturating_mul(1 << self.failures.min(5)).min(RETRY_MS.1);
-            self.failures = self.failures.saturating_add(1);
-            self.flight = Flight::Again { call, at: now.saturating_add(pause) };
-        }
+        let Some(call) = self.take_sent() else { return };
+        let pause = RETRY_MS.0.saturating_mul(1 << self.failures.min(5)).min(RETRY_MS.1);
+        self.failures = self.failures.saturating_add(1);
+        self.flight = Flight::Again { call, at: now.saturating_add(pause) };
     }
 
     /// The ledger will never take the call in flight: sent again it would hold up all that comes after it.
     pub fn refused(&mut self) {
-        if let Flight::Sent { call, .. } = std::mem::take(&mut self.flight) {
-            self.failures = 0;
-            self.dropped += call.request.usage.len() as u64;
-        }
+        let Some(call) = self.take_sent() else { return };
+        self.failures = 0;
+        self.dropped += call.request.usage.len() as u64;
     }
 
     /// Whoever sent the call in flight is gone, and its answer with it: it goes out again at once.
     pub fn orphaned(&mut self, now: u64) {
-        if let Flight::Sent { call, .. } = std::mem::take(&mut self.flight) {
+        if let Some(call) = self.take_sent() {
             self.flight = Flight::Again { call, at: now };
+        }
+    }
+
+    /// The call that was sent; one that waits to be sent again stays where it is.
+    fn take_sent(&mut self) -> Option<Call> {
+        match std::mem::take(&mut self.flight) {
+            Flight::Sent { call, .. } => Some(call),
+            other => {
+                self.flight = other;
+                None
+            }
         }
     }
 }
 
-/// Takes as many as go into a call.
-fn some_of<K: Eq + std::hash::Hash, V>(queue: &mut HashMap<K, V>) -> impl Iterator<Item = V> {
-    let mut room = MAX_BUDGETS;
-    let taken = queue.extract_if(move |_, _| {
-        let fits = room > 0;
-        room = room.saturating_sub(1);
-        fits
-    });
-    taken.map(|(_, value)| value)
+/// What still goes into a call, in bytes.
+struct Room(usize);
+
+// === impl Room ===
+
+impl Room {
+    fn takes(&mut self, entry: &impl Message) -> bool {
+        match self.0.checked_sub(entry.encoded_len() + ENTRY_BYTES) {
+            Some(left) => {
+                self.0 = left;
+                true
+            }
+            None => false,
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        budget::Scope,
-        config::{EarlyEnd, Limit, Mode, ScopePart, Weights},
-    };
 
-    fn budget() -> Budget {
-        let count = Weights { constant: 0.0, input: 1.0, output: 1.0, cached: 0.0, reasoning: 0.0 };
-        let limit = Limit {
-            id: "default/p/daily".into(),
-            scope: vec![ScopePart::Consumer],
-            count,
-            mode: Mode::Shadow,
-            on_early_end: EarlyEnd::Estimate,
-        };
-        let scope = Scope { consumer: "app", model: "m", route: "r", labels: &Default::default() };
-        Budget::new(&Rc::new(limit), &scope)
+    fn bucket() -> Bucket {
+        Bucket::new("default/p/daily".into(), vec!["app".to_owned()])
+    }
+
+    fn needs(wish: u64, least: u64) -> Vec<Want> {
+        vec![Want { bucket: bucket(), wish, least }]
     }
 
     fn identity() -> Identity {
@@ -249,30 +365,84 @@ mod tests {
     }
 
     fn answer(sequence: u64) -> wire::SyncResponse {
-        let grants = vec![wire::Grant { granted: 9, ..Default::default() }];
-        wire::SyncResponse { sequence, grants, lease_ttl_ms: 1, ..Default::default() }
+        wire::SyncResponse {
+            sequence,
+            grants: vec![wire::Grant { granted: 9, ..Default::default() }],
+            lease_ttl_ms: 1,
+            ..Default::default()
+        }
     }
 
     #[test]
     fn settlements_and_wants_of_a_bucket_are_one() {
         let mut reporter = Reporter::default();
-        reporter.settled(&budget(), 60, 5, 7);
-        reporter.settled(&budget(), 60, 1, 1);
-        reporter.released(&budget(), Release { window_start: 60, amount: 4 });
-        reporter.want(&budget(), 100, 10);
-        reporter.want(&budget(), 50, 20);
+        reporter.settled(&bucket(), 60, 5, 7);
+        reporter.settled(&bucket(), 60, 1, 1);
+        reporter.released(&bucket(), Release { window_start: 60, amount: 4 });
+        reporter.hold(needs(100, 10));
+        reporter.hold(needs(50, 20));
+        reporter.wish(&bucket(), 200);
         let request = reporter.next(&identity(), 0, false).unwrap();
         let [settlement] = request.settlements.as_slice() else { panic!() };
         assert_eq!((settlement.from_lease, settlement.charged, settlement.released), (6, 8, 4));
         let [want] = request.wants.as_slice() else { panic!() };
-        assert_eq!((want.wish, want.least), (100, 30));
+        assert_eq!((want.wish, want.least), (200, 30));
         assert!(reporter.next(&identity(), 0, true).is_none(), "one call at a time");
+        let answered = reporter.answered(answer(1)).unwrap();
+        assert_eq!(answered.heard, [Heard { bucket: bucket(), window_start: 60, from_lease: 6 }]);
+    }
+
+    /// One request of 10,273 tokens once leased 99,982 while the ledger was away: its wants added up.
+    #[test]
+    fn a_request_is_asked_for_once_however_long_it_waits() {
+        let mut reporter = Reporter::default();
+        let number = reporter.hold(needs(40, 10));
+        let first = reporter.next(&identity(), 0, false).unwrap();
+        for tick in 1..20 {
+            reporter.failed(tick * 100);
+            reporter.hold_on(number, needs(40, 10));
+            if let Some(again) = reporter.next(&identity(), tick * 100 + 50, false) {
+                assert_eq!(again, first);
+            }
+        }
+        reporter.next(&identity(), 60_000, false).unwrap();
+        reporter.answered(answer(1)).unwrap();
+        let next = reporter.next(&identity(), 60_000, false).unwrap();
+        assert_eq!((next.wants[0].wish, next.wants[0].least), (40, 10), "it still waits");
+        reporter.answered(answer(2)).unwrap();
+        reporter.let_go(number);
+        assert!(reporter.is_done() && reporter.next(&identity(), 60_000, false).is_none());
+    }
+
+    /// A call above the ledger's limit was refused and sent for ever.
+    #[test]
+    fn no_call_is_larger_than_the_ledger_takes() {
+        let mut reporter = Reporter::default();
+        let long = |n: usize| format!("{n}-{}", "x".repeat(200));
+        for n in 0..9_000 {
+            reporter.used(wire::Usage { consumer: long(n), route: long(n), ..Default::default() });
+            reporter.settled(&Bucket::new(long(n).into(), vec![long(n)]), 60, 1, 1);
+            reporter.hold(vec![Want { bucket: Bucket::new(long(n).into(), vec![]), wish: 1, least: 1 }]);
+        }
+        let (mut rows, mut settled) = (0, 0);
+        for sequence in 1.. {
+            if sequence > 1 {
+                (1..=9_000).for_each(|number| reporter.let_go(number));
+            }
+            let Some(request) = reporter.next(&identity(), 0, false) else { break };
+            assert!(request.encoded_len() <= MAX_CALL_BYTES, "{}", request.encoded_len());
+            assert!(sequence > 1 || !request.wants.is_empty(), "who waits comes first");
+            rows += request.usage.len();
+            settled += request.settlements.len();
+            reporter.answered(wire::SyncResponse { sequence, ..Default::default() }).unwrap();
+        }
+        assert_eq!((rows, settled), (9_000, 9_000), "everything arrives");
     }
 
     #[test]
     fn a_failed_call_goes_out_again_unchanged() {
         let mut reporter = Reporter::default();
-        reporter.want(&budget(), 100, 10);
+        reporter.hold(needs(100, 10));
         let first = reporter.next(&identity(), 0, false).unwrap();
         reporter.failed(10);
         reporter.used(wire::Usage::default());
@@ -292,7 +462,7 @@ mod tests {
         reporter.refused();
         assert_eq!(reporter.dropped, 1);
         assert!(reporter.is_done());
-        reporter.want(&budget(), 100, 10);
+        reporter.hold(needs(100, 10));
         assert_eq!(reporter.next(&identity(), 1, false).unwrap().sequence, 2);
     }
 
@@ -302,6 +472,11 @@ mod tests {
         let first = reporter.next(&identity(), 0, true).unwrap();
         assert!(reporter.next(&identity(), 2000, true).is_none());
         assert_eq!(reporter.next(&identity(), 2500, false).unwrap(), first);
+        reporter.failed(2550);
+        reporter.orphaned(2560);
+        reporter.refused();
+        assert!(reporter.next(&identity(), 2649, false).is_none(), "what waits to be sent again is not lost");
+        assert_eq!(reporter.next(&identity(), 2650, false).unwrap(), first);
         reporter.orphaned(2600);
         assert_eq!(reporter.next(&identity(), 2600, false).unwrap(), first);
         reporter.answered(answer(1)).unwrap();

@@ -55,6 +55,20 @@ pub enum Used {
     Nothing,
 }
 
+// === impl Tokens ===
+
+impl Tokens {
+    /// The larger of each figure.
+    pub fn at_least(self, other: Self) -> Self {
+        Self {
+            input: self.input.max(other.input),
+            output: self.output.max(other.output),
+            cached: self.cached.max(other.cached),
+            reasoning: self.reasoning.max(other.reasoning),
+        }
+    }
+}
+
 // === impl Api ===
 
 impl Api {

@@ -3,28 +3,32 @@
 
 use std::{collections::HashMap, rc::Rc};
 
-use tollgate_proto::v1 as wire;
+use tollgate_proto::{
+    delta::{DeltaDiscoveryRequest, DeltaDiscoveryResponse},
+    v1 as wire,
+};
 
 use crate::{
     body::held::Room,
-    budget::{Budget, Holder, Lease},
+    budget::{Bucket, Holder, Lease},
     config::RequestStage,
     counters::Counters,
     exchange::Desk,
-    host::{Shared, prepare, read_u64, update},
+    host::{RequestBody, Shared, prepare, read_u64, update},
     key::Table,
     model::Random,
     report::{Answered, Identity, Reporter},
+    roll::Roll,
     table::{self, Keeper},
     usage::Habits,
 };
 
 const EPOCH: &str = "epoch";
-const WORKERS: &str = "workers";
+pub const WORKERS: &str = "workers";
 const TTL_MS: u64 = 30_000;
 const SWEEP_MS: u64 = 1000;
-/// Statuses of gRPC that the same call gets again: INVALID_ARGUMENT and FAILED_PRECONDITION.
-const NEVER: [u32; 2] = [3, 9];
+/// Statuses of gRPC that the same call gets again: INVALID_ARGUMENT, FAILED_PRECONDITION, OUT_OF_RANGE.
+const NEVER: [u32; 3] = [3, 9, 11];
 
 #[derive(Debug, Default)]
 pub struct Worker {
@@ -33,13 +37,18 @@ pub struct Worker {
     pub counters: Counters,
     pub habits: Habits,
     pub room: Room,
-    pub touched: HashMap<Rc<str>, Budget>,
+    pub touched: HashMap<Rc<str>, Bucket>,
     pub random: XorShift,
-    identity: Option<Identity>,
+    /// The root that acts; older ones only serve the rest of their streams.
+    pub owner: Option<u32>,
+    /// 0: not taken yet.
+    number: u64,
+    proxy: Rc<str>,
     holder: Holder,
     table: Table,
+    roll: Roll,
     /// Requests that hold tokens.
-    pub open: u64,
+    open: u64,
     ttl_ms: Option<u64>,
     swept_at: u64,
 }
@@ -66,19 +75,24 @@ pub fn prepare_records(shared: &dyn Shared, now_ns: u64) {
 // === impl Worker ===
 
 impl Worker {
-    /// Who this worker is to the ledger; its number is taken at the first need.
-    pub fn identity(&mut self, shared: &dyn Shared, proxy: impl FnOnce() -> String, now: u64) -> Option<Identity> {
-        if self.identity.is_none() {
-            let epoch = shared.get(EPOCH).map(|(epoch, _)| read_u64(&epoch)).filter(|epoch| *epoch != 0)?;
-            let number = update(shared, WORKERS, now, |record| {
-                let next = read_u64(record).saturating_add(1);
-                (Some(next.to_le_bytes().to_vec()), next)
-            })
-            .ok()?;
-            self.random = XorShift::seeded(epoch ^ (number << 32) ^ now);
-            self.identity = Some(Identity { proxy: proxy(), epoch, worker: number });
+    /// Takes this worker's number among those of the process, and learns the name of the proxy.
+    pub fn introduce(&mut self, shared: &dyn Shared, proxy: impl FnOnce() -> String, now: u64) {
+        if self.number != 0 {
+            return;
         }
-        self.identity.clone()
+        let number = update(shared, WORKERS, now, |record| {
+            let next = read_u64(record).saturating_add(1);
+            (Some(next.to_le_bytes().to_vec()), next)
+        });
+        self.number = number.unwrap_or(0);
+        self.random = XorShift::seeded(epoch(shared) ^ (self.number << 32) ^ now);
+        self.proxy = proxy().into();
+    }
+
+    /// Who this worker is to the ledger; none before it was introduced.
+    pub fn identity(&self, shared: &dyn Shared) -> Option<Identity> {
+        let epoch = epoch(shared);
+        (self.number != 0 && epoch != 0).then(|| Identity { proxy: self.proxy.to_string(), epoch, worker: self.number })
     }
 
     /// Looks at the records that move slowly.
@@ -87,13 +101,22 @@ impl Worker {
         self.holder = Holder::read(shared);
     }
 
-    pub fn desk<'a>(&'a mut self, stage: &'a RequestStage, shared: &'a dyn Shared, now: u64) -> Desk<'a> {
+    pub fn desk<'a>(
+        &'a mut self,
+        stage: &'a RequestStage,
+        shared: &'a dyn Shared,
+        request: &'a dyn RequestBody,
+        now: u64,
+    ) -> Desk<'a> {
         if self.table == Table::Empty {
             self.table = Table::read(shared);
         }
         Desk {
             stage,
             shared,
+            request,
+            worker: self.number,
+            open: &mut self.open,
             random: &mut self.random,
             habits: &mut self.habits,
             room: &self.room,
@@ -107,11 +130,12 @@ impl Worker {
     }
 
     /// The call to the ledger that is due, if any.
-    pub fn next_call(&mut self, identity: &Identity, now: u64) -> Option<wire::SyncRequest> {
+    pub fn next_call(&mut self, shared: &dyn Shared, now: u64) -> Option<wire::SyncRequest> {
+        let identity = self.identity(shared)?;
         let ttl = self.ttl_ms.unwrap_or(TTL_MS);
         let holds = self.open > 0 || !self.touched.is_empty();
         let heartbeat = holds && now.saturating_add(ttl / 3 * 2) >= self.holder.expires_at;
-        let request = self.reporter.next(identity, now, heartbeat)?;
+        let request = self.reporter.next(&identity, now, heartbeat)?;
         self.counters.ledger_calls += 1;
         self.counters.dropped += std::mem::take(&mut self.reporter.dropped);
         Some(request)
@@ -120,30 +144,39 @@ impl Worker {
     /// Takes the ledger's answer in. True: grants came, and who waits may try again.
     pub fn ledger_answered(&mut self, shared: &dyn Shared, response: wire::SyncResponse, now: u64) -> bool {
         let ttl = u64::from(response.lease_ttl_ms);
-        let Some(Answered { sent_at, grants }) = self.reporter.answered(response) else {
+        let ledger_now = u64::try_from(response.now).unwrap_or(0);
+        let Some(Answered { sent_at, grants, heard }) = self.reporter.answered(response) else {
             return false;
         };
         let ttl = if ttl == 0 { TTL_MS } else { ttl };
         self.ttl_ms = Some(ttl);
         let extended = update(shared, Holder::RECORD, now, |record| {
-            let holder = Holder::decode(record).extended(sent_at, ttl);
+            let holder = Holder::decode(record).extended(sent_at, ttl).told(ledger_now, sent_at, now);
             (Some(holder.encode()), holder)
         });
         if let Ok(holder) = extended {
             self.holder = holder;
         }
-        let holder = self.holder;
+        let (holder, number) = (self.holder, self.number);
+        for heard in heard {
+            // A record that cannot be changed now keeps what it notes: too much is charged, never too little.
+            let _ = update(shared, &heard.bucket.key, now, |record| {
+                let mut lease = Lease::decode(record);
+                let noted = lease.answered_for(number, heard.window_start, heard.from_lease);
+                (noted.then(|| lease.encode()), ())
+            });
+        }
         let came = !grants.is_empty();
         for granted in grants {
-            let release = update(shared, &granted.budget.key, now, |record| {
+            let release = update(shared, &granted.bucket.key, now, |record| {
                 let (lease, release) = Lease::decode(record).grant(&granted.grant, granted.least, sent_at, now, holder);
                 (Some(lease.encode()), release)
             });
             if let Ok(Some(release)) = release {
-                self.reporter.released(&granted.budget, release);
+                self.reporter.released(&granted.bucket, release);
             }
             // Kept in sight until it is idle, also when who wanted it is gone.
-            self.touched.insert(granted.budget.key.clone(), granted.budget);
+            self.touched.insert(granted.bucket.key.clone(), granted.bucket);
         }
         came
     }
@@ -159,34 +192,66 @@ impl Worker {
         Taken::Never
     }
 
+    /// This worker's part in keeping the table of keys.
+    pub fn keep_keys(&mut self, shared: &dyn Shared, now: u64) -> table::Step {
+        match self.number {
+            0 => table::Step::Nothing,
+            number => self.keeper.tick(shared, number, now),
+        }
+    }
+
+    /// Keys came on a stream; returns the ACK or NACK.
+    pub fn keys_came(
+        &mut self,
+        shared: &dyn Shared,
+        token: u32,
+        response: DeltaDiscoveryResponse,
+    ) -> Option<DeltaDiscoveryRequest> {
+        let current = self.keeper.is_current(token);
+        let reply = current.then(|| self.keeper.received(shared, response)).flatten();
+        self.refresh(shared);
+        reply
+    }
+
     /// The stream of keys ended or could not be opened.
     pub fn keys_closed(&mut self, token: Option<u32>, now: u64) {
         let random = self.random.draw();
         self.keeper.closed(token, now, random);
     }
 
-    /// Gives idle leases back, from time to time.
+    /// Signs this worker's roll, and from time to time gives idle leases back and buries dead workers.
     pub fn sweep(&mut self, shared: &dyn Shared, now: u64) {
+        self.roll.sign(shared, self.number, now, &self.touched);
         if now < self.swept_at.saturating_add(SWEEP_MS) {
             return;
         }
         self.swept_at = now;
         let (holder, reporter) = (self.holder, &mut self.reporter);
-        self.touched.retain(|key, budget| {
+        let buried = self.roll.bury_the_dead(shared, self.number, now);
+        self.counters.workers_lost += buried.workers;
+        for (bucket, taken) in buried.taken {
+            reporter.settled(&bucket, taken.window_start, taken.amount, taken.amount);
+        }
+        self.touched.retain(|key, bucket| {
             let swept = update(shared, key, now, |record| {
                 let lease = Lease::decode(record);
-                let (kept, release) = lease.release_idle(now, holder);
+                let (kept, release) = lease.clone().release_idle(now, holder);
                 ((kept != lease).then(|| kept.encode()), (kept, release))
             });
             let Ok((lease, release)) = swept else {
                 return true;
             };
             if let Some(release) = release {
-                reporter.released(budget, release);
+                reporter.released(bucket, release);
             }
             lease.is_in_use(now)
         });
     }
+}
+
+/// When this life of the process began, as a number; 0: the main thread has not said yet.
+fn epoch(shared: &dyn Shared) -> u64 {
+    shared.get(EPOCH).map_or(0, |(epoch, _)| read_u64(&epoch))
 }
 
 // === impl XorShift ===

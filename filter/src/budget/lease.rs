@@ -15,10 +15,10 @@ const FRESH_MS: u64 = 1000;
 const IDLE_MS: u64 = 10_000;
 
 /// What this process holds of one bucket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Lease {
     pub window_start: i64,
-    /// Unix seconds; 0: the window never ends.
+    /// Unix seconds by the ledger's clock; 0: the window never ends.
     pub window_end: i64,
     /// Tokens that may be reserved without asking.
     pub available: u64,
@@ -38,6 +38,17 @@ pub struct Lease {
     /// Tokens taken since `counted_from`, for the size of the next wish.
     taken: u64,
     counted_from: u64,
+    /// What each worker has taken and the ledger has not heard of yet. When a worker dies, what stands
+    /// here is all that is known of its requests.
+    taken_by: Vec<Taken>,
+}
+
+/// Tokens of the lease that a worker answers for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Taken {
+    worker: u64,
+    window_start: i64,
+    amount: u64,
 }
 
 /// What the last answer means for who asks next.
@@ -48,6 +59,8 @@ enum Answer {
     More,
     /// Everything is leased out or less came than was needed.
     NoMore,
+    /// There was no more, but something of what was taken has come back since.
+    Outdated,
     /// Spent up to the limit.
     Exhausted,
     /// The ledger knows no such limit.
@@ -60,6 +73,8 @@ pub struct Holder {
     pub expires_at: u64,
     /// Grants of calls sent before this are void: they expired before the ledger heard of us again.
     pub valid_since: u64,
+    /// The ledger's clock less ours, in milliseconds. Windows end by the ledger's.
+    pub ahead_ms: i64,
 }
 
 /// Tokens taken from a lease for one request.
@@ -68,22 +83,27 @@ pub struct Reservation {
     pub amount: u64,
     pub window_start: i64,
     valid_since: u64,
+    worker: u64,
+}
+
+/// A try to reserve, and what it leaves.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Reserved {
+    pub lease: Lease,
+    pub outcome: Reserve,
+    /// What the lease had of another window, or from before it expired.
+    pub release: Option<Release>,
 }
 
 /// What a try to reserve gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reserve {
-    Taken(Reservation),
-    /// Taken, and the lease runs low: time to ask for this much more.
-    TakenLow(Reservation, u64),
+    /// `low`: the lease runs low, and it is time to ask for this much more.
+    Taken { reservation: Reservation, low: Option<u64> },
     /// Nothing is left; seconds until it is worth asking again.
-    Refused {
-        retry_after_s: u64,
-    },
+    Refused { retry_after_s: u64 },
     /// The ledger has to be asked for at least what is needed, better for this much.
-    Ask {
-        wish: u64,
-    },
+    Ask { wish: u64 },
 }
 
 /// Tokens of an ended window or an expired lease, or that nobody uses, on their way back.
@@ -98,6 +118,8 @@ pub struct Release {
 pub struct Settled {
     /// What of the lease was used up.
     pub from_lease: u64,
+    /// What is still to be charged.
+    pub charged: u64,
     /// The lease had expired meanwhile.
     pub release: Option<Release>,
 }
@@ -105,15 +127,19 @@ pub struct Settled {
 // === impl Lease ===
 
 impl Lease {
-    const LEN: usize = 13 * 8;
+    const WORDS: usize = 13;
+    const WORDS_PER_WORKER: usize = 3;
 
     // One copy for all who change records: the module is compiled anew at each start of Envoy.
     #[inline(never)]
     pub fn decode(record: &[u8]) -> Self {
-        let mut words = record.chunks_exact(8).map(crate::host::read_u64);
-        if record.len() != Self::LEN {
+        let (words, []) = record.as_chunks::<8>() else {
+            return Self::default();
+        };
+        if words.len() < Self::WORDS {
             return Self::default();
         }
+        let mut words = words.iter().map(|word| u64::from_le_bytes(*word));
         let mut next = || words.next().unwrap_or(0);
         Self {
             window_start: next().cast_signed(),
@@ -124,16 +150,14 @@ impl Lease {
             remaining: next(),
             sent_at: next(),
             answered_at: next(),
-            answer: match next() {
-                0 => Answer::More,
-                1 => Answer::NoMore,
-                2 => Answer::Exhausted,
-                _ => Answer::Unknown,
-            },
+            answer: Answer::of(next()),
             asked_at: next(),
             used_at: next(),
             taken: next(),
             counted_from: next(),
+            taken_by: (0..(record.len() / 8 - Self::WORDS) / Self::WORDS_PER_WORKER)
+                .map(|_| Taken { worker: next(), window_start: next().cast_signed(), amount: next() })
+                .collect(),
         }
     }
 
@@ -148,26 +172,26 @@ impl Lease {
             self.remaining,
             self.sent_at,
             self.answered_at,
-            match self.answer {
-                Answer::More => 0,
-                Answer::NoMore => 1,
-                Answer::Exhausted => 2,
-                Answer::Unknown => 3,
-            },
+            self.answer as u64,
             self.asked_at,
             self.used_at,
             self.taken,
             self.counted_from,
         ];
-        let mut record = Vec::with_capacity(Self::LEN);
+        let mut record = Vec::with_capacity(8 * (Self::WORDS + Self::WORDS_PER_WORKER * self.taken_by.len()));
         for word in words {
             record.extend_from_slice(&word.to_le_bytes());
+        }
+        for taken in &self.taken_by {
+            for word in [taken.worker, taken.window_start.cast_unsigned(), taken.amount] {
+                record.extend_from_slice(&word.to_le_bytes());
+            }
         }
         record
     }
 
-    fn window_is_over(&self, now: u64) -> bool {
-        self.window_end != 0 && now >= self.window_end.cast_unsigned().saturating_mul(1000)
+    fn window_is_over(&self, now: u64, holder: Holder) -> bool {
+        self.window_end != 0 && holder.ledger_time(now) >= self.window_end.cast_unsigned().saturating_mul(1000)
     }
 
     /// What is still ours. The ledger may have charged an expired lease, so nothing more is taken from it;
@@ -177,57 +201,109 @@ impl Lease {
             return (self, None);
         }
         let release = self.release();
-        self.available = 0;
         (self, release)
     }
 
     /// Takes `amount`, or says what is to be done.
-    pub fn reserve(self, amount: u64, now: u64, holder: Holder) -> (Self, Reserve, Option<Release>) {
+    pub fn reserve(self, amount: u64, worker: u64, now: u64, holder: Holder) -> Reserved {
         let (mut lease, expired) = self.held(now, holder);
         let wish = lease.wish(amount, now);
         lease.used_at = now;
         if lease.answered_at == 0 {
-            return (lease, Reserve::Ask { wish }, expired);
+            return Reserved { lease, outcome: Reserve::Ask { wish }, release: expired };
         }
-        if lease.window_is_over(now) {
+        if lease.window_is_over(now, holder) {
             let release = expired.or(lease.release());
-            let rolled = Self { taken: lease.taken, counted_from: lease.counted_from, used_at: now, ..Self::default() };
-            return (rolled, Reserve::Ask { wish }, release);
+            let lease = Self {
+                taken: lease.taken,
+                counted_from: lease.counted_from,
+                used_at: now,
+                taken_by: lease.taken_by,
+                ..Self::default()
+            };
+            return Reserved { lease, outcome: Reserve::Ask { wish }, release };
         }
         let fresh = now < lease.answered_at.saturating_add(FRESH_MS);
-        let take = |mut lease: Self, amount: u64| {
-            lease.available -= amount;
-            lease.taken = lease.taken.saturating_add(amount);
-            let window_start = lease.window_start;
-            (lease, Reservation { amount, window_start, valid_since: holder.valid_since })
-        };
-        match lease.answer {
-            Answer::Unknown if fresh => {
-                let (lease, taken) = take(lease, 0);
-                (lease, Reserve::Taken(taken), expired)
-            }
-            Answer::Unknown => (lease, Reserve::Ask { wish }, expired),
-            answer if lease.available >= amount && lease.available > 0 => {
-                let (mut lease, taken) = take(lease, amount);
-                let low = lease.available < lease.granted / 2;
-                if low && answer == Answer::More && now >= lease.asked_at.saturating_add(FRESH_MS) {
-                    lease.asked_at = now;
-                    return (lease, Reserve::TakenLow(taken, wish), expired);
-                }
-                (lease, Reserve::Taken(taken), expired)
+        let outcome = match lease.answer {
+            Answer::Unknown if fresh => lease.take(0, worker, holder),
+            Answer::Unknown => Reserve::Ask { wish },
+            _ if lease.available >= amount && lease.available > 0 => {
+                let taken = lease.take(amount, worker, holder);
+                lease.ask_early(taken, wish, now)
             }
             Answer::NoMore | Answer::Exhausted if fresh && lease.available > 0 => {
-                let rest = lease.available;
-                let (lease, taken) = take(lease, rest);
-                (lease, Reserve::Taken(taken), expired)
+                lease.take(lease.available, worker, holder)
             }
-            Answer::Exhausted if fresh => {
-                let retry_after_s = lease.seconds_left(now);
-                (lease, Reserve::Refused { retry_after_s }, expired)
+            Answer::Exhausted if fresh => Reserve::Refused { retry_after_s: lease.seconds_left(now, holder) },
+            Answer::NoMore if fresh => Reserve::Refused { retry_after_s: 1 },
+            Answer::More | Answer::NoMore | Answer::Outdated | Answer::Exhausted => Reserve::Ask { wish },
+        };
+        Reserved { lease, outcome, release: expired }
+    }
+
+    fn take(&mut self, amount: u64, worker: u64, holder: Holder) -> Reserve {
+        self.available = self.available.saturating_sub(amount);
+        self.taken = self.taken.saturating_add(amount);
+        self.note(worker, self.window_start, amount);
+        let reservation =
+            Reservation { amount, window_start: self.window_start, valid_since: holder.valid_since, worker };
+        Reserve::Taken { reservation, low: None }
+    }
+
+    /// More is asked for before the lease is used up, but not more often than answers are fresh.
+    fn ask_early(&mut self, taken: Reserve, wish: u64, now: u64) -> Reserve {
+        let low = self.available < self.granted / 2;
+        match taken {
+            Reserve::Taken { reservation, .. }
+                if low && self.answer == Answer::More && now >= self.asked_at.saturating_add(FRESH_MS) =>
+            {
+                self.asked_at = now;
+                Reserve::Taken { reservation, low: Some(wish) }
             }
-            Answer::NoMore if fresh => (lease, Reserve::Refused { retry_after_s: 1 }, expired),
-            Answer::More | Answer::NoMore | Answer::Exhausted => (lease, Reserve::Ask { wish }, expired),
+            other => other,
         }
+    }
+
+    fn note(&mut self, worker: u64, window_start: i64, amount: u64) {
+        let same = |taken: &&mut Taken| taken.worker == worker && taken.window_start == window_start;
+        match self.taken_by.iter_mut().find(same) {
+            Some(taken) => taken.amount = taken.amount.saturating_add(amount),
+            None if amount > 0 => self.taken_by.push(Taken { worker, window_start, amount }),
+            None => {}
+        }
+    }
+
+    /// Whether the worker of a reservation still answers for it.
+    fn answers_for(&self, reserved: &Reservation) -> bool {
+        let same = |taken: &&Taken| taken.worker == reserved.worker && taken.window_start == reserved.window_start;
+        self.taken_by.iter().find(same).map_or(0, |taken| taken.amount) >= reserved.amount
+    }
+
+    /// A worker no longer answers for so many tokens: they came back, or the ledger has heard of them.
+    /// False: they were not its own any more.
+    pub fn answered_for(&mut self, worker: u64, window_start: i64, amount: u64) -> bool {
+        let same = |taken: &Taken| taken.worker == worker && taken.window_start == window_start;
+        let Some(at) = self.taken_by.iter().position(same) else {
+            return amount == 0;
+        };
+        let Some(taken) = self.taken_by.get_mut(at) else { return false };
+        let had = taken.amount;
+        taken.amount = had.saturating_sub(amount);
+        if taken.amount == 0 {
+            self.taken_by.swap_remove(at);
+        }
+        had >= amount
+    }
+
+    /// Takes over what a worker answered for that is no more.
+    pub fn bury(&mut self, worker: u64) -> Vec<Release> {
+        let buried = self.taken_by.extract_if(.., |taken| taken.worker == worker);
+        buried.map(|taken| Release { window_start: taken.window_start, amount: taken.amount }).collect()
+    }
+
+    /// Workers that have taken tokens.
+    pub fn workers(&self) -> impl Iterator<Item = u64> {
+        self.taken_by.iter().map(|taken| taken.worker)
     }
 
     /// Enough for ten seconds at the rate of late, and for a few requests like this one.
@@ -258,7 +334,6 @@ impl Lease {
         let (mut lease, mut release) = self.held(now, holder);
         if grant.window_start != lease.window_start {
             release = release.or(lease.release());
-            lease.available = 0;
         }
         lease.window_start = grant.window_start;
         lease.window_end = grant.window_end;
@@ -280,33 +355,40 @@ impl Lease {
         (lease, release)
     }
 
-    /// Replaces a reservation by the truth.
-    pub fn settle(self, reserved: &Reservation, truth: u64, now: u64, holder: Holder) -> (Self, Settled) {
+    /// Replaces a reservation by the truth. What was used of the lease stays noted under the worker until
+    /// the ledger has heard of it.
+    pub fn settle(mut self, reserved: &Reservation, truth: u64, now: u64, holder: Holder) -> (Self, Settled) {
         if self.window_start != reserved.window_start
             || reserved.valid_since != holder.valid_since
             || self.answered_at == 0
         {
-            return (self, Settled { from_lease: reserved.amount, release: None });
+            return (self, Settled { from_lease: reserved.amount, charged: truth, release: None });
         }
+        if !self.answers_for(reserved) {
+            // Others took this worker for dead and charged the reservation.
+            return (self, Settled { from_lease: 0, charged: truth.saturating_sub(reserved.amount), release: None });
+        }
+        let unused = reserved.amount.saturating_sub(truth);
+        self.answered_for(reserved.worker, reserved.window_start, unused);
         let (mut lease, release) = self.held(now, holder);
-        let have = lease.available.saturating_add(reserved.amount);
-        lease.available = have.saturating_sub(truth);
+        let owed = truth.saturating_sub(reserved.amount).min(lease.available);
+        lease.note(reserved.worker, reserved.window_start, owed);
+        lease.available = lease.available.saturating_add(unused).saturating_sub(owed);
         lease.used_at = now;
-        // That all was taken is old news once something of it has ended: who asks next hears what is true now.
+        // That all was taken is old news: who asks next hears what is true now.
         if lease.answer == Answer::NoMore {
-            lease.answered_at = lease.answered_at.min(now.saturating_sub(FRESH_MS)).max(1);
+            lease.answer = Answer::Outdated;
         }
-        (lease, Settled { from_lease: have - lease.available, release })
+        (lease, Settled { from_lease: reserved.amount - unused + owed, charged: truth, release })
     }
 
     /// Gives back what nobody used for a while.
     pub fn release_idle(self, now: u64, holder: Holder) -> (Self, Option<Release>) {
         let (mut lease, expired) = self.held(now, holder);
-        if !lease.window_is_over(now) && now < lease.used_at.saturating_add(IDLE_MS) {
+        if !lease.window_is_over(now, holder) && now < lease.used_at.saturating_add(IDLE_MS) {
             return (lease, expired);
         }
         let release = expired.or(lease.release());
-        lease.available = 0;
         (lease, release)
     }
 
@@ -315,18 +397,33 @@ impl Lease {
         now < self.used_at.saturating_add(IDLE_MS)
     }
 
-    fn release(&self) -> Option<Release> {
-        (self.available > 0).then_some(Release { window_start: self.window_start, amount: self.available })
+    fn release(&mut self) -> Option<Release> {
+        let amount = std::mem::take(&mut self.available);
+        (amount > 0).then_some(Release { window_start: self.window_start, amount })
     }
 
-    pub fn seconds_left(&self, now: u64) -> u64 {
-        let now_s = now / 1000;
+    pub fn seconds_left(&self, now: u64, holder: Holder) -> u64 {
+        let now_s = holder.ledger_time(now) / 1000;
         self.window_end.cast_unsigned().saturating_sub(now_s).max(1)
     }
 
     /// What of the budget is left, as far as this process knows.
     pub fn left(&self) -> u64 {
         self.remaining.saturating_add(self.available).min(self.limit)
+    }
+}
+
+// === impl Answer ===
+
+impl Answer {
+    fn of(word: u64) -> Self {
+        match word {
+            0 => Self::More,
+            1 => Self::NoMore,
+            2 => Self::Outdated,
+            3 => Self::Exhausted,
+            _ => Self::Unknown,
+        }
     }
 }
 
@@ -338,15 +435,32 @@ impl Holder {
     pub fn decode(record: &[u8]) -> Self {
         let mut words = record.chunks_exact(8).map(crate::host::read_u64);
         let mut next = || words.next().unwrap_or(0);
-        Self { expires_at: next(), valid_since: next() }
+        Self { expires_at: next(), valid_since: next(), ahead_ms: next().cast_signed() }
     }
 
     pub fn encode(self) -> Vec<u8> {
-        [self.expires_at.to_le_bytes(), self.valid_since.to_le_bytes()].concat()
+        [self.expires_at.to_le_bytes(), self.valid_since.to_le_bytes(), self.ahead_ms.to_le_bytes()].concat()
+    }
+
+    /// What the ledger's clock shows when ours shows `now`, in unix milliseconds.
+    pub fn ledger_time(self, now: u64) -> u64 {
+        now.saturating_add_signed(self.ahead_ms)
     }
 
     pub fn read(shared: &dyn Shared) -> Self {
         shared.get(Self::RECORD).map_or_else(Self::default, |(record, _)| Self::decode(&record))
+    }
+
+    /// The ledger's clock showed `ledger` (unix ms; 0: it does not say) between the sending of a call and
+    /// its answer. What the way may have taken is not held against our clock.
+    pub fn told(self, ledger: u64, sent_at: u64, now: u64) -> Self {
+        let ahead_ms = if ledger == 0 || (sent_at..=now).contains(&ledger) {
+            0
+        } else {
+            let nearest = if ledger < sent_at { sent_at } else { now };
+            i64::try_from(i128::from(ledger) - i128::from(nearest)).unwrap_or(0)
+        };
+        Self { ahead_ms, ..self }
     }
 
     /// After a successful call that was sent at `sent_at`.
@@ -354,6 +468,7 @@ impl Holder {
         Self {
             expires_at: self.expires_at.max(sent_at.saturating_add(ttl_ms)),
             valid_since: if sent_at >= self.expires_at { sent_at } else { self.valid_since },
+            ..self
         }
     }
 }
@@ -364,7 +479,8 @@ mod tests {
 
     use super::*;
 
-    const HOLDER: Holder = Holder { expires_at: u64::MAX, valid_since: 0 };
+    const HOLDER: Holder = Holder { expires_at: u64::MAX, valid_since: 0, ahead_ms: 0 };
+    const ME: u64 = 1;
 
     fn grant(granted: u64, remaining: u64) -> wire::Grant {
         wire::Grant { window_start: 0, window_end: 3600, granted, limit: 1000, remaining, ..Default::default() }
@@ -374,134 +490,215 @@ mod tests {
         Lease::default().grant(&grant(granted, remaining), least, 1, 1000, HOLDER).0
     }
 
+    fn reserve(lease: &Lease, amount: u64, now: u64) -> (Lease, Reserve) {
+        let reserved = lease.clone().reserve(amount, ME, now, HOLDER);
+        (reserved.lease, reserved.outcome)
+    }
+
+    fn taken(reserve: Reserve) -> Reservation {
+        let Reserve::Taken { reservation, .. } = reserve else { panic!("{reserve:?}") };
+        reservation
+    }
+
     #[test]
     fn records_survive_encoding() {
-        let lease = granted(500, 400, 1);
-        assert_eq!(Lease::decode(&lease.encode()), lease);
+        let (mut lease, _) = reserve(&granted(500, 400, 1), 100, 1000);
+        lease.note(2, -60, 7);
+        for answer in [Answer::More, Answer::NoMore, Answer::Outdated, Answer::Exhausted, Answer::Unknown] {
+            lease.answer = answer;
+            assert_eq!(Lease::decode(&lease.encode()), lease);
+        }
         assert_eq!(Lease::decode(&[0]), Lease::default());
-        let holder = Holder { expires_at: 7, valid_since: 3 };
+        let holder = Holder { expires_at: 7, valid_since: 3, ahead_ms: -5 };
         assert_eq!(Holder::decode(&holder.encode()), holder);
     }
 
     #[test]
     fn inside_the_lease_nothing_is_asked() {
-        let (lease, reserve, _) = granted(500, 400, 1).reserve(100, 1000, HOLDER);
-        assert_eq!(lease.available, 400);
-        assert!(matches!(reserve, Reserve::Taken(Reservation { amount: 100, .. })));
+        let (lease, outcome) = reserve(&granted(500, 400, 1), 100, 1000);
+        assert_eq!((lease.available, taken(outcome).amount), (400, 100));
     }
 
     #[test]
     fn a_low_lease_asks_once_in_advance() {
-        let (lease, reserve, _) = granted(500, 400, 1).reserve(300, 2000, HOLDER);
-        assert!(matches!(reserve, Reserve::TakenLow(_, wish) if wish >= 300), "{reserve:?}");
-        let (_, reserve, _) = lease.reserve(10, 2001, HOLDER);
-        assert!(matches!(reserve, Reserve::Taken(_)));
+        let (lease, outcome) = reserve(&granted(500, 400, 1), 250, 2000);
+        assert!(matches!(outcome, Reserve::Taken { low: None, .. }), "half is not low: {outcome:?}");
+        let (lease, outcome) = reserve(&lease, 1, 2000);
+        assert!(matches!(outcome, Reserve::Taken { low: Some(wish), .. } if wish >= 251), "{outcome:?}");
+        let (lease, outcome) = reserve(&lease, 10, 2000 + FRESH_MS - 1);
+        assert!(matches!(outcome, Reserve::Taken { low: None, .. }), "{outcome:?}");
+        let (_, outcome) = reserve(&lease, 10, 2000 + FRESH_MS);
+        assert!(matches!(outcome, Reserve::Taken { low: Some(_), .. }), "{outcome:?}");
+        let (_, outcome) = reserve(&granted(500, 0, 1), 400, 2000);
+        assert!(matches!(outcome, Reserve::Taken { low: None, .. }), "there is no more to ask for");
     }
 
     #[test]
     fn the_last_tokens_are_given_out_and_then_it_is_over() {
-        let (lease, reserve, _) = granted(50, 0, 100).reserve(100, 1001, HOLDER);
-        assert!(matches!(reserve, Reserve::Taken(Reservation { amount: 50, .. })));
-        let (lease, reserve, _) = lease.reserve(100, 1002, HOLDER);
-        assert_eq!(reserve, Reserve::Refused { retry_after_s: 1 });
-        let (_, reserve, _) = lease.reserve(100, 2000, HOLDER);
-        assert!(matches!(reserve, Reserve::Ask { .. }), "a denial is believed for a second only");
+        let (lease, outcome) = reserve(&granted(50, 0, 100), 100, 1001);
+        assert_eq!(taken(outcome).amount, 50);
+        let (lease, outcome) = reserve(&lease, 100, 1000 + FRESH_MS - 1);
+        assert_eq!(outcome, Reserve::Refused { retry_after_s: 1 });
+        let (_, outcome) = reserve(&lease, 100, 1000 + FRESH_MS);
+        assert!(matches!(outcome, Reserve::Ask { .. }), "a denial is believed for a second only");
     }
 
     #[test]
     fn the_end_of_a_request_makes_a_denial_old_news() {
-        let (lease, reserve, _) = granted(50, 0, 50).reserve(50, 1001, HOLDER);
-        let Reserve::Taken(reservation) = reserve else { panic!("{reserve:?}") };
+        let (lease, outcome) = reserve(&granted(50, 0, 50), 50, 1001);
         // It cost more than was reserved: the ledger will say that the budget is spent, and until when.
-        let (lease, _) = lease.settle(&reservation, 80, 1002, HOLDER);
-        assert!(matches!(lease.reserve(50, 1003, HOLDER).1, Reserve::Ask { .. }));
+        let (lease, settled) = lease.settle(&taken(outcome), 80, 1002, HOLDER);
+        assert_eq!(settled, Settled { from_lease: 50, charged: 80, release: None });
+        assert!(matches!(reserve(&lease, 50, 1003).1, Reserve::Ask { .. }));
     }
 
     #[test]
     fn an_exhausted_budget_says_when_it_starts_anew() {
         let exhausted = wire::Grant { exhausted: true, ..grant(0, 0) };
         let (lease, _) = Lease::default().grant(&exhausted, 1, 1, 600_000, HOLDER);
-        assert_eq!(lease.reserve(1, 600_500, HOLDER).1, Reserve::Refused { retry_after_s: 3000 });
+        assert_eq!(reserve(&lease, 1, 600_500).1, Reserve::Refused { retry_after_s: 3000 });
+        assert!(matches!(reserve(&lease, 1, 600_000 + FRESH_MS).1, Reserve::Ask { .. }));
     }
 
     #[test]
     fn with_tokens_elsewhere_it_asks() {
-        let (_, reserve, _) = granted(50, 400, 10).reserve(100, 1001, HOLDER);
-        assert_eq!(reserve, Reserve::Ask { wish: 400 });
-        assert!(matches!(Lease::default().reserve(1, 0, HOLDER).1, Reserve::Ask { .. }));
+        let (lease, outcome) = reserve(&granted(50, 400, 10), 100, 1001);
+        assert_eq!((outcome, lease.available), (Reserve::Ask { wish: 400 }, 50));
+        assert!(matches!(reserve(&Lease::default(), 1, 0).1, Reserve::Ask { .. }));
+        let lease = Lease { taken: 5000, counted_from: 1000, ..granted(50, 400, 10) };
+        let (lease, outcome) = reserve(&lease, 100, 6000);
+        assert_eq!(outcome, Reserve::Ask { wish: 10_000 }, "ten seconds at the rate of late");
+        assert_eq!((lease.taken, lease.counted_from), (5000, 1000));
+        let (lease, _) = reserve(&lease, 100, 11_001);
+        assert_eq!((lease.taken, lease.counted_from), (0, 11_001), "the rate is of late");
     }
 
     #[test]
     fn an_unknown_limit_holds_nobody_back() {
         let unknown = wire::Grant { unknown: true, ..Default::default() };
         let (lease, _) = Lease::default().grant(&unknown, 9, 1, 1000, HOLDER);
-        assert!(matches!(lease.reserve(9, 1001, HOLDER).1, Reserve::Taken(Reservation { amount: 0, .. })));
+        assert_eq!(taken(reserve(&lease, 9, 1001).1).amount, 0);
+        assert!(matches!(reserve(&lease, 9, 1000 + FRESH_MS).1, Reserve::Ask { .. }));
     }
 
     #[test]
     fn an_ended_window_goes_back() {
-        let (lease, reserve, release) = granted(500, 400, 1).reserve(100, 3_600_000, HOLDER);
-        assert_eq!(release, Some(Release { window_start: 0, amount: 500 }));
-        assert!(matches!(reserve, Reserve::Ask { .. }));
-        assert_eq!(lease.available, 0);
+        let lease = granted(500, 400, 1);
+        let before = lease.clone().reserve(7, ME, 1000, HOLDER);
+        let old = taken(before.outcome);
+        let reserved = before.lease.reserve(100, ME, 3_600_000, HOLDER);
+        assert_eq!(reserved.release, Some(Release { window_start: 0, amount: 493 }));
+        assert!(matches!(reserved.outcome, Reserve::Ask { .. }));
+        assert_eq!(reserved.lease.available, 0);
         // What was reserved before does not come back into the new window.
-        let old = Reservation { amount: 7, window_start: 0, valid_since: 0 };
         let next = wire::Grant { window_start: 3600, window_end: 7200, ..grant(50, 1) };
-        let (lease, _) = lease.grant(&next, 1, 2, 3_600_001, HOLDER);
-        let settled = Settled { from_lease: 7, release: None };
-        assert_eq!(lease.settle(&old, 3, 3_600_002, HOLDER), (lease, settled));
+        let (lease, _) = reserved.lease.grant(&next, 1, 2, 3_600_001, HOLDER);
+        let settled = Settled { from_lease: 7, charged: 3, release: None };
+        assert_eq!(lease.clone().settle(&old, 3, 3_600_002, HOLDER), (lease.clone(), settled));
+        let late = wire::Grant { window_start: 0, ..grant(9, 1) };
+        let back = Some(Release { window_start: 0, amount: 9 });
+        assert_eq!(lease.clone().grant(&late, 1, 3, 3_600_003, HOLDER), (lease, back), "an answer overtaken");
+    }
+
+    #[test]
+    fn windows_end_by_the_ledgers_clock() {
+        let lease = granted(500, 400, 1);
+        for (ahead_ms, now, ends) in
+            [(0, 3_599_999, false), (0, 3_600_000, true), (-5000, 3_604_999, false), (5000, 3_595_000, true)]
+        {
+            let holder = Holder { ahead_ms, ..HOLDER };
+            let reserved = lease.clone().reserve(1, ME, now, holder);
+            assert_eq!(matches!(reserved.outcome, Reserve::Ask { .. }), ends, "{ahead_ms} {now}");
+        }
+        let exhausted = wire::Grant { exhausted: true, ..grant(0, 0) };
+        let behind = Holder { ahead_ms: 1_000_000, ..HOLDER };
+        let (lease, _) = Lease::default().grant(&exhausted, 1, 1, 600_000, behind);
+        let outcome = lease.reserve(1, ME, 600_500, behind).outcome;
+        assert_eq!(outcome, Reserve::Refused { retry_after_s: 2000 });
     }
 
     #[test]
     fn an_expired_lease_is_void_even_after_the_ledger_is_back() {
         let lease = granted(500, 400, 1);
-        let holder = Holder { expires_at: 5000, valid_since: 0 };
-        let (left, reserve, release) = lease.reserve(100, 5000, holder);
-        assert!(matches!(reserve, Reserve::Ask { .. }));
-        assert_eq!(
-            (left.available, release),
-            (0, Some(Release { window_start: 0, amount: 500 })),
-            "it goes back, once"
-        );
-        assert_eq!(left.reserve(100, 5001, holder).2, None);
+        let holder = Holder { expires_at: 5000, ..HOLDER };
+        assert!(matches!(lease.clone().reserve(100, ME, 4999, holder).outcome, Reserve::Taken { .. }));
+        let left = lease.clone().reserve(100, ME, 5000, holder);
+        assert!(matches!(left.outcome, Reserve::Ask { .. }));
+        assert_eq!((left.lease.available, left.release), (0, Some(Release { window_start: 0, amount: 500 })));
+        assert_eq!(left.lease.reserve(100, ME, 5001, holder).release, None, "it goes back once");
         let back = holder.extended(6000, 30_000);
-        assert_eq!(back, Holder { expires_at: 36_000, valid_since: 6000 });
-        assert!(matches!(lease.reserve(100, 6001, back).1, Reserve::Ask { .. }));
-        assert_eq!(holder.extended(4000, 30_000).valid_since, 0);
+        assert_eq!(back, Holder { expires_at: 36_000, valid_since: 6000, ahead_ms: 0 });
+        assert!(matches!(lease.reserve(100, ME, 6001, back).outcome, Reserve::Ask { .. }));
+        assert_eq!(holder.extended(4999, 30_000).valid_since, 0);
+        assert_eq!(holder.extended(5000, 30_000).valid_since, 5000);
     }
 
     #[test]
     fn whoever_finds_a_lease_expired_gives_it_back() {
-        let (lease, reserve, _) = granted(500, 400, 1).reserve(100, 1000, HOLDER);
-        let Reserve::Taken(taken) = reserve else { panic!() };
-        let holder = Holder { expires_at: 5000, valid_since: 0 };
+        let (lease, outcome) = reserve(&granted(500, 400, 1), 100, 1000);
+        let holder = Holder { expires_at: 5000, ..HOLDER };
         let release = Some(Release { window_start: 0, amount: 400 });
-        let (settled, said) = lease.settle(&taken, 30, 5000, holder);
-        assert_eq!((settled.available, said), (70, Settled { from_lease: 30, release }));
-        assert_eq!(lease.release_idle(5000, holder).1, release);
+        let (settled, said) = lease.clone().settle(&taken(outcome), 30, 5000, holder);
+        assert_eq!((settled.available, said), (70, Settled { from_lease: 30, charged: 30, release }));
+        assert_eq!(lease.clone().release_idle(5000, holder).1, release);
         let (granted, given_back) = lease.grant(&grant(50, 1), 1, 6000, 6001, holder.extended(6000, 30_000));
         assert_eq!((granted.available, given_back), (50, release));
     }
 
     #[test]
     fn idle_leases_go_back() {
-        let (lease, _, _) = granted(500, 400, 1).reserve(100, 1000, HOLDER);
-        assert_eq!(lease.release_idle(10_999, HOLDER).1, None);
+        let (lease, _) = reserve(&granted(500, 400, 1), 100, 1000);
+        assert_eq!(lease.clone().release_idle(10_999, HOLDER).1, None);
+        assert!(lease.is_in_use(10_999) && !lease.is_in_use(11_000));
         let (lease, release) = lease.release_idle(11_000, HOLDER);
         assert_eq!(release, Some(Release { window_start: 0, amount: 400 }));
         assert_eq!(lease.available, 0);
     }
 
+    #[test]
+    fn what_a_dead_worker_took_is_taken_over() {
+        let (lease, outcome) = reserve(&granted(500, 400, 1), 100, 1000);
+        let one = taken(outcome);
+        let (mut lease, outcome) = reserve(&lease, 60, 1000);
+        // One request has ended and the ledger has not heard of it; the other still runs.
+        lease = lease.settle(&taken(outcome), 20, 1001, HOLDER).0;
+        let other = lease.clone().reserve(5, 2, 1002, HOLDER);
+        lease = other.lease;
+        assert_eq!(lease.workers().collect::<Vec<_>>(), [ME, 2]);
+        assert_eq!(lease.bury(ME), [Release { window_start: 0, amount: 120 }]);
+        assert_eq!(lease.bury(ME), []);
+        // It was not dead, only slow: what it used beyond the charge is charged, nothing twice.
+        let (lease, settled) = lease.settle(&one, 130, 1003, HOLDER);
+        assert_eq!(settled, Settled { from_lease: 0, charged: 30, release: None });
+        let (_, settled) = lease.settle(&taken(other.outcome), 3, 1004, HOLDER);
+        assert_eq!(settled, Settled { from_lease: 3, charged: 3, release: None });
+    }
+
+    #[test]
+    fn what_the_ledger_has_heard_of_is_nobodys_any_more() {
+        let (lease, outcome) = reserve(&granted(500, 400, 1), 100, 1000);
+        let (mut lease, settled) = lease.settle(&taken(outcome), 30, 1001, HOLDER);
+        assert!(!lease.answered_for(ME, 60, 1), "of another window");
+        assert!(lease.answered_for(ME, 0, settled.from_lease));
+        assert_eq!(lease.workers().count(), 0);
+        assert!(!lease.answered_for(ME, 0, 1) && lease.answered_for(ME, 0, 0));
+    }
+
     proptest! {
-        /// granted = available + reserved + used up + released, whatever happens in which order.
+        /// granted = available + reserved + used up + released + buried, whatever happens in which order,
+        /// and what is noted under the workers is what they answer for.
         #[test]
-        fn tokens_are_conserved(steps in prop::collection::vec((0u8..4, 0u64..300, 0u64..400), 1..60)) {
+        fn tokens_are_conserved(
+            steps in prop::collection::vec((0u8..6, 0u64..300, 0u64..400, 1u64..4), 1..60)
+        ) {
             let mut lease = Lease::default();
             let mut open: Vec<Reservation> = Vec::new();
-            let (mut total, mut used, mut released) = (0, 0, 0);
+            let mut unheard: Vec<(u64, u64)> = Vec::new();
+            let (mut total, mut used, mut released, mut buried) = (0, 0, 0, 0);
             let mut now = 1000;
-            for (kind, amount, truth) in steps {
+            for (kind, amount, truth, worker) in steps {
                 now += 50;
+                lease = Lease::decode(&lease.encode());
                 match kind {
                     0 => {
                         let (next, release) = lease.grant(&grant(amount, 10), amount, now, now, HOLDER);
@@ -510,27 +707,41 @@ mod tests {
                         lease = next;
                     }
                     1 => {
-                        let (next, reserve, _) = lease.reserve(amount, now, HOLDER);
-                        if let Reserve::Taken(taken) | Reserve::TakenLow(taken, _) = reserve {
-                            prop_assert!(taken.amount <= amount);
-                            open.push(taken);
+                        let reserved = lease.reserve(amount, worker, now, HOLDER);
+                        if let Reserve::Taken { reservation, .. } = reserved.outcome {
+                            prop_assert!(reservation.amount <= amount);
+                            open.push(reservation);
                         }
-                        lease = next;
+                        lease = reserved.lease;
                     }
                     2 => if let Some(reserved) = open.pop() {
                         let (next, settled) = lease.settle(&reserved, truth, now, HOLDER);
                         prop_assert!(settled.from_lease <= truth, "never more than it cost");
+                        prop_assert_eq!(settled.charged, truth);
                         used += settled.from_lease;
+                        unheard.push((reserved.worker, settled.from_lease));
                         lease = next;
                     },
-                    _ => {
+                    3 => {
                         let (next, release) = lease.release_idle(now + 12_000, HOLDER);
                         released += release.map_or(0, |release| release.amount);
                         lease = next;
                     }
+                    4 => if let Some((worker, from_lease)) = unheard.pop() {
+                        prop_assert!(lease.answered_for(worker, 0, from_lease));
+                    },
+                    _ => {
+                        let dead: u64 = lease.bury(worker).iter().map(|release| release.amount).sum();
+                        let heard: u64 = unheard.extract_if(.., |one| one.0 == worker).map(|one| one.1).sum();
+                        open.retain(|reserved| reserved.worker != worker);
+                        used -= heard;
+                        buried += dead;
+                    }
                 }
                 let reserved: u64 = open.iter().map(|reserved| reserved.amount).sum();
-                prop_assert_eq!(total, lease.available + reserved + used + released);
+                prop_assert_eq!(total, lease.available + reserved + used + released + buried);
+                let answered_for: u64 = lease.taken_by.iter().map(|taken| taken.amount).sum();
+                prop_assert_eq!(answered_for, reserved + unheard.iter().map(|one| one.1).sum::<u64>());
             }
         }
     }

@@ -9,18 +9,18 @@ use proxy_wasm::{
 };
 
 use crate::{
-    exchange::Chunk,
-    host::{Conflict, Shared, Version},
+    host::{Conflict, RequestBody, Shared, Version},
+    stream::{Headers, Property, StreamHost},
 };
 
 /// Envoy's shared data.
 pub struct EnvoyShared;
 
-/// The chunk of an answer that Envoy has in hand.
-#[derive(Debug)]
-pub struct ResponseChunk {
-    pub len: usize,
-}
+/// The stream whose callback is under way, or that was made the effective one.
+pub struct EnvoyStream;
+
+/// Envoy adds start and size up in 32 bits.
+const ALL: usize = 1 << 30;
 
 /// Unix time in nanoseconds.
 pub fn now_ns() -> u64 {
@@ -36,7 +36,7 @@ pub fn warn(message: &str) {
     let _ = hostcalls::log(LogLevel::Warn, message);
 }
 
-pub fn property(path: &[&str]) -> Option<Vec<u8>> {
+fn property(path: &[&str]) -> Option<Vec<u8>> {
     hostcalls::get_property(path.to_vec()).ok().flatten()
 }
 
@@ -44,43 +44,59 @@ pub fn text_property(path: &[&str]) -> Option<String> {
     property(path).and_then(|value| String::from_utf8(value).ok()).filter(|value| !value.is_empty())
 }
 
-/// A number, as Envoy writes them: eight bytes, little-endian.
-pub fn number_property(path: &[&str]) -> Option<u64> {
-    property(path).map(|value| crate::host::read_u64(&value))
-}
-
 /// Filter state `wasm.NAME`; Envoy refuses nothing but a stream that is gone.
 pub fn set_state(name: &str, value: &[u8]) {
     let _ = hostcalls::set_property(vec![name], Some(value));
-}
-
-pub fn headers(map: MapType) -> Vec<(String, Vec<u8>)> {
-    hostcalls::get_map_bytes(map).unwrap_or_default()
-}
-
-pub fn header(map: MapType, name: &str) -> Option<String> {
-    let value = hostcalls::get_map_value_bytes(map, name).ok().flatten()?;
-    String::from_utf8(value).ok()
 }
 
 pub fn set_header(map: MapType, name: &str, value: Option<&str>) {
     let _ = hostcalls::set_map_value(map, name, value);
 }
 
-pub fn body(buffer: BufferType) -> Vec<u8> {
-    // Envoy adds start and size up in 32 bits.
-    const ALL: usize = 1 << 30;
-    hostcalls::get_buffer(buffer, 0, ALL).ok().flatten().unwrap_or_default()
+fn buffer(buffer: BufferType, start: usize, len: usize) -> Vec<u8> {
+    hostcalls::get_buffer(buffer, start, len).ok().flatten().unwrap_or_default()
 }
 
 pub fn set_body(buffer: BufferType, body: &[u8]) {
-    const ALL: usize = 1 << 30;
     let _ = hostcalls::set_buffer(buffer, 0, ALL, body);
 }
 
 /// Calls of the SDK that return nothing worth knowing.
 pub fn ignore<T>(result: Result<T, Status>) {
     drop(result);
+}
+
+impl RequestBody for EnvoyStream {
+    fn read(&self) -> Vec<u8> {
+        buffer(BufferType::HttpRequestBody, 0, ALL)
+    }
+}
+
+impl StreamHost for EnvoyStream {
+    fn request_headers(&self) -> Headers {
+        hostcalls::get_map_bytes(MapType::HttpRequestHeaders).unwrap_or_default()
+    }
+
+    fn answer_headers(&self) -> Headers {
+        hostcalls::get_map_bytes(MapType::HttpResponseHeaders).unwrap_or_default()
+    }
+
+    fn property(&self, property: Property) -> Option<Vec<u8>> {
+        self::property(match property {
+            Property::Route => &["xds", "route_name"],
+            Property::CodeDetails => &["response", "code_details"],
+            Property::Cluster => &["xds", "cluster_name"],
+            Property::UpstreamConnection => &["upstream", "local_address"],
+            Property::AttemptNumber => &["upstream", "request_attempt_count"],
+            Property::Plan => &["tollgate_plan"],
+            Property::Failures => &["tollgate_failures"],
+            Property::Node => &["xds", "node", "id"],
+        })
+    }
+
+    fn chunk(&self, start: usize, len: usize) -> Vec<u8> {
+        buffer(BufferType::HttpResponseBody, start, len)
+    }
 }
 
 impl Shared for EnvoyShared {
@@ -94,15 +110,5 @@ impl Shared for EnvoyShared {
     fn set(&self, key: &str, value: &[u8], version: Option<Version>) -> Result<(), Conflict> {
         let version = version.map(|Version(version)| version);
         hostcalls::set_shared_data(key, Some(value), version).map_err(|_| Conflict)
-    }
-}
-
-impl Chunk for ResponseChunk {
-    fn len(&self) -> usize {
-        self.len
-    }
-
-    fn slice(&self, start: usize, len: usize) -> Vec<u8> {
-        hostcalls::get_buffer(BufferType::HttpResponseBody, start, len).ok().flatten().unwrap_or_default()
     }
 }

@@ -1,273 +1,151 @@
-//! The root context of one configuration: reads it, keeps the conversations with the control plane going,
-//! and lets held requests go on. The newest root of a VM acts; older ones only see their streams end.
+//! The root context of one configuration: callbacks become events of [`crate::root`], orders host calls.
 
-use std::{rc::Rc, time::Duration};
+use std::{collections::VecDeque, rc::Rc, time::Duration};
 
-use prost::Message as _;
 use proxy_wasm::{
     hostcalls,
     traits::{Context, HttpContext, RootContext},
     types::{BufferType, ContextType},
 };
-use tollgate_proto::{delta::DeltaDiscoveryResponse, v1 as wire};
 
 use super::{
     Vm,
     hostcall::{self, EnvoyShared},
     http::{Http, Waiter},
-    upstream::Upstream,
+    upstream::Attempt,
     with_vm,
 };
 use crate::{
-    config::{self, Config, RequestStage, Stage},
+    config::{self, Config, Stage},
     counters,
-    exchange::Event,
-    table::Step,
-    worker::{self, Taken},
+    root::{self, Event, Order, Surroundings},
+    stream::Callback,
+    worker,
 };
 
 pub struct Root {
     id: u32,
     config: Option<Rc<Config>>,
-    /// The queue that a worker's streams ring to be heard at once.
-    bell: Option<u32>,
-    call: Option<u32>,
-    stream: Option<u32>,
-    /// Envoy waits for the last report of a root that is going, until then.
-    going_until: Option<u64>,
+    /// Of the request stage alone.
+    root: Option<root::Root>,
 }
 
 const TICK: Duration = Duration::from_millis(100);
 const CALL_TIMEOUT: Duration = Duration::from_millis(1000);
-/// How long a root that is going may take for its last report.
-const GOING_MS: u64 = 2000;
 const LEDGER: (&str, &str) = ("tollgate.v1.Ledger", "Sync");
 const KEYS: (&str, &str) = ("envoy.service.discovery.v3.AggregatedDiscoveryService", "DeltaAggregatedResources");
-
-thread_local! {
-    static BELL: std::cell::Cell<Option<u32>> = const { std::cell::Cell::new(None) };
-}
-
-/// Wakes the root of this worker: its callback for queues comes in the next turn of the event loop.
-/// A stream cannot call the ledger itself, as the answer would end with it.
-pub fn ring() {
-    if let Some(bell) = BELL.get() {
-        hostcall::ignore(hostcalls::enqueue_shared_queue(bell, Some(b"!")));
-    }
-}
 
 // === impl Root ===
 
 impl Root {
     pub fn new(id: u32) -> Self {
-        Self { id, config: None, bell: None, call: None, stream: None, going_until: None }
+        Self { id, config: None, root: None }
     }
 
-    fn request_stage(&self) -> Option<&RequestStage> {
-        match &self.config.as_ref()?.stage {
-            Stage::Request(stage) => Some(stage),
-            Stage::Attempt(_) => None,
+    fn control_cluster(&self) -> &str {
+        match self.config.as_ref().map(|config| &config.stage) {
+            Some(Stage::Request(stage)) => &stage.control_cluster,
+            Some(Stage::Attempt(_)) | None => "",
         }
     }
 
-    /// Whether this root acts for its VM. One that finds none acting takes over.
-    fn acts(&mut self) -> bool {
-        match with_vm(|vm| vm.owner) {
-            Some(Some(owner)) => owner == self.id,
-            Some(None) => {
-                self.take_over();
-                true
-            }
-            None => false,
+    fn step(&mut self, event: Event<'_>) {
+        let mut orders = self.orders(event);
+        while let Some(order) = orders.pop_front() {
+            let result = self.carry_out(order);
+            orders.extend(result.map(|event| self.orders(event)).unwrap_or_default());
         }
     }
 
-    /// Takes over from the root before: what it had open is opened or sent again.
-    fn take_over(&mut self) {
-        let now = hostcall::now_ms();
-        with_vm(|vm| {
-            vm.owner = Some(self.id);
-            vm.worker.reporter.orphaned(now);
-            vm.worker.keeper.orphaned(now);
-        });
-    }
-
-    /// Sends what is due to the ledger.
-    fn report(&mut self) {
-        let Some(cluster) = self.request_stage().map(|stage| stage.control_cluster.clone()) else {
-            return;
+    fn orders(&mut self, event: Event<'_>) -> VecDeque<Order> {
+        let Some(root) = &mut self.root else {
+            return VecDeque::new();
         };
-        let now = hostcall::now_ms();
         let node = || hostcall::text_property(&["xds", "node", "id"]).unwrap_or_default();
-        let request = with_vm(|vm| {
-            let identity = vm.worker.identity(&EnvoyShared, node, now)?;
-            vm.worker.next_call(&identity, now)
+        let orders = with_vm(|vm| {
+            let worker = &mut vm.worker;
+            let now = hostcall::now_ms();
+            root.step(event, &mut Surroundings { worker, shared: &EnvoyShared, node: &node, now })
         });
-        let Some(request) = request.flatten() else {
-            return;
-        };
-        let sent = hostcalls::dispatch_grpc_call(
-            &cluster,
-            LEDGER.0,
-            LEDGER.1,
-            Vec::new(),
-            Some(&request.encode_to_vec()),
-            CALL_TIMEOUT,
-        );
-        self.call = sent.ok();
-        if self.call.is_none() {
-            with_vm(|vm| vm.worker.reporter.failed(now));
+        orders.unwrap_or_default().into()
+    }
+
+    /// Does what is ordered; what comes of it is an event.
+    fn carry_out(&self, order: Order) -> Option<Event<'static>> {
+        match order {
+            Order::Call(message) => {
+                let (service, method) = LEDGER;
+                let message = Some(message.as_slice());
+                let cluster = self.control_cluster();
+                let sent = hostcalls::dispatch_grpc_call(cluster, service, method, Vec::new(), message, CALL_TIMEOUT);
+                Some(Event::CallSent(sent.ok()))
+            }
+            Order::OpenKeys => {
+                let opened = hostcalls::open_grpc_stream(self.control_cluster(), KEYS.0, KEYS.1, Vec::new());
+                Some(Event::KeysOpened(opened.ok()))
+            }
+            Order::SendKeys { token, message } => {
+                hostcall::ignore(hostcalls::send_grpc_stream_message(token, Some(&message), false));
+                None
+            }
+            Order::CloseKeys { token } => {
+                hostcall::ignore(hostcalls::cancel_grpc_stream(token));
+                None
+            }
+            Order::Wake(callback) => {
+                self.wake(callback);
+                Some(Event::Woken)
+            }
+            Order::HangBell { name } => {
+                let bell = hostcalls::register_shared_queue(&name).ok();
+                with_vm(|vm| vm.bell = bell);
+                None
+            }
+            Order::ExportMetrics => {
+                with_vm(Vm::export_metrics);
+                None
+            }
+            Order::Warn(message) => {
+                hostcall::warn(message);
+                None
+            }
+            Order::Gone => {
+                hostcall::ignore(hostcalls::done());
+                None
+            }
         }
     }
 
-    /// Opens and closes the stream of keys as its keeper says.
-    fn keep_keys(&mut self) {
-        let Some(cluster) = self.request_stage().map(|stage| stage.control_cluster.clone()) else {
-            return;
-        };
-        let now = hostcall::now_ms();
-        let node = hostcall::text_property(&["xds", "node", "id"]).unwrap_or_default();
-        let step = with_vm(|vm| {
-            let identity = vm.worker.identity(&EnvoyShared, || node.clone(), now)?;
-            Some(vm.worker.keeper.tick(&EnvoyShared, identity.worker, now))
-        });
-        match step.flatten() {
-            Some(Step::Open) => match hostcalls::open_grpc_stream(&cluster, KEYS.0, KEYS.1, Vec::new()) {
-                Ok(token) => {
-                    self.stream = Some(token);
-                    let first = with_vm(|vm| vm.worker.keeper.opened(token, &node)).flatten();
-                    if let Some(first) = first {
-                        let sent = hostcalls::send_grpc_stream_message(token, Some(&first.encode_to_vec()), false);
-                        hostcall::ignore(sent);
-                    }
-                }
-                Err(_) => {
-                    with_vm(|vm| vm.worker.keys_closed(None, now));
-                }
-            },
-            Some(Step::Close(token)) => self.close_stream(token),
-            Some(Step::Nothing) | None => {}
-        }
-    }
-
-    fn close_stream(&mut self, token: u32) {
-        if self.stream == Some(token) {
-            self.stream = None;
-            hostcall::ignore(hostcalls::cancel_grpc_stream(token));
-        }
-    }
-
-    /// Another root acts: nothing is kept open.
-    fn step_back(&mut self) {
-        if let Some(token) = self.stream {
-            self.close_stream(token);
-        }
-    }
-
-    fn wake_waiters(&self, event: impl Fn() -> Event<'static>) {
+    fn wake(&self, callback: Callback) {
         let waiters = with_vm(|vm| std::mem::take(&mut vm.waiters)).unwrap_or_default();
-        if waiters.is_empty() {
-            return;
-        }
-        let still: Vec<Waiter> = waiters.into_iter().filter(|waiter| waiter.go_on(event())).collect();
+        let still: Vec<Waiter> = waiters.into_iter().filter(|waiter| waiter.go_on(callback)).collect();
         hostcall::ignore(hostcalls::set_effective_context(self.id));
         with_vm(|vm| vm.waiters.extend(still));
     }
+}
 
-    /// The call ended, one way or another; a root that is going has nothing else to wait for.
-    fn call_ended(&mut self) {
-        if self.going_until.is_some() && !self.has_last_words() {
-            self.gone();
-        } else {
-            self.report();
-        }
-    }
-
-    fn has_last_words(&self) -> bool {
-        with_vm(|vm| !vm.worker.reporter.is_done()).unwrap_or(false)
-    }
-
-    fn gone(&mut self) {
-        if self.going_until.take().is_some() {
-            with_vm(|vm| {
-                if vm.owner == Some(self.id) {
-                    vm.owner = None;
-                }
-            });
-            hostcall::ignore(hostcalls::done());
-        }
-    }
+fn received(size: usize) -> Vec<u8> {
+    hostcalls::get_buffer(BufferType::GrpcReceiveBuffer, 0, size).ok().flatten().unwrap_or_default()
 }
 
 impl Context for Root {
     fn on_grpc_call_response(&mut self, token: u32, status: u32, size: usize) {
-        if self.call != Some(token) {
-            return;
-        }
-        self.call = None;
-        let now = hostcall::now_ms();
-        let response = (status == 0)
-            .then(|| hostcalls::get_buffer(BufferType::GrpcReceiveBuffer, 0, size).ok().flatten())
-            .map(Option::unwrap_or_default)
-            .and_then(|bytes| wire::SyncResponse::decode(bytes.as_slice()).ok());
-        let granted = with_vm(|vm| match response {
-            Some(response) => vm.worker.ledger_answered(&EnvoyShared, response, now),
-            None => {
-                if vm.worker.ledger_failed(status, now) == Taken::Never {
-                    hostcall::warn("tollgate: the ledger refused a report for good; it is dropped");
-                }
-                false
-            }
-        });
-        if granted == Some(true) {
-            self.wake_waiters(|| Event::LedgerAnswered);
-        }
-        self.call_ended();
+        let answer = (status == 0).then(|| received(size));
+        self.step(Event::CallEnded { token, status, answer: answer.as_deref() });
     }
 
     fn on_grpc_stream_message(&mut self, token: u32, size: usize) {
-        if self.stream != Some(token) {
-            return;
-        }
-        let bytes = hostcalls::get_buffer(BufferType::GrpcReceiveBuffer, 0, size).ok().flatten().unwrap_or_default();
-        let reply = match DeltaDiscoveryResponse::decode(bytes.as_slice()) {
-            Ok(response) => with_vm(|vm| {
-                let current = vm.worker.keeper.is_current(token);
-                let reply = current.then(|| vm.worker.keeper.received(&EnvoyShared, response)).flatten();
-                vm.worker.refresh(&EnvoyShared);
-                reply
-            })
-            .flatten(),
-            Err(_) => {
-                hostcall::warn("tollgate: the control plane's answer about keys could not be read");
-                None
-            }
-        };
-        if let Some(reply) = reply {
-            hostcall::ignore(hostcalls::send_grpc_stream_message(token, Some(&reply.encode_to_vec()), false));
-        }
+        let message = received(size);
+        self.step(Event::KeysMessage { token, message: &message });
     }
 
     fn on_grpc_stream_close(&mut self, token: u32, _: u32) {
-        if self.stream == Some(token) {
-            self.stream = None;
-            let now = hostcall::now_ms();
-            with_vm(|vm| vm.worker.keys_closed(Some(token), now));
-        }
+        self.step(Event::KeysClosed { token });
     }
 
     fn on_done(&mut self) -> bool {
-        self.step_back();
-        if self.request_stage().is_none() || !self.acts() {
-            return true;
-        }
-        self.report();
-        if !self.has_last_words() {
-            with_vm(|vm| vm.owner = None);
-            return true;
-        }
-        self.going_until = Some(hostcall::now_ms().saturating_add(GOING_MS));
-        false
+        self.step(Event::Done);
+        self.root.as_ref().is_none_or(root::Root::is_gone)
     }
 }
 
@@ -286,49 +164,27 @@ impl RootContext for Root {
         if acts {
             worker::prepare_records(&EnvoyShared, hostcall::now_ns());
             with_vm(Vm::define_metrics);
-            self.take_over();
+            self.root = Some(root::Root::new(self.id));
+            self.step(Event::Configured);
             hostcall::ignore(hostcalls::set_tick_period(TICK));
         }
         true
     }
 
     fn on_tick(&mut self) {
-        let now = hostcall::now_ms();
-        if self.going_until.is_some_and(|until| now >= until) {
-            self.gone();
-            return;
-        }
-        if !self.acts() {
-            self.step_back();
-            return;
-        }
-        if self.bell.is_none() {
-            let node = hostcall::text_property(&["xds", "node", "id"]).unwrap_or_default();
-            let worker = with_vm(|vm| vm.worker.identity(&EnvoyShared, || node, now)).flatten();
-            let name = worker.map(|identity| format!("tollgate/{}", identity.worker));
-            self.bell = name.and_then(|name| hostcalls::register_shared_queue(&name).ok());
-            BELL.set(self.bell);
-        }
-        with_vm(|vm| {
-            vm.worker.refresh(&EnvoyShared);
-            vm.worker.sweep(&EnvoyShared, now);
-            vm.export_metrics();
-        });
-        self.keep_keys();
-        self.wake_waiters(|| Event::Tick);
-        self.report();
+        self.step(Event::Tick);
     }
 
     fn on_queue_ready(&mut self, queue: u32) {
         while let Ok(Some(_)) = hostcalls::dequeue_shared_queue(queue) {}
-        self.report();
+        self.step(Event::Rang);
     }
 
     fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
         let config = self.config.clone()?;
         match config.stage {
             Stage::Request(_) => Some(Box::new(Http::new(id, config))),
-            Stage::Attempt(_) => Some(Box::new(Upstream::new(config))),
+            Stage::Attempt(_) => Some(Box::new(Attempt::new(config))),
         }
     }
 

@@ -3,87 +3,72 @@
 use std::rc::Rc;
 
 use proxy_wasm::{
+    hostcalls,
     traits::{Context, HttpContext},
     types::{Action, BufferType, MapType},
 };
 
-use super::hostcall;
+use super::hostcall::{self, EnvoyStream};
 use crate::{
-    attempt::{AttemptPlan, Body, decide, renamed},
-    body::rewrite::Edit,
-    config::{Config, Stage},
+    config::Config,
+    exchange::Goes,
+    stream::{Callback, Order, Upstream},
 };
 
-pub struct Upstream {
-    config: Rc<Config>,
-    /// The edit of a body that is on its way.
-    edit: Option<Edit>,
-}
+pub struct Attempt(Upstream);
 
 const HEADERS: MapType = MapType::HttpRequestHeaders;
 
-// === impl Upstream ===
-
-impl Upstream {
-    pub fn new(config: Rc<Config>) -> Self {
-        Self { config, edit: None }
-    }
-
-    fn finish(&mut self) -> Action {
-        if let Some(edit) = self.edit.take() {
-            let body = hostcall::body(BufferType::HttpRequestBody);
-            hostcall::set_body(BufferType::HttpRequestBody, &renamed(&body, edit));
-        }
-        Action::Continue
+fn apply(order: Order) {
+    match order {
+        Order::RemoveHeader(name) => hostcall::set_header(HEADERS, name, None),
+        Order::SetHeader(name, value) => hostcall::set_header(HEADERS, name, Some(&value)),
+        Order::Target(cluster) => hostcall::set_state("target", cluster.as_bytes()),
+        Order::Body(body) => hostcall::set_body(BufferType::HttpRequestBody, &body),
+        Order::Failures(failures) => hostcall::set_state("tollgate_failures", &failures),
+        Order::End { status } => hostcall::ignore(hostcalls::send_http_response(status, Vec::new(), None)),
     }
 }
 
-impl Context for Upstream {}
+// === impl Attempt ===
 
-impl HttpContext for Upstream {
+impl Attempt {
+    pub fn new(config: Rc<Config>) -> Self {
+        Self(Upstream::new(config))
+    }
+
+    fn on(&mut self, callback: Callback) -> Action {
+        self.0.on(callback, &EnvoyStream).into_iter().for_each(apply);
+        match self.0.request_goes() {
+            Goes::On => Action::Continue,
+            Goes::Nowhere => Action::Pause,
+        }
+    }
+}
+
+impl Context for Attempt {
+    /// Upstream filters get no `on_log`.
+    fn on_done(&mut self) -> bool {
+        self.on(Callback::Log);
+        true
+    }
+}
+
+impl HttpContext for Attempt {
     fn on_http_request_headers(&mut self, _: usize, end: bool) -> Action {
-        let Stage::Attempt(stage) = &self.config.stage else {
-            return Action::Continue;
-        };
-        let Some(plan) = hostcall::property(&["tollgate_plan"]).and_then(|plan| AttemptPlan::decoded(&plan)) else {
-            return Action::Continue;
-        };
-        let number = hostcall::number_property(&["upstream", "request_attempt_count"]).unwrap_or(1);
-        let cluster = hostcall::text_property(&["xds", "cluster_name"]).unwrap_or_default();
-        let Some(decision) = decide(&plan, stage, number, &cluster) else {
-            return Action::Continue;
-        };
-        for name in decision.remove {
-            hostcall::set_header(HEADERS, name, None);
-        }
-        hostcall::set_header(HEADERS, ":path", Some(&decision.path));
-        if let Some(authority) = &decision.authority {
-            hostcall::set_header(HEADERS, ":authority", Some(authority));
-        }
-        if let Some(target) = &decision.next_target {
-            hostcall::set_state("target", target.as_bytes());
-        }
-        if hostcall::header(HEADERS, "content-length").is_some() {
-            let length = decision.content_length.to_string();
-            hostcall::set_header(HEADERS, "content-length", Some(&length));
-        }
-        match decision.body {
-            Body::Rename { edit } if !end => {
-                self.edit = Some(edit);
-                Action::Pause
-            }
-            Body::Rename { .. } | Body::AsItIs => Action::Continue,
-        }
+        self.on(Callback::RequestHeaders { end })
     }
 
     fn on_http_request_body(&mut self, _: usize, end: bool) -> Action {
-        match (&self.edit, end) {
-            (Some(_), false) => Action::Pause,
-            _ => self.finish(),
-        }
+        self.on(Callback::RequestBody { end })
     }
 
     fn on_http_request_trailers(&mut self, _: usize) -> Action {
-        self.finish()
+        self.on(Callback::RequestTrailers)
+    }
+
+    fn on_http_response_headers(&mut self, _: usize, end: bool) -> Action {
+        self.on(Callback::AnswerHeaders { end });
+        Action::Continue
     }
 }

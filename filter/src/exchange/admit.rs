@@ -1,18 +1,28 @@
 //! Budgets: a request reserves from every limit of its route, all or none. Inside the leases that takes
-//! no call; else it waits for one answer of the ledger, for a bounded time.
+//! no call; else it is held for an answer of the ledger, for a bounded time.
 
-use super::{Desk, Effect, Exchange, Held, Hold, PATIENCE_MS, Rate, Stepped, Ticket, Waiting};
+use std::rc::Rc;
+
+use super::{Desk, Draft, Effect, Exchange, Held, Hold, PATIENCE_MS, Rate, Stepped, Ticket, Waiting};
 use crate::{
-    budget::{Budget, Lease, Reserve, Scope},
-    config::{Mode, RouteTarget, WithoutLedger},
+    budget::{Budget, Holder, Lease, Reserve, Scope},
+    config::{Limit, Mode, RouteTarget, WithoutLedger},
     errors::{Refusal, Unavailable},
+    report::Want,
 };
 
 /// What a try to reserve everything gives.
 enum Tried {
     Admitted,
-    /// The ledger has to be asked; the wants are queued.
-    Asked,
+    /// The ledger has to be asked for these; nothing is reserved.
+    Short(Vec<Want>),
+    Refused(Refusal),
+}
+
+/// What one limit says to a request.
+enum Outcome {
+    Held(Held),
+    Short(Want),
     Refused(Refusal),
 }
 
@@ -24,120 +34,139 @@ enum Patience {
     Over,
 }
 
-pub(super) fn first(mut ticket: Ticket, mut effects: Vec<Effect>, desk: &mut Desk<'_>) -> Stepped {
-    match attempt(&mut ticket, Patience::Left, desk) {
-        Tried::Admitted => (Exchange::Sent(Box::new(ticket)), effects),
-        Tried::Asked => {
-            effects.push(Effect::Ring);
+pub(super) fn first(mut draft: Draft, body: &[u8], desk: &mut Desk<'_>) -> Stepped {
+    match reserve(&mut draft.ticket, Patience::Left, desk) {
+        Tried::Admitted => sent(draft, body, desk),
+        Tried::Short(needs) => {
+            let number = desk.reporter.hold(needs);
             let deadline = desk.now.saturating_add(PATIENCE_MS);
-            (Exchange::Waiting(Box::new(Waiting { ticket, deadline })), effects)
+            (Exchange::Waiting(Box::new(Waiting { draft, deadline, number })), vec![Effect::Ring])
         }
-        Tried::Refused(refusal) => over(&refusal, &ticket, Vec::new(), desk),
+        Tried::Refused(refusal) => over(&refusal, &draft.ticket, desk),
     }
 }
 
+/// The ledger has answered.
 pub(super) fn again(mut waiting: Waiting, desk: &mut Desk<'_>) -> Stepped {
-    let patience = if desk.now >= waiting.deadline { Patience::Over } else { Patience::Left };
-    match attempt(&mut waiting.ticket, patience, desk) {
-        Tried::Admitted => (Exchange::Sent(Box::new(waiting.ticket)), vec![Effect::Resume]),
-        Tried::Asked => (Exchange::Waiting(Box::new(waiting)), vec![Effect::Ring]),
-        Tried::Refused(refusal) => over(&refusal, &waiting.ticket, Vec::new(), desk),
+    match reserve(&mut waiting.draft.ticket, Patience::Left, desk) {
+        Tried::Short(needs) => {
+            desk.reporter.hold_on(waiting.number, needs);
+            (Exchange::Waiting(Box::new(waiting)), Vec::new())
+        }
+        tried => decided(tried, waiting, desk),
     }
 }
 
-fn over(refusal: &Refusal, ticket: &Ticket, effects: Vec<Effect>, desk: &mut Desk<'_>) -> Stepped {
-    let (state, mut effects) = Exchange::refused(refusal, ticket.shape, effects, desk);
+/// The time to wait is over.
+pub(super) fn late(mut waiting: Waiting, desk: &mut Desk<'_>) -> Stepped {
+    let tried = reserve(&mut waiting.draft.ticket, Patience::Over, desk);
+    decided(tried, waiting, desk)
+}
+
+/// The client has left.
+pub(super) fn left(waiting: &Waiting, desk: &mut Desk<'_>) -> Stepped {
+    desk.reporter.let_go(waiting.number);
+    (Exchange::Closed, Vec::new())
+}
+
+/// A held request goes on, or not.
+fn decided(tried: Tried, waiting: Waiting, desk: &mut Desk<'_>) -> Stepped {
+    desk.reporter.let_go(waiting.number);
+    match tried {
+        Tried::Admitted => {
+            let body = desk.request.read();
+            let (state, mut effects) = sent(waiting.draft, &body, desk);
+            effects.push(Effect::Resume);
+            (state, effects)
+        }
+        Tried::Short(_) => over(&Refusal::Unavailable(Unavailable::Ledger), &waiting.draft.ticket, desk),
+        Tried::Refused(refusal) => over(&refusal, &waiting.draft.ticket, desk),
+    }
+}
+
+fn sent(draft: Draft, body: &[u8], desk: &mut Desk<'_>) -> Stepped {
+    *desk.open += 1;
+    let effects = draft.send(body);
+    (Exchange::Sent(Box::new(draft.ticket)), effects)
+}
+
+fn over(refusal: &Refusal, ticket: &Ticket, desk: &mut Desk<'_>) -> Stepped {
+    let (state, mut effects) = Exchange::refused(refusal, ticket.shape, Vec::new(), desk);
     if let (Some(rate), Some(Effect::Reply { headers, .. })) = (ticket.rate, effects.last_mut()) {
         headers.extend(rate.headers());
     }
     (state, effects)
 }
 
-fn attempt(ticket: &mut Ticket, patience: Patience, desk: &mut Desk<'_>) -> Tried {
-    let RouteTarget::Models { limits, .. } = &ticket.route.target else {
+/// Asks every limit. What was reserved so far goes back unless all of them say yes.
+fn reserve(ticket: &mut Ticket, patience: Patience, desk: &mut Desk<'_>) -> Tried {
+    let route = ticket.route.clone();
+    let RouteTarget::Models { limits, .. } = &route.target else {
         return Tried::Admitted;
     };
-    let limits = limits.clone();
     ticket.rate = None;
-    let mut wants = Vec::new();
-    let mut refused = None;
-    for limit in &limits {
-        let scope = Scope {
-            consumer: &ticket.caller.consumer,
-            model: &ticket.pattern,
-            route: &ticket.route.name,
-            labels: &ticket.caller.labels,
-        };
-        let budget = Budget::new(limit, &scope);
-        if limit.mode == Mode::Shadow {
-            ticket.held.push(Held { budget, hold: Hold::Debt });
-            continue;
-        }
-        let amount = limit.count.cost(ticket.expected).max(1);
-        let holder = desk.holder();
-        let Ok((reserve, lease, release)) = budget.reserve(desk.shared, holder, amount, desk.now) else {
-            refused = Some(Refusal::Unavailable(Unavailable::Ledger));
-            break;
-        };
-        if !desk.touched.contains_key(&budget.key) {
-            desk.touched.insert(budget.key.clone(), budget.clone());
-        }
-        if let Some(release) = release {
-            desk.reporter.released(&budget, release);
-        }
-        match reserve {
-            Reserve::Taken(reservation) => {
-                ticket.note_rate(&lease, desk.now);
-                ticket.held.push(Held { budget, hold: Hold::Reserved(reservation) });
+    let mut short = Vec::new();
+    for limit in limits {
+        match ask(ticket, limit, patience, desk) {
+            Outcome::Held(held) => ticket.held.push(held),
+            Outcome::Short(want) => short.push(want),
+            Outcome::Refused(refusal) => {
+                give_back(ticket, desk);
+                return Tried::Refused(refusal);
             }
-            Reserve::TakenLow(reservation, wish) => {
-                desk.reporter.want(&budget, wish, 0);
-                ticket.note_rate(&lease, desk.now);
-                ticket.held.push(Held { budget, hold: Hold::Reserved(reservation) });
-            }
-            Reserve::Refused { retry_after_s } => {
-                ticket.note_rate(&lease, desk.now);
-                refused = Some(Refusal::OverBudget { limit: shown(&limit.id), retry_after_s });
-                break;
-            }
-            Reserve::Ask { wish } => match (patience, budget.without_ledger()) {
-                (Patience::Left, _) => wants.push((budget, wish, amount)),
-                (Patience::Over, WithoutLedger::Allow) => ticket.held.push(Held { budget, hold: Hold::Debt }),
-                (Patience::Over, WithoutLedger::Deny) => {
-                    refused = Some(Refusal::Unavailable(Unavailable::Ledger));
-                    break;
-                }
-            },
         }
     }
-    if let Some(refusal) = refused {
-        give_back(ticket, desk);
-        return Tried::Refused(refusal);
-    }
-    if wants.is_empty() {
+    if short.is_empty() {
         return Tried::Admitted;
     }
     give_back(ticket, desk);
-    for (budget, wish, amount) in wants {
-        desk.reporter.want(&budget, wish, amount);
+    Tried::Short(short)
+}
+
+fn ask(ticket: &mut Ticket, limit: &Rc<Limit>, patience: Patience, desk: &mut Desk<'_>) -> Outcome {
+    let scope = Scope {
+        consumer: &ticket.caller.consumer,
+        model: &ticket.pattern,
+        route: &ticket.route.name,
+        labels: &ticket.caller.labels,
+    };
+    let budget = Budget::new(limit, &scope);
+    if limit.mode == Mode::Shadow {
+        return Outcome::Held(Held { budget, hold: Hold::Debt });
     }
-    Tried::Asked
+    let amount = limit.count.cost(ticket.expected).max(1);
+    let counter = desk.counter();
+    let Ok(reserved) = budget.reserve(&counter, amount) else {
+        return Outcome::Refused(Refusal::Unavailable(Unavailable::Ledger));
+    };
+    desk.touch(&budget.bucket);
+    if let Some(release) = reserved.release {
+        desk.reporter.released(&budget.bucket, release);
+    }
+    match reserved.outcome {
+        Reserve::Taken { reservation, low } => {
+            if let Some(wish) = low {
+                desk.reporter.wish(&budget.bucket, wish);
+            }
+            ticket.note_rate(&reserved.lease, desk.now, counter.holder);
+            Outcome::Held(Held { budget, hold: Hold::Reserved(reservation) })
+        }
+        Reserve::Refused { retry_after_s } => {
+            ticket.note_rate(&reserved.lease, desk.now, counter.holder);
+            Outcome::Refused(Refusal::OverBudget { limit: shown(&limit.id), retry_after_s })
+        }
+        Reserve::Ask { wish } => match (patience, budget.without_ledger()) {
+            (Patience::Left, _) => Outcome::Short(Want { bucket: budget.bucket, wish, least: amount }),
+            (Patience::Over, WithoutLedger::Allow) => Outcome::Held(Held { budget, hold: Hold::Debt }),
+            (Patience::Over, WithoutLedger::Deny) => Outcome::Refused(Refusal::Unavailable(Unavailable::Ledger)),
+        },
+    }
 }
 
 /// Nothing of what was reserved so far is kept.
-pub(super) fn give_back(ticket: &mut Ticket, desk: &mut Desk<'_>) {
+fn give_back(ticket: &mut Ticket, desk: &mut Desk<'_>) {
     for Held { budget, hold } in std::mem::take(&mut ticket.held) {
-        if let Hold::Reserved(reservation) = hold {
-            let holder = desk.holder();
-            let settled = budget.give_back(desk.shared, holder, &reservation, desk.now);
-            if settled.from_lease > 0 {
-                // The window rolled meanwhile: the tokens go back to the ledger.
-                desk.reporter.settled(&budget, reservation.window_start, settled.from_lease, 0);
-            }
-            if let Some(release) = settled.release {
-                desk.reporter.released(&budget, release);
-            }
-        }
+        hold.settle(&budget, 0, desk);
     }
 }
 
@@ -146,18 +175,41 @@ fn shown(limit: &str) -> String {
     limit.strip_prefix("default/").unwrap_or(limit).to_owned()
 }
 
+// === impl Hold ===
+
+impl Hold {
+    /// Replaces what is held by what it costs; 0: it goes back.
+    pub(super) fn settle(self, budget: &Budget, cost: u64, desk: &mut Desk<'_>) {
+        let Self::Reserved(reservation) = self else {
+            if cost > 0 {
+                desk.reporter.settled(&budget.bucket, 0, 0, cost);
+            }
+            return;
+        };
+        let settled = budget.settle(&desk.counter(), &reservation, cost);
+        // A reservation that goes back into the lease is no news for the ledger.
+        if settled.from_lease > 0 || settled.charged > 0 {
+            desk.reporter.settled(&budget.bucket, reservation.window_start, settled.from_lease, settled.charged);
+        }
+        if let Some(release) = settled.release {
+            desk.reporter.released(&budget.bucket, release);
+        }
+        desk.touch(&budget.bucket);
+    }
+}
+
 // === impl Ticket ===
 
 impl Ticket {
     /// Keeps the tightest of the budgets.
-    fn note_rate(&mut self, lease: &Lease, now: u64) {
+    fn note_rate(&mut self, lease: &Lease, now: u64, holder: Holder) {
         if lease.limit == 0 {
             return;
         }
         let rate = Rate {
             limit: lease.limit,
             remaining: lease.left(),
-            reset_s: (lease.window_end != 0).then(|| lease.seconds_left(now)),
+            reset_s: (lease.window_end != 0).then(|| lease.seconds_left(now, holder)),
         };
         if self.rate.is_none_or(|tightest| rate.remaining < tightest.remaining) {
             self.rate = Some(rate);

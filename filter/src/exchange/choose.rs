@@ -1,26 +1,41 @@
 //! The whole body is there: which model is asked for, whether this caller may, who serves it, and what
-//! the backend reads. All edits are made here, also for a request that then waits for the ledger.
+//! the backend is to read. The edits are made when the request is admitted.
+
+use std::ops::Range;
 
 use super::{Desk, Effect, Exchange, Reading, Stepped, Ticket, admit, arrive};
 use crate::{
-    attempt::{Attempt, AttemptPlan},
+    attempt::{Attempt, AttemptPlan, backend_path},
     body::{Asked, ModelForm, Stream, UsageEvent, content_type::ContentType, form, json, rewrite},
-    config::{Backend, Rewrite, RouteTarget, Target},
+    config::{Rewrite, RouteTarget, Target},
     errors::{Refusal, Unavailable},
     model::{self, Plan},
     usage::Weighed,
 };
 
-pub(super) fn read(reading: Reading, body: &[u8], desk: &mut Desk<'_>) -> Stepped {
+/// A request that is decided about but for its budgets.
+#[derive(Debug)]
+pub struct Draft {
+    pub(super) ticket: Ticket,
+    /// As the client sent it, and where in it the part below `/v1` begins.
+    path: String,
+    below: usize,
+    /// Where the model's name stands in the body, and how.
+    model_at: Range<usize>,
+    model_form: ModelForm,
+    stream: Stream,
+}
+
+pub(super) fn read(reading: Reading, desk: &mut Desk<'_>) -> Stepped {
     let shape = reading.shape;
-    let mut effects = Vec::with_capacity(8);
-    match decide(reading, body, desk, &mut effects) {
-        Ok(ticket) => admit::first(ticket, effects, desk),
+    let body = desk.request.read();
+    match decide(reading, &body, desk) {
+        Ok(draft) => admit::first(draft, &body, desk),
         Err(refusal) => Exchange::refused(&refusal, shape, Vec::new(), desk),
     }
 }
 
-fn decide(reading: Reading, body: &[u8], desk: &mut Desk<'_>, effects: &mut Vec<Effect>) -> Result<Ticket, Refusal> {
+fn decide(reading: Reading, body: &[u8], desk: &mut Desk<'_>) -> Result<Draft, Refusal> {
     let max = desk.stage.max_body_bytes;
     if body.len() > max {
         return Err(Refusal::TooLarge { limit: max });
@@ -40,7 +55,6 @@ fn decide(reading: Reading, body: &[u8], desk: &mut Desk<'_>, effects: &mut Vec<
         return Err(Refusal::ModelNotAllowed { model: asked.model.to_string() });
     }
     let plan = Plan::new(model, desk.random).ok_or(Refusal::Unavailable(Unavailable::NoTarget))?;
-    let first = plan.first().ok_or(Refusal::Unavailable(Unavailable::NoTarget))?;
     let pattern = model.name.pattern();
     let weighed = match asked.model_form {
         ModelForm::Form => Weighed::of_form(),
@@ -49,8 +63,7 @@ fn decide(reading: Reading, body: &[u8], desk: &mut Desk<'_>, effects: &mut Vec<
     let habit = desk.habits.of(&reading.caller.consumer, &pattern);
     let expected = habit.estimate(reading.api, weighed, asked.max_output, asked.answers);
     let wants_usage_event = !matches!(asked.stream, Stream::Events(UsageEvent::NotAsked(_)));
-    send(&reading, &asked, &plan, first, body, effects);
-    Ok(Ticket {
+    let ticket = Ticket {
         model: asked.model.into_owned(),
         route: reading.route,
         caller: reading.caller,
@@ -63,6 +76,14 @@ fn decide(reading: Reading, body: &[u8], desk: &mut Desk<'_>, effects: &mut Vec<
         wants_usage_event,
         held: Vec::new(),
         rate: None,
+    };
+    Ok(Draft {
+        ticket,
+        path: reading.path,
+        below: reading.below,
+        model_at: asked.model_at,
+        model_form: asked.model_form,
+        stream: asked.stream,
     })
 }
 
@@ -80,68 +101,77 @@ fn asked<'b>(reading: &Reading, body: &'b [u8]) -> Result<Asked<'b>, Refusal> {
     Err(Refusal::Invalid { message, param })
 }
 
-/// What makes the request the first backend's own.
-fn send(reading: &Reading, asked: &Asked<'_>, plan: &Plan, first: &Target, body: &[u8], effects: &mut Vec<Effect>) {
-    let mut edits = Vec::new();
-    let name = name_at(first, asked);
-    if name != asked.model || asked.model_form == ModelForm::EscapedJson {
-        edits.push(rewrite::Edit::new(asked.model_at.clone(), asked.model_form.write(name)));
-    }
-    if let Stream::Events(UsageEvent::NotAsked(edit)) = &asked.stream {
-        edits.push(edit.clone());
-    }
-    let model_at = rewrite::moved(&asked.model_at, &edits);
-    let edited = (!edits.is_empty()).then(|| rewrite::apply(body, edits));
-    effects.push(Effect::Target(first.backend.cluster.clone()));
-    if plan.model.retries > 0 {
-        effects.push(Effect::SetRequestHeader("x-envoy-max-retries", plan.model.retries.to_string()));
-    }
-    match first.backend.rewrite {
-        Rewrite::Once => {
-            // Envoy puts the query behind a rewritten path itself.
-            let without_query = |path: &str| path.split('?').next().unwrap_or_default().to_owned();
-            let path = backend_path(&first.backend, &without_query(reading.below()));
-            let authority = Some(&first.backend.authority).filter(|authority| !authority.is_empty());
-            effects.push(Effect::Rewrite {
-                path: (path != without_query(&reading.path)).then_some(path),
-                authority: authority.cloned(),
-            });
-        }
-        Rewrite::PerAttempt => {
-            let attempts = plan.targets().map(|target| Attempt {
-                cluster: target.backend.cluster.to_string(),
-                model: asked.model_form.write(name_at(target, asked)),
-            });
-            let plan = AttemptPlan {
-                path: reading.below().to_owned(),
-                model_start: u64::try_from(model_at.start).unwrap_or(u64::MAX),
-                model_len: u64::try_from(model_at.len()).unwrap_or(0),
-                attempts: attempts.collect(),
-                body_len: edited.as_deref().unwrap_or(body).len() as u64,
-            };
-            effects.push(Effect::Plan(plan.encoded()));
-        }
-    }
-    if let Some(edited) = edited {
-        effects.push(Effect::SetRequestHeader("content-length", edited.len().to_string()));
-        effects.push(Effect::RequestBody(edited));
-    }
+fn without_query(path: &str) -> &str {
+    path.split('?').next().unwrap_or_default()
 }
 
-fn name_at<'a>(target: &'a Target, asked: &'a Asked<'_>) -> &'a str {
-    target.model.as_deref().unwrap_or(&asked.model)
-}
+// === impl Draft ===
 
-/// A path as the backend has it.
-pub fn backend_path(backend: &Backend, below: &str) -> String {
-    let mut path = String::with_capacity(backend.path_prefix.len() + below.len() + 1);
-    path.push_str(backend.path_prefix.trim_end_matches('/'));
-    if !below.is_empty() && !below.starts_with(['/', '?']) {
-        path.push('/');
+impl Draft {
+    /// What makes the request the first backend's own.
+    pub(super) fn send(&self, body: &[u8]) -> Vec<Effect> {
+        let Some(first) = self.ticket.plan.first() else {
+            return Vec::new();
+        };
+        let edits = self.edits(self.name_at(first));
+        let model_at = rewrite::moved(&self.model_at, &edits);
+        let edited = (!edits.is_empty()).then(|| rewrite::apply(body, edits));
+        let mut effects = Vec::with_capacity(8);
+        effects.push(Effect::Target(first.backend.cluster.clone()));
+        let retries = self.ticket.plan.model.retries;
+        if retries > 0 {
+            effects.push(Effect::SetRequestHeader("x-envoy-max-retries", retries.to_string()));
+        }
+        effects.push(match first.backend.rewrite {
+            Rewrite::Once => self.rewritten_once(first),
+            Rewrite::PerAttempt => self.planned(model_at, edited.as_deref().unwrap_or(body).len()),
+        });
+        if let Some(edited) = edited {
+            effects.push(Effect::SetRequestHeader("content-length", edited.len().to_string()));
+            effects.push(Effect::RequestBody(edited));
+        }
+        effects
     }
-    path.push_str(below);
-    if path.is_empty() || path.starts_with('?') {
-        path.insert(0, '/');
+
+    fn edits(&self, name: &str) -> Vec<rewrite::Edit> {
+        let mut edits = Vec::new();
+        if name != self.ticket.model || self.model_form == ModelForm::EscapedJson {
+            edits.push(rewrite::Edit::new(self.model_at.clone(), self.model_form.write(name)));
+        }
+        if let Stream::Events(UsageEvent::NotAsked(edit)) = &self.stream {
+            edits.push(edit.clone());
+        }
+        edits
     }
-    path
+
+    fn rewritten_once(&self, target: &Target) -> Effect {
+        // Envoy puts the query behind a rewritten path itself.
+        let path = backend_path(&target.backend, without_query(self.below()));
+        let authority = Some(&target.backend.authority).filter(|authority| !authority.is_empty());
+        Effect::Rewrite { path: (path != without_query(&self.path)).then_some(path), authority: authority.cloned() }
+    }
+
+    fn planned(&self, model_at: Range<usize>, body_len: usize) -> Effect {
+        let attempts = self.ticket.plan.targets().map(|target| Attempt {
+            cluster: target.backend.cluster.to_string(),
+            model: self.model_form.write(self.name_at(target)),
+        });
+        let plan = AttemptPlan {
+            path: self.below().to_owned(),
+            model_start: u64::try_from(model_at.start).unwrap_or(u64::MAX),
+            model_len: u64::try_from(model_at.len()).unwrap_or(0),
+            attempts: attempts.collect(),
+            body_len: body_len as u64,
+        };
+        Effect::Plan(plan.encoded())
+    }
+
+    fn name_at<'a>(&'a self, target: &'a Target) -> &'a str {
+        target.model.as_deref().unwrap_or(&self.ticket.model)
+    }
+
+    /// The path below the client's `/v1`, with the query.
+    fn below(&self) -> &str {
+        self.path.get(self.below..).unwrap_or_default()
+    }
 }

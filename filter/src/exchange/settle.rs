@@ -1,36 +1,55 @@
 //! The end of an exchange, whoever ended it: what it used, what it costs, and what of its reservations
-//! goes back. Nothing is free but what no backend answered.
+//! goes back. docs/accounting.md has the table; the rule behind it: what a backend worked on is charged.
+//! An attempt that a backend answered with an error, or never received, is free.
 
 use tollgate_proto::v1 as wire;
 
-use super::{Answer, Desk, Exchange, Held, Hold, Stepped, Ticket, admit};
-use crate::usage::{Api, Sample, Tokens, Used};
+use super::{Answer, Desk, Exchange, Held, Stepped, Ticket};
+use crate::{
+    attempt::Unanswered,
+    config::{EarlyEnd, Limit, RouteTarget},
+    usage::{Api, Sample, Tokens, Used},
+};
 
 /// What Envoy knows at the end of a stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ending {
-    /// Cluster of the last attempt.
+    /// Cluster of the last attempt, where there may have been several.
     pub cluster: Option<String>,
-    /// The client left, and a backend had the request.
-    pub left_working: bool,
+    pub last: LastAttempt,
+    /// Earlier attempts that a backend had and never answered.
+    pub unanswered: Vec<Unanswered>,
+}
+
+/// Whether a backend worked on the last attempt, as far as that shows without its answer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum LastAttempt {
+    /// No backend had it: no connection was found for it.
+    #[default]
+    NeverReceived,
+    /// A backend had it.
+    Received,
+    /// A backend answered it with an error, and another attempt was to follow.
+    Refused,
+}
+
+/// What one attempt is charged.
+struct Charge<'t> {
+    used: Used,
+    /// Display name of the backend.
+    backend: &'t str,
 }
 
 /// Longer names that clients made up are cut in usage rows, in bytes.
 const MAX_ASKED: usize = 64;
 
-/// No answer came.
+/// No backend's answer came: the last attempt costs what was reserved for it, if a backend had it.
 pub(super) fn without_answer(ticket: Ticket, ending: &Ending, desk: &mut Desk<'_>) -> Stepped {
-    if !ending.left_working || ticket.api == Api::CountTokens {
-        return failed(ticket, desk);
-    }
-    let input = Tokens { input: ticket.expected.input, ..Tokens::default() };
-    settle(ticket, Used::About(input), ending, desk)
-}
-
-/// Nothing is charged.
-pub(super) fn failed(mut ticket: Ticket, desk: &mut Desk<'_>) -> Stepped {
-    admit::give_back(&mut ticket, desk);
-    (Exchange::Closed, Vec::new())
+    let used = match ending.last {
+        LastAttempt::Received => ticket.reserved(),
+        LastAttempt::NeverReceived | LastAttempt::Refused => Used::Nothing,
+    };
+    settle(ticket, used, ending, desk)
 }
 
 pub(super) fn answered(ticket: Ticket, mut answer: Answer, ending: &Ending, desk: &mut Desk<'_>) -> Stepped {
@@ -45,58 +64,99 @@ pub(super) fn answered(ticket: Ticket, mut answer: Answer, ending: &Ending, desk
     settle(ticket, used, ending, desk)
 }
 
-/// A name of at most so many bytes.
-fn cut(name: &str, bytes: usize) -> String {
-    name.get(..name.floor_char_boundary(bytes)).unwrap_or_default().to_owned()
+fn settle(mut ticket: Ticket, last: Used, ending: &Ending, desk: &mut Desk<'_>) -> Stepped {
+    *desk.open = desk.open.saturating_sub(1);
+    let held = std::mem::take(&mut ticket.held);
+    let charges = ticket.charges(last, ending);
+    for Held { budget, hold } in held {
+        let costs = charges.iter().map(|charge| cost(charge.used, &budget.limit, &ticket));
+        let cost = costs.fold(0, u64::saturating_add);
+        hold.settle(&budget, cost, desk);
+    }
+    // The last attempt that was charged stands for the request; those before it are attempts alone.
+    for (place, charge) in charges.iter().rev().enumerate() {
+        let Some((tokens, estimated)) = row(charge.used, &ticket) else { continue };
+        desk.counters.input_tokens += tokens.input;
+        desk.counters.output_tokens += tokens.output;
+        desk.counters.estimated += u64::from(estimated);
+        desk.reporter.used(wire::Usage {
+            ended_at: i64::try_from(desk.now).unwrap_or(i64::MAX),
+            consumer: ticket.caller.consumer.to_string(),
+            route: ticket.route.name.to_string(),
+            asked_model: ticket.asked_model(),
+            model: ticket.pattern.clone(),
+            backend: charge.backend.to_owned(),
+            input_tokens: tokens.input,
+            output_tokens: tokens.output,
+            cached_input_tokens: tokens.cached,
+            reasoning_tokens: tokens.reasoning,
+            estimated,
+            extra_attempt: place > 0,
+        });
+    }
+    (Exchange::Closed, Vec::new())
 }
 
-fn settle(mut ticket: Ticket, used: Used, ending: &Ending, desk: &mut Desk<'_>) -> Stepped {
-    let (tokens, estimated) = match used {
-        Used::Exactly(tokens) => (tokens, false),
-        Used::About(tokens) => (tokens, true),
-        Used::Nothing => return failed(ticket, desk),
-    };
-    for Held { budget, hold } in std::mem::take(&mut ticket.held) {
-        let charged = budget.limit.count.cost(tokens);
-        match hold {
-            Hold::Reserved(reservation) => {
-                let holder = desk.holder();
-                let settled = budget.settle(desk.shared, holder, &reservation, charged, desk.now);
-                desk.reporter.settled(&budget, reservation.window_start, settled.from_lease, charged);
-                if let Some(release) = settled.release {
-                    desk.reporter.released(&budget, release);
-                }
-                if !desk.touched.contains_key(&budget.key) {
-                    desk.touched.insert(budget.key.clone(), budget);
-                }
-            }
-            Hold::Debt if charged > 0 => desk.reporter.settled(&budget, 0, 0, charged),
-            Hold::Debt => {}
+// === impl Ticket ===
+
+impl Ticket {
+    /// What a backend that never answered is taken to have used.
+    fn reserved(&self) -> Used {
+        match self.api {
+            Api::CountTokens => Used::Nothing,
+            _ => Used::About(self.expected),
         }
     }
-    desk.counters.input_tokens += tokens.input;
-    desk.counters.output_tokens += tokens.output;
-    desk.counters.estimated += u64::from(estimated);
-    let served = ending.cluster.as_deref();
-    let backend = ticket
-        .plan
-        .targets()
-        .map(|target| &target.backend)
-        .find(|backend| served == Some(&*backend.cluster))
-        .or_else(|| ticket.plan.first().map(|target| &target.backend));
-    desk.reporter.used(wire::Usage {
-        ended_at: i64::try_from(desk.now).unwrap_or(i64::MAX),
-        consumer: ticket.caller.consumer.to_string(),
-        route: ticket.route.name.to_string(),
-        asked_model: if ticket.model == ticket.pattern { String::new() } else { cut(&ticket.model, MAX_ASKED) },
-        model: ticket.pattern,
-        extra_attempt: false,
-        backend: backend.map(|backend| backend.name.to_string()).unwrap_or_default(),
-        input_tokens: tokens.input,
-        output_tokens: tokens.output,
-        cached_input_tokens: tokens.cached,
-        reasoning_tokens: tokens.reasoning,
-        estimated,
-    });
-    (Exchange::Closed, Vec::new())
+
+    /// What is charged, in the order of the attempts.
+    fn charges(&self, last: Used, ending: &Ending) -> Vec<Charge<'_>> {
+        let backend = |cluster: Option<&str>| {
+            let mut backends = self.plan.targets().map(|target| &target.backend);
+            let served = backends.find(|backend| cluster == Some(&*backend.cluster));
+            served.or_else(|| self.plan.first().map(|target| &target.backend)).map_or("", |backend| &*backend.name)
+        };
+        let earlier = ending.unanswered.iter().map(|attempt| {
+            let target = self.plan.targets().nth(usize::from(attempt.place));
+            Charge { used: self.reserved(), backend: backend(target.map(|target| &*target.backend.cluster)) }
+        });
+        let last = Charge { used: last, backend: backend(ending.cluster.as_deref()) };
+        earlier.chain([last]).filter(|charge| charge.used != Used::Nothing).collect()
+    }
+
+    /// What the client asked for, where the pool has only a pattern of it.
+    fn asked_model(&self) -> String {
+        if self.model == self.pattern {
+            return String::new();
+        }
+        self.model.get(..self.model.floor_char_boundary(MAX_ASKED)).unwrap_or_default().to_owned()
+    }
+
+    /// Some limit of the route charges the whole reservation where the usage is not known.
+    fn charges_reservation(&self) -> bool {
+        match &self.route.target {
+            RouteTarget::Models { limits, .. } => {
+                limits.iter().any(|limit| limit.on_early_end == EarlyEnd::Reservation)
+            }
+            RouteTarget::Plain | RouteTarget::Closed { .. } => false,
+        }
+    }
+}
+
+/// What it costs under a limit.
+fn cost(used: Used, limit: &Limit, ticket: &Ticket) -> u64 {
+    match (used, limit.on_early_end) {
+        (Used::Exactly(tokens), _) | (Used::About(tokens), EarlyEnd::Estimate) => limit.count.cost(tokens),
+        (Used::About(tokens), EarlyEnd::Reservation) => limit.count.cost(tokens).max(limit.count.cost(ticket.expected)),
+        (Used::Nothing, _) => 0,
+    }
+}
+
+/// Tokens of its row, and whether they are estimated.
+fn row(used: Used, ticket: &Ticket) -> Option<(Tokens, bool)> {
+    match used {
+        Used::Exactly(tokens) => Some((tokens, false)),
+        Used::About(tokens) if ticket.charges_reservation() => Some((tokens.at_least(ticket.expected), true)),
+        Used::About(tokens) => Some((tokens, true)),
+        Used::Nothing => None,
+    }
 }

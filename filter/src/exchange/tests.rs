@@ -1,16 +1,14 @@
 //! Exchanges from their first header to their last byte, with shared data in memory and a ledger that
 //! answers when the test says so.
 
-use prost::Message as _;
 use tollgate_proto::v1 as wire;
 
 use super::*;
 use crate::{
-    config::{Config, Stage, parse},
+    config::{Config, Stage},
+    fixture,
     host::FakeShared,
-    key::{KeyHash, record},
-    report::Identity,
-    worker::{Worker, prepare_records},
+    worker::Worker,
 };
 
 /// A worker with its surroundings.
@@ -18,7 +16,17 @@ struct World {
     shared: FakeShared,
     worker: Worker,
     config: Config,
+    body: Vec<u8>,
     now: u64,
+}
+
+/// A request's body, as Envoy holds it.
+struct Held<'a>(&'a [u8]);
+
+impl RequestBody for Held<'_> {
+    fn read(&self) -> Vec<u8> {
+        self.0.to_vec()
+    }
 }
 
 /// What became of a request, as a client and a backend see it.
@@ -43,66 +51,21 @@ const CHAT: &str = "/v1/chat/completions";
 // === impl World ===
 
 impl World {
-    /// One model on backend a with b behind it, held to 1000 tokens per consumer.
+    /// The gateway of the fixture, changed by `mode`.
     fn new(mode: impl FnOnce(&mut wire::RequestStage)) -> Self {
-        let backend = |name: &str| wire::Backend {
-            name: name.into(),
-            cluster: format!("backend/default/{name}"),
-            path_prefix: "/v1".into(),
-            authority: format!("{name}.example"),
-            per_attempt: true,
-        };
-        let target =
-            |backend: u32| wire::Target { backend, model: format!("smol-{backend}"), weight: 1, priority: backend };
-        let mut stage = wire::RequestStage {
-            control_cluster: "tollgate_control".into(),
-            routes: vec![
-                wire::Route {
-                    name: "chat".into(),
-                    route: "chat".into(),
-                    pool: Some(0),
-                    limits: vec![0],
-                    ..Default::default()
-                },
-                wire::Route { name: "plain".into(), route: "plain".into(), ..Default::default() },
-            ],
-            pools: vec![wire::Pool {
-                name: "chat".into(),
-                access: wire::Access::Required.into(),
-                models: vec![wire::Model {
-                    name: "smol".into(),
-                    targets: vec![target(0), target(1)],
-                    retries: 1,
-                    ..Default::default()
-                }],
-                all_namespaces: true,
-                ..Default::default()
-            }],
-            backends: vec![backend("a"), backend("b")],
-            limits: vec![wire::Limit {
-                id: "default/p/daily".into(),
-                scope: vec![wire::ScopePart { part: Some(wire::scope_part::Part::Consumer(true)) }],
-                count: Some(wire::CountWeights { input: 1.0, output: 1.0, ..Default::default() }),
-                on_early_end: wire::EarlyEnd::Estimate.into(),
-                ..Default::default()
-            }],
-            max_body_bytes: 10_000,
-        };
+        let mut stage = fixture::stage();
         mode(&mut stage);
-        let config = wire::FilterConfig { stage: Some(wire::filter_config::Stage::Request(stage)) };
-        let shared = FakeShared::default();
-        prepare_records(&shared, 7);
-        let app = wire::ApiKey { consumer: "app".into(), all_models: true, ..Default::default() };
-        shared.set(&KeyHash::of(b"good").record(), &record(1, &app.encode_to_vec()), None).unwrap();
-        let other = wire::ApiKey { consumer: "other".into(), models: vec!["gpt-*".into()], ..Default::default() };
-        shared.set(&KeyHash::of(b"other").record(), &record(1, &other.encode_to_vec()), None).unwrap();
-        Table::Ready(1).write(&shared);
-        Self { shared, worker: Worker::default(), config: parse(&config.encode_to_vec()).unwrap(), now: 1_000_000 }
+        let shared = fixture::shared();
+        let mut worker = Worker::default();
+        worker.introduce(&shared, || "proxy".into(), 1_000_000);
+        Self { shared, worker, config: fixture::config(stage), body: Vec::new(), now: 1_000_000 }
     }
 
     fn step(&mut self, exchange: Exchange, event: Event<'_>, seen: &mut Seen) -> Exchange {
         let Stage::Request(stage) = &self.config.stage else { panic!() };
-        let (exchange, effects) = exchange.step(event, &mut self.worker.desk(stage, &self.shared, self.now));
+        let request = Held(&self.body);
+        let mut desk = self.worker.desk(stage, &self.shared, &request, self.now);
+        let (exchange, effects) = exchange.step(event, &mut desk);
         for effect in effects {
             match effect {
                 Effect::RemoveRequestHeader(name) => seen.removed.push(name),
@@ -151,18 +114,19 @@ impl World {
 
     fn ask_at(&mut self, path: &str, body: &str, seen: &mut Seen) -> Exchange {
         let exchange = self.arrive(path, "good", seen);
-        self.step(exchange, Event::RequestEnd { body: body.as_bytes() }, seen)
+        self.body = body.as_bytes().to_vec();
+        self.step(exchange, Event::RequestEnd, seen)
     }
 
     fn ask(&mut self, body: &str, seen: &mut Seen) -> Exchange {
         let exchange = self.arrive(CHAT, "good", seen);
-        self.step(exchange, Event::RequestEnd { body: body.as_bytes() }, seen)
+        self.body = body.as_bytes().to_vec();
+        self.step(exchange, Event::RequestEnd, seen)
     }
 
     /// The call that is due to the ledger.
     fn call(&mut self) -> Option<wire::SyncRequest> {
-        let identity: Identity = self.worker.identity(&self.shared, || "proxy".into(), self.now)?;
-        self.worker.next_call(&identity, self.now)
+        self.worker.next_call(&self.shared, self.now)
     }
 
     fn ledger(&mut self, call: &wire::SyncRequest, granted: u64, remaining: u64) {
@@ -175,18 +139,18 @@ impl World {
             ..Default::default()
         };
         let grants = call.wants.iter().map(grant).collect();
-        let answer = wire::SyncResponse { sequence: call.sequence, grants, lease_ttl_ms: 30_000, ..Default::default() };
+        let answer = wire::SyncResponse { sequence: call.sequence, grants, lease_ttl_ms: 30_000, now: 0 };
         self.worker.ledger_answered(&self.shared, answer, self.now);
     }
 
     /// A request that is on its way, from a lease of 600 tokens.
     fn sent(&mut self, body: &str, seen: &mut Seen) -> Exchange {
         let waiting = self.ask(body, seen);
-        assert!(waiting.is_waiting() && seen.rang, "{waiting:?}");
+        assert!(waiting.wants() == Wants::Ledger && seen.rang, "{waiting:?}");
         let call = self.call().unwrap();
         self.ledger(&call, 600, 400);
         let sent = self.step(waiting, Event::LedgerAnswered, seen);
-        assert!(seen.resumed && sent.holds_tokens(), "{sent:?}");
+        assert!(seen.resumed && sent.wants() == Wants::AnswerHeaders, "{sent:?}");
         sent
     }
 
@@ -263,7 +227,7 @@ fn a_request_that_could_be_read_in_two_ways_is_refused() {
     ] {
         let mut seen = Seen::default();
         let state = world().arrive_with(method, path, &[&[("x-api-key", "good")], more].concat(), &mut seen);
-        assert_eq!(state.is_reading(), taken, "{method} {path} {more:?}");
+        assert_eq!(state.wants() == Wants::RequestBody, taken, "{method} {path} {more:?}");
         if !taken {
             assert_eq!(code(&seen), (400, "invalid_request_error".into()), "{method} {path} {more:?}");
         }
@@ -296,7 +260,7 @@ fn two_keys_are_nobodys_and_one_key_twice_is_one() {
     ] {
         let mut seen = Seen::default();
         let state = world().arrive_with("POST", CHAT, keys, &mut seen);
-        assert_eq!(state.is_reading(), !refused, "{keys:?}");
+        assert_eq!(state.wants() == Wants::RequestBody, !refused, "{keys:?}");
         assert_eq!(seen.removed.len(), keys.len(), "{keys:?}");
         if refused {
             assert_eq!(code(&seen), (401, "invalid_api_key".into()));
@@ -347,7 +311,7 @@ fn work_whose_usage_never_comes_is_refused_under_a_budget() {
         {
             let mut seen = Seen::default();
             let sent = World::new(free).ask_at(path, body, &mut seen);
-            assert!(sent.holds_tokens(), "{path}");
+            assert!(sent.wants() == Wants::AnswerHeaders, "{path}");
         }
     }
     let (mut world, mut seen) = (world(), Seen::default());
@@ -370,7 +334,7 @@ fn each_refusal_comes_as_early_as_it_can() {
     let mut seen = Seen::default();
     let refused = world().arrive(CHAT, "bad", &mut seen);
     assert_eq!(code(&seen), (401, "invalid_api_key".into()));
-    assert!(refused.holds_request(), "nothing goes on");
+    assert_eq!(refused.request_goes(), Goes::Nowhere);
     for (body, key, expected) in [
         (r#"{"model":"nope"}"#, "good", (404, "model_not_found")),
         (r#"{"model":"smol"}"#, "other", (403, "model_not_allowed")),
@@ -379,7 +343,8 @@ fn each_refusal_comes_as_early_as_it_can() {
     ] {
         let (mut world, mut seen) = (world(), Seen::default());
         let reading = world.arrive(CHAT, key, &mut seen);
-        world.step(reading, Event::RequestEnd { body: body.as_bytes() }, &mut seen);
+        world.body = body.as_bytes().to_vec();
+        world.step(reading, Event::RequestEnd, &mut seen);
         assert_eq!(code(&seen), (expected.0, expected.1.to_owned()), "{body}");
         assert_eq!(seen.target, None);
     }
@@ -412,7 +377,7 @@ fn a_request_waits_for_its_lease_and_goes_to_its_backend() {
     let body = r#"{"usage":{"prompt_tokens":8,"completion_tokens":5}}"#;
     let answering = world.answer(sent, "200", "application/json", &[&body[..10], &body[10..]], &mut seen);
     assert!(seen.answer_headers.contains(&("x-ratelimit-limit-tokens", "1000".into())));
-    let report = world.end(answering, Ending { cluster: Some("backend/default/b".into()), left_working: false });
+    let report = world.end(answering, Ending { cluster: Some("backend/default/b".into()), ..Ending::default() });
     let [usage] = report.usage.as_slice() else { panic!("{report:?}") };
     assert_eq!((usage.backend.as_str(), usage.input_tokens, usage.output_tokens), ("b", 8, 5));
     assert_eq!((usage.consumer.as_str(), usage.route.as_str(), usage.estimated), ("app", "chat", false));
@@ -426,7 +391,7 @@ fn inside_the_lease_nobody_waits() {
     world.sent(r#"{"model":"smol","max_tokens":5}"#, &mut seen);
     let mut second = Seen::default();
     let sent = world.ask(r#"{"model":"smol","max_tokens":5}"#, &mut second);
-    assert!(sent.holds_tokens() && !second.rang);
+    assert!(sent.wants() == Wants::AnswerHeaders && !second.rang);
 }
 
 #[test]
@@ -450,7 +415,7 @@ fn without_the_ledger_the_policy_decides() {
         let waiting = world.ask(r#"{"model":"smol"}"#, &mut seen);
         world.now += PATIENCE_MS - 1;
         let waiting = world.step(waiting, Event::Tick, &mut seen);
-        assert!(waiting.is_waiting());
+        assert!(waiting.wants() == Wants::Ledger);
         world.now += 1;
         world.step(waiting, Event::Tick, &mut seen);
         assert_eq!((seen.reply.map(|reply| reply.0), seen.resumed), (reply, allow));
@@ -494,15 +459,6 @@ fn a_client_that_leaves_is_charged_an_estimate() {
     let [exact, left] = report.usage.as_slice() else { panic!("{report:?}") };
     assert!(!exact.estimated && left.estimated);
     assert_eq!(left.output_tokens, 3, "what was seen");
-
-    let mut seen = Seen::default();
-    let sent = world.ask(stream, &mut seen);
-    let call = world.call();
-    assert!(call.is_none(), "one call at a time");
-    let closed = world.step(sent, Event::Ended(Ending { cluster: None, left_working: true }), &mut seen);
-    assert!(matches!(closed, Exchange::Closed));
-    world.worker.reporter.orphaned(world.now);
-    world.ledger(&report, 0, 0);
 }
 
 #[test]
@@ -519,7 +475,7 @@ fn what_no_backend_answered_costs_nothing() {
     assert!(report.usage.is_empty() && report.settlements.is_empty(), "{report:?}");
     let mut next = Seen::default();
     let sent = world.ask(r#"{"model":"smol"}"#, &mut next);
-    assert!(sent.holds_tokens(), "the reservation is back in the lease");
+    assert!(sent.wants() == Wants::AnswerHeaders, "the reservation is back in the lease");
 }
 
 #[test]

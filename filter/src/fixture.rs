@@ -1,0 +1,90 @@
+//! A gateway for tests: what the control plane would have told the filter, and the keys in shared data.
+
+use prost::Message as _;
+use tollgate_proto::v1 as wire;
+
+use crate::{
+    config::{Config, parse},
+    host::FakeShared,
+    key::{KeyHash, Table, record},
+    worker::prepare_records,
+};
+
+/// One model on backend a with b behind it, held to 1000 tokens per consumer, and a plain route.
+pub fn stage() -> wire::RequestStage {
+    let target =
+        |backend: u32| wire::Target { backend, model: format!("smol-{backend}"), weight: 1, priority: backend };
+    wire::RequestStage {
+        control_cluster: "tollgate_control".into(),
+        routes: vec![
+            wire::Route {
+                name: "chat".into(),
+                route: "chat".into(),
+                pool: Some(0),
+                limits: vec![0],
+                ..Default::default()
+            },
+            wire::Route { name: "plain".into(), route: "plain".into(), ..Default::default() },
+            wire::Route { name: "closed".into(), closed_by: "default/p".into(), ..Default::default() },
+        ],
+        pools: vec![wire::Pool {
+            name: "chat".into(),
+            access: wire::Access::Required.into(),
+            models: vec![wire::Model {
+                name: "smol".into(),
+                targets: vec![target(0), target(1)],
+                retries: 1,
+                ..Default::default()
+            }],
+            consumer_namespaces: vec!["default".into()],
+            ..Default::default()
+        }],
+        backends: vec![backend("a"), backend("b")],
+        limits: vec![wire::Limit {
+            id: "default/p/daily".into(),
+            scope: vec![wire::ScopePart { part: Some(wire::scope_part::Part::Consumer(true)) }],
+            count: Some(wire::CountWeights { input: 1.0, output: 1.0, ..Default::default() }),
+            on_early_end: wire::EarlyEnd::Estimate.into(),
+            ..Default::default()
+        }],
+        max_body_bytes: 10_000,
+    }
+}
+
+pub fn backend(name: &str) -> wire::Backend {
+    wire::Backend {
+        name: name.into(),
+        cluster: format!("backend/default/{name}"),
+        path_prefix: "/v1".into(),
+        authority: format!("{name}.example"),
+        per_attempt: true,
+    }
+}
+
+pub fn config(stage: wire::RequestStage) -> Config {
+    let config = wire::FilterConfig { stage: Some(wire::filter_config::Stage::Request(stage)) };
+    parse(&config.encode_to_vec()).unwrap()
+}
+
+/// With the keys `good` of `app`, `other` that may use gpt-* alone, and `foreign` of another namespace.
+pub fn shared() -> FakeShared {
+    let shared = FakeShared::default();
+    prepare_records(&shared, 7);
+    let key = |consumer: &str, namespace: &str, models: &[&str]| wire::ApiKey {
+        consumer: consumer.into(),
+        namespace: namespace.into(),
+        models: models.iter().map(|model| (*model).to_owned()).collect(),
+        all_models: models.is_empty(),
+        ..Default::default()
+    };
+    for (name, key) in [
+        ("good", key("app", "default", &[])),
+        ("other", key("other", "default", &["gpt-*"])),
+        ("foreign", key("tenant-b/mallory", "tenant-b", &[])),
+    ] {
+        let record = record(1, &key.encode_to_vec());
+        crate::host::Shared::set(&shared, &KeyHash::of(name.as_bytes()).record(), &record, None).unwrap();
+    }
+    Table::Ready(1).write(&shared);
+    shared
+}

@@ -1,0 +1,267 @@
+//! The root of one configuration, beside its exchanges: it keeps the conversations with the control plane
+//! going and lets held requests go on. Of a VM's roots the newest acts; older ones only see their streams end.
+//!
+//! ```text
+//! Serving ─ done ─▶ Going (a last report is on its way) ─ answered, or too late ─▶ Gone
+//! ```
+//! `step` takes an event and returns orders; an order whose result matters comes back as an event.
+
+use prost::Message as _;
+use tollgate_proto::{delta::DeltaDiscoveryResponse, v1 as wire};
+
+use crate::{host::Shared, stream::Callback, table, worker::Taken, worker::Worker};
+
+/// How long a root that is going may take for its last report.
+pub const GOING_MS: u64 = 2000;
+
+/// The root of one configuration of the request stage.
+#[derive(Debug)]
+pub struct Root {
+    id: u32,
+    life: Life,
+    /// The call to the ledger that is under way.
+    call: Option<u32>,
+    /// The stream of keys that is open.
+    keys: Option<u32>,
+    bell: Bell,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Life {
+    Serving,
+    Going { until: u64 },
+    Gone,
+}
+
+/// The queue that a worker's streams ring to be heard at once: a stream cannot call the ledger itself, as the
+/// answer would end with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Bell {
+    None,
+    Hung,
+}
+
+#[derive(Debug)]
+pub enum Event<'a> {
+    Configured,
+    Tick,
+    Rang,
+    /// The held requests have been told.
+    Woken,
+    /// An order to call was carried out; None: it could not be.
+    CallSent(Option<u32>),
+    /// `answer`: the message of a call that succeeded.
+    CallEnded {
+        token: u32,
+        status: u32,
+        answer: Option<&'a [u8]>,
+    },
+    KeysOpened(Option<u32>),
+    KeysMessage {
+        token: u32,
+        message: &'a [u8],
+    },
+    KeysClosed {
+        token: u32,
+    },
+    /// Envoy wants to let it go.
+    Done,
+}
+
+/// What the host is to do, in order.
+#[derive(Debug, PartialEq)]
+pub enum Order {
+    /// Call the ledger; the result is [`Event::CallSent`].
+    Call(Vec<u8>),
+    /// Open the stream of keys; the result is [`Event::KeysOpened`].
+    OpenKeys,
+    SendKeys {
+        token: u32,
+        message: Vec<u8>,
+    },
+    CloseKeys {
+        token: u32,
+    },
+    /// Tell the held requests, then [`Event::Woken`].
+    Wake(Callback),
+    HangBell {
+        name: String,
+    },
+    ExportMetrics,
+    Warn(&'static str),
+    /// Tell Envoy that nothing is left to wait for.
+    Gone,
+}
+
+/// What a root acts on.
+pub struct Surroundings<'a> {
+    pub worker: &'a mut Worker,
+    pub shared: &'a dyn Shared,
+    /// Envoy's node id.
+    pub node: &'a dyn Fn() -> String,
+    /// Unix milliseconds.
+    pub now: u64,
+}
+
+// === impl Root ===
+
+impl Root {
+    pub fn new(id: u32) -> Self {
+        Self { id, life: Life::Serving, call: None, keys: None, bell: Bell::None }
+    }
+
+    /// Envoy need not wait for it.
+    pub fn is_gone(&self) -> bool {
+        self.life == Life::Gone
+    }
+
+    pub fn step(&mut self, event: Event<'_>, around: &mut Surroundings<'_>) -> Vec<Order> {
+        match event {
+            Event::Configured => {
+                self.take_over(around);
+                Vec::new()
+            }
+            Event::Tick => self.tick(around),
+            Event::Rang => self.report(around),
+            Event::Woken => self.go_on(around),
+            Event::CallSent(Some(token)) => {
+                self.call = Some(token);
+                Vec::new()
+            }
+            Event::CallSent(None) => {
+                around.worker.reporter.failed(around.now);
+                Vec::new()
+            }
+            Event::CallEnded { token, status, answer } if self.call == Some(token) => {
+                self.call = None;
+                self.call_ended(status, answer, around)
+            }
+            Event::KeysOpened(token) => self.keys_opened(token, around),
+            Event::KeysMessage { token, message } if self.keys == Some(token) => keys_came(token, message, around),
+            Event::KeysClosed { token } if self.keys == Some(token) => {
+                self.keys = None;
+                around.worker.keys_closed(Some(token), around.now);
+                Vec::new()
+            }
+            Event::Done => self.done(around),
+            // Of a call or a stream that is not ours any more.
+            Event::CallEnded { .. } | Event::KeysMessage { .. } | Event::KeysClosed { .. } => Vec::new(),
+        }
+    }
+
+    fn tick(&mut self, around: &mut Surroundings<'_>) -> Vec<Order> {
+        if matches!(self.life, Life::Going { until } if around.now >= until) {
+            return self.gone(around);
+        }
+        if !self.acts(around) {
+            return self.step_back();
+        }
+        let mut orders = Vec::new();
+        around.worker.introduce(around.shared, around.node, around.now);
+        if let (Bell::None, Some(identity)) = (self.bell, around.worker.identity(around.shared)) {
+            self.bell = Bell::Hung;
+            orders.push(Order::HangBell { name: format!("tollgate/{}", identity.worker) });
+        }
+        around.worker.refresh(around.shared);
+        around.worker.sweep(around.shared, around.now);
+        orders.push(Order::ExportMetrics);
+        match around.worker.keep_keys(around.shared, around.now) {
+            table::Step::Open => orders.push(Order::OpenKeys),
+            table::Step::Close(token) => orders.extend(self.close(token)),
+            table::Step::Nothing => {}
+        }
+        orders.push(Order::Wake(Callback::Tick));
+        orders
+    }
+
+    /// Whether this root acts for its VM. One that finds none acting takes over.
+    fn acts(&self, around: &mut Surroundings<'_>) -> bool {
+        if around.worker.owner.is_none() {
+            self.take_over(around);
+        }
+        around.worker.owner == Some(self.id)
+    }
+
+    /// Takes over from the root before: what it had open is opened or sent again.
+    fn take_over(&self, around: &mut Surroundings<'_>) {
+        around.worker.owner = Some(self.id);
+        around.worker.reporter.orphaned(around.now);
+        around.worker.keeper.orphaned(around.now);
+    }
+
+    /// Another root acts: nothing is kept open.
+    fn step_back(&mut self) -> Vec<Order> {
+        self.keys.take().map(|token| Order::CloseKeys { token }).into_iter().collect()
+    }
+
+    fn close(&mut self, token: u32) -> Option<Order> {
+        self.keys.take_if(|open| *open == token).map(|token| Order::CloseKeys { token })
+    }
+
+    /// Sends what is due to the ledger.
+    fn report(&self, around: &mut Surroundings<'_>) -> Vec<Order> {
+        let call = around.worker.next_call(around.shared, around.now);
+        call.map(|call| Order::Call(call.encode_to_vec())).into_iter().collect()
+    }
+
+    fn call_ended(&mut self, status: u32, answer: Option<&[u8]>, around: &mut Surroundings<'_>) -> Vec<Order> {
+        if let Some(answer) = answer.and_then(|answer| wire::SyncResponse::decode(answer).ok()) {
+            let granted = around.worker.ledger_answered(around.shared, answer, around.now);
+            return if granted { vec![Order::Wake(Callback::LedgerAnswered)] } else { self.go_on(around) };
+        }
+        let taken = around.worker.ledger_failed(status, around.now);
+        let dropped = (taken == Taken::Never)
+            .then_some(Order::Warn("tollgate: the ledger refused a report for good; it is dropped"));
+        dropped.into_iter().chain(self.go_on(around)).collect()
+    }
+
+    /// Reports; a root that is going has nothing else to wait for.
+    fn go_on(&mut self, around: &mut Surroundings<'_>) -> Vec<Order> {
+        if matches!(self.life, Life::Going { .. }) && around.worker.reporter.is_done() {
+            return self.gone(around);
+        }
+        self.report(around)
+    }
+
+    fn keys_opened(&mut self, token: Option<u32>, around: &mut Surroundings<'_>) -> Vec<Order> {
+        let Some(token) = token else {
+            around.worker.keys_closed(None, around.now);
+            return Vec::new();
+        };
+        self.keys = Some(token);
+        let first = around.worker.keeper.opened(token, &(around.node)());
+        first.map(|first| Order::SendKeys { token, message: first.encode_to_vec() }).into_iter().collect()
+    }
+
+    fn done(&mut self, around: &mut Surroundings<'_>) -> Vec<Order> {
+        let mut orders = self.step_back();
+        if !self.acts(around) {
+            self.life = Life::Gone;
+            return orders;
+        }
+        orders.extend(self.report(around));
+        if around.worker.reporter.is_done() {
+            around.worker.owner = None;
+            self.life = Life::Gone;
+        } else {
+            self.life = Life::Going { until: around.now.saturating_add(GOING_MS) };
+        }
+        orders
+    }
+
+    fn gone(&mut self, around: &mut Surroundings<'_>) -> Vec<Order> {
+        self.life = Life::Gone;
+        if around.worker.owner == Some(self.id) {
+            around.worker.owner = None;
+        }
+        vec![Order::Gone]
+    }
+}
+
+fn keys_came(token: u32, message: &[u8], around: &mut Surroundings<'_>) -> Vec<Order> {
+    let Ok(response) = DeltaDiscoveryResponse::decode(message) else {
+        return vec![Order::Warn("tollgate: the control plane's answer about keys could not be read")];
+    };
+    let reply = around.worker.keys_came(around.shared, token, response);
+    reply.map(|reply| Order::SendKeys { token, message: reply.encode_to_vec() }).into_iter().collect()
+}

@@ -1,0 +1,149 @@
+//! The stream between a client and Envoy: callbacks become events of its exchange.
+
+use std::{fmt, rc::Rc};
+
+use super::{Callback, Property, StreamHost, connected, number, text};
+use crate::{
+    attempt::{Failure, Failures},
+    config::{Config, Stage},
+    exchange::{AnswerHead, Attempts, Chunk, Effect, Ending, Event, Exchange, Goes, Head, LastAttempt, Origin, Wants},
+    host::Shared,
+    worker::Worker,
+};
+
+/// An exchange, with the configuration that it started under.
+pub struct Downstream {
+    config: Rc<Config>,
+    exchange: Exchange,
+}
+
+/// The chunk of an answer that Envoy has in hand.
+struct Current<'a> {
+    host: &'a dyn StreamHost,
+    size: usize,
+}
+
+/// `response.code_details` of an answer that came from a backend.
+const VIA_UPSTREAM: &[u8] = b"via_upstream";
+
+// === impl Downstream ===
+
+impl Downstream {
+    pub fn new(config: Rc<Config>) -> Self {
+        Self { config, exchange: Exchange::New }
+    }
+
+    pub fn wants(&self) -> Wants {
+        self.exchange.wants()
+    }
+
+    pub fn request_goes(&self) -> Goes {
+        self.exchange.request_goes()
+    }
+
+    /// Takes a callback; `now` gives unix milliseconds.
+    pub fn on(
+        &mut self,
+        callback: Callback,
+        host: &dyn StreamHost,
+        shared: &dyn Shared,
+        worker: &mut Worker,
+        now: &dyn Fn() -> u64,
+    ) -> Vec<Effect> {
+        match (callback, self.exchange.wants()) {
+            (Callback::RequestHeaders { end }, Wants::RequestHeaders) => {
+                let now = now();
+                worker.introduce(shared, || text(host, Property::Node).unwrap_or_default(), now);
+                let headers = host.request_headers();
+                let route = text(host, Property::Route);
+                let head = Head { headers: &headers, route: route.as_deref() };
+                self.step(Event::RequestHeaders { head, end }, host, shared, worker, now)
+            }
+            (Callback::RequestBody { end: true } | Callback::RequestTrailers, Wants::RequestBody) => {
+                self.step(Event::RequestEnd, host, shared, worker, now())
+            }
+            (Callback::LedgerAnswered, Wants::Ledger) => self.step(Event::LedgerAnswered, host, shared, worker, now()),
+            (Callback::Tick, Wants::Ledger) => self.step(Event::Tick, host, shared, worker, now()),
+            // Envoy may answer a request before it was sent.
+            (Callback::AnswerHeaders { end }, Wants::AnswerHeaders | Wants::RequestBody | Wants::Ledger) => {
+                let headers = host.answer_headers();
+                let head = AnswerHead { headers: &headers, origin: origin(&headers, host) };
+                self.step(Event::ResponseHeaders { head, end }, host, shared, worker, 0)
+            }
+            (Callback::AnswerBody { size, end }, Wants::AnswerBody) => {
+                let chunk = Current { host, size };
+                self.step(Event::ResponseBody { chunk: &chunk, end }, host, shared, worker, 0)
+            }
+            (Callback::Log, wants) if wants != Wants::Nothing => {
+                let ending = ending(&self.exchange, host);
+                self.step(Event::Ended(ending), host, shared, worker, now())
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn step(
+        &mut self,
+        event: Event<'_>,
+        host: &dyn StreamHost,
+        shared: &dyn Shared,
+        worker: &mut Worker,
+        now: u64,
+    ) -> Vec<Effect> {
+        let Stage::Request(stage) = &self.config.stage else {
+            return Vec::new();
+        };
+        // Should a step not return, what is left holds the request.
+        let exchange = std::mem::replace(&mut self.exchange, Exchange::Refused);
+        let (exchange, effects) = exchange.step(event, &mut worker.desk(stage, shared, host, now));
+        self.exchange = exchange;
+        effects
+    }
+}
+
+// === impl Current ===
+
+impl fmt::Debug for Current<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.size)
+    }
+}
+
+impl Chunk for Current<'_> {
+    fn len(&self) -> usize {
+        self.size
+    }
+
+    fn slice(&self, start: usize, len: usize) -> Vec<u8> {
+        self.host.chunk(start, len)
+    }
+}
+
+/// Most answers are good ones and come from backends; only of others the reason is asked for.
+fn origin(headers: &[(String, Vec<u8>)], host: &dyn StreamHost) -> Origin {
+    let good = headers.first().is_some_and(|(name, value)| name == ":status" && value.starts_with(b"2"));
+    if good || host.property(Property::CodeDetails).is_some_and(|details| details == VIA_UPSTREAM) {
+        Origin::Backend
+    } else {
+        Origin::Envoy
+    }
+}
+
+fn ending(exchange: &Exchange, host: &dyn StreamHost) -> Ending {
+    let mut ending = Ending::default();
+    if exchange.attempts() == Attempts::Several {
+        ending.cluster = text(host, Property::Cluster);
+        if let Some(failures) = host.property(Property::Failures).map(|state| Failures::decoded(&state)) {
+            let last = number(host, Property::AttemptNumber).unwrap_or(u64::MAX);
+            ending.unanswered = failures.unanswered_before(last);
+            if failures.of(last) == Some(Failure::Refused) {
+                ending.last = LastAttempt::Refused;
+                return ending;
+            }
+        }
+    }
+    if exchange.is_unanswered() && connected(host) {
+        ending.last = LastAttempt::Received;
+    }
+    ending
+}
