@@ -7,6 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
@@ -23,6 +24,16 @@ pub struct Accept {
     room: Arc<Semaphore>,
     /// The last one found no room: said once, not for each.
     full: bool,
+}
+
+/// Lets this process and its Envoy have as many files as their user may. The usual soft limit of 1,024 is a relic for
+/// programs that call select(2), and below what our ports grant.
+pub fn allow_files() {
+    let mut files = getrlimit(Resource::Nofile);
+    files.current = files.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, files) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
 }
 
 // === impl Accept ===

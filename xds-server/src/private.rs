@@ -36,6 +36,14 @@ pub fn create_dir(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Makes a folder that must not be there yet.
+///
+/// # Errors
+/// When it is there, or cannot be made.
+pub fn create_new_dir(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().mode(DIR).create(path)
+}
+
 /// Opens a file to write from its beginning.
 ///
 /// # Errors

@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use tollgate_core::envoy::Surroundings;
 
 use super::reload;
+use crate::accept;
 use crate::admin::{self, Metrics};
 use crate::filter_code::FilterCode;
 use crate::ledger::{Consumers, Ledger};
@@ -59,6 +60,7 @@ pub struct Stages {
 impl Stages {
     /// Starts every stage. The folder must be readable; what is wrong in it is only reported.
     pub async fn start(parts: Parts<'_>) -> anyhow::Result<Self> {
+        accept::allow_files();
         let metrics = Metrics::default();
 
         // 1 to 4: files -> objects -> IR -> resources, once now and again on every change.

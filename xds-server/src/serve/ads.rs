@@ -239,7 +239,8 @@ impl<W: Wire> Driver<W> {
     }
 
     fn refusal(&self) -> End {
-        tracing::info!(node = %self.node, identity = %self.identity, "a proxy without a Gateway is refused");
+        // It comes again every second, and its own log has the message.
+        tracing::debug!(node = %self.node, identity = %self.identity, "a proxy without a Gateway is refused");
         End::With(standing::gone(&self.identity))
     }
 

@@ -86,9 +86,8 @@ impl Folder {
 
     fn write(&self, issued: &Issued, authority: &str) -> io::Result<ProxyFiles> {
         private::create_dir(&self.path)?;
-        let number = self.numbers().max().map_or(1, |last| last + 1);
+        let number = self.next()?;
         let next = self.path.join(number.to_string());
-        private::create_dir(&next)?;
         for (name, text) in [(CERTIFICATE, &*issued.certificate), (KEY, &issued.key), (AUTHORITY, authority)] {
             private::write(&next.join(name), text.as_bytes())?;
         }
@@ -102,6 +101,19 @@ impl Folder {
             fs::remove_dir_all(self.path.join(old.to_string()))?;
         }
         Ok(files)
+    }
+
+    /// Makes a folder for the next certificate. Nobody else writes into it: `tollgate bootstrap` can come while
+    /// `tollgate serve` renews.
+    fn next(&self) -> io::Result<u64> {
+        let mut number = self.numbers().max().map_or(1, |last| last + 1);
+        loop {
+            match private::create_new_dir(&self.path.join(number.to_string())) {
+                Ok(()) => return Ok(number),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Of the certificates that are there; the link may point to any.
@@ -200,6 +212,21 @@ mod tests {
         found.sort();
         identities.sort();
         assert_eq!(found, identities);
+    }
+
+    #[test]
+    fn two_writers_do_not_share_a_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = Folder::of(dir.path(), &gateway("default/llm"));
+        private::create_dir(&folder.path).unwrap();
+        let mut numbers: Vec<u64> = std::thread::scope(|scope| {
+            let write = || (0..50).map(|_| folder.next().unwrap()).collect::<Vec<_>>();
+            let writers: Vec<_> = (0..4).map(|_| scope.spawn(write)).collect();
+            writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect()
+        });
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers.len(), 200);
     }
 
     #[test]
