@@ -4,6 +4,7 @@
 mod answers;
 mod budgets;
 mod certificates;
+mod closed;
 mod commands;
 mod crashes;
 mod edge;

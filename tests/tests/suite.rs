@@ -11,8 +11,8 @@ use tollgate_tests::tap::Tap;
 use tollgate_tests::tools::Tools;
 
 use crate::{
-    answers, budgets, certificates, commands, crashes, edge, errors, failover, forms, interruptions, providers, reload,
-    requests, secrets,
+    answers, budgets, certificates, closed, commands, crashes, edge, errors, failover, forms, interruptions, providers,
+    reload, requests, secrets,
 };
 
 pub struct Suite {
@@ -80,6 +80,7 @@ impl Suite {
             answers::tests(),
             budgets::tests(),
             certificates::tests(),
+            closed::tests(),
             commands::tests(),
             crashes::tests(),
             edge::tests(),

@@ -27,12 +27,15 @@ fn made(text: &str) -> Snapshot {
     let mut objects = Objects::default();
     objects.add_yaml("example", text, &Nothing);
     let ir = translate(&objects).ir;
-    let surroundings = Surroundings {
+    snapshot(ir.gateways.first().unwrap(), &ir, &surroundings())
+}
+
+fn surroundings() -> Surroundings {
+    Surroundings {
         bind: "127.0.0.1".to_owned(),
         ports: Ports::Shared,
         code: FilterCode::File("filter.wasm".to_owned()),
-    };
-    snapshot(ir.gateways.first().unwrap(), &ir, &surroundings)
+    }
 }
 
 /// What a client that has the resources of the example is sent, and what is taken from it.
@@ -101,4 +104,18 @@ fn matches_change_the_route_alone() {
 #[test]
 fn what_stays_the_same_is_not_sent_again() {
     assert_eq!(changed("kind: Gateway\n", "kind: Gateway # the same\n"), [""; 0]);
+}
+
+/// Each Gateway of the case has the keys that some pool of it takes, and no other.
+#[test]
+fn keys_go_only_where_they_count() {
+    let mut objects = Objects::default();
+    objects.add_yaml("case", include_str!("../../../tests/cases/consumers/scoped.yaml"), &Nothing);
+    let ir = translate(&objects).ir;
+    let keys = |gateway: &str| -> String {
+        let gateway = ir.gateways.iter().find(|known| known.origin.name == gateway).unwrap();
+        let snapshot = snapshot(gateway, &ir, &surroundings());
+        snapshot.of(ResourceType::ApiKey).map(|(hash, _)| hash.get(..1).unwrap()).collect()
+    };
+    assert_eq!(["own", "labelled", "all", "anonymous"].map(keys), ["1", "23", "1234", ""]);
 }

@@ -5,7 +5,7 @@ use rand::Rng as _;
 use rand::distr::Alphanumeric;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
-use tollgate_core::objects::{is_dns_label, is_dns_subdomain};
+use tollgate_core::objects::{ANONYMOUS, Shown, is_dns_label, is_dns_subdomain};
 
 use super::{Format, Outcome, print};
 
@@ -36,6 +36,7 @@ struct New {
     /// Name of the Consumer that the key is for
     #[arg(long, value_name = "NAME")]
     consumer: String,
+    /// Its namespace: the one of the ModelPools that it may use
     #[arg(long, default_value = "default", value_name = "NAMESPACE")]
     namespace: String,
     #[arg(short, long, value_enum, default_value = "yaml")]
@@ -46,10 +47,13 @@ pub fn main(args: Args) -> anyhow::Result<Outcome> {
     let Command::New(new) = args.command;
     if !is_dns_subdomain(&new.consumer) || !is_dns_label(&new.namespace) {
         anyhow::bail!(
-            "`{}/{}` is no name of a Consumer (lowercase letters, digits and `-`, as in Kubernetes)",
-            new.namespace,
-            new.consumer
+            "{} in namespace {} is no name of a Consumer (lowercase letters, digits and `-`, as in Kubernetes)",
+            Shown(&new.consumer),
+            Shown(&new.namespace)
         );
+    }
+    if new.consumer == ANONYMOUS {
+        anyhow::bail!("no Consumer can be called `{ANONYMOUS}`: it stands for callers without a key");
     }
     let random: String = rand::rng().sample_iter(Alphanumeric).take(LENGTH).map(char::from).collect();
     let key = format!("tg-{random}");
@@ -66,7 +70,9 @@ pub fn main(args: Args) -> anyhow::Result<Outcome> {
                 "# The key, shown only now: {key}\n\
                  # The Consumer lets it in and holds only its hash. The Secret is for the application that uses the key;\n\
                  # leave it out where nobody mounts it, then no file holds the key.\n\
+                 # It counts for the ModelPools of namespace {}; others say whom they take by allowedConsumers.\n\
                  {}---\n{}",
+                new.namespace,
                 serde_saphyr::to_string(&consumer)?,
                 serde_saphyr::to_string(&secret)?,
             ));

@@ -11,14 +11,15 @@ use crate::serve::published::Publisher;
 use crate::watch::files::Changes;
 use crate::watch::folder::{Folder, FolderError};
 
-/// Publishes now, and then on every change until the task is aborted.
+/// Publishes now, and then on every change until the task is aborted. `state` is the directory that keeps the last
+/// good objects.
 ///
 /// # Errors
 /// When the folder cannot be read at all.
-pub fn start(path: &Path, publisher: Publisher, metrics: Metrics) -> Result<JoinHandle<()>, FolderError> {
+pub fn start(path: &Path, state: &Path, publisher: Publisher, metrics: Metrics) -> Result<JoinHandle<()>, FolderError> {
     // Watching begins first, so that no change falls between.
     let mut changes = Changes::of(path);
-    let mut folder = Folder::new(path);
+    let mut folder = Folder::with_state(path, state)?;
     let reading = folder.read()?;
     changes.also(reading.secret_files);
     publisher.publish(&reading.objects, reading.findings);

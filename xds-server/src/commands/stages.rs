@@ -67,7 +67,7 @@ impl Stages {
         let publisher = Publisher::new(parts.surroundings);
         let published = publisher.published();
         let configured = publisher.for_ledger();
-        let reload = reload::start(parts.folder, publisher, metrics.clone())?;
+        let reload = reload::start(parts.folder, &parts.state.join("last-good"), publisher, metrics.clone())?;
 
         // 6: the ledger, before anybody can ask it.
         let ledger = Ledger::open(&parts.state.join("ledger"), configured, parts.lease_ttl)?;

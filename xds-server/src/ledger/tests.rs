@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use jiff::Timestamp;
 use tokio::net::TcpListener;
-use tollgate_core::ir::{Limit, Mode, OnLedgerUnavailable, ScopePart, Window};
+use tollgate_core::ir::{Limit, Mode, OnEarlyEnd, OnLedgerUnavailable, ScopePart, Window};
 use tollgate_core::ledger::{Changes, Now, Records, Thing};
 use tollgate_core::status::Origin;
 use tollgate_proto::v1::{self, ledger_client::LedgerClient};
@@ -28,6 +28,7 @@ pub(crate) fn limit(tokens: u64, scope: Vec<ScopePart>) -> Limit {
         count: v1::CountWeights::default(),
         mode: Mode::Enforce,
         on_ledger_unavailable: OnLedgerUnavailable::Deny,
+        on_early_end: OnEarlyEnd::Estimate,
     }
 }
 

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use jiff::Timestamp;
 use tollgate_core::objects::Objects;
 use tollgate_core::status::{Finding, Severity, Spot};
 
+use super::last_good::LastGood;
 use super::secrets::LocalSecrets;
 
 /// A folder (or one file) and what was last good in it.
@@ -14,6 +16,8 @@ use super::secrets::LocalSecrets;
 pub struct Folder {
     root: PathBuf,
     last: Objects,
+    /// None: only for as long as this process lives.
+    kept: Option<LastGood>,
 }
 
 /// One reading of the folder.
@@ -29,6 +33,8 @@ pub struct Reading {
 pub enum FolderError {
     #[error("{path}: {error} (-f names a folder with .yaml files)")]
     Unreadable { path: PathBuf, error: io::Error },
+    #[error("{path}: {error} (the state directory must be writable; --state names another)")]
+    State { path: PathBuf, error: io::Error },
 }
 
 /// Deeper folders are not looked into; symbolic links may form circles.
@@ -40,8 +46,20 @@ const MAX_FILE_BYTES: u64 = 256 << 20;
 // === impl Folder ===
 
 impl Folder {
+    /// As on a first start: nothing was good before.
     pub fn new(root: &Path) -> Self {
-        Self { root: root.to_owned(), last: Objects::default() }
+        Self { root: root.to_owned(), last: Objects::default(), kept: None }
+    }
+
+    /// With what was last good when a process had this state directory before.
+    ///
+    /// # Errors
+    /// When the state directory cannot be used.
+    pub fn with_state(root: &Path, state: &Path) -> Result<Self, FolderError> {
+        let unusable = |error| FolderError::State { path: state.to_owned(), error };
+        let kept = LastGood::open(state, root).map_err(unusable)?;
+        let last = kept.read(&LocalSecrets::new(base(root)));
+        Ok(Self { root: root.to_owned(), last, kept: Some(kept) })
     }
 
     /// Reads everything anew.
@@ -49,7 +67,7 @@ impl Folder {
     /// # Errors
     /// When the folder itself cannot be read. What was read before stays good.
     pub fn read(&mut self) -> Result<Reading, FolderError> {
-        let secrets = LocalSecrets::new(if self.root.is_dir() { &self.root } else { Path::new("") });
+        let secrets = LocalSecrets::new(base(&self.root));
         let mut objects = Objects::default();
         let mut findings = Vec::new();
         let mut broken = BTreeSet::new();
@@ -67,14 +85,23 @@ impl Folder {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {
                     findings.push(unreadable(&file, &error));
+                    objects.add_unreadable(&file);
                     broken.insert(file);
                 }
             }
         }
-        objects.keep_last_good(&self.last, &broken);
+        findings.extend(objects.keep_last_good(&self.last, &broken, Timestamp::now().as_second()));
+        if let Some(kept) = &mut self.kept {
+            kept.write(&objects);
+        }
         self.last = objects.clone();
         Ok(Reading { objects, findings, secret_files: secrets.into_files() })
     }
+}
+
+/// Where relative paths of Secrets start.
+fn base(root: &Path) -> &Path {
+    if root.is_dir() { root } else { Path::new("") }
 }
 
 /// After this finding nobody can say which object the user meant, so everything of the file that seems to
@@ -184,11 +211,166 @@ mod tests {
         fs::write(&one, "kind: [").unwrap();
         let reading = folder.read().unwrap();
         assert_eq!(names(&reading), ["a", "b"]);
-        assert_eq!(reading.findings.len(), 1);
+        // The mistake, and what goes on in spite of it.
+        let reasons: Vec<&str> = reading.findings.iter().map(|finding| finding.reason.as_str()).collect();
+        assert_eq!(reasons, ["SyntaxError", "LastGood"]);
         // It stays, however often the broken file is read.
         assert_eq!(names(&folder.read().unwrap()), ["a", "b"]);
         fs::remove_file(&one).unwrap();
         assert_eq!(names(&folder.read().unwrap()), ["b"]);
+    }
+
+    /// A folder with one pool route and a policy on it, and where its state goes.
+    struct Start {
+        dir: tempfile::TempDir,
+    }
+
+    const ENTRY: &str = "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: llm}
+spec: {gatewayClassName: tollgate, listeners: [{name: http, port: 8080, protocol: HTTP}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: chat}
+spec: {parentRefs: [{name: llm}], rules: [{backendRefs: [{group: tollgate.dev, kind: ModelPool, name: chat}]}]}
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: ModelPool
+metadata: {name: chat}
+spec: {models: [{name: smol, targets: [{backendRef: {name: a}}]}]}
+---
+";
+    const POLICY: &str = "\
+apiVersion: tollgate.dev/v1alpha1
+kind: TokenPolicy
+metadata: {name: budget}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: chat}]
+  limits: [{name: day, tokens: 1000, window: 1d}]
+";
+
+    impl Start {
+        fn new(policy: &str) -> Self {
+            let start = Self { dir: tempfile::tempdir().unwrap() };
+            fs::create_dir(start.path("conf")).unwrap();
+            fs::write(start.path("conf/entry.yaml"), format!("{ENTRY}{}", backend("a"))).unwrap();
+            start.write(policy);
+            start
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.dir.path().join(name)
+        }
+
+        fn write(&self, policy: &str) {
+            fs::write(self.path("conf/policy.yaml"), policy).unwrap();
+        }
+
+        /// A new process with the old state.
+        fn folder(&self) -> Folder {
+            Folder::with_state(&self.path("conf"), &self.path("state")).unwrap()
+        }
+    }
+
+    /// What holds on the route: the size of its budget, or who closes it.
+    fn holds(reading: &Reading) -> String {
+        use tollgate_core::ir::Action;
+        let ir = tollgate_core::translate::translate(&reading.objects).ir;
+        let route = ir.gateways.first().unwrap().routes().next().unwrap().clone();
+        let Action::Pool { closed_by, limits, .. } = route.action else { panic!("no pool") };
+        let tokens = ir.limits.iter().filter(|limit| limits.contains(&limit.id)).map(|limit| limit.tokens).sum::<u64>();
+        closed_by.map_or(format!("{tokens} tokens"), |policy| format!("closed by {policy}"))
+    }
+
+    #[test]
+    fn a_policy_that_was_never_good_closes_its_route_until_it_is_mended() {
+        for broken in
+            [POLICY.replace("1d", "1 dy"), POLICY.replace("limits:", "limit:"), POLICY.replace("v1alpha1", "v1")]
+        {
+            let start = Start::new(&broken);
+            assert_eq!(holds(&start.folder().read().unwrap()), "closed by default/budget", "{broken}");
+            // It is as closed for the next process.
+            let mut folder = start.folder();
+            assert_eq!(holds(&folder.read().unwrap()), "closed by default/budget");
+            // Worse than before: the file cannot be read at all.
+            start.write(&format!("{broken}  }}"));
+            assert_eq!(holds(&folder.read().unwrap()), "closed by default/budget");
+            assert_eq!(holds(&start.folder().read().unwrap()), "closed by default/budget");
+            start.write(POLICY);
+            assert_eq!(holds(&folder.read().unwrap()), "1000 tokens");
+        }
+        let start = Start::new(&POLICY.replace("spec:", "spec: {"));
+        assert_eq!(holds(&start.folder().read().unwrap()), "closed by default/(unnamed)");
+        // Not even text.
+        fs::write(start.path("conf/policy.yaml"), b"\xff\xfe").unwrap();
+        assert_eq!(holds(&start.folder().read().unwrap()), "closed by default/(unnamed)");
+        // It would refuse nobody.
+        let start = Start::new(&POLICY.replace("1d", "1 dy").replace("spec:", "spec:\n  mode: Shadow"));
+        assert_eq!(holds(&start.folder().read().unwrap()), "0 tokens");
+        // Somebody else's broken file.
+        let start = Start::new("{{ template }}");
+        assert_eq!(holds(&start.folder().read().unwrap()), "0 tokens");
+    }
+
+    #[test]
+    fn a_restart_changes_nothing() {
+        let start = Start::new(POLICY);
+        assert_eq!(holds(&start.folder().read().unwrap()), "1000 tokens");
+        for broken in [
+            POLICY.replace("1d", "1 dy"),
+            POLICY.replace("kind: TokenPolicy", "kind: TokenPolcy"),
+            POLICY.replace("metadata: {name: budget}", "metadata: {}"),
+            POLICY.replace("spec:", "spec: {"),
+        ] {
+            start.write(&broken);
+            // Twice, because what is kept is written down again.
+            for _ in 0..2 {
+                let reading = start.folder().read().unwrap();
+                assert_eq!(holds(&reading), "1000 tokens", "{broken}");
+                let kept = reading.findings.iter().find(|finding| finding.reason == "LastGood").unwrap();
+                assert_eq!(kept.severity, Severity::Warning);
+                assert!(kept.message.contains("20") && kept.message.contains('T'), "{kept}");
+            }
+        }
+        // What is removed is meant to go.
+        start.write("# nothing");
+        assert_eq!(holds(&start.folder().read().unwrap()), "0 tokens");
+        start.write(&POLICY.replace("1d", "1 dy"));
+        assert_eq!(holds(&start.folder().read().unwrap()), "closed by default/budget");
+        fs::remove_file(start.path("conf/policy.yaml")).unwrap();
+        assert_eq!(holds(&start.folder().read().unwrap()), "0 tokens");
+    }
+
+    #[test]
+    fn the_state_is_private_and_holds_no_value_of_a_reference() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let start = Start::new(POLICY);
+        let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nfile: {apiKey: ../key}\n";
+        fs::write(start.path("key"), "the-value-of-the-key").unwrap();
+        fs::write(start.path("conf/secret.yaml"), secret).unwrap();
+        let reading = start.folder().read().unwrap();
+        assert!(reading.objects.secrets.get("default", "s").is_some());
+        for entry in fs::read_dir(start.path("state")).unwrap() {
+            let path = entry.unwrap().path();
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+            assert!(!fs::read_to_string(&path).unwrap().contains("the-value-of-the-key"));
+        }
+        // It is read again by the next process, although the document is broken.
+        fs::write(start.path("conf/secret.yaml"), secret.replace("file:", "fil:")).unwrap();
+        let reading = start.folder().read().unwrap();
+        assert!(reading.objects.secrets.get("default", "s").is_some());
+        // State of another folder, and state that cannot be read, count for nothing.
+        fs::rename(start.path("conf"), start.path("other")).unwrap();
+        let reading = Folder::with_state(&start.path("other"), &start.path("state")).unwrap().read().unwrap();
+        assert!(reading.objects.secrets.get("default", "s").is_none());
+        for entry in fs::read_dir(start.path("state")).unwrap() {
+            fs::write(entry.unwrap().path(), "{\"version\": 99}").unwrap();
+        }
+        fs::write(start.path("other/policy.yaml"), POLICY.replace("1d", "1 dy")).unwrap();
+        let reading = Folder::with_state(&start.path("other"), &start.path("state")).unwrap().read().unwrap();
+        assert_eq!(holds(&reading), "closed by default/budget");
     }
 
     #[test]

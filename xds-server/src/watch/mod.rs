@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! files.rs (something changed) -> folder.rs (read all, keep the last good of what is broken) -> Objects, findings
+//!                                      \-> last_good.rs (the same for the next start)
 //! ```
 
 pub mod files;
 pub mod folder;
+mod last_good;
 mod secrets;

@@ -36,6 +36,10 @@ impl SecretSource for LocalSecrets {
     }
 
     fn env(&self, name: &str) -> Result<String, String> {
-        env::var(name).map_err(|error| error.to_string())
+        // The error of std quotes a value that is no text.
+        env::var(name).map_err(|error| match error {
+            env::VarError::NotPresent => "it is not set".to_owned(),
+            env::VarError::NotUnicode(_) => "it is not UTF-8 text".to_owned(),
+        })
     }
 }

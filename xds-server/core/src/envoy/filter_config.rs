@@ -34,7 +34,7 @@ pub fn request_config(gateway: &ir::Gateway, ir: &ir::Ir) -> wire::FilterConfig 
                     route: route.route.clone(),
                     pool,
                     limits,
-                    closed_by: String::new(),
+                    closed_by: closed_by(route),
                 },
             )
         })
@@ -57,6 +57,13 @@ pub fn attempt_config(gateway: &ir::Gateway) -> Option<wire::FilterConfig> {
         .then_some(wire::FilterConfig { stage: Some(Stage::Attempt(wire::AttemptStage { backends })) })
 }
 
+fn closed_by(route: &ir::Route) -> String {
+    match &route.action {
+        ir::Action::Pool { closed_by: Some(policy), .. } => policy.clone(),
+        _ => String::new(),
+    }
+}
+
 fn index<T>(items: &[&T], found: impl Fn(&T) -> bool) -> Option<u32> {
     items.iter().position(|item| found(item)).and_then(|index| u32::try_from(index).ok())
 }
@@ -74,6 +81,10 @@ fn pool(pool: &ir::Pool, backends: &[&ir::Backend]) -> wire::Pool {
         ir::Access::Required => wire::Access::Required,
         ir::Access::Anonymous => wire::Access::Anonymous,
     };
+    let (consumer_namespaces, all_namespaces) = match &pool.consumers {
+        ir::ConsumerNamespaces::All => (Vec::new(), true),
+        ir::ConsumerNamespaces::Only(names) => (names.iter().cloned().collect(), false),
+    };
     wire::Pool {
         name: pool.origin.display_name(),
         access: access.into(),
@@ -87,8 +98,8 @@ fn pool(pool: &ir::Pool, backends: &[&ir::Backend]) -> wire::Pool {
                 retries: model.retries,
             })
             .collect(),
-        consumer_namespaces: Vec::new(),
-        all_namespaces: true,
+        consumer_namespaces,
+        all_namespaces,
     }
 }
 
@@ -117,6 +128,10 @@ fn limit(limit: &ir::Limit) -> wire::Limit {
         count: Some(limit.count),
         shadow: limit.mode == ir::Mode::Shadow,
         allow_without_ledger: limit.on_ledger_unavailable == ir::OnLedgerUnavailable::Allow,
-        on_early_end: wire::EarlyEnd::Estimate.into(),
+        on_early_end: match limit.on_early_end {
+            ir::OnEarlyEnd::Estimate => wire::EarlyEnd::Estimate,
+            ir::OnEarlyEnd::Reservation => wire::EarlyEnd::Reservation,
+        }
+        .into(),
     }
 }

@@ -69,10 +69,13 @@ pub fn snapshot(gateway: &ir::Gateway, ir: &ir::Ir, surroundings: &Surroundings)
     snapshot
 }
 
-/// The keys that go to the proxies of this Gateway.
-pub fn keys<'a>(gateway: &ir::Gateway, ir: &'a ir::Ir) -> impl Iterator<Item = &'a ir::Key> + use<'a> {
-    let asks_for_keys = gateway.pools.values().any(|pool| pool.access != ir::Access::Anonymous);
-    ir.keys.iter().filter(move |_| asks_for_keys)
+/// The keys that go to the proxies of this Gateway: those that some pool of it takes. A proxy knows no key that it
+/// has no use for.
+pub fn keys<'a>(gateway: &'a ir::Gateway, ir: &'a ir::Ir) -> impl Iterator<Item = &'a ir::Key> {
+    ir.keys.iter().filter(|key| {
+        let mut pools = gateway.pools.values().filter(|pool| pool.access == ir::Access::Required);
+        pools.any(|pool| pool.consumers.include(&key.origin.namespace))
+    })
 }
 
 fn add_keys(snapshot: &mut Snapshot, gateway: &ir::Gateway, ir: &ir::Ir) {

@@ -6,7 +6,8 @@ mod route;
 
 pub use gateway::{Certificate, Gateway, Listener, Site, VirtualHost};
 pub use model::{
-    Access, Authority, Backend, Credential, Endpoint, Model, Pool, Schema, Service, Target, Timeouts, Tls,
+    Access, Authority, Backend, ConsumerNamespaces, Credential, Endpoint, Model, Pool, Schema, Service, Target,
+    Timeouts, Tls,
 };
 pub use route::{
     Action, HeaderEdits, HeaderMatch, Match, PathMatch, PathRewrite, Redirect, Rewrite, Route, TextMatch,
@@ -72,6 +73,7 @@ pub struct Limit {
     pub count: CountWeights,
     pub mode: Mode,
     pub on_ledger_unavailable: OnLedgerUnavailable,
+    pub on_early_end: OnEarlyEnd,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -109,6 +111,15 @@ pub enum Mode {
 pub enum OnLedgerUnavailable {
     Deny,
     Allow,
+}
+
+/// What a client pays that leaves before the usage is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum OnEarlyEnd {
+    /// What is estimated of it.
+    Estimate,
+    /// The whole reservation, at least.
+    Reservation,
 }
 
 // === impl SecretText ===

@@ -1,5 +1,6 @@
 //! Pools of models, and the backends and Services behind them.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use serde::Serialize;
@@ -15,7 +16,15 @@ pub struct Pool {
     /// `namespace/name`.
     pub name: String,
     pub access: Access,
+    pub consumers: ConsumerNamespaces,
     pub models: Vec<Model>,
+}
+
+/// Whose Consumers count in a pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum ConsumerNamespaces {
+    All,
+    Only(BTreeSet<String>),
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -113,4 +122,15 @@ pub struct Service {
     /// It speaks HTTP/2 without TLS.
     pub h2c: bool,
     pub endpoints: Vec<(IpAddr, u16)>,
+}
+
+// === impl ConsumerNamespaces ===
+
+impl ConsumerNamespaces {
+    pub fn include(&self, namespace: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(names) => names.contains(namespace),
+        }
+    }
 }

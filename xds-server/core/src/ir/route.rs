@@ -96,6 +96,9 @@ pub enum Action {
         pool: String,
         /// Ids of the limits that hold for it.
         limits: Vec<String>,
+        /// The TokenPolicy (`namespace/name`) that is meant for it and refused: nobody is let through.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        closed_by: Option<String>,
     },
     Services {
         services: Vec<WeightedService>,

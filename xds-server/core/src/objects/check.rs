@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::status::{Finding, Severity};
 
+use super::redact::Shown;
 use super::{Meta, duration};
 
 /// Collects what is wrong with one object.
@@ -52,9 +53,29 @@ impl<'a> Check<'a> {
         if !is_dns_subdomain(name) {
             self.error(
                 field,
-                format_args!("`{name}` is not a valid name"),
+                format_args!("{} is not a valid name", Shown(name)),
                 "lowercase letters, digits, `-` and `.`, starting and ending with a letter or digit (RFC 1123)",
             );
+        }
+    }
+
+    /// The object's own name is one that something else has already.
+    pub fn reserved_name(&mut self, reserved: &str, hint: &str) {
+        if self.meta.name() == reserved {
+            self.error("metadata.name", format_args!("`{reserved}` is not a name that one may have"), hint);
+        }
+    }
+
+    /// What Kubernetes allows as labels. Budgets are kept by their values, so they are held to it in files too.
+    pub fn labels(&mut self) {
+        for (key, value) in &self.meta.labels {
+            if !is_label_key(key) || !is_label_value(value) {
+                self.error(
+                    format_args!("metadata.labels.{key}"),
+                    "not a label that Kubernetes would take",
+                    "at most 63 letters, digits, `-`, `_` and `.`",
+                );
+            }
         }
     }
 
@@ -90,7 +111,7 @@ impl<'a> Check<'a> {
                 None
             }
             Ok(duration) if duration > MAX_TIMEOUT => {
-                self.error(field, format_args!("`{text}` is longer than a day"), "");
+                self.error(field, format_args!("{} is longer than a day", Shown(text)), "");
                 None
             }
             Ok(duration) => Some(duration),
@@ -108,7 +129,7 @@ impl<'a> Check<'a> {
         } else if pattern.strip_suffix('*').unwrap_or(pattern).contains('*') {
             self.error(
                 field,
-                format_args!("`{pattern}` has a * that is not at its end"),
+                format_args!("{} has a * that is not at its end", Shown(pattern)),
                 "only a trailing * is a pattern, for example gpt-*",
             );
         } else if pattern.chars().any(char::is_control) {
@@ -124,13 +145,17 @@ impl<'a> Check<'a> {
                 regex_syntax::Error::Translate(error) => error.kind().to_string(),
                 _ => "it cannot be read".to_owned(),
             };
-            self.error(field, format_args!("`{regex}` is not a regular expression: {message}"), "RE2 syntax");
+            self.error(field, format_args!("{} is not a regular expression: {message}", Shown(regex)), "RE2 syntax");
         }
     }
 
     pub fn hostname(&mut self, field: impl Display, hostname: &str) {
         if !is_dns_subdomain(hostname) {
-            self.error(field, format_args!("`{hostname}` is not a hostname"), "lowercase, without port or scheme");
+            self.error(
+                field,
+                format_args!("{} is not a hostname", Shown(hostname)),
+                "lowercase, without port or scheme",
+            );
         }
     }
 }
@@ -144,6 +169,22 @@ pub fn is_dns_subdomain(name: &str) -> bool {
 pub fn is_dns_label(label: &str) -> bool {
     let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     (1..=63).contains(&label.len()) && label.bytes().all(inner) && !label.starts_with('-') && !label.ends_with('-')
+}
+
+/// The key of a label: a name, perhaps with a domain before it.
+pub fn is_label_key(key: &str) -> bool {
+    let (domain, name) = key.split_once('/').map_or((None, key), |(domain, name)| (Some(domain), name));
+    domain.is_none_or(is_dns_subdomain) && !name.is_empty() && is_label_value(name)
+}
+
+/// The value of a label: at most 63 letters, digits, `-`, `_` and `.`, beginning and ending with one of the former.
+pub fn is_label_value(value: &str) -> bool {
+    let ends_well = |byte: Option<&u8>| byte.is_none_or(u8::is_ascii_alphanumeric);
+    let bytes = value.as_bytes();
+    bytes.len() <= 63
+        && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
+        && ends_well(bytes.first())
+        && ends_well(bytes.last())
 }
 
 /// A hostname as Gateways and HTTPRoutes have it: the first label may be `*`.
@@ -163,6 +204,13 @@ mod tests {
         for bad in ["", "A", "-a", "a-", "a_b", "a..b", ".a", "a/b"] {
             assert!(!is_dns_subdomain(bad), "{bad}");
         }
+        for good in ["team", "tollgate.dev/runner", "A_b.c-1"] {
+            assert!(is_label_key(good) && is_label_value(good.rsplit('/').next().unwrap()), "{good}");
+        }
+        for bad in ["", "a/", "/a", "a/b/c", "-a", "a b", "a\n"] {
+            assert!(!is_label_key(bad), "{bad}");
+        }
+        assert!(is_label_value("") && !is_label_value("a\n"));
         assert!(is_wildcard_hostname("*.example.com"));
         assert!(!is_wildcard_hostname("*"));
         assert!(!is_wildcard_hostname("a.*.com"));

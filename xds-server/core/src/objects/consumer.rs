@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use super::check::Check;
+use super::redact::Shown;
 use super::secret_ref::{SecretRef, SecretRefWire};
 
 #[derive(Debug, Clone)]
@@ -31,6 +32,9 @@ pub enum KeySource {
     Sha256(String),
 }
 
+/// The consumer that all callers of a pool with `access: Anonymous` are.
+pub const ANONYMOUS: &str = "anonymous";
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ConsumerWire {
@@ -50,6 +54,7 @@ struct KeyWire {
 }
 
 pub fn consumer(wire: ConsumerWire, check: &mut Check<'_>) -> Option<Consumer> {
+    check.reserved_name(ANONYMOUS, "it stands for the callers of pools with access: Anonymous");
     if wire.keys.is_empty() && wire.identities.is_empty() {
         check.warning("NoKey", "spec.keys", "the consumer has no key and no identity", "nobody can be it");
     }
@@ -66,7 +71,7 @@ pub fn consumer(wire: ConsumerWire, check: &mut Check<'_>) -> Option<Consumer> {
             let field = format!("spec.identities[{index}]");
             check.error(
                 field,
-                format_args!("`{identity}` is not a SPIFFE identity"),
+                format_args!("{} is not a SPIFFE identity", Shown(identity)),
                 "spiffe://TRUST-DOMAIN/ns/N/sa/S",
             );
         }
@@ -99,7 +104,7 @@ fn key(wire: KeyWire, field: &str, check: &mut Check<'_>) -> Option<ConsumerKey>
         Err(_) => {
             check.error(
                 format_args!("{field}.notAfter"),
-                format_args!("`{text}` is not a time"),
+                format_args!("{} is not a time", Shown(&text)),
                 "RFC 3339, for example 2027-01-01T00:00:00Z",
             );
             None

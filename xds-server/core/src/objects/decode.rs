@@ -5,6 +5,8 @@ use serde::de::DeserializeOwned;
 use serde_ignored::Path;
 use serde_json::Value;
 
+use super::redact::{self, Shown};
+
 /// What does not fit the type, for the finding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Misfit {
@@ -26,7 +28,7 @@ pub fn decode<T: DeserializeOwned>(value: Value) -> Result<T, Vec<Misfit>> {
         Ok(_) => Err(unknown
             .into_iter()
             .map(|field| Misfit {
-                message: format!("unknown field `{}`", last(&field)),
+                message: format!("unknown field {}", Shown(last(&field))),
                 field,
                 hint: "not a field of this kind and version".to_owned(),
             })
@@ -39,29 +41,58 @@ pub fn decode<T: DeserializeOwned>(value: Value) -> Result<T, Vec<Misfit>> {
     }
 }
 
-/// serde's sentence as message and hint.
+/// serde's sentence as message and hint. What it quotes is the user's text, so the quotes are taken out first.
 fn misfit(path: String, sentence: &str) -> Misfit {
-    let (message, expected) = match sentence.split_once(", expected ") {
-        Some((message, expected)) => (message, Some(expected)),
-        None => (sentence, None),
-    };
-    let names: Vec<&str> = expected.map(|expected| quoted(expected).collect()).unwrap_or_default();
-    let unknown_field = message.strip_prefix("unknown field `").and_then(|rest| rest.strip_suffix('`'));
-    if let Some(name) = unknown_field {
+    if let Some(rest) = sentence.strip_prefix("unknown field `")
+        && let Some((name, names)) = named(rest)
+    {
         // The path ends at the field itself or at what holds it, depending on where serde noticed.
         let field = if last(&path) == name { path } else { join(&path, name) };
         let hint = match closest(name, &names) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("known fields: {}", names.join(", ")),
         };
-        return Misfit { field, message: message.to_owned(), hint };
+        return Misfit { field, message: format!("unknown field {}", Shown(name)), hint };
     }
-    if let Some(name) = message.strip_prefix("unknown variant `").and_then(|rest| rest.strip_suffix('`')) {
+    if let Some(rest) = sentence.strip_prefix("unknown variant `")
+        && let Some((name, names)) = named(rest)
+    {
         let hint = format!("one of {}", names.join(", "));
-        return Misfit { field: path, message: format!("`{name}` is not a known value"), hint };
+        return Misfit { field: path, message: format!("{} is not a known value", Shown(name)), hint };
     }
-    let hint = expected.map(|expected| format!("expected {expected}")).unwrap_or_default();
-    Misfit { field: path, message: message.to_owned(), hint }
+    let sentence = without_value(sentence);
+    let (message, hint) = match sentence.rsplit_once(", expected ") {
+        Some((message, expected)) => (message.to_owned(), format!("expected {expected}")),
+        None => (sentence, String::new()),
+    };
+    Misfit { field: path, message, hint }
+}
+
+/// The name that is not known, and the names that are. The latter are ours and have no backticks, so the first one's
+/// end is found from behind, whatever it is made of.
+fn named(rest: &str) -> Option<(&str, Vec<&str>)> {
+    let (name, expected) = rest.rsplit_once("`, expected ").or_else(|| rest.rsplit_once("`, there are "))?;
+    Some((name, quoted(expected).collect()))
+}
+
+/// `invalid type: string "...", expected i64` without the string; `missing field` and the like stay as they are.
+fn without_value(sentence: &str) -> String {
+    let kinds = ["string", "character", "integer", "floating point", "boolean", "byte array"];
+    let invalid = ["invalid type: ", "invalid value: "].iter().find(|start| sentence.starts_with(**start));
+    let Some(invalid) = invalid else {
+        return if sentence.starts_with("missing field `") || sentence.starts_with("invalid length") {
+            sentence.to_owned()
+        } else {
+            redact::foreign(sentence)
+        };
+    };
+    let rest = sentence.strip_prefix(invalid).unwrap_or_default();
+    let expected =
+        rest.rsplit_once(", expected ").map_or(String::new(), |(_, expected)| format!(", expected {expected}"));
+    match kinds.iter().find(|kind| rest.starts_with(**kind)) {
+        Some(kind) => format!("{invalid}{kind}{expected}"),
+        None => redact::scrub(sentence),
+    }
 }
 
 /// What stands in backticks.
@@ -164,7 +195,7 @@ mod tests {
             "`enforce` is not a known value",
             "one of Enforce, Shadow",
         );
-        expect(json!({"items": [{"weight": "1"}]}), "items[0].weight", "invalid type: string \"1\"", "expected i64");
+        expect(json!({"items": [{"weight": "1"}]}), "items[0].weight", "invalid type: string", "expected i64");
         expect(json!({}), "", "missing field `items`", "");
     }
 

@@ -10,6 +10,8 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use serde_saphyr::Spanned;
 
+use super::redact;
+
 /// A YAML value and the lines of its fields.
 #[derive(Debug, Clone)]
 pub struct Document {
@@ -47,7 +49,8 @@ pub fn parse(text: &str) -> Result<Vec<Document>, SyntaxError> {
         let first = message.lines().next().unwrap_or_default();
         // The line is told apart from the message.
         let first = first.rsplit_once(" at line ").map_or(first, |(message, _)| message);
-        SyntaxError { line, message: first.to_owned() }
+        // It may quote the text.
+        SyntaxError { line, message: redact::foreign(first) }
     })?;
     Ok(nodes
         .into_iter()
@@ -77,6 +80,11 @@ fn options() -> serde_saphyr::Options {
 // === impl Lines ===
 
 impl Lines {
+    /// Of an object of which only its first line is known.
+    pub fn starting_at(line: u64) -> Self {
+        Self(BTreeMap::from([(String::new(), line)]))
+    }
+
     /// Line of the field, or of the closest field around it.
     pub fn of(&self, field: &str) -> u64 {
         let mut path = field;

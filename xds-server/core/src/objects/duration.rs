@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::redact::Shown;
+
 /// How a duration is written.
 pub const HINT: &str = "a number with a unit, for example 500ms, 30s, 5m, 2h, 1d or 1h30m";
 
@@ -9,11 +11,11 @@ pub const HINT: &str = "a number with a unit, for example 500ms, 30s, 5m, 2h, 1d
 pub enum InvalidDuration {
     #[error("an empty duration")]
     Empty,
-    #[error("`{0}` has no unit")]
+    #[error("{} has no unit", Shown(.0))]
     NoUnit(String),
-    #[error("`{0}` is not a duration")]
+    #[error("{} is not a duration", Shown(.0))]
     Malformed(String),
-    #[error("`{0}` is longer than 99999 days")]
+    #[error("{} is longer than 99999 days", Shown(.0))]
     TooLong(String),
 }
 

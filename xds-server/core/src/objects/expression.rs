@@ -5,15 +5,17 @@
 
 use tollgate_proto::v1::CountWeights;
 
+use super::redact::Shown;
+
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidExpression {
     #[error("the expression ends too early")]
     Unfinished,
-    #[error("`{0}` is not expected here")]
+    #[error("{} is not expected here", Shown(.0))]
     Unexpected(String),
-    #[error("there is no `{0}`")]
+    #[error("there is no {}", Shown(.0))]
     UnknownName(String),
-    #[error("`{0}` is not a number")]
+    #[error("{} is not a number", Shown(.0))]
     Number(String),
     #[error("two token counts are multiplied or divided by each other")]
     NotLinear,

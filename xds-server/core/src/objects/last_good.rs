@@ -1,16 +1,31 @@
 //! What stays when new input is broken: the last good version, object by object.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Objects, Store};
-use crate::status::Origin;
+use jiff::Timestamp;
+
+use super::{Key, Meta, Objects, Store};
+use crate::status::{Finding, Origin, Severity, Spot};
+
+/// What was taken over, for the findings.
+#[derive(Debug, Default)]
+struct TakenOver {
+    /// Of files that cannot be read: how many, and the oldest.
+    by_file: BTreeMap<String, (usize, i64)>,
+    policies: BTreeSet<Key>,
+    /// Files that policies were taken over of.
+    policy_files: BTreeSet<String>,
+    findings: Vec<Finding>,
+}
 
 // === impl Objects ===
 
 impl Objects {
     /// Takes over from `last` what the new input lost by mistake and not on purpose: objects of files that
-    /// can no longer be read, and objects that are still there but are now refused.
-    pub fn keep_last_good(&mut self, last: &Self, broken_files: &BTreeSet<String>) {
+    /// can no longer be read, and objects that are still there but are now refused. `now` is the time in Unix seconds.
+    ///
+    /// A policy that is refused closes what it names only when there is no good version of it.
+    pub fn keep_last_good(&mut self, last: &Self, broken_files: &BTreeSet<String>, now: i64) -> Vec<Finding> {
         let Self {
             gateway_classes,
             gateways,
@@ -25,34 +40,133 @@ impl Objects {
             consumers,
             token_policies,
             refused,
+            refused_policies,
+            files,
         } = self;
-        keep(gateway_classes, &last.gateway_classes, refused, broken_files);
-        keep(gateways, &last.gateways, refused, broken_files);
-        keep(http_routes, &last.http_routes, refused, broken_files);
-        keep(reference_grants, &last.reference_grants, refused, broken_files);
-        keep(namespaces, &last.namespaces, refused, broken_files);
-        keep(services, &last.services, refused, broken_files);
-        keep(endpoint_slices, &last.endpoint_slices, refused, broken_files);
-        keep(secrets, &last.secrets, refused, broken_files);
-        keep(model_pools, &last.model_pools, refused, broken_files);
-        keep(model_backends, &last.model_backends, refused, broken_files);
-        keep(consumers, &last.consumers, refused, broken_files);
-        keep(token_policies, &last.token_policies, refused, broken_files);
+        let mut taken = TakenOver::default();
+        let mut keeper = Keeper { refused, broken_files, now, taken: &mut taken };
+        keeper.keep(gateway_classes, &last.gateway_classes);
+        keeper.keep(gateways, &last.gateways);
+        keeper.keep(http_routes, &last.http_routes);
+        keeper.keep(reference_grants, &last.reference_grants);
+        keeper.keep(namespaces, &last.namespaces);
+        keeper.keep(services, &last.services);
+        keeper.keep(endpoint_slices, &last.endpoint_slices);
+        keeper.keep(secrets, &last.secrets);
+        keeper.keep(model_pools, &last.model_pools);
+        keeper.keep(model_backends, &last.model_backends);
+        keeper.keep(consumers, &last.consumers);
+        keeper.keep(token_policies, &last.token_policies);
+        // A good version stands for the later ones of a policy, and what a file said when it could be read for all of
+        // it, refused policies included.
+        let is_lost = |file: &String| broken_files.contains(file) && !files.contains(file) && last.files.contains(file);
+        refused_policies.retain(|policy| {
+            let nameless = !policy.is_named() && taken.policy_files.contains(&policy.meta.file);
+            !(is_lost(&policy.meta.file) || nameless || taken.policies.contains(&policy.meta.key()))
+        });
+        refused_policies.extend(last.refused_policies.iter().filter(|policy| is_lost(&policy.meta.file)).cloned());
+        files.extend(broken_files.intersection(&last.files).cloned());
+        taken.into_findings()
+    }
+
+    /// Everything that is in force, by the file that it is of; also files without objects. Refused policies are in
+    /// force too: they close what they name.
+    pub fn kept(&self) -> BTreeMap<&str, Vec<&Meta>> {
+        fn of<T>(store: &Store<T>) -> impl Iterator<Item = &Meta> {
+            store.iter().map(|object| &object.meta)
+        }
+        let mut kept: BTreeMap<&str, Vec<&Meta>> = self.files.iter().map(|file| (file.as_str(), Vec::new())).collect();
+        let all = of(&self.gateway_classes)
+            .chain(of(&self.gateways))
+            .chain(of(&self.http_routes))
+            .chain(of(&self.reference_grants))
+            .chain(of(&self.namespaces))
+            .chain(of(&self.services))
+            .chain(of(&self.endpoint_slices))
+            .chain(of(&self.secrets))
+            .chain(of(&self.model_pools))
+            .chain(of(&self.model_backends))
+            .chain(of(&self.consumers))
+            .chain(of(&self.token_policies))
+            .chain(self.refused_policies.iter().map(|policy| &policy.meta));
+        for meta in all {
+            // A file that could never be read is no last good version of anything.
+            if let Some(of_file) = kept.get_mut(meta.file.as_str()) {
+                of_file.push(meta);
+            }
+        }
+        kept
     }
 }
 
-fn keep<T: Clone>(
-    new: &mut Store<T>,
-    last: &Store<T>,
-    refused: &mut BTreeSet<Origin>,
-    broken_files: &BTreeSet<String>,
-) {
-    for object in last.iter() {
-        let meta = &object.meta;
-        let lost = broken_files.contains(&meta.file) || refused.contains(&meta.origin);
-        if lost && new.get(meta.namespace(), meta.name()).is_none() {
-            refused.remove(&meta.origin);
-            new.insert(object.clone());
+struct Keeper<'a> {
+    refused: &'a mut BTreeSet<Origin>,
+    broken_files: &'a BTreeSet<String>,
+    now: i64,
+    taken: &'a mut TakenOver,
+}
+
+// === impl Keeper ===
+
+impl Keeper<'_> {
+    fn keep<T: Clone>(&mut self, new: &mut Store<T>, last: &Store<T>) {
+        for object in new.iter_mut() {
+            let meta = &mut object.meta;
+            let before = last.get(meta.namespace(), meta.name()).map(|object| &object.meta);
+            meta.since = before.filter(|before| before.source == meta.source).map_or(self.now, |before| before.since);
+        }
+        for object in last.iter() {
+            let meta = &object.meta;
+            let with_its_file = self.broken_files.contains(&meta.file);
+            let lost = with_its_file || self.refused.contains(&meta.origin);
+            if lost && new.get(meta.namespace(), meta.name()).is_none() {
+                self.taken.note(meta, with_its_file);
+                self.refused.remove(&meta.origin);
+                new.insert(object.clone());
+            }
         }
     }
+}
+
+// === impl TakenOver ===
+
+impl TakenOver {
+    fn note(&mut self, meta: &Meta, with_its_file: bool) {
+        if meta.origin.kind == "TokenPolicy" {
+            self.policies.insert(meta.key());
+            self.policy_files.insert(meta.file.clone());
+        }
+        if with_its_file {
+            let (count, oldest) = self.by_file.entry(meta.file.clone()).or_insert((0, meta.since));
+            *count += 1;
+            *oldest = meta.since.min(*oldest);
+        } else {
+            let message = format!("its version of {} stays in force", time(meta.since));
+            self.findings.push(meta.finding(Severity::Warning, KEPT, "", message, HINT));
+        }
+    }
+
+    fn into_findings(self) -> Vec<Finding> {
+        let files = self.by_file.into_iter().map(|(file, (count, oldest))| Finding {
+            severity: Severity::Warning,
+            reason: KEPT.to_owned(),
+            origin: None,
+            spot: Some(Spot { file, line: 1 }),
+            field: String::new(),
+            message: format!(
+                "{count} objects of this file stay in force as they were read, the oldest on {}",
+                time(oldest)
+            ),
+            hint: HINT.to_owned(),
+        });
+        files.chain(self.findings).collect()
+    }
+}
+
+/// The reason of findings about last good versions.
+const KEPT: &str = "LastGood";
+const HINT: &str = "until it is mended or removed";
+
+fn time(second: i64) -> String {
+    Timestamp::from_second(second).map_or_else(|_| "an unknown time".to_owned(), |time| time.to_string())
 }

@@ -5,15 +5,17 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::status::{Finding, Origin, Severity, Spot};
+use crate::status::{Finding, Severity, Spot};
 
 use super::check::Check;
-use super::decode::{Misfit, decode};
-use super::document::{self, Document};
+use super::decode::decode;
+use super::document::{self, Document, Lines};
+use super::redact::{self, Shown};
+use super::refused_policy::{self, Suspect};
 use super::secret::SecretSource;
-use super::store::{Meta, Object, Store};
+use super::store::{Meta, Object, Source, Store};
 use super::{
-    GATEWAY_GROUP, Objects, TOLLGATE_GROUP, consumer, model_backend, model_pool, secret, standard, token_policy,
+    GATEWAY_GROUP, KINDS, Objects, TOLLGATE_GROUP, consumer, model_backend, model_pool, secret, standard, token_policy,
 };
 
 /// The body of the usual object.
@@ -33,78 +35,126 @@ pub fn add_yaml(objects: &mut Objects, file: &str, text: &str, secrets: &dyn Sec
     let mut findings = Vec::new();
     match document::parse(text) {
         Ok(documents) => {
+            objects.files.insert(file.to_owned());
             for document in documents {
-                add(objects, file, document, secrets, &mut findings);
+                add(objects, file, document, 0, secrets, &mut findings);
             }
         }
-        Err(error) => findings.push(Finding {
-            severity: Severity::Error,
-            reason: "SyntaxError".to_owned(),
-            origin: None,
-            spot: Some(Spot { file: file.to_owned(), line: error.line }),
-            field: String::new(),
-            message: error.message,
-            hint: "nothing of this file is used until it can be read".to_owned(),
-        }),
+        Err(error) => {
+            objects.refused_policies.extend(refused_policy::in_broken_text(file, text));
+            findings.push(Finding {
+                severity: Severity::Error,
+                reason: "SyntaxError".to_owned(),
+                origin: None,
+                spot: Some(Spot { file: file.to_owned(), line: error.line }),
+                field: String::new(),
+                message: error.message,
+                hint: "nothing of this file is used until it can be read".to_owned(),
+            });
+        }
     }
     findings.sort_by(Finding::by_spot);
     findings
 }
 
-fn add(objects: &mut Objects, file: &str, document: Document, secrets: &dyn SecretSource, findings: &mut Vec<Finding>) {
+/// See [`Objects::add_source`].
+pub fn add_source(
+    objects: &mut Objects,
+    file: &str,
+    line: u64,
+    source: &Source,
+    since: i64,
+    secrets: &dyn SecretSource,
+) {
+    if let Ok(value) = serde_json::from_str(source.expose()) {
+        let document = Document { value, lines: Lines::starting_at(line) };
+        add(objects, file, document, since, secrets, &mut Vec::new());
+    }
+}
+
+/// Takes the document, or writes down that it was refused and what it would have closed.
+fn add(
+    objects: &mut Objects,
+    file: &str,
+    document: Document,
+    since: i64,
+    secrets: &dyn SecretSource,
+    findings: &mut Vec<Finding>,
+) {
     let Document { value, lines } = document;
-    let outside = |field: &str, message: &str, hint: &str| Finding {
+    let source = Source::new(&value.to_string());
+    let Value::Object(body) = value else {
+        let hint = "each document is one object with apiVersion, kind and metadata";
+        findings.push(nameless(file, lines.of(""), "", "not an object", hint));
+        return;
+    };
+    let suspect = Suspect::of(&body);
+    let origin = refused_policy::origin(&body);
+    let labels = std::collections::BTreeMap::new();
+    let meta = Meta { origin, labels, created: None, file: file.to_owned(), lines, source, since };
+    if let Err(meta) = try_add(objects, meta, body, secrets, findings)
+        && let Some(suspect) = suspect
+    {
+        objects.refused_policies.push(suspect.refused(meta));
+    }
+}
+
+/// A finding before there is an object to hold it against.
+fn nameless(file: &str, line: u64, field: &str, message: &str, hint: &str) -> Finding {
+    Finding {
         severity: Severity::Error,
         reason: "Invalid".to_owned(),
         origin: None,
-        spot: Some(Spot { file: file.to_owned(), line: lines.of(field) }),
+        spot: Some(Spot { file: file.to_owned(), line }),
         field: field.to_owned(),
         message: message.to_owned(),
         hint: hint.to_owned(),
-    };
-    let Value::Object(mut body) = value else {
-        findings.push(outside("", "not an object", "each document is one object with apiVersion, kind and metadata"));
-        return;
-    };
+    }
+}
+
+fn try_add(
+    objects: &mut Objects,
+    mut meta: Meta,
+    mut body: serde_json::Map<String, Value>,
+    secrets: &dyn SecretSource,
+    findings: &mut Vec<Finding>,
+) -> Result<(), Meta> {
     let mut text_field = |name: &str| match body.shift_remove(name) {
         Some(Value::String(text)) => Ok(text),
-        Some(_) => Err(outside(name, "not a text", "")),
-        None => Err(outside(name, &format!("missing field `{name}`"), "each document is one object")),
+        Some(_) => Err(nameless(&meta.file, meta.lines.of(name), name, "not a text", "")),
+        None => {
+            let message = format!("missing field `{name}`");
+            Err(nameless(&meta.file, meta.lines.of(name), name, &message, "each document is one object"))
+        }
     };
     let (api_version, kind) = match (text_field("apiVersion"), text_field("kind")) {
         (Ok(api_version), Ok(kind)) => (api_version, kind),
         (Err(finding), _) | (_, Err(finding)) => {
             findings.push(finding);
-            return;
+            return Err(meta);
         }
     };
     // What a cluster says about the object is no input.
     body.shift_remove("status");
     let metadata = body.shift_remove("metadata").unwrap_or_else(|| Value::Object(serde_json::Map::new()));
-    let metadata = decode::<ObjectMeta>(metadata);
-    let mut meta = Meta {
-        origin: Origin::new(&kind, "default", ""),
-        labels: std::collections::BTreeMap::new(),
-        created: None,
-        file: file.to_owned(),
-        lines,
-    };
-    match metadata {
+    if is_cluster_scoped(&kind) {
+        meta.origin.namespace.clear();
+    }
+    match decode::<ObjectMeta>(metadata) {
         Ok(metadata) => {
-            let namespace = metadata.namespace.unwrap_or_else(|| "default".to_owned());
-            let namespace = if is_cluster_scoped(&kind) { String::new() } else { namespace };
-            meta.origin = Origin::new(&kind, &namespace, &metadata.name.unwrap_or_default());
             meta.labels = metadata.labels.unwrap_or_default();
             meta.created = metadata.creation_timestamp.map(|time| time.0.as_second());
         }
         Err(misfits) => {
-            refuse(objects, &meta, "metadata.", misfits, findings);
-            return;
+            for misfit in misfits {
+                let field = format!("metadata.{}", misfit.field);
+                findings.push(meta.finding(Severity::Error, "Invalid", field, misfit.message, misfit.hint));
+            }
+            return refused(objects, meta);
         }
     }
     if !is_known_place(&api_version, &kind, &meta, findings) {
-        objects.refused.insert(meta.origin);
-        return;
+        return refused(objects, meta);
     }
     let mut check = Check::new(&meta, findings);
     if meta.name().is_empty() {
@@ -113,19 +163,42 @@ fn add(objects: &mut Objects, file: &str, document: Document, secrets: &dyn Secr
         check.name("metadata.name", meta.name());
     }
     if !meta.namespace().is_empty() && !super::is_dns_label(meta.namespace()) {
-        check.error("metadata.namespace", format_args!("`{}` is not a valid namespace", meta.namespace()), "");
+        let message = format_args!("{} is not a valid namespace", Shown(meta.namespace()));
+        check.error("metadata.namespace", message, "");
     }
+    check.labels();
     if check.failed() {
-        objects.refused.insert(meta.origin);
-        return;
+        return refused(objects, meta);
     }
-    route_to_store(objects, Candidate { meta, body: Value::Object(body) }, secrets, findings);
+    match route_to_store(objects, Candidate { meta, body: Value::Object(body) }, secrets, findings) {
+        Outcome::Taken => Ok(()),
+        Outcome::Refused(meta) => refused(objects, meta),
+        // The first one stands, so the object as such is not refused.
+        Outcome::Duplicate(meta) => Err(meta),
+    }
 }
 
-fn route_to_store(objects: &mut Objects, given: Candidate, secrets: &dyn SecretSource, findings: &mut Vec<Finding>) {
-    let origin = given.meta.origin.clone();
-    let o = &mut *objects;
-    let taken = match origin.kind.as_str() {
+fn refused(objects: &mut Objects, meta: Meta) -> Result<(), Meta> {
+    objects.refused.insert(meta.origin.clone());
+    Err(meta)
+}
+
+/// What became of a document.
+enum Outcome {
+    Taken,
+    /// A finding says why.
+    Refused(Meta),
+    /// Another document has the object, and says something else.
+    Duplicate(Meta),
+}
+
+fn route_to_store(
+    o: &mut Objects,
+    given: Candidate,
+    secrets: &dyn SecretSource,
+    findings: &mut Vec<Finding>,
+) -> Outcome {
+    match given.meta.origin.kind.clone().as_str() {
         "GatewayClass" => with_spec(&mut o.gateway_classes, given, findings, |spec, _| Some(spec)),
         "Gateway" => with_spec(&mut o.gateways, given, findings, standard::gateway),
         "HTTPRoute" => with_spec(&mut o.http_routes, given, findings, standard::http_route),
@@ -138,10 +211,7 @@ fn route_to_store(objects: &mut Objects, given: Candidate, secrets: &dyn SecretS
         "ModelBackend" => with_spec(&mut o.model_backends, given, findings, model_backend::model_backend),
         "Consumer" => with_spec(&mut o.consumers, given, findings, consumer::consumer),
         "TokenPolicy" => with_spec(&mut o.token_policies, given, findings, token_policy::token_policy),
-        _ => false,
-    };
-    if !taken {
-        objects.refused.insert(origin);
+        _ => Outcome::Refused(given.meta),
     }
 }
 
@@ -150,24 +220,25 @@ fn with_spec<W: DeserializeOwned, T>(
     given: Candidate,
     findings: &mut Vec<Finding>,
     parse: impl FnOnce(W, &mut Check<'_>) -> Option<T>,
-) -> bool {
+) -> Outcome {
     insert(store, given, findings, |body: Spec<W>, check| parse(body.spec, check))
 }
 
-/// Decodes, checks and stores. False: refused, and a finding says why.
+/// Decodes, checks and stores.
 fn insert<W: DeserializeOwned, T>(
     store: &mut Store<T>,
     given: Candidate,
     findings: &mut Vec<Finding>,
     parse: impl FnOnce(W, &mut Check<'_>) -> Option<T>,
-) -> bool {
+) -> Outcome {
     let Candidate { meta, body } = given;
     if let Some(first) = store.get(meta.namespace(), meta.name()) {
-        let first = first.meta.spot("");
-        let message = format!("the same object is already at {}:{}", first.file, first.line);
-        findings.push(meta.finding(Severity::Error, "Duplicate", "", message, "the first one is used"));
-        // The first one stands, so the object as such is not refused.
-        return true;
+        let Spot { file, line } = first.meta.spot("");
+        let same = first.meta.source == meta.source;
+        let finding = meta.finding(Severity::Error, "Duplicate", "", "", "the first one is used");
+        // The file's name is the user's own choice and is shown with every finding.
+        findings.push(Finding { message: format!("the same object is already at {file}:{line}"), ..finding });
+        return if same { Outcome::Taken } else { Outcome::Duplicate(meta) };
     }
     let mut check = Check::new(&meta, findings);
     let secret = meta.origin.kind == "Secret";
@@ -185,18 +256,10 @@ fn insert<W: DeserializeOwned, T>(
     match spec {
         Some(spec) if !check.failed() => {
             store.insert(Object { meta, spec });
-            true
+            Outcome::Taken
         }
-        _ => false,
+        _ => Outcome::Refused(meta),
     }
-}
-
-fn refuse(objects: &mut Objects, meta: &Meta, prefix: &str, misfits: Vec<Misfit>, findings: &mut Vec<Finding>) {
-    for misfit in misfits {
-        let field = format!("{prefix}{}", misfit.field);
-        findings.push(meta.finding(Severity::Error, "Invalid", field, misfit.message, misfit.hint));
-    }
-    objects.refused.insert(meta.origin.clone());
 }
 
 fn is_cluster_scoped(kind: &str) -> bool {
@@ -218,25 +281,31 @@ fn is_known_place(api_version: &str, kind: &str, meta: &Meta, findings: &mut Vec
         if versions.contains(&version) {
             return true;
         }
-        let message = format!("{kind} has no version `{version}` here");
+        let message = format!("{kind} has no version {} here", Shown(version));
         let hint = format!("one of {}", versions.join(", "));
         findings.push(meta.finding(Severity::Error, "UnsupportedVersion", "apiVersion", message, hint));
         return false;
     }
     let (severity, message, hint) = match group {
         TOLLGATE_GROUP => {
-            let kinds = ["ModelPool", "ModelBackend", "Consumer", "TokenPolicy"];
-            let hint = match super::decode::closest(kind, &kinds) {
+            let hint = match super::decode::closest(kind, &KINDS) {
                 Some(near) => format!("did you mean `{near}`?"),
-                None => format!("kinds of {TOLLGATE_GROUP}: {}", kinds.join(", ")),
+                None => format!("kinds of {TOLLGATE_GROUP}: {}", KINDS.join(", ")),
             };
-            (Severity::Error, format!("there is no kind `{kind}` in {group}"), hint)
+            (Severity::Error, format!("there is no kind {} in {group}", Shown(kind)), hint)
+        }
+        _ if kind == "TokenPolicy" => {
+            let hint = format!("apiVersion: {TOLLGATE_GROUP}/v1alpha1");
+            (Severity::Error, format!("a TokenPolicy is not of group {}", Shown(group)), hint)
         }
         // Leaving a policy or a route out is not harmless, so it is an error and not a remark.
         GATEWAY_GROUP | "inference.networking.k8s.io" => {
-            (Severity::Error, format!("{kind} is not served yet"), "it has no effect".to_owned())
+            (Severity::Error, format!("{} is not served yet", redact::plain(kind)), "it has no effect".to_owned())
         }
-        _ => (Severity::Warning, format!("{api_version} {kind} is not for Tollgate"), "it is ignored".to_owned()),
+        _ => {
+            let (version, kind) = (redact::plain(api_version), redact::plain(kind));
+            (Severity::Warning, format!("{version} {kind} is not for Tollgate"), "it is ignored".to_owned())
+        }
     };
     findings.push(meta.finding(severity, "UnsupportedKind", "kind", message, hint));
     false

@@ -15,6 +15,9 @@ mod last_good;
 mod load;
 mod model_backend;
 mod model_pool;
+mod namespaces;
+mod redact;
+mod refused_policy;
 mod secret;
 mod secret_ref;
 mod standard;
@@ -22,15 +25,18 @@ mod store;
 mod token_policy;
 
 pub use check::{is_dns_label, is_dns_subdomain, is_wildcard_hostname};
-pub use consumer::{Consumer, ConsumerKey, KeySource};
+pub use consumer::{ANONYMOUS, Consumer, ConsumerKey, KeySource};
 pub use decode::closest;
 pub use duration::parse as parse_duration;
 pub use model_backend::{Credential, Endpoint, ModelBackend, Schema, Timeouts, Tls};
 pub use model_pool::{Access, Affinity, Model, ModelPool, Target};
+pub use namespaces::{LabelSelector, Namespaces, Operator, Requirement};
+pub use redact::{Shown, plain};
+pub use refused_policy::{Names, RefusedPolicy};
 pub use secret::{Secret, SecretSource};
 pub use secret_ref::SecretRef;
 pub use standard::{BackendSlice, Gateway, HttpRoute, Namespace, ReferenceGrant, Service};
-pub use store::{Key, Meta, Object, Store};
+pub use store::{Key, Meta, Object, Source, Store};
 pub use token_policy::{PolicyTarget, TargetKind, TokenPolicy, TokenPolicyLimit};
 
 use std::collections::BTreeSet;
@@ -45,6 +51,8 @@ pub const CONTROLLER_NAME: &str = "tollgate.dev/gateway-controller";
 pub const DEFAULT_CLASS: &str = "tollgate";
 pub const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
 pub const TOLLGATE_GROUP: &str = "tollgate.dev";
+/// The kinds of [`TOLLGATE_GROUP`].
+const KINDS: [&str; 4] = ["ModelPool", "ModelBackend", "Consumer", "TokenPolicy"];
 
 /// Every object that is known, valid in itself. References between objects are checked by `translate`.
 #[derive(Debug, Default, Clone)]
@@ -63,6 +71,10 @@ pub struct Objects {
     pub token_policies: Store<TokenPolicy>,
     /// Objects that were given but not taken, so that a reference to one can say so.
     pub refused: BTreeSet<Origin>,
+    /// TokenPolicies among them, and what else may be one: they close what they name.
+    pub refused_policies: Vec<RefusedPolicy>,
+    /// Files that could be read as YAML, now or before.
+    pub files: BTreeSet<String>,
 }
 
 // === impl Objects ===
@@ -73,5 +85,15 @@ impl Objects {
     /// `file` is only for messages. Values of Secrets by `file:` and `env:` are resolved by `secrets`.
     pub fn add_yaml(&mut self, file: &str, text: &str, secrets: &dyn SecretSource) -> Vec<Finding> {
         load::add_yaml(self, file, text, secrets)
+    }
+
+    /// Adds a document as [`Meta::source`] keeps it. What is not valid any more is left out without a word.
+    pub fn add_source(&mut self, file: &str, line: u64, source: &Source, since: i64, secrets: &dyn SecretSource) {
+        load::add_source(self, file, line, source, since, secrets);
+    }
+
+    /// A file that is there and cannot be read: it may hold policies for anything.
+    pub fn add_unreadable(&mut self, file: &str) {
+        self.refused_policies.push(RefusedPolicy::unreadable_file(file));
     }
 }

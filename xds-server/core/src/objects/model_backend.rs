@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::ir::duration_as_text;
 
 use super::check::Check;
+use super::redact::Shown;
 use super::secret_ref::{SecretRef, SecretRefWire};
 
 #[derive(Debug, Clone)]
@@ -166,7 +167,7 @@ pub fn model_backend(wire: ModelBackendWire, check: &mut Check<'_>) -> Option<Mo
         || path_prefix.contains("//")
         || path_prefix.split('/').any(|segment| segment == "." || segment == "..")
     {
-        check.error("spec.pathPrefix", format_args!("`{path_prefix}` is not a path"), "for example /v1");
+        check.error("spec.pathPrefix", format_args!("{} is not a path", Shown(&path_prefix)), "for example /v1");
     }
     let mut duration = |name: &str, text: Option<String>, default: Duration| match text {
         Some(text) => check.timeout(format_args!("spec.timeouts.{name}"), &text).unwrap_or(default),
@@ -251,7 +252,11 @@ fn tls(wire: Option<TlsWire>, check: &mut Check<'_>) -> Tls {
             let sans = sans.unwrap_or_default();
             for (index, san) in sans.iter().enumerate().filter(|(_, san)| !san.starts_with("spiffe://")) {
                 let field = format_args!("spec.tls.sans[{index}]").to_string();
-                check.error(field, format_args!("`{san}` is not a SPIFFE identity"), "spiffe://TRUST-DOMAIN/ns/N/sa/S");
+                check.error(
+                    field,
+                    format_args!("{} is not a SPIFFE identity", Shown(san)),
+                    "spiffe://TRUST-DOMAIN/ns/N/sa/S",
+                );
             }
             Tls::Istio { sans }
         }

@@ -7,10 +7,14 @@ use serde_json::Value;
 
 use super::TOLLGATE_GROUP;
 use super::check::Check;
+use super::namespaces::{Namespaces, NamespacesWire};
+use super::redact::Shown;
 
 #[derive(Debug, Clone)]
 pub struct ModelPool {
     pub access: Access,
+    /// Whose Consumers count here.
+    pub allowed_consumers: Namespaces,
     pub models: Vec<Model>,
     /// Services with a label become backends; acted on only where Services are discovered.
     pub runners: bool,
@@ -57,8 +61,16 @@ pub struct ModelPoolWire {
     #[serde(default)]
     access: Access,
     #[serde(default)]
+    allowed_consumers: AllowedConsumersWire,
+    #[serde(default)]
     models: Vec<ModelWire>,
     runners: Option<RunnersWire>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct AllowedConsumersWire {
+    namespaces: Option<NamespacesWire>,
 }
 
 #[derive(Deserialize)]
@@ -111,6 +123,10 @@ pub fn model_pool(wire: ModelPoolWire, check: &mut Check<'_>) -> Option<ModelPoo
             "list the models with their targets",
         );
     }
+    let allowed_consumers = match wire.allowed_consumers.namespaces {
+        Some(namespaces) => namespaces.parse("spec.allowedConsumers.namespaces", check),
+        None => Namespaces::default(),
+    };
     let mut names = BTreeSet::new();
     let models = wire
         .models
@@ -119,12 +135,16 @@ pub fn model_pool(wire: ModelPoolWire, check: &mut Check<'_>) -> Option<ModelPoo
         .map(|(index, model)| {
             let field = format!("spec.models[{index}]");
             if !names.insert(model.name.clone()) {
-                check.error(format_args!("{field}.name"), format_args!("model `{}` is listed twice", model.name), "");
+                check.error(
+                    format_args!("{field}.name"),
+                    format_args!("model {} is listed twice", Shown(&model.name)),
+                    "",
+                );
             }
             self::model(model, &field, check)
         })
         .collect();
-    Some(ModelPool { access: wire.access, models, runners: wire.runners.is_some() })
+    Some(ModelPool { access: wire.access, allowed_consumers, models, runners: wire.runners.is_some() })
 }
 
 fn model(wire: ModelWire, field: &str, check: &mut Check<'_>) -> Model {
@@ -169,7 +189,7 @@ fn target(wire: TargetWire, field: &str, check: &mut Check<'_>) -> Target {
     if (group, kind) != (TOLLGATE_GROUP, "ModelBackend") {
         check.error(
             format_args!("{field}.backendRef"),
-            format_args!("a target cannot be a {group} {kind}"),
+            format_args!("a target cannot be a {} of group {}", Shown(kind), Shown(group)),
             "only kind ModelBackend of group tollgate.dev",
         );
     }

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use crate::ir::SecretText;
 
 use super::check::Check;
+use super::redact::Shown;
 
 /// Values by key. Debug shows the keys only.
 #[derive(Debug, Clone, Default)]
@@ -63,7 +64,7 @@ pub fn secret(wire: SecretWire, source: &dyn SecretSource, check: &mut Check<'_>
             Ok(text) => add(&mut values, key, &text),
             Err(error) => check.error(
                 format_args!("file.{key}"),
-                format_args!("`{path}` cannot be read: {error}"),
+                format_args!("{} cannot be read: {error}", Shown(&path)),
                 "relative paths start at the configuration's folder",
             ),
         }
@@ -73,7 +74,7 @@ pub fn secret(wire: SecretWire, source: &dyn SecretSource, check: &mut Check<'_>
             Ok(text) => add(&mut values, key, &text),
             Err(error) => check.error(
                 format_args!("env.{key}"),
-                format_args!("environment variable `{name}` cannot be read: {error}"),
+                format_args!("environment variable {} cannot be read: {error}", Shown(&name)),
                 "",
             ),
         }

@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use super::check::Check;
+use super::redact::Shown;
 
 /// One key of a Secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +29,11 @@ impl SecretRefWire {
     pub fn parse(self, field: &str, default_key: &str, check: &mut Check<'_>) -> SecretRef {
         let (group, kind) = (self.group.as_deref().unwrap_or(""), self.kind.as_deref().unwrap_or("Secret"));
         if (group, kind) != ("", "Secret") {
-            check.error(field, format_args!("cannot refer to {group} {kind}"), "only kind Secret of the core group");
+            check.error(
+                field,
+                format_args!("cannot refer to {} of group {}", Shown(kind), Shown(group)),
+                "only kind Secret of the core group",
+            );
         }
         check.name(format_args!("{field}.name"), &self.name);
         SecretRef {

@@ -13,6 +13,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort};
 use serde::Deserialize;
 
 use super::check::{Check, is_dns_label, is_wildcard_hostname};
+use super::redact::Shown;
 
 pub type Gateway = GatewaySpec;
 pub type HttpRoute = HttpRouteSpec;
@@ -51,13 +52,17 @@ pub fn gateway(spec: GatewaySpec, check: &mut Check<'_>) -> Option<GatewaySpec> 
         if let Some(hostname) = listener.hostname.as_deref().filter(|hostname| !is_wildcard_hostname(hostname)) {
             check.error(
                 format_args!("{field}.hostname"),
-                format_args!("`{hostname}` is not a hostname"),
+                format_args!("{} is not a hostname", Shown(hostname)),
                 "lowercase, its first label may be *, for example *.example.com",
             );
         }
         let twice = spec.listeners.iter().take(index).any(|other| other.name == listener.name);
         if twice {
-            check.error(format_args!("{field}.name"), format_args!("listener `{}` is listed twice", listener.name), "");
+            check.error(
+                format_args!("{field}.name"),
+                format_args!("listener {} is listed twice", Shown(&listener.name)),
+                "",
+            );
         }
     }
     Some(spec)
@@ -68,7 +73,7 @@ pub fn http_route(spec: HttpRouteSpec, check: &mut Check<'_>) -> Option<HttpRout
         if !is_wildcard_hostname(hostname) {
             check.error(
                 format_args!("spec.hostnames[{index}]"),
-                format_args!("`{hostname}` is not a hostname"),
+                format_args!("{} is not a hostname", Shown(hostname)),
                 "lowercase, its first label may be *, for example *.example.com",
             );
         }
@@ -84,7 +89,11 @@ pub fn http_route(spec: HttpRouteSpec, check: &mut Check<'_>) -> Option<HttpRout
                     check.regex(format_args!("{field}.path.value"), value);
                 } else if !is_absolute_path(value) {
                     let hint = "begins with /, without //, /./, /../, %2f, # or a trailing /..";
-                    check.error(format_args!("{field}.path.value"), format_args!("`{value}` is not a path"), hint);
+                    check.error(
+                        format_args!("{field}.path.value"),
+                        format_args!("{} is not a path", Shown(value)),
+                        hint,
+                    );
                 }
             }
             for (index, header) in found.headers.iter().flatten().enumerate() {
@@ -169,7 +178,7 @@ fn modifier_field(filter: &Filter) -> &'static str {
 fn header_name(field: String, name: &str, check: &mut Check<'_>) {
     let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     if name.is_empty() || !name.bytes().all(token) {
-        check.error(field, format_args!("`{name}` is not a header name"), "letters, digits and -");
+        check.error(field, format_args!("{} is not a header name", Shown(name)), "letters, digits and -");
     }
 }
 
@@ -197,7 +206,11 @@ pub fn endpoint_slice(slice: BackendSlice, check: &mut Check<'_>) -> Option<Back
     } else {
         for (index, address) in slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses).enumerate() {
             if address.parse::<std::net::IpAddr>().is_err() {
-                check.error(format_args!("endpoints[{index}].addresses"), format_args!("`{address}` is not an IP"), "");
+                check.error(
+                    format_args!("endpoints[{index}].addresses"),
+                    format_args!("{} is not an IP", Shown(address)),
+                    "",
+                );
             }
         }
     }

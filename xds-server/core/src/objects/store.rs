@@ -1,11 +1,13 @@
 //! One object with where it came from, and the store of a kind.
 
 use std::collections::BTreeMap;
-use std::fmt::Display;
+use std::fmt::{self, Display};
+use std::sync::Arc;
 
 use crate::status::{Finding, Origin, Severity, Spot};
 
 use super::document::Lines;
+use super::redact;
 
 /// Namespace and name; the namespace is empty for kinds without one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,7 +25,15 @@ pub struct Meta {
     pub created: Option<i64>,
     pub file: String,
     pub lines: Lines,
+    pub source: Source,
+    /// Unix seconds when this version of it was read first.
+    pub since: i64,
 }
+
+/// The document as it was written, in JSON: what a restart reads again. References to files and variables are not
+/// resolved in it, but a Secret with its values in the folder has them here too, so it is not printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Source(Arc<str>);
 
 #[derive(Debug, Clone)]
 pub struct Object<T> {
@@ -74,12 +84,36 @@ impl Meta {
         Finding {
             severity,
             reason: reason.to_owned(),
-            origin: Some(self.origin.clone()),
+            origin: Some(Origin {
+                kind: redact::plain(&self.origin.kind),
+                namespace: redact::plain(&self.origin.namespace),
+                name: redact::plain(&self.origin.name),
+                section: None,
+            }),
             spot: Some(self.spot(&field)),
-            field,
-            message: message.to_string(),
-            hint: hint.to_string(),
+            field: redact::path(&field),
+            message: redact::scrub(&message.to_string()),
+            hint: redact::scrub(&hint.to_string()),
         }
+    }
+}
+
+// === impl Source ===
+
+impl Source {
+    pub fn new(json: &str) -> Self {
+        Self(json.into())
+    }
+
+    /// The document, for the one place that keeps it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[the document]")
     }
 }
 
@@ -102,5 +136,9 @@ impl<T> Store<T> {
 
     pub fn iter(&self) -> impl Iterator<Item = &Object<T>> {
         self.0.values()
+    }
+
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Object<T>> {
+        self.0.values_mut()
     }
 }

@@ -8,9 +8,10 @@ use serde::Deserialize;
 use serde_json::Value;
 use tollgate_proto::v1::CountWeights;
 
-use crate::ir::{CalendarUnit, Mode, OnLedgerUnavailable, ScopePart, Window};
+use crate::ir::{CalendarUnit, Mode, OnEarlyEnd, OnLedgerUnavailable, ScopePart, Window};
 
-use super::check::Check;
+use super::check::{Check, is_label_key};
+use super::redact::Shown;
 use super::{GATEWAY_GROUP, TOLLGATE_GROUP, expression};
 
 #[derive(Debug, Clone)]
@@ -19,6 +20,7 @@ pub struct TokenPolicy {
     pub mode: Mode,
     pub limits: Vec<TokenPolicyLimit>,
     pub on_ledger_unavailable: OnLedgerUnavailable,
+    pub on_early_end: OnEarlyEnd,
 }
 
 /// Always in the policy's own namespace.
@@ -55,6 +57,8 @@ pub struct TokenPolicyWire {
     limits: Vec<LimitWire>,
     #[serde(default)]
     on_ledger_unavailable: OnLedgerUnavailableWire,
+    #[serde(default)]
+    on_early_end: OnEarlyEndWire,
 }
 
 #[derive(Deserialize)]
@@ -78,6 +82,13 @@ enum OnLedgerUnavailableWire {
     #[default]
     Deny,
     Allow,
+}
+
+#[derive(Deserialize, Default)]
+enum OnEarlyEndWire {
+    #[default]
+    Estimate,
+    Reservation,
 }
 
 #[derive(Deserialize)]
@@ -118,7 +129,11 @@ pub fn token_policy(wire: TokenPolicyWire, check: &mut Check<'_>) -> Option<Toke
             let field = format!("spec.limits[{index}]");
             check.name(format_args!("{field}.name"), &limit.name);
             if !names.insert(limit.name.clone()) {
-                check.error(format_args!("{field}.name"), format_args!("limit `{}` is listed twice", limit.name), "");
+                check.error(
+                    format_args!("{field}.name"),
+                    format_args!("limit {} is listed twice", Shown(&limit.name)),
+                    "",
+                );
             }
             self::limit(limit, &field, check)
         })
@@ -134,6 +149,10 @@ pub fn token_policy(wire: TokenPolicyWire, check: &mut Check<'_>) -> Option<Toke
             OnLedgerUnavailableWire::Deny => OnLedgerUnavailable::Deny,
             OnLedgerUnavailableWire::Allow => OnLedgerUnavailable::Allow,
         },
+        on_early_end: match wire.on_early_end {
+            OnEarlyEndWire::Estimate => OnEarlyEnd::Estimate,
+            OnEarlyEndWire::Reservation => OnEarlyEnd::Reservation,
+        },
     })
 }
 
@@ -147,7 +166,7 @@ fn target(wire: TargetRefWire, field: &str, check: &mut Check<'_>) -> Option<Pol
         (group, kind) => {
             check.error(
                 field,
-                format_args!("a policy cannot be for `{kind}` of group `{group}`"),
+                format_args!("a policy cannot be for {} of group {}", Shown(kind), Shown(group)),
                 "Gateway or HTTPRoute of gateway.networking.k8s.io, ModelPool of tollgate.dev, or Service",
             );
             return None;
@@ -170,16 +189,16 @@ fn limit(wire: LimitWire, field: &str, check: &mut Check<'_>) -> Option<TokenPol
             "Model" => ScopePart::Model,
             "Route" => ScopePart::Route,
             _ => match text.strip_prefix("Label/") {
-                Some(key) if !key.is_empty() => ScopePart::Label(key.to_owned()),
+                Some(key) if is_label_key(key) => ScopePart::Label(key.to_owned()),
                 _ => {
                     let hint = "one of Consumer, Model, Route, Label/<key of the Consumer>";
-                    check.error(field, format_args!("`{text}` is not a known value"), hint);
+                    check.error(field, format_args!("{} is not a known value", Shown(text)), hint);
                     continue;
                 }
             },
         };
         if scope.contains(&part) {
-            check.error(field, format_args!("`{text}` is listed twice"), "");
+            check.error(field, format_args!("{} is listed twice", Shown(text)), "");
         } else {
             scope.push(part);
         }
@@ -219,7 +238,7 @@ fn window(text: &str, time_zone: Option<String>, field: &str, check: &mut Check<
     if TimeZone::get(&time_zone).is_err() {
         check.error(
             format_args!("{field}.timeZone"),
-            format_args!("there is no time zone `{time_zone}`"),
+            format_args!("there is no time zone {}", Shown(&time_zone)),
             "an IANA name, for example Europe/Berlin",
         );
         return None;
@@ -237,7 +256,7 @@ fn count(wire: Option<Value>, field: &str, check: &mut Check<'_>) -> Option<Coun
             "Input" => Some(CountWeights { input: 1.0, ..none }),
             "Output" => Some(CountWeights { output: 1.0, ..none }),
             _ => {
-                check.error(field, format_args!("`{name}` is not a known value"), hint);
+                check.error(field, format_args!("{} is not a known value", Shown(&name)), hint);
                 None
             }
         },

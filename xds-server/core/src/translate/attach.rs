@@ -1,13 +1,11 @@
 //! Whether a route may be attached to the listeners of a Gateway, and for which hostnames.
 
-use std::collections::BTreeMap;
-
 use gateway_api::apis::standard::gateways::{
     GatewayListenersAllowedRoutesNamespaces as AllowedNamespaces, GatewayListenersAllowedRoutesNamespacesFrom as From,
     GatewayListenersAllowedRoutesNamespacesSelector as Selector,
 };
 
-use crate::objects::{HttpRoute, Object, Objects};
+use crate::objects::{HttpRoute, LabelSelector, Object, Objects, Operator, Requirement};
 
 use super::hostname::intersection;
 use super::listeners::GatewayListenersOf;
@@ -95,23 +93,24 @@ fn is_allowed(objects: &Objects, allowed: Option<&AllowedNamespaces>, gateway: &
         From::All => true,
         From::Same => gateway == route,
         From::Selector => {
-            let mut labels = objects.namespaces.get("", route).map(|ns| ns.meta.labels.clone()).unwrap_or_default();
-            // Every namespace has this one by itself.
-            labels.insert("kubernetes.io/metadata.name".to_owned(), route.to_owned());
-            allowed.and_then(|allowed| allowed.selector.as_ref()).is_some_and(|selector| selects(selector, &labels))
+            let labels = objects.namespaces.get("", route).map(|namespace| &namespace.meta.labels);
+            let selector = allowed.and_then(|allowed| allowed.selector.as_ref()).and_then(selector);
+            selector.is_some_and(|selector| selector.selects(route, labels))
         }
     }
 }
 
-fn selects(selector: &Selector, labels: &BTreeMap<String, String>) -> bool {
-    selector.match_labels.iter().flatten().all(|(key, value)| labels.get(key) == Some(value))
-        && selector.match_expressions.iter().flatten().all(|expression| {
-            let values = expression.values.as_deref().unwrap_or_default();
-            match (expression.operator.as_str(), labels.get(&expression.key)) {
-                ("In", Some(value)) => values.contains(value),
-                ("NotIn", Some(value)) => !values.contains(value),
-                ("NotIn" | "DoesNotExist", None) | ("Exists", Some(_)) => true,
-                _ => false,
-            }
-        })
+/// None: it says what nobody knows, and selects nothing.
+fn selector(selector: &Selector) -> Option<LabelSelector> {
+    let labels = selector.match_labels.iter().flatten();
+    let labels = labels.map(|(key, value)| Some((key, Operator::In(vec![value.clone()]))));
+    let expressions = selector.match_expressions.iter().flatten().map(|expression| {
+        let values = expression.values.clone().unwrap_or_default();
+        Some((&expression.key, Operator::parse(&expression.operator, values).ok()?))
+    });
+    let requirements = labels.chain(expressions).map(|requirement| {
+        let (key, operator) = requirement?;
+        Some(Requirement { key: key.clone(), operator })
+    });
+    requirements.collect::<Option<_>>().map(LabelSelector)
 }

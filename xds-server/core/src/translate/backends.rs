@@ -111,7 +111,7 @@ fn endpoint(
             }
             let cluster = cluster_name(namespace, name, *port);
             if !services.contains_key(&cluster) {
-                let message = format!("Service {namespace}/{name} has no port {port}");
+                let message = format!("{} has no port {port}", reference.target());
                 return Err(reference.finding("BackendNotFound", &message, ""));
             }
             Ok((ir::Endpoint::Service { cluster }, format!("{name}.{namespace}.svc.cluster.local")))

@@ -8,7 +8,7 @@ use crate::objects::Key;
 use super::backends::Backends;
 use super::hosts::{Candidate, Order, virtual_hosts};
 use super::listeners::{GatewayListenersOf, Listeners, OpenListener};
-use super::policies::Policies;
+use super::policies::{Policies, Way};
 use super::pools::Pools;
 use super::routes::AttachedRoute;
 use super::services::Services;
@@ -16,7 +16,7 @@ use super::services::Services;
 pub fn gateways(
     listeners: Listeners<'_>,
     routes: &[AttachedRoute<'_>],
-    policies: &Policies,
+    policies: &Policies<'_>,
     pools: &Pools,
     backends: &Backends,
     services: &Services,
@@ -63,7 +63,7 @@ fn listeners(
     key: &Key,
     listeners: GatewayListenersOf<'_>,
     routes: &[AttachedRoute<'_>],
-    policies: &Policies,
+    policies: &Policies<'_>,
 ) -> Vec<Listener> {
     let origin = &listeners.gateway.meta.origin;
     let hostnames: Vec<(u16, &str)> = listeners.open.iter().map(|open| (open.port, open.hostname)).collect();
@@ -88,7 +88,7 @@ fn listeners(
 }
 
 /// Routes on one listener, with the limits that hold there.
-fn candidates(gateway: &Key, listener: &str, routes: &[AttachedRoute<'_>], policies: &Policies) -> Vec<Candidate> {
+fn candidates(gateway: &Key, listener: &str, routes: &[AttachedRoute<'_>], policies: &Policies<'_>) -> Vec<Candidate> {
     let mut candidates = Vec::new();
     for attached in routes {
         let hostnames: Vec<String> = attached
@@ -103,9 +103,14 @@ fn candidates(gateway: &Key, listener: &str, routes: &[AttachedRoute<'_>], polic
         let meta = &attached.object.meta;
         for rule in &attached.routes {
             let mut route = rule.route.clone();
-            if let Action::Pool { pool, limits } = &mut route.action {
-                *limits =
-                    policies.of((&gateway.namespace, &gateway.name), (meta.namespace(), meta.name()), pool.as_str());
+            if let Action::Pool { pool, limits, closed_by } = &mut route.action {
+                let way = Way {
+                    gateway: (&gateway.namespace, &gateway.name),
+                    route: (meta.namespace(), meta.name()),
+                    pool: pool.split_once('/').unwrap_or_default(),
+                };
+                *limits = policies.of(way);
+                *closed_by = policies.closed_by(way);
             }
             candidates.push(Candidate {
                 hostnames: hostnames.clone(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use gateway_api::apis::standard::gateways::{GatewayListeners, GatewayListenersTlsMode};
 
 use crate::ir::Certificate;
-use crate::objects::{CONTROLLER_NAME, DEFAULT_CLASS, GATEWAY_GROUP, Gateway, Key, Object, Objects, SecretRef};
+use crate::objects::{CONTROLLER_NAME, DEFAULT_CLASS, GATEWAY_GROUP, Gateway, Key, Object, Objects, SecretRef, Shown};
 use crate::status::{Finding, Severity};
 
 use super::hostname::ANY;
@@ -44,7 +44,7 @@ pub fn listeners<'a>(objects: &'a Objects, findings: &mut Vec<Finding>) -> Liste
                     Severity::Warning,
                     "UnknownClass",
                     "spec.gatewayClassName",
-                    format_args!("there is no GatewayClass `{class}`"),
+                    format_args!("there is no GatewayClass {}", Shown(class)),
                     format_args!("gatewayClassName: {DEFAULT_CLASS}"),
                 ));
                 continue;
@@ -109,7 +109,7 @@ fn listener<'a>(
             ));
         }
         (protocol, _) => {
-            let message = format!("protocol {protocol} is not served");
+            let message = format!("protocol {} is not served", Shown(protocol));
             return Err(error("UnsupportedProtocol", format!("{field}.protocol"), &message, "one of HTTP, HTTPS"));
         }
     };
@@ -119,7 +119,7 @@ fn listener<'a>(
     for (index, kind) in kinds.iter().enumerate() {
         if !is_http_route(kind.group.as_deref(), &kind.kind) {
             let field = format!("{field}.allowedRoutes.kinds[{index}]");
-            let message = format!("routes of kind {} are not served", kind.kind);
+            let message = format!("routes of kind {} are not served", Shown(&kind.kind));
             findings.push(error("InvalidRouteKinds", field, &message, "only HTTPRoute"));
         }
     }

@@ -47,6 +47,7 @@ pub fn translate(objects: &Objects) -> Translation {
     let listeners = listeners::listeners(objects, &mut findings);
     let routes = routes::routes(objects, &listeners, &pools, &services, &mut findings);
     let gateways = gateways::gateways(listeners, &routes, &policies, &pools, &backends, &services);
+    policies::closed(&objects.refused_policies, &gateways, &mut findings);
     // A finding that several parents of a route lead to is told once.
     findings.sort_by(Finding::by_spot);
     findings.dedup();

@@ -1,87 +1,97 @@
-//! TokenPolicies to limits, and which of them hold for a request.
+//! TokenPolicies to limits, and which of them hold for a request. One that is refused closes what it names.
 
-use crate::ir::Limit;
-use crate::objects::{Objects, PolicyTarget, TargetKind};
+use std::collections::BTreeSet;
+
+use crate::ir::{Action, Gateway, Limit, Route};
+use crate::objects::{Names, Object, Objects, PolicyTarget, RefusedPolicy, TargetKind, TokenPolicy};
 use crate::status::{Finding, Severity};
 
 use super::refs::{GATEWAY, GroupKind, HTTP_ROUTE, MODEL_POOL, Reference};
 
+/// More routes than this are counted, not named.
+const MAX_NAMED: usize = 5;
+
 #[derive(Debug, Default)]
-pub struct Policies {
+pub struct Policies<'a> {
     pub limits: Vec<Limit>,
-    targets: Vec<Attachment>,
+    attached: Vec<Attached<'a>>,
+    refused: &'a [RefusedPolicy],
 }
 
-/// One limit for one object.
+/// The limits of one policy, and what they are for.
 #[derive(Debug)]
-struct Attachment {
-    kind: TargetKind,
-    namespace: String,
-    name: String,
-    limit: String,
+struct Attached<'a> {
+    namespace: &'a str,
+    names: Names,
+    limits: Vec<String>,
 }
 
-pub fn policies(objects: &Objects, findings: &mut Vec<Finding>) -> Policies {
-    let mut policies = Policies::default();
+/// A request's way: namespaces and names of what a policy can be for.
+#[derive(Debug, Clone, Copy)]
+pub struct Way<'a> {
+    pub gateway: (&'a str, &'a str),
+    pub route: (&'a str, &'a str),
+    pub pool: (&'a str, &'a str),
+}
+
+pub fn policies<'a>(objects: &'a Objects, findings: &mut Vec<Finding>) -> Policies<'a> {
+    let mut policies = Policies { refused: &objects.refused_policies, ..Policies::default() };
     for policy in objects.token_policies.iter() {
-        let ids: Vec<String> = policy
-            .spec
-            .limits
-            .iter()
-            .map(|limit| format!("{}/{}/{}", policy.meta.namespace(), policy.meta.name(), limit.name))
-            .collect();
-        for (limit, id) in policy.spec.limits.iter().zip(&ids) {
-            policies.limits.push(Limit {
-                origin: policy.meta.origin.section(&limit.name),
-                id: id.clone(),
-                policy: policy.meta.origin.display_name(),
-                name: limit.name.clone(),
-                tokens: limit.tokens,
-                window: limit.window.clone(),
-                scope: limit.scope.clone(),
-                count: limit.count,
-                mode: policy.spec.mode,
-                on_ledger_unavailable: policy.spec.on_ledger_unavailable,
-            });
-        }
-        for (index, target) in policy.spec.targets.iter().enumerate() {
-            let field = format!("spec.targetRefs[{index}]");
-            let reference = |to_kind: GroupKind| Reference {
-                from: &policy.meta,
-                from_kind: ("tollgate.dev", "TokenPolicy"),
-                to_kind,
-                namespace: policy.meta.namespace(),
-                name: &target.name,
-                field: &field,
-            };
-            match check(objects, target, policy.meta.namespace(), reference) {
-                None => {}
-                Some(finding) => {
-                    findings.push(finding);
-                    continue;
-                }
-            }
-            if target.kind == TargetKind::Service {
-                findings.push(policy.meta.finding(
-                    Severity::Warning,
-                    "NotActedOn",
-                    &field,
-                    "a Service as target has an effect in sidecars only",
-                    "target the Gateway, HTTPRoute or ModelPool",
-                ));
-                continue;
-            }
-            for id in &ids {
-                policies.targets.push(Attachment {
-                    kind: target.kind,
-                    namespace: policy.meta.namespace().to_owned(),
-                    name: target.name.clone(),
-                    limit: id.clone(),
-                });
-            }
-        }
+        let limits: Vec<Limit> = limits(policy).collect();
+        policies.attached.push(Attached {
+            namespace: policy.meta.namespace(),
+            names: Names::Targets(targets(objects, policy, findings)),
+            limits: limits.iter().map(|limit| limit.id.clone()).collect(),
+        });
+        policies.limits.extend(limits);
     }
     policies
+}
+
+fn limits(policy: &Object<TokenPolicy>) -> impl Iterator<Item = Limit> {
+    policy.spec.limits.iter().map(|limit| Limit {
+        origin: policy.meta.origin.section(&limit.name),
+        id: format!("{}/{}/{}", policy.meta.namespace(), policy.meta.name(), limit.name),
+        policy: policy.meta.origin.display_name(),
+        name: limit.name.clone(),
+        tokens: limit.tokens,
+        window: limit.window.clone(),
+        scope: limit.scope.clone(),
+        count: limit.count,
+        mode: policy.spec.mode,
+        on_ledger_unavailable: policy.spec.on_ledger_unavailable,
+        on_early_end: policy.spec.on_early_end,
+    })
+}
+
+/// Those that exist. The policy stays in force for them when another one does not.
+fn targets(objects: &Objects, policy: &Object<TokenPolicy>, findings: &mut Vec<Finding>) -> Vec<PolicyTarget> {
+    let mut targets = Vec::new();
+    for (index, target) in policy.spec.targets.iter().enumerate() {
+        let field = format!("spec.targetRefs[{index}]");
+        let reference = |to_kind: GroupKind| Reference {
+            from: &policy.meta,
+            from_kind: ("tollgate.dev", "TokenPolicy"),
+            to_kind,
+            namespace: policy.meta.namespace(),
+            name: &target.name,
+            field: &field,
+        };
+        if let Some(finding) = check(objects, target, policy.meta.namespace(), reference) {
+            findings.push(finding);
+        } else if target.kind == TargetKind::Service {
+            findings.push(policy.meta.finding(
+                Severity::Warning,
+                "NotActedOn",
+                &field,
+                "a Service as target has an effect in sidecars only",
+                "target the Gateway, HTTPRoute or ModelPool",
+            ));
+        } else {
+            targets.push(target.clone());
+        }
+    }
+    targets
 }
 
 /// Whether the target exists.
@@ -106,27 +116,75 @@ fn check<'a>(
     }
 }
 
+/// What the refused policies close, once it is known what is served: one finding each.
+pub fn closed(refused: &[RefusedPolicy], gateways: &[Gateway], findings: &mut Vec<Finding>) {
+    for policy in refused {
+        let routes: BTreeSet<&str> = gateways
+            .iter()
+            .flat_map(|gateway| gateway.routes().map(move |route| (gateway, route)))
+            .filter(|(gateway, route)| Way::of(gateway, route).is_some_and(|way| way.is_meant_by(policy)))
+            .map(|(_, route)| route.route.as_str())
+            .collect();
+        let why = match policy.names {
+            Names::Targets(_) => "",
+            Names::AllOfItsNamespace => " (its targets cannot be read, so all of its namespace)",
+            Names::Everything => " (nobody can say what it is for, so everything)",
+        };
+        let (severity, message) = if routes.is_empty() {
+            (Severity::Warning, format!("no route to a ModelPool is meant{why}: nothing is closed"))
+        } else {
+            let message = format!("what it names is closed{why}: {} answers 503 policy_invalid", list(&routes));
+            (Severity::Error, message)
+        };
+        let hint = "until it is mended or removed";
+        let finding = policy.meta.finding(severity, "PolicyInvalid", "", message, hint);
+        // One without a name is told by its place.
+        let origin = finding.origin.clone().filter(|_| policy.is_named());
+        findings.push(Finding { origin, ..finding });
+    }
+}
+
+fn list(routes: &BTreeSet<&str>) -> String {
+    let named: Vec<&str> = routes.iter().copied().take(MAX_NAMED).collect();
+    let more = routes.len() - named.len();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("HTTPRoute {}{more}", named.join(", "))
+}
+
 // === impl Policies ===
 
-impl Policies {
+impl Policies<'_> {
     /// Ids of all limits that hold for a request on this way, each once.
-    pub fn of(&self, gateway: (&str, &str), route: (&str, &str), pool: &str) -> Vec<String> {
-        let mut ids: Vec<String> = self
-            .targets
-            .iter()
-            .filter(|target| {
-                let name = (target.namespace.as_str(), target.name.as_str());
-                match target.kind {
-                    TargetKind::Gateway => name == gateway,
-                    TargetKind::HttpRoute => name == route,
-                    TargetKind::ModelPool => pool.split_once('/') == Some(name),
-                    TargetKind::Service => false,
-                }
-            })
-            .map(|target| target.limit.clone())
-            .collect();
-        ids.sort();
-        ids.dedup();
-        ids
+    pub fn of(&self, way: Way<'_>) -> Vec<String> {
+        let holds = |attached: &&Attached<'_>| way.is_named_by(attached.namespace, &attached.names);
+        let ids: BTreeSet<&String> = self.attached.iter().filter(holds).flat_map(|attached| &attached.limits).collect();
+        ids.into_iter().cloned().collect()
+    }
+
+    /// The first refused policy that was meant for it.
+    pub fn closed_by(&self, way: Way<'_>) -> Option<String> {
+        self.refused.iter().find(|policy| way.is_meant_by(policy)).map(RefusedPolicy::label)
+    }
+}
+
+// === impl Way ===
+
+impl<'a> Way<'a> {
+    /// None: the route does not lead to a pool.
+    fn of(gateway: &'a Gateway, route: &'a Route) -> Option<Self> {
+        let Action::Pool { pool, .. } = &route.action else { return None };
+        Some(Self {
+            gateway: (&gateway.origin.namespace, &gateway.origin.name),
+            route: (&route.origin.namespace, &route.origin.name),
+            pool: pool.split_once('/')?,
+        })
+    }
+
+    fn is_meant_by(&self, policy: &RefusedPolicy) -> bool {
+        self.is_named_by(policy.meta.namespace(), &policy.names)
+    }
+
+    fn is_named_by(&self, namespace: &str, names: &Names) -> bool {
+        names.include(namespace, self.gateway, self.route, self.pool)
     }
 }

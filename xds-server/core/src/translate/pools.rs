@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::ir;
-use crate::objects::{Key, Model, ModelPool, Object, Objects};
+use crate::ir::{self, ConsumerNamespaces};
+use crate::objects::{Key, Model, ModelPool, Namespaces, Object, Objects, Shown};
 use crate::status::{Finding, Severity};
 
 use super::backends::Backends;
@@ -25,9 +25,32 @@ pub fn pools(objects: &Objects, backends: &Backends, findings: &mut Vec<Finding>
                 .enumerate()
                 .map(|(index, model)| self::model(objects, backends, pool, index, model, findings))
                 .collect();
-            (name.clone(), ir::Pool { origin: pool.meta.origin.clone(), name, access: pool.spec.access, models })
+            let ir_pool = ir::Pool {
+                origin: pool.meta.origin.clone(),
+                name: name.clone(),
+                access: pool.spec.access,
+                consumers: consumers(objects, pool),
+                models,
+            };
+            (name, ir_pool)
         })
         .collect()
+}
+
+/// Namespaces whose Consumers count in the pool. They are told whether they have a Consumer or not where that is
+/// known, so that a first one changes nothing but its key.
+fn consumers(objects: &Objects, pool: &Object<ModelPool>) -> ConsumerNamespaces {
+    let selector = match &pool.spec.allowed_consumers {
+        Namespaces::All => return ConsumerNamespaces::All,
+        Namespaces::Same => return ConsumerNamespaces::Only([pool.meta.namespace().to_owned()].into()),
+        Namespaces::Selector(selector) => selector,
+    };
+    let known = objects.namespaces.iter().map(|namespace| namespace.meta.name());
+    let known = known.chain(objects.consumers.iter().map(|consumer| consumer.meta.namespace()));
+    let selected = known.filter(|name| {
+        selector.selects(name, objects.namespaces.get("", name).map(|namespace| &namespace.meta.labels))
+    });
+    ConsumerNamespaces::Only(selected.map(str::to_owned).collect())
 }
 
 /// A target that cannot be used is left out: the others serve the model. A model without any stays, so that
@@ -67,14 +90,14 @@ fn model(
                 priority: target.priority,
             });
         } else if objects.model_backends.get(namespace, &target.backend_name).is_some() {
-            let message = format!("ModelBackend {namespace}/{} is refused", target.backend_name);
+            let message = format!("{} is refused", reference.target());
             findings.push(reference.finding("BackendNotFound", &message, "see the findings on it"));
         } else {
             findings.push(reference.not_found("BackendNotFound", objects, &objects.model_backends));
         }
     }
     if targets.is_empty() {
-        let message = format!("model `{}` has no target left: its requests are answered with 503", model.name);
+        let message = format!("model {} has no target left: its requests are answered with 503", Shown(&model.name));
         findings.push(pool.meta.finding(Severity::Error, "NoTarget", &field, message, ""));
     }
     if schemas.windows(2).any(|pair| matches!(pair, [a, b] if a != b)) {

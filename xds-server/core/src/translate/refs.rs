@@ -1,6 +1,6 @@
 //! References between objects: whether they may cross namespaces, and what to say when they lead nowhere.
 
-use crate::objects::{Meta, Objects, SecretRef, Store};
+use crate::objects::{Meta, Objects, SecretRef, Shown, Store, plain};
 use crate::status::{Finding, Origin, Severity};
 
 use crate::ir::SecretText;
@@ -47,30 +47,27 @@ impl Reference<'_> {
             })
     }
 
+    /// What it leads to, for people: names in references are not checked before.
+    pub fn target(&self) -> String {
+        let (_, kind) = self.to_kind;
+        format!("{kind} {}/{}", plain(self.namespace), plain(self.name))
+    }
+
     pub fn not_permitted(&self) -> Finding {
         let (_, kind) = self.to_kind;
         let (_, from) = self.from_kind;
         self.finding(
             "RefNotPermitted",
-            &format!(
-                "{kind} {}/{} may not be used from namespace {}",
-                self.namespace,
-                self.name,
-                self.from.namespace()
-            ),
-            &format!("a ReferenceGrant in {} from {from} to {kind} would permit it", self.namespace),
+            &format!("{} may not be used from namespace {}", self.target(), self.from.namespace()),
+            &format!("a ReferenceGrant in {} from {from} to {kind} would permit it", plain(self.namespace)),
         )
     }
 
     pub fn not_found<T>(&self, reason: &str, objects: &Objects, store: &Store<T>) -> Finding {
         let (_, kind) = self.to_kind;
-        let message = format!("{kind} {}/{} does not exist", self.namespace, self.name);
+        let message = format!("{} does not exist", self.target());
         if objects.refused.contains(&Origin::new(kind, self.namespace, self.name)) {
-            return self.finding(
-                reason,
-                &format!("{kind} {}/{} is refused", self.namespace, self.name),
-                "see the findings on it",
-            );
+            return self.finding(reason, &format!("{} is refused", self.target()), "see the findings on it");
         }
         let here: Vec<&str> = store
             .iter()
@@ -111,13 +108,13 @@ pub fn secret_value(
         Some(value) if !value.expose().is_empty() => Ok((object.meta.origin.clone(), value.clone())),
         Some(_) => Err(reference.finding(
             "InvalidSecret",
-            &format!("key `{}` of Secret {namespace}/{} is empty", secret.key, secret.name),
+            &format!("key {} of {} is empty", Shown(&secret.key), reference.target()),
             "",
         )),
         None => {
-            let keys: Vec<&str> = object.spec.values.keys().map(String::as_str).collect();
+            let keys: Vec<String> = object.spec.values.keys().map(|key| plain(key)).collect();
             let hint = if keys.is_empty() { String::new() } else { format!("it has {}", keys.join(", ")) };
-            let message = format!("Secret {namespace}/{} has no key `{}`", secret.name, secret.key);
+            let message = format!("{} has no key {}", reference.target(), Shown(&secret.key));
             Err(reference.finding("InvalidSecret", &message, &hint))
         }
     }

@@ -1,6 +1,6 @@
 //! HTTPRoutes: their rules, and the listeners that each is attached to.
 
-use crate::objects::{GATEWAY_GROUP, HttpRoute, Key, Object, Objects};
+use crate::objects::{GATEWAY_GROUP, HttpRoute, Key, Object, Objects, Shown};
 use crate::status::{Finding, Severity};
 
 use super::attach::{self, Parent};
@@ -56,7 +56,7 @@ pub fn routes<'a>(
                     Severity::Warning,
                     "NotActedOn",
                     &field,
-                    format_args!("a parent of kind {kind} has no effect here"),
+                    format_args!("a parent of kind {} has no effect here", Shown(kind)),
                     "kind: Gateway",
                 ));
                 continue;

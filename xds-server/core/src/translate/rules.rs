@@ -6,7 +6,7 @@ use gateway_api::apis::standard::httproutes::{
 };
 
 use crate::ir::{Action, Route, WeightedService};
-use crate::objects::{GATEWAY_GROUP, HttpRoute, Object, Objects, TOLLGATE_GROUP, parse_duration};
+use crate::objects::{GATEWAY_GROUP, HttpRoute, Object, Objects, Shown, TOLLGATE_GROUP, parse_duration};
 use crate::status::{Finding, Severity};
 
 use super::filters::{self, Filters};
@@ -162,7 +162,7 @@ impl Context<'_> {
         if backend.weight == Some(0) {
             return Ok(Action::Fail { status: 500 });
         }
-        Ok(Action::Pool { pool, limits: Vec::new() })
+        Ok(Action::Pool { pool, limits: Vec::new(), closed_by: None })
     }
 
     /// References that cannot be used keep their share, which is answered with 500.
@@ -204,7 +204,7 @@ impl Context<'_> {
                 (GATEWAY_GROUP, _) => "",
                 _ => "a Service, or kind ModelPool of group tollgate.dev",
             };
-            let message = format!("a backend cannot be `{kind}` of group `{group}`");
+            let message = format!("a backend cannot be {} of group {}", Shown(kind), Shown(group));
             return Err(self.object.meta.finding(Severity::Error, "InvalidKind", field, message, hint));
         }
         let namespace = backend.namespace.as_deref().unwrap_or(self.object.meta.namespace());
@@ -220,7 +220,7 @@ impl Context<'_> {
         };
         let cluster = cluster_name(namespace, &backend.name, port);
         let Some(service) = self.services.get(&cluster) else {
-            let message = format!("Service {namespace}/{} has no port {port}", backend.name);
+            let message = format!("{} has no port {port}", reference.target());
             return Err(reference.finding("BackendNotFound", &message, ""));
         };
         let filters = filters::backend_filters(backend.filters.as_deref().unwrap_or_default())
@@ -230,7 +230,7 @@ impl Context<'_> {
                 Severity::Warning,
                 "NoEndpoints",
                 field,
-                format_args!("Service {namespace}/{} has no endpoints for port {port}: it answers 503", backend.name),
+                format_args!("{} has no endpoints for port {port}: it answers 503", reference.target()),
                 "an EndpointSlice with the label kubernetes.io/service-name",
             )
         });

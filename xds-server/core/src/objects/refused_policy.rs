@@ -1,0 +1,292 @@
+//! TokenPolicies that were given and cannot be taken: what each of them names.
+//!
+//! A policy with a mistake closes what it names and never opens it. So its targets are read apart from
+//! the rest and leniently; and where they cannot be read, it may have named anything in its reach.
+
+use serde_json::{Map, Value};
+
+use crate::status::Origin;
+
+use super::document::{self, Lines};
+use super::{KINDS, Meta, PolicyTarget, Source, TOLLGATE_GROUP, TargetKind, TokenPolicy, closest, redact};
+
+#[derive(Debug, Clone)]
+pub struct RefusedPolicy {
+    pub meta: Meta,
+    pub names: Names,
+}
+
+/// What a policy that is refused may have been meant for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Names {
+    /// Its targets could be read. They are always of its own namespace.
+    Targets(Vec<PolicyTarget>),
+    /// They could not be read.
+    AllOfItsNamespace,
+    /// Not even its namespace could be read.
+    Everything,
+}
+
+/// A document that is a TokenPolicy, or was probably meant to be one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Suspect(Names);
+
+const KIND: &str = "TokenPolicy";
+/// What a policy is called whose name cannot be read.
+const UNNAMED: &str = "(unnamed)";
+
+// === impl RefusedPolicy ===
+
+impl RefusedPolicy {
+    /// The name is enough to find it by: it is a valid one.
+    pub fn is_named(&self) -> bool {
+        super::is_dns_subdomain(self.meta.name())
+    }
+
+    /// `namespace/name`, as clients are told.
+    pub fn label(&self) -> String {
+        let name = if self.is_named() { redact::plain(self.meta.name()) } else { UNNAMED.to_owned() };
+        format!("{}/{name}", redact::plain(self.meta.namespace()))
+    }
+
+    /// A file that cannot be read at all and may hold anything.
+    pub fn unreadable_file(file: &str) -> Self {
+        Self { meta: meta(file, 1), names: Names::Everything }
+    }
+}
+
+// === impl Suspect ===
+
+impl Suspect {
+    /// None: it is no policy, or one that would refuse nobody.
+    pub fn of(document: &Map<String, Value>) -> Option<Self> {
+        let spec = document.get("spec").and_then(Value::as_object);
+        let text = |name: &str| document.get(name).and_then(Value::as_str);
+        let has = |name: &str| spec.is_some_and(|spec| spec.contains_key(name));
+        let is_policy = match text("kind") {
+            Some(kind) if kind.eq_ignore_ascii_case(KIND) => true,
+            Some(kind) if KINDS.contains(&kind) => false,
+            Some(kind) => {
+                let group = text("apiVersion").and_then(|version| version.split_once('/')).map(|(group, _)| group);
+                group == Some(TOLLGATE_GROUP) && (closest(kind, &KINDS) == Some(KIND) || has("targetRefs"))
+            }
+            None => has("targetRefs") || has("limits"),
+        };
+        let shadow = spec.and_then(|spec| spec.get("mode")).and_then(Value::as_str) == Some("Shadow");
+        if !is_policy || shadow {
+            return None;
+        }
+        let namespace = document.get("metadata").and_then(|metadata| metadata.get("namespace"));
+        let has_namespace = namespace.is_none_or(|namespace| namespace.as_str().is_some_and(super::is_dns_label));
+        let names = match spec.and_then(|spec| targets(spec.get("targetRefs")?)) {
+            _ if !has_namespace => Names::Everything,
+            Some(targets) => Names::Targets(targets),
+            None => Names::AllOfItsNamespace,
+        };
+        Some(Self(names))
+    }
+
+    /// It was refused, as it was feared.
+    pub fn refused(self, meta: Meta) -> RefusedPolicy {
+        RefusedPolicy { meta, names: self.0 }
+    }
+}
+
+/// None: one of them cannot be read, and could be anything.
+fn targets(references: &Value) -> Option<Vec<PolicyTarget>> {
+    references.as_array()?.iter().map(target).collect()
+}
+
+fn target(reference: &Value) -> Option<PolicyTarget> {
+    let text = |name: &str| reference.get(name).and_then(Value::as_str);
+    let kinds = [
+        ("Gateway", TargetKind::Gateway),
+        ("HTTPRoute", TargetKind::HttpRoute),
+        ("ModelPool", TargetKind::ModelPool),
+        ("Service", TargetKind::Service),
+    ];
+    let kind = text("kind")?;
+    let (_, kind) = kinds.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(kind))?;
+    let name = text("name").filter(|name| super::is_dns_subdomain(name))?;
+    Some(PolicyTarget { kind, name: name.to_owned() })
+}
+
+/// Policies in the text of a file that is no YAML as a whole: its documents are read one by one, and one that cannot
+/// be read is looked through for the word.
+pub fn in_broken_text(file: &str, text: &str) -> Vec<RefusedPolicy> {
+    let mut found = Vec::new();
+    for (line, part) in parts(text) {
+        match document::parse(part) {
+            Ok(documents) => found.extend(documents.into_iter().filter_map(|document| {
+                let start = line + document.lines.of("") - 1;
+                let Value::Object(body) = document.value else { return None };
+                let mut meta = meta(file, start);
+                meta.origin = origin(&body);
+                Some(Suspect::of(&body)?.refused(meta))
+            })),
+            Err(_) => found.extend(in_broken_part(file, line, part)),
+        }
+    }
+    found
+}
+
+/// Between the lines `---`, with the number of the first line.
+fn parts(text: &str) -> Vec<(u64, &str)> {
+    let mut parts = Vec::new();
+    let (mut start, mut start_line, mut at, mut line) = (0, 1, 0, 1);
+    for whole in text.split_inclusive('\n') {
+        if whole.starts_with("---") {
+            parts.push((start_line, text.get(start..at).unwrap_or_default()));
+            (start, start_line) = (at, line);
+        }
+        at += whole.len();
+        line += 1;
+    }
+    parts.push((start_line, text.get(start..).unwrap_or_default()));
+    parts
+}
+
+fn in_broken_part(file: &str, line: u64, part: &str) -> Option<RefusedPolicy> {
+    let code: Vec<&str> = part.lines().filter(|line| !line.trim_start().starts_with('#')).collect();
+    if !code.iter().any(|line| line.to_ascii_lowercase().contains("tokenpolicy")) {
+        return None;
+    }
+    let mut meta = meta(file, line);
+    let mut namespaces: Vec<&str> = code.iter().flat_map(|line| line.split("namespace:").skip(1)).map(word).collect();
+    namespaces.dedup();
+    let names = match namespaces.as_slice() {
+        [one] if super::is_dns_label(one) => {
+            (*one).clone_into(&mut meta.origin.namespace);
+            Names::AllOfItsNamespace
+        }
+        // Without one that can be read it may be anywhere: it might stand where the mistake is.
+        _ => Names::Everything,
+    };
+    Some(RefusedPolicy { meta, names })
+}
+
+fn word(text: &str) -> &str {
+    text.split([',', '}', '#']).next().unwrap_or_default().trim().trim_matches(['"', '\''])
+}
+
+/// What can be read of who it is.
+pub fn origin(document: &Map<String, Value>) -> Origin {
+    let kind = document.get("kind").and_then(Value::as_str).unwrap_or(KIND);
+    let metadata = |name: &str| document.get("metadata").and_then(|all| all.get(name)).and_then(Value::as_str);
+    Origin::new(kind, metadata("namespace").unwrap_or("default"), metadata("name").unwrap_or_default())
+}
+
+fn meta(file: &str, line: u64) -> Meta {
+    Meta {
+        origin: Origin::new(KIND, "default", ""),
+        labels: std::collections::BTreeMap::new(),
+        created: None,
+        file: file.to_owned(),
+        lines: Lines::starting_at(line),
+        source: Source::new(""),
+        since: 0,
+    }
+}
+
+// === impl Names ===
+
+impl Names {
+    /// Those of a policy that was read.
+    pub fn of(policy: &TokenPolicy) -> Self {
+        Self::Targets(policy.targets.clone())
+    }
+
+    /// Whether it was meant for requests on this way: each is namespace and name.
+    pub fn include(&self, namespace: &str, gateway: (&str, &str), route: (&str, &str), pool: (&str, &str)) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::AllOfItsNamespace => [gateway.0, route.0, pool.0].contains(&namespace),
+            Self::Targets(targets) => targets.iter().any(|target| {
+                let name = (namespace, target.name.as_str());
+                match target.kind {
+                    TargetKind::Gateway => name == gateway,
+                    TargetKind::HttpRoute => name == route,
+                    TargetKind::ModelPool => name == pool,
+                    TargetKind::Service => false,
+                }
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn names(document: Value) -> Option<Names> {
+        Suspect::of(document.as_object().unwrap()).map(|suspect| suspect.0)
+    }
+
+    fn route(name: &str) -> PolicyTarget {
+        PolicyTarget { kind: TargetKind::HttpRoute, name: name.to_owned() }
+    }
+
+    #[test]
+    fn what_may_be_a_policy() {
+        let ours = "tollgate.dev/v1alpha1";
+        let target = json!([{"kind": "HttpRoute", "name": "chat", "more": 1}]);
+        let read = Some(Names::Targets(vec![route("chat")]));
+        for document in [
+            json!({"apiVersion": ours, "kind": "TokenPolicy", "spec": {"targetRefs": target, "limits": 5}}),
+            json!({"apiVersion": 5, "kind": "TokenPolicy", "spec": {"targetRefs": target}}),
+            json!({"apiVersion": "tollgate.io/v1", "kind": "tokenpolicy", "spec": {"targetRefs": target}}),
+            json!({"apiVersion": ours, "kind": "TokenPolcy", "spec": {"targetRefs": target}}),
+            json!({"apiVersion": ours, "kind": "Budget", "spec": {"targetRefs": target}}),
+            json!({"spec": {"targetRefs": target}}),
+            json!({"kind": "TokenPolicy", "spec": {"targetRefs": target, "mode": "shadow"}}),
+        ] {
+            assert_eq!(names(document.clone()), read, "{document}");
+        }
+        for document in [
+            json!({"kind": "Consumer", "spec": {"targetRefs": target}}),
+            json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "BackendTLSPolicy", "spec": {"targetRefs": target}}),
+            json!({"kind": "TokenPolicy", "spec": {"targetRefs": target, "mode": "Shadow"}}),
+            json!({}),
+        ] {
+            assert_eq!(names(document.clone()), None, "{document}");
+        }
+    }
+
+    #[test]
+    fn what_it_names_when_that_cannot_be_read() {
+        for spec in [
+            json!({}),
+            json!(5),
+            json!({"targetRefs": {"kind": "HTTPRoute", "name": "chat"}}),
+            json!({"targetRefs": [{"kind": "HTTPRoute", "name": "chat"}, {"kind": "HTTPRuote", "name": "other"}]}),
+            json!({"targetRefs": [{"kind": "HTTPRoute", "name": 5}]}),
+        ] {
+            let document = json!({"kind": "TokenPolicy", "spec": spec});
+            assert_eq!(names(document.clone()), Some(Names::AllOfItsNamespace), "{document}");
+        }
+        let nowhere = json!({"kind": "TokenPolicy", "metadata": {"namespace": "A b"}, "spec": {"targetRefs": []}});
+        assert_eq!(names(nowhere), Some(Names::Everything));
+    }
+
+    #[test]
+    fn broken_files_are_looked_through() {
+        let good = "kind: TokenPolicy\nmetadata: {name: a, namespace: x}\nspec:\n  targetRefs: [{kind: HTTPRoute, name: chat}]\n";
+        let found = |text: &str| -> Vec<(String, Names, u64)> {
+            let policies = in_broken_text("f", text);
+            policies.iter().map(|policy| (policy.label(), policy.names.clone(), policy.meta.lines.of(""))).collect()
+        };
+        let chat = Names::Targets(vec![route("chat")]);
+        assert_eq!(found(&format!("kind: [\n---\n{good}---\n}}")), [("x/a".to_owned(), chat, 3)]);
+        assert_eq!(found("kind: Consumer\nspec: {\n---\n# a TokenPolicy would stand here\n}\n"), []);
+        let all = ("team/(unnamed)".to_owned(), Names::AllOfItsNamespace, 1);
+        assert_eq!(found("kind: TokenPolicy\nmetadata: {namespace: \"team\", name: b}\nspec: {\n"), [all]);
+        for nowhere in [
+            "kind: TokenPolicy\nspec: {\n",
+            "kind: TokenPolicy\nmetadata: {namespace: a, name: [}\nspec: {namespace: b\n",
+            "kind: \"TokenPolicy\nmetadata: {namespace: A B}\n",
+        ] {
+            assert_eq!(found(nowhere), [("default/(unnamed)".to_owned(), Names::Everything, 1)], "{nowhere}");
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! The last good objects on disk, so that a restart changes nothing: what was in force goes on being in force,
+//! whatever has been broken in the folder since.
+//!
+//! One file of state for each file of the folder. Documents are kept as they were written: a reference to a variable
+//! or a file stays a reference, and its value is never here. What cannot be read of the state is left out, and then
+//! a policy that is refused closes what it names, as on a first start.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+use tollgate_core::objects::{Objects, SecretSource, Source};
+
+use crate::private;
+
+/// Changes when older versions of Tollgate could not read it.
+const VERSION: u32 = 1;
+
+#[derive(Debug)]
+pub struct LastGood {
+    path: PathBuf,
+    /// The folder of the configuration as the user named it.
+    folder: PathBuf,
+    /// The same wherever the process was started. State of another folder says nothing about this one.
+    root: PathBuf,
+    /// Name of the state file -> hash of its content.
+    written: BTreeMap<String, [u8; 32]>,
+}
+
+/// What is kept of one file of the folder.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    version: u32,
+    root: PathBuf,
+    /// Below the root; empty when that is the file itself.
+    file: PathBuf,
+    documents: Vec<KeptDocument>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeptDocument {
+    line: u64,
+    /// Unix seconds when this version was read first.
+    since: i64,
+    /// JSON, as a text.
+    document: String,
+}
+
+// === impl LastGood ===
+
+impl LastGood {
+    /// # Errors
+    /// When the directory cannot be made.
+    pub fn open(path: &Path, root: &Path) -> io::Result<Self> {
+        private::create_dir(path)?;
+        Ok(Self {
+            path: path.to_owned(),
+            folder: root.to_owned(),
+            root: std::path::absolute(root)?,
+            written: BTreeMap::new(),
+        })
+    }
+
+    /// What was in force when the state was written last.
+    pub fn read(&self, secrets: &dyn SecretSource) -> Objects {
+        let mut objects = Objects::default();
+        for kept in self.files() {
+            let is_root = kept.file.as_os_str().is_empty();
+            let file = if is_root { self.folder.clone() } else { self.folder.join(&kept.file) };
+            let file = file.display().to_string();
+            for document in &kept.documents {
+                let source = Source::new(&document.document);
+                objects.add_source(&file, document.line, &source, document.since, secrets);
+            }
+            objects.files.insert(file);
+        }
+        objects
+    }
+
+    /// Writes down what is in force now, file by file where it differs. A failure is told and changes nothing else.
+    pub fn write(&mut self, objects: &Objects) {
+        let mut names = BTreeSet::new();
+        for (file, metas) in objects.kept() {
+            let documents = metas.into_iter().filter(|meta| !meta.source.expose().is_empty()).map(|meta| {
+                KeptDocument { line: meta.lines.of(""), since: meta.since, document: meta.source.expose().to_owned() }
+            });
+            let kept = Kept {
+                version: VERSION,
+                root: self.root.clone(),
+                file: Path::new(file).strip_prefix(&self.folder).unwrap_or(Path::new(file)).to_owned(),
+                documents: documents.collect(),
+            };
+            let digest = Sha256::digest(kept.file.as_os_str().as_encoded_bytes());
+            let name = format!("{}.json", hex::encode(digest));
+            if let Err(error) = self.write_one(&name, &kept) {
+                tracing::error!(path = %self.path.display(), %error, "the last good objects cannot be kept for a restart");
+                return;
+            }
+            names.insert(name);
+        }
+        self.remove_all_but(&names);
+    }
+
+    fn write_one(&mut self, name: &str, kept: &Kept) -> io::Result<()> {
+        let text = serde_json::to_vec(kept)?;
+        let hash = Sha256::digest(&text).into();
+        if self.written.get(name) != Some(&hash) {
+            private::write(&self.path.join(name), &text)?;
+            self.written.insert(name.to_owned(), hash);
+        }
+        Ok(())
+    }
+
+    /// What was removed from the folder was meant to go, and what is of another folder is of no use.
+    fn remove_all_but(&mut self, names: &BTreeSet<String>) {
+        self.written.retain(|name, _| names.contains(name));
+        for path in self.paths() {
+            let known = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| names.contains(name));
+            if !known && let Err(error) = fs::remove_file(&path) {
+                tracing::warn!(path = %path.display(), %error, "an old last good version cannot be removed");
+            }
+        }
+    }
+
+    fn files(&self) -> Vec<Kept> {
+        let read = |path: &PathBuf| {
+            let kept: Kept = serde_json::from_slice(&fs::read(path)?)?;
+            if kept.version == VERSION { Ok(kept) } else { Err(io::Error::other("it is of another version")) }
+        };
+        let mut files = Vec::new();
+        for path in self.paths() {
+            match read(&path) {
+                Ok(kept) if kept.root == self.root => files.push(kept),
+                Ok(_) => {}
+                // The error may not quote what is in the file.
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), kind = %error.kind(), "a last good version is lost")
+                }
+            }
+        }
+        files
+    }
+
+    fn paths(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(&self.path).into_iter().flatten().flatten();
+        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+        paths.sort();
+        paths
+    }
+}
