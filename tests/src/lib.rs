@@ -23,6 +23,7 @@ pub mod llm;
 pub mod poll;
 pub mod process;
 pub mod sdk;
+pub mod soak;
 pub mod tap;
 pub mod tools;
 pub mod usage;

@@ -12,6 +12,7 @@ mod process;
 mod repository;
 mod setup;
 mod shell;
+mod soak;
 mod suite;
 mod workspace;
 
@@ -55,6 +56,14 @@ enum Command {
         #[arg(long, default_value_t = 20)]
         rounds: usize,
     },
+    /// Mixed load for minutes, with clients that leave and processes that are killed; then the books are compared.
+    Soak {
+        #[arg(long, default_value_t = 5.0)]
+        minutes: f64,
+        /// Kills Envoy too, by turns with the control plane
+        #[arg(long)]
+        kill_envoy: bool,
+    },
     /// Leaves target/dist/tollgate (release, static, the filter built in) and target/dist/filter.wasm.
     Dist,
     /// Fetches what the others need: the wasm target, Envoy, a small real LLM, the SDKs (implied by the others).
@@ -69,7 +78,7 @@ impl Command {
     fn needs(&self) -> &'static [Need] {
         match self {
             Self::Demo { stop: true, .. } => &[],
-            Self::Demo { .. } | Self::Bench { .. } | Self::Test { name: Some(_) } => needs::RUN,
+            Self::Demo { .. } | Self::Bench { .. } | Self::Soak { .. } | Self::Test { name: Some(_) } => needs::RUN,
             Self::Test { name: None } => needs::TEST,
             Self::Check => needs::CHECK,
             Self::Bless => &[Need::C],
@@ -97,6 +106,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Demo { stop: true, .. } => demo::stop(&workspace),
         Command::Demo { keep, .. } => demo::run(&workspace, keep),
         Command::Bench { rounds } => bench::run(&workspace, rounds),
+        Command::Soak { minutes, kill_envoy } => soak::run(&workspace, minutes, kill_envoy),
         Command::Dist => {
             setup::wasm_target(&workspace)?;
             artifacts::dist(&workspace)

@@ -1,0 +1,132 @@
+//! What the ledger must say, from what the backend counted; and what it says.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use super::backend::{Answer, Count};
+use super::load::Sent;
+use super::{Consumer, Model, figures};
+use crate::admin::UsageRow;
+
+/// Requests, input, output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sums {
+    requests: u64,
+    input: u64,
+    output: u64,
+}
+
+/// The sums side by side, and what is wrong with them.
+#[derive(Debug, Default)]
+pub struct Verdict {
+    pub table: String,
+    pub wrong: Vec<String>,
+}
+
+/// Compares. `excused`: requests that were under way, or just over, when Envoy was killed; what a killed process knew
+/// and had not yet told is in no row, and what it had leased is charged to the budgets when it expires.
+pub fn compare(rows: &[UsageRow], count: &Count, sent: &Sent, excused: &BTreeSet<u64>) -> Verdict {
+    let mut verdict = Verdict::default();
+    let _ = writeln!(verdict.table, "{:<8} {:<8} {:>32} {:>42}", "", "", "backend", "ledger");
+    let _ = writeln!(
+        verdict.table,
+        "{:<8} {:<8} {:>9} {:>9} {:>12} {:>9} {:>9} {:>12} {:>9}",
+        "consumer", "model", "requests", "in vain", "tokens", "requests", "estimated", "tokens", "exact"
+    );
+    for consumer in Consumer::ALL {
+        for model in Model::ALL {
+            line(&mut verdict, (consumer, model), rows, count, excused);
+        }
+    }
+    // A client that got its whole answer had a backend that wrote it whole, or nothing here counts right.
+    let unseen = sent.whole.iter().filter(|number| count.get(number).is_none_or(|work| work.answer != Answer::Whole));
+    let unseen = unseen.count();
+    if unseen > 0 {
+        verdict.wrong.push(format!("{unseen} whole answers that the backend did not write"));
+    }
+    let known: BTreeSet<&str> = Model::ALL.iter().map(|model| model.name()).collect();
+    for row in rows.iter().filter(|row| !known.contains(row.model.as_str())) {
+        verdict.wrong.push(format!("a row that nobody sent: {row:?}"));
+    }
+    verdict
+}
+
+fn line(
+    verdict: &mut Verdict,
+    (consumer, model): (Consumer, Model),
+    rows: &[UsageRow],
+    count: &Count,
+    excused: &BTreeSet<u64>,
+) {
+    let (mut worked, mut in_vain, mut excuse) = (0, 0, 0);
+    let mut whole = Sums::default();
+    for (number, work) in count.iter().filter(|(_, work)| (work.consumer, work.model) == (consumer, model)) {
+        worked += 1;
+        in_vain += work.in_vain;
+        excuse += u64::from(excused.contains(number));
+        if work.answer == Answer::Whole {
+            let (input, output) = figures(*number);
+            whole.requests += 1;
+            whole.input += input;
+            whole.output += output;
+        }
+    }
+    let rows: Vec<&UsageRow> =
+        rows.iter().filter(|row| row.consumer == consumer.name() && row.model == model.name()).collect();
+    let sum = |field: fn(&UsageRow) -> u64| rows.iter().map(|row| field(row)).sum::<u64>();
+    let (requests, estimated) = (sum(|row| row.requests), sum(|row| row.estimated_requests));
+    let steady = rows.iter().filter(|row| row.backend == "steady").fold(Sums::default(), |sums, row| Sums {
+        requests: sums.requests + row.requests,
+        input: sums.input + row.input_tokens,
+        output: sums.output + row.output_tokens,
+    });
+    let of_steady: u64 = rows.iter().filter(|row| row.backend == "steady").map(|row| row.estimated_requests).sum();
+    let exact = of_steady == 0 && steady == whole;
+    let _ = writeln!(
+        verdict.table,
+        "{:<8} {:<8} {worked:>9} {in_vain:>9} {:>12} {requests:>9} {estimated:>9} {:>12} {:>9}",
+        consumer.name(),
+        model.name(),
+        whole.input + whole.output,
+        sum(|row| row.input_tokens) + sum(|row| row.output_tokens),
+        match (consumer, exact) {
+            (Consumer::Leaves, _) => "",
+            (Consumer::Stays, true) => "yes",
+            (Consumer::Stays, false) => "NO",
+        }
+    );
+    let mut wrong = |what: String| verdict.wrong.push(format!("{}, {}: {what}", consumer.name(), model.name()));
+    if requests + excuse < worked {
+        wrong(format!("{worked} requests were worked on, {requests} have rows ({excuse} are excused)"));
+    }
+    // Who leaves between two attempts, or while the request is on its way, is charged for what the backend then does
+    // not get to see whole; so these may be a few more. Those who stay may not.
+    if consumer == Consumer::Stays && requests > worked {
+        wrong(format!("{requests} requests are charged, {worked} were worked on"));
+    }
+    // Their attempts in vain are rows of the other backend.
+    if consumer == Consumer::Stays && !exact {
+        wrong(format!("the backend answered {whole:?}, its rows say {steady:?} with {of_steady} estimated"));
+    }
+    if consumer == Consumer::Stays && estimated < in_vain {
+        wrong(format!("{in_vain} attempts were worked on in vain, {estimated} are charged"));
+    }
+}
+
+/// What the clients saw.
+pub fn sent(sent: &Sent) -> String {
+    let mut by_row: BTreeMap<(&str, &str), BTreeMap<&str, u64>> = BTreeMap::new();
+    for ((consumer, model, _, end), times) in &sent.ends {
+        *by_row.entry((consumer, model)).or_default().entry(end).or_default() += times;
+    }
+    let mut protocols: BTreeMap<&str, u64> = BTreeMap::new();
+    for ((_, _, protocol, _), times) in &sent.ends {
+        *protocols.entry(protocol).or_default() += times;
+    }
+    let mut text = format!("sent: {protocols:?}\n");
+    for ((consumer, model), ends) in by_row {
+        let ends: Vec<String> = ends.iter().map(|(end, times)| format!("{end}: {times}")).collect();
+        let _ = writeln!(text, "{consumer:<8} {model:<8} {}", ends.join(", "));
+    }
+    text
+}

@@ -1,0 +1,100 @@
+//! Minutes of mixed load on the real control plane and the real Envoy, and at the end one question: are the books right?
+//!
+//! ```text
+//! load.rs: clients that stay and clients that leave, over HTTP/1.1 and HTTP/2 -> Envoy -> backend.rs: counts
+//! run.rs: kills of the control plane, of Envoy                                               |
+//! books.rs: the ledger's rows against the backend's own count  <------------------------------
+//! ```
+//!
+//! The backend is scripted, unlike in the end-to-end tests: exact counting is the point here, so it answers with figures
+//! that it makes up from the number of the request, and sleeps, breaks off and refuses as the model's name says.
+
+mod backend;
+mod books;
+mod load;
+mod run;
+
+pub use run::{Options, run};
+
+/// What a model does. `steady` answers; with the others `flaky` has the first attempt and `steady` the second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Model {
+    /// Answers at once, as JSON or as a stream.
+    Steady,
+    /// Takes its time before the first byte, and between events.
+    Slow,
+    /// Attempt 1 works until the gateway gives up on it.
+    Sleeps,
+    /// Attempt 1 is answered 429.
+    Busy,
+    /// Attempt 1 is answered 500.
+    Broken,
+    /// Attempt 1 ends with its connection, after the request was read.
+    Resets,
+    /// Every attempt is answered 500.
+    Down,
+}
+
+impl Model {
+    pub const ALL: [Self; 7] =
+        [Self::Steady, Self::Slow, Self::Sleeps, Self::Busy, Self::Broken, Self::Resets, Self::Down];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Steady => "steady",
+            Self::Slow => "slow",
+            Self::Sleeps => "sleeps",
+            Self::Busy => "busy",
+            Self::Broken => "broken",
+            Self::Resets => "resets",
+            Self::Down => "down",
+        }
+    }
+
+    pub fn of(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|model| model.name() == name)
+    }
+}
+
+/// Who sends: the books of those who stay are exact, those of the others are at least complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Consumer {
+    /// Reads every answer to its end.
+    Stays,
+    /// Leaves at some stage.
+    Leaves,
+}
+
+impl Consumer {
+    pub const ALL: [Self; 2] = [Self::Stays, Self::Leaves];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stays => "stays",
+            Self::Leaves => "leaves",
+        }
+    }
+
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::Stays => "soak-key-of-those-who-stay",
+            Self::Leaves => "soak-key-of-those-who-leave",
+        }
+    }
+}
+
+/// The header by which the backend knows a request again, whichever attempt it is: `<consumer>-<number>`.
+pub const NUMBER: &str = "x-soak-number";
+
+/// What request `number` uses: input and output tokens.
+pub fn figures(number: u64) -> (u64, u64) {
+    (10 + number % 90, 1 + number % 50)
+}
+
+/// Numbers that look random and are the same in each run.
+pub fn mixed(number: u64) -> u64 {
+    let mut mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
