@@ -242,7 +242,7 @@ mod tests {
             let whole = decode(raw.split('?').next().unwrap()).unwrap().into_owned();
             let again = decode(&whole).map_or(whole.clone(), |again| again.into_owned());
             prop_assert_eq!(&again, &whole);
-            if !whole.contains('%') && whole.is_ascii() {
+            if !whole.contains('%') && whole.bytes().all(|byte| byte.is_ascii_graphic()) {
                 let again = Path::parse(&whole, EscapedSlash::Refused).unwrap();
                 prop_assert_eq!(again.below(), path.below());
             }
