@@ -131,6 +131,8 @@ struct Elsewhere {
     tools: Tools,
     home: PathBuf,
     conf: Folder,
+    /// A socket's path must be short.
+    sockets: tempfile::TempDir,
     xds: u16,
 }
 
@@ -143,7 +145,7 @@ impl Elsewhere {
             std::fs::remove_dir_all(&home)?;
         }
         let conf = Folder::new(&home.join("config"))?;
-        Ok(Self { tools: shared.tools.clone(), home, conf, xds: process::free_port()? })
+        Ok(Self { tools: shared.tools.clone(), home, conf, sockets: tempfile::tempdir()?, xds: process::free_port()? })
     }
 
     fn serve(&self) -> anyhow::Result<Process> {
@@ -166,8 +168,11 @@ impl Elsewhere {
         let path = |name: &str| self.home.join(name).display().to_string();
         let (state, out, server) = (path("state"), path("certificates"), format!("127.0.0.1:{}", self.xds));
         let arguments = ["bootstrap", "--state", &state, "--gateway", "default/llm", "--server", &server];
-        let made =
-            tollgate(&self.tools, &[&arguments[..], &["--out", &out, "--certificate-lifetime", LIFETIME]].concat())?;
+        let admin = self.sockets.path().join("admin.sock").display().to_string();
+        let made = tollgate(
+            &self.tools,
+            &[&arguments[..], &["--out", &out, "--certificate-lifetime", LIFETIME, "--envoy-admin", &admin]].concat(),
+        )?;
         std::fs::write(path("envoy.json"), made.success()?.out)?;
         Ok(())
     }
@@ -176,7 +181,6 @@ impl Elsewhere {
         let bootstrap = self.home.join("envoy.json");
         let mut command = Command::new(&self.tools.envoy);
         command.arg("--config-path").arg(bootstrap).args(["--use-dynamic-base-id", "--concurrency", "1"]);
-        command.arg("--admin-address-path").arg(self.home.join("envoy-admin"));
         Process::start(&mut command, &self.home.join("envoy.log"))
     }
 
