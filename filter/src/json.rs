@@ -93,7 +93,7 @@ pub fn quote(text: &str, out: &mut Vec<u8>) {
 
 /// How much of a text stands in a string as it is: up to a quote, a backslash or a control character. It
 /// is most of what is read, so eight bytes are looked at together.
-fn plain_length(text: &[u8]) -> usize {
+pub fn plain_length(text: &[u8]) -> usize {
     const ONES: u64 = u64::MAX / 255;
     const HIGHS: u64 = ONES << 7;
     let below = |word: u64, bound: u8| word.wrapping_sub(ONES * u64::from(bound)) & !word & HIGHS;

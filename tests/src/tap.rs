@@ -31,6 +31,10 @@ pub enum Behaviour {
     ResetAfter(Arc<Notify>),
     /// Answers 200 with exactly these bytes.
     Answer { content_type: &'static str, body: Vec<u8> },
+    /// Sends these bytes and then nothing more, nor the end.
+    Hang { content_type: &'static str, body: Vec<u8> },
+    /// Answers 200 with bytes that are many and the same for all: they are not recorded.
+    Large { content_type: &'static str, body: Bytes },
 }
 
 /// One request as it reached the backend.
@@ -209,6 +213,26 @@ async fn serve(inner: Arc<Inner>, request: Request<Incoming>) -> Result<Response
             inner.note(number, |seen| {
                 seen.status = 200;
                 seen.answer.clone_from(&body);
+                seen.complete = true;
+            });
+            let mut response = Response::new(Body::from(body));
+            response.headers_mut().insert("content-type", HeaderValue::from_static(content_type));
+            response
+        }
+        Behaviour::Hang { content_type, body } => {
+            inner.note(number, |seen| {
+                seen.status = 200;
+                seen.answer.clone_from(&body);
+                seen.complete = true;
+            });
+            let first = futures::stream::iter([Ok::<_, std::io::Error>(body)]);
+            let mut response = Response::new(Body::from_stream(first.chain(futures::stream::pending())));
+            response.headers_mut().insert("content-type", HeaderValue::from_static(content_type));
+            response
+        }
+        Behaviour::Large { content_type, body } => {
+            inner.note(number, |seen| {
+                seen.status = 200;
                 seen.complete = true;
             });
             let mut response = Response::new(Body::from(body));

@@ -18,6 +18,7 @@ mod reload;
 mod requests;
 mod secrets;
 mod suite;
+mod usage_reading;
 
 use std::process::ExitCode;
 

@@ -12,7 +12,7 @@ use tollgate_tests::tools::Tools;
 
 use crate::{
     answers, budgets, certificates, closed, commands, crashes, edge, errors, failover, forms, interruptions, providers,
-    reload, requests, secrets,
+    reload, requests, secrets, usage_reading,
 };
 
 pub struct Suite {
@@ -92,6 +92,7 @@ impl Suite {
             reload::tests(),
             requests::tests(),
             secrets::tests(),
+            usage_reading::tests(),
         ];
         modules.into_iter().flatten().map(|test| self.trial(test)).collect()
     }

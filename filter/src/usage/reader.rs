@@ -5,13 +5,12 @@
 //! It is lenient where [`crate::json`] is strict: a backend's answer is not judged here, only read. What it
 //! holds is fixed: a stack of places and the last key, whatever the size of the answer.
 
-use memchr::memchr2;
-
 use super::{
     figures::Figures,
     names::{Name, UsageName},
     tally::Tally,
 };
+use crate::json;
 
 /// Answers nested deeper are not read further, and so estimated.
 const MAX_DEPTH: usize = 128;
@@ -97,6 +96,12 @@ enum State {
     Lost,
 }
 
+/// Whether a byte is done with.
+enum Taken {
+    Yes,
+    No,
+}
+
 /// Where the reader is: the object or array around the next value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
@@ -115,8 +120,8 @@ enum Place {
     Array,
 }
 
-/// The beginning of a key or a number.
-#[derive(Debug)]
+/// The beginning of a name or a number, where it must be kept.
+#[derive(Debug, Clone, Copy)]
 struct Token {
     bytes: [u8; MAX_TOKEN],
     len: usize,
@@ -146,12 +151,18 @@ impl Reader {
         let mut rest = bytes;
         while let Some((byte, behind)) = rest.split_first() {
             rest = match self.state {
-                State::BeforeName | State::BeforeValue => {
-                    self.between(*byte, tally);
-                    behind
+                // Vectors are long, and no number in an array means anything.
+                State::BeforeValue if self.place == Place::Array && !opens_or_closes(*byte) => {
+                    let end = rest.iter().position(|byte| opens_or_closes(*byte)).unwrap_or(rest.len());
+                    rest.get(end..).unwrap_or_default()
                 }
+                State::BeforeName | State::BeforeValue => match self.between(*byte, tally) {
+                    Taken::Yes => behind,
+                    Taken::No => rest,
+                },
                 State::InName => self.name(rest),
                 State::InText => self.text(rest),
+                State::InScalar => self.scalar(rest, tally),
                 State::EscapeInName => {
                     // No vendor writes a known name so.
                     self.token.len = MAX_TOKEN + 1;
@@ -163,7 +174,6 @@ impl Reader {
                     self.state = State::InText;
                     behind
                 }
-                State::InScalar => self.scalar(rest, tally),
                 State::Lost => {
                     self.document.shows(Name::Text, rest.len());
                     &[]
@@ -185,8 +195,8 @@ impl Reader {
         self.form
     }
 
-    /// Takes a byte between names and values.
-    fn between(&mut self, byte: u8, tally: &mut Tally) {
+    /// Takes a byte between names and values, unless a number or a word begins with it.
+    fn between(&mut self, byte: u8, tally: &mut Tally) -> Taken {
         match byte {
             b'"' => {
                 self.token.len = 0;
@@ -204,26 +214,28 @@ impl Reader {
             }
             b'}' | b']' => self.closes(tally),
             b',' | b' ' | b'\n' | b'\r' | b'\t' => {}
-            first => {
+            _ => {
                 self.token.len = 0;
-                self.token.push(&[first]);
                 self.state = State::InScalar;
                 self.choice();
+                return Taken::No;
             }
         }
+        Taken::Yes
     }
 
     /// In a name; gives what is behind the part that was read.
     fn name<'b>(&mut self, rest: &'b [u8]) -> &'b [u8] {
         let (inner, stop, behind) = until_stop(rest);
-        self.token.push(inner);
         match stop {
-            None => {}
-            Some(b'\\') => self.state = State::EscapeInName,
-            Some(_) => {
-                self.state = State::BeforeValue;
-                self.name_ends();
+            Some(b'"') if self.token.len == 0 => self.name_ends(inner),
+            Some(b'"') => {
+                self.token.push(inner);
+                let token = self.token;
+                self.name_ends(token.whole());
             }
+            Some(b'\\') => self.state = State::EscapeInName,
+            _ => self.token.push(inner),
         }
         behind
     }
@@ -232,18 +244,19 @@ impl Reader {
     fn text<'b>(&mut self, rest: &'b [u8]) -> &'b [u8] {
         let (inner, stop, behind) = until_stop(rest);
         self.document.shows(self.name, inner.len());
-        if self.name == Name::Type {
+        let is_type = self.name == Name::Type && self.place == Place::Answer;
+        if is_type {
             self.token.push(inner);
         }
         match stop {
-            None => {}
-            Some(b'\\') => self.state = State::EscapeInText,
-            Some(_) => {
+            Some(b'"') => {
                 self.state = State::BeforeValue;
-                if self.name == Name::Type && self.place == Place::Answer {
+                if is_type {
                     self.document.kind = Kind::of(self.token.beginning());
                 }
             }
+            Some(b'\\') => self.state = State::EscapeInText,
+            _ => {}
         }
         behind
     }
@@ -252,15 +265,17 @@ impl Reader {
     fn scalar<'b>(&mut self, rest: &'b [u8], tally: &mut Tally) -> &'b [u8] {
         let end = rest.iter().position(|byte| ends_scalar(*byte)).unwrap_or(rest.len());
         let (inner, behind) = rest.split_at_checked(end).unwrap_or((rest, &[]));
-        self.token.push(inner);
+        if self.place.reads_scalars() {
+            self.token.push(inner);
+        }
         if !behind.is_empty() {
             self.scalar_ends(tally);
         }
         behind
     }
 
-    fn name_ends(&mut self) {
-        let key = self.token.whole();
+    fn name_ends(&mut self, key: &[u8]) {
+        self.state = State::BeforeValue;
         let figure = match self.place {
             Place::Usage => {
                 self.usage_name = UsageName::of(key);
@@ -368,10 +383,10 @@ impl Reader {
     }
 }
 
-/// The plain beginning of a string, the byte that ends it, and what is behind that.
+/// The plain beginning of a string, the byte that ends it, and what is behind that. A control character ends
+/// no string, but its plain part; it counts for nothing.
 fn until_stop(rest: &[u8]) -> (&[u8], Option<u8>, &[u8]) {
-    let end = memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
-    let (inner, behind) = rest.split_at_checked(end).unwrap_or((rest, &[]));
+    let (inner, behind) = rest.split_at_checked(json::plain_length(rest)).unwrap_or((rest, &[]));
     match behind.split_first() {
         Some((stop, behind)) => (inner, Some(*stop), behind),
         None => (inner, None, behind),
@@ -379,7 +394,11 @@ fn until_stop(rest: &[u8]) -> (&[u8], Option<u8>, &[u8]) {
 }
 
 fn ends_scalar(byte: u8) -> bool {
-    matches!(byte, b',' | b'}' | b']' | b' ' | b'\n' | b'\r' | b'\t')
+    matches!(byte, 0..=b' ' | b',' | b'}' | b']')
+}
+
+fn opens_or_closes(byte: u8) -> bool {
+    matches!(byte, b'"' | b'{' | b'[' | b'}' | b']')
 }
 
 // === impl Document ===
@@ -434,6 +453,11 @@ impl Kind {
 // === impl Place ===
 
 impl Place {
+    /// Numbers and words in it mean something.
+    fn reads_scalars(self) -> bool {
+        matches!(self, Self::Usage | Self::Details | Self::Top | Self::Answers)
+    }
+
     fn is_object(self) -> bool {
         !matches!(self, Self::Top | Self::Answers | Self::Choices | Self::Array)
     }
@@ -443,9 +467,12 @@ impl Place {
 
 impl Token {
     fn push(&mut self, bytes: &[u8]) {
-        let free = self.bytes.get_mut(self.len..).unwrap_or_default();
-        free.iter_mut().zip(bytes).for_each(|(slot, byte)| *slot = *byte);
-        self.len = self.len.saturating_add(bytes.len());
+        for byte in bytes {
+            if let Some(slot) = self.bytes.get_mut(self.len) {
+                *slot = *byte;
+            }
+            self.len = self.len.saturating_add(1);
+        }
     }
 
     /// Empty where it is too long to be known.
