@@ -192,7 +192,10 @@ mod tests {
     use std::rc::Rc;
 
     use super::*;
-    use crate::{body::rewrite::apply, config::Rewrite};
+    use crate::{
+        body::rewrite::apply,
+        config::{ByName, Rewrite},
+    };
 
     fn stage() -> AttemptStage {
         let backend = |name: &str| {
@@ -206,7 +209,7 @@ mod tests {
             };
             (cluster, Rc::new(backend))
         };
-        AttemptStage { backends: [backend("a"), backend("b")].into() }
+        AttemptStage { backends: ByName::new("cluster", vec![backend("a"), backend("b")]).unwrap() }
     }
 
     fn plan() -> AttemptPlan {
@@ -288,7 +291,7 @@ mod tests {
 
     #[test]
     fn paths_are_the_backends() {
-        let mut backend = Backend::clone(&stage().backends["backend/default/a"]);
+        let mut backend = Backend::clone(stage().backends.get("backend/default/a").unwrap());
         for (prefix, below, path) in [
             ("/v1", "/chat?x", "/v1/chat?x"),
             ("/v1/", "/chat", "/v1/chat"),

@@ -19,7 +19,7 @@ pub struct Scope<'a> {
     pub consumer: &'a str,
     pub model: &'a str,
     pub route: &'a str,
-    pub labels: &'a std::collections::BTreeMap<String, String>,
+    pub labels: &'a tollgate_proto::Map,
 }
 
 /// Who takes tokens, and when.

@@ -2,11 +2,15 @@
 //! indexes are resolved to shared parts, names are found, weights are finite. What is wrong is refused
 //! as a whole, so that the last good configuration goes on serving.
 
-use std::{collections::HashMap, rc::Rc};
+mod by_name;
+
+use std::rc::Rc;
 
 use prost::Message as _;
 use thiserror::Error;
 use tollgate_proto::v1 as wire;
+
+pub use by_name::ByName;
 
 /// The configuration of one root context.
 #[derive(Debug)]
@@ -26,14 +30,14 @@ pub enum Stage {
 pub struct RequestStage {
     pub control_cluster: String,
     /// By Envoy's route name.
-    pub routes: HashMap<String, Rc<Route>>,
+    pub routes: ByName<Route>,
     pub max_body_bytes: usize,
 }
 
 /// Upstream: what each attempt is turned into, by cluster.
 #[derive(Debug)]
 pub struct AttemptStage {
-    pub backends: HashMap<String, Rc<Backend>>,
+    pub backends: ByName<Backend>,
 }
 
 #[derive(Debug)]
@@ -225,13 +229,11 @@ impl TryFrom<wire::RequestStage> for RequestStage {
             .into_iter()
             .map(|pool| Pool::new(pool, &backends).map(Rc::new))
             .collect::<Result<Vec<_>, _>>()?;
-        let mut routes = HashMap::with_capacity(stage.routes.len());
-        for route in stage.routes {
+        let routes = stage.routes.into_iter().map(|route| {
             let name = route.name.clone();
-            if routes.insert(name.clone(), Rc::new(Route::new(route, &pools, &limits)?)).is_some() {
-                return Err(InvalidConfig::Twice { what: "route", name });
-            }
-        }
+            Ok((name, Rc::new(Route::new(route, &pools, &limits)?)))
+        });
+        let routes = ByName::new("route", routes.collect::<Result<_, InvalidConfig>>()?)?;
         Ok(Self { control_cluster: stage.control_cluster, routes, max_body_bytes: stage.max_body_bytes as usize })
     }
 }
@@ -240,13 +242,9 @@ impl TryFrom<wire::AttemptStage> for AttemptStage {
     type Error = InvalidConfig;
 
     fn try_from(stage: wire::AttemptStage) -> Result<Self, InvalidConfig> {
-        let mut backends = HashMap::with_capacity(stage.backends.len());
-        for backend in all::<_, Backend>(stage.backends)? {
-            let cluster = backend.cluster.to_string();
-            if backends.insert(cluster.clone(), backend).is_some() {
-                return Err(InvalidConfig::Twice { what: "cluster", name: cluster });
-            }
-        }
+        let backends = all::<_, Backend>(stage.backends)?;
+        let backends = backends.into_iter().map(|backend| (backend.cluster.to_string(), backend));
+        let backends = ByName::new("cluster", backends.collect())?;
         Ok(Self { backends })
     }
 }
@@ -463,7 +461,7 @@ mod tests {
     fn a_good_configuration_is_taken() {
         let config = parsed(stage()).unwrap();
         let Stage::Request(stage) = config.stage else { panic!("{config:?}") };
-        assert!(matches!(stage.routes["r"].target, RouteTarget::Models { .. }));
+        assert!(matches!(stage.routes.get("r").unwrap().target, RouteTarget::Models { .. }));
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! Who asks: finds the key in the headers, looks its SHA-256 up in the table that all workers share,
 //! and says which consumer it is. A key itself is never kept, and its hash is never shown in full.
 
-use std::{collections::BTreeMap, fmt, rc::Rc};
+use std::{fmt, rc::Rc};
 
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
-use tollgate_proto::v1::ApiKey;
+use tollgate_proto::{Map, v1::ApiKey};
 
 use crate::{
     body::same,
@@ -36,7 +36,7 @@ pub struct KeyHash(String);
 pub struct Caller {
     pub consumer: Rc<str>,
     pub namespace: Rc<str>,
-    pub labels: BTreeMap<String, String>,
+    pub labels: Map,
     pub models: AllowedModels,
 }
 
@@ -168,7 +168,7 @@ pub fn look_up(shared: &dyn Shared, hash: &KeyHash, generation: u32, now_s: i64)
 impl Caller {
     /// Everybody, where a pool asks for no key.
     pub fn anonymous() -> Self {
-        Self { consumer: "anonymous".into(), namespace: "".into(), labels: BTreeMap::new(), models: AllowedModels::All }
+        Self { consumer: "anonymous".into(), namespace: "".into(), labels: Map::default(), models: AllowedModels::All }
     }
 
     pub fn may_use(&self, model: &str) -> bool {

@@ -4,9 +4,8 @@
 //! A leader that has just taken over does not know what the table has, so it subscribes afresh and
 //! writes under the next generation; after the first response older records no longer count.
 
-use std::collections::BTreeMap;
-
 use tollgate_proto::{
+    Map,
     delta::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Status},
     v1::API_KEY_TYPE,
 };
@@ -33,7 +32,7 @@ pub enum Keeper {
 #[derive(Debug)]
 pub struct Leader {
     /// Versions of what the table has, by name. Kept over reconnects.
-    versions: BTreeMap<String, String>,
+    versions: Map,
     generation: Generation,
     stream: Stream,
     failures: u32,
@@ -87,7 +86,7 @@ impl Keeper {
             (keeper @ Self::Follower, true) => {
                 let next = Table::read(shared).generation().saturating_add(1);
                 *keeper = Self::Leader(Leader {
-                    versions: BTreeMap::new(),
+                    versions: Map::default(),
                     generation: Generation::Next(next),
                     stream: Stream::Closed { reopen_at: now },
                     failures: 0,

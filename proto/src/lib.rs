@@ -10,6 +10,12 @@
     reason = "generated code"
 )]
 
+/// The maps of the messages; build.rs says why there are two kinds.
+#[cfg(not(target_arch = "wasm32"))]
+pub type Map = std::collections::BTreeMap<String, String>;
+#[cfg(target_arch = "wasm32")]
+pub type Map = std::collections::HashMap<String, String>;
+
 /// Policy and ledger messages, package `tollgate.v1`.
 pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/tollgate.v1.rs"));

@@ -8,10 +8,9 @@
 
 use std::ops::Range;
 
-use memchr::memmem;
 use thiserror::Error;
 
-use super::{Asked, InvalidName, ModelForm, Stream, all, check_name, same};
+use super::{Asked, InvalidName, ModelForm, Stream, all, check_name, find::find, same};
 
 /// More parts than any API of today has.
 const MAX_PARTS: usize = 256;
@@ -75,7 +74,6 @@ type Head<'b> = [Option<&'b [u8]>; 4];
 /// Reads the model's name. `stream` fields of forms are left to the backend.
 pub fn read<'b>(boundary: &Boundary, body: &'b [u8]) -> Result<Asked<'b>, Refused> {
     let delimiter = boundary.0.as_slice();
-    let finder = memmem::Finder::new(delimiter);
     if !body.starts_with(delimiter) {
         return Err(Refused::Start);
     }
@@ -101,7 +99,7 @@ pub fn read<'b>(boundary: &Boundary, body: &'b [u8]) -> Result<Asked<'b>, Refuse
             note(line, &mut head).ok_or(Refused::Head)?;
             after = next;
         };
-        let length = finder.find(content).ok_or(Refused::Broken)?;
+        let length = find(content, delimiter).ok_or(Refused::Broken)?;
         // A boundary stands on a line of its own; parsers differ on any other.
         let value = content.get(..length).and_then(|content| content.strip_suffix(b"\r\n")).ok_or(Refused::Broken)?;
         let start = body.len() - content.len();

@@ -1,6 +1,7 @@
 //! Bodies: requests are read once and strictly, answers are scanned as they pass.
 
 pub mod content_type;
+mod find;
 pub mod form;
 pub mod held;
 pub mod json;

@@ -38,10 +38,7 @@ fn apply(effect: Effect) {
         Effect::SetRequestHeader(name, value) => {
             hostcall::set_header(MapType::HttpRequestHeaders, name, Some(&value));
         }
-        Effect::Target(cluster) => {
-            hostcall::set_state("target", cluster.as_bytes());
-            hostcall::ignore(hostcalls::call_foreign_function("clear_route_cache", None));
-        }
+        Effect::Target(cluster) => hostcall::set_state("target", cluster.as_bytes()),
         Effect::Plan(plan) => hostcall::set_state("tollgate_plan", &plan),
         // Not as headers: Envoy would look for the route of the backend's path.
         Effect::Rewrite { path, authority } => {

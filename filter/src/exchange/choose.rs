@@ -118,9 +118,12 @@ impl Draft {
         let edited = (!edits.is_empty()).then(|| rewrite::apply(body, edits));
         let mut effects = Vec::with_capacity(8);
         effects.push(Effect::Target(first.backend.cluster.clone()));
-        let retries = self.ticket.plan.model.retries;
-        if retries > 0 {
-            effects.push(Effect::SetRequestHeader("x-envoy-max-retries", retries.to_string()));
+        // Always set: a changed header after the target makes Envoy look for the route, and so the cluster, anew.
+        let retries = self.ticket.plan.model.retries.to_string();
+        effects.push(Effect::SetRequestHeader("x-envoy-max-retries", retries));
+        if first.backend.rewrite == Rewrite::PerAttempt {
+            // Only where each attempt is counted: one that was reset may have worked.
+            effects.push(Effect::SetRequestHeader("x-envoy-retry-on", "reset".to_owned()));
         }
         effects.push(match first.backend.rewrite {
             Rewrite::Once => self.rewritten_once(first),

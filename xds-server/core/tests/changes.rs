@@ -91,7 +91,7 @@ fn a_credential_is_one_secret() {
 
 #[test]
 fn a_backend_that_moves_is_one_cluster_and_its_authority() {
-    let cluster = "Cluster backend/default/runner-a";
+    let cluster = "Cluster backend/default/runner-a/attempts";
     assert_eq!(changed("port: 8081", "port: 9999"), [cluster, ATTEMPT, REQUEST]);
     assert_eq!(changed("connect: 2s", "connect: 1s"), [cluster]);
 }

@@ -29,8 +29,10 @@ const TARGET: &str = "wasm.target";
 const PATH: &str = "%FILTER_STATE(wasm.path:PLAIN)%";
 const AUTHORITY: &str = "%FILTER_STATE(wasm.authority:PLAIN)%";
 
-/// What another backend might answer better.
-const RETRY_ON: &str = "connect-failure,refused-stream,reset,retriable-status-codes";
+/// What is worth another attempt even at the same backend: it never had the request, or answered it with an error,
+/// so the attempt is free and nobody need look at it. An attempt that ended without an answer, by a reset or by our
+/// timeout, may have worked: the filter adds `reset` (`x-envoy-retry-on`) where each attempt is looked at and counted.
+const RETRY_ON: &str = "connect-failure,refused-stream,retriable-status-codes";
 const RETRIABLE: [u32; 6] = [429, 500, 502, 503, 504, 529];
 
 /// The filter reads whole bodies. It sees that one is too large before Envoy does, and answers in the API's own shape.

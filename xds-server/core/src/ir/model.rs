@@ -63,8 +63,7 @@ pub struct Backend {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credential: Option<Credential>,
     pub timeouts: Timeouts,
-    /// Some model that uses it has several targets or retries, so every attempt is rewritten for its own backend
-    /// and counted.
+    /// It occurs in a model with more than one target, so every attempt is rewritten for its own backend.
     pub per_attempt: bool,
 }
 

@@ -41,22 +41,38 @@ pub fn gateways(
     gateways
 }
 
-/// Where attempts may go to several backends, each is rewritten for its own. Where there may be more than one
-/// attempt, each is counted: those that a backend worked on and our timeout ended are charged. What is tried once
-/// at one backend needs neither. One Envoy may serve several Gateways, and a backend is one cluster for all of
-/// them: its attempts are looked at as soon as one of them needs it.
+/// Where attempts may go to several backends, each is rewritten for its own and counted; with one target one
+/// rewrite does for all. One Envoy may serve several Gateways, and a backend is one cluster for all of
+/// them: it is rewritten per attempt as soon as one of them needs it.
 fn agree_on_attempts(gateways: &mut [Gateway]) {
     let needed: BTreeSet<String> = gateways
         .iter()
         .flat_map(|gateway| gateway.pools.values())
         .flat_map(|pool| &pool.models)
-        .filter(|model| model.targets.len() > 1 || model.retries > 0)
+        .filter(|model| model.targets.len() > 1)
         .flat_map(|model| &model.targets)
         .map(|target| target.backend.clone())
         .collect();
-    for backend in gateways.iter_mut().flat_map(|gateway| gateway.backends.values_mut()) {
-        backend.per_attempt = needed.contains(&backend.cluster);
+    for gateway in gateways {
+        let targets = gateway.pools.values_mut().flat_map(|pool| &mut pool.models).flat_map(|model| &mut model.targets);
+        for target in targets.filter(|target| needed.contains(&target.backend)) {
+            target.backend = of_attempts(&target.backend);
+        }
+        let backends = std::mem::take(&mut gateway.backends).into_values().map(|mut backend| {
+            if needed.contains(&backend.cluster) {
+                backend.per_attempt = true;
+                backend.cluster = of_attempts(&backend.cluster);
+            }
+            (backend.cluster.clone(), backend)
+        });
+        gateway.backends = backends.collect();
     }
+}
+
+/// A name of its own for a cluster whose attempts are rewritten: a request that is on its way while its pool is edited
+/// never goes on, with the path and model of one backend, to another that expects to find them rewritten.
+fn of_attempts(cluster: &str) -> String {
+    format!("{cluster}/attempts")
 }
 
 fn listeners(
