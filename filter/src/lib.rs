@@ -1,19 +1,22 @@
 //! The filter inside Envoy, for one request after the other:
 //!
 //! ```text
-//! config ─▶ key ─▶ model ─▶ budget ─▶ body ─▶ [backend] ─▶ usage ─▶ report
-//!           401    404/403    429     400                 answer    ledger
+//! headers ─▶ key ─▶ body ─▶ model ─▶ budget ─▶ attempt 1 [─▶ attempt 2] ─▶ usage ─▶ settle
+//!            401    400/413  404/403   429       503
 //! ```
 //!
-//! - [`exchange`] is the state machine of one request; the modules beside it take one decision each:
-//!   [`key`], [`model`], [`models`], [`budget`], [`body`], [`usage`], [`errors`], [`attempt`].
-//! - [`report`] and [`table`] are the two conversations with the control plane: the ledger's calls and
-//!   the delta xDS stream of keys. [`worker`] is what one worker keeps between requests.
+//! - [`exchange`] is the state machine of one request. The modules beside it take one decision each:
+//!   [`path`], [`key`], [`body`], [`model`], [`models`], [`budget`], [`attempt`], [`usage`], [`errors`].
+//! - [`root`] is the state machine of what belongs to no request. It has two conversations with the control plane:
+//!   [`report`] makes the calls to the ledger, [`table`] keeps the keys from a delta xDS stream.
+//! - [`worker`] is what one worker keeps between requests, [`counters`] are its metrics, and by the [`roll`] workers
+//!   notice that another one has died.
+//! - [`stream`] says Envoy's callbacks in the words of the core.
 //! - [`json`] reads JSON text, strictly and without a tree.
-//! - [`config`] is the edge where configuration comes in, [`host`] says what is needed of Envoy.
-//! - `envoy` exists on wasm32 alone: callbacks become events, effects become host calls.
+//! - [`config`] is the edge where configuration comes in. [`host`] says what is needed of Envoy.
+//! - `envoy` exists on wasm32 alone. It passes callbacks in and carries out what comes back.
 //!
-//! All but `envoy` is pure and tested natively.
+//! All but `envoy` is pure and tested natively. docs/ARCHITECTURE.md has a glossary.
 
 pub mod attempt;
 pub mod body;
