@@ -23,6 +23,13 @@ pub struct Answer {
     pub complete: bool,
 }
 
+/// What a client speaks.
+#[derive(Clone, Copy, Debug)]
+pub enum Protocol {
+    Http1,
+    Http2,
+}
+
 // === impl Answer ===
 
 impl Answer {
@@ -76,6 +83,34 @@ impl Client {
 
     pub async fn chat(&self, model: &str) -> anyhow::Result<Answer> {
         self.post("/v1/chat/completions", chat(model, 8).to_string()).await
+    }
+
+    /// Sends a request over this protocol and leaves as soon as `arrived` says so, which is before an answer.
+    pub async fn leave_unanswered(
+        &self,
+        protocol: Protocol,
+        body: Value,
+        arrived: impl Fn() -> bool,
+    ) -> anyhow::Result<()> {
+        let builder = reqwest::Client::builder().no_proxy();
+        let http = match protocol {
+            Protocol::Http1 => builder.http1_only(),
+            Protocol::Http2 => builder.http2_prior_knowledge(),
+        };
+        let mut request =
+            http.build()?.post(self.at("/v1/chat/completions")).header("content-type", "application/json");
+        if let Some(key) = &self.key {
+            request = request.bearer_auth(key);
+        }
+        let sent = tokio::spawn(request.body(body.to_string()).send());
+        crate::poll::until("the request has arrived", || async {
+            anyhow::ensure!(arrived(), "not yet");
+            Ok(())
+        })
+        .await?;
+        anyhow::ensure!(!sent.is_finished(), "it was answered");
+        sent.abort();
+        Ok(())
     }
 
     /// Reads the answer until `enough` says so of what came, then closes the connection.

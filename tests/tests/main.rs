@@ -8,6 +8,7 @@ mod closed;
 mod commands;
 mod crashes;
 mod edge;
+mod endings;
 mod errors;
 mod failover;
 mod fixtures;

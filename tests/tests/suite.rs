@@ -11,8 +11,8 @@ use tollgate_tests::tap::Tap;
 use tollgate_tests::tools::Tools;
 
 use crate::{
-    answers, budgets, certificates, closed, commands, crashes, edge, errors, failover, forms, interruptions, providers,
-    reload, requests, secrets, usage_reading,
+    answers, budgets, certificates, closed, commands, crashes, edge, endings, errors, failover, forms, interruptions,
+    providers, reload, requests, secrets, usage_reading,
 };
 
 pub struct Suite {
@@ -87,6 +87,7 @@ impl Suite {
             errors::tests(),
             failover::tests(),
             forms::tests(),
+            endings::tests(),
             interruptions::tests(),
             providers::tests(),
             reload::tests(),

@@ -213,7 +213,8 @@ impl Reader {
                 self.opens(place, State::BeforeValue);
             }
             b'}' | b']' => self.closes(tally),
-            b',' | b' ' | b'\n' | b'\r' | b'\t' => {}
+            // Else a scalar would begin with what ends it, and the reader would not come on.
+            _ if ends_scalar(byte) => {}
             _ => {
                 self.token.len = 0;
                 self.state = State::InScalar;

@@ -42,14 +42,15 @@ pub fn gateways(
 }
 
 /// Where attempts may go to several backends, each is rewritten for its own and counted; with one target one
-/// rewrite does for all. One Envoy may serve several Gateways, and a backend is one cluster for all of
+/// rewrite does for all, and its one retry by default is made only where the attempt before was free. Who asks for
+/// more retries has them counted. One Envoy may serve several Gateways, and a backend is one cluster for all of
 /// them: it is rewritten per attempt as soon as one of them needs it.
 fn agree_on_attempts(gateways: &mut [Gateway]) {
     let needed: BTreeSet<String> = gateways
         .iter()
         .flat_map(|gateway| gateway.pools.values())
         .flat_map(|pool| &pool.models)
-        .filter(|model| model.targets.len() > 1)
+        .filter(|model| model.targets.len() > 1 || model.retries > 1)
         .flat_map(|model| &model.targets)
         .map(|target| target.backend.clone())
         .collect();
