@@ -1,5 +1,5 @@
-//! Token budgets: which bucket a request draws from, and its reservation there. The record of a bucket is a
-//! [`Lease`], kept in shared data by all workers.
+//! Token budgets: which bucket a request draws from, and its reservation there. All workers share one record for each
+//! bucket in shared data, a [`Lease`].
 
 mod lease;
 
@@ -26,17 +26,17 @@ pub struct Scope<'a> {
 #[derive(Clone, Copy)]
 pub struct Counter<'a> {
     pub shared: &'a dyn Shared,
-    /// Number of the worker; what it has taken is noted under it.
+    /// The worker's number. The lease notes under it what the worker has taken.
     pub worker: u64,
     pub holder: Holder,
-    /// Unix milliseconds of this host.
+    /// Unix milliseconds, by this host's clock.
     pub now: u64,
 }
 
-/// What tokens are counted under: a limit and the values of its scope.
+/// What tokens are counted in: a limit and the values of its scope.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bucket {
-    /// Name of its record in shared data.
+    /// The name of its record in shared data.
     pub key: Rc<str>,
     pub limit: Rc<str>,
     pub values: Rc<[String]>,
@@ -53,7 +53,7 @@ pub struct Budget {
 
 impl Bucket {
     pub fn new(limit: Rc<str>, values: Vec<String>) -> Self {
-        // Lengths keep apart what a separator could not: models are named by clients.
+        // Each value has its length in front, because clients name models and could write any separator.
         let mut key = String::with_capacity(64);
         key.push_str("b/");
         key.push_str(&limit);
@@ -100,7 +100,7 @@ impl Budget {
         })
     }
 
-    /// Replaces a reservation by the truth; 0 gives it back.
+    /// Replaces a reservation by what the request really cost. A cost of 0 gives it back.
     pub fn settle(&self, desk: &Counter<'_>, reservation: &Reservation, truth: u64) -> Settled {
         let settled = update(desk.shared, &self.bucket.key, desk.now, |record| {
             let (lease, settled) = Lease::decode(record).settle(reservation, truth, desk.now, desk.holder);

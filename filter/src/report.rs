@@ -1,6 +1,6 @@
-//! What one worker has to tell the ledger: settled usage, leases given back, tokens wanted. One call is
-//! in flight at a time; a call that fails is sent again under the same number with the same content, so
-//! whatever gets lost on the way counts once.
+//! What one worker has to tell the ledger: usage, settlements, and tokens that it wants. One call is in flight at a
+//! time. A call that fails is sent again under the same number with the same content, so it counts once, whatever
+//! was lost on the way.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -12,18 +12,18 @@ use tollgate_proto::v1::{self as wire, MAX_CALL_BYTES};
 
 use crate::budget::{Bucket, Release};
 
-/// What the parts of a call beside its entries take at most: names and numbers of the worker.
+/// The most bytes that a call has besides its entries: the names and numbers of the worker.
 const ENVELOPE_BYTES: usize = 4096;
-/// What an entry takes in its call beside its own bytes: a tag and a length.
+/// The most bytes that an entry adds besides its own: its tag and its length.
 const ENTRY_BYTES: usize = 6;
-/// Usage rows kept while the ledger is away; more are dropped, oldest first. Budgets are not affected:
-/// settlements are kept per bucket.
+/// The most usage rows that are kept while the ledger is away. The oldest are dropped first. Budgets stay right,
+/// because settlements are kept per bucket.
 const MAX_QUEUE: usize = 50_000;
 const RETRY_MS: (u64, u64) = (100, 2000);
-/// A call without an answer for so long is lost.
+/// A call that has no answer after this time is taken for lost.
 const LOST_MS: u64 = 2500;
 
-/// One life of one proxy, and one worker of it.
+/// Who a worker is to the ledger: its proxy, the proxy's epoch, and its number there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     pub proxy: String,
@@ -36,15 +36,15 @@ pub struct Identity {
 pub struct Reporter {
     sequence: u64,
     usage: VecDeque<wire::Usage>,
-    /// What is to be told and asked of each bucket, by its key.
+    /// By the bucket's key.
     tabs: HashMap<Rc<str>, Tab>,
-    /// What held requests need, in the order of their numbers; nothing for one that went on. A call asks
-    /// for what is needed when it is made, so that no request is asked for twice, however long it waits.
+    /// What held requests need, by their numbers in rising order. It is empty for a request that is not held any
+    /// more. The needs are added up when a call is made, so no request is asked for twice, however long it waits.
     needs: VecDeque<(u64, Vec<Want>)>,
     numbered: u64,
     flight: Flight,
     failures: u32,
-    /// Usage rows that were dropped, since the last look.
+    /// Usage rows that were dropped since the counters last took this over.
     pub dropped: u64,
 }
 
@@ -52,21 +52,21 @@ pub struct Reporter {
 #[derive(Debug, Clone)]
 pub struct Want {
     pub bucket: Bucket,
-    /// Enough to go on for a while.
+    /// So many tokens would be enough for a while.
     pub wish: u64,
-    /// What a held request cannot go on without.
+    /// A held request cannot go on with less.
     pub least: u64,
 }
 
-/// What there is about one bucket. One without content is not kept.
+/// What there is to tell and to ask about one bucket. A tab with nothing on it is not kept.
 #[derive(Debug)]
 struct Tab {
     bucket: Bucket,
-    /// By window.
+    /// One for each window.
     settlements: Vec<wire::Settlement>,
     /// Tokens asked for ahead of need, or 0.
     wish: u64,
-    /// What held requests need together, while a call is made.
+    /// The sum of what held requests need. It is valid only while a call is made.
     least: u64,
 }
 
@@ -74,13 +74,13 @@ struct Tab {
 enum Flight {
     #[default]
     None,
-    /// Sent, not answered.
+    /// It was sent at this time and has no answer yet.
     Sent { call: Call, at: u64 },
-    /// Failed; to be sent again.
+    /// It failed and is to be sent again at this time.
     Again { call: Call, at: u64 },
 }
 
-/// One call: what was sent, and the buckets that it is about.
+/// One call: what was sent, and the buckets of its wants and settlements in the same order.
 #[derive(Debug, Clone)]
 struct Call {
     request: wire::SyncRequest,
@@ -88,7 +88,7 @@ struct Call {
     settled: Vec<Bucket>,
 }
 
-/// What an answer brings for one bucket.
+/// A grant for one bucket.
 #[derive(Debug)]
 pub struct Granted {
     pub bucket: Bucket,
@@ -96,7 +96,7 @@ pub struct Granted {
     pub least: u64,
 }
 
-/// Tokens of a lease that the ledger knows to be used.
+/// A settlement that the ledger has taken.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Heard {
     pub bucket: Bucket,
@@ -104,7 +104,7 @@ pub struct Heard {
     pub from_lease: u64,
 }
 
-/// A call that was answered.
+/// What the answer to a call brings.
 #[derive(Debug)]
 pub struct Answered {
     pub sent_at: u64,
@@ -143,7 +143,7 @@ impl Reporter {
             let bucket = Some(bucket.wire());
             settlements.push(wire::Settlement { bucket, window_start, ..wire::Settlement::default() });
         }
-        // The place was found or made just now.
+        // The element was found or added just now.
         #[allow(clippy::indexing_slicing, reason = "at is the place of an element")]
         &mut settlements[at]
     }
@@ -163,7 +163,7 @@ impl Reporter {
         tab.wish = tab.wish.max(wish);
     }
 
-    /// A request that is held until it has these; returns its number.
+    /// A request is held until it has these tokens. Returns its number.
     pub fn hold(&mut self, needs: Vec<Want>) -> u64 {
         self.numbered += 1;
         self.needs.push_back((self.numbered, needs));
@@ -197,7 +197,7 @@ impl Reporter {
         matches!(self.flight, Flight::Sent { .. })
     }
 
-    /// The call to send now, if any. `heartbeat`: also without content.
+    /// The call to send now, if there is one. `heartbeat`: an empty one will do.
     pub fn next(&mut self, identity: &Identity, now: u64, heartbeat: bool) -> Option<wire::SyncRequest> {
         let call = match std::mem::take(&mut self.flight) {
             Flight::Sent { call, at } if now < at.saturating_add(LOST_MS) => {
@@ -221,7 +221,7 @@ impl Reporter {
         self.sequence += 1;
         let mut room = Room(MAX_CALL_BYTES - ENVELOPE_BYTES);
         self.add_needs_up();
-        // What is wanted comes first: somebody waits for it.
+        // Wants come first, because requests wait for them.
         let (mut wanted, mut wants) = (Vec::new(), Vec::new());
         for tab in self.tabs.values_mut().filter(|tab| tab.wish > 0) {
             let want = wire::Want { bucket: Some(tab.bucket.wire()), wish: tab.wish, least: tab.least };
@@ -256,7 +256,7 @@ impl Reporter {
         }
     }
 
-    /// What is wished for ahead of need and what held requests need, together for each bucket.
+    /// Adds up, for each bucket, what held requests need and what is wished for ahead of need.
     fn add_needs_up(&mut self) {
         for tab in self.tabs.values_mut() {
             tab.least = 0;
@@ -270,7 +270,7 @@ impl Reporter {
         self.needs = needs;
     }
 
-    /// The answer of the call in flight. An answer to anything else is ignored.
+    /// Takes in the answer to the call in flight. An answer to any other call is ignored.
     pub fn answered(&mut self, response: wire::SyncResponse) -> Option<Answered> {
         match std::mem::take(&mut self.flight) {
             Flight::Sent { call, at } if call.request.sequence == response.sequence => {
@@ -305,21 +305,22 @@ impl Reporter {
         self.flight = Flight::Again { call, at: now.saturating_add(pause) };
     }
 
-    /// The ledger will never take the call in flight: sent again it would hold up all that comes after it.
+    /// The ledger will never take the call in flight. It is dropped, because sent again it would hold up all later
+    /// ones.
     pub fn refused(&mut self) {
         let Some(call) = self.take_sent() else { return };
         self.failures = 0;
         self.dropped += call.request.usage.len() as u64;
     }
 
-    /// Whoever sent the call in flight is gone, and its answer with it: it goes out again at once.
+    /// The root that sent the call in flight is gone, so no answer will come. The call is sent again at once.
     pub fn orphaned(&mut self, now: u64) {
         if let Some(call) = self.take_sent() {
             self.flight = Flight::Again { call, at: now };
         }
     }
 
-    /// The call that was sent; one that waits to be sent again stays where it is.
+    /// Takes the call that was sent. One that waits to be sent again stays.
     fn take_sent(&mut self) -> Option<Call> {
         match std::mem::take(&mut self.flight) {
             Flight::Sent { call, .. } => Some(call),
@@ -331,7 +332,7 @@ impl Reporter {
     }
 }
 
-/// What still goes into a call, in bytes.
+/// How many bytes still fit into a call.
 struct Room(usize);
 
 // === impl Room ===

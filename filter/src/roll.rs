@@ -1,6 +1,6 @@
-//! The roll of a process's workers, in shared data: each signs at its ticks and lists the buckets that it
-//! uses. A worker whose VM died (a panic, memory) signs no more; the others then charge what it had taken,
-//! so that its leases do not stay taken until the window ends.
+//! The roll of a process's workers, in shared data. Each worker signs at its ticks and lists the buckets that it
+//! uses. A worker whose VM has died (of a panic, or without memory) signs no more. Another worker then charges what
+//! the dead one had taken, so that these tokens are not missing from the lease until the window ends.
 
 use std::{collections::HashMap, rc::Rc};
 
@@ -24,7 +24,7 @@ pub struct Roll {
     listed: Vec<Rc<str>>,
 }
 
-/// What is left of workers that are no more.
+/// What dead workers leave behind.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Buried {
     pub workers: u64,
@@ -42,7 +42,7 @@ struct Listed {
 // === impl Roll ===
 
 impl Roll {
-    /// Says that this worker lives, and what it uses if that has changed.
+    /// Signs for this worker, and lists the buckets that it uses if they have changed.
     pub fn sign(&mut self, shared: &dyn Shared, me: u64, now: u64, uses: &HashMap<Rc<str>, Bucket>) {
         if me == 0 {
             return;
@@ -50,14 +50,14 @@ impl Roll {
         let same = self.listed.len() == uses.len() && self.listed.iter().all(|key| uses.contains_key(key));
         if !same {
             let listed = Listed { buckets: uses.values().map(Bucket::wire).collect() };
-            // Only its own worker writes a record of the roll, so nobody's change is lost.
+            // A worker alone writes this record of its own, so nobody's change is lost.
             let _ = shared.set(&listed_by(me), &listed.encode_to_vec(), None);
             self.listed = uses.keys().cloned().collect();
         }
         let _ = shared.set(&signed_by(me), &now.to_le_bytes(), None);
     }
 
-    /// Takes over from workers that are no more. Each is found by one worker, once.
+    /// Takes over from dead workers. Only one worker gets a dead one, and only once.
     pub fn bury_the_dead(&self, shared: &dyn Shared, me: u64, now: u64) -> Buried {
         let workers = shared.get(WORKERS).map_or(0, |(record, _)| read_u64(&record));
         let mut buried = Buried::default();
@@ -71,7 +71,7 @@ impl Roll {
     }
 }
 
-/// True for one caller: the record is cleared by whoever finds it.
+/// True for one caller only: whoever finds a dead worker clears its record.
 fn is_dead(shared: &dyn Shared, worker: u64, now: u64) -> bool {
     let Some((record, version)) = shared.get(&signed_by(worker)) else {
         return false;

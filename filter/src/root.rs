@@ -1,5 +1,6 @@
-//! The root of one configuration, beside its exchanges: it keeps the conversations with the control plane
-//! going and lets held requests go on. Of a VM's roots the newest acts; older ones only see their streams end.
+//! The root of one configuration: the part that belongs to no request. It keeps the conversations with the
+//! control plane going and lets held requests go on. A VM has one root for each configuration that still has
+//! streams; the newest one acts for the worker, the older ones only see their streams end.
 //!
 //! ```text
 //! Serving ─ done ─▶ Going (a last report is on its way) ─ answered, or too late ─▶ Gone
@@ -33,8 +34,8 @@ enum Life {
     Gone,
 }
 
-/// The queue that a worker's streams ring to be heard at once: a stream cannot call the ledger itself, as the
-/// answer would end with it.
+/// The queue by which a worker's streams call their root at once. A stream does not call the ledger itself,
+/// because the answer would be lost when the stream ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Bell {
     None,
@@ -46,11 +47,11 @@ pub enum Event<'a> {
     Configured,
     Tick,
     Rang,
-    /// The held requests have been told.
+    /// [`Order::Wake`] was carried out.
     Woken,
-    /// An order to call was carried out; None: it could not be.
+    /// [`Order::Call`] was carried out. None: the call could not be sent.
     CallSent(Option<u32>),
-    /// `answer`: the message of a call that succeeded.
+    /// A call has ended. `answer` is its message if it succeeded.
     CallEnded {
         token: u32,
         status: u32,
@@ -64,7 +65,7 @@ pub enum Event<'a> {
     KeysClosed {
         token: u32,
     },
-    /// Envoy wants to let it go.
+    /// Envoy wants to delete this root.
     Done,
 }
 
@@ -82,14 +83,14 @@ pub enum Order {
     CloseKeys {
         token: u32,
     },
-    /// Tell the held requests, then [`Event::Woken`].
+    /// Give this callback to the held requests; then comes [`Event::Woken`].
     Wake(Callback),
     HangBell {
         name: String,
     },
     ExportMetrics,
     Warn(&'static str),
-    /// Tell Envoy that nothing is left to wait for.
+    /// Tell Envoy that it may delete this root.
     Gone,
 }
 
@@ -110,7 +111,7 @@ impl Root {
         Self { id, life: Life::Serving, call: None, keys: None, bell: Bell::None }
     }
 
-    /// Envoy need not wait for it.
+    /// Envoy may delete this root now.
     pub fn is_gone(&self) -> bool {
         self.life == Life::Gone
     }
@@ -144,7 +145,7 @@ impl Root {
                 Vec::new()
             }
             Event::Done => self.done(around),
-            // Of a call or a stream that is not ours any more.
+            // These are about a call or a stream that was given up.
             Event::CallEnded { .. } | Event::KeysMessage { .. } | Event::KeysClosed { .. } => Vec::new(),
         }
     }
@@ -174,7 +175,7 @@ impl Root {
         orders
     }
 
-    /// Whether this root acts for its VM. One that finds none acting takes over.
+    /// Whether this root acts for its VM. It takes over if no other root acts.
     fn acts(&self, around: &mut Surroundings<'_>) -> bool {
         if around.worker.owner.is_none() {
             self.take_over(around);
@@ -182,14 +183,14 @@ impl Root {
         around.worker.owner == Some(self.id)
     }
 
-    /// Takes over from the root before: what it had open is opened or sent again.
+    /// Takes over from an earlier root. The worker opens or sends again what that root had under way.
     fn take_over(&self, around: &mut Surroundings<'_>) {
         around.worker.owner = Some(self.id);
         around.worker.reporter.orphaned(around.now);
         around.worker.keeper.orphaned(around.now);
     }
 
-    /// Another root acts: nothing is kept open.
+    /// Closes what this root has open, because another root acts.
     fn step_back(&mut self) -> Vec<Order> {
         self.keys.take().map(|token| Order::CloseKeys { token }).into_iter().collect()
     }
@@ -215,7 +216,7 @@ impl Root {
         dropped.into_iter().chain(self.go_on(around)).collect()
     }
 
-    /// Reports; a root that is going has nothing else to wait for.
+    /// Sends the next report. A root that is going is gone once all reports are answered.
     fn go_on(&mut self, around: &mut Surroundings<'_>) -> Vec<Order> {
         if matches!(self.life, Life::Going { .. }) && around.worker.reporter.is_done() {
             return self.gone(around);

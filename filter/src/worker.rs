@@ -1,5 +1,5 @@
-//! What one worker keeps between requests and over configurations: the reports to the ledger, the habits
-//! of models, its part in keeping the table of keys, and caches of shared records that move slowly.
+//! What one worker keeps between requests, whatever the configuration: reports to the ledger, habits, its part in
+//! keeping the table of keys, and copies of shared records that change seldom.
 
 use std::{collections::HashMap, rc::Rc};
 
@@ -27,7 +27,8 @@ const EPOCH: &str = "epoch";
 pub const WORKERS: &str = "workers";
 const TTL_MS: u64 = 30_000;
 const SWEEP_MS: u64 = 1000;
-/// Statuses of gRPC that the same call gets again: INVALID_ARGUMENT, FAILED_PRECONDITION, OUT_OF_RANGE.
+/// After these gRPC statuses the same call would only be refused again: INVALID_ARGUMENT, FAILED_PRECONDITION and
+/// OUT_OF_RANGE.
 const NEVER: [u32; 3] = [3, 9, 11];
 
 #[derive(Debug, Default)]
@@ -39,15 +40,15 @@ pub struct Worker {
     pub room: Room,
     pub touched: HashMap<Rc<str>, Bucket>,
     pub random: XorShift,
-    /// The root that acts; older ones only serve the rest of their streams.
+    /// The root that acts for this worker.
     pub owner: Option<u32>,
-    /// 0: not taken yet.
+    /// This worker's number in the process, from 1. 0: it has none yet.
     number: u64,
     proxy: Rc<str>,
     holder: Holder,
     table: Table,
     roll: Roll,
-    /// Requests that hold tokens.
+    /// How many requests of this worker are on their way.
     open: u64,
     ttl_ms: Option<u64>,
     swept_at: u64,
@@ -60,11 +61,11 @@ pub enum Taken {
     Never,
 }
 
-/// A small generator; nothing secret depends on it.
+/// A small random generator (xorshift64*). Nothing secret depends on it.
 #[derive(Debug, Default)]
 pub struct XorShift(u64);
 
-/// Makes the records that workers must find. Called on the main thread, before any worker starts.
+/// Makes the records that workers must find. The main thread calls this before any worker starts.
 pub fn prepare_records(shared: &dyn Shared, now_ns: u64) {
     let zero = [0u8; 16];
     let [leader, keys] = table::RECORDS;
@@ -75,7 +76,7 @@ pub fn prepare_records(shared: &dyn Shared, now_ns: u64) {
 // === impl Worker ===
 
 impl Worker {
-    /// Takes this worker's number among those of the process, and learns the name of the proxy.
+    /// Takes a number for this worker that no other worker of the process has, and learns the proxy's name.
     pub fn introduce(&mut self, shared: &dyn Shared, proxy: impl FnOnce() -> String, now: u64) {
         if self.number != 0 {
             return;
@@ -89,13 +90,13 @@ impl Worker {
         self.proxy = proxy().into();
     }
 
-    /// Who this worker is to the ledger; none before it was introduced.
+    /// Who this worker is to the ledger. None: it has no number yet.
     pub fn identity(&self, shared: &dyn Shared) -> Option<Identity> {
         let epoch = epoch(shared);
         (self.number != 0 && epoch != 0).then(|| Identity { proxy: self.proxy.to_string(), epoch, worker: self.number })
     }
 
-    /// Looks at the records that move slowly.
+    /// Reads the shared records that change seldom.
     pub fn refresh(&mut self, shared: &dyn Shared) {
         self.table = Table::read(shared);
         self.holder = Holder::read(shared);
@@ -141,7 +142,7 @@ impl Worker {
         Some(request)
     }
 
-    /// Takes the ledger's answer in. True: grants came, and who waits may try again.
+    /// Takes in the ledger's answer. True: there are grants, so held requests may try again.
     pub fn ledger_answered(&mut self, shared: &dyn Shared, response: wire::SyncResponse, now: u64) -> bool {
         let ttl = u64::from(response.lease_ttl_ms);
         let ledger_now = u64::try_from(response.now).unwrap_or(0);
@@ -159,7 +160,7 @@ impl Worker {
         }
         let (holder, number) = (self.holder, self.number);
         for heard in heard {
-            // A record that cannot be changed now keeps what it notes: too much is charged, never too little.
+            // If the record cannot be changed now, the note stays. Then too much may be charged, never too little.
             let _ = update(shared, &heard.bucket.key, now, |record| {
                 let mut lease = Lease::decode(record);
                 let noted = lease.answered_for(number, heard.window_start, heard.from_lease);
@@ -175,13 +176,13 @@ impl Worker {
             if let Ok(Some(release)) = release {
                 self.reporter.released(&granted.bucket, release);
             }
-            // Kept in sight until it is idle, also when who wanted it is gone.
+            // The sweep gives it back when it is idle, even if the request that wanted it is gone.
             self.touched.insert(granted.bucket.key.clone(), granted.bucket);
         }
         came
     }
 
-    /// The ledger did not take the call, and never will if the status says so.
+    /// The ledger did not take the call. The status says whether it ever will.
     pub fn ledger_failed(&mut self, status: u32, now: u64) -> Taken {
         if !NEVER.contains(&status) {
             self.reporter.failed(now);
@@ -219,7 +220,7 @@ impl Worker {
         self.keeper.closed(token, now, random);
     }
 
-    /// Signs this worker's roll, and from time to time gives idle leases back and buries dead workers.
+    /// Signs the roll. Once a second it also gives idle leases back and buries dead workers.
     pub fn sweep(&mut self, shared: &dyn Shared, now: u64) {
         self.roll.sign(shared, self.number, now, &self.touched);
         if now < self.swept_at.saturating_add(SWEEP_MS) {
@@ -249,7 +250,7 @@ impl Worker {
     }
 }
 
-/// When this life of the process began, as a number; 0: the main thread has not said yet.
+/// When this process began, in nanoseconds. 0: the main thread has not said yet.
 fn epoch(shared: &dyn Shared) -> u64 {
     shared.get(EPOCH).map_or(0, |(epoch, _)| read_u64(&epoch))
 }

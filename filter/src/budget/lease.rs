@@ -1,45 +1,45 @@
-//! What this process holds of one bucket, and what a request reserves of it and settles at its end. Everything
-//! here is a function of a record and the time.
+//! What this process holds of one bucket: requests reserve from it, and settle with it at their end. Everything here
+//! is a function of a record and the time.
 //!
-//! spent ≤ limit + Σ over running requests (true − reserved): a request gets what it asks for, or what
-//! is left when the ledger has just said that there is no more.
+//! The bound is spent ≤ limit + Σ over running requests (true − reserved). A request gets what it asks for. It gets
+//! less only where the ledger has just said that there is no more: then it gets the rest.
 
 use tollgate_proto::v1 as wire;
 
 use crate::host::Shared;
 
-/// How long an answer of the ledger is believed, so that a raised limit acts soon.
+/// How long an answer of the ledger is believed. It is short, so that a raised limit acts soon.
 const FRESH_MS: u64 = 1000;
-/// A lease that nobody used for so long goes back. Longer than the control plane takes to start anew, so
-/// that a gateway with little to do has tokens meanwhile.
+/// A lease that nobody has used for this time goes back. The control plane takes less than that to start anew, so a
+/// gateway with little to do has tokens meanwhile.
 const IDLE_MS: u64 = 10_000;
 
 /// What this process holds of one bucket.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Lease {
     pub window_start: i64,
-    /// Unix seconds by the ledger's clock; 0: the window never ends.
+    /// Unix seconds by the ledger's clock. 0: the window never ends.
     pub window_end: i64,
     /// Tokens that may be reserved without asking.
     pub available: u64,
     /// `available` after the last grant.
     granted: u64,
     pub limit: u64,
-    /// What the ledger had left after the last grant.
+    /// What was left of the budget at the ledger after the last grant.
     pub remaining: u64,
     /// When the call of the last grant was sent.
     sent_at: u64,
-    /// When its answer came; 0: never.
+    /// When its answer came. 0: there was none yet.
     answered_at: u64,
     answer: Answer,
-    /// When more was last asked for in advance.
+    /// When tokens were last asked for ahead of need.
     asked_at: u64,
     pub used_at: u64,
-    /// Tokens taken since `counted_from`, for the size of the next wish.
+    /// Tokens taken since `counted_from`. They decide the size of the next wish.
     taken: u64,
     counted_from: u64,
-    /// What each worker has taken and the ledger has not heard of yet. When a worker dies, what stands
-    /// here is all that is known of its requests.
+    /// What each worker has taken and the ledger has not heard of yet. When a worker dies, this is all that is known
+    /// of its requests.
     taken_by: Vec<Taken>,
 }
 
@@ -57,23 +57,23 @@ enum Answer {
     /// There is more.
     #[default]
     More,
-    /// Everything is leased out or less came than was needed.
+    /// Everything is leased out, or less was granted than was needed.
     NoMore,
-    /// There was no more, but something of what was taken has come back since.
+    /// There was no more, but a request has ended since, so there may be some now.
     Outdated,
-    /// Spent up to the limit.
+    /// The budget is spent up to its limit.
     Exhausted,
     /// The ledger knows no such limit.
     Unknown,
 }
 
-/// How long the ledger keeps what this process holds; one record for all buckets and workers.
+/// How long the leases of this process are valid. There is one record for all buckets and workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Holder {
     pub expires_at: u64,
-    /// Grants of calls sent before this are void: they expired before the ledger heard of us again.
+    /// Grants of calls that were sent before this are void. They expired before the ledger heard of us again.
     pub valid_since: u64,
-    /// The ledger's clock less ours, in milliseconds. Windows end by the ledger's.
+    /// The ledger's clock minus ours, in milliseconds. Windows end by the ledger's clock.
     pub ahead_ms: i64,
 }
 
@@ -86,27 +86,27 @@ pub struct Reservation {
     worker: u64,
 }
 
-/// A try to reserve, and what it leaves.
+/// What a try to reserve leaves.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Reserved {
     pub lease: Lease,
     pub outcome: Reserve,
-    /// What the lease had of another window, or from before it expired.
+    /// What the lease had left of an ended window, or when it expired. It goes back.
     pub release: Option<Release>,
 }
 
-/// What a try to reserve gives.
+/// What a try to reserve says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reserve {
-    /// `low`: the lease runs low, and it is time to ask for this much more.
+    /// The tokens are reserved. `low`: the lease runs low, and it is time to ask for so many more.
     Taken { reservation: Reservation, low: Option<u64> },
-    /// Nothing is left; seconds until it is worth asking again.
+    /// Nothing is left. It is worth asking again after so many seconds.
     Refused { retry_after_s: u64 },
-    /// The ledger has to be asked for at least what is needed, better for this much.
+    /// The ledger has to be asked. So many tokens would be enough for a while.
     Ask { wish: u64 },
 }
 
-/// Tokens of an ended window or an expired lease, or that nobody uses, on their way back.
+/// Tokens on their way back: of an ended window, of an expired lease, or of one that nobody uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Release {
     pub window_start: i64,
@@ -116,11 +116,11 @@ pub struct Release {
 /// What became of a reservation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settled {
-    /// What of the lease was used up.
+    /// How much of the lease is used up by it.
     pub from_lease: u64,
-    /// What is still to be charged.
+    /// What is to be charged for it.
     pub charged: u64,
-    /// The lease had expired meanwhile.
+    /// What the lease had left, if it has expired meanwhile.
     pub release: Option<Release>,
 }
 
@@ -130,7 +130,7 @@ impl Lease {
     const WORDS: usize = 13;
     const WORDS_PER_WORKER: usize = 3;
 
-    // One copy for all who change records: the module is compiled anew at each start of Envoy.
+    // Not inlined: each copy of it would be compiled anew at each start of Envoy.
     #[inline(never)]
     pub fn decode(record: &[u8]) -> Self {
         let (words, []) = record.as_chunks::<8>() else {
@@ -194,8 +194,8 @@ impl Lease {
         self.window_end != 0 && holder.ledger_time(now) >= self.window_end.cast_unsigned().saturating_mul(1000)
     }
 
-    /// What is still ours. The ledger may have charged an expired lease, so nothing more is taken from it;
-    /// what is left is given back, and the ledger credits it however late it comes.
+    /// The lease as far as it is still valid. The ledger may have charged an expired lease, so nothing more is taken
+    /// from it. What is left is given back, and the ledger credits it however late that comes.
     fn held(mut self, now: u64, holder: Holder) -> (Self, Option<Release>) {
         if now < holder.expires_at && self.sent_at >= holder.valid_since {
             return (self, None);
@@ -204,7 +204,7 @@ impl Lease {
         (self, release)
     }
 
-    /// Takes `amount`, or says what is to be done.
+    /// Takes `amount`, or says what else is to be done.
     pub fn reserve(self, amount: u64, worker: u64, now: u64, holder: Holder) -> Reserved {
         let (mut lease, expired) = self.held(now, holder);
         let wish = lease.wish(amount, now);
@@ -250,7 +250,7 @@ impl Lease {
         Reserve::Taken { reservation, low: None }
     }
 
-    /// More is asked for before the lease is used up, but not more often than answers are fresh.
+    /// Asks for more before the lease is used up, but no more often than answers stay fresh.
     fn ask_early(&mut self, taken: Reserve, wish: u64, now: u64) -> Reserve {
         let low = self.available < self.granted / 2;
         match taken {
@@ -279,8 +279,8 @@ impl Lease {
         self.taken_by.iter().find(same).map_or(0, |taken| taken.amount) >= reserved.amount
     }
 
-    /// A worker no longer answers for so many tokens: they came back, or the ledger has heard of them.
-    /// False: they were not its own any more.
+    /// A worker no longer answers for so many tokens, because they came back or the ledger has heard of them. False: it
+    /// did not answer for so many.
     pub fn answered_for(&mut self, worker: u64, window_start: i64, amount: u64) -> bool {
         let same = |taken: &Taken| taken.worker == worker && taken.window_start == window_start;
         let Some(at) = self.taken_by.iter().position(same) else {
@@ -295,18 +295,18 @@ impl Lease {
         had >= amount
     }
 
-    /// Takes over what a worker answered for that is no more.
+    /// Takes away what a dead worker answered for.
     pub fn bury(&mut self, worker: u64) -> Vec<Release> {
         let buried = self.taken_by.extract_if(.., |taken| taken.worker == worker);
         buried.map(|taken| Release { window_start: taken.window_start, amount: taken.amount }).collect()
     }
 
-    /// Workers that have taken tokens.
+    /// The workers that have taken tokens.
     pub fn workers(&self) -> impl Iterator<Item = u64> {
         self.taken_by.iter().map(|taken| taken.worker)
     }
 
-    /// Enough for ten seconds at the rate of late, and for a few requests like this one.
+    /// So many tokens as are enough for ten seconds at the present rate, and for four requests like this one.
     fn wish(&mut self, amount: u64, now: u64) -> u64 {
         let elapsed = now.saturating_sub(self.counted_from).max(1000);
         let wish = (self.taken.saturating_mul(10_000) / elapsed).max(amount.saturating_mul(4));
@@ -317,7 +317,7 @@ impl Lease {
         wish
     }
 
-    /// Takes a grant in. `least` is what had been asked for at least, `sent_at` when.
+    /// Takes in a grant. At `sent_at`, at least `least` was asked for.
     pub fn grant(
         self,
         grant: &wire::Grant,
@@ -327,7 +327,7 @@ impl Lease {
         holder: Holder,
     ) -> (Self, Option<Release>) {
         if grant.window_start < self.window_start && !grant.unknown {
-            // An answer that was overtaken by the next window's.
+            // The answer of the next window has come before this one.
             let late = Release { window_start: grant.window_start, amount: grant.granted };
             return (self, (late.amount > 0).then_some(late));
         }
@@ -355,8 +355,8 @@ impl Lease {
         (lease, release)
     }
 
-    /// Replaces a reservation by the truth. What was used of the lease stays noted under the worker until
-    /// the ledger has heard of it.
+    /// Replaces a reservation by what the request really cost. What it used of the lease stays noted under its worker
+    /// until the ledger has heard of it.
     pub fn settle(mut self, reserved: &Reservation, truth: u64, now: u64, holder: Holder) -> (Self, Settled) {
         if self.window_start != reserved.window_start
             || reserved.valid_since != holder.valid_since
@@ -365,7 +365,7 @@ impl Lease {
             return (self, Settled { from_lease: reserved.amount, charged: truth, release: None });
         }
         if !self.answers_for(reserved) {
-            // Others took this worker for dead and charged the reservation.
+            // Another worker took this one for dead and charged the reservation.
             return (self, Settled { from_lease: 0, charged: truth.saturating_sub(reserved.amount), release: None });
         }
         let unused = reserved.amount.saturating_sub(truth);
@@ -375,14 +375,14 @@ impl Lease {
         lease.note(reserved.worker, reserved.window_start, owed);
         lease.available = lease.available.saturating_add(unused).saturating_sub(owed);
         lease.used_at = now;
-        // That all was taken is old news: who asks next hears what is true now.
+        // Tokens may have come back to the budget, so the next request asks the ledger again.
         if lease.answer == Answer::NoMore {
             lease.answer = Answer::Outdated;
         }
         (lease, Settled { from_lease: reserved.amount - unused + owed, charged: truth, release })
     }
 
-    /// Gives back what nobody used for a while.
+    /// Gives the lease back if nobody has used it for a while.
     pub fn release_idle(self, now: u64, holder: Holder) -> (Self, Option<Release>) {
         let (mut lease, expired) = self.held(now, holder);
         if !lease.window_is_over(now, holder) && now < lease.used_at.saturating_add(IDLE_MS) {
@@ -392,7 +392,7 @@ impl Lease {
         (lease, release)
     }
 
-    /// Somebody used it a short while ago.
+    /// Whether somebody used it a short while ago.
     pub fn is_in_use(&self, now: u64) -> bool {
         now < self.used_at.saturating_add(IDLE_MS)
     }
@@ -407,7 +407,7 @@ impl Lease {
         self.window_end.cast_unsigned().saturating_sub(now_s).max(1)
     }
 
-    /// What of the budget is left, as far as this process knows.
+    /// How much of the budget is left, as far as this process knows.
     pub fn left(&self) -> u64 {
         self.remaining.saturating_add(self.available).min(self.limit)
     }
@@ -442,7 +442,7 @@ impl Holder {
         [self.expires_at.to_le_bytes(), self.valid_since.to_le_bytes(), self.ahead_ms.to_le_bytes()].concat()
     }
 
-    /// What the ledger's clock shows when ours shows `now`, in unix milliseconds.
+    /// What the ledger's clock shows when ours shows `now`. Both are unix milliseconds.
     pub fn ledger_time(self, now: u64) -> u64 {
         now.saturating_add_signed(self.ahead_ms)
     }
@@ -451,8 +451,8 @@ impl Holder {
         shared.get(Self::RECORD).map_or_else(Self::default, |(record, _)| Self::decode(&record))
     }
 
-    /// The ledger's clock showed `ledger` (unix ms; 0: it does not say) between the sending of a call and
-    /// its answer. What the way may have taken is not held against our clock.
+    /// Between the sending of a call and its answer, the ledger's clock showed `ledger` (unix milliseconds; 0: it does
+    /// not say). A difference that the time on the way can explain does not count.
     pub fn told(self, ledger: u64, sent_at: u64, now: u64) -> Self {
         let ahead_ms = if ledger == 0 || (sent_at..=now).contains(&ledger) {
             0
@@ -463,7 +463,7 @@ impl Holder {
         Self { ahead_ms, ..self }
     }
 
-    /// After a successful call that was sent at `sent_at`.
+    /// A call that was sent at `sent_at` has succeeded, so the leases are valid for longer.
     pub fn extended(self, sent_at: u64, ttl_ms: u64) -> Self {
         Self {
             expires_at: self.expires_at.max(sent_at.saturating_add(ttl_ms)),
