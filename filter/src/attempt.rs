@@ -1,8 +1,8 @@
-//! The upstream stage: each attempt becomes its own backend's. Envoy gives every attempt the original
-//! body but the headers of the attempt before, so path, authority and credentials are set or removed
-//! every time and nothing of attempt 1 is left in attempt 2.
+//! The upstream stage: each attempt is rewritten for its own backend. Envoy gives every attempt the original body but
+//! the headers of the attempt before. So path, authority and credentials are set or removed every time, and nothing
+//! of attempt 1 is left in attempt 2.
 //!
-//! An attempt also notes how it failed, for the request's bill: the downstream filter sees the last one alone.
+//! An attempt also notes how it failed, for the request's bill. The downstream filter sees only the last attempt.
 
 use prost::Message;
 
@@ -14,7 +14,7 @@ use crate::{
 /// What the downstream filter leaves for the attempts, in filter state.
 #[derive(Clone, PartialEq, Message)]
 pub struct AttemptPlan {
-    /// Path below the client's `/v1`, with the query.
+    /// The path below the client's `/v1`, with the query.
     #[prost(string, tag = "1")]
     pub path: String,
     /// Where the model's name stands in the body.
@@ -22,10 +22,10 @@ pub struct AttemptPlan {
     pub model_start: u64,
     #[prost(uint64, tag = "3")]
     pub model_len: u64,
-    /// The first one's model stands in the body. Further attempts repeat the last.
+    /// In order. The body names the model of the first. After the last one, further attempts repeat it.
     #[prost(message, repeated, tag = "4")]
     pub attempts: Vec<Attempt>,
-    /// Bytes of the body with the first one's model in it.
+    /// The size of the body, with the model of the first attempt in it.
     #[prost(uint64, tag = "5")]
     pub body_len: u64,
 }
@@ -34,7 +34,7 @@ pub struct AttemptPlan {
 pub struct Attempt {
     #[prost(string, tag = "1")]
     pub cluster: String,
-    /// The model as it is to stand in the body, quotes included.
+    /// The model as it is to stand in the body, with quotes.
     #[prost(bytes = "vec", tag = "2")]
     pub model: Vec<u8>,
 }
@@ -42,26 +42,26 @@ pub struct Attempt {
 /// Whose an attempt is.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// The plan's: it becomes its backend's own.
+    /// The plan has it. It is rewritten for its backend.
     Mine(Rewritten),
     /// There is no plan: the downstream filter has rewritten the request for its one backend.
     NotMine,
-    /// The plan does not know it, or this configuration does not: the attempt is of another time, made out
-    /// for another backend. It ends here.
+    /// The plan or this configuration does not know it. The request was made out under another configuration, for
+    /// another backend, so the attempt ends here.
     Foreign,
 }
 
 /// What the host is to do with the headers of an attempt, and with its body.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Rewritten {
-    /// Place in the plan.
+    /// Its place in the plan.
     pub place: u8,
     pub path: String,
-    /// None: the backend says none.
+    /// None: the backend's configuration has none.
     pub authority: Option<String>,
     /// Where the attempt after this one goes.
     pub next_target: Option<String>,
-    /// Set on every attempt: the header that is there may be of the attempt before.
+    /// This is set on every attempt, because the header that is there may be of the attempt before.
     pub content_length: u64,
     pub body: Body,
 }
@@ -72,7 +72,7 @@ pub enum Body {
     Rename { edit: Edit },
 }
 
-/// Decides about an attempt. Credentials are removed before this, whatever it says.
+/// Decides about an attempt. Its credentials have been removed before, whatever is decided here.
 pub fn decide(plan: Option<&AttemptPlan>, stage: &AttemptStage, number: u64, cluster: &str) -> Decision {
     let Some(plan) = plan else {
         return Decision::NotMine;
@@ -112,7 +112,7 @@ fn rewritten(plan: &AttemptPlan, backend: &Backend, number: u64, cluster: &str) 
     })
 }
 
-/// A path as the backend has it, from what stands below the client's `/v1`.
+/// The backend's path, from what stands below the client's `/v1`.
 pub fn backend_path(backend: &Backend, below: &str) -> String {
     let mut path = String::with_capacity(backend.path_prefix.len() + below.len() + 1);
     path.push_str(backend.path_prefix.trim_end_matches('/'));
@@ -137,11 +137,11 @@ pub enum Failure {
 /// An attempt that a backend had and never answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unanswered {
-    /// Place in the plan.
+    /// Its place in the plan.
     pub place: u8,
 }
 
-/// What the attempts of a request note in its filter state: number, place, failure of each.
+/// What the attempts of a request note in its filter state: of each its number, its place and its failure.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Failures(Vec<[u8; 3]>);
 
@@ -168,7 +168,7 @@ impl Failures {
         Some(if noted[2] == 0 { Failure::Unanswered } else { Failure::Refused })
     }
 
-    /// Attempts before this number that were never answered.
+    /// The attempts before this number that were never answered.
     pub fn unanswered_before(&self, number: u64) -> Vec<Unanswered> {
         let earlier = self.0.iter().filter(|[noted, _, refused]| u64::from(*noted) < number && *refused == 0);
         earlier.map(|[_, place, _]| Unanswered { place: *place }).collect()

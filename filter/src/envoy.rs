@@ -1,7 +1,8 @@
-//! Envoy's side, on wasm32 alone: callbacks go to the core, its orders become host calls. No decisions.
+//! Envoy's side, on wasm32 only. Callbacks go to the core, and the core's orders become host calls. Nothing is decided
+//! here.
 //!
-//! All configurations of a VM share one `Worker`, in a thread-local. It is never borrowed while orders are
-//! carried out: an answer of our own comes back as callbacks.
+//! All configurations of a VM share one `Worker`, in a thread-local. It is never borrowed while orders are carried out,
+//! because an answer that the filter sends comes back as callbacks at once.
 
 mod hostcall;
 mod http;
@@ -28,7 +29,7 @@ struct Vm {
     metrics: Vec<u32>,
 }
 
-/// Runs with this VM's state. None: it is in use further up, which does not happen.
+/// Runs with this VM's state. None: a caller further up is using it, which does not happen.
 fn with_vm<T>(run: impl FnOnce(&mut Vm) -> T) -> Option<T> {
     VM.with(|vm| vm.try_borrow_mut().ok().map(|mut vm| run(&mut vm)))
 }

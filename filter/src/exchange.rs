@@ -1,12 +1,12 @@
-//! One request and its answer: the state machine of the filter. `step` takes an event and returns the next
-//! state and what the host is to do; it makes no host call but those of the desk's small traits.
+//! One request and its answer: the state machine of the filter. `step` takes an event and returns the next state
+//! and what the host is to do. It reaches the host only through the small traits of its [`Desk`].
 //!
 //! ```text
 //! New ─ headers ─▶ Reading ─ body ─▶ [Waiting ─ ledger ─▶] Sent ─ answer ─▶ Answering ─ end ─▶ Closed
 //!  │                  │                  │                   └─ no answer ─▶ Replaced ─ end ─▶ Closed
 //!  └▶ Passing         └──── Refused ◀────┘
 //! ```
-//! Accounting happens at `Ended` alone, whoever ended the stream.
+//! A request is charged at `Ended` and nowhere else, whoever ended the stream.
 
 mod admit;
 mod answer;
@@ -41,19 +41,19 @@ use crate::{
 pub enum Exchange {
     #[default]
     New,
-    /// Not the filter's business.
+    /// The request is not for a model and passes as it is.
     Passing,
     /// The caller is known; the body is on its way.
     Reading(Box<Reading>),
-    /// Everything is decided but whether there are tokens.
+    /// The request is held until the ledger says whether there are tokens for it.
     Waiting(Box<Waiting>),
-    /// On its way to a backend.
+    /// The request is on its way to a backend.
     Sent(Box<Ticket>),
     /// A backend answers.
     Answering(Box<Ticket>, Answer),
-    /// No backend answered; the text of Envoy's own error is replaced by this.
+    /// No backend answered. This text takes the place of Envoy's own error.
     Replaced(Box<Ticket>, Vec<u8>),
-    /// Envoy refused the request before it was sent.
+    /// Envoy refused the request before it was sent. This text takes the place of its error.
     ReplacedEarly(Vec<u8>),
     Refused,
     Closed,
@@ -65,7 +65,7 @@ pub struct Reading {
     caller: Caller,
     api: Api,
     shape: Shape,
-    /// As the client sent it, and where in it the part below `/v1` begins.
+    /// The path as the client sent it, and where in it the part below `/v1` begins.
     path: String,
     below: usize,
     content_type: ContentType,
@@ -75,11 +75,11 @@ pub struct Reading {
 pub struct Waiting {
     draft: Draft,
     deadline: u64,
-    /// Under which the reporter knows what it needs.
+    /// The reporter knows by this number what the request needs.
     number: u64,
 }
 
-/// What is known of a request that was admitted.
+/// What is known of a request when it is admitted, for its way and for its bill.
 #[derive(Debug)]
 pub struct Ticket {
     route: Rc<Route>,
@@ -87,7 +87,7 @@ pub struct Ticket {
     api: Api,
     shape: Shape,
     plan: Plan,
-    /// As the client asked.
+    /// The model's name as the client asked for it.
     model: String,
     /// The model's name in the pool, for habits and scopes.
     pattern: String,
@@ -108,11 +108,11 @@ struct Held {
 #[derive(Debug)]
 enum Hold {
     Reserved(Reservation),
-    /// Nothing is held; the cost is charged at the end.
+    /// Nothing is reserved. The cost is charged at the end.
     Debt,
 }
 
-/// The tightest budget, for the answer's headers.
+/// What the answer's headers say of the tightest budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Rate {
     limit: u64,
@@ -121,24 +121,24 @@ struct Rate {
     reset_s: Option<u64>,
 }
 
-/// What the surroundings of a step provide.
+/// What a step may use of its surroundings.
 pub struct Desk<'a> {
     pub stage: &'a RequestStage,
     pub shared: &'a dyn Shared,
     pub request: &'a dyn RequestBody,
-    /// Number of this worker; 0: not known yet.
+    /// The number of this worker. 0: it has none yet.
     pub worker: u64,
-    /// Requests of this worker that hold tokens.
+    /// How many requests of this worker are on their way.
     pub open: &'a mut u64,
     pub random: &'a mut dyn Random,
     pub habits: &'a mut Habits,
-    /// What streams may hold back together.
+    /// How much the streams of this worker may hold back together.
     pub room: &'a Room,
     pub reporter: &'a mut Reporter,
     pub counters: &'a mut Counters,
-    /// Budgets that this worker used of late, by record name.
+    /// The buckets that this worker has used of late, by the name of their record.
     pub touched: &'a mut HashMap<Rc<str>, Bucket>,
-    /// As this worker saw it last; [`Desk::holder`] looks again when it seems to have expired.
+    /// The record as this worker read it last. A step reads it again when the leases seem to have expired.
     pub holder: &'a mut Holder,
     pub table: Table,
     /// Unix milliseconds.
@@ -151,7 +151,7 @@ pub enum Event<'a> {
         head: Head<'a>,
         end: bool,
     },
-    /// The whole body is there.
+    /// The whole body of the request is there.
     RequestEnd,
     /// The ledger answered a call.
     LedgerAnswered,
@@ -174,15 +174,15 @@ pub enum Effect {
     SetRequestHeader(&'static str, String),
     /// The cluster that the route's matcher finds in filter state.
     Target(Rc<str>),
-    /// For the upstream filter.
+    /// Where the attempts go, for the upstream filter.
     Plan(Vec<u8>),
-    /// For the route's own rewriting, where something changes.
+    /// What the route is to write instead, where something changes.
     Rewrite {
         path: Option<String>,
         authority: Option<String>,
     },
     RequestBody(Vec<u8>),
-    /// Ask the ledger now.
+    /// Have the root call the ledger now.
     Ring,
     /// Let a held request go on.
     Resume,
@@ -193,11 +193,11 @@ pub enum Effect {
     },
     RemoveResponseHeader(String),
     SetResponseHeader(&'static str, String),
-    /// In the place of the current chunk.
+    /// Put this in the place of the current chunk.
     ResponseBody(Vec<u8>),
 }
 
-/// What an exchange has to be told next.
+/// What an exchange wants to be told next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wants {
     RequestHeaders,
@@ -214,18 +214,18 @@ pub enum Wants {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Goes {
     On,
-    /// It is held, or was answered.
+    /// It is held, or it was answered here.
     Nowhere,
 }
 
 /// How a request came to its backends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Attempts {
-    /// It did not.
+    /// It went to no backend.
     None,
-    /// By one attempt.
+    /// There was one attempt, as far as the filter sees.
     One,
-    /// By as many as it took.
+    /// There may have been several attempts, and each is counted.
     Several,
 }
 
@@ -292,12 +292,12 @@ impl Exchange {
         }
     }
 
-    /// It went to a backend, and no backend's answer came.
+    /// Whether the request was sent and no backend's answer came.
     pub fn is_unanswered(&self) -> bool {
         matches!(self, Self::Sent(_) | Self::Replaced(..))
     }
 
-    /// What is to be known at its end about its attempts.
+    /// What its end has to find out about its attempts.
     pub fn attempts(&self) -> Attempts {
         match self {
             Self::Sent(ticket) | Self::Replaced(ticket, _) | Self::Answering(ticket, _) => ticket.attempts(),
@@ -320,7 +320,7 @@ impl Exchange {
 // === impl Desk ===
 
 impl<'a> Desk<'a> {
-    /// How long what this process holds is valid. Another worker's call may have extended it.
+    /// How long the leases are valid. If they seem to have expired, another worker's call may have extended them.
     fn holder(&mut self) -> Holder {
         if self.now >= self.holder.expires_at {
             *self.holder = Holder::read(self.shared);
@@ -365,7 +365,7 @@ impl Rate {
     }
 }
 
-/// As OpenAI writes it: `1h30m0s`.
+/// A duration as OpenAI writes it: `1h30m0s`.
 fn duration(seconds: u64) -> String {
     let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     match (hours, minutes) {

@@ -1,8 +1,8 @@
-//! Envoy's callbacks for one stream, in the core's words. What a callback means depends on what the exchange
-//! wants; what it does not want is not fetched, because each kind of host call costs microseconds.
+//! Envoy's callbacks for one stream, in the core's words. What a callback means depends on what the exchange wants.
+//! What it does not want is not fetched, because each host call costs microseconds.
 //!
-//! The adapter in `envoy` forwards callbacks to [`Downstream`] and [`Upstream`] and applies their effects;
-//! it decides nothing.
+//! The adapter in `envoy` passes callbacks to [`Downstream`] and [`Upstream`] and carries out what they return. It
+//! decides nothing.
 
 mod downstream;
 #[cfg(test)]
@@ -38,30 +38,30 @@ pub enum Callback {
     },
     /// The stream is over, whoever ended it.
     Log,
-    /// The root: the ledger has answered.
+    /// From the root: the ledger has answered.
     LedgerAnswered,
-    /// The root: time has passed.
+    /// From the root: time has passed.
     Tick,
 }
 
 /// What Envoy knows of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Property {
-    /// Envoy's route.
+    /// The name of Envoy's route.
     Route,
     /// Who made the answer, and why.
     CodeDetails,
     /// The cluster of the last attempt.
     Cluster,
-    /// Our end of the connection of the last attempt; there is none before it is connected.
+    /// The local address of the last attempt's connection. There is none before it is connected.
     UpstreamConnection,
-    /// How many attempts there were, as eight bytes.
+    /// The number of attempts so far, as eight bytes.
     AttemptNumber,
     /// Filter state: where the attempts go.
     Plan,
     /// Filter state: how earlier attempts failed.
     Failures,
-    /// Name of this proxy.
+    /// The name of this proxy: Envoy's node id.
     Node,
 }
 
@@ -70,7 +70,7 @@ pub trait StreamHost: RequestBody {
     fn request_headers(&self) -> Headers;
     fn answer_headers(&self) -> Headers;
     fn property(&self, property: Property) -> Option<Vec<u8>>;
-    /// So many bytes of the current chunk of the answer, or what there is.
+    /// So many bytes of the answer's current chunk from `start` on, or as many as there are.
     fn chunk(&self, start: usize, len: usize) -> Vec<u8>;
 }
 
@@ -82,7 +82,7 @@ fn number(host: &dyn StreamHost, property: Property) -> Option<u64> {
     host.property(property).map(|value| crate::host::read_u64(&value))
 }
 
-/// The last attempt had a connection, so a backend had it.
+/// Whether the last attempt had a connection, so that a backend had it.
 fn connected(host: &dyn StreamHost) -> bool {
     host.property(Property::UpstreamConnection).is_some_and(|address| !address.is_empty())
 }

@@ -1,5 +1,5 @@
-//! Host calls. The SDK panics on any status that it does not list, so each call here is one that Envoy
-//! answers with a listed status in the phase where it is made, and every `Err` is handled or of no matter.
+//! Host calls. The SDK panics on any status that it does not list. So each call here is made in a phase where Envoy
+//! answers it with a listed status, and every `Err` is handled or does not matter.
 
 use std::time::UNIX_EPOCH;
 
@@ -16,10 +16,10 @@ use crate::{
 /// Envoy's shared data.
 pub struct EnvoyShared;
 
-/// The stream whose callback is under way, or that was made the effective one.
+/// The stream whose callback is under way, or the one that the root has made effective.
 pub struct EnvoyStream;
 
-/// Envoy adds start and size up in 32 bits.
+/// More than any body has. It is no larger because Envoy adds start and size in 32 bits.
 const ALL: usize = 1 << 30;
 
 /// Unix time in nanoseconds.
@@ -44,7 +44,7 @@ pub fn text_property(path: &[&str]) -> Option<String> {
     property(path).and_then(|value| String::from_utf8(value).ok()).filter(|value| !value.is_empty())
 }
 
-/// Filter state `wasm.NAME`; Envoy refuses nothing but a stream that is gone.
+/// Sets the filter state `wasm.NAME`. Envoy refuses that only if the stream is gone.
 pub fn set_state(name: &str, value: &[u8]) {
     let _ = hostcalls::set_property(vec![name], Some(value));
 }
@@ -61,7 +61,7 @@ pub fn set_body(buffer: BufferType, body: &[u8]) {
     let _ = hostcalls::set_buffer(buffer, 0, ALL, body);
 }
 
-/// Calls of the SDK that return nothing worth knowing.
+/// Drops the result of a call where it does not matter.
 pub fn ignore<T>(result: Result<T, Status>) {
     drop(result);
 }

@@ -1,5 +1,4 @@
-//! One downstream stream. Its state is shared with the root, which goes on with it when the ledger has
-//! answered.
+//! One downstream stream. Its state is shared with the root, which lets it go on when the ledger has answered.
 
 use std::{
     cell::RefCell,

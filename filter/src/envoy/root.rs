@@ -1,4 +1,4 @@
-//! The root context of one configuration: callbacks become events of [`crate::root`], orders host calls.
+//! The root context of one configuration. Callbacks become events of [`crate::root`], and its orders become host calls.
 
 use std::{collections::VecDeque, rc::Rc, time::Duration};
 
@@ -26,7 +26,7 @@ use crate::{
 pub struct Root {
     id: u32,
     config: Option<Rc<Config>>,
-    /// Of the request stage alone.
+    /// Only the request stage has one.
     root: Option<root::Root>,
 }
 
@@ -70,7 +70,7 @@ impl Root {
         orders.unwrap_or_default().into()
     }
 
-    /// Does what is ordered; what comes of it is an event.
+    /// Carries out an order. Returns its result, if it has one, as an event.
     fn carry_out(&self, order: Order) -> Option<Event<'static>> {
         match order {
             Order::Call(message) => {

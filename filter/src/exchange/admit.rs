@@ -1,5 +1,5 @@
-//! Budgets: a request reserves from every limit of its route, all or none. Inside the leases that takes
-//! no call; else it is held for an answer of the ledger, for a bounded time.
+//! Budgets: a request reserves from every limit of its route, or from none. If the leases have enough, that takes no
+//! call. Otherwise the request is held until the ledger answers, for a bounded time.
 
 use std::rc::Rc;
 
@@ -11,10 +11,10 @@ use crate::{
     report::Want,
 };
 
-/// What a try to reserve everything gives.
+/// What a try to reserve from all limits says.
 enum Tried {
     Admitted,
-    /// The ledger has to be asked for these; nothing is reserved.
+    /// The ledger has to be asked for these tokens. Nothing is reserved.
     Short(Vec<Want>),
     Refused(Refusal),
 }
@@ -26,11 +26,11 @@ enum Outcome {
     Refused(Refusal),
 }
 
-/// What happens where the ledger would have to be asked.
+/// Whether the request can wait where the ledger would have to be asked.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Patience {
     Left,
-    /// The time is up: each limit says what happens without the ledger.
+    /// It cannot. Each limit says what happens without the ledger.
     Over,
 }
 
@@ -98,7 +98,7 @@ fn over(refusal: &Refusal, ticket: &Ticket, desk: &mut Desk<'_>) -> Stepped {
     (state, effects)
 }
 
-/// Asks every limit. What was reserved so far goes back unless all of them say yes.
+/// Reserves from every limit. What was reserved goes back unless all of them have enough.
 fn reserve(ticket: &mut Ticket, patience: Patience, desk: &mut Desk<'_>) -> Tried {
     let route = ticket.route.clone();
     let RouteTarget::Models { limits, .. } = &route.target else {
@@ -163,14 +163,14 @@ fn ask(ticket: &mut Ticket, limit: &Rc<Limit>, patience: Patience, desk: &mut De
     }
 }
 
-/// Nothing of what was reserved so far is kept.
+/// Gives back what was reserved so far.
 fn give_back(ticket: &mut Ticket, desk: &mut Desk<'_>) {
     for Held { budget, hold } in std::mem::take(&mut ticket.held) {
         hold.settle(&budget, 0, desk);
     }
 }
 
-/// `namespace/policy/limit` without the default namespace.
+/// The limit's id, `namespace/policy/limit`, without the default namespace.
 fn shown(limit: &str) -> String {
     limit.strip_prefix("default/").unwrap_or(limit).to_owned()
 }
@@ -178,7 +178,7 @@ fn shown(limit: &str) -> String {
 // === impl Hold ===
 
 impl Hold {
-    /// Replaces what is held by what it costs; 0: it goes back.
+    /// Replaces what is held by what the request cost. A cost of 0 gives it back.
     pub(super) fn settle(self, budget: &Budget, cost: u64, desk: &mut Desk<'_>) {
         let Self::Reserved(reservation) = self else {
             if cost > 0 {
@@ -187,7 +187,7 @@ impl Hold {
             return;
         };
         let settled = budget.settle(&desk.counter(), &reservation, cost);
-        // A reservation that goes back into the lease is no news for the ledger.
+        // The ledger need not hear of a reservation that went back into the lease.
         if settled.from_lease > 0 || settled.charged > 0 {
             desk.reporter.settled(&budget.bucket, reservation.window_start, settled.from_lease, settled.charged);
         }
@@ -201,7 +201,7 @@ impl Hold {
 // === impl Ticket ===
 
 impl Ticket {
-    /// Keeps the tightest of the budgets.
+    /// Keeps the budget if it is the tightest so far.
     fn note_rate(&mut self, lease: &Lease, now: u64, holder: Holder) {
         if lease.limit == 0 {
             return;

@@ -1,5 +1,5 @@
-//! The answer as it passes: rate limits in its headers, usage out of its body, never held back as a
-//! whole. Errors that Envoy made itself become errors of the API; a backend's own pass unchanged.
+//! The answer as it passes. Its headers get the rate limits. Its body is read for usage and never held back as a
+//! whole. An error that Envoy made becomes an error of the API; a backend's own error passes unchanged.
 
 use super::{Desk, Effect, Exchange, Stepped, Ticket};
 use crate::{
@@ -27,14 +27,14 @@ pub struct AnswerHead<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
     Backend,
-    /// Envoy itself: nothing came from a backend.
+    /// Envoy made it, and nothing came from a backend.
     Envoy,
 }
 
-/// A chunk of an answer, where it lies: it is read in slices, so that no large one is copied whole.
+/// A chunk of an answer in Envoy's memory. It is read in slices, so that a large one is never copied whole.
 pub trait Chunk: std::fmt::Debug {
     fn len(&self) -> usize;
-    /// So many bytes from there, or what there is.
+    /// So many bytes from `start` on, or as many as there are.
     fn slice(&self, start: usize, len: usize) -> Vec<u8>;
 
     fn is_empty(&self) -> bool {
@@ -42,7 +42,7 @@ pub trait Chunk: std::fmt::Debug {
     }
 }
 
-/// What an answer is made of, and what has been seen of it.
+/// What kind of answer it is, and what has been seen of it.
 #[derive(Debug)]
 pub struct Answer {
     status: u32,
@@ -54,13 +54,13 @@ pub struct Answer {
 enum Body {
     Events(Box<Scan>),
     Json(Box<Json>),
-    /// Text that tells no usage.
+    /// Text that does not tell its usage. Only its bytes are counted.
     Text {
         bytes: u64,
     },
-    /// Compressed, although nobody asked for that: its bytes tell nothing.
+    /// The backend compressed it, although nobody asked for that. Its bytes tell nothing.
     Coded,
-    /// Bytes that are no tokens.
+    /// Its bytes are no tokens, as those of sound are not.
     Opaque,
 }
 
@@ -72,7 +72,7 @@ struct Json {
     tally: Tally,
 }
 
-/// Bytes that are read of a chunk at once.
+/// How many bytes of a chunk are read at once.
 const SLICE: usize = 64 << 10;
 
 pub(super) fn began(ticket: Box<Ticket>, head: &AnswerHead<'_>, end: bool, desk: &mut Desk<'_>) -> Stepped {
@@ -125,7 +125,7 @@ pub(super) fn goes_on(ticket: Box<Ticket>, mut answer: Answer, chunk: &dyn Chunk
     (Exchange::Answering(ticket, answer), effects.into_iter().collect())
 }
 
-/// Envoy refused the request while its body was read: it was too large, or broken.
+/// Envoy refused the request while its body was read, because it was too large or broken.
 pub(super) fn refused_by_envoy(shape: Shape, head: &AnswerHead<'_>, end: bool, desk: &mut Desk<'_>) -> Stepped {
     let refusal = Refusal::of_envoy(head.status(), desk.stage.max_body_bytes);
     desk.counters.refused(refusal.code());
@@ -177,7 +177,7 @@ impl Chunk for Vec<u8> {
 // === impl Ticket ===
 
 impl Ticket {
-    /// Some limit holds this request back where it is spent.
+    /// Whether some limit of the route is enforced.
     fn is_limited(&self) -> bool {
         let RouteTarget::Models { limits, .. } = &self.route.target else {
             return false;
@@ -189,12 +189,12 @@ impl Ticket {
 // === impl Answer ===
 
 impl Answer {
-    /// Whether the chunks are looked at; else they pass without being read.
+    /// Whether the chunks are to be read. Otherwise they pass unseen.
     pub fn wants_bytes(&self) -> bool {
         !matches!(self.body, Body::Coded | Body::Opaque)
     }
 
-    /// Reads a chunk; gives what goes on in its place, if that is not the chunk itself.
+    /// Reads a chunk. Returns what goes on in its place, unless that is the chunk itself.
     fn read(&mut self, chunk: &dyn Chunk, end: bool) -> Option<Vec<u8>> {
         if end {
             self.end = End::Whole;
@@ -207,7 +207,7 @@ impl Answer {
         let mut start = 0;
         loop {
             let slice = if start < chunk.len() { chunk.slice(start, SLICE) } else { Vec::new() };
-            // A chunk that cannot be read is over.
+            // If nothing can be read, the chunk is done with.
             let next = if slice.is_empty() { chunk.len() } else { start + slice.len() };
             let is_last = next >= chunk.len();
             match (&mut self.body, &mut instead) {
@@ -228,7 +228,7 @@ impl Answer {
         }
     }
 
-    /// What the answer used if this is all of it.
+    /// What the answer used, if this was all of it.
     pub(super) fn used(&mut self, api: Api, expected: Tokens, habit: Habit) -> Used {
         if api == Api::CountTokens {
             return Used::Exactly(Tokens::default());
@@ -254,7 +254,7 @@ impl Answer {
         }
     }
 
-    /// Bytes of text that the client was given, as far as they were counted.
+    /// How many bytes of text the client was given, as far as they were counted.
     pub(super) fn shown_bytes(&self) -> u64 {
         match &self.body {
             Body::Events(scan) => scan.tally().shown_bytes(),

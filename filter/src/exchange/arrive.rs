@@ -1,5 +1,5 @@
-//! Request headers: what clients must not send is taken away, the route says whose business it is, and
-//! the key is checked before any of the body is read.
+//! The headers of a request. What clients must not send is taken away. The route says whether the request is for a
+//! model. The key is checked before any of the body is read.
 
 use std::rc::Rc;
 
@@ -18,18 +18,18 @@ use crate::{
 #[derive(Debug, Clone, Copy)]
 pub struct Head<'a> {
     pub headers: &'a [(String, Vec<u8>)],
-    /// Envoy's route, if there is one.
+    /// The name of Envoy's route, if there is one.
     pub route: Option<&'a str>,
 }
 
-/// Envoy's own headers that would let a client steer retries and timeouts. What Envoy itself has set
-/// by now stays.
+/// Headers with this prefix would let a client steer Envoy's retries and timeouts. Those that Envoy itself has set by
+/// now stay.
 const ENVOY_PREFIX: &str = "x-envoy-";
 const ENVOY_KEPT: [&str; 4] =
     ["x-envoy-external-address", "x-envoy-internal", "x-envoy-decorator-operation", "x-envoy-peer-metadata"];
 
-/// The first segment below the client's `/v1` of what is worked on later, so that its usage is in no
-/// answer that passes here; [`LATER_MESSAGES`] beside them.
+/// The first segment, below the client's `/v1`, of APIs whose work is done later. Its usage is in no answer that
+/// passes here. [`LATER_MESSAGES`] is another one.
 const LATER: [&str; 11] = [
     "batches",
     "files",
@@ -77,8 +77,8 @@ pub(super) fn arrived(head: &Head<'_>, end: bool, desk: &mut Desk<'_>) -> Steppe
             .filter(|name| is_dropped(name))
             .map(|name| Effect::RemoveRequestHeader(name.clone())),
     );
-    // Set rather than removed: without the header a backend may choose any coding, and usage is read from
-    // plain answers alone.
+    // The header is set and not removed: without it a backend may choose any coding, and usage is read only from
+    // plain answers.
     effects.push(Effect::SetRequestHeader("accept-encoding", "identity".to_owned()));
     let caller = match caller(head, pool, desk) {
         Ok(caller) => caller,
@@ -120,12 +120,12 @@ pub(super) fn arrived(head: &Head<'_>, end: bool, desk: &mut Desk<'_>) -> Steppe
     (Exchange::Reading(Box::new(reading)), effects)
 }
 
-/// A request that is not for a model: it passes, without the keys of this gateway. What else its headers
-/// hold is between the client and the application.
+/// A request that is not for a model passes, without any key of this gateway. The rest of its headers is between the
+/// client and the application.
 fn plain(head: &Head<'_>, mut effects: Vec<Effect>, desk: &mut Desk<'_>) -> Stepped {
     for (name, value) in head.headers.iter().filter(|(name, _)| key::HEADERS.contains(&name.as_str())) {
         let Table::Ready(generation) = desk.table else {
-            // Nobody can tell yet whose key that is.
+            // Nobody can tell yet whether that is a key of this gateway.
             let refusal = Refusal::Unavailable(Unavailable::KeysNotLoaded);
             return Exchange::refused(&refusal, Shape::OpenAi, effects, desk);
         };
@@ -136,12 +136,12 @@ fn plain(head: &Head<'_>, mut effects: Vec<Effect>, desk: &mut Desk<'_>) -> Step
     (Exchange::Passing, effects)
 }
 
-/// What never goes on to a backend: keys, and orders to Envoy.
+/// Whether a header never goes on to a backend: keys, and orders to Envoy.
 fn is_dropped(name: &str) -> bool {
     key::HEADERS.contains(&name) || (name.starts_with(ENVOY_PREFIX) && !ENVOY_KEPT.contains(&name))
 }
 
-/// What both vendors have, or a path that is no API's, is told by the header that one's SDK sends.
+/// The shape of errors. Where the path does not tell the vendor, the header that Anthropic's SDK sends does.
 fn shape(api: Api, path: &Result<Path<'_>, Refusal>, head: &Head<'_>) -> Shape {
     let of_messages = || path.as_ref().is_ok_and(|path| path.below().starts_with("/messages/"));
     match api {
@@ -170,7 +170,7 @@ fn caller(head: &Head<'_>, pool: &Pool, desk: &Desk<'_>) -> Result<Caller, Refus
         .ok_or(Refusal::WrongKey)
 }
 
-/// Says how the body is to be read, of a request that asks a model.
+/// Says how the body of a request to a model is to be read.
 fn take_body(
     head: &Head<'_>,
     end: bool,
@@ -200,12 +200,12 @@ fn take_body(
     ContentType::of(head.all("content-type"), path.below()).or_else(|refused| invalid(&refused.to_string()))
 }
 
-/// Whether a budget holds the route's consumers, so that nothing may pass unaccounted.
+/// Whether some budget of the route is enforced, so that nothing may pass unaccounted.
 pub(super) fn are_enforced(limits: &[Rc<Limit>]) -> bool {
     limits.iter().any(|limit| matches!(limit.mode, Mode::Enforce(_)))
 }
 
-/// The refusal of work whose usage is in no answer that passes here.
+/// The refusal of work whose usage is in no answer that passes here. `what` goes on in its message.
 pub(super) fn usage_never_comes(what: &str, param: Option<&'static str>) -> Refusal {
     let message = format!(
         "The usage {what} never passes this gateway, and a token budget of this route counts all usage. Ask for \
@@ -214,7 +214,7 @@ pub(super) fn usage_never_comes(what: &str, param: Option<&'static str>) -> Refu
     Refusal::Invalid { message, param }
 }
 
-/// Unix milliseconds in seconds.
+/// Unix milliseconds as seconds.
 fn seconds(now: u64) -> i64 {
     i64::try_from(now / 1000).unwrap_or(i64::MAX)
 }

@@ -1,5 +1,5 @@
-//! The whole body is there: which model is asked for, whether this caller may, who serves it, and what
-//! the backend is to read. The edits are made when the request is admitted.
+//! The whole body is there. It says which model is asked for; the pool says whether this caller may use it, who serves
+//! it, and what the backend is to read. The edits are made later, when the request is admitted.
 
 use std::ops::Range;
 
@@ -13,14 +13,14 @@ use crate::{
     usage::Weighed,
 };
 
-/// A request that is decided about but for its budgets.
+/// A request of which everything is decided but its budgets.
 #[derive(Debug)]
 pub struct Draft {
     pub(super) ticket: Ticket,
-    /// As the client sent it, and where in it the part below `/v1` begins.
+    /// The path as the client sent it, and where in it the part below `/v1` begins.
     path: String,
     below: usize,
-    /// Where the model's name stands in the body, and how.
+    /// Where the model's name stands in the body, and how it is written.
     model_at: Range<usize>,
     model_form: ModelForm,
     stream: Stream,
@@ -108,7 +108,7 @@ fn without_query(path: &str) -> &str {
 // === impl Draft ===
 
 impl Draft {
-    /// What makes the request the first backend's own.
+    /// The effects that turn the request into the first backend's own.
     pub(super) fn send(&self, body: &[u8]) -> Vec<Effect> {
         let Some(first) = self.ticket.plan.first() else {
             return Vec::new();
@@ -118,11 +118,12 @@ impl Draft {
         let edited = (!edits.is_empty()).then(|| rewrite::apply(body, edits));
         let mut effects = Vec::with_capacity(8);
         effects.push(Effect::Target(first.backend.cluster.clone()));
-        // Always set: a changed header after the target makes Envoy look for the route, and so the cluster, anew.
+        // This header is always set: a header that changes after the target makes Envoy choose the route, and with it
+        // the cluster, anew.
         let retries = self.ticket.plan.model.retries.to_string();
         effects.push(Effect::SetRequestHeader("x-envoy-max-retries", retries));
         if first.backend.rewrite == Rewrite::PerAttempt {
-            // Only where each attempt is counted: one that was reset may have worked.
+            // Such retries are made only where each attempt is counted, because a backend that reset may have worked.
             effects.push(Effect::SetRequestHeader("x-envoy-retry-on", "reset".to_owned()));
         }
         effects.push(match first.backend.rewrite {
@@ -148,7 +149,7 @@ impl Draft {
     }
 
     fn rewritten_once(&self, target: &Target) -> Effect {
-        // Envoy puts the query behind a rewritten path itself.
+        // Envoy itself appends the query to a rewritten path.
         let path = backend_path(&target.backend, without_query(self.below()));
         let authority = Some(&target.backend.authority).filter(|authority| !authority.is_empty());
         Effect::Rewrite { path: (path != without_query(&self.path)).then_some(path), authority: authority.cloned() }

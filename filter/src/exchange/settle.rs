@@ -1,6 +1,6 @@
-//! The end of an exchange, whoever ended it: what it used, what it costs, and what of its reservations
-//! goes back. docs/accounting.md has the table; the rule behind it: what a backend worked on is charged.
-//! An attempt that a backend answered with an error, or never received, is free.
+//! The end of an exchange, whoever ended it: what it used, what that costs, and how much of its reservations goes
+//! back. The rule is that what a backend worked on is charged. An attempt that a backend answered with an error, or
+//! never received, is free. docs/accounting.md has a table of all ways in which a request can end.
 
 use tollgate_proto::v1 as wire;
 
@@ -14,17 +14,17 @@ use crate::{
 /// What Envoy knows at the end of a stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ending {
-    /// Cluster of the last attempt, where there may have been several.
+    /// The cluster of the last attempt, where there may have been several.
     pub cluster: Option<String>,
     pub last: LastAttempt,
-    /// Earlier attempts that a backend had and never answered.
+    /// The earlier attempts that a backend had and never answered.
     pub unanswered: Vec<Unanswered>,
 }
 
-/// Whether a backend worked on the last attempt, as far as that shows without its answer.
+/// Whether a backend worked on the last attempt, where that attempt has no answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LastAttempt {
-    /// No backend had it: no connection was found for it.
+    /// No backend had it, because it never got a connection.
     #[default]
     NeverReceived,
     /// A backend had it.
@@ -40,10 +40,10 @@ struct Charge<'t> {
     backend: &'t str,
 }
 
-/// Longer names that clients made up are cut in usage rows, in bytes.
+/// The longest name, in bytes, that a client made up and a usage row keeps. Longer ones are cut.
 const MAX_ASKED: usize = 64;
 
-/// No backend's answer came: the last attempt costs what was reserved for it, if a backend had it.
+/// No backend's answer came. The last attempt costs what was reserved for it, if a backend had it.
 pub(super) fn without_answer(ticket: Ticket, ending: &Ending, desk: &mut Desk<'_>) -> Stepped {
     let used = match ending.last {
         LastAttempt::Received => ticket.reserved(),
@@ -73,7 +73,7 @@ fn settle(mut ticket: Ticket, last: Used, ending: &Ending, desk: &mut Desk<'_>) 
         let cost = costs.fold(0, u64::saturating_add);
         hold.settle(&budget, cost, desk);
     }
-    // The last attempt that was charged stands for the request; those before it are attempts alone.
+    // The last attempt that is charged counts as the request. Those before it add tokens but no request.
     for (place, charge) in charges.iter().rev().enumerate() {
         let Some((tokens, estimated)) = row(charge.used, &ticket) else { continue };
         desk.counters.input_tokens += tokens.input;
@@ -100,7 +100,7 @@ fn settle(mut ticket: Ticket, last: Used, ending: &Ending, desk: &mut Desk<'_>) 
 // === impl Ticket ===
 
 impl Ticket {
-    /// What a backend that never answered is taken to have used.
+    /// What a backend is taken to have used if it never answered.
     fn reserved(&self) -> Used {
         match self.api {
             Api::CountTokens => Used::Nothing,
@@ -108,7 +108,7 @@ impl Ticket {
         }
     }
 
-    /// What is charged, in the order of the attempts.
+    /// What is charged, for each attempt in order.
     fn charges(&self, last: Used, ending: &Ending) -> Vec<Charge<'_>> {
         let backend = |cluster: Option<&str>| {
             let mut backends = self.plan.targets().map(|target| &target.backend);
@@ -123,7 +123,7 @@ impl Ticket {
         earlier.chain([last]).filter(|charge| charge.used != Used::Nothing).collect()
     }
 
-    /// What the client asked for, where the pool has only a pattern of it.
+    /// The name that the client asked for, where the pool has only a pattern of it. Empty otherwise.
     fn asked_model(&self) -> String {
         if self.model == self.pattern {
             return String::new();
@@ -131,7 +131,7 @@ impl Ticket {
         self.model.get(..self.model.floor_char_boundary(MAX_ASKED)).unwrap_or_default().to_owned()
     }
 
-    /// Some limit of the route charges the whole reservation where the usage is not known.
+    /// Whether some limit of the route charges at least the reservation where the usage is not known.
     fn charges_reservation(&self) -> bool {
         match &self.route.target {
             RouteTarget::Models { limits, .. } => {
@@ -142,7 +142,7 @@ impl Ticket {
     }
 }
 
-/// What it costs under a limit.
+/// What an attempt costs under a limit.
 fn cost(used: Used, limit: &Limit, ticket: &Ticket) -> u64 {
     match (used, limit.on_early_end) {
         (Used::Exactly(tokens), _) | (Used::About(tokens), EarlyEnd::Estimate) => limit.count.cost(tokens),
@@ -151,7 +151,7 @@ fn cost(used: Used, limit: &Limit, ticket: &Ticket) -> u64 {
     }
 }
 
-/// Tokens of its row, and whether they are estimated.
+/// The tokens of an attempt's usage row, and whether they are estimated.
 fn row(used: Used, ticket: &Ticket) -> Option<(Tokens, bool)> {
     match used {
         Used::Exactly(tokens) => Some((tokens, false)),

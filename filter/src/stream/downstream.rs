@@ -1,4 +1,4 @@
-//! The stream between a client and Envoy: callbacks become events of its exchange.
+//! The stream between a client and Envoy. Its callbacks become events of its exchange.
 
 use std::{fmt, rc::Rc};
 
@@ -41,7 +41,7 @@ impl Downstream {
         self.exchange.request_goes()
     }
 
-    /// Takes a callback; `now` gives unix milliseconds.
+    /// Takes a callback. `now` gives unix milliseconds; it is called only where the time matters.
     pub fn on(
         &mut self,
         callback: Callback,
@@ -64,7 +64,7 @@ impl Downstream {
             }
             (Callback::LedgerAnswered, Wants::Ledger) => self.step(Event::LedgerAnswered, host, shared, worker, now()),
             (Callback::Tick, Wants::Ledger) => self.step(Event::Tick, host, shared, worker, now()),
-            // Envoy may answer a request before it was sent.
+            // Envoy itself may answer a request that was not sent yet.
             (Callback::AnswerHeaders { end }, Wants::AnswerHeaders | Wants::RequestBody | Wants::Ledger) => {
                 let headers = host.answer_headers();
                 let head = AnswerHead { headers: &headers, origin: origin(&headers, host) };
@@ -93,7 +93,7 @@ impl Downstream {
         let Stage::Request(stage) = &self.config.stage else {
             return Vec::new();
         };
-        // Should a step not return, what is left holds the request.
+        // If a step panics, the state that is left holds the request.
         let exchange = std::mem::replace(&mut self.exchange, Exchange::Refused);
         let (exchange, effects) = exchange.step(event, &mut worker.desk(stage, shared, host, now));
         self.exchange = exchange;
@@ -119,7 +119,7 @@ impl Chunk for Current<'_> {
     }
 }
 
-/// Most answers are good ones and come from backends; only of others the reason is asked for.
+/// A good answer comes from a backend. Only for others Envoy is asked who made them, because most are good.
 fn origin(headers: &[(String, Vec<u8>)], host: &dyn StreamHost) -> Origin {
     let good = headers.first().is_some_and(|(name, value)| name == ":status" && value.starts_with(b"2"));
     if good || host.property(Property::CodeDetails).is_some_and(|details| details == VIA_UPSTREAM) {

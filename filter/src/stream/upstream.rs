@@ -1,4 +1,4 @@
-//! The stream between Envoy and a backend: one attempt.
+//! The stream between Envoy and a backend: one attempt. Its callbacks become orders for the host.
 
 use std::rc::Rc;
 
@@ -15,16 +15,16 @@ use crate::{
 #[derive(Debug)]
 enum State {
     New,
-    /// Its headers are held until its body is there, which then names the model as this backend does.
+    /// Its headers are held until its body is there. Then the model's name in the body becomes this backend's.
     Renaming {
         edit: Edit,
         attempt: Attempt,
     },
     /// On its way.
     Sent(Attempt),
-    /// Nothing is noted of it any more.
+    /// Nothing more is to be noted of it.
     Done,
-    /// Of another time: it ended here.
+    /// It was ended here, because its plan or configuration does not know it.
     Ended,
 }
 
@@ -43,7 +43,7 @@ pub enum Order {
     Target(String),
     Body(Vec<u8>),
     Failures(Vec<u8>),
-    /// Answer in the place of the backend.
+    /// Answer with this status in the place of the backend.
     End {
         status: u32,
     },
@@ -55,7 +55,7 @@ pub struct Upstream {
     state: State,
 }
 
-/// Of an attempt that nobody may make.
+/// The status of an attempt that is not made.
 const UNAVAILABLE: u32 = 503;
 /// The lowest status of an error.
 const ERROR: &[u8] = b"400";
@@ -91,14 +91,14 @@ impl Upstream {
     }
 
     fn arrived(&self, end: bool, host: &dyn StreamHost) -> (State, Vec<Order>) {
-        // First of all, whatever comes after: no attempt carries the credential of the one before.
+        // This comes first, whatever comes after: no attempt carries the credential of the one before.
         let mut orders: Vec<Order> = key::HEADERS.into_iter().map(Order::RemoveHeader).collect();
         let Stage::Attempt(stage) = &self.config.stage else {
             orders.push(Order::End { status: UNAVAILABLE });
             return (State::Ended, orders);
         };
         let plan = host.property(Property::Plan).filter(|plan| !plan.is_empty());
-        // A plan that cannot be read knows no attempt.
+        // A plan that cannot be read counts as one that knows no attempt.
         let plan = plan.map(|plan| AttemptPlan::decoded(&plan).unwrap_or_default());
         let attempt_number = number(host, Property::AttemptNumber).unwrap_or(1);
         let cluster = text(host, Property::Cluster).unwrap_or_default();
@@ -122,7 +122,7 @@ impl Upstream {
     }
 }
 
-/// A good answer leaves nothing to note; an error may be followed by another attempt.
+/// The backend has answered. Only an error is noted, because another attempt may follow it.
 fn answered(attempt: Attempt, host: &dyn StreamHost) -> (State, Vec<Order>) {
     let headers = host.answer_headers();
     let status = headers.iter().find(|(name, _)| name == ":status").map(|(_, value)| value.as_slice());
@@ -134,7 +134,7 @@ fn answered(attempt: Attempt, host: &dyn StreamHost) -> (State, Vec<Order>) {
     (State::Done, orders)
 }
 
-/// It ended without an answer. A backend may have worked on it, if there was a connection.
+/// The attempt ended without an answer. A backend may have worked on it if there was a connection.
 fn left(attempt: Attempt, host: &dyn StreamHost) -> (State, Vec<Order>) {
     let orders = if connected(host) { vec![note(attempt, Failure::Unanswered, host)] } else { Vec::new() };
     (State::Done, orders)
