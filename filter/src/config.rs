@@ -1,6 +1,6 @@
-//! The edge where the control plane's configuration comes in. Inside there are only valid values:
-//! indexes are resolved to shared parts, names are found, weights are finite. What is wrong is refused
-//! as a whole, so that the last good configuration goes on serving.
+//! The edge where the control plane's configuration comes in. Behind it there are only valid values: indexes are
+//! resolved to shared parts, names are found, weights are finite. A configuration with a mistake is refused as a whole,
+//! and the last good one goes on serving.
 
 mod by_name;
 
@@ -25,7 +25,7 @@ pub enum Stage {
     Attempt(AttemptStage),
 }
 
-/// Downstream: key, model, budget, usage.
+/// Downstream, where requests are decided about and counted.
 #[derive(Debug)]
 pub struct RequestStage {
     pub control_cluster: String,
@@ -34,7 +34,7 @@ pub struct RequestStage {
     pub max_body_bytes: usize,
 }
 
-/// Upstream: what each attempt is turned into, by cluster.
+/// Upstream: the backend that each attempt is rewritten for, by cluster.
 #[derive(Debug)]
 pub struct AttemptStage {
     pub backends: ByName<Backend>,
@@ -49,7 +49,7 @@ pub struct Route {
 
 #[derive(Debug)]
 pub enum RouteTarget {
-    /// Ordinary routing: the filter passes the request by.
+    /// The route is not for models, and the filter lets the request pass.
     Plain,
     /// A TokenPolicy that names this route is refused: nobody passes until it is mended.
     Closed {
@@ -65,7 +65,7 @@ pub enum RouteTarget {
 pub struct Pool {
     pub access: Access,
     pub consumers: Namespaces,
-    /// In the order of the configuration.
+    /// The models in the order of the configuration.
     pub models: Vec<Rc<Model>>,
 }
 
@@ -99,7 +99,7 @@ pub enum ModelName {
 #[derive(Debug)]
 pub struct Target {
     pub backend: Rc<Backend>,
-    /// What the backend calls the model; none: as asked.
+    /// What the backend calls the model. None: as the client asked.
     pub model: Option<Rc<str>>,
     pub weight: u32,
     pub priority: u32,
@@ -132,10 +132,10 @@ pub struct Limit {
     pub on_early_end: EarlyEnd,
 }
 
-/// What a request costs whose usage never came to be known.
+/// What a request costs if its usage never became known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EarlyEnd {
-    /// What is estimated of it.
+    /// The estimate.
     Estimate,
     /// The estimate, but at least what was reserved.
     Reservation,
@@ -143,7 +143,7 @@ pub enum EarlyEnd {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Counts and reports, never refuses.
+    /// The limit counts and reports, and never refuses.
     Shadow,
     Enforce(WithoutLedger),
 }
@@ -173,7 +173,7 @@ pub struct Weights {
     pub reasoning: f64,
 }
 
-/// Why a configuration is refused. The text goes to the control plane in Envoy's NACK.
+/// Why a configuration is refused. The text reaches the control plane in Envoy's NACK.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum InvalidConfig {
     #[error(
@@ -329,7 +329,7 @@ impl Model {
 }
 
 impl ModelName {
-    /// As it is written in a ModelPool.
+    /// The name as it is written in a ModelPool.
     pub fn pattern(&self) -> String {
         match self {
             Self::Exact(name) => name.to_string(),

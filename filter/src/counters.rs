@@ -1,7 +1,7 @@
-//! Counters for Envoy's stats. Requests add to plain numbers; the root's tick takes them over, so a
-//! metric costs no host call per request.
+//! Counters for Envoy's stats. Requests add to plain numbers, and the root's tick takes them over. So a metric costs a
+//! request no host call.
 
-/// Codes of refusals, in the order of [`Counters::refused`].
+/// The codes of refusals, in the order of [`Counters::refused`].
 pub const CODES: [&str; 9] = [
     "invalid_api_key",
     "model_not_allowed",
@@ -14,7 +14,7 @@ pub const CODES: [&str; 9] = [
     "other",
 ];
 
-/// Names of the other counters, in the order of [`Counters::take`].
+/// The names of the other counters, in the order of [`Counters::take`].
 pub const NAMES: [&str; 8] = [
     "requests",
     "input_tokens",
@@ -26,7 +26,7 @@ pub const NAMES: [&str; 8] = [
     "workers_lost",
 ];
 
-/// What was counted since the last look.
+/// What was counted since the root's last tick.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counters {
     pub requests: u64,
@@ -36,7 +36,7 @@ pub struct Counters {
     pub ledger_calls: u64,
     pub calls_refused: u64,
     pub dropped: u64,
-    /// Workers whose VM died; others charged what they had taken.
+    /// Dead workers that this one has buried.
     pub workers_lost: u64,
     refused: [u64; CODES.len()],
 }
@@ -51,7 +51,7 @@ impl Counters {
         }
     }
 
-    /// Everything since the last time: first [`NAMES`], then [`CODES`].
+    /// Takes what was counted: first [`NAMES`], then [`CODES`].
     pub fn take(&mut self) -> impl Iterator<Item = u64> + use<> {
         let taken = std::mem::take(self);
         let counts = [
@@ -68,7 +68,7 @@ impl Counters {
     }
 }
 
-/// Names of all metrics, in the order of [`Counters::take`].
+/// The names of all metrics, in the order of [`Counters::take`].
 pub fn metric_names() -> impl Iterator<Item = String> {
     NAMES
         .iter()

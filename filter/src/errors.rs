@@ -1,9 +1,9 @@
-//! What a client is told when it gets no answer from a backend, in the shape of the API it speaks, so
-//! that the official SDKs raise their own exceptions. No text shows a key, a backend or an address.
+//! What a client is told when it gets no answer from a backend. An error has the shape of the API that the client
+//! speaks, so that the official SDKs raise their own exceptions. No text shows a key, a backend or an address.
 
 use crate::json::quote;
 
-/// The shape of errors.
+/// The API in whose shape errors are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
     OpenAi,
@@ -15,7 +15,7 @@ pub enum Shape {
 pub enum Refusal {
     NoKey,
     WrongKey,
-    /// Keys that differ, in several headers.
+    /// The headers have keys that differ.
     SeveralKeys,
     ModelNotAllowed {
         model: String,
@@ -30,7 +30,7 @@ pub enum Refusal {
     TooLarge {
         limit: usize,
     },
-    /// Over a budget; seconds until it is worth asking again.
+    /// A budget is used up. It is worth asking again after so many seconds.
     OverBudget {
         limit: String,
         retry_after_s: u64,
@@ -52,11 +52,11 @@ pub enum Unavailable {
     Ledger,
     /// No target of the model takes requests.
     NoTarget,
-    /// Envoy could not get an answer; with the status it chose.
+    /// Envoy could not get an answer. The status is the one that it chose.
     Backend(u32),
 }
 
-/// A whole answer of the filter's own.
+/// An answer that the filter itself gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
     pub status: u32,
@@ -67,7 +67,7 @@ pub struct Reply {
 // === impl Refusal ===
 
 impl Refusal {
-    /// What an error that Envoy made up itself means to a client.
+    /// What an error means to a client that Envoy itself made.
     pub fn of_envoy(status: u32, max_body_bytes: usize) -> Self {
         match status {
             413 => Self::TooLarge { limit: max_body_bytes },
@@ -89,7 +89,7 @@ impl Refusal {
         }
     }
 
-    /// The code of design section 6; also the name of its counter.
+    /// The code that clients see. It is also the name of the counter.
     pub fn code(&self) -> &'static str {
         match self {
             Self::NoKey | Self::WrongKey | Self::SeveralKeys => "invalid_api_key",
@@ -213,7 +213,7 @@ impl Unavailable {
     }
 }
 
-/// A name from a client, short enough for a message.
+/// A client's name for something, cut for a message.
 fn shown(name: &str) -> String {
     name.chars().take(128).collect()
 }

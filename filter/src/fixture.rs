@@ -66,7 +66,7 @@ pub fn config(stage: wire::RequestStage) -> Config {
     parse(&config.encode_to_vec()).unwrap()
 }
 
-/// With the keys `good` of `app`, `other` that may use gpt-* alone, and `foreign` of another namespace.
+/// The keys are `good` of the consumer `app`, `other` that may only use gpt-*, and `foreign` of another namespace.
 pub fn shared() -> FakeShared {
     let shared = FakeShared::default();
     prepare_records(&shared, 7);

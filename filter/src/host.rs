@@ -1,8 +1,8 @@
 //! What the core needs of its host, as small traits, and the fakes that the tests use.
 //!
-//! Envoy's shared data is process-wide: all workers see it, and each change can be a compare-and-swap.
-//! Two traps are closed here once: a swap against "not there yet" is unconditional in Envoy, so records
-//! are created under a lock (`create`), and a swap is repeated only a bounded number of times.
+//! All workers of a process see Envoy's shared data, and each change can be a compare-and-swap. Two traps are closed
+//! here once. Envoy cannot swap against "not there yet", so a record is created under a lock (`create`). And a swap is
+//! repeated only a bounded number of times.
 
 /// A version of a shared record, for compare-and-swap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,17 +26,17 @@ pub trait RequestBody {
     fn read(&self) -> Vec<u8>;
 }
 
-/// Says whether swaps on records of different workers were tried too often.
+/// Other workers changed the record each time, and there were too many tries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Contended;
 
 const LOCK: &str = "lock";
-/// A lock holds for microseconds; one this old belongs to a worker that died.
+/// A lock is held for microseconds. One that is this old belongs to a dead worker.
 const LOCK_STALE_MS: u64 = 1000;
 const TRIES: usize = 10_000;
 
-/// Makes the records that must exist before workers start. Only the main thread calls it, before any
-/// worker has the configuration.
+/// Makes the records that must exist before workers start. Only the main thread calls this, before any worker has the
+/// configuration.
 pub fn prepare(shared: &dyn Shared, records: &[(&str, &[u8])]) {
     for (key, value) in records.iter().chain(&[(LOCK, [0u8; 8].as_slice())]) {
         if shared.get(key).is_none() {
@@ -45,8 +45,8 @@ pub fn prepare(shared: &dyn Shared, records: &[(&str, &[u8])]) {
     }
 }
 
-/// Changes a record by compare-and-swap. `change` gets the current value and says the new one
-/// (`None`: leave it) and a result.
+/// Changes a record by compare-and-swap. `change` gets the present value. It returns the new one (`None`: the record
+/// stays as it is) and a result.
 pub fn update<T>(
     shared: &dyn Shared,
     key: &str,
@@ -71,7 +71,7 @@ pub fn update<T>(
     Err(Contended)
 }
 
-/// Creates an empty record, never over one that another worker made meanwhile.
+/// Creates an empty record, but never over one that another worker has made meanwhile.
 fn create(shared: &dyn Shared, key: &str, now_ms: u64) -> Result<(), Contended> {
     for _ in 0..TRIES {
         let (held_since, version) = match shared.get(LOCK) {
@@ -94,7 +94,7 @@ fn create(shared: &dyn Shared, key: &str, now_ms: u64) -> Result<(), Contended> 
     Err(Contended)
 }
 
-/// Little-endian number at the start of a record; 0 when it is shorter.
+/// The little-endian number at the start of a record. 0: the record is shorter.
 pub fn read_u64(bytes: &[u8]) -> u64 {
     bytes.first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes))
 }

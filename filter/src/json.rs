@@ -1,10 +1,10 @@
-//! JSON text: a strict reader that never builds a tree, and quoting. Requests, answers and events are
-//! read by it in one pass, with spans, so that what is rewritten stays byte for byte around the edit.
+//! JSON text: a strict reader that never builds a tree, and quoting. Requests are read in one pass, with spans, so that
+//! a rewritten body stays byte for byte the same around the edit.
 //!
-//! Written here and not taken from a library because the filter's code is compiled anew at every start
-//! of Envoy: this is a fifth of the size. It must accept exactly RFC 8259; tests hold it against serde_json.
+//! It is our own and not a library's because the filter's code is compiled anew at every start of Envoy, and this is a
+//! fifth of the size. It must accept exactly RFC 8259; tests hold it against serde_json.
 
-/// The text is not taken; where that shows.
+/// Why a text is refused, and where that shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Invalid {
     pub at: usize,
@@ -13,7 +13,7 @@ pub struct Invalid {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
-    /// It is no JSON.
+    /// It is not JSON.
     Syntax,
     /// It is nested deeper than the reader was told to go.
     TooDeep,
@@ -26,7 +26,7 @@ pub struct Text<'t> {
     pub has_escapes: bool,
 }
 
-/// A value as it stands.
+/// A value as it stands in the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Raw<'t> {
     pub text: &'t [u8],
@@ -36,7 +36,7 @@ pub struct Raw<'t> {
 struct Reader<'t> {
     text: &'t [u8],
     at: usize,
-    /// Objects and arrays that a value may have within each other.
+    /// How deep objects and arrays may be nested in a value.
     levels: usize,
 }
 
@@ -45,7 +45,7 @@ pub fn members<'t>(text: &'t [u8], member: impl FnMut(Text<'t>, Raw<'t>)) -> Res
     shallow_members(text, usize::MAX, member)
 }
 
-/// The same where at most so many objects and arrays stand within each other, the object itself included.
+/// The same, but the text is refused if it is nested deeper than `levels`. The object itself is the first.
 pub fn shallow_members<'t>(
     text: &'t [u8],
     levels: usize,
@@ -91,8 +91,8 @@ pub fn quote(text: &str, out: &mut Vec<u8>) {
     out.push(b'"');
 }
 
-/// How much of a text stands in a string as it is: up to a quote, a backslash or a control character. It
-/// is most of what is read, so eight bytes are looked at together.
+/// How much of a text is the plain content of a string. It ends at a quote, a backslash or a control character. Most of
+/// what is read is such content, so eight bytes are looked at together.
 pub fn plain_length(text: &[u8]) -> usize {
     const ONES: u64 = u64::MAX / 255;
     const HIGHS: u64 = ONES << 7;
@@ -115,8 +115,8 @@ pub fn plain_length(text: &[u8]) -> usize {
 // === impl Text ===
 
 impl<'t> Text<'t> {
-    /// What the string means. None: it is not UTF-8, or has half of a surrogate pair, which parsers
-    /// read differently.
+    /// What the string means. None: it is not UTF-8, or it has half of a surrogate pair, which parsers read in
+    /// different ways.
     pub fn decode(&self) -> Option<String> {
         let text = std::str::from_utf8(self.inner).ok()?;
         if !self.has_escapes {
@@ -171,7 +171,7 @@ impl<'t> Raw<'t> {
         Some(Text { inner, has_escapes: memchr::memchr(b'\\', inner).is_some() })
     }
 
-    /// A number that is not negative, without its fraction. What is written with an exponent is none.
+    /// A number that is not negative, without its fraction. One that is written with an exponent does not count.
     pub fn as_number(&self) -> Option<u64> {
         let text = std::str::from_utf8(self.text).ok()?;
         match text.split_once('.') {
@@ -181,7 +181,7 @@ impl<'t> Raw<'t> {
         }
     }
 
-    /// A count, written in digits alone; larger ones than a `u64` holds are the largest.
+    /// A count, written in digits only. One that does not fit into a `u64` counts as the largest that does.
     pub fn as_count(&self) -> Option<u64> {
         self.text.iter().try_fold(0u64, |count, byte| {
             let digit = char::from(*byte).to_digit(10)?;
@@ -279,12 +279,12 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// One more object or array is open, beside so many.
+    /// Opens one more object or array, where so many are open.
     fn enter(&self, open: usize) -> Result<(), Invalid> {
         if open < self.levels { Ok(()) } else { Err(Invalid { at: self.at, why: Why::TooDeep }) }
     }
 
-    /// Any value. What is open is kept as the brackets that close it, so depth costs a byte each.
+    /// Reads any value. What is open is kept as the brackets that close it, so each level costs a byte.
     fn value(&mut self) -> Result<Raw<'t>, Invalid> {
         self.space();
         let start = self.at;

@@ -1,5 +1,5 @@
-//! Who asks: finds the key in the headers, looks its SHA-256 up in the table that all workers share,
-//! and says which consumer it is. A key itself is never kept, and its hash is never shown in full.
+//! Who asks. The key is found in the headers, and its SHA-256 is looked up in the table that all workers share. The
+//! record there says which consumer it is. The key itself is never kept, and its hash is never shown.
 
 use std::{fmt, rc::Rc};
 
@@ -12,10 +12,10 @@ use crate::{
     host::{Shared, read_u64},
 };
 
-/// Headers that may carry a key. None of them ever reaches a backend.
+/// The headers that may carry a key. A client's never reaches a backend.
 pub const HEADERS: [&str; 3] = ["authorization", "x-api-key", "api-key"];
 
-/// Values of one header that are looked up.
+/// The most values of one header that are looked up.
 const MAX_VALUES: usize = 8;
 
 /// What a request's headers say about its key.
@@ -23,11 +23,11 @@ const MAX_VALUES: usize = 8;
 pub enum Presented<'h> {
     Nothing,
     One(&'h [u8]),
-    /// Keys that differ.
+    /// There are keys that differ.
     Several,
 }
 
-/// Lowercase hex SHA-256 of a key.
+/// The SHA-256 of a key, in lowercase hex.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KeyHash(String);
 
@@ -47,7 +47,7 @@ pub enum AllowedModels {
     Only(Vec<String>),
 }
 
-/// Why a key gives no caller. Clients are told one and the same for both.
+/// Why a key gives no caller. Clients are not told which of the two it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
     Unknown,
@@ -57,17 +57,17 @@ pub enum Refused {
 /// How far the table of keys is, shared by all workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Table {
-    /// The first set has not arrived yet.
+    /// The first set of keys has not arrived yet.
     #[default]
     Empty,
-    /// Records of this generation or a later one count.
+    /// The records of this generation and of later ones count.
     Ready(u32),
 }
 
 // === finding and hashing ===
 
-/// The key that a request presents, in whichever of [`HEADERS`]. Clients that know several APIs send one key
-/// in two of them; two keys could be two consumers, and which one pays is not the client's choice.
+/// The key that a request presents in any of [`HEADERS`]. Clients that know several APIs send one key in two of them.
+/// Two different keys could be two consumers, and the client may not choose which one pays.
 pub fn find<'h>(headers: impl Iterator<Item = (&'h str, &'h [u8])>) -> Presented<'h> {
     let mut found = Presented::Nothing;
     for (name, value) in headers.filter(|(name, _)| HEADERS.contains(name)) {
@@ -83,12 +83,12 @@ pub fn find<'h>(headers: impl Iterator<Item = (&'h str, &'h [u8])>) -> Presented
     found
 }
 
-/// Whether a header's value has a key of this gateway, valid or expired, for a route where the header is
-/// not the gateway's business. A header that came several times may have become one value with commas.
+/// Whether a header's value has a key of this gateway, valid or expired. This is for routes where the header belongs to
+/// the application. A header that came several times may have become one value with commas.
 pub fn has_known(value: &[u8], shared: &dyn Shared, generation: u32, now_s: i64) -> bool {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).enumerate().any(|(index, part)| {
         let key = bearer(part).unwrap_or(part);
-        // Many parts are nobody's credentials, and each one costs a look-up.
+        // No credential has so many parts, and each one costs a look-up. So the value counts as a key.
         index >= MAX_VALUES || look_up(shared, &KeyHash::of(key), generation, now_s) != Err(Refused::Unknown)
     })
 }
@@ -103,7 +103,7 @@ impl KeyHash {
         Self(hex(&Sha256::digest(key)))
     }
 
-    /// Name of the record in shared data.
+    /// The name of its record in shared data.
     pub fn record(&self) -> String {
         record_name(&self.0)
     }
@@ -115,7 +115,7 @@ impl fmt::Debug for KeyHash {
     }
 }
 
-/// Name of the shared record of a key, from its hash.
+/// The name of a key's record in shared data, from its hash.
 pub fn record_name(hash: &str) -> String {
     let mut name = String::with_capacity(2 + hash.len());
     name.push_str("k/");
@@ -130,7 +130,7 @@ fn hex(bytes: &[u8]) -> String {
 
 // === records ===
 
-/// A record: its generation, then the `ApiKey` as it came.
+/// A record has its generation first, then the `ApiKey` as it came.
 pub fn record(generation: u32, key: &[u8]) -> Vec<u8> {
     let mut record = Vec::with_capacity(4 + key.len());
     record.extend_from_slice(&generation.to_le_bytes());
@@ -138,7 +138,7 @@ pub fn record(generation: u32, key: &[u8]) -> Vec<u8> {
     record
 }
 
-/// What stands in the place of a removed key: Envoy's shared data has no removal.
+/// What takes the place of a removed key, because a record of Envoy's shared data cannot be removed.
 pub fn tombstone() -> Vec<u8> {
     vec![0; 4]
 }
@@ -166,7 +166,7 @@ pub fn look_up(shared: &dyn Shared, hash: &KeyHash, generation: u32, now_s: i64)
 // === impl Caller ===
 
 impl Caller {
-    /// Everybody, where a pool asks for no key.
+    /// Whoever asks, where a pool asks for no key.
     pub fn anonymous() -> Self {
         Self { consumer: "anonymous".into(), namespace: "".into(), labels: Map::default(), models: AllowedModels::All }
     }

@@ -1,5 +1,5 @@
-//! Which model, and who serves it: a name is looked up exactly, then by the longest prefix; a weighted
-//! choice among the targets of the best priority comes first, and the others follow as further attempts.
+//! Which model is meant, and who serves it. A name is looked up exactly first, then by the longest prefix. The first
+//! attempt is a weighted choice among the targets of the best priority; the other targets follow as further attempts.
 
 use std::rc::Rc;
 
@@ -11,7 +11,7 @@ pub trait Random {
     fn below(&mut self, bound: u64) -> u64;
 }
 
-/// Attempts in order; never empty.
+/// The attempts in order. There is always one.
 #[derive(Debug)]
 pub struct Plan {
     pub model: Rc<Model>,
@@ -37,7 +37,7 @@ pub fn find<'p>(pool: &'p Pool, name: &str) -> Option<&'p Rc<Model>> {
 // === impl Plan ===
 
 impl Plan {
-    /// None when no target takes a share.
+    /// None: no target takes a share.
     pub fn new(model: &Rc<Model>, random: &mut dyn Random) -> Option<Self> {
         let mut order: Vec<usize> = Vec::with_capacity(model.targets.len());
         let priority = |index: &usize| model.targets.get(*index).map(|target| target.priority);
@@ -68,7 +68,7 @@ impl Plan {
         Some(Self { model: model.clone(), order })
     }
 
-    /// Distinct targets in order; further attempts repeat the last.
+    /// The distinct targets in order. After the last one, further attempts repeat it.
     pub fn targets(&self) -> impl Iterator<Item = &Target> {
         self.order.iter().filter_map(|index| self.model.targets.get(*index))
     }

@@ -1,4 +1,4 @@
-//! GET /v1/models: answered by the filter itself, with what this caller may use.
+//! GET /v1/models. The filter itself answers it, with the models that this caller may use.
 
 use crate::{
     config::{ModelName, Pool},

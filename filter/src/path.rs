@@ -1,10 +1,10 @@
-//! A request's path: what stands below the client's `/v1` is the API's own, what stands before is the
-//! route's or the backend's.
+//! A request's path. What stands below the client's `/v1` belongs to the API, what stands before it to the route or to
+//! the backend.
 //!
-//! Servers differ in whether they decode a path before or after they split it. A path is taken only where
-//! that makes no difference, so the API that is told here is the one that the backend serves. It is decoded
-//! once, to tell the API; the backend is sent what the client wrote, because a rewritten path could be read
-//! anew. What would decode further is refused: each server of a chain may decode once.
+//! Some servers decode a path before they split it, others after. A path is taken only where that makes no difference,
+//! so the API that is told here is the one that the backend serves. The path is decoded once, to tell the API. The
+//! backend is sent what the client wrote, because a rewritten path could be read in yet another way. A path that would
+//! decode further is refused, because each server of a chain may decode once.
 
 use std::borrow::Cow;
 
@@ -15,20 +15,20 @@ use crate::body::all;
 /// A `:path`, split at its first `/v1` segment and at its query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Path<'p> {
-    /// Below `/v1`, or the whole path when it has none; as it was sent, with the query.
+    /// What stands below `/v1`, or the whole path if it has none. It is as it was sent, with the query.
     rest: &'p str,
     /// The same, decoded and without the query.
     below: Cow<'p, str>,
 }
 
-/// What asks about models.
+/// The path, below `/v1`, that asks about models.
 pub const MODELS: &str = "/models";
 
 /// Where a path may have an escaped slash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EscapedSlash {
     Refused,
-    /// In the name below `/models/`: the filter answers that itself, and names such as `org/name` are usual.
+    /// Only in the name below `/models/`. The filter itself answers that, and names such as `org/name` are usual.
     InModelName,
 }
 
@@ -73,18 +73,18 @@ impl<'p> Path<'p> {
         Ok(Self { rest: raw.get(start..).unwrap_or(raw), below })
     }
 
-    /// As the API means it: decoded, without the query.
+    /// The part below `/v1`, decoded and without the query.
     pub fn below(&self) -> &str {
         &self.below
     }
 
-    /// As it was sent.
+    /// The part below `/v1` as it was sent, with the query.
     pub fn below_with_query(&self) -> &'p str {
         self.rest
     }
 }
 
-/// Whether a decoded segment is one to every server.
+/// Whether every server takes a decoded segment for one segment.
 fn check(segment: &str, names_model: bool) -> Result<(), Invalid> {
     if matches!(segment, "." | "..") {
         return Err(Invalid::Segment);
@@ -103,7 +103,7 @@ fn check(segment: &str, names_model: bool) -> Result<(), Invalid> {
     Ok(())
 }
 
-/// Percent-decoding, once.
+/// Decodes percent escapes, once.
 fn decode(text: &str) -> Result<Cow<'_, str>, Invalid> {
     if !all(text.as_bytes(), u8::is_ascii_graphic) {
         return Err(Invalid::Character);
@@ -127,7 +127,7 @@ fn decode(text: &str) -> Result<Cow<'_, str>, Invalid> {
     String::from_utf8(decoded).map(Cow::Owned).map_err(|_| Invalid::Escape)
 }
 
-/// What two hex digits stand for.
+/// The byte that two hex digits stand for.
 fn byte(digits: &[u8]) -> Option<u8> {
     digits.iter().try_fold(0u8, |value, digit| {
         let digit = match digit {

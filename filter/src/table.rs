@@ -1,8 +1,8 @@
-//! The table of keys as a client of delta xDS. One root of the process is the leader: it holds the
-//! stream and writes what comes into shared data, where every worker looks keys up.
+//! The table of keys, kept by a client of delta xDS. One worker of the process is the leader: it holds the stream and
+//! writes what comes into shared data, where every worker looks keys up.
 //!
-//! A leader that has just taken over does not know what the table has, so it subscribes afresh and
-//! writes under the next generation; after the first response older records no longer count.
+//! A leader that has just taken over does not know what the table has. So it subscribes afresh and writes under the
+//! next generation. Once its first response is written, older records no longer count.
 
 use tollgate_proto::{
     Map,
@@ -15,7 +15,7 @@ use crate::{
     key::{Table, record, record_name, tombstone},
 };
 
-/// A leader that gave no sign for so long is replaced.
+/// A leader that has given no sign for this time is replaced.
 const LEADER_STALE_MS: u64 = 1500;
 const RETRY_MS: (u64, u64) = (100, 5000);
 const INVALID_ARGUMENT: i32 = 3;
@@ -31,17 +31,17 @@ pub enum Keeper {
 
 #[derive(Debug)]
 pub struct Leader {
-    /// Versions of what the table has, by name. Kept over reconnects.
+    /// The version of each key that the table has, by name. A reconnect sends them.
     versions: Map,
     generation: Generation,
     stream: Stream,
     failures: u32,
 }
 
-/// What this leader's records are written under.
+/// The generation that this leader writes its records under.
 #[derive(Debug, Clone, Copy)]
 enum Generation {
-    /// The first response has not come: records of before still count.
+    /// The first response has not come, so older records still count.
     Next(u32),
     Current(u32),
 }
@@ -58,19 +58,20 @@ pub enum Step {
     Nothing,
     /// Open a stream, then call `opened`.
     Open,
-    /// Leadership is lost; the stream with this token is to be closed.
+    /// Close the stream with this token, because another worker leads now.
     Close(u32),
 }
 
+/// The record of who leads and when it last said so. Worker 0: nobody leads.
 const LEADER: &str = "leader";
 
-/// The record of who leads: 0, nobody.
+/// The records that must be there before workers start.
 pub const RECORDS: [&str; 2] = [LEADER, Table::RECORD];
 
 // === impl Keeper ===
 
 impl Keeper {
-    /// Called on every tick: takes or keeps the leadership, and says what is to be done.
+    /// Takes or keeps the leadership, and says what is to be done. Every tick calls it.
     pub fn tick(&mut self, shared: &dyn Shared, me: u64, now: u64) -> Step {
         let leads = update(shared, LEADER, now, |record| {
             let holder = read_u64(record);
@@ -101,7 +102,7 @@ impl Keeper {
         }
     }
 
-    /// A stream was opened; returns the first request on it.
+    /// A stream was opened. Returns the first request on it.
     pub fn opened(&mut self, token: u32, node: &str) -> Option<DeltaDiscoveryRequest> {
         let Self::Leader(leader) = self else {
             return None;
@@ -115,7 +116,7 @@ impl Keeper {
         })
     }
 
-    /// A stream ended or could not be opened (`token`: None). `random` spreads the proxies out.
+    /// A stream has ended, or could not be opened (`token`: None). `random` keeps proxies from coming back together.
     pub fn closed(&mut self, token: Option<u32>, now: u64, random: u64) {
         let Self::Leader(leader) = self else { return };
         if matches!((token, &leader.stream), (Some(token), Stream::Open(current)) if token != *current) {
@@ -141,7 +142,7 @@ impl Keeper {
         matches!(self, Self::Leader(Leader { stream: Stream::Open(current), .. }) if *current == token)
     }
 
-    /// Writes a response into the table; returns the ACK or NACK.
+    /// Writes a response into the table. Returns the ACK or NACK.
     pub fn received(&mut self, shared: &dyn Shared, response: DeltaDiscoveryResponse) -> Option<DeltaDiscoveryRequest> {
         let Self::Leader(leader) = self else {
             return None;

@@ -1,4 +1,4 @@
-//! What a request used: read from what the backend says, in the words of each API, or estimated where it
+//! What a request used. It is read from what the backend says, in the words of each API, or estimated if the backend
 //! says nothing. The way of an answer's bytes:
 //!
 //! ```text
@@ -7,7 +7,7 @@
 //! request ─▶ weighed ─▶ habits ────────────┘ learn from exact answers, estimate the others
 //! ```
 //!
-//! Nothing here keeps a copy of an answer: [`reader`] is a state machine over bytes.
+//! Nothing here keeps a copy of an answer, because [`reader`] is a state machine over bytes.
 
 pub mod figures;
 pub mod habits;
@@ -22,7 +22,7 @@ pub use weigh::Weighed;
 
 use crate::config::Weights;
 
-/// The API that a request speaks, told by its path.
+/// The API that a request speaks. Its path tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Api {
     Chat,
@@ -30,12 +30,12 @@ pub enum Api {
     Responses,
     Embeddings,
     Messages,
-    /// Anthropic's count of tokens: nothing is generated, nothing is charged.
+    /// Anthropic's count of tokens. Nothing is generated, so nothing is charged.
     CountTokens,
     Other,
 }
 
-/// Tokens of one request. `cached` is part of `input`, `reasoning` part of `output`.
+/// The tokens of one request. `cached` is a part of `input`, and `reasoning` is a part of `output`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Tokens {
     pub input: u64,
@@ -49,9 +49,9 @@ pub struct Tokens {
 pub enum Used {
     /// The backend said so.
     Exactly(Tokens),
-    /// An estimate.
+    /// The backend did not say so, and this is an estimate.
     About(Tokens),
-    /// An error without usage.
+    /// Nothing is charged: no backend had it, or the answer was an error without usage.
     Nothing,
 }
 
@@ -72,7 +72,7 @@ impl Tokens {
 // === impl Api ===
 
 impl Api {
-    /// From the path below the client's `/v1`, without the query.
+    /// Tells the API from the path below the client's `/v1`, without the query.
     pub fn of(path: &str) -> Self {
         match path.trim_end_matches('/') {
             "/chat/completions" => Self::Chat,
@@ -85,7 +85,7 @@ impl Api {
         }
     }
 
-    /// The backend tells usage in a stream only when it is asked to.
+    /// Whether backends tell usage in a stream only when they are asked to.
     pub fn asks_for_usage(self) -> bool {
         matches!(self, Self::Chat | Self::Completions)
     }
@@ -101,7 +101,7 @@ impl Weights {
             + self.output * tokens.output as f64
             + self.cached * tokens.cached as f64
             + self.reasoning * tokens.reasoning as f64;
-        // Saturates; a negative sum becomes 0.
+        // The conversion saturates: a negative sum becomes 0.
         sum.ceil() as u64
     }
 }

@@ -1,8 +1,8 @@
-//! What a body is, told from the request's content type. A backend chooses its parser by this header, so
-//! only two are taken, which are all that SDKs send, and each is read here as the backend will read it:
-//! `application/json` and, where an API has them, forms. A body in the name of any other type could be
-//! JSON to one reader and something else to the next (`{"model":"a","x":"&model=b&"}` is both JSON and
-//! a URL-encoded form). Without the header a body is JSON, and the backend is told so.
+//! What a body is, told from the request's content type. A backend chooses its parser by this header. Two types are
+//! taken, which are all that SDKs send: `application/json` and, where an API has them, forms. Each is read here as the
+//! backend will read it. A body of another type could be JSON to one reader and something else to the next
+//! (`{"model":"a","x":"&model=b&"}` is both JSON and a URL-encoded form). Without the header a body is JSON, and the
+//! backend is told so.
 
 use thiserror::Error;
 
@@ -28,7 +28,7 @@ pub enum Refused {
     NoForms,
 }
 
-/// Where an API has forms, below the client's `/v1`.
+/// The paths below the client's `/v1` where an API has forms.
 const FORMS: [&str; 2] = ["/audio/", "/images/"];
 const JSON: &[u8] = b"application/json";
 const BOUNDARY: &[u8] = b"boundary=";
@@ -37,7 +37,7 @@ const UTF8: [&[u8]; 3] = [b"charset=utf-8", b"charset=\"utf-8\"", b"charset=utf8
 // === impl ContentType ===
 
 impl ContentType {
-    /// From all values of the header, for a path below the client's `/v1`.
+    /// Reads all values of the header. `below` is the path below the client's `/v1`.
     pub fn of<'h>(mut values: impl Iterator<Item = &'h [u8]>, below: &str) -> Result<Self, Refused> {
         let Some(value) = values.next() else {
             return Ok(Self::Json);
@@ -52,7 +52,7 @@ impl ContentType {
     }
 
     pub fn parse(value: &[u8]) -> Result<Self, Refused> {
-        // What nearly every request has.
+        // Nearly every request has exactly this.
         if value == JSON {
             return Ok(Self::Json);
         }

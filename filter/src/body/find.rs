@@ -1,9 +1,9 @@
-//! One text in another, in linear time whatever both are: a client chooses the delimiter of its form and what stands
-//! between (Knuth, Morris, Pratt 1977). The library for it would be 6 KB of the module.
+//! Finds one text in another, in linear time whatever the two are, because a client chooses both the delimiter of its
+//! form and what stands between (Knuth, Morris, Pratt 1977). A library for it would be 6 KB of the module.
 
 use memchr::memchr;
 
-/// Finds where `needle` stands in `text` first. An empty one stands nowhere.
+/// Where `needle` first stands in `text`. An empty one stands nowhere.
 pub fn find(text: &[u8], needle: &[u8]) -> Option<usize> {
     let first = *needle.first()?;
     let borders = borders(needle);
@@ -25,7 +25,7 @@ pub fn find(text: &[u8], needle: &[u8]) -> Option<usize> {
     }
 }
 
-/// For each start of the needle the length of its longest end that is a start as well.
+/// For each start of the needle: the length of its longest end that is also a start of the needle.
 fn borders(needle: &[u8]) -> Vec<usize> {
     let mut borders: Vec<usize> = Vec::with_capacity(needle.len());
     let mut border = 0;

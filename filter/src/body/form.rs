@@ -1,10 +1,10 @@
-//! The model in a multipart form (audio, images): the parts are walked by their boundary and only the
-//! field `model` is read.
+//! The model in a multipart form (audio, images). The parts are found by their boundary, and only the field `model` is
+//! read.
 //!
-//! Form parsers are lenient, each in its own way: text before the first boundary, spaces around `=`,
-//! `name*=`, folded lines and quoted pairs are a second `model` to one of them and none to the next. So a
-//! form is taken only in the one spelling that clients write. tests/forms holds this against the parsers
-//! of Python, Go and Node.js: what is taken here has the same model there.
+//! Form parsers are lenient, each in its own way. Text before the first boundary, spaces around `=`, `name*=`, folded
+//! lines and quoted pairs make a second `model` for one parser and none for the next. So a form is taken only in the
+//! one spelling that clients write. tests/forms compares this with the parsers of Python, Go and Node.js: a form that
+//! is taken here has the same model there.
 
 use std::ops::Range;
 
@@ -12,19 +12,19 @@ use thiserror::Error;
 
 use super::{Asked, InvalidName, ModelForm, Stream, all, check_name, find::find, same};
 
-/// More parts than any API of today has.
+/// The most parts of a form. No API of today has so many.
 const MAX_PARTS: usize = 256;
-/// RFC 2046, section 5.1.1.
+/// The longest boundary in bytes, by RFC 2046, section 5.1.1.
 const MAX_BOUNDARY: usize = 70;
-/// Of a part's header, in bytes; parsers have limits of their own, from 4 KiB on.
+/// The longest header of a part, in bytes. Parsers have limits of their own, from 4 KiB on.
 const MAX_LINE: usize = 1024;
-/// Of a field's name, in bytes; some parsers cut longer ones.
+/// The longest name of a field, in bytes. Some parsers cut longer ones.
 const MAX_FIELD: usize = 64;
 
 const MODEL: &[u8] = b"model";
 /// The field by which a form says how its other fields are encoded.
 const CHARSET: &[u8] = b"_charset_";
-/// The content types that a field may have and stays text to all.
+/// The content types with which every parser takes a field for text.
 const TEXT: [&[u8]; 3] = [b"text/plain", b"text/plain; charset=utf-8", b"text/plain;charset=utf-8"];
 
 #[derive(Debug, PartialEq, Eq)]
@@ -68,7 +68,7 @@ pub enum Refused {
 const HEADERS: [&[u8]; 4] =
     [b"content-disposition: ", b"content-type: ", b"content-length: ", b"content-transfer-encoding: "];
 
-/// Their values, in this order.
+/// The values of a part's headers, in the order of [`HEADERS`].
 type Head<'b> = [Option<&'b [u8]>; 4];
 
 /// Reads the model's name. `stream` fields of forms are left to the backend.
@@ -79,7 +79,7 @@ pub fn read<'b>(boundary: &Boundary, body: &'b [u8]) -> Result<Asked<'b>, Refuse
     }
     let mut at = delimiter.len();
     let mut model = None;
-    // Once more than there are parts, for the end.
+    // One round more than there may be parts, for the end.
     for _ in 0..=MAX_PARTS {
         let rest = body.get(at..).unwrap_or_default();
         if let Some(after) = rest.strip_prefix(b"--") {
@@ -100,7 +100,7 @@ pub fn read<'b>(boundary: &Boundary, body: &'b [u8]) -> Result<Asked<'b>, Refuse
             after = next;
         };
         let length = find(content, delimiter).ok_or(Refused::Broken)?;
-        // A boundary stands on a line of its own; parsers differ on any other.
+        // A boundary must stand on a line of its own. Parsers disagree about any other.
         let value = content.get(..length).and_then(|content| content.strip_suffix(b"\r\n")).ok_or(Refused::Broken)?;
         let start = body.len() - content.len();
         if names_model(&head, value)? && model.replace(start..start + value.len()).is_some() {
@@ -128,7 +128,7 @@ fn asked(body: &[u8], at: Range<usize>) -> Result<Asked<'_>, Refused> {
     })
 }
 
-/// Keeps one header of a part. None: it is not exactly in the spelling that clients write.
+/// Keeps one header of a part. None: it is not in the one spelling that clients write.
 fn note<'b>(line: &'b [u8], head: &mut Head<'b>) -> Option<()> {
     let line = line.strip_suffix(b"\r\n").filter(|line| line.len() <= MAX_LINE)?;
     let place = HEADERS.iter().position(|known| line.get(..known.len()).is_some_and(|start| same(start, known)))?;
@@ -137,12 +137,12 @@ fn note<'b>(line: &'b [u8], head: &mut Head<'b>) -> Option<()> {
     (is_tidy && head.get_mut(place)?.replace(value).is_none()).then_some(())
 }
 
-/// Whether a part is the field `model`, to every parser.
+/// Whether every parser takes a part for the field `model`.
 fn names_model(head: &Head<'_>, value: &[u8]) -> Result<bool, Refused> {
     let [disposition, kind, length, encoding] = head;
     let (name, content) = disposition.and_then(disposed).ok_or(Refused::Head)?;
     let is_true = length.is_none_or(|length| length == value.len().to_string().as_bytes());
-    // The others are decoded by some parsers and kept by the rest.
+    // Some parsers decode the other encodings, and some keep them as they are.
     let is_plain = encoding.is_none_or(|encoding| matches!(encoding, b"binary" | b"8bit" | b"7bit"));
     if !is_true || !is_plain {
         return Err(Refused::Head);
@@ -176,7 +176,7 @@ fn disposed(value: &[u8]) -> Option<(&[u8], Content)> {
 // === impl Boundary ===
 
 impl Boundary {
-    /// From the value of the parameter: a token, or between quotes any of RFC 2046's characters.
+    /// Reads the value of the parameter: a token, or any of RFC 2046's characters between quotes.
     pub fn parse(value: &[u8]) -> Option<Self> {
         let quoted = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
         let bare = quoted.unwrap_or(value);

@@ -1,6 +1,6 @@
-//! What of a stream is on this side still: the event that is not complete, and events that wait for the
-//! usage behind them. And what of the current chunk goes on: as long as nothing is taken out or held, the
-//! chunk passes as it is and is not copied.
+//! What a stream holds back, and how a chunk goes on. Two things are held: an event that is not complete, and events
+//! that wait for the usage behind them. As long as nothing is held or taken out, a chunk passes as it is and is not
+//! copied.
 
 use std::{cell::Cell, rc::Rc};
 
@@ -11,11 +11,11 @@ pub enum Passed {
     Instead(Vec<u8>),
 }
 
-/// How much all streams of a worker may hold together. Clones are the same room.
+/// How many bytes all streams of a worker hold together. Clones are the same room.
 #[derive(Debug, Clone, Default)]
 pub struct Room(Rc<Cell<usize>>);
 
-/// The share of one stream in it; goes back when the stream ends, however it ends.
+/// The share of one stream in the room. It goes back when the stream ends, in whatever way.
 #[derive(Debug)]
 pub struct Share {
     room: Room,
@@ -26,12 +26,13 @@ pub struct Share {
 #[derive(Debug)]
 pub struct Out<'c> {
     chunk: &'c [u8],
-    /// So much of the chunk goes on as it is. Of no matter once there is a copy.
+    /// So many bytes of the chunk go on as they are. It does not matter once there is a copy.
     unchanged: usize,
     copy: Option<Vec<u8>>,
 }
 
-/// Past it nothing is held back. A VM has 1 GiB; a stream holds 16 KiB at most.
+/// The most bytes of all streams together. Beyond that, streams hold nothing back. A VM has 1 GiB, and one stream holds
+/// 16 KiB at most.
 const ROOM: usize = 64 << 20;
 
 // === impl Room ===
@@ -43,7 +44,7 @@ impl Room {
 }
 
 impl Share {
-    /// This stream holds so many bytes now. False: all of them together hold too much.
+    /// Notes that this stream holds so many bytes now. False: all streams together hold too much.
     pub fn hold(&mut self, bytes: usize) -> bool {
         let all = self.room.0.get().saturating_sub(self.bytes).saturating_add(bytes);
         self.room.0.set(all);
@@ -65,7 +66,7 @@ impl<'c> Out<'c> {
         Self { chunk, unchanged: 0, copy: None }
     }
 
-    /// A part of the chunk goes on.
+    /// Lets a part of the chunk go on.
     pub fn pass(&mut self, start: usize, end: usize) {
         if self.copy.is_none() && start == self.unchanged {
             self.unchanged = end;
@@ -75,7 +76,7 @@ impl<'c> Out<'c> {
         self.copy().extend_from_slice(part);
     }
 
-    /// What was held goes on.
+    /// Lets what was held go on.
     pub fn pass_held(&mut self, held: &mut Vec<u8>) {
         if !held.is_empty() {
             self.copy().append(held);

@@ -1,6 +1,6 @@
-//! One strict pass over a JSON request. What two parsers could read differently is refused: duplicate
-//! known keys, also when escaped or in another case (Go's decoders fold case, the long s and the Kelvin
-//! sign included), bytes that are not UTF-8, and anything after the object.
+//! One strict pass over a JSON request. What two parsers could read differently is refused: a known key twice, bytes
+//! that are not UTF-8, and anything after the object. A key also counts as known when it is escaped or in another case,
+//! because Go's decoders fold case, the long s and the Kelvin sign included.
 
 use std::{borrow::Cow, ops::Range};
 
@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::{Asked, InvalidName, ModelForm, Stream, UsageEvent, check_name, rewrite::Edit};
 use crate::json::{self, Invalid, Raw, Text, Why};
 
-/// Why a body is refused. Clients see these texts; none repeats what they sent beyond a known name.
+/// Why a body is refused. Clients see these texts. None repeats what they sent, except a known name.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum Refused {
     #[error("the request has no body; send a JSON object with a \"model\"")]
@@ -32,7 +32,7 @@ pub enum Refused {
     Name(#[from] InvalidName),
 }
 
-/// Backends fall over on thousands of levels; many parsers stop at this many.
+/// The most levels of objects and arrays. Backends fall over on thousands, and many parsers stop at this many.
 const MAX_LEVELS: usize = 128;
 
 /// The members that are read, in the order of [`Members`].
@@ -54,19 +54,19 @@ const KNOWN: [&str; 14] = [
     DEFERRED,
 ];
 const INCLUDE_USAGE: &str = "include_usage";
-/// Of the Responses API.
+/// The member of the Responses API that asks for an answer later.
 const BACKGROUND: &str = "background";
-/// The same of a Chat API (xAI).
+/// The same member in a Chat API (xAI).
 const DEFERRED: &str = "deferred";
 
-/// Values of known members, in the order of their names.
+/// The values of the known members, in the order of their names.
 struct Members<'b, const N: usize> {
     found: [Option<Raw<'b>>; N],
-    /// All members, the unknown ones too.
+    /// How many members there are, with the unknown ones.
     count: usize,
 }
 
-/// Reads a request. `force_usage`: the API tells usage in streams only when asked.
+/// Reads a request. `force_usage`: the API tells usage in a stream only when it is asked to.
 pub fn read(body: &[u8], force_usage: bool) -> Result<Asked<'_>, Refused> {
     if body.trim_ascii().is_empty() {
         return Err(Refused::Empty);
@@ -116,10 +116,10 @@ pub fn read(body: &[u8], force_usage: bool) -> Result<Asked<'_>, Refused> {
     })
 }
 
-/// The largest of what the client gives as the most output tokens, because backends differ in which name
-/// they read. Where one of them is not a whole number above 0, none counts and the model's habit is
-/// reserved: such a value means "no limit" to one backend (-1, or 0 where that is the same as absent),
-/// 100 to another (`"100"`, `1e2`), and an error to most, which they explain better.
+/// The most output tokens that the client wants. Backends differ in which name they read, so the largest of the values
+/// counts. If one of them is not a whole number above 0, none counts, and the model's habit is reserved. Such a value
+/// means "no limit" to one backend (-1, or 0 where that is the same as absent) and 100 to another (`"100"`, `1e2`). To
+/// most it is an error, and they explain it better.
 fn largest(given: &[Option<Raw<'_>>]) -> Option<u64> {
     let mut largest = None;
     for given in given.iter().flatten().filter(|given| given.text != b"null") {
@@ -128,8 +128,8 @@ fn largest(given: &[Option<Raw<'_>>]) -> Option<u64> {
     largest
 }
 
-/// How many answers a client wants to one prompt. No value to assume is on the safe side here, so what is
-/// not written as a count is refused.
+/// How many answers a client wants to one prompt. No assumption would be safe here, so a value that is not written as a
+/// count is refused.
 fn answers(name: &'static str, given: Option<Raw<'_>>) -> Result<u64, Refused> {
     match given.filter(|given| given.text != b"null") {
         None => Ok(1),
@@ -139,7 +139,7 @@ fn answers(name: &'static str, given: Option<Raw<'_>>) -> Result<u64, Refused> {
     }
 }
 
-/// How many prompts a request has: each text of an array and each array of token ids is one.
+/// How many prompts a request has. In an array, each text and each array of token ids is one.
 fn prompts(given: Option<Raw<'_>>) -> u64 {
     let mut prompts = 0;
     if let Some(given) = given {
@@ -157,7 +157,7 @@ fn is_true(name: &'static str, given: Option<Raw<'_>>) -> Result<bool, Refused> 
 }
 
 impl Refused {
-    /// The member that is at fault, where one is.
+    /// The member that is at fault, if it is one.
     pub fn param(&self) -> Option<&'static str> {
         match self {
             Self::NoModel | Self::Name(_) => Some("model"),
@@ -167,7 +167,7 @@ impl Refused {
     }
 }
 
-/// A string as JSON.
+/// Writes a string as JSON.
 pub fn quote(text: &str) -> Vec<u8> {
     let mut quoted = Vec::with_capacity(text.len() + 2);
     json::quote(text, &mut quoted);
@@ -263,7 +263,7 @@ fn folds_to(key: &str, name: &str) -> bool {
 fn recognise<const N: usize>(key: &Text<'_>, names: [&'static str; N]) -> Result<Option<usize>, Refused> {
     let decoded;
     let meant = if key.has_escapes {
-        // Half a surrogate pair is in no known name.
+        // No known name has half a surrogate pair.
         decoded = key.decode().unwrap_or_default();
         decoded.as_str()
     } else {

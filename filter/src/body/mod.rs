@@ -1,4 +1,4 @@
-//! Bodies: requests are read once and strictly, answers are scanned as they pass.
+//! Bodies. A request is read once and strictly. Streams of events are read as they pass.
 
 pub mod content_type;
 mod find;
@@ -19,11 +19,11 @@ pub struct Asked<'b> {
     /// Where the model's value stands, as the backend will read it.
     pub model_at: Range<usize>,
     pub model_form: ModelForm,
-    /// Most output tokens that the client wants of one answer. None: it did not say so in a way that holds.
+    /// The most output tokens that the client wants of one answer. None: it did not say so, or in no clear way.
     pub max_output: Option<u64>,
-    /// Answers that the backend is to make, for all prompts together.
+    /// How many answers the backend is to make, for all prompts together.
     pub answers: u64,
-    /// The member by which the client asks for an answer without its outcome, to be fetched later.
+    /// The member by which the client asks for an answer that comes before the work is done.
     pub deferred: Option<&'static str>,
     pub stream: Stream,
 }
@@ -33,7 +33,7 @@ pub struct Asked<'b> {
 pub enum ModelForm {
     /// A JSON string.
     Json,
-    /// A JSON string with escapes: two parsers may differ, so it is written anew.
+    /// A JSON string with escapes. Two parsers may read it differently, so it is written anew.
     EscapedJson,
     /// A field of a form, without quotes.
     Form,
@@ -51,24 +51,24 @@ pub enum Stream {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UsageEvent {
     Asked,
-    /// Not asked for; the edit that asks the backend for it.
+    /// It did not. The edit asks the backend for it.
     NotAsked(rewrite::Edit),
 }
 
-/// Whether two texts differ in nothing but the case of ASCII letters. Copies of it, unrolled for SIMD at each
-/// call, were 4 KB of the filter.
+/// Whether two texts are the same but for the case of ASCII letters. It is not inlined: the copies, unrolled for SIMD
+/// at each call, were 4 KB of the filter.
 #[inline(never)]
 pub(crate) fn same(text: &[u8], known: &[u8]) -> bool {
     text.eq_ignore_ascii_case(known)
 }
 
-/// Whether all bytes are of a kind; not inlined for the same reason.
+/// Whether all bytes are of a kind. It is not inlined for the same reason.
 #[inline(never)]
 pub(crate) fn all(text: &[u8], allowed: fn(&u8) -> bool) -> bool {
     text.iter().all(allowed)
 }
 
-/// Why a text is no model's name. It would end in usage rows, logs and terminals.
+/// Why a text is not taken for a model's name. It would end in usage rows, logs and terminals.
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidName {
     #[error("the model's name is longer than {MAX_NAME} bytes")]
@@ -77,7 +77,7 @@ pub enum InvalidName {
     Control,
 }
 
-/// Longer than any name that is in use, in bytes.
+/// The longest name in bytes. No name that is in use is longer.
 const MAX_NAME: usize = 256;
 
 /// Whether a text may be a model's name, known or not.
@@ -85,7 +85,7 @@ pub fn check_name(name: &str) -> Result<(), InvalidName> {
     if name.len() > MAX_NAME {
         return Err(InvalidName::TooLong);
     }
-    // Beside control characters what turns the direction of text, breaks lines or cannot be seen.
+    // Besides control characters: what turns the direction of text, breaks lines or cannot be seen.
     let is_control = |char: char| {
         char.is_control()
             || matches!(char, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
@@ -94,7 +94,7 @@ pub fn check_name(name: &str) -> Result<(), InvalidName> {
 }
 
 impl ModelForm {
-    /// A model's name as it stands in a body of this form.
+    /// Writes a model's name as it stands in a body of this form.
     pub fn write(self, model: &str) -> Vec<u8> {
         match self {
             Self::Form => model.as_bytes().to_vec(),

@@ -1,5 +1,5 @@
-//! Edits of a request by span: what is not edited stays byte for byte, so the backend reads exactly
-//! what the client sent and the filter checked.
+//! Edits of a request by span. What is not edited stays byte for byte the same, so the backend reads what the client
+//! sent and the filter checked.
 
 use std::{borrow::Cow, ops::Range};
 
@@ -35,8 +35,7 @@ pub fn apply(body: &[u8], edits: Vec<Edit>) -> Vec<u8> {
     edited
 }
 
-/// Where a span stands after the edits, none of which touches its inside; `replaced` is the length of
-/// what an edit of exactly this span put there.
+/// Where a span stands after the edits. One edit may replace exactly this span; no other may touch its inside.
 pub fn moved(span: &Range<usize>, edits: &[Edit]) -> Range<usize> {
     let mut start = span.start;
     let mut length = span.len();

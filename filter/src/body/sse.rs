@@ -1,8 +1,8 @@
-//! Server-sent events as they pass: usage is read from any event of any length, and the event that
-//! carries nothing else is taken out when the client did not ask for it. Where a limit is enforced, the last
-//! event with text waits for the usage behind it, so that nobody has a whole answer and leaves unbilled.
+//! Server-sent events as they pass. Usage is read from every event, however long it is. The event with nothing but
+//! usage is taken out if the client did not ask for it. Where a limit is enforced, the last event with text waits for
+//! the usage behind it, so that nobody gets a whole answer and leaves before the bill.
 //!
-//! Works on bytes and on any split into chunks. Lines end by CR, LF or CRLF, as the standard says:
+//! The scan works on bytes, in any split into chunks. Lines end by CR, LF or CRLF, as the standard says:
 //! <https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream>.
 
 use std::ops::Range;
@@ -35,13 +35,13 @@ pub struct Scan {
     reader: Reader,
     tally: Tally,
     line: Line,
-    /// A CR ended the chunk; an LF would belong to it.
+    /// Whether a CR ended the chunk before, so that an LF now belongs to it.
     after_cr: AfterCr,
     /// Whole events that wait.
     back: Vec<u8>,
     /// The beginning of an event that is not complete.
     tail: Vec<u8>,
-    /// Of the open event, and of the one before it.
+    /// What becomes of the open event, and of the one before it.
     event: Fate,
     last: Fate,
     share: Share,
@@ -58,7 +58,7 @@ struct Read {
 enum Line {
     /// So many bytes of a byte order mark have been seen.
     Mark(usize),
-    /// So many bytes of `data:`.
+    /// So many bytes of `data:` have been seen.
     Name(usize),
     Data,
     /// Another field, or a comment.
@@ -69,14 +69,14 @@ enum Line {
 enum AfterCr {
     No,
     Line,
-    /// Of a blank line: the event is over.
+    /// The CR ended a blank line, and so an event.
     Event,
 }
 
 /// What becomes of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
-    /// Not known: its bytes are kept together.
+    /// Nobody knows yet. Its bytes are kept together.
     Open,
     Pass,
     Wait,
@@ -86,9 +86,9 @@ enum Fate {
 const MARK: &[u8] = b"\xef\xbb\xbf";
 const DATA: &[u8] = b"data:";
 
-/// An event that is longer carries more than usage: it passes on as it comes.
+/// The longest event, in bytes, that may be nothing but usage. A longer one passes on as it comes.
 const MAX_USAGE_ONLY: usize = 8 << 10;
-/// What a stream holds back at most; past it everything goes on.
+/// The most bytes that a stream holds back. Beyond that, everything goes on.
 const MAX_HELD: usize = 16 << 10;
 
 // === impl Scan ===
@@ -110,11 +110,11 @@ impl Scan {
         }
     }
 
-    /// Takes the next chunk; `end`: it is the last.
+    /// Takes the next chunk. `end`: it is the last one.
     pub fn feed(&mut self, chunk: &[u8], end: bool) -> Passed {
         let mut out = Out::of(chunk);
         let mut at = self.line_feed(chunk, &mut out);
-        // What stands before it is passed, held or removed; what follows is of the open event.
+        // What stands before this has been passed, held or removed. What follows belongs to the open event.
         let mut from = if self.after_cr == AfterCr::Event { at } else { 0 };
         if !chunk.is_empty() {
             self.after_cr = AfterCr::No;
@@ -145,13 +145,13 @@ impl Scan {
         &self.tally
     }
 
-    /// What the stream has said, where it ended.
+    /// The stream has ended here. Returns what it has said.
     pub fn finish(&mut self) -> &Tally {
         self.reader.finish(&mut self.tally);
         &self.tally
     }
 
-    /// An LF at the start of a chunk whose CR ended the chunk before; gives its length.
+    /// Takes an LF that belongs to the CR at the end of the chunk before. Returns its length.
     fn line_feed(&mut self, chunk: &[u8], out: &mut Out<'_>) -> usize {
         if self.after_cr == AfterCr::No || chunk.first() != Some(&b'\n') {
             return 0;
@@ -207,7 +207,7 @@ impl Scan {
                     return read(end);
                 }
                 if is_data {
-                    // Lines of data are joined by it.
+                    // A line feed joins the lines of an event's data.
                     self.reader.feed(b"\n", &mut self.tally);
                 }
                 read(end + self.line_ends(behind, AfterCr::Line))
@@ -215,7 +215,7 @@ impl Scan {
         }
     }
 
-    /// At the end of a line; gives the length of what ends it.
+    /// A line ends here. Returns the length of what ends it.
     fn line_ends(&mut self, rest: &[u8], after_cr: AfterCr) -> usize {
         self.line = Line::Name(0);
         match rest {
@@ -228,7 +228,7 @@ impl Scan {
         }
     }
 
-    /// The open event is whole; its last bytes are these of the chunk.
+    /// The open event is whole. Its last bytes are this part of the chunk.
     fn event_ends(&mut self, chunk: &[u8], span: Range<usize>, out: &mut Out<'_>) {
         self.reader.finish(&mut self.tally);
         let event = self.tally.take_event();
@@ -263,7 +263,7 @@ impl Scan {
         }
     }
 
-    /// What the chunk has of an event that is not whole.
+    /// Keeps what the chunk has of an event that is not whole.
     fn keep(&mut self, chunk: &[u8], from: usize, out: &mut Out<'_>) {
         let rest = chunk.get(from..).unwrap_or_default();
         let most = match (self.event, self.usage_only, self.last_text) {
@@ -282,7 +282,7 @@ impl Scan {
         }
     }
 
-    /// Everything goes on, up to the end of this part of the chunk.
+    /// Lets everything go on, up to the end of this part of the chunk.
     fn pass_on(&mut self, span: Range<usize>, out: &mut Out<'_>) {
         out.pass_held(&mut self.back);
         out.pass_held(&mut self.tail);

@@ -1,5 +1,5 @@
-//! What is found by name on the way of a request: a sorted list, which costs the module less than a hash map
-//! of each kind and a request no more.
+//! What a request finds by name. It is a sorted list: a hash map for each kind of value would make the module larger,
+//! and would be no faster for a request.
 
 use std::rc::Rc;
 

@@ -11,7 +11,7 @@ use crate::{
     worker::Worker,
 };
 
-/// A worker with its surroundings.
+/// A worker and its surroundings.
 struct World {
     shared: FakeShared,
     worker: Worker,
@@ -166,7 +166,7 @@ impl World {
         exchange
     }
 
-    /// What the end of an exchange brings to the ledger.
+    /// What the ledger is told at the end of an exchange.
     fn end(&mut self, exchange: Exchange, ending: Ending) -> wire::SyncRequest {
         let closed = self.step(exchange, Event::Ended(ending), &mut Seen::default());
         assert!(matches!(closed, Exchange::Closed));
@@ -487,7 +487,7 @@ fn a_backends_own_error_passes_and_costs_nothing() {
     assert!(world.end(answering, Ending::default()).usage.is_empty());
 }
 
-/// The one usage row of an answer with these headers, which ended whole or not.
+/// The usage row of an answer with these headers. The answer ended whole or not.
 fn row(world: &mut World, headers: &[(&str, &str)], body: &[u8], end: bool) -> wire::Usage {
     let mut seen = Seen::default();
     let sent = world.sent(r#"{"model":"smol","messages":"0123456789012345678901234567890123456789"}"#, &mut seen);

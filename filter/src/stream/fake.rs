@@ -1,4 +1,4 @@
-//! A stream as Envoy would hold it, with what the test puts there.
+//! A stream as Envoy would hold it, with the contents that a test puts there.
 
 use std::collections::HashMap;
 

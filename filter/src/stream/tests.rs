@@ -1,4 +1,4 @@
-//! Streams from Envoy's callbacks to what is charged, and the properties that hold in any order of callbacks.
+//! Streams from Envoy's callbacks to what is charged, and properties that hold in any order of callbacks.
 
 use std::rc::Rc;
 
@@ -19,13 +19,13 @@ use crate::{
     worker::Worker,
 };
 
-/// A worker, its streams' surroundings, and a ledger with 1000 tokens.
+/// A worker, the surroundings of its streams, and a ledger with 1000 tokens.
 struct Proxy {
     shared: FakeShared,
     worker: Worker,
     config: Rc<Config>,
     now: u64,
-    /// What the ledger has given away, and what has come of it.
+    /// What the ledger has granted, and what has come back of it.
     granted: u64,
     from_lease: u64,
     released: u64,
@@ -111,7 +111,7 @@ impl Proxy {
         self.worker.ledger_answered(&self.shared, answer, self.now)
     }
 
-    /// Everything that is due is told.
+    /// Tells the ledger everything that is due.
     fn report(&mut self) {
         for _ in 0..50 {
             self.call();
@@ -431,9 +431,9 @@ fn any_stream() -> impl Strategy<Value = FakeStream> {
 }
 
 proptest! {
-    /// Whatever Envoy calls in whatever order, for several streams at once: one answer of our own at most, a
-    /// request goes on only when it waited, nothing happens after the end, and every token that was leased is
-    /// in the lease, used or given back once all streams have ended.
+    /// Envoy may call anything in any order, for several streams at once. A stream gets one answer of our own at most.
+    /// A request is resumed only if it waited. Nothing happens after the end. Once all streams have ended, every token
+    /// that was leased is in the lease, used or given back.
     #[test]
     fn any_order_of_callbacks_keeps_the_books(
         hosts in prop::collection::vec(any_stream(), 1..5),
@@ -475,7 +475,7 @@ proptest! {
         prop_assert_eq!(proxy.charged, rows, "what is charged is in the rows");
     }
 
-    /// However a body is cut, the same is read and the same bytes arrive.
+    /// However a body is cut into chunks, the same is read and the same bytes arrive.
     #[test]
     fn any_split_of_an_answer_is_read_alike(cuts in prop::collection::vec(1usize..40, 0..20), events in 0usize..6) {
         let event = "data: {\"choices\":[{\"delta\":{\"content\":\"word\"}}]}\n\n".repeat(events);

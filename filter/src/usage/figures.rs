@@ -1,6 +1,5 @@
-//! The numbers of one usage object and what they mean together. A figure is a whole number that is not
-//! negative and below a ceiling; anything else is as good as absent, and without enough figures there is
-//! no usage: the answer is estimated.
+//! The numbers of one usage object, and what they mean together. A figure is a whole number from 0 up to a ceiling.
+//! Anything else counts as absent. If too few figures are there, there is no usage, and the answer is estimated.
 
 use super::Tokens;
 
@@ -9,19 +8,19 @@ use super::Tokens;
 pub enum Figure {
     /// All input, cached or not (OpenAI, Gemini).
     Prompt,
-    /// All input (Responses API), or what of it no cache had (Anthropic, Bedrock).
+    /// All input (Responses API), or the part of it that no cache had (Anthropic, Bedrock).
     Input,
     Output,
     /// Gemini counts the visible output and the thoughts apart.
     Candidates,
     Thoughts,
     Total,
-    /// Part of the input.
+    /// A part of the input.
     Cached,
     Reasoning,
-    /// Gemini: results of tools, beside the prompt.
+    /// Gemini: results of tools, which the prompt does not include.
     Tool,
-    /// Beside [`Figure::Input`].
+    /// [`Figure::Input`] does not include it.
     CacheRead,
     CacheWritten,
     /// The parts of [`Figure::CacheWritten`].
@@ -29,7 +28,7 @@ pub enum Figure {
     Written1h,
 }
 
-/// What has been said. Figures of several events add up to one usage.
+/// The figures that were said. Those of several events complete one usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Figures([u64; Self::COUNT]);
 
@@ -37,14 +36,14 @@ pub struct Figures([u64; Self::COUNT]);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sum {
     Nothing,
-    /// The output is not known: the beginning of an answer of Anthropic's, or a vector.
+    /// The output is not known. An answer of Anthropic's begins so, and embeddings have none.
     Input(Tokens),
-    /// One number for both.
+    /// There is one number for both.
     Total(u64),
     All(Tokens),
 }
 
-/// No answer has more tokens of a kind: a number above it is a fault, and would empty any budget.
+/// The most tokens of one kind. No answer has more, so a larger number is a fault. It would empty any budget.
 pub const MAX_TOKENS: u64 = 1 << 40;
 
 const UNKNOWN: u64 = u64::MAX;
@@ -88,18 +87,18 @@ impl Figures {
         self.set(figure, None);
     }
 
-    /// Without the output, which the first event of Anthropic's only begins to count.
+    /// The figures without the output, because Anthropic's first event only begins to count it.
     pub fn without_output(mut self) -> Self {
         self.set(Figure::Output, None);
         self
     }
 
-    /// Nothing of it is known.
+    /// Whether they tell neither input nor output nor total.
     pub fn are_silent(&self) -> bool {
         self.input().is_none() && self.output().is_none() && self.get(Figure::Total).is_none()
     }
 
-    /// What a later event says. It may leave out the input that an earlier one said.
+    /// What is known after a later event. It may leave out the input that an earlier one said.
     pub fn then(self, mut later: Self) -> Self {
         if later.input().is_none() && later.get(Figure::Total).is_none() {
             for figure in Self::OF_INPUT.into_iter().chain([Figure::Cached]) {
@@ -138,7 +137,7 @@ impl Figures {
             Tokens { input, output, cached: cached.min(input), reasoning: reasoning.min(output) }
         };
         match (self.input(), self.output(), self.get(Figure::Total)) {
-            // Some count reasoning in the total alone.
+            // Some backends count reasoning in the total only.
             (Some(input), Some(output), total) => {
                 Sum::All(tokens(input, output.max(total.unwrap_or(0).saturating_sub(input))))
             }
@@ -151,7 +150,7 @@ impl Figures {
     }
 }
 
-/// A whole number as JSON writes it; `12.0` is one, `5e2` is not.
+/// Reads a whole number as JSON writes it. `12.0` is one, `5e2` is not.
 fn whole(text: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(text).ok()?;
     let (digits, fraction) = text.split_once('.').unwrap_or((text, "0"));

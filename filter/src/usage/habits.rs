@@ -1,8 +1,9 @@
-//! What requests are like, by consumer and model, learnt from exact answers. An estimate is made of it where
-//! an answer does not say: how much to reserve, and what an answer that ended early has cost.
+//! What requests are like, by consumer and model, learnt from exact answers. Estimates are made from it: how much to
+//! reserve, and what an answer has cost that ended early.
 //!
-//! A consumer moves its own habits alone, one answer moves them by an eighth of the way, and bytes per
-//! token stay within what tokenisers do: nobody makes requests cheap, for itself or for others.
+//! Nobody can make requests cheap, neither for itself nor for others. A consumer that is known has habits of its own,
+//! which no other one moves. One answer moves them by an eighth of the way. Bytes per token stay within what tokenisers
+//! do.
 
 use std::collections::HashMap;
 
@@ -12,11 +13,11 @@ use super::{Api, Tokens, Weighed};
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Habit {
     bytes_per_token: f64,
-    /// Output of an answer.
+    /// The output tokens of an answer.
     output: f64,
-    /// Tokens billed for one that is seen: hidden reasoning.
+    /// How many tokens are billed for one that is seen. Hidden reasoning makes it more than 1.
     hidden: f64,
-    /// Input of a request that refers to what is not in it.
+    /// The input tokens of a request that refers to what is not in it.
     elsewhere: f64,
     is_learnt: bool,
 }
@@ -26,28 +27,28 @@ pub struct Habit {
 pub struct Sample {
     pub weighed: Weighed,
     pub tokens: Tokens,
-    /// Bytes of text that the answer showed.
+    /// How many bytes of text the answer showed.
     pub shown_bytes: u64,
 }
 
-/// Habits by consumer and model, as its pool names it, and of each model for those who are new to it.
-/// Bounded: more, and consumers are learnt anew.
+/// Habits by consumer and model, and for each model those of all consumers, for who is new to it. The model's name is
+/// the pool's. If there are too many, consumers are forgotten and learnt anew.
 #[derive(Debug, Default)]
 pub struct Habits(HashMap<String, Habit>);
 
-/// Weight of a new answer in the moving averages.
+/// The weight of a new answer in the moving averages.
 const FRESH: f64 = 0.125;
-/// What tokenisers make of text, from dense code to long words.
+/// The least and the most bytes that tokenisers put into a token, from dense code to long words.
 const BYTES_PER_TOKEN: (f64, f64) = (2.0, 8.0);
-/// Billed tokens for a seen one.
+/// The least and the most tokens that are billed for one that is seen.
 const HIDDEN: (f64, f64) = (1.0, 64.0);
-/// Habits in one worker, of some 100 bytes each.
+/// The most habits in one worker. Each takes about 100 bytes.
 const MAX_HABITS: usize = 4096;
 
 // === impl Habits ===
 
 impl Habits {
-    /// Of this consumer; what is not known of it is known of the model, or assumed.
+    /// The habit of this consumer. If none is known, it is that of the model, or one that is assumed.
     pub fn of(&self, consumer: &str, model: &str) -> Habit {
         let known = self.0.get(&key(consumer, model)).or_else(|| self.0.get(&key("", model)));
         known.copied().unwrap_or_default()
@@ -69,10 +70,10 @@ impl Habits {
     }
 }
 
-/// No name of a consumer has it.
+/// What no name of a consumer has in it.
 const SEPARATOR: char = '\n';
 
-/// Of a consumer, or without one of all.
+/// The key of a consumer's habit. An empty consumer stands for all.
 fn key(consumer: &str, model: &str) -> String {
     let mut key = String::with_capacity(consumer.len() + 1 + model.len());
     key.push_str(consumer);
@@ -105,18 +106,18 @@ impl Habit {
         }
     }
 
-    /// Some exact answer has been seen.
+    /// Whether an exact answer has been seen.
     pub fn is_learnt(&self) -> bool {
         self.is_learnt
     }
 
-    /// Tokens of so many bytes of text.
+    /// How many tokens so many bytes of text are.
     pub fn tokens(&self, bytes: u64) -> u64 {
         (bytes as f64 / self.bytes_per_token).ceil() as u64
     }
 
-    /// What is billed for so many tokens that were seen of an answer of `usual` tokens. What is hidden
-    /// may have been made before the first one was seen.
+    /// What is billed when so many tokens were seen of an answer that usually has `usual`. Its hidden part may have
+    /// been made before the first one was seen.
     pub fn billed(&self, seen: u64, usual: u64) -> u64 {
         let hidden_first = usual as f64 * (1.0 - 1.0 / self.hidden);
         (seen as f64 * self.hidden).max(hidden_first).ceil() as u64

@@ -1,5 +1,5 @@
-//! The names that are known in answers, of all vendors at once. Names of figures count inside a usage object
-//! alone, so that no model can write its own bill.
+//! The names that are known in answers, of all vendors together. Names of figures count only inside a usage object, so
+//! no model can write its own bill.
 
 use super::figures::Figure;
 
@@ -10,18 +10,18 @@ pub enum Name {
     Unknown,
     Type,
     Usage,
-    /// Responses API: the answer so far, as a part of an event.
+    /// Responses API: the answer so far, inside an event.
     Response,
-    /// Anthropic: the answer so far, as a part of an event.
+    /// Anthropic: the answer so far, inside an event.
     Message,
     Choices,
-    /// Gemini's choices, and what other answers are known by.
+    /// Gemini's choices, and names by which other known answers are told.
     Output,
     /// What the client is given to read, whatever the API.
     Text,
-    /// A piece of text in the Responses API; an object elsewhere.
+    /// A piece of text in the Responses API. Elsewhere it is an object.
     Delta,
-    /// Bytes in a string: pictures, sounds, vectors, signatures.
+    /// A string or an array that is no text: pictures, sounds, vectors, signatures.
     Blob,
 }
 
@@ -29,7 +29,7 @@ pub enum Name {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UsageName {
     Figure(Figure),
-    /// An object with parts of figures.
+    /// An object that holds parts of figures.
     Details,
 }
 
@@ -52,7 +52,7 @@ impl Name {
         }
     }
 
-    /// An answer that has it is of an API whose text is told by its name.
+    /// Whether an answer with this name is of a known API. There, text is told by its name.
     pub fn is_known(self) -> bool {
         !matches!(self, Self::Unknown | Self::Text | Self::Blob | Self::Usage)
     }
@@ -84,7 +84,7 @@ impl UsageName {
         }))
     }
 
-    /// Of what stands in the details of a usage object.
+    /// The figure that a key inside the details means.
     pub fn of_detail(key: &[u8]) -> Option<Figure> {
         match key {
             b"cached_tokens" => Some(Figure::Cached),

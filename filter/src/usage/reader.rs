@@ -1,9 +1,9 @@
-//! A reader of JSON that is pushed: bytes come in any pieces, and of none of them a copy is kept. It
-//! looks for usage at the places where vendors put it and counts the text between; everything else is
-//! skipped. Answers and the data of events go through the same machine.
+//! A reader of JSON that takes bytes in any pieces and keeps no copy of them. It looks for usage at the places where
+//! vendors put it, and counts the text. Everything else is skipped. Answers and the data of events go through the same
+//! machine.
 //!
-//! It is lenient where [`crate::json`] is strict: a backend's answer is not judged here, only read. What it
-//! holds is fixed: a stack of places and the last key, whatever the size of the answer.
+//! It is lenient where [`crate::json`] is strict, because a backend's answer is only read here and not judged. Its
+//! memory is fixed, whatever the size of the answer: a stack of places and the last key.
 
 use super::{
     figures::Figures,
@@ -12,20 +12,20 @@ use super::{
 };
 use crate::json;
 
-/// Answers nested deeper are not read further, and so estimated.
+/// The most levels of nesting. An answer that is deeper is not read further, and so it is estimated.
 const MAX_DEPTH: usize = 128;
 
-/// Longer keys and numbers are none of the known ones. The longest known name has 27 bytes.
+/// The most bytes of a key or number that is kept. The longest known name has 27, so a longer key is unknown.
 const MAX_TOKEN: usize = 32;
 
-/// The machine. `place` and `name` say what the next value is.
+/// The state machine. `place` and `name` say what the next value is.
 #[derive(Debug)]
 pub struct Reader {
     state: State,
     place: Place,
     name: Name,
     usage_name: Option<UsageName>,
-    /// Places around the current one.
+    /// The places around the present one.
     around: [Place; MAX_DEPTH],
     depth: usize,
     token: Token,
@@ -37,13 +37,13 @@ pub struct Reader {
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Document {
     pub figures: Figures,
-    /// An object of usage was there, whatever stood in it.
+    /// There was an object of usage, whatever stood in it.
     pub has_usage: bool,
-    /// That object was in Anthropic's `message`: the answer only begins.
+    /// That object was in Anthropic's `message`, so the answer only begins.
     pub begins: bool,
     pub choices: Choices,
     pub kind: Kind,
-    /// Sizes of strings, in bytes: under a known name of text, under `delta`, anywhere.
+    /// The bytes of strings: under a known name of text, under `delta`, and anywhere.
     text: u64,
     delta: u64,
     strings: u64,
@@ -61,15 +61,15 @@ pub enum Choices {
 /// What an event calls itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Kind {
-    /// Of no known API: all of its strings may be text.
+    /// It is of no known API, so all of its strings may be text.
     #[default]
     Foreign,
     Known,
-    /// `response.output_text.delta` and its like: text comes as `delta`, and once more in other events.
+    /// `response.output_text.delta` and its like. Text comes as `delta`, and once more in other events.
     Dotted,
     /// The last event of an answer.
     Last,
-    /// The same, in the Responses API.
+    /// The last event of an answer in the Responses API.
     DottedLast,
 }
 
@@ -78,7 +78,7 @@ pub enum Kind {
 pub enum Form {
     #[default]
     One,
-    /// A stream as one array (Gemini).
+    /// The text is one array of answers: a stream of Gemini's.
     Array,
 }
 
@@ -88,15 +88,15 @@ enum State {
     BeforeValue,
     InName,
     InText,
-    /// Behind a backslash.
+    /// The next byte follows a backslash.
     EscapeInName,
     EscapeInText,
     InScalar,
-    /// Too deep.
+    /// The text is nested too deep, and nothing more is read.
     Lost,
 }
 
-/// Whether a byte is done with.
+/// Whether a byte has been dealt with.
 enum Taken {
     Yes,
     No,
@@ -107,20 +107,20 @@ enum Taken {
 enum Place {
     /// Outside of everything.
     Top,
-    /// The array that a whole answer may be.
+    /// Inside the array that a whole answer may be.
     Answers,
     Answer,
     Response,
     Message,
     Usage,
-    /// An object with parts of figures.
+    /// An object that holds parts of figures.
     Details,
     Choices,
     Object,
     Array,
 }
 
-/// The beginning of a name or a number, where it must be kept.
+/// A name or a number that has to be kept until it is whole.
 #[derive(Debug, Clone, Copy)]
 struct Token {
     bytes: [u8; MAX_TOKEN],
@@ -146,7 +146,7 @@ impl Default for Reader {
 }
 
 impl Reader {
-    /// Reads on. Documents that end go into the tally.
+    /// Reads on. Each document that ends goes into the tally.
     pub fn feed(&mut self, bytes: &[u8], tally: &mut Tally) {
         let mut rest = bytes;
         while let Some((byte, behind)) = rest.split_first() {
@@ -182,7 +182,7 @@ impl Reader {
         }
     }
 
-    /// Nothing follows: what is open counts as far as it came. The reader is as new.
+    /// Nothing follows. What is open counts as far as it came. The reader then is as new.
     pub fn finish(&mut self, tally: &mut Tally) {
         if self.state == State::InScalar {
             self.scalar_ends(tally);
@@ -195,7 +195,7 @@ impl Reader {
         self.form
     }
 
-    /// Takes a byte between names and values, unless a number or a word begins with it.
+    /// Takes a byte between names and values. It is left if a number or a word begins with it.
     fn between(&mut self, byte: u8, tally: &mut Tally) -> Taken {
         match byte {
             b'"' => {
@@ -225,7 +225,7 @@ impl Reader {
         Taken::Yes
     }
 
-    /// In a name; gives what is behind the part that was read.
+    /// Reads on in a name. Returns what is behind the part that was read.
     fn name<'b>(&mut self, rest: &'b [u8]) -> &'b [u8] {
         let (inner, stop, behind) = until_stop(rest);
         match stop {
@@ -241,7 +241,7 @@ impl Reader {
         behind
     }
 
-    /// In a text; gives what is behind the part that was read.
+    /// Reads on in a text. Returns what is behind the part that was read.
     fn text<'b>(&mut self, rest: &'b [u8]) -> &'b [u8] {
         let (inner, stop, behind) = until_stop(rest);
         self.document.shows(self.name, inner.len());
@@ -262,7 +262,7 @@ impl Reader {
         behind
     }
 
-    /// In a number or a word; gives what ends it and what is behind.
+    /// Reads on in a number or a word. Returns what ends it, and all behind that.
     fn scalar<'b>(&mut self, rest: &'b [u8], tally: &mut Tally) -> &'b [u8] {
         let end = rest.iter().position(|byte| ends_scalar(*byte)).unwrap_or(rest.len());
         let (inner, behind) = rest.split_at_checked(end).unwrap_or((rest, &[]));
@@ -350,7 +350,7 @@ impl Reader {
         }
     }
 
-    /// A value begins; if it is a choice, there is one.
+    /// A value begins. If it stands among the choices, there is a choice.
     fn choice(&mut self) {
         if self.place == Place::Choices {
             self.document.choices = Choices::Some;
@@ -384,8 +384,8 @@ impl Reader {
     }
 }
 
-/// The plain beginning of a string, the byte that ends it, and what is behind that. A control character ends
-/// no string, but its plain part; it counts for nothing.
+/// The plain beginning of a string, the byte that ends it, and what is behind that. A control character ends the plain
+/// part but not the string, and it counts for nothing.
 fn until_stop(rest: &[u8]) -> (&[u8], Option<u8>, &[u8]) {
     let (inner, behind) = rest.split_at_checked(json::plain_length(rest)).unwrap_or((rest, &[]));
     match behind.split_first() {
@@ -405,7 +405,7 @@ fn opens_or_closes(byte: u8) -> bool {
 // === impl Document ===
 
 impl Document {
-    /// Bytes of what the client is given to read.
+    /// How many bytes the client is given to read.
     pub fn text(&self) -> u64 {
         let named = self.text + self.delta;
         match self.kind {
@@ -445,7 +445,7 @@ impl Kind {
         }
     }
 
-    /// Nothing follows it.
+    /// Whether it is the last event of its answer.
     pub fn is_last(self) -> bool {
         matches!(self, Self::Last | Self::DottedLast)
     }
@@ -454,7 +454,7 @@ impl Kind {
 // === impl Place ===
 
 impl Place {
-    /// Numbers and words in it mean something.
+    /// Whether numbers and words in it mean something.
     fn reads_scalars(self) -> bool {
         matches!(self, Self::Usage | Self::Details | Self::Top | Self::Answers)
     }
@@ -476,7 +476,7 @@ impl Token {
         }
     }
 
-    /// Empty where it is too long to be known.
+    /// All of it. Empty: it is too long to be known.
     fn whole(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or_default()
     }

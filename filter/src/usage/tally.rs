@@ -1,9 +1,8 @@
 //! What an answer has said and shown so far, document by document, and what it used if it ends here.
 //!
-//! Usage in the middle of a stream is not its end: some backends say it in their first event, some in
-//! each. It is exact when nothing came after it and the answer came to its end, or when it stood alone
-//! behind the text, as the last event does. All else is estimated: at least what was said, and the text
-//! since then.
+//! Usage in the middle of a stream does not tell all of it: some backends say usage in their first event, some in each.
+//! Usage is exact if no text came after it and the answer came to its end. It is also exact if it stood alone behind
+//! the text, as the last event does. Anything else is estimated: at least what was said, and the text since then.
 
 use super::{
     Api, Habit, Tokens, Used,
@@ -11,13 +10,14 @@ use super::{
     reader::{Choices, Document},
 };
 
-/// Bounded: sums and flags.
+/// What an answer has said and shown so far. Its size is fixed: it is sums and flags.
 #[derive(Debug, Default)]
 pub struct Tally {
     figures: Figures,
     last_usage: LastUsage,
-    /// All text, and what of it came after the last usage.
+    /// All text.
     shown: Shown,
+    /// The text since the last usage.
     since: Shown,
     is_over: bool,
     event: Event,
@@ -35,18 +35,18 @@ struct Shown {
 enum LastUsage {
     #[default]
     None,
-    /// With text in the same document, as a running count.
+    /// It came as a running count, in one document with text.
     WithText,
     Alone,
 }
 
-/// What the documents since the last look were.
+/// What the documents of one event were.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Event {
     is_empty: bool,
     pub has_text: bool,
     pub has_usage: bool,
-    /// A chunk that carries nothing but usage: `choices` is there and empty.
+    /// It carries nothing but usage: `choices` is there and empty.
     pub is_usage_only: bool,
     pub is_last: bool,
 }
@@ -63,9 +63,9 @@ pub enum End {
 /// How an answer comes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
-    /// Made when its first byte comes, its usage with it.
+    /// It is finished before its first byte comes, and its usage is in it.
     AtOnce,
-    /// Made while it comes.
+    /// It is made while it comes.
     AsStream,
 }
 
@@ -75,7 +75,7 @@ pub struct Case {
     pub api: Api,
     pub end: End,
     pub delivery: Delivery,
-    /// What was expected when the request came.
+    /// What was expected of it when the request came.
     pub expected: Tokens,
     pub habit: Habit,
 }
@@ -83,7 +83,7 @@ pub struct Case {
 // === impl Tally ===
 
 impl Tally {
-    /// Takes a document in.
+    /// Takes in a document.
     #[inline(never)]
     pub fn add(&mut self, document: &Document) {
         let text = document.text();
@@ -104,7 +104,7 @@ impl Tally {
         self.event.is_last |= document.kind.is_last();
     }
 
-    /// True: input and output are known now.
+    /// Takes in a document's figures. True: input and output are known now.
     fn says(&mut self, document: &Document) -> bool {
         if document.figures.are_silent() {
             return false;
@@ -118,26 +118,26 @@ impl Tally {
         is_whole
     }
 
-    /// Something came that is no document.
+    /// Takes in something that is not a document.
     pub fn add_other(&mut self, text: &[u8]) {
-        // What ends a stream of OpenAI's is no JSON, but looks like an array.
+        // `[DONE]` ends a stream of OpenAI's. It is not JSON, but it looks like an array.
         let is_last = text == b"DONE";
         self.is_over |= is_last;
         self.event.is_last |= is_last;
         (self.event.is_empty, self.event.is_usage_only) = (false, false);
     }
 
-    /// What came since the last look.
+    /// Takes what came since this was last called.
     pub fn take_event(&mut self) -> Event {
         std::mem::take(&mut self.event)
     }
 
-    /// Bytes of text, to learn from.
+    /// How many bytes of text the client was given.
     pub fn shown_bytes(&self) -> u64 {
         self.shown.bytes
     }
 
-    /// What the answer used if this is all of it.
+    /// What the answer used, if this is all of it.
     pub fn used(&self, case: &Case) -> Used {
         let known = match self.figures.sum() {
             Sum::Input(tokens) if case.api == Api::Embeddings => return Used::Exactly(tokens),
@@ -166,7 +166,7 @@ impl Tally {
             return Tokens { output: 0, ..known };
         }
         let habit = &case.habit;
-        // Hidden reasoning comes before the text; once some output was counted, it is in that.
+        // Hidden reasoning comes before the text. Output that was counted has it in it.
         let usual = if known.output > 0 { 0 } else { case.expected.output };
         let since = habit.billed(self.since.tokens(habit), usual);
         let mut output = known.output.saturating_add(since).max(self.shown.tokens(habit));
@@ -193,7 +193,7 @@ impl Shown {
         self.bytes += more.bytes;
     }
 
-    /// A document with text has at least one token.
+    /// How many tokens that is. Each document with text has at least one.
     fn tokens(self, habit: &Habit) -> u64 {
         habit.tokens(self.bytes).max(self.documents)
     }

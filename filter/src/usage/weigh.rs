@@ -1,38 +1,38 @@
-//! How much a request is, before anybody counts its tokens: the bytes of its words, and whether it refers
-//! to what is not in it. One cheap pass over each body; [`super::habits`] turns it into tokens.
+//! How large a request is before anybody counts its tokens: the bytes of its words, and whether it refers to what is
+//! not in it. One cheap pass over each body finds that, and [`super::habits`] turns it into tokens.
 
 use memchr::{memchr, memchr2};
 
 /// A request, weighed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Weighed {
-    /// Letters, digits and what is beyond ASCII; of anything else what is more than usual.
+    /// Letters, digits and what is beyond ASCII. Of anything else, only what is more than usual.
     pub content_bytes: u64,
-    /// Pictures, sounds, files, conversations kept by the backend: tokens that no byte shows.
+    /// It has pictures, sounds, files, or a conversation that the backend keeps: tokens that no byte shows.
     pub refers_elsewhere: bool,
-    /// Words, mostly. A body of padding teaches nothing.
+    /// It is words, mostly. A body of padding teaches nothing.
     pub is_plain: bool,
 }
 
-/// Spaces, punctuation and JSON between words: up to this part of the words it belongs to their tokens.
+/// Spaces, punctuation and JSON are usual up to the words' bytes divided by this. So much belongs to the words' tokens.
 const USUAL_REST: u64 = 2;
-/// Shorter strings are no encoded bytes.
+/// The least bytes of a string that may be encoded data.
 const MIN_BLOB: usize = 256;
-/// Encoded bytes of one token. A picture of 1 MB is about a thousand tokens, and text that only looks like one
-/// must not be free.
+/// How many encoded bytes count as a token. A picture of 1 MB is about a thousand tokens, but text that only looks like
+/// a picture must not be free.
 const BLOB_BYTES: u64 = 16;
-/// A `data:` URI has its kind in front.
+/// Within so many bytes of its start, a `data:` URI says that its data is in Base64.
 const URI_START: usize = 128;
 
 // === impl Weighed ===
 
 impl Weighed {
-    /// A form: what it has is a file.
+    /// Weighs a form. What it has is a file.
     pub fn of_form() -> Self {
         Self { refers_elsewhere: true, ..Self::default() }
     }
 
-    /// A JSON body.
+    /// Weighs a JSON body.
     pub fn of(body: &[u8]) -> Self {
         let mut words = words(body);
         let mut rest_bytes = body.len() as u64 - words;
@@ -47,7 +47,7 @@ impl Weighed {
                 rest_bytes -= text.len() as u64 - in_blob;
                 refers_elsewhere = true;
             } else if !refers_elsewhere {
-                // A name that is written with escapes may be any.
+                // A name that is written with escapes may be any name.
                 refers_elsewhere = refers(text, behind) || (has_escapes && is_key(behind));
             }
             before = text;
@@ -80,7 +80,7 @@ fn is_key(behind: &[u8]) -> bool {
     behind.trim_ascii_start().first() == Some(&b':')
 }
 
-/// A name, of a field or of a kind of part, that stands for tokens elsewhere.
+/// Whether a text is the name of a field or of a kind of part that stands for tokens elsewhere.
 fn refers(text: &[u8], behind: &[u8]) -> bool {
     match text {
         b"image_url"
@@ -116,12 +116,12 @@ fn refers(text: &[u8], behind: &[u8]) -> bool {
     }
 }
 
-/// A field whose value is no text to any model.
+/// Whether a field's value may be data that no model reads as text.
 fn holds_blob(name: &[u8]) -> bool {
     matches!(name, b"url" | b"image_url" | b"file_data" | b"data" | b"image" | b"bytes" | b"b64_json")
 }
 
-/// Base64, by itself or in a `data:` URI.
+/// Whether a text is Base64, by itself or in a `data:` URI.
 fn is_blob(text: &[u8]) -> bool {
     let start = text.get(..URI_START).unwrap_or(text);
     let kind = b";base64,";
@@ -132,7 +132,7 @@ fn is_blob(text: &[u8]) -> bool {
 /// How many bytes belong to words.
 #[inline(never)]
 fn words(text: &[u8]) -> u64 {
-    // Sums of bytes that cannot overflow are what compilers make vectors of.
+    // Compilers make vectors of sums in bytes. A lane is so short that its sum cannot overflow.
     const LANE: usize = 240;
     let is_word = |byte: &u8| (byte | 0x20).wrapping_sub(b'a') < 26 || byte.wrapping_sub(b'0') < 10 || *byte >= 0x80;
     text.chunks(LANE).map(|lane| u64::from(lane.iter().map(|byte| u8::from(is_word(byte))).sum::<u8>())).sum()

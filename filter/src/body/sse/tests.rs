@@ -1,4 +1,4 @@
-//! Streams against an oracle that has the whole stream before it, and cut into chunks at any place.
+//! Streams, cut into chunks at any place, are compared with an oracle that sees the whole stream at once.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -43,7 +43,7 @@ fn feed(scan: &mut Scan, chunk: &[u8], end: bool, out: &mut Vec<u8>) {
     }
 }
 
-/// Feeds the stream in pieces; the end comes by itself, as it often does.
+/// Feeds the stream in pieces. Its end comes as an empty chunk, as it often does.
 fn run(usage_only: UsageOnly, last_text: LastText, stream: &[u8], cuts: &[usize]) -> (Vec<u8>, Scan) {
     let mut scan = Scan::new(usage_only, last_text, &Room::default());
     let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut % (stream.len() + 1)).collect();
@@ -60,7 +60,7 @@ fn run(usage_only: UsageOnly, last_text: LastText, stream: &[u8], cuts: &[usize]
 
 // === the oracle ===
 
-/// Whole events of a whole stream, as bytes and as data; the last may be open.
+/// The events of a whole stream, as bytes and as data. The last one may be open.
 fn parse(stream: &[u8]) -> Vec<(Vec<u8>, String, bool)> {
     let mut events = Vec::new();
     let (mut bytes, mut data, mut line) = (Vec::new(), Vec::new(), Vec::new());
@@ -169,7 +169,7 @@ proptest! {
         }
     }
 
-    /// Before its usage is known, nobody has the end of the last event with text.
+    /// Nobody has the end of the last event with text before its usage is known.
     #[test]
     fn the_last_text_waits_for_its_usage(stream in streams(), cuts in cuts(), upto in any::<prop::sample::Index>()) {
         let stream = &stream.as_bytes()[..upto.index(stream.len() + 1)];

@@ -207,13 +207,13 @@ fn what_is_nested_too_deep_is_estimated() {
 
 // === against another parser ===
 
-/// Usage as serde_json's tree has it.
+/// The usage that serde_json's tree has.
 fn oracle(answer: &Value) -> Option<(u64, u64)> {
     let usage = answer.get("usage")?;
     Some((usage.get("prompt_tokens")?.as_u64()?, usage.get("completion_tokens")?.as_u64()?))
 }
 
-/// Text as serde_json's tree has it, in bytes.
+/// How many bytes of text serde_json's tree has.
 fn text(value: &Value) -> usize {
     match value {
         Value::Object(members) => members
