@@ -104,3 +104,144 @@ fn signed_by(worker: u64) -> String {
 fn listed_by(worker: u64) -> String {
     format!("listed/{worker}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        budget::{Holder, Reserve},
+        host::{FakeShared, Version, prepare},
+    };
+
+    const NOW: u64 = 1_000_000;
+
+    fn bucket(consumer: &str) -> Bucket {
+        Bucket::new("default/p/daily".into(), vec![consumer.to_owned()])
+    }
+
+    fn uses(consumers: &[&str]) -> HashMap<Rc<str>, Bucket> {
+        consumers.iter().map(|consumer| bucket(consumer)).map(|bucket| (bucket.key.clone(), bucket)).collect()
+    }
+
+    /// Of a process with three workers.
+    fn shared() -> FakeShared {
+        let shared = FakeShared::default();
+        prepare(&shared, &[(WORKERS, &3u64.to_le_bytes())]);
+        shared
+    }
+
+    /// A worker takes tokens of a consumer's bucket.
+    fn take(shared: &FakeShared, consumer: &str, worker: u64, amount: u64) {
+        let holder = Holder { expires_at: u64::MAX, ..Holder::default() };
+        let grant =
+            wire::Grant { window_start: 60, window_end: 9000, granted: 100, remaining: 9, ..Default::default() };
+        update(shared, &bucket(consumer).key, NOW, |record| {
+            let (lease, _) = Lease::decode(record).grant(&grant, 1, NOW, NOW, holder);
+            let reserved = lease.reserve(amount, worker, NOW, holder);
+            assert!(matches!(reserved.outcome, Reserve::Taken { .. }), "{:?}", reserved.outcome);
+            (Some(reserved.lease.encode()), ())
+        })
+        .unwrap();
+    }
+
+    fn bury(shared: &FakeShared, me: u64, now: u64) -> Buried {
+        Roll::default().bury_the_dead(shared, me, now)
+    }
+
+    fn listed_at(shared: &FakeShared, worker: u64) -> Option<Version> {
+        shared.get(&listed_by(worker)).map(|(_, version)| version)
+    }
+
+    #[test]
+    fn who_signs_stays() {
+        let shared = shared();
+        let mut roll = Roll::default();
+        take(&shared, "app", 1, 40);
+        for now in [NOW, NOW + DEAD_MS - 1, NOW + 2 * DEAD_MS - 2] {
+            assert_eq!(bury(&shared, 2, now), Buried::default(), "nobody is dead, nor who never signed");
+            roll.sign(&shared, 1, now, &uses(&["app"]));
+        }
+    }
+
+    #[test]
+    fn one_of_the_others_takes_over_from_a_silent_worker() {
+        let shared = shared();
+        take(&shared, "app", 1, 40);
+        take(&shared, "other", 1, 7);
+        take(&shared, "app", 3, 5);
+        Roll::default().sign(&shared, 1, NOW, &uses(&["app", "other", "never used"]));
+        assert_eq!(bury(&shared, 2, NOW + DEAD_MS - 1), Buried::default());
+        assert_eq!(bury(&shared, 1, NOW + DEAD_MS), Buried::default(), "nobody buries himself");
+
+        let mut buried = bury(&shared, 2, NOW + DEAD_MS);
+        assert_eq!(buried.workers, 1);
+        buried.taken.sort_by_key(|(_, taken)| taken.amount);
+        let release = |amount| Release { window_start: 60, amount };
+        assert_eq!(buried.taken, [(bucket("other"), release(7)), (bucket("app"), release(40))]);
+        assert_eq!(bury(&shared, 3, NOW + DEAD_MS), Buried::default(), "once");
+        assert_eq!(bury(&shared, 2, NOW + 9 * DEAD_MS), Buried::default());
+
+        let record = shared.get(&bucket("app").key).unwrap().0;
+        assert_eq!(Lease::decode(&record).workers().collect::<Vec<_>>(), [3], "what the living took is theirs");
+    }
+
+    #[test]
+    fn who_signs_again_lives() {
+        let shared = shared();
+        let mut roll = Roll::default();
+        roll.sign(&shared, 1, NOW, &uses(&["app"]));
+        assert_eq!(bury(&shared, 2, NOW + DEAD_MS).workers, 1);
+        roll.sign(&shared, 1, NOW + DEAD_MS, &uses(&["app"]));
+        take(&shared, "app", 1, 3);
+        assert_eq!(bury(&shared, 2, NOW + 2 * DEAD_MS - 1), Buried::default());
+        let buried = bury(&shared, 2, NOW + 2 * DEAD_MS);
+        assert_eq!((buried.workers, buried.taken.len()), (1, 1), "its list is still there");
+    }
+
+    /// Two find a worker dead at the same time: the swap decides.
+    #[test]
+    fn a_worker_that_signs_meanwhile_is_not_buried() {
+        struct SignsMeanwhile(FakeShared);
+        impl Shared for SignsMeanwhile {
+            fn get(&self, key: &str) -> Option<(Vec<u8>, Version)> {
+                let found = self.0.get(key);
+                if key == signed_by(1) {
+                    self.0.set(key, &(NOW + DEAD_MS).to_le_bytes(), None).unwrap();
+                }
+                found
+            }
+            fn set(&self, key: &str, value: &[u8], version: Option<Version>) -> Result<(), crate::host::Conflict> {
+                self.0.set(key, value, version)
+            }
+        }
+        let shared = shared();
+        Roll::default().sign(&shared, 1, NOW, &uses(&[]));
+        assert_eq!(Roll::default().bury_the_dead(&SignsMeanwhile(shared), 2, NOW + DEAD_MS), Buried::default());
+    }
+
+    #[test]
+    fn the_list_is_written_when_it_changes() {
+        let shared = shared();
+        let mut roll = Roll::default();
+        roll.sign(&shared, 1, NOW, &uses(&[]));
+        assert_eq!(listed_at(&shared, 1), None, "nothing to list");
+        roll.sign(&shared, 1, NOW, &uses(&["app"]));
+        let mut last = listed_at(&shared, 1);
+        roll.sign(&shared, 1, NOW + 1, &uses(&["app"]));
+        assert_eq!(listed_at(&shared, 1), last);
+        // Another one, another one in the place of the first, fewer.
+        for consumers in [["app", "b"].as_slice(), &["b", "c"], &["c"], &[]] {
+            roll.sign(&shared, 1, NOW + 2, &uses(consumers));
+            assert_ne!(listed_at(&shared, 1), last, "{consumers:?}");
+            last = listed_at(&shared, 1);
+        }
+        assert_eq!(shared.get(&signed_by(1)).map(|(record, _)| read_u64(&record)), Some(NOW + 2));
+    }
+
+    #[test]
+    fn a_worker_without_a_number_signs_nothing() {
+        let shared = shared();
+        Roll::default().sign(&shared, 0, NOW, &uses(&["app"]));
+        assert!(shared.get(&signed_by(0)).is_none() && shared.get(&listed_by(0)).is_none());
+    }
+}

@@ -7,6 +7,9 @@
 //! ```
 //! `step` takes an event and returns orders; an order whose result matters comes back as an event.
 
+#[cfg(test)]
+mod tests;
+
 use prost::Message as _;
 use tollgate_proto::{delta::DeltaDiscoveryResponse, v1 as wire};
 
@@ -117,6 +120,10 @@ impl Root {
     }
 
     pub fn step(&mut self, event: Event<'_>, around: &mut Surroundings<'_>) -> Vec<Order> {
+        // Envoy lets go of it a little later; taking over meanwhile would leave nobody acting.
+        if self.is_gone() {
+            return Vec::new();
+        }
         match event {
             Event::Configured => {
                 self.take_over(around);
@@ -255,7 +262,10 @@ impl Root {
         if around.worker.owner == Some(self.id) {
             around.worker.owner = None;
         }
-        vec![Order::Gone]
+        // A root that goes keeps ticking until then, and may have opened a stream.
+        let mut orders = self.step_back();
+        orders.push(Order::Gone);
+        orders
     }
 }
 

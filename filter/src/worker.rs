@@ -1,6 +1,9 @@
 //! What one worker keeps between requests, whatever the configuration: reports to the ledger, habits, its part in
 //! keeping the table of keys, and copies of shared records that change seldom.
 
+#[cfg(test)]
+mod tests;
+
 use std::{collections::HashMap, rc::Rc};
 
 use tollgate_proto::{

@@ -618,6 +618,17 @@ mod tests {
     }
 
     #[test]
+    fn the_way_of_a_call_is_not_held_against_our_clock() {
+        let (sent_at, now) = (1000, 1020);
+        for (ledger, ahead_ms) in
+            [(0, 0), (999, -1), (1000, 0), (1010, 0), (1020, 0), (1021, 1), (1, -999), (6020, 5000), (u64::MAX, 0)]
+        {
+            let told = Holder { ahead_ms: 77, ..HOLDER }.told(ledger, sent_at, now);
+            assert_eq!(told, Holder { ahead_ms, ..HOLDER }, "{ledger}");
+        }
+    }
+
+    #[test]
     fn an_expired_lease_is_void_even_after_the_ledger_is_back() {
         let lease = granted(500, 400, 1);
         let holder = Holder { expires_at: 5000, ..HOLDER };

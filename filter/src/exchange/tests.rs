@@ -559,3 +559,19 @@ fn the_last_text_waits_where_a_limit_is_enforced_only() {
         assert_eq!(String::from_utf8_lossy(&seen.answer), event, "the end lets it go");
     }
 }
+
+#[test]
+fn durations_are_written_as_openai_writes_them() {
+    let expected = [
+        (0, "0s"),
+        (59, "59s"),
+        (60, "1m0s"),
+        (3599, "59m59s"),
+        (3600, "1h0m0s"),
+        (5461, "1h31m1s"),
+        (90_000, "25h0m0s"),
+    ];
+    for (seconds, written) in expected {
+        assert_eq!(duration(seconds), written);
+    }
+}
