@@ -297,7 +297,7 @@ proptest! {
 
     #[test]
     fn no_bytes_make_it_panic_and_no_split_matters(
-        answer in "[\\{\\}\\[\\]\",:\\\\ 0-9truefalsn]{0,80}|\\{\"usage\":\\{\"prompt_tokens\":[0-9,\\}\\{\"a]{0,40}",
+        answer in "[\\{\\}\\[\\]\",:\\\\ 0-9truefalsn\\x00-\\x1f\\x7f]{0,80}|\\{\"usage\":\\{\"prompt_tokens\":[0-9,\\}\\{\"a]{0,40}",
         piece in 1usize..9,
     ) {
         let case = case(Api::Chat);
