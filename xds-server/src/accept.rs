@@ -1,7 +1,7 @@
-//! Accepts connections, at most so many at a time; the first stage of every port of ours.
+//! Accepts connections, at most so many at a time. Every port of ours begins with this.
 //!
-//! One more is accepted and closed at once. Left in the kernel's queue it would take a place from its successors and
-//! look to its client like a server that hangs.
+//! A connection beyond that is accepted and closed at once. If it were left in the kernel's queue, it would take a
+//! place from later ones, and to its client the server would seem to hang.
 
 use std::io;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 
-/// After an error that is not the client's (no file descriptor is left): trying again at once would only spin.
+/// The pause after an error that is not the client's (no file descriptor is left). Trying at once would only spin.
 const AFTER_ERROR: Duration = Duration::from_millis(200);
 
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub struct Accept {
     port: &'static str,
     most: usize,
     room: Arc<Semaphore>,
-    /// The last one found no room: said once, not for each.
+    /// The last one found no room. The log says so once and not for each.
     full: bool,
 }
 

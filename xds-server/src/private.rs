@@ -1,7 +1,7 @@
-//! Files and folders for their owner only, whatever the umask: everything in the state directory.
+//! Files and folders for their owner only, whatever the umask. Everything in the state directory is made so.
 //!
-//! What we make gets its mode at birth, never afterwards: between the two somebody could open it. What libraries and
-//! Envoy make on our behalf (the ledger's file, Envoy's sockets) falls under [`mask`].
+//! What we make gets its mode when it is created and not afterwards, because between the two somebody could open it.
+//! What libraries and Envoy make for us (the ledger's file, Envoy's sockets) falls under [`mask`].
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Write as _};
@@ -12,15 +12,15 @@ use rustix::fs::Mode;
 
 const FILE: u32 = 0o600;
 const DIR: u32 = 0o700;
-/// What the group and all others could have.
+/// The rights of the group and of all others.
 const OTHERS: u32 = 0o077;
 
-/// Takes the rights of everybody else from all that this process and the ones that it starts make from now on.
+/// From now on, what this process and the ones that it starts create gives no rights to anybody else.
 pub fn mask() {
     let _before = rustix::process::umask(Mode::from_bits_truncate(OTHERS));
 }
 
-/// Makes the folder and those above it. One that is there already is closed to others.
+/// Makes the folder and those above it. If it is there already, it is closed to others.
 ///
 /// # Errors
 /// When it cannot be made.
@@ -63,7 +63,7 @@ pub fn create_or_keep(path: &Path) -> io::Result<File> {
 /// Writes a file, whole or not at all.
 ///
 /// # Errors
-/// When it cannot be written; what was there before is still there.
+/// When it cannot be written. Then what was there before is still there.
 pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     let new = beside(path);
     // Left by a process of this id that was killed here.

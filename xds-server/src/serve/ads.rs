@@ -1,8 +1,8 @@
 //! The aggregated discovery service: one task per stream between the wire and `core::subscription`.
 //!
-//! A proxy whose Gateway is gone is refused. What it has of it is taken away first, on a stream that runs as on a new
-//! one: an Envoy goes on with what it has when nobody speaks to it, and would use the credentials of a Gateway that was
-//! deleted while it was away.
+//! A proxy whose Gateway is gone is refused. But first the Gateway's resources are taken away from it, on a running
+//! stream as on a new one. An Envoy that nobody speaks to goes on with what it has, and it would go on using the
+//! credentials of a Gateway that was deleted while it was away.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -28,20 +28,20 @@ use super::standing;
 use super::wire::{Delta, StateOfTheWorld, Wire};
 use crate::admin::Metrics;
 
-/// A refused filter configuration is tried again after this where Envoy may have had yet to fetch the code.
+/// A filter configuration that Envoy refused is sent again after this time, if Envoy may not have fetched the code yet.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// A proxy that owes an answer for this long while there is news for it is told to connect again: it then says
-/// what it has, and is sent the difference. Without that a cluster that never gets warm would hold up all else.
+/// A proxy that owes an answer for this time, while there is news for it, is told to connect again. It then says what
+/// it has and is sent the difference. Otherwise a cluster that never gets warm would hold up everything else.
 const OVERDUE: Duration = Duration::from_secs(15);
 
-/// How often in a row, each time after twice the time.
+/// How often in a row that is tried. Each time the pause is twice as long.
 const RETRIES: u32 = 6;
 
-/// A proxy whose Gateway is gone has this long to give back what it has of it.
+/// A proxy whose Gateway is gone has this time to give back the Gateway's resources.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-/// Responses that wait for a slow proxy before the stream's task waits too.
+/// So many responses may wait for a slow proxy. With more, the stream's task waits.
 const QUEUE: usize = 16;
 
 #[derive(Debug, Clone)]
@@ -64,18 +64,18 @@ struct Driver<W: Wire> {
     variant: Variant,
     retries: u32,
     retry_at: Option<Instant>,
-    /// There is news, and an answer is due before it can be sent.
+    /// There is news, but the proxy must answer before it can be sent. At this time it is told to connect again.
     overdue_at: Option<Instant>,
     standing: Standing,
     place: Place,
     metrics: Metrics,
 }
 
-/// Whether there is the Gateway that the proxy is for.
+/// Whether the Gateway that the proxy is for is still there.
 #[derive(Debug, Clone, Copy)]
 enum Standing {
     Known,
-    /// It may give back what it has, until then.
+    /// It is gone. Until this time the proxy may give back what it has.
     Gone {
         until: Instant,
     },
@@ -222,7 +222,7 @@ impl<W: Wire> Driver<W> {
         Some(StreamEvent::Request(kind, request))
     }
 
-    /// Looks whether the Gateway of this proxy is (still) there.
+    /// Looks whether the Gateway of this proxy is still there.
     fn stand(&mut self) {
         self.standing = match (self.published.borrow().knows(&self.identity), self.standing) {
             (true, _) => Standing::Known,
@@ -231,7 +231,8 @@ impl<W: Wire> Driver<W> {
         };
     }
 
-    /// Who is to go may answer, and may say what it has: that is taken away. It has nothing to ask for.
+    /// A proxy that is to go may answer, and it may say what it has, so that this can be taken away. Anything else is
+    /// refused.
     fn is_refused(&self, event: &StreamEvent) -> bool {
         let StreamEvent::Request(_, request) = event else { return false };
         let has = matches!(&request.ask, Ask::Change { initial, .. } if !initial.is_empty());
@@ -239,7 +240,7 @@ impl<W: Wire> Driver<W> {
     }
 
     fn refusal(&self) -> End {
-        // It comes again every second, and its own log has the message.
+        // Such a proxy comes again every second, and its own log has the message.
         tracing::debug!(node = %self.node, identity = %self.identity, "a proxy without a Gateway is refused");
         End::With(standing::gone(&self.identity))
     }

@@ -1,4 +1,5 @@
-//! What the connected proxies have said: one report per stream, on one board that the status is made from.
+//! What the connected proxies have said. Each stream has one report on the board, and the status is made from all of
+//! them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -29,10 +30,10 @@ pub struct Report {
     pub refused: Vec<Refused>,
 }
 
-/// The part of a stream in the discovery of keys.
+/// How far a stream is in the discovery of keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keys {
-    /// An Envoy's stream: it does not ask for keys, its filter does.
+    /// It is an Envoy's stream, and does not ask for keys. The filter's own stream does.
     NotAsked,
     Waiting,
     Taken,
@@ -49,7 +50,7 @@ pub struct Refused {
     pub message: String,
 }
 
-/// One stream's place on the board; dropping it takes the report off.
+/// One stream's place on the board. When it is dropped, the report is taken off.
 #[derive(Debug)]
 pub struct Place {
     board: Board,

@@ -1,12 +1,12 @@
-//! Who a proxy is: the URI in its client certificate, which TLS has already checked to be one of ours. Read once per
-//! connection (`incoming.rs`); each call on it carries it.
+//! Who a proxy is. The URI in its client certificate says so, and TLS has already checked that the certificate is one
+//! of ours. It is read once per connection (`incoming.rs`), and each call on that connection carries it.
 
 use std::fmt;
 
 use tonic::{Request, Status};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
-/// What a proxy may have.
+/// Who a proxy is, and so what it may have.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Identity {
     /// `spiffe://tollgate/gateway`: every Gateway. The one Envoy of `tollgate run`.
@@ -33,7 +33,7 @@ impl Identity {
         request.extensions().get().ok_or_else(|| Status::unauthenticated("no client certificate"))
     }
 
-    /// `namespace/name` of the one Gateway that it is for; none: it is for all.
+    /// `namespace/name` of the one Gateway that it is for. None: it is for all.
     pub fn gateway(&self) -> Option<String> {
         match self {
             Self::AllGateways => None,

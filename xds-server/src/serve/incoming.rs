@@ -1,9 +1,9 @@
-//! Connections of proxies: accepted, shaken hands with, known by name; all within bounds.
+//! Connections of proxies: accepted, through the TLS handshake, and known by name. All of it has bounds.
 //!
 //! ```text
 //! accept (at most so many) -> TLS handshake, side by side, in a given time -> Identity -> the gRPC server
 //! ```
-//! Strangers get as far as the handshake, so what they can hold is bounded apart from what proxies can.
+//! Strangers get as far as the handshake. So what they can hold has bounds of its own.
 
 use std::future::Future as _;
 use std::io;
@@ -29,11 +29,11 @@ use crate::accept::Accept;
 /// What the port of the proxies grants.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Connections in all.
+    /// The most connections in all.
     pub connections: usize,
-    /// Of them, those that have not said yet who they are.
+    /// The most of them that have not said yet who they are.
     pub handshakes: usize,
-    /// For the TLS handshake, and again for the first words of HTTP/2 after it.
+    /// The time for the TLS handshake, and once more for the opening of HTTP/2 after it.
     pub handshake: Duration,
 }
 
@@ -46,22 +46,22 @@ pub struct Connection {
     _room: OwnedSemaphorePermit,
 }
 
-/// HTTP/2 begins with words of the client. Nothing else watches over their coming: pings only start afterwards.
+/// HTTP/2 begins with bytes of the client. Nothing else makes sure that they come, because pings start only afterwards.
 #[derive(Debug)]
 enum Opening {
     Awaited { missing: usize, deadline: Pin<Box<Sleep>> },
     Done,
 }
 
-/// The connection preface of HTTP/2 and the head of the SETTINGS frame that follows (RFC 9113, 3.4).
+/// The bytes of HTTP/2's connection preface and of the head of the SETTINGS frame that follows (RFC 9113, 3.4).
 const OPENING: usize = 24 + 9;
 
 // === impl Limits ===
 
 impl Limits {
     pub const PROXIES: Self = Self {
-        // An Envoy has one per worker and one more: enough for some hundred large ones, and below the number of
-        // files that a process is usually allowed in a cluster.
+        // An Envoy has one connection per worker and one more. This is enough for some hundred large ones, and below
+        // the number of files that a process is usually allowed in a cluster.
         connections: 10_000,
         // After a restart all proxies come back at once, and a handshake takes about a millisecond.
         handshakes: 1_000,
@@ -109,7 +109,7 @@ async fn accept(mut accept: Accept, tls: TlsAcceptor, limits: Limits, sender: mp
 // === impl Connection ===
 
 impl Connection {
-    /// TLS has checked that the certificate is of our CA; what it allows is in its name.
+    /// TLS has checked that the certificate is of our CA. The name in it says what it allows.
     fn new(stream: TlsStream<TcpStream>, patience: Duration, room: OwnedSemaphorePermit) -> Option<Self> {
         let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first)?;
         let identity = Identity::of_certificate(leaf)

@@ -42,17 +42,19 @@ use self::incoming::{Limits, incoming};
 use crate::filter_code::FilterCode;
 use crate::ledger::Ledger;
 
-/// A proxy that comes back names the version of each key that it has: about 100 bytes for each of 100,000.
+/// The most bytes of one discovery request. A proxy that comes back names the version of each key that it has, in about
+/// 100 bytes. This is enough for 300,000 keys.
 const MAX_DISCOVERY_REQUEST: usize = 32 << 20;
 
-/// Streams never end by themselves; at the end they are given this long.
+/// Streams never end by themselves. When the server stops, they get this time.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// A worker of an Envoy has one call to the ledger under way, and Envoy's main thread two streams and a file.
+/// The most streams of one connection. A worker of an Envoy has one call to the ledger under way, and Envoy's main
+/// thread has two streams and a file.
 const MAX_STREAMS: u32 = 100;
-/// Envoy sends a few hundred bytes of headers. hyper's own default is 16 KiB too, but not promised.
+/// The most bytes of headers. Envoy sends a few hundred. hyper's own default is the same, but it is not promised.
 const MAX_HEADER_LIST: u32 = 16 << 10;
-/// A proxy that vanished without a word is noticed. So is one that is there and reads nothing.
+/// Pings go out this often, so that a proxy is noticed that has vanished without a word, or that reads nothing.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -94,7 +96,7 @@ impl Serving {
         Self { stop, task: tokio::spawn(server) }
     }
 
-    /// Takes no new connection, and ends the ones that do not end by themselves.
+    /// Takes no new connection, and ends those that do not end by themselves.
     pub async fn stop(mut self) {
         let _ended_before = self.stop.send(());
         if timeout(LAST_WORDS, &mut self.task).await.is_err() {

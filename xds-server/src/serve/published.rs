@@ -1,4 +1,4 @@
-//! What is served now: one immutable value, swapped whole.
+//! What is served now. It is one immutable value, and a change swaps all of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,17 +17,17 @@ use crate::admin;
 
 #[derive(Debug, Default)]
 pub struct Published {
-    /// Counts what was published; 0: nothing yet.
+    /// How often something was published. 0: nothing yet.
     pub generation: u64,
     /// By `namespace/name`.
     pub gateways: BTreeMap<String, Gateway>,
     /// All Gateways together, for the one Envoy of `tollgate run`.
     all: Variants,
-    /// Of the input, parsing and translation together.
+    /// All findings about the input, from parsing and from translation.
     pub findings: Vec<Finding>,
     /// Names of the models that clients can ask for.
     pub models: Vec<String>,
-    /// Where the objects stand that an Envoy may refuse a part of.
+    /// The file and line of each object of which an Envoy may refuse a part.
     spots: BTreeMap<Origin, Spot>,
 }
 
@@ -37,9 +37,9 @@ pub struct Gateway {
     pub listeners: Vec<admin::Listener>,
 }
 
-/// An Envoy refuses a filter whose code it has yet to fetch, and takes what it refused for known when it is sent
-/// again unchanged: it says ACK and does nothing. So there are two snapshots that mean the same and differ in the
-/// code's URL, and a stream changes to the other one when the filter was refused.
+/// Which of two snapshots that mean the same and differ only in the URL of the filter's code. An Envoy refuses a filter
+/// whose code it has not fetched yet. If it is sent the same again, it says ACK and does nothing, because it takes it
+/// for known. So a stream changes to the other snapshot when the filter was refused.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Variant {
     #[default]
@@ -54,11 +54,11 @@ struct Variants {
     other: Option<Arc<Snapshot>>,
 }
 
-/// Turns objects into what is served; the only writer.
+/// Turns objects into what is served. There is no other writer.
 #[derive(Debug)]
 pub struct Publisher {
     surroundings: Surroundings,
-    /// For [`Variant::Other`].
+    /// The surroundings of [`Variant::Other`].
     other: Option<Surroundings>,
     published: watch::Sender<Arc<Published>>,
     for_ledger: watch::Sender<Arc<Configured>>,
@@ -77,7 +77,7 @@ impl Published {
         }
     }
 
-    /// Whether there is what this identity is for.
+    /// Whether the Gateway that this identity is for is there.
     pub fn knows(&self, identity: &Identity) -> bool {
         identity.gateway().is_none_or(|name| self.gateways.contains_key(&name))
     }
@@ -87,7 +87,7 @@ impl Published {
         self.all.other.is_some()
     }
 
-    /// Where the object stands.
+    /// The file and line of an object.
     pub fn spot(&self, origin: &Origin) -> Option<&Spot> {
         self.spots.get(&Origin { section: None, ..origin.clone() })
     }

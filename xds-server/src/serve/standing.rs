@@ -1,5 +1,5 @@
-//! Whether there is (still) what a proxy's certificate is for. A certificate outlives its Gateway by a day; what it opens
-//! does not outlive it by a call.
+//! Whether there still is the Gateway that a proxy's certificate is for. A certificate may be valid for a day after its
+//! Gateway was deleted, but no call is served any more.
 //!
 //! Calls are refused here. Discovery streams are long, so `ads.rs` ends them when their Gateway goes.
 

@@ -1,4 +1,4 @@
-//! What people and probes are told: made anew from what is published and what proxies have said.
+//! What people and probes are told. It is made anew from what is published and from what proxies have said.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,9 +17,9 @@ const REFUSED: &str = "Refused";
 /// What `ready` stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readiness {
-    /// Every Gateway works on an Envoy: `run`.
+    /// Every Gateway works on an Envoy. `tollgate run` waits for that.
     Gateways,
-    /// There is a configuration to serve: `serve`.
+    /// There is a configuration to serve. `tollgate serve` waits for that.
     Published,
 }
 
@@ -128,7 +128,7 @@ fn finding(published: &Published, node: &str, refused: &Refused) -> Finding {
     }
 }
 
-/// What Envoy says of a secret might quote it.
+/// Envoy's words, but not those about a secret, which might quote it.
 fn words(refused: &Refused) -> &str {
     match refused.kind {
         ResourceType::Secret => "the secret is not usable",

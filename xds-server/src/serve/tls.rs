@@ -1,4 +1,4 @@
-//! How the proxies' port speaks TLS: 1.3, both sides with a certificate of our CA.
+//! How the proxies' port speaks TLS: version 1.3, and both sides have a certificate of our CA.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use rustls::server::{NoServerSessionStorage, ServerConfig, WebPkiClientVerifier}
 
 use super::pki::{Authority, ServerCertificate};
 
-/// HTTP/2 alone: everything on this port is gRPC or a file fetched over the same connection.
+/// Only HTTP/2, because everything on this port is gRPC, or a file that is fetched in the same way.
 const ALPN: &[u8] = b"h2";
 
 /// The certificates do not fit together.

@@ -1,9 +1,9 @@
-//! The last good objects on disk, so that a restart changes nothing: what was in force goes on being in force,
-//! whatever has been broken in the folder since.
+//! The last good objects on disk, so that a restart changes nothing. What was in force stays in force, whatever has
+//! been broken in the folder since.
 //!
-//! One file of state for each file of the folder. Documents are kept as they were written: a reference to a variable
-//! or a file stays a reference, and its value is never here. What cannot be read of the state is left out, and then
-//! a policy that is refused closes what it names, as on a first start.
+//! There is one file of state for each file of the folder. Documents are kept as they were written: a reference to a
+//! variable or a file stays a reference, and its value is never here. What cannot be read of the state is left out.
+//! Then a policy that is refused closes what it names, as on a first start.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -16,7 +16,7 @@ use tollgate_core::objects::{Objects, SecretSource, Source};
 
 use crate::private;
 
-/// Changes when older versions of Tollgate could not read it.
+/// The version of the format. It changes when older versions of Tollgate could not read it.
 const VERSION: u32 = 1;
 
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub struct LastGood {
     path: PathBuf,
     /// The folder of the configuration as the user named it.
     folder: PathBuf,
-    /// The same wherever the process was started. State of another folder says nothing about this one.
+    /// The same folder as an absolute path. State of another folder says nothing about this one.
     root: PathBuf,
     /// Name of the state file -> hash of its content.
     written: BTreeMap<String, [u8; 32]>,
@@ -82,7 +82,7 @@ impl LastGood {
         objects
     }
 
-    /// Writes down what is in force now, file by file where it differs. A failure is told and changes nothing else.
+    /// Writes down what is in force now, each file that differs. A failure is logged and changes nothing else.
     pub fn write(&mut self, objects: &Objects) {
         let mut names = BTreeSet::new();
         for (file, metas) in objects.kept() {
@@ -116,7 +116,7 @@ impl LastGood {
         Ok(())
     }
 
-    /// What was removed from the folder was meant to go, and what is of another folder is of no use.
+    /// Removes the state of files that are gone from the folder, because they were meant to go, and of other folders.
     fn remove_all_but(&mut self, names: &BTreeSet<String>) {
         self.written.retain(|name, _| names.contains(name));
         for path in self.paths() {

@@ -1,4 +1,5 @@
-//! Bounds of what one client or one connection can take of Envoy, and of how long: strangers connect to it.
+//! Bounds of what one client or one connection can take of Envoy, and for how long. They are needed because strangers
+//! connect to it.
 //!
 //! The list is Envoy's own, "Configuring Envoy as an edge proxy", with other figures where answers of models need
 //! them. What bounds the process as a whole (heap, connections) is in the bootstrap. Stock Envoy 1.40 has no limit of
@@ -14,50 +15,53 @@ use envoy_types::pb::google::protobuf::UInt64Value;
 
 use super::wire::{any, duration, number};
 
-/// What waits in Envoy for one side to take it: of a connection, and of each of its streams. A slow reader holds this
-/// much of an answer and not all of it. As large as the window of a stream: a smaller one would stop the sender early.
+/// How much waits in Envoy until one side takes it, for a connection and for each of its streams. A slow reader holds
+/// this much of an answer and not all of it. It is as large as a stream's window, because a smaller one would stop the
+/// sender early.
 pub const BUFFER_BYTES: u32 = STREAM_WINDOW_BYTES;
 
-/// Requests that one HTTP/2 connection may have running. Envoy's default is 2^31; SDKs open another connection.
+/// The most requests that one HTTP/2 connection may have running. For more, SDKs open another connection. Envoy's
+/// default is 2^31.
 const MAX_STREAMS: u32 = 100;
 
-/// What a peer may send on one stream before Envoy has dealt with it. The protocol's own default, and the least that
-/// lets a request of a few pages come in one piece. Envoy's default is 16 MiB.
+/// How much a peer may send on one stream before Envoy has dealt with it. This is the protocol's own default, and the
+/// least with which a request of a few pages comes in one piece. Envoy's default is 16 MiB.
 const STREAM_WINDOW_BYTES: u32 = 64 * 1024;
 
-/// The same for all streams of a connection; Envoy's default is 24 MiB.
+/// The same for all streams of a connection together. Envoy's default is 24 MiB.
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 
-/// For the headers of a request: SDKs send them at once.
+/// The time for the headers of a request. SDKs send them at once.
 pub const REQUEST_HEADERS_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// For the whole request, body included: 10 MiB by then need 1.4 Mbit/s. An answer that has begun ends the wait.
+/// The time for a whole request with its body. 10 MiB in this time need 1.4 Mbit/s. It ends when the answer begins.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Silence in both directions ends a stream of a plain route; pools have one of their own, by their backends'
-/// timeouts. Envoy's default, said so that it does not change with Envoy's.
+/// After this silence in both directions, a stream of a plain route ends. Pools have a time of their own, by the
+/// timeouts of their backends. This is Envoy's default; it is set so that it does not change with Envoy's.
 pub const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
 /// Answers last as long as tokens come. A day is longer than any, and ends what nobody remembers.
 const MAX_STREAM_DURATION: Duration = Duration::from_secs(24 * 3_600);
 
-/// A connection without a request is closed after this. Longer than clients keep theirs, so that they close first and
-/// no request meets the end of its connection.
+/// A connection without a request is closed after this time. Clients keep theirs for less, so they close first, and no
+/// request meets the end of its connection.
 const CONNECTION_IDLE_TIMEOUT: Duration = Duration::from_secs(3_600);
 
-/// Then a connection takes no further requests, those that run go on, and the client makes a new one: so clients
-/// spread over new replicas, and keep none for ever.
+/// After this time a connection takes no further requests. Those that run go on, and the client makes a new connection.
+/// So clients spread over new replicas, and no connection lasts for ever.
 const MAX_CONNECTION_DURATION: Duration = Duration::from_secs(2 * 3_600);
 
-/// Headers of one request in KiB and in number. Envoy's defaults, said so that they do not change with Envoy's.
+/// The most headers of one request, in KiB and in number. These are Envoy's defaults; they are set so that they do not
+/// change with Envoy's.
 pub const MAX_REQUEST_HEADERS_KB: u32 = 60;
 const MAX_REQUEST_HEADERS: u32 = 100;
 
-/// Connections of one filter chain: a port, or a hostname with its certificate. A fifth of what all may have together,
-/// so that one crowded entry leaves room for the others.
+/// The most connections of one filter chain, which is a port, or a hostname with its certificate. It is a fifth of what
+/// all may have together, so that one crowded entry leaves room for the others.
 const MAX_CONNECTIONS: u64 = 10_000;
 
-/// Of HTTP/2 connections, from clients and to backends.
+/// The bounds of HTTP/2 connections, from clients and to backends.
 pub fn http2() -> core::Http2ProtocolOptions {
     core::Http2ProtocolOptions {
         max_concurrent_streams: number(MAX_STREAMS),
@@ -67,7 +71,7 @@ pub fn http2() -> core::Http2ProtocolOptions {
     }
 }
 
-/// Of any HTTP connection from a client.
+/// The bounds of any HTTP connection from a client.
 pub fn http() -> core::HttpProtocolOptions {
     core::HttpProtocolOptions {
         idle_timeout: duration(CONNECTION_IDLE_TIMEOUT),
@@ -81,7 +85,7 @@ pub fn http() -> core::HttpProtocolOptions {
     }
 }
 
-/// Closes what is one connection too many.
+/// Closes each connection that is one too many.
 pub fn connection_limit(stat_prefix: &str) -> listener::Filter {
     let limit = ConnectionLimit {
         stat_prefix: stat_prefix.to_owned(),

@@ -8,10 +8,10 @@ use crate::ir;
 
 use super::CONTROL_CLUSTER;
 
-/// Largest request body that is read; Envoy's buffer is a little larger, so that the filter answers first.
+/// The largest request body that is read. Envoy's buffer is a little larger, so that the filter answers first.
 pub const MAX_BODY_BYTES: u32 = 10 * 1024 * 1024;
 
-/// For the HTTP filter that sees every request of the Gateway.
+/// The configuration of the HTTP filter that sees every request of the Gateway.
 pub fn request_config(gateway: &ir::Gateway, ir: &ir::Ir) -> wire::FilterConfig {
     let backends: Vec<&ir::Backend> = gateway.backends.values().collect();
     let pools: Vec<&ir::Pool> = gateway.pools.values().collect();
@@ -50,7 +50,7 @@ pub fn request_config(gateway: &ir::Gateway, ir: &ir::Ir) -> wire::FilterConfig 
     wire::FilterConfig { stage: Some(Stage::Request(stage)) }
 }
 
-/// For the upstream filter of the backends that need one; absent: none does.
+/// The configuration of the upstream filter. None: no backend needs one.
 pub fn attempt_config(gateway: &ir::Gateway) -> Option<wire::FilterConfig> {
     let backends: Vec<_> = gateway.backends.values().filter(|backend| backend.per_attempt).map(backend).collect();
     (!backends.is_empty())

@@ -16,7 +16,7 @@ use crate::status::Origin;
 
 use super::cluster::filter;
 use super::path::{route_configuration, virtual_host};
-use super::route::{self, Site};
+use super::route::{self, EntryPoint};
 use super::upstream::remove_prefix;
 use super::wire::{address, ads, any, duration, extension, number, yes};
 use super::{Ports, Surroundings, edge, tls, wasm};
@@ -48,7 +48,7 @@ pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway, surroundings: &Surrou
     }
 }
 
-/// Adds the route configurations on the way.
+/// The filter chains of a listener. The route configurations that they name are added.
 fn chains(
     snapshot: &mut Snapshot,
     gateway: &ir::Gateway,
@@ -77,11 +77,11 @@ fn add_routes(snapshot: &mut Snapshot, gateway: &ir::Gateway, port: u16, name: &
     let mut origins: Vec<Origin> = Vec::new();
     for site in sites {
         origins.push(site.origin.clone());
-        let place = Site { gateway, port, tls: site.certificate.is_some() };
+        let entry = EntryPoint { gateway, port, tls: site.certificate.is_some() };
         for host in &site.virtual_hosts {
             origins.extend(host.routes.iter().map(|route| route.origin.clone()));
             let name = format!("{}/{}", site.name, host.domain);
-            hosts.push(virtual_host(name, &host.domain, route::routes(place, &host.routes)));
+            hosts.push(virtual_host(name, &host.domain, route::routes(entry, &host.routes)));
         }
     }
     dedup(&mut origins);
@@ -157,7 +157,7 @@ fn manager(gateway: &ir::Gateway, routes: &str) -> HttpConnectionManager {
     }
 }
 
-/// Headers of this name are ours: what a client sends is gone before anything looks at it.
+/// Headers with our prefix are ours alone. A client's are removed before anything looks at them.
 fn without_own_headers() -> core::TypedExtensionConfig {
     let mutation = HeaderMutation { mutations: vec![remove_prefix("x-tollgate-")] };
     extension("envoy.http.early_header_mutation.header_mutation", &mutation)

@@ -112,7 +112,7 @@ pub fn header_options(edits: &HeaderEdits) -> Vec<core::HeaderValueOption> {
     set.chain(edits.add.iter().map(|header| option(header, HeaderAppendAction::AppendIfExistsOrAdd))).collect()
 }
 
-/// Names are compared without a port.
+/// A virtual host for a domain. Names are compared without their port.
 pub fn virtual_host(name: String, domain: &str, routes: Vec<route::Route>) -> route::VirtualHost {
     route::VirtualHost { name, domains: vec![domain.to_owned()], routes, ..Default::default() }
 }

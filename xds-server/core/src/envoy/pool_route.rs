@@ -1,5 +1,4 @@
-//! The route of a pool: the filter names the cluster after it has read the body, and again for each
-//! further attempt.
+//! The route of a pool. The filter names the cluster after it has read the body, and again for each further attempt.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,7 +19,7 @@ use crate::ir;
 use super::MAX_BODY_BYTES;
 use super::wire::{any, duration, number};
 
-/// Filter state that the filter sets; `wasm.` comes before whatever a wasm filter sets.
+/// The filter state with the cluster's name. Envoy puts `wasm.` before every name that a wasm filter sets.
 const TARGET: &str = "wasm.target";
 
 /// Path and authority at the backend, where the filter rewrites a request once. It leaves them in filter
@@ -29,19 +28,20 @@ const TARGET: &str = "wasm.target";
 const PATH: &str = "%FILTER_STATE(wasm.path:PLAIN)%";
 const AUTHORITY: &str = "%FILTER_STATE(wasm.authority:PLAIN)%";
 
-/// What is worth another attempt even at the same backend: it never had the request, or answered it with an error,
-/// so the attempt is free and nobody need look at it. An attempt that ended without an answer, by a reset or by our
-/// timeout, may have worked: the filter adds `reset` (`x-envoy-retry-on`) where each attempt is looked at and counted.
+/// When another attempt is made, even at the same backend: if it never had the request, or answered it with an error.
+/// Such an attempt is free, so nobody need look at it. An attempt that ended without an answer, by a reset or by our
+/// timeout, may have worked. So the filter adds `reset` (`x-envoy-retry-on`) only where each attempt is looked at and
+/// counted.
 const RETRY_ON: &str = "connect-failure,refused-stream,retriable-status-codes";
 const RETRIABLE: [u32; 6] = [429, 500, 502, 503, 504, 529];
 
 /// The filter reads whole bodies. It sees that one is too large before Envoy does, and answers in the API's own shape.
 pub const BUFFER_BYTES: u32 = MAX_BODY_BYTES + 1024 * 1024;
 
-/// What the proxy tells about the client is for runners of our own at most, not for providers.
+/// What the proxy tells about the client. It may concern runners of our own at most, and never a provider.
 pub const HEADERS_TO_REMOVE: [&str; 2] = ["x-envoy-external-address", "x-forwarded-for"];
 
-/// Absent: the pool has no backend, so there is nobody to route to and the filter answers everything.
+/// None: the pool has no backend, so there is nobody to route to.
 pub fn action(pool: &ir::Pool, gateway: &ir::Gateway, matched: &ir::Route) -> Option<route::RouteAction> {
     let mut backends: Vec<&ir::Backend> = gateway
         .backends
@@ -97,7 +97,7 @@ fn retry_policy(first_token: Duration, idle: Duration) -> route::RetryPolicy {
     }
 }
 
-/// One look-up, however many backends there are.
+/// Finds the cluster by one look-up, however many backends there are.
 fn by_target(backends: &[&ir::Backend]) -> Any {
     let on_match = |backend: &ir::Backend| matcher::OnMatch {
         on_match: Some(matcher::on_match::OnMatch::Action(xds::TypedExtensionConfig {

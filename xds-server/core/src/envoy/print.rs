@@ -1,5 +1,4 @@
-//! Resources for people: JSON by reflection, nested messages and the filter's configuration shown, secrets
-//! not.
+//! Resources for people: JSON by reflection. Nested messages and the filter's configuration are shown, secrets are not.
 
 use std::sync::LazyLock;
 
@@ -104,7 +103,7 @@ fn redacted(value: &[u8]) -> Option<Vec<u8>> {
     Some(message.encode_to_vec())
 }
 
-/// The filter's configuration travels as bytes; here it stands as the message it is.
+/// The filter's configuration travels as bytes. Here it is shown as the message that it is.
 fn opened(value: &[u8]) -> Option<Vec<u8>> {
     let mut resource = TypedExtensionConfig::decode(value).ok()?;
     if resource.typed_config.as_ref().is_some_and(|config| config.type_url == Wasm::type_url()) {

@@ -11,19 +11,19 @@ use super::path::{Change, change, header_options, route_match};
 use super::pool_route;
 use super::wire::{duration, number};
 
-/// Where the routes are served.
+/// Where the requests of some routes come in.
 #[derive(Debug, Clone, Copy)]
-pub struct Site<'a> {
+pub struct EntryPoint<'a> {
     pub gateway: &'a ir::Gateway,
     pub port: u16,
     pub tls: bool,
 }
 
-pub fn routes(site: Site<'_>, routes: &[Route]) -> Vec<route::Route> {
-    routes.iter().flat_map(|found| route(site, found)).collect()
+pub fn routes(entry: EntryPoint<'_>, routes: &[Route]) -> Vec<route::Route> {
+    routes.iter().flat_map(|found| route(entry, found)).collect()
 }
 
-fn route(site: Site<'_>, found: &Route) -> Vec<route::Route> {
+fn route(entry: EntryPoint<'_>, found: &Route) -> Vec<route::Route> {
     let made = route::Route {
         name: found.name.clone(),
         r#match: Some(route_match(&found.matches)),
@@ -36,11 +36,11 @@ fn route(site: Site<'_>, found: &Route) -> Vec<route::Route> {
     match &found.action {
         Action::Fail { status } => vec![failing(made, *status)],
         Action::Redirect(redirect) => {
-            let action = route::route::Action::Redirect(self::redirect(site, found, redirect));
+            let action = route::route::Action::Redirect(self::redirect(entry, found, redirect));
             vec![route::Route { action: Some(action), ..made }]
         }
         Action::Pool { pool, .. } => {
-            let action = site.gateway.pools.get(pool).and_then(|pool| pool_route::action(pool, site.gateway, found));
+            let action = entry.gateway.pools.get(pool).and_then(|pool| pool_route::action(pool, entry.gateway, found));
             let Some(action) = action else {
                 return vec![failing(made, 503)];
             };
@@ -135,11 +135,11 @@ fn rewrite(action: &mut route::RouteAction, found: &Route, rewrite: &Rewrite) {
 
 /// HTTPRequestRedirectFilter.port: by the scheme if that is given, else the listener's; and a port that
 /// the scheme has anyway is not named.
-fn redirect(site: Site<'_>, found: &Route, redirect: &Redirect) -> route::RedirectAction {
+fn redirect(entry: EntryPoint<'_>, found: &Route, redirect: &Redirect) -> route::RedirectAction {
     use route::redirect_action::{PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier};
-    let scheme = redirect.scheme.as_deref().unwrap_or(if site.tls { "https" } else { "http" });
+    let scheme = redirect.scheme.as_deref().unwrap_or(if entry.tls { "https" } else { "http" });
     let well_known = if scheme == "https" { 443 } else { 80 };
-    let port = redirect.port.unwrap_or(if redirect.scheme.is_some() { well_known } else { site.port });
+    let port = redirect.port.unwrap_or(if redirect.scheme.is_some() { well_known } else { entry.port });
     route::RedirectAction {
         scheme_rewrite_specifier: redirect.scheme.clone().map(SchemeRewriteSpecifier::SchemeRedirect),
         host_redirect: redirect.hostname.clone().unwrap_or_default(),

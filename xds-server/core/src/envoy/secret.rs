@@ -1,4 +1,4 @@
-//! Credentials, certificates and authorities by SDS: never inside a listener or a cluster.
+//! Credentials, certificates and authorities by SDS. They are never inside a listener or a cluster.
 
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
     CertificateValidationContext, GenericSecret, SdsSecretConfig, Secret, TlsCertificate, secret,

@@ -3,10 +3,10 @@
 //! ```text
 //! removal of credentials -> [our filter] -> this backend's credential -> codec
 //! ```
-//! Envoy gives an attempt the headers that the attempt before left. So every backend's cluster takes out every
-//! credential that any cluster puts in, and Envoy itself does it: a retry may arrive here while the configuration
-//! changes, when this cluster has no filter of ours or one whose plan does not know it. The removal comes first, so
-//! that nothing after it can end, hold or change an attempt that still carries another provider's key.
+//! Envoy gives an attempt the headers that the attempt before left. So every backend's cluster removes every credential
+//! that any cluster puts in. Envoy itself does that, because a retry may arrive here while the configuration changes, when
+//! this cluster has no filter of ours, or one that does not know the plan. The removal comes first, so that nothing can
+//! end, hold or change an attempt that still carries another provider's key.
 
 use envoy_types::pb::envoy::config::common::mutation_rules::v3 as mutation;
 use envoy_types::pb::envoy::extensions::filters::http::credential_injector::v3::CredentialInjector;
@@ -22,17 +22,17 @@ use super::secret::{by_sds, credential_name};
 use super::wasm;
 use super::wire::{extension, prefix_of};
 
-/// Where a credential can stand. `placement` names no other.
+/// The headers where a credential can stand. `placement` names no other.
 const CREDENTIALS: [&str; 3] = [AUTHORIZATION, X_API_KEY, API_KEY];
 const AUTHORIZATION: &str = "authorization";
 const X_API_KEY: &str = "x-api-key";
 const API_KEY: &str = "api-key";
 
-/// With these a client would choose whom within the operator's account a request is for.
+/// By these headers a client would choose for whom in the operator's account a request is.
 const ACCOUNT_OF_REQUEST: [&str; 4] = ["anthropic-organization-id", "cookie", "openai-organization", "openai-project"];
 
-/// They tell clients whose account serves them, or bind them to it. The last two speak for the provider's host,
-/// and a client would take them for this one's.
+/// Headers of an answer that tell a client whose account serves it, or that bind it to that account. The last two speak
+/// for the provider's host, and a client would take them for this one's.
 const ACCOUNT_OF_ANSWER: [&str; 6] = [
     "anthropic-organization-id",
     "openai-organization",
@@ -42,7 +42,7 @@ const ACCOUNT_OF_ANSWER: [&str; 6] = [
     "strict-transport-security",
 ];
 
-/// What the account has left. Clients read these as their own, so only this gateway says them, whatever serves.
+/// Headers that say what an account has left. Clients take that for their own, so only this gateway sends them.
 const RATE_LIMITS: [&str; 2] = ["anthropic-ratelimit-", "x-ratelimit-"];
 
 /// The HTTP filters of a backend's cluster.
@@ -97,7 +97,7 @@ fn remove(name: &str) -> mutation::HeaderMutation {
     mutation::HeaderMutation { action: Some(mutation::header_mutation::Action::Remove(name.to_owned())) }
 }
 
-/// Every header whose name begins so.
+/// Removes every header whose name begins so.
 pub fn remove_prefix(prefix: &str) -> mutation::HeaderMutation {
     let removal = mutation::header_mutation::RemoveOnMatch { key_matcher: Some(prefix_of(prefix)) };
     mutation::HeaderMutation { action: Some(mutation::header_mutation::Action::RemoveOnMatch(removal)) }

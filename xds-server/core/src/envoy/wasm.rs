@@ -50,7 +50,7 @@ pub fn attempt_name(gateway: &ir::Gateway) -> String {
     format!("tollgate/{}/attempt", gateway.scope())
 }
 
-/// Named by discovery, so that a change of policy changes no listener and drains nothing.
+/// Names the filter by discovery, so that a change of policy changes no listener and drains nothing.
 pub fn discovered(name: String) -> HttpFilter {
     HttpFilter {
         name,

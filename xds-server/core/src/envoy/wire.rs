@@ -30,7 +30,7 @@ pub fn number(value: u32) -> Option<UInt32Value> {
     Some(UInt32Value { value })
 }
 
-/// Whatever is named is asked for on the stream that everything comes on.
+/// What is named so is asked for on the one stream that everything comes on.
 pub fn ads() -> core::ConfigSource {
     core::ConfigSource {
         resource_api_version: core::ApiVersion::V3 as i32,

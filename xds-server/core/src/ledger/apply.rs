@@ -1,4 +1,4 @@
-//! One call: what ended is settled, what is wanted is granted, what was used is counted. Once per number.
+//! One call. What was used is counted, what ended is settled, and what is wanted is granted: once for each number.
 
 use std::time::Duration;
 
@@ -19,11 +19,11 @@ const SECONDS_OF_A_DAY: i64 = 86_400;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
     Applied(SyncResponse),
-    /// The call had counted before; this is the answer that it got then.
+    /// The call has counted before. This is the answer that it got then.
     Repeated(SyncResponse),
 }
 
-/// A copy of a call that its worker has long got an answer to; it counts for nothing.
+/// A stray copy of a call that was answered long ago. It counts for nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("call {sequence} of this worker came after its call {last}; a worker numbers its calls upwards from 1")]
 pub struct Past {
@@ -31,10 +31,10 @@ pub struct Past {
     pub last: u64,
 }
 
-/// `now` is when the call arrived: how long it waited in a queue is not the holder's silence.
+/// Applies a call. `now` is when it arrived, because the time that it waited in a queue is not the holder's silence.
 ///
-/// A number that skips some is taken as it is: the calls between were answered by a ledger whose
-/// record of them was pruned, or were heartbeats, which are not worth a write.
+/// A number that skips some is taken. The calls between were heartbeats, which are not worth a write, or the record of
+/// them was pruned.
 ///
 /// # Errors
 /// When it is a stray copy of an earlier call.
@@ -55,7 +55,7 @@ pub fn apply(state: &mut State, rules: &Rules, call: Call, now: Now) -> Result<O
     state.refuse(&holder, Entry::Usage, Reason::TooLarge, too_large);
     usage.into_iter().for_each(|used| state.count(&holder, rules, used, now));
     settlements.into_iter().for_each(|settlement| state.settle(&holder, rules, settlement, now));
-    // After the settlements: what this call gives back it may get again.
+    // Grants come after the settlements, so that a call may get again what it gives back.
     let grants: Vec<_> = wants.into_iter().map(|want| state.grant(&holder, rules, want, now)).collect();
 
     let granted = grants.iter().any(|grant| grant.granted > 0);
@@ -70,7 +70,7 @@ pub fn apply(state: &mut State, rules: &Rules, call: Call, now: Now) -> Result<O
 }
 
 impl State {
-    /// The holder lives: its leases are extended, unless they have just run out.
+    /// The holder lives, so its leases are extended. If they have just run out, they are charged first.
     fn hear(&mut self, key: &HolderKey, ttl: Duration, now: Now) {
         const WORTH_A_WRITE: i64 = 600;
         if self.holders.get(key).is_some_and(|holder| holder.expires <= now.steady) {
@@ -85,7 +85,7 @@ impl State {
         }
     }
 
-    /// A proxy whose clock is wrong still counts, in a minute that there is.
+    /// Counts usage in its minute. If the proxy's clock is wrong, it is the nearest minute that makes sense.
     fn count(&mut self, holder: &HolderKey, rules: &Rules, used: Used, now: Now) {
         let Used { ended_at, mut key, asked, totals } = used;
         let named = [Thing::consumer(&key.consumer), Thing::route(&key.route)];
@@ -103,7 +103,7 @@ impl State {
         *self.changes.usage.entry((minute, key)).or_default() += totals;
     }
 
-    /// The name that was asked for, if usage is kept by it.
+    /// The name that was asked for, if usage is kept under it.
     fn row_of(&mut self, consumer: &str, name: String, now: Now) -> Option<String> {
         let day = u64::try_from(now.wall.as_second().div_euclid(SECONDS_OF_A_DAY)).unwrap_or(0);
         let asked = Asked { day, consumer: consumer.to_owned(), name };
@@ -129,7 +129,7 @@ impl State {
             self.change(holder, &key, |bucket, lease| bucket.settle(lease, settlement.settled));
             return;
         }
-        // Nothing is leased there. What it cost still counts: in its window if that is known, else now.
+        // Nothing is leased there, but the cost still counts: in its window if that is known, else in the present one.
         let Some(limit) = rules.limit(&key.limit).filter(|limit| limit.scope.len() == key.scope.len()) else {
             return;
         };
@@ -145,7 +145,7 @@ impl State {
 
     fn grant(&mut self, holder: &HolderKey, rules: &Rules, want: Want, now: Now) -> v1::Grant {
         let own = rules.serves_budget(&holder.identity, &want.bucket, now);
-        // Without a window, without tokens: refused, and to be asked again soon.
+        // A grant without a window and without tokens means: refused, ask again soon.
         let Named::Bucket { limit: id, scope } = want.bucket else {
             return v1::Grant::default();
         };
@@ -154,7 +154,7 @@ impl State {
         let Some(limit) = rules.limit(&id) else {
             return v1::Grant { unknown: true, ..refused };
         };
-        // Not a word about the budgets of others.
+        // Nobody is told anything about the budgets of others.
         if !own {
             self.refuse(holder, Entry::Want, Reason::Foreign, 1);
             return refused;
@@ -177,8 +177,8 @@ impl State {
     }
 }
 
-/// The window that a debt without a lease counts in; none if that is over and forgotten, so that no
-/// budget depends on it. Start 0 says that the sender never had a lease and so knows no window.
+/// The window that a debt without a lease counts in. None: that window is over and forgotten, so no budget depends on
+/// it. Start 0 says that the sender never had a lease, and so knows no window.
 fn window_of_debt(limit: &Limit, start: i64, now: Now) -> Option<Span> {
     let current = window::at(&limit.window, now.wall).ok()?;
     let named = jiff::Timestamp::from_second(start).ok().and_then(|start| window::at(&limit.window, start).ok());

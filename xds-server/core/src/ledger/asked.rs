@@ -1,23 +1,23 @@
-//! The names below a prefix model that usage is kept by. Clients make them up, so there are only so many.
+//! The names below a prefix model that usage is kept under. Clients make them up, so their number is bounded.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Names of one consumer on one UTC day. Whoever really uses a prefix asks for a few models below it; what is more
-/// is counted in the row of the prefix.
+/// The most names of one consumer on one UTC day. Whoever really uses a prefix asks for a few models below it. Further
+/// names are counted in the row of the prefix.
 pub const ASKED_NAMES: usize = 32;
-/// Bytes of the longest such name; what a filter sends is no longer.
+/// The most bytes of such a name. A filter sends no longer ones.
 pub const MAX_ASKED_NAME: usize = 64;
 
 /// One name that is kept.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Asked {
-    /// Since the epoch.
+    /// Days since the epoch.
     pub day: u64,
     pub consumer: String,
     pub name: String,
 }
 
-/// Those of one day.
+/// The names of one day.
 #[derive(Debug, Default)]
 pub(super) struct AskedNames {
     day: u64,
@@ -36,7 +36,7 @@ pub(super) enum Kept {
 // === impl AskedNames ===
 
 impl AskedNames {
-    /// Goes on with the last day that was stored.
+    /// Goes on with the names of the last day that was stored.
     pub fn new(stored: &BTreeSet<Asked>) -> Self {
         let day = stored.last().map_or(0, |asked| asked.day);
         let mut names: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();

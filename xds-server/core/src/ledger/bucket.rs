@@ -1,11 +1,11 @@
-//! One budget and one holder's lease of it: grant, settle, expire.
+//! One budget, and one holder's lease of it: granted, settled, expired.
 //!
-//! At every moment `spent + leased` covers what was charged and what holders may still use, so that a
-//! grant out of `limit - spent - leased` can never be handed out twice.
+//! At every moment `spent + leased` is all that was charged and all that holders may still use. So a token of
+//! `limit - spent - leased` is never handed out twice.
 
 use tollgate_proto::v1;
 
-/// A limit, the values of its scope in order, and the start of the window in unix seconds.
+/// The name of a bucket: a limit, the values of its scope in order, and the window's start in unix seconds.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BucketKey {
     pub limit: String,
@@ -16,21 +16,21 @@ pub struct BucketKey {
 /// One budget in one window.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Bucket {
-    /// Charged, leases that expired included.
+    /// What was charged. Expired leases are in it.
     pub spent: u64,
     /// The sum of what holders have outstanding.
     pub leased: u64,
-    /// Unix seconds; 0: never.
+    /// Unix seconds. 0: the window never ends.
     pub window_end: i64,
 }
 
 /// What one holder has of one budget.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Lease {
-    /// Granted and not yet accounted for.
+    /// What was granted and is not accounted for yet.
     pub outstanding: u64,
-    /// Charged because the holder was silent for too long. A settlement that comes after all takes
-    /// from this first, so that nothing is charged twice.
+    /// What was charged because the holder was silent for too long. A settlement that comes later takes from this
+    /// first, so that nothing is charged twice.
     pub expired: u64,
 }
 
@@ -53,13 +53,13 @@ impl BucketKey {
 // === impl Bucket ===
 
 impl Bucket {
-    /// What of a budget of this size is neither spent nor leased.
+    /// How much of a budget of so many tokens is neither spent nor leased.
     pub fn free(&self, tokens: u64) -> u64 {
         tokens.saturating_sub(self.spent.saturating_add(self.leased))
     }
 
-    /// Leases what is wished for, but no more than a quarter of what is free unless someone waits for
-    /// more: leases shrink as the budget ends, and several proxies get their share.
+    /// Leases what is wished for. It is no more than a quarter of what is free, unless requests wait for more. So
+    /// leases shrink as the budget ends, and each of several proxies gets some.
     pub(super) fn grant(&mut self, lease: &mut Lease, tokens: u64, wish: u64, least: u64) -> u64 {
         let free = self.free(tokens);
         let granted = wish.max(least).min(least.max(free / 4)).min(free);
@@ -77,7 +77,7 @@ impl Bucket {
         self.spent = self.spent.saturating_sub(late).saturating_add(settled.charged);
     }
 
-    /// Charges all that is outstanding: nobody can say any more that it was not used.
+    /// Charges all that is outstanding, because nobody can say any more that it was not used.
     pub(super) fn expire(&mut self, lease: &mut Lease) {
         let charged = std::mem::take(&mut lease.outstanding);
         lease.expired = lease.expired.saturating_add(charged);

@@ -1,5 +1,5 @@
-//! A call, checked: inside, only these. What is wrong with the call as a whole refuses it; what is wrong
-//! with one entry is dealt with there, so that a report of usage is not lost over it.
+//! A call, checked. The steps only see these. A call that makes no sense as a whole is refused. A mistake in one entry
+//! concerns that entry only, so that no report of usage is lost over it.
 
 use tollgate_proto::v1;
 
@@ -8,14 +8,14 @@ use super::{
     usage::{Totals, UsageKey, Used},
 };
 
-/// Most entries of one kind in a call. Bytes are what bounds a call; this is so many that say something.
+/// The most entries of one kind in a call. A call is bounded by its bytes; no more entries that say something fit in.
 pub const MAX_ENTRIES: usize = v1::MAX_CALL_BYTES / 64;
-/// The most of any figure of one answer: far above what a model can do, far below where sums end. A report with
-/// more is a mistake or an attack, and is refused.
+/// The most tokens of one kind in one answer. No model makes so many, and sums are far from overflowing. A report of
+/// more is a mistake or an attack, and it is refused.
 pub const MAX_TOKENS: u64 = 1 << 40;
-/// Longest text in bytes: names are cut to it in usage rows, a bucket with a longer one is refused.
+/// The longest text in bytes. Longer names are cut in usage rows, and a bucket with a longer one is refused.
 pub const MAX_TEXT: usize = 512;
-/// A scope has four kinds of parts, labels as often as one likes.
+/// The most parts of a scope. There are four kinds of parts, but a scope may have many labels.
 const MAX_SCOPE: usize = 32;
 
 /// A [`v1::SyncRequest`] that makes sense.
@@ -26,13 +26,13 @@ pub struct Call {
     /// From 1.
     pub sequence: u64,
     pub(super) usage: Vec<Used>,
-    /// Reports of usage that nobody can believe.
+    /// How many reports of usage were left out because nobody can believe them.
     pub(super) too_large: u64,
     pub(super) settlements: Vec<Settlement>,
     pub(super) wants: Vec<Want>,
 }
 
-/// Why a call is refused; sending it again does not help.
+/// Why a call is refused. Sending it again does not help.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidCall {
     #[error("proxy is {0} bytes long; it is Envoy's node id, of 1 to {MAX_TEXT} bytes")]
@@ -43,14 +43,14 @@ pub enum InvalidCall {
     Entries { field: &'static str, count: usize },
 }
 
-/// A budget as a call names it; the window may be its sender's word.
+/// A budget as a call names it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Named {
     Bucket {
         limit: String,
         scope: Vec<String>,
     },
-    /// Missing or too long: there is no such bucket.
+    /// The name is missing or too long, so there is no such bucket.
     Nonsense,
 }
 
@@ -71,7 +71,7 @@ pub(super) struct Want {
 // === impl Call ===
 
 impl Call {
-    /// A call of whom the certificate of its connection names.
+    /// Checks a call. `identity` is whom the certificate of its connection names.
     ///
     /// # Errors
     /// When it makes no sense as a whole.
@@ -133,7 +133,7 @@ impl From<v1::Want> for Want {
     }
 }
 
-/// Nobody can believe this report of usage.
+/// A report of usage is refused because nobody can believe it.
 #[derive(Debug, thiserror::Error)]
 #[error("a figure above {MAX_TOKENS}; no answer has so many tokens")]
 pub struct TooLarge;

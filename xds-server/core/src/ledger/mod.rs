@@ -1,4 +1,4 @@
-//! The ledger's decisions: windows, leases and settlement as pure steps. The store and the clocks are outside.
+//! The ledger's decisions about windows, leases and settlements, as pure steps. The store and the clocks are outside.
 //!
 //! ```text
 //! SyncRequest -> call (valid) -> apply: state + rules + now -> answer, and changes for the store
@@ -7,8 +7,8 @@
 //! timer ------> State::expire, State::prune
 //! ```
 //!
-//! A step changes the state in memory and notes what it changed; the caller makes a batch of those
-//! durable at once and answers only then. When that fails, the state is loaded again from the store.
+//! A step changes the state in memory and notes what it changed. The caller makes the changes of many steps durable at
+//! once, and answers only then. When that fails, the state is loaded again from the store.
 
 mod apply;
 mod asked;
@@ -46,11 +46,11 @@ use self::call::Named;
 use self::served::Served;
 use crate::ir::Limit;
 
-/// A moment on both clocks: windows follow the calendar, leases must not jump when it is set.
+/// A moment on two clocks. Windows follow the calendar. Leases must not jump when the clock on the wall is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Now {
     pub wall: Timestamp,
-    /// Since some fixed moment of this process; never goes back.
+    /// Time since some fixed moment of this process. It never goes back.
     pub steady: Duration,
 }
 
@@ -59,7 +59,7 @@ pub struct Now {
 pub struct Rules {
     limits: BTreeMap<String, Limit>,
     served: Served,
-    /// A lease that is not extended for this long is charged.
+    /// A lease that is not extended for this time is charged.
     pub lease_ttl: Duration,
 }
 
@@ -70,7 +70,7 @@ impl Rules {
         Self { limits: by_id(&configured.limits), served: Served::new(configured.served.clone()), lease_ttl }
     }
 
-    /// From now on this is configured.
+    /// Takes over a new configuration.
     pub fn replace(&mut self, configured: &Configured, now: Now) {
         self.limits = by_id(&configured.limits);
         self.served.replace(configured.served.clone(), now);

@@ -1,7 +1,7 @@
-//! What a caller may touch: the limits, routes and consumers that its Gateway serves, and served a while ago.
+//! What a caller may touch: the limits, routes and consumers that its Gateway serves, or served a while ago.
 //!
-//! A proxy is believed about its own Gateway only. Without that, one certificate could use up the budgets of all
-//! others, or write usage in their names.
+//! A proxy is believed only about its own Gateway. Otherwise one certificate could use up the budgets of all others, or
+//! write usage in their names.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use super::{Named, Now};
 use crate::envoy;
 use crate::ir::{Gateway, Ir, Limit, ScopePart};
 
-/// What a Gateway no longer serves counts for so long: requests that began before are still running, and what they
-/// used is reported after their end. As long as the books of an ended window stay open.
+/// For so long, what a Gateway no longer serves still counts. Requests that began before are still running, and their
+/// usage is reported after their end. The books of an ended window stay open for the same time.
 pub const SERVED_BEFORE: Duration = super::BUCKET_KEPT;
 
 /// The consumer of every caller of a pool that asks for no key.
 const ANONYMOUS: &str = "anonymous";
 
-/// Something that an entry of a call names.
+/// Something that an entry of a call can name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Thing {
     /// By id.
@@ -37,18 +37,18 @@ pub struct Configured {
     pub served: BTreeMap<String, BTreeSet<Thing>>,
 }
 
-/// Who serves what, with a memory.
+/// Who serves what, and who served it a while ago.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Served {
     now: BTreeMap<String, BTreeSet<Thing>>,
-    /// Served until a moment ago; counts until this steady time.
+    /// What was served until a while ago. It counts until this steady time.
     before: BTreeMap<String, BTreeMap<Thing, Duration>>,
 }
 
 // === impl Thing ===
 
 impl Thing {
-    /// All that one Gateway serves.
+    /// Everything that one Gateway serves.
     pub fn served_by(gateway: &Gateway, ir: &Ir) -> BTreeSet<Self> {
         let limits = gateway.routes().flat_map(|route| route.action.limits()).map(|id| Self::limit(id));
         let routes = gateway.routes().map(|route| Self::route(&route.route));
@@ -99,8 +99,8 @@ impl Served {
             || self.before.get(identity).is_some_and(before)
     }
 
-    /// Whether it is a budget of the caller: its limit, and a consumer and a route that the caller serves where the
-    /// limit has one for each of them.
+    /// Whether a budget is the caller's. It must serve the limit. If the limit has a budget for each consumer or route,
+    /// it must serve that consumer or route too.
     pub fn has_budget(&self, identity: &str, bucket: &Named, limit: Option<&Limit>, now: Now) -> bool {
         let Named::Bucket { limit: id, scope } = bucket else {
             return false;

@@ -12,11 +12,11 @@ use super::{
     usage::{Totals, UsageKey},
 };
 
-/// One life of one proxy; its workers share its leases. Whatever a caller says of itself, it is somebody else than a
-/// caller with another certificate.
+/// One life of one proxy, whose workers share its leases. Callers with different certificates are different holders,
+/// whatever they say of themselves.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HolderKey {
-    /// As the certificate of the connection names it.
+    /// Whom the certificate of the connection names.
     pub identity: String,
     /// Envoy's node id.
     pub proxy: String,
@@ -25,14 +25,14 @@ pub struct HolderKey {
 
 pub type WorkerKey = (HolderKey, u64);
 
-/// The last call of a worker that counted, with its answer for when it is sent again.
+/// The last call of a worker that counted, and its answer in case the call is sent again.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Worker {
     pub sequence: u64,
     pub answer: SyncResponse,
 }
 
-/// Everything that is alive. Usage is not: it only ever goes to the store.
+/// Everything that decisions need. Usage is not here, because it only goes to the store.
 #[derive(Debug, Default)]
 pub struct State {
     pub(super) buckets: BTreeMap<BucketKey, Bucket>,
@@ -42,7 +42,7 @@ pub struct State {
     pub(super) refused: BTreeMap<Refusal, u64>,
 }
 
-/// Entries of calls that did not count, each in its own spot.
+/// What is known of entries that did not count.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Refusal {
     pub identity: String,
@@ -61,35 +61,35 @@ pub enum Entry {
 pub enum Reason {
     /// It names what the caller's Gateway does not serve.
     Foreign,
-    /// No answer has so many tokens.
+    /// It has more tokens than any answer.
     TooLarge,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Holder {
-    /// Unix seconds, to the precision that is worth writing.
+    /// When it was last seen, in unix seconds. It is only as precise as is worth a write.
     pub seen: i64,
-    /// Steady time at which its leases are charged.
+    /// The steady time at which its leases are charged.
     pub expires: Duration,
     pub workers: BTreeMap<u64, Worker>,
     pub leases: BTreeMap<BucketKey, Lease>,
 }
 
-/// What the store is to write at once. Records as they are now (None: gone); usage as sums to add.
+/// What the store is to write at once. Records are as they are now (None: gone), and usage is sums to add.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Changes {
     pub buckets: BTreeMap<BucketKey, Option<Bucket>>,
     pub leases: BTreeMap<(HolderKey, BucketKey), Option<Lease>>,
-    /// When each was last seen, unix seconds.
+    /// When each was last seen, in unix seconds.
     pub holders: BTreeMap<HolderKey, Option<i64>>,
     pub workers: BTreeMap<WorkerKey, Option<Worker>>,
     /// By minute since the epoch.
     pub usage: BTreeMap<(u64, UsageKey), Totals>,
-    /// The same by consumer and the pool's name of the model, for metrics.
+    /// The same usage by consumer and the pool's name of the model, for metrics.
     pub metered: BTreeMap<(String, String), Totals>,
-    /// Names that are kept from now on. Those of earlier days are to be forgotten.
+    /// Names that are kept from now on. The store forgets those of earlier days.
     pub asked: BTreeSet<Asked>,
-    /// Usage of earlier minutes is to be forgotten.
+    /// The store forgets the usage of earlier minutes.
     pub forget_before: Option<u64>,
 }
 
@@ -106,7 +106,7 @@ pub struct Records {
 // === impl State ===
 
 impl State {
-    /// Begins with what was stored. The ledger was away, not the holders: all get a fresh time to live.
+    /// Begins with what was stored. All holders get a fresh time to live, because the ledger was away and not they.
     pub fn new(records: Records, ttl: Duration, now: Now) -> Self {
         let mut holders: BTreeMap<HolderKey, Holder> = BTreeMap::new();
         for ((holder, number), worker) in records.workers {
@@ -126,12 +126,12 @@ impl State {
         Self { buckets: records.buckets, holders, asked, ..Self::default() }
     }
 
-    /// What changed since this was last asked.
+    /// Takes what changed since this was last called.
     pub fn take_changes(&mut self) -> Changes {
         std::mem::take(&mut self.changes)
     }
 
-    /// What was refused since this was last asked.
+    /// Takes what was refused since this was last called.
     pub fn take_refused(&mut self) -> BTreeMap<Refusal, u64> {
         std::mem::take(&mut self.refused)
     }

@@ -1,14 +1,14 @@
-//! What happens by itself as time passes: silent holders' leases are charged, old records go.
+//! What happens as time passes. The leases of silent holders are charged, and old records are removed.
 
 use std::time::Duration;
 
 use super::{BucketKey, Changes, HolderKey, Now, State};
 
-/// An ended window is kept for settlements that come late.
+/// How long an ended window is kept, for settlements that come late.
 pub const BUCKET_KEPT: Duration = Duration::from_secs(3600);
-/// A holder without a lease is kept so that a call which is sent again after a long outage counts once.
+/// How long a holder without a lease is kept, so that a call which is sent again after a long outage counts once.
 pub const HOLDER_KEPT: Duration = Duration::from_secs(24 * 3600);
-/// Usage per minute.
+/// How long usage per minute is kept.
 pub const USAGE_KEPT: Duration = Duration::from_secs(90 * 24 * 3600);
 
 impl State {
@@ -22,7 +22,7 @@ impl State {
         keys.iter().for_each(|key| self.charge_leases(key));
     }
 
-    /// Forgets what nothing depends on any more.
+    /// Removes what nothing depends on any more.
     pub fn prune(&mut self, now: Now) {
         let second = now.wall.as_second();
         let older_than = |kept: Duration| second.saturating_sub(i64::try_from(kept.as_secs()).unwrap_or(i64::MAX));
@@ -66,7 +66,7 @@ impl State {
     }
 }
 
-/// Notes that it goes, and says that it is not kept.
+/// Notes that a lease goes. Returns that it is not kept.
 fn forget_lease(changes: &mut Changes, holder: &HolderKey, key: &BucketKey) -> bool {
     changes.leases.insert((holder.clone(), key.clone()), None);
     false

@@ -1,4 +1,4 @@
-//! What was used, summed per minute: the figures of `/api/usage`.
+//! What was used, summed up per minute. These are the figures of `/api/usage`.
 
 use std::ops::AddAssign;
 
@@ -13,7 +13,7 @@ pub struct UsageKey {
     pub backend: String,
 }
 
-/// Sums over requests. They saturate: a nonsensical report cannot wrap one.
+/// Sums over requests. They saturate, so that no report can make one wrap.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Totals {
     pub requests: u64,
@@ -21,7 +21,7 @@ pub struct Totals {
     pub output_tokens: u64,
     pub cached_input_tokens: u64,
     pub reasoning_tokens: u64,
-    /// Requests whose tokens were counted from bytes, and such attempts beyond a request's first.
+    /// Requests, and further attempts of requests, whose tokens were estimated.
     pub estimated_requests: u64,
 }
 
@@ -30,9 +30,9 @@ pub struct Totals {
 pub struct Used {
     /// Unix milliseconds, as reported.
     pub ended_at: i64,
-    /// The model is as the pool names it, a pattern where it has one.
+    /// The model's name is the pool's, which may be a pattern.
     pub key: UsageKey,
-    /// What the client asked for, where that is not the pool's name.
+    /// The name that the client asked for, if it is not the pool's.
     pub asked: Option<String>,
     pub totals: Totals,
 }

@@ -109,7 +109,7 @@ fn candidates(gateway: &Key, listener: &str, routes: &[AttachedRoute<'_>], polic
     let mut candidates = Vec::new();
     for attached in routes {
         let hostnames: Vec<String> = attached
-            .places
+            .attachments
             .iter()
             .filter(|place| place.gateway == *gateway && place.listener == listener)
             .flat_map(|place| place.hostnames.iter().cloned())

@@ -15,12 +15,12 @@ use super::services::Services;
 pub struct AttachedRoute<'a> {
     pub object: &'a Object<HttpRoute>,
     pub routes: Vec<RuleRoute>,
-    pub places: Vec<Place>,
+    pub attachments: Vec<Attachment>,
 }
 
 /// One listener that a route is attached to, and the hostnames that both are for.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Attachment {
     pub gateway: Key,
     pub listener: String,
     pub hostnames: Vec<String>,
@@ -35,7 +35,7 @@ pub fn routes<'a>(
 ) -> Vec<AttachedRoute<'a>> {
     let mut attached = Vec::new();
     for object in objects.http_routes.iter() {
-        let mut places: Vec<Place> = Vec::new();
+        let mut attachments: Vec<Attachment> = Vec::new();
         let mut foreign = false;
         let parents = object.spec.parent_refs.as_deref().unwrap_or_default();
         if parents.is_empty() {
@@ -83,9 +83,9 @@ pub fn routes<'a>(
             match attach::attach(objects, object, &parent, gateway) {
                 Ok(found) => {
                     for (listener, hostnames) in found {
-                        let place = Place { gateway: key.clone(), listener, hostnames };
-                        if !places.contains(&place) {
-                            places.push(place);
+                        let attachment = Attachment { gateway: key.clone(), listener, hostnames };
+                        if !attachments.contains(&attachment) {
+                            attachments.push(attachment);
                         }
                     }
                 }
@@ -99,11 +99,11 @@ pub fn routes<'a>(
             }
         }
         // Routes of other controllers are none of our business.
-        if foreign && places.is_empty() {
+        if foreign && attachments.is_empty() {
             continue;
         }
         let routes = rules::rules(objects, object, pools, services, findings);
-        attached.push(AttachedRoute { object, routes, places });
+        attached.push(AttachedRoute { object, routes, attachments });
     }
     attached
 }

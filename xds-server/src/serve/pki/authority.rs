@@ -1,4 +1,4 @@
-//! The CA of the state directory: made once, kept across restarts, signs the leaves.
+//! The CA of the state directory. It is made once, kept across restarts, and signs the leaves.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -21,9 +21,9 @@ use crate::serve::identity::Identity;
 
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 const CA_LIFETIME: Duration = Duration::from_secs(10 * YEAR.as_secs());
-/// A CA with less than this left is replaced at the next start; the metric of its end says so years before.
+/// A CA with less than this left is replaced at the next start. A metric tells its end years before.
 const CA_RESERVE: Duration = Duration::from_secs(30 * 24 * 3600);
-/// Certificates are valid from this long ago, for clocks that differ.
+/// Certificates are valid from this time ago, because clocks differ.
 const CLOCK_SKEW: Duration = Duration::from_secs(3600);
 
 pub struct Authority {
@@ -48,7 +48,7 @@ pub struct Issued {
     pub validity: Validity,
 }
 
-/// From when to when somebody may use it; `from` without the time for clocks that differ.
+/// When a certificate may be used. `from` leaves out the time for clocks that differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Validity {
     pub from: Timestamp,
@@ -79,7 +79,7 @@ impl Authority {
             None => {
                 let key = KeyPair::generate().map_err(unusable)?;
                 let certificate = root(&key).map_err(unusable)?;
-                // The key first: a certificate is there only together with its key.
+                // The key is written first, so that a certificate is there only together with its key.
                 private::write(&key_path, key.serialize_pem().as_bytes()).map_err(io(&key_path))?;
                 private::write(&certificate_path, certificate.as_bytes()).map_err(io(&certificate_path))?;
                 (certificate, key)
@@ -90,7 +90,7 @@ impl Authority {
         Ok(Self { dir: dir.to_owned(), certificate, expiry, issuer })
     }
 
-    /// Where it is kept, and the proxies' certificates with it.
+    /// The folder of the CA and of the proxies' certificates.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
@@ -113,7 +113,7 @@ impl Authority {
             .map_err(|error| rustls::Error::General(error.to_string()))
     }
 
-    /// A new certificate with a key of its own. It never outlives the CA.
+    /// Makes a new certificate with a key of its own. It never outlives the CA.
     ///
     /// # Errors
     /// When the CA's certificate and key do not fit together.
@@ -177,7 +177,7 @@ impl Validity {
         Some(Self { from: later(at(validity.not_before)?, CLOCK_SKEW), until: at(validity.not_after)? })
     }
 
-    /// When it is time for the next one: a third of its life is left, for whatever keeps us from it.
+    /// When it is time for the next one. A third of its life is left then, for whatever may get in the way.
     pub fn renewal(self) -> Timestamp {
         let life = self.until.duration_since(self.from);
         self.from.saturating_add(life * 2 / 3).unwrap_or(self.from)

@@ -32,9 +32,9 @@ const CERTIFICATE: &str = "certificate.pem";
 const KEY: &str = "key.pem";
 const AUTHORITY: &str = "ca.pem";
 
-/// All folders begin with it. It is also the whole name for who may have every Gateway.
+/// The names of all folders begin so. It is the whole name for the proxy that may have every Gateway.
 const PREFIX: &str = "proxy";
-/// In no name of Kubernetes, so two Gateways never share a folder.
+/// No name of Kubernetes has this in it, so two Gateways never share a folder.
 const SEPARATOR: char = '_';
 
 /// One proxy's folder.
@@ -71,7 +71,7 @@ impl Folder {
             .collect()
     }
 
-    /// Of the certificate that is there.
+    /// When the present certificate is valid.
     pub fn validity(&self) -> Option<Validity> {
         Validity::of(&fs::read_to_string(self.path.join(CURRENT).join(CERTIFICATE)).ok()?)
     }
@@ -79,7 +79,7 @@ impl Folder {
     /// Puts a new certificate in the place of the one before.
     ///
     /// # Errors
-    /// When the folder cannot be written; the certificate before is then still there.
+    /// When the folder cannot be written. Then the certificate before is still there.
     pub fn put(&self, issued: &Issued, authority: &str) -> Result<ProxyFiles, PkiError> {
         self.write(issued, authority).map_err(|error| PkiError::Io { path: self.path.clone(), error })
     }
@@ -103,7 +103,7 @@ impl Folder {
         Ok(files)
     }
 
-    /// Makes a folder for the next certificate. Nobody else writes into it: `tollgate bootstrap` can come while
+    /// Makes a folder for the next certificate that nobody else writes into. `tollgate bootstrap` may come while
     /// `tollgate serve` renews.
     fn next(&self) -> io::Result<u64> {
         let mut number = self.numbers().max().map_or(1, |last| last + 1);
@@ -116,7 +116,7 @@ impl Folder {
         }
     }
 
-    /// Of the certificates that are there; the link may point to any.
+    /// The numbers of the certificates that are there. The link may point to any of them.
     fn numbers(&self) -> impl Iterator<Item = u64> {
         let entries = fs::read_dir(&self.path).into_iter().flatten().flatten();
         entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())

@@ -18,9 +18,9 @@ use super::folder::{Folder, ProxyFiles};
 use crate::admin::{Certificate, Metrics};
 use crate::serve::identity::Identity;
 
-/// How often the keeper looks, by the clock on the wall: a machine that slept through the time is late by this much.
+/// How often the keeper looks at the clock on the wall. A machine that slept is late by this much at most.
 const LOOK: Duration = Duration::from_secs(30);
-/// Looks in the life of a certificate, at least.
+/// It looks at least so often in the life of a certificate.
 const LOOKS: u32 = 24;
 
 /// Issues certificates and renews them.
@@ -32,7 +32,7 @@ pub struct Keeper {
     server: watch::Sender<Arc<CertifiedKey>>,
 }
 
-/// The server's certificate of the moment, asked for at each handshake.
+/// The server's present certificate. TLS asks for it at each handshake.
 #[derive(Debug, Clone)]
 pub struct ServerCertificate(watch::Receiver<Arc<CertifiedKey>>);
 
@@ -56,7 +56,7 @@ impl Keeper {
         ServerCertificate(self.server.subscribe())
     }
 
-    /// A new certificate for proxies with this identity, as files.
+    /// Makes a new certificate, as files, for proxies with this identity.
     ///
     /// # Errors
     /// When they cannot be written.
@@ -68,7 +68,7 @@ impl Keeper {
     pub async fn keep(mut self, metrics: Metrics) {
         metrics.certificate(Certificate::Ca, self.authority.expiry());
         loop {
-            // Files and signatures: a moment, but not of the others' time.
+            // Files and signatures take a moment, which must not be taken from other tasks.
             tokio::task::block_in_place(|| self.look(&metrics));
             sleep(LOOK.min(self.lifetime / LOOKS)).await;
         }

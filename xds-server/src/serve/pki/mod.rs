@@ -33,7 +33,7 @@ pub const SERVER_NAME: &str = "tollgate-control";
 /// How long a leaf lives unless told otherwise, as the command line says it.
 pub const LIFETIME: &str = "24h";
 
-/// Certificates count in seconds.
+/// The shortest life of a leaf. Certificates count in whole seconds.
 const SHORTEST_LIFETIME: Duration = Duration::from_secs(1);
 
 /// How long a leaf is to live, as the command line says it.
