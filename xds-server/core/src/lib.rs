@@ -7,7 +7,7 @@
 //! ledger: windows, leases and settlement as pure steps; the store and the clock are outside
 //! ```
 //!
-//! Nothing here names tokio, tonic or a Kubernetes client: text and messages in, values out.
+//! Nothing here names tokio, tonic or a Kubernetes client. Text and messages come in, and values go out.
 
 pub mod envoy;
 pub mod ir;

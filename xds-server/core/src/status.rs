@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-/// The object (and part of it) that a value was made from. Travels with every IR value.
+/// The object (and the part of it) that a value was made from. Every IR value carries it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Origin {
     /// For example `HTTPRoute`.

@@ -1,4 +1,4 @@
-//! The store in one file of this machine: redb, every commit durable before it returns.
+//! The store in one file on this machine (redb). Every commit is durable before it returns.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt as _;

@@ -1,4 +1,5 @@
-//! `tollgate.v1.Ledger` on the wire: a call in, its answer or a status out. Nobody is served without a name.
+//! `tollgate.v1.Ledger` on the wire: a call in, its answer or a status out. A caller without an identity is
+//! refused.
 
 use tollgate_proto::v1::{SyncRequest, SyncResponse, ledger_server};
 use tonic::{Request, Response, Status};
@@ -29,7 +30,7 @@ impl ledger_server::Ledger for Service {
 }
 
 impl From<SyncError> for Status {
-    /// Unavailable asks for the same call again; the others say that it would not help.
+    /// The status for the caller. Unavailable asks for the same call again; with the others that would not help.
     fn from(error: SyncError) -> Self {
         match &error {
             SyncError::Invalid(_) => Self::invalid_argument(error.to_string()),

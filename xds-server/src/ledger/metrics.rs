@@ -9,8 +9,8 @@ use prometheus_client::registry::{Registry, Unit};
 use tollgate_core::ledger::usage::Totals;
 use tollgate_core::ledger::{Entry, Reason, Refusal};
 
-/// Pairs of consumer and model with series of their own; later ones are counted together as `other`,
-/// because clients can make up models where a pool allows a prefix.
+/// The most pairs of consumer and model with series of their own. Later ones are counted together as `other`, because
+/// each series costs memory here and at whoever scrapes them.
 const MAX_PAIRS: usize = 1000;
 
 #[derive(Debug, Clone)]

@@ -1,4 +1,5 @@
-//! The ledger: the only truth about budgets. `core::ledger` decides, this makes it durable and serves it.
+//! The ledger: the only truth about budgets. `core::ledger` decides. This module makes the decisions durable and serves
+//! them.
 //!
 //! ```text
 //! grpc -> queue -> writer thread: core::ledger::apply on the state in memory -> one commit for all -> answers
@@ -41,10 +42,10 @@ use self::store::{Reader, Store, StoreError};
 use self::writer::{Books, Job, NotApplied, Waiting, Writer};
 use crate::serve::identity::Identity;
 
-/// Calls that may wait: every worker of every proxy has at most one under way.
+/// The most calls that may wait. Every worker of every proxy has at most one under way.
 const QUEUE: usize = 4096;
 
-/// A handle to the ledger; clones are the same ledger.
+/// A handle to the ledger. Clones are the same ledger.
 #[derive(Debug, Clone)]
 pub struct Ledger {
     jobs: SyncSender<Job>,
@@ -120,10 +121,10 @@ impl Ledger {
         LedgerServer::new(grpc::Service::new(self.clone())).max_decoding_message_size(MAX_CALL_BYTES)
     }
 
-    /// One call of a worker of a proxy that has this identity. When this returns `Ok`, all of it is durable.
+    /// Applies one call of a worker of the proxy with this identity. When this returns `Ok`, all of it is durable.
     ///
     /// # Errors
-    /// When it did not count, or nobody knows; the same call again is always safe.
+    /// When the call did not count, or nobody knows whether it did. The same call again is always safe.
     pub async fn sync(&self, identity: &Identity, request: SyncRequest) -> Result<SyncResponse, SyncError> {
         let call = Call::new(identity.to_string(), request).inspect_err(|_| self.refused())?;
         let (answer, answered) = oneshot::channel();

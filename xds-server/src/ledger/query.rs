@@ -1,4 +1,4 @@
-//! Questions to the ledger: what was used, what is left. Answered from what is committed.
+//! Questions to the ledger: what was used, and what is left. They are answered from what is committed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use tollgate_core::ledger::{
 use super::store::{Sums, Window};
 use super::{Ledger, StoreError};
 
-/// Which usage is asked for; what is absent is not filtered by.
+/// Which usage is asked for. Fields that are absent do not filter.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UsageQuery {
     /// As rows name it; `default/name` is the same as `name`.
@@ -26,9 +26,9 @@ pub struct UsageQuery {
     pub page: Page,
 }
 
-/// Rows of one answer, unless it is asked for another number.
+/// How many rows an answer has, unless another number is asked for.
 pub const ROWS: usize = 1000;
-/// The most of one answer: a few megabytes.
+/// The most rows of one answer. They are a few megabytes.
 pub const MAX_ROWS: usize = 10_000;
 
 /// Which part of a list is asked for.
@@ -207,7 +207,7 @@ fn rfc3339(second: i64) -> String {
     Timestamp::from_second(second).map_or_else(|_| second.to_string(), |moment| moment.to_string())
 }
 
-/// Reading a large table is no work for a thread that serves others.
+/// Reads on a thread of its own, because a large table would hold up a thread that serves others.
 async fn blocking<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {

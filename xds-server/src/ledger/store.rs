@@ -1,4 +1,4 @@
-//! The edge to what is durable: embedded now, shared by several control planes later.
+//! The edge to what is durable: embedded now, and shared by several control planes later.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -12,19 +12,19 @@ use tollgate_core::ledger::{
 
 /// Written by one thread. Dropping it closes it.
 pub trait Store: Debug + Send {
-    /// Reads everything; also the way back after a failed commit.
+    /// Reads everything, at the start and after a failed commit.
     ///
     /// # Errors
     /// When it cannot be used.
     fn load(&mut self) -> Result<Records, StoreError>;
 
-    /// Writes all of it or nothing. What it returns `Ok` for survives any death.
+    /// Writes all of it or nothing. After `Ok` it survives the death of the process and of the machine.
     ///
     /// # Errors
     /// When it may not have been written; the caller loads again to know.
     fn commit(&mut self, changes: &Changes) -> Result<(), StoreError>;
 
-    /// For questions from other threads. They see what is committed and hold nobody up.
+    /// A reader for other threads. It sees what is committed and delays nobody.
     fn reader(&self) -> Arc<dyn Reader>;
 }
 
@@ -45,7 +45,7 @@ pub trait Reader: Debug + Send + Sync {
 
 /// Which sums are asked for.
 pub struct Sums<'a> {
-    /// From this minute since the epoch on; absent: of all time.
+    /// From this minute since the epoch on. None: of all time.
     pub since: Option<u64>,
     pub after: Option<&'a UsageKey>,
     pub keep: &'a dyn Fn(&UsageKey) -> bool,

@@ -5,12 +5,12 @@ use redb::TableDefinition;
 use tollgate_core::ledger::{Asked, BucketKey, HolderKey, usage::Totals};
 use tollgate_proto::v1::SyncResponse;
 
-/// Of these tables; goes up with every change that an older version cannot read.
+/// The schema of these tables. It goes up with every change that an older version cannot read.
 ///
-/// 1: holders had no identity. What they had leased is charged when it expires, because nobody can show any more that
-/// it is his.
+/// In schema 1 holders had no identity. What they had leased is charged when it expires, because nobody can show any
+/// more that it is his.
 pub(super) const SCHEMA: u64 = 2;
-/// The schema that can be taken over.
+/// The older schema that can be taken over.
 pub(super) const BEFORE: u64 = 1;
 
 /// `schema` -> number.

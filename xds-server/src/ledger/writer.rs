@@ -1,4 +1,4 @@
-//! The one thread that writes: all calls that wait are one commit, and are answered after it.
+//! The one thread that writes. All calls that wait are one commit, and they are answered after it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::clock::Clock;
 use super::metrics::{CallLabels, CallOutcome, Metrics};
 use super::store::{Store, StoreError};
 
-/// Most calls in one commit.
+/// The most calls in one commit.
 const MAX_BATCH: usize = 512;
 /// How often time is looked at while nobody calls.
 const TICK: Duration = Duration::from_millis(250);
@@ -41,7 +41,7 @@ pub(super) struct Waiting {
 pub(super) enum NotApplied {
     #[error(transparent)]
     Past(#[from] Past),
-    /// It may have counted or not; the same call again finds out.
+    /// It may have counted or not. The same call again finds out.
     #[error("the ledger cannot write: {0}")]
     Store(Arc<StoreError>),
 }
@@ -50,7 +50,7 @@ pub(super) enum NotApplied {
 #[derive(Debug)]
 pub(super) enum Books {
     Open(Box<State>),
-    /// A commit failed: nobody knows what of it was written until it is loaded again.
+    /// A commit failed. Until the store is loaded again, nobody knows how much of it was written.
     Failed {
         error: Arc<StoreError>,
         at: Duration,
@@ -66,14 +66,14 @@ pub(super) struct Writer {
     pub clock: Arc<dyn Clock>,
     pub metrics: Metrics,
     pub pruned: Duration,
-    /// Whose entries were refused: the log says so once, the metrics always.
+    /// Whose entries were refused. The log says so once, the metrics always.
     pub warned: BTreeSet<Refusal>,
 }
 
 // === impl Writer ===
 
 impl Writer {
-    /// Until it is told to close, or nobody is left who could tell it anything.
+    /// Runs until it is told to close, or until nobody is left who could tell it anything.
     pub fn run(mut self, jobs: &Receiver<Job>) {
         loop {
             let mut waiting = Vec::new();
@@ -153,7 +153,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Calls come before the clock: who has called in time is not silent, however long the disk took.
+    /// Calls are applied before time is looked at. Who has called in time is not silent, however long the disk took.
     fn commit(&mut self, calls: Vec<(Call, Now)>, now: Now) -> Result<Vec<Result<Outcome, Past>>, StoreError> {
         let Books::Open(state) = &mut self.books else {
             return Err(StoreError::Closed);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::status::Origin;
 
-/// Kinds of resources, in the order in which additions are sent (make before break); removals go in reverse.
+/// The kinds of resources, in the order in which additions are sent (make before break). Removals go in reverse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ResourceType {
     Secret,
@@ -30,8 +30,8 @@ pub struct Resource {
     pub origins: Vec<Origin>,
 }
 
-/// Everything that the Envoys of one Gateway may have. Always complete: nothing in it refers to
-/// something that is missing.
+/// Everything that the Envoys of one Gateway may have. It is always complete: nothing in it refers to something that is
+/// missing.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Snapshot {
     resources: BTreeMap<ResourceType, BTreeMap<String, Arc<Resource>>>,

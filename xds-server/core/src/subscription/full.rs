@@ -8,7 +8,7 @@ use crate::snapshot::{Resource, ResourceType, Snapshot};
 
 #[derive(Debug, Default)]
 pub(super) struct Full {
-    /// The last set that the client took; none before the first.
+    /// The last set that the client took. None: it has taken none yet.
     held: Option<BTreeMap<String, Arc<Resource>>>,
     /// The versions of the last set that it refused.
     refused: Option<BTreeMap<String, String>>,

@@ -1,14 +1,14 @@
 //! All types of one ADS stream in an order that never breaks what works: make before break.
 //!
-//! Additions go from what is referred to towards what refers to it, each type after the one before it was
-//! answered; removals go the other way, after all additions were answered. Filter configurations go before
-//! listeners and routes, so that a new route never meets a filter that does not know it. While the client
-//! refuses a filter configuration of this snapshot, listeners and routes stay as they are: the last good
-//! configuration goes on as a whole.
+//! Additions go from what is referred to towards what refers to it. Each type goes after the client has answered the
+//! one before. Removals go the other way, after all additions were answered. Filter configurations go before listeners
+//! and routes, so that a new route never meets a filter that does not know it. While the client refuses a filter
+//! configuration of this snapshot, listeners and routes stay as they are, so the last good configuration goes on as a
+//! whole.
 //!
-//! What the client asks for by name and has never had is outside of this order and sent at once: Envoy withholds
-//! the ACK of a cluster until its secrets, endpoints and filters are there and it is warm. That makes the ACK the
-//! signal that routes may follow, and waiting for it with those would be waiting for ever.
+//! What the client asks for by name and has never had is sent at once, outside of this order. Envoy withholds the ACK
+//! of a cluster until the cluster's secrets, endpoints and filters are there and it is warm. So the ACK is the signal
+//! that routes may follow, but secrets, endpoints and filters cannot wait for it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ impl Stream {
         Self { protocol, target, subscriptions: BTreeMap::new() }
     }
 
-    /// Takes the event in, and says what follows from it; [`Output::Send`] in the order of sending.
+    /// Takes in the event and returns what follows from it. Each [`Output::Send`] is in the order of sending.
     pub fn step(&mut self, event: StreamEvent) -> Vec<Output> {
         let mut outputs = Vec::new();
         match event {

@@ -25,8 +25,8 @@ pub fn backends(objects: &Objects, services: &Services, findings: &mut Vec<Findi
     backends
 }
 
-/// A backend whose credential or trust cannot be had is refused: without them requests would reach it
-/// as somebody else, or somebody else as it.
+/// A backend whose credential or certificate authority cannot be had is refused. Without them requests would reach it
+/// in the wrong name, or reach somebody else in its place.
 fn backend(objects: &Objects, services: &Services, object: &Object<ModelBackend>) -> Result<ir::Backend, Finding> {
     let Object { meta, spec } = object;
     let (endpoint, host) = endpoint(objects, services, object)?;

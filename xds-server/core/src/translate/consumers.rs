@@ -31,8 +31,8 @@ pub fn keys(objects: &Objects, findings: &mut Vec<Finding>) -> Vec<Key> {
     claims.into_values().filter_map(|claims| settle(claims, findings)).collect()
 }
 
-/// Whose the key is. A key that two Consumers claim is nobody's: whoever copied it would use the other's models and
-/// budgets, or have the other pay.
+/// Says whose a key is. A key that two Consumers claim is nobody's. Otherwise whoever copied it would use the other's
+/// models and budgets, or have the other pay.
 fn settle(claims: Vec<Claim<'_>>, findings: &mut Vec<Finding>) -> Option<Key> {
     let owners: BTreeSet<&Origin> = claims.iter().map(|claim| &claim.consumer.meta.origin).collect();
     let mut duplicate = |claim: &Claim<'_>, message: String, hint: &str| {

@@ -41,10 +41,10 @@ pub fn gateways(
     gateways
 }
 
-/// Where attempts may go to several backends, each is rewritten for its own and counted; with one target one
-/// rewrite does for all, and its one retry by default is made only where the attempt before was free. Who asks for
-/// more retries has them counted. One Envoy may serve several Gateways, and a backend is one cluster for all of
-/// them: it is rewritten per attempt as soon as one of them needs it.
+/// Decides at which backends attempts are rewritten one by one, and counted: where they may go to several backends.
+/// With one target one rewrite does for all attempts, and the one retry that is the default is made only if
+/// the attempt before was free. Who asks for more retries has them counted. One Envoy may serve several Gateways, and a
+/// backend is one cluster for all of them. So it is rewritten per attempt as soon as one of them needs it.
 fn agree_on_attempts(gateways: &mut [Gateway]) {
     let needed: BTreeSet<String> = gateways
         .iter()
@@ -70,8 +70,8 @@ fn agree_on_attempts(gateways: &mut [Gateway]) {
     }
 }
 
-/// A name of its own for a cluster whose attempts are rewritten: a request that is on its way while its pool is edited
-/// never goes on, with the path and model of one backend, to another that expects to find them rewritten.
+/// A cluster whose attempts are rewritten has a name of its own. So a request that is on its way while its pool is
+/// edited never reaches, with the path and model of one backend, another backend that expects to find them rewritten.
 fn of_attempts(cluster: &str) -> String {
     format!("{cluster}/attempts")
 }

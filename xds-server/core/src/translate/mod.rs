@@ -5,8 +5,8 @@
 //! backends -> pools                      services
 //! gateways -> listeners   routes -> rules -> attach (parents, hostnames) -> hosts (order of tries)
 //! ```
-//! Nothing fails as a whole: what is invalid is left out, answered with an error, or refused in its own
-//! spot, and a finding says so.
+//! Nothing fails as a whole. What is invalid is left out, answered with an error, or refused in its own place, and a
+//! finding says so.
 
 mod attach;
 mod backends;
@@ -36,7 +36,7 @@ pub struct Translation {
     pub findings: Vec<Finding>,
 }
 
-/// Objects to IR. Never fails: what is invalid is left out and reported.
+/// Turns objects into IR. It never fails, because what is invalid is left out and reported.
 pub fn translate(objects: &Objects) -> Translation {
     let mut findings = Vec::new();
     let keys = consumers::keys(objects, &mut findings);

@@ -1,4 +1,4 @@
-//! TokenPolicies to limits, and which of them hold for a request. One that is refused closes what it names.
+//! TokenPolicies to limits, and which of them hold for a request. A policy that is refused closes what it names.
 
 use std::collections::BTreeSet;
 
@@ -26,7 +26,7 @@ struct Attached<'a> {
     limits: Vec<String>,
 }
 
-/// A request's way: namespaces and names of what a policy can be for.
+/// The way of a request: the namespaces and names of everything on it that a policy can be for.
 #[derive(Debug, Clone, Copy)]
 pub struct Way<'a> {
     pub gateway: (&'a str, &'a str),

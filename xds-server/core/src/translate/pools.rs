@@ -53,8 +53,8 @@ fn consumers(objects: &Objects, pool: &Object<ModelPool>) -> ConsumerNamespaces 
     ConsumerNamespaces::Only(selected.map(str::to_owned).collect())
 }
 
-/// A target that cannot be used is left out: the others serve the model. A model without any stays, so that
-/// clients are told 503 and not that it does not exist.
+/// A target that cannot be used is left out, and the others serve the model. A model without any target stays, so that
+/// clients are told 503 and not that the model does not exist.
 fn model(
     objects: &Objects,
     backends: &Backends,
