@@ -270,7 +270,7 @@ impl Exchange {
         }
     }
 
-    /// What of its stream the exchange has to be told next. Nothing else is fetched from Envoy.
+    /// What the exchange has to be told next of its stream. Nothing else is fetched from Envoy.
     pub fn wants(&self) -> Wants {
         match self {
             Self::New => Wants::RequestHeaders,

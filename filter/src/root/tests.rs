@@ -391,7 +391,7 @@ fn a_root_that_is_gone_does_nothing_more() {
 
 // === any order ===
 
-/// What may happen to a root; the host answers orders at once, as Envoy does.
+/// What may happen to a root. The host answers orders at once, as Envoy does.
 #[derive(Debug, Clone, Copy)]
 enum Happens {
     Tick,

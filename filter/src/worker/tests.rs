@@ -78,7 +78,7 @@ fn reserve(shared: &FakeShared, worker: &Worker, amount: u64, now: u64) -> Reser
     reservation
 }
 
-/// The request has cost what it had reserved; the ledger is to hear of it.
+/// The request has cost what it had reserved, and the ledger is to hear of it.
 fn settle(shared: &FakeShared, worker: &mut Worker, reservation: Reservation, now: u64) {
     let settled = update(shared, &bucket().key, now, |record| {
         let (lease, settled) = Lease::decode(record).settle(&reservation, reservation.amount, now, worker.holder);

@@ -46,12 +46,12 @@ const MAX_FILE_BYTES: u64 = 256 << 20;
 // === impl Folder ===
 
 impl Folder {
-    /// As on a first start: nothing was good before.
+    /// Begins as on a first start, with nothing that was good before.
     pub fn new(root: &Path) -> Self {
         Self { root: root.to_owned(), last: Objects::default(), kept: None }
     }
 
-    /// With what was last good when a process had this state directory before.
+    /// Begins with what was last good when a process used this state directory.
     ///
     /// # Errors
     /// When the state directory cannot be used.

@@ -1,4 +1,4 @@
-//! What stays when new input is broken: the last good version, object by object.
+//! What stays in force when new input is broken: the last good version of each object.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use crate::status::{Finding, Origin, Severity, Spot};
 /// What was taken over, for the findings.
 #[derive(Debug, Default)]
 struct TakenOver {
-    /// Of files that cannot be read: how many, and the oldest.
+    /// By file that cannot be read: how many objects, and since when the oldest is as it is.
     by_file: BTreeMap<String, (usize, i64)>,
     policies: BTreeSet<Key>,
     /// Files that policies were taken over of.
@@ -69,8 +69,8 @@ impl Objects {
         taken.into_findings()
     }
 
-    /// Everything that is in force, by the file that it is of; also files without objects. Refused policies are in
-    /// force too: they close what they name.
+    /// Everything that is in force, by its file. Files without objects are in it too. So are refused policies, because
+    /// they close what they name.
     pub fn kept(&self) -> BTreeMap<&str, Vec<&Meta>> {
         fn of<T>(store: &Store<T>) -> impl Iterator<Item = &Meta> {
             store.iter().map(|object| &object.meta)

@@ -71,7 +71,7 @@ pub struct Objects {
     pub token_policies: Store<TokenPolicy>,
     /// Objects that were given but not taken, so that a reference to one can say so.
     pub refused: BTreeSet<Origin>,
-    /// TokenPolicies among them, and what else may be one: they close what they name.
+    /// The TokenPolicies among them, and what may be one. They close what they name.
     pub refused_policies: Vec<RefusedPolicy>,
     /// Files that could be read as YAML, now or before.
     pub files: BTreeSet<String>,
@@ -92,7 +92,7 @@ impl Objects {
         load::add_source(self, file, line, source, since, secrets);
     }
 
-    /// A file that is there and cannot be read: it may hold policies for anything.
+    /// Notes a file that is there and cannot be read. It may hold policies for anything.
     pub fn add_unreadable(&mut self, file: &str) {
         self.refused_policies.push(RefusedPolicy::unreadable_file(file));
     }

@@ -1,16 +1,16 @@
 //! What of a user's text is repeated to people.
 //!
-//! Findings go to terminals, logs and pages, and what is wrong in a file may be a key that was pasted where a name
-//! belongs. So a wrong value is shown only where it reads like words, and its length otherwise; whatever else
-//! ends up in a finding goes through [`scrub`], which takes out words that look like keys and control characters.
+//! Findings go to terminals, logs and pages, and a mistake in a file may be a key that was pasted where a name belongs.
+//! So a wrong value is shown only if it reads like words. Otherwise its length is shown. Anything else that ends up in
+//! a finding goes through [`scrub`], which takes out control characters and words that look like keys.
 
 use std::fmt::{self, Write as _};
 
-/// A value that is wrong, in backticks; or how long it is, when it might be a secret.
+/// A wrong value in backticks, or its length if it might be a secret.
 #[derive(Debug, Clone, Copy)]
 pub struct Shown<'a>(pub &'a str);
 
-/// As long as the label of a hostname: no honest mistake needs more to be recognised.
+/// The most characters that are shown, as many as a label of a hostname has. No honest mistake needs more.
 const MAX_SHOWN: usize = 63;
 /// Words of people and of APIs are shorter.
 const MAX_LETTERS: usize = 20;

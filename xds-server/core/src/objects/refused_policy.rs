@@ -1,7 +1,7 @@
-//! TokenPolicies that were given and cannot be taken: what each of them names.
+//! TokenPolicies that were given and cannot be taken, and what each of them names.
 //!
-//! A policy with a mistake closes what it names and never opens it. So its targets are read apart from
-//! the rest and leniently; and where they cannot be read, it may have named anything in its reach.
+//! A policy with a mistake closes what it names and never opens it. So its targets are read apart from the rest, and
+//! leniently. If they cannot be read, the policy may have named anything in its reach.
 
 use serde_json::{Map, Value};
 
@@ -38,7 +38,7 @@ const UNNAMED: &str = "(unnamed)";
 // === impl RefusedPolicy ===
 
 impl RefusedPolicy {
-    /// The name is enough to find it by: it is a valid one.
+    /// Whether it has a valid name, by which it can be found.
     pub fn is_named(&self) -> bool {
         super::is_dns_subdomain(self.meta.name())
     }
@@ -49,7 +49,7 @@ impl RefusedPolicy {
         format!("{}/{name}", redact::plain(self.meta.namespace()))
     }
 
-    /// A file that cannot be read at all and may hold anything.
+    /// The policy that stands for a file that cannot be read at all, because such a file may hold any policy.
     pub fn unreadable_file(file: &str) -> Self {
         Self { meta: meta(file, 1), names: Names::Everything }
     }
@@ -58,7 +58,7 @@ impl RefusedPolicy {
 // === impl Suspect ===
 
 impl Suspect {
-    /// None: it is no policy, or one that would refuse nobody.
+    /// None: the document is no policy, or one that would refuse nobody.
     pub fn of(document: &Map<String, Value>) -> Option<Self> {
         let spec = document.get("spec").and_then(Value::as_object);
         let text = |name: &str| document.get(name).and_then(Value::as_str);
@@ -86,13 +86,13 @@ impl Suspect {
         Some(Self(names))
     }
 
-    /// It was refused, as it was feared.
+    /// The document was refused.
     pub fn refused(self, meta: Meta) -> RefusedPolicy {
         RefusedPolicy { meta, names: self.0 }
     }
 }
 
-/// None: one of them cannot be read, and could be anything.
+/// The targets that references name. None: one of them cannot be read, and could be anything.
 fn targets(references: &Value) -> Option<Vec<PolicyTarget>> {
     references.as_array()?.iter().map(target).collect()
 }
@@ -111,8 +111,8 @@ fn target(reference: &Value) -> Option<PolicyTarget> {
     Some(PolicyTarget { kind, name: name.to_owned() })
 }
 
-/// Policies in the text of a file that is no YAML as a whole: its documents are read one by one, and one that cannot
-/// be read is looked through for the word.
+/// Finds the policies in the text of a file that is not YAML as a whole. Its documents are read one by one. One that
+/// cannot be read is searched for the word `TokenPolicy`.
 pub fn in_broken_text(file: &str, text: &str) -> Vec<RefusedPolicy> {
     let mut found = Vec::new();
     for (line, part) in parts(text) {
@@ -191,12 +191,12 @@ fn meta(file: &str, line: u64) -> Meta {
 // === impl Names ===
 
 impl Names {
-    /// Those of a policy that was read.
+    /// The names of a policy that could be read.
     pub fn of(policy: &TokenPolicy) -> Self {
         Self::Targets(policy.targets.clone())
     }
 
-    /// Whether it was meant for requests on this way: each is namespace and name.
+    /// Whether they include requests on this way. Each part is namespace and name.
     pub fn include(&self, namespace: &str, gateway: (&str, &str), route: (&str, &str), pool: (&str, &str)) -> bool {
         match self {
             Self::Everything => true,

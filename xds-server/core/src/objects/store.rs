@@ -30,8 +30,8 @@ pub struct Meta {
     pub since: i64,
 }
 
-/// The document as it was written, in JSON: what a restart reads again. References to files and variables are not
-/// resolved in it, but a Secret with its values in the folder has them here too, so it is not printed.
+/// The document as it was written, in JSON. A restart reads it again. References to files and variables are not
+/// resolved in it. A Secret that has its values in the folder has them here too, so it is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Source(Arc<str>);
 
