@@ -91,4 +91,25 @@ mod tests {
         assert_eq!(taken, expected.map(|(name, count)| (name.to_owned(), count)));
         assert_eq!(counters, Counters::default());
     }
+
+    #[test]
+    fn every_count_has_its_name() {
+        let mut counters = Counters {
+            requests: 1,
+            input_tokens: 2,
+            output_tokens: 3,
+            estimated: 4,
+            ledger_calls: 5,
+            calls_refused: 6,
+            dropped: 7,
+            workers_lost: 8,
+            ..Counters::default()
+        };
+        for (place, code) in CODES.iter().enumerate() {
+            (0..9 + place).for_each(|_| counters.refused(code));
+        }
+        let expected = NAMES.into_iter().map(|name| format!("tollgate.{name}"));
+        let expected = expected.chain(CODES.iter().map(|code| format!("tollgate.refused.{code}")));
+        assert_eq!(metric_names().zip(counters.take()).collect::<Vec<_>>(), expected.zip(1..).collect::<Vec<_>>());
+    }
 }

@@ -492,4 +492,51 @@ mod tests {
         }
         assert_eq!((reporter.usage.len(), reporter.dropped), (MAX_QUEUE, 3));
     }
+
+    /// The bytes of a call beside its entries count too.
+    #[test]
+    fn a_call_has_room_for_who_sends_it() {
+        const FITS: usize = MAX_CALL_BYTES - ENVELOPE_BYTES - 2 * ENTRY_BYTES;
+        let row = |bytes: usize| {
+            let mut row = wire::Usage { consumer: "x".repeat(bytes), ..Default::default() };
+            row.consumer.truncate(bytes - (row.encoded_len() - bytes));
+            row
+        };
+        let identity = Identity { proxy: "p".repeat(ENVELOPE_BYTES - 100), ..identity() };
+        for (bytes, rows) in [(FITS / 2, 2), (FITS / 2 + 1, 1)] {
+            let mut reporter = Reporter::default();
+            reporter.used(row(FITS - FITS / 2));
+            reporter.used(row(bytes));
+            let call = reporter.next(&identity, 0, false).unwrap();
+            assert_eq!(call.usage.len(), rows, "{bytes}");
+            assert!(call.encoded_len() <= MAX_CALL_BYTES);
+        }
+    }
+
+    #[test]
+    fn a_call_that_fails_again_waits_longer_up_to_a_bound() {
+        let mut reporter = Reporter::default();
+        let first = reporter.next(&identity(), 0, true).unwrap();
+        let mut now = 0;
+        for pause in [100, 200, 400, 800, 1600, 2000, 2000] {
+            reporter.failed(now);
+            assert!(!reporter.is_waiting() && !reporter.is_done());
+            assert_eq!(reporter.next(&identity(), now + pause - 1, false), None, "{pause}");
+            now += pause;
+            assert_eq!(reporter.next(&identity(), now, false).unwrap(), first);
+            assert!(reporter.is_waiting());
+        }
+        reporter.answered(answer(1)).unwrap();
+        reporter.next(&identity(), now, true).unwrap();
+        reporter.failed(now);
+        assert!(reporter.next(&identity(), now + 100, false).is_some(), "an answer ends the row of failures");
+    }
+
+    #[test]
+    fn a_call_counts_as_lost_after_a_while() {
+        let mut reporter = Reporter::default();
+        let first = reporter.next(&identity(), 10, true).unwrap();
+        assert_eq!(reporter.next(&identity(), 10 + LOST_MS - 1, true), None);
+        assert_eq!(reporter.next(&identity(), 10 + LOST_MS, true).unwrap(), first);
+    }
 }

@@ -288,4 +288,50 @@ mod tests {
         assert!(!keeper.is_current(6) && keeper.is_current(7));
         assert_eq!(keeper.orphaned(0), Some(7));
     }
+
+    #[test]
+    fn a_leader_is_replaced_when_it_is_silent() {
+        let shared = shared();
+        let (mut a, mut b) = (Keeper::default(), Keeper::default());
+        a.tick(&shared, 1, 1000);
+        a.opened(7, "node");
+        assert_eq!(a.tick(&shared, 1, 1400), Step::Nothing);
+        assert_eq!(b.tick(&shared, 2, 1400 + LEADER_STALE_MS - 1), Step::Nothing);
+        assert_eq!(b.tick(&shared, 2, 1400 + LEADER_STALE_MS), Step::Open);
+        assert_eq!(a.tick(&shared, 1, 1401 + LEADER_STALE_MS), Step::Close(7));
+        assert_eq!(a.tick(&shared, 1, 1402 + LEADER_STALE_MS), Step::Nothing);
+    }
+
+    #[test]
+    fn a_follower_has_no_stream() {
+        let mut keeper = Keeper::default();
+        assert_eq!(keeper.opened(7, "node"), None);
+        assert_eq!(keeper.received(&shared(), response("n", &["x"], &[])), None);
+        assert_eq!((keeper.orphaned(0), keeper.is_current(7)), (None, false));
+    }
+
+    #[test]
+    fn the_pause_before_a_stream_grows_to_a_bound_and_is_spread_out() {
+        let shared = shared();
+        let mut keeper = Keeper::default();
+        keeper.tick(&shared, 1, 0);
+        let mut now = 0;
+        for (pause, random) in
+            [(100, 0), (200, 199), (400, 0), (800, 799), (1600, 0), (3200, 3199), (5000, 0), (5000, 4999)]
+        {
+            keeper.opened(7, "node");
+            keeper.closed(Some(6), now, 0);
+            assert_eq!(keeper.tick(&shared, 1, now + 60_000), Step::Nothing, "another stream has ended");
+            keeper.closed(Some(7), now, random + pause);
+            // Half the pause, and up to a whole one by chance.
+            let reopens = now + pause / 2 + random;
+            assert_eq!(keeper.tick(&shared, 1, reopens - 1), Step::Nothing, "{pause} {random}");
+            assert_eq!(keeper.tick(&shared, 1, reopens), Step::Open, "{pause} {random}");
+            now += 60_000;
+        }
+        keeper.opened(8, "node");
+        keeper.received(&shared, response("n", &[], &[]));
+        keeper.closed(Some(8), now, 0);
+        assert_eq!(keeper.tick(&shared, 1, now + 50), Step::Open, "an answer ends the row of failures");
+    }
 }

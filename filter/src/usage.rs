@@ -117,4 +117,36 @@ mod tests {
         let negative = Weights { input: -1.0, ..weights };
         assert_eq!(negative.cost(Tokens { input: 10, ..Tokens::default() }), 0);
     }
+
+    #[test]
+    fn a_cost_is_the_weighed_sum_rounded_up() {
+        let weights = Weights { constant: 0.5, input: 1.0, output: 4.0, cached: -0.25, reasoning: 2.0 };
+        let tokens = Tokens { input: 100, output: 10, cached: 40, reasoning: 3 };
+        // 0.5 + 100 + 40 - 10 + 6
+        assert_eq!(weights.cost(tokens), 137);
+    }
+
+    #[test]
+    fn the_larger_of_each_figure_counts() {
+        let one = Tokens { input: 1, output: 20, cached: 3, reasoning: 40 };
+        let other = Tokens { input: 10, output: 2, cached: 30, reasoning: 4 };
+        assert_eq!(one.at_least(other), Tokens { input: 10, output: 20, cached: 30, reasoning: 40 });
+    }
+
+    #[test]
+    fn an_api_is_told_by_its_path() {
+        for (path, api, asks_for_usage) in [
+            ("/chat/completions", Api::Chat, true),
+            ("/chat/completions/", Api::Chat, true),
+            ("/completions", Api::Completions, true),
+            ("/responses", Api::Responses, false),
+            ("/embeddings", Api::Embeddings, false),
+            ("/messages", Api::Messages, false),
+            ("/messages/count_tokens", Api::CountTokens, false),
+            ("/images/generations", Api::Other, false),
+            ("", Api::Other, false),
+        ] {
+            assert_eq!((Api::of(path), Api::of(path).asks_for_usage()), (api, asks_for_usage), "{path}");
+        }
+    }
 }

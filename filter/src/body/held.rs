@@ -94,3 +94,44 @@ impl<'c> Out<'c> {
         self.copy.get_or_insert_with(|| self.chunk.get(..self.unchanged).unwrap_or_default().to_vec())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_share_the_room_and_leave_it() {
+        let room = Room::default();
+        let (mut one, mut other) = (room.share(), room.share());
+        assert!(one.hold(ROOM) && one.hold(ROOM - 10), "a share is what is held now");
+        assert!(other.hold(10));
+        assert!(!other.hold(11), "all together hold too much");
+        drop(one);
+        assert!(other.hold(ROOM) && !other.hold(ROOM + 1));
+        drop(other);
+        assert_eq!(room.0.get(), 0);
+    }
+
+    #[test]
+    fn a_chunk_is_copied_only_where_it_changes() {
+        let passed = |parts: &[(usize, usize)]| {
+            let mut out = Out::of(b"abcdef");
+            parts.iter().for_each(|(start, end)| out.pass(*start, *end));
+            out.passed()
+        };
+        assert_eq!(passed(&[(0, 2), (2, 6)]), Passed::Unchanged);
+        assert_eq!(passed(&[(0, 2), (4, 6)]), Passed::Instead(b"abef".to_vec()));
+        assert_eq!(passed(&[(0, 2)]), Passed::Instead(b"ab".to_vec()));
+        assert_eq!(passed(&[]), Passed::Instead(Vec::new()));
+    }
+
+    #[test]
+    fn what_was_held_goes_before_the_chunk() {
+        let mut out = Out::of(b"cd");
+        out.pass_held(&mut Vec::new());
+        let mut held = b"ab".to_vec();
+        out.pass_held(&mut held);
+        out.pass(0, 2);
+        assert_eq!((out.passed(), held), (Passed::Instead(b"abcd".to_vec()), Vec::new()));
+    }
+}

@@ -437,6 +437,29 @@ mod tests {
         }
     }
 
+    #[test]
+    fn usage_is_asked_for_where_the_api_tells_it_only_then() {
+        let body = br#"{"model":"a","stream":true,"stream_options":{}}"#;
+        let events = |force_usage| read(body, force_usage).unwrap().stream;
+        assert!(matches!(events(true), Stream::Events(UsageEvent::NotAsked(_))));
+        assert_eq!(events(false), Stream::Events(UsageEvent::Asked));
+    }
+
+    #[test]
+    fn the_member_at_fault_is_named() {
+        for (body, param) in [
+            ("{}", Some("model")),
+            (r#"{"model":"a\u001b"}"#, Some("model")),
+            (r#"{"model":"a","stream":1}"#, Some("stream")),
+            (r#"{"model":"a","n":1,"n":2}"#, Some("n")),
+            (r#"{"model":"a","Stream":true}"#, Some("stream")),
+            ("", None),
+            ("[]", None),
+        ] {
+            assert_eq!(read_str(body).unwrap_err().param(), param, "{body}");
+        }
+    }
+
     fn values() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Null),

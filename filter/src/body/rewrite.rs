@@ -65,4 +65,10 @@ mod tests {
         let behind = [Edit::new(20..20, b"zz".as_slice())];
         assert_eq!(moved(&model, &behind), model);
     }
+
+    #[test]
+    fn edits_of_one_place_keep_their_order() {
+        let insert = |at, text: &'static str| Edit::new(at..at, text.as_bytes());
+        assert_eq!(apply(b"ab", vec![insert(2, "z"), insert(1, "x"), insert(1, "y")]), b"axybz");
+    }
 }

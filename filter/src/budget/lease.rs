@@ -574,6 +574,13 @@ mod tests {
     }
 
     #[test]
+    fn a_grant_of_just_what_was_needed_is_no_denial() {
+        assert!(matches!(reserve(&granted(50, 400, 50), 100, 1001).1, Reserve::Ask { .. }), "there is more");
+        assert_eq!(taken(reserve(&granted(50, 400, 51), 100, 1001).1).amount, 50, "there is no more now");
+        assert_eq!(taken(reserve(&granted(50, 0, 50), 100, 1001).1).amount, 50);
+    }
+
+    #[test]
     fn an_unknown_limit_holds_nobody_back() {
         let unknown = wire::Grant { unknown: true, ..Default::default() };
         let (lease, _) = Lease::default().grant(&unknown, 9, 1, 1000, HOLDER);

@@ -36,6 +36,8 @@ struct Seen {
     sent_headers: Vec<(String, String)>,
     removed: Vec<String>,
     body: Option<Vec<u8>>,
+    /// Path and authority, where the route rewrites them.
+    rewritten: Option<(Option<String>, Option<String>)>,
     reply: Option<Replied>,
     answer_headers: Vec<(&'static str, String)>,
     answer: Vec<u8>,
@@ -47,6 +49,8 @@ struct Seen {
 type Replied = (u32, Vec<(&'static str, String)>, serde_json::Value);
 
 const CHAT: &str = "/v1/chat/completions";
+/// An answer that tells its usage.
+const EXACT: &str = r#"{"usage":{"prompt_tokens":8,"completion_tokens":5}}"#;
 
 // === impl World ===
 
@@ -71,7 +75,8 @@ impl World {
                 Effect::RemoveRequestHeader(name) => seen.removed.push(name),
                 Effect::SetRequestHeader(name, value) => seen.sent_headers.push((name.to_owned(), value)),
                 Effect::Target(cluster) => seen.target = Some(cluster.to_string()),
-                Effect::Plan(_) | Effect::Rewrite { .. } | Effect::RemoveResponseHeader(_) => {}
+                Effect::Plan(_) | Effect::RemoveResponseHeader(_) => {}
+                Effect::Rewrite { path, authority } => seen.rewritten = Some((path, authority)),
                 Effect::RequestBody(body) => seen.body = Some(body),
                 Effect::Ring => seen.rang = true,
                 Effect::Resume => seen.resumed = true,
@@ -574,4 +579,114 @@ fn durations_are_written_as_openai_writes_them() {
     for (seconds, written) in expected {
         assert_eq!(duration(seconds), written);
     }
+}
+
+#[test]
+fn a_route_rewrites_what_its_only_backend_has_otherwise() {
+    for (prefix, authority, rewritten) in
+        [("/v1", "a.example", (None, Some("a.example"))), ("/openai", "", (Some("/openai/chat/completions"), None))]
+    {
+        let mut world = World::new(|stage| {
+            stage.backends[0].per_attempt = false;
+            stage.backends[0].path_prefix = prefix.into();
+            stage.backends[0].authority = authority.into();
+            stage.pools[0].models[0].targets.truncate(1);
+            stage.routes[0].limits.clear();
+        });
+        let mut seen = Seen::default();
+        world.ask_at("/v1/chat/completions?a=b", r#"{"model":"smol"}"#, &mut seen);
+        assert!(seen.target.is_some());
+        let expected = (rewritten.0.map(str::to_owned), rewritten.1.map(str::to_owned));
+        assert_eq!(seen.rewritten, Some(expected));
+    }
+}
+
+#[test]
+fn the_asked_name_is_told_where_the_pool_has_a_pattern() {
+    let mut world = World::new(|stage| {
+        let target = wire::Target { backend: 0, weight: 1, ..Default::default() };
+        let model = wire::Model { name: "gpt-".into(), prefix: true, targets: vec![target], ..Default::default() };
+        stage.pools[0].models.push(model);
+        stage.routes[0].limits.clear();
+    });
+    let long = format!("gpt-{}", "\u{e4}".repeat(40));
+    for (asked, told, model) in [("smol", "", "smol"), ("gpt-mine", "gpt-mine", "gpt-*"), (&long, &long[..64], "gpt-*")]
+    {
+        let mut seen = Seen::default();
+        let sent = world.ask(&format!(r#"{{"model":"{asked}"}}"#), &mut seen);
+        let answering = world.answer(sent, "200", "application/json", &[EXACT], &mut seen);
+        let report = world.end(answering, Ending::default());
+        let [row] = report.usage.as_slice() else { panic!("{report:?}") };
+        assert_eq!((row.asked_model.as_str(), row.model.as_str()), (told, model));
+        world.ledger(&report, 0, 0);
+    }
+}
+
+#[test]
+fn requests_and_their_tokens_are_counted() {
+    let (mut world, mut seen) = (world(), Seen::default());
+    let sent = world.sent(r#"{"model":"smol","max_tokens":50}"#, &mut seen);
+    let answering = world.answer(sent, "200", "application/json", &[EXACT], &mut seen);
+    world.end(answering, Ending::default());
+    let counters = &world.worker.counters;
+    assert_eq!((counters.requests, counters.input_tokens, counters.output_tokens, counters.estimated), (1, 8, 5, 0));
+    world.arrive_on(Some("plain"), "POST", CHAT, &[], &mut seen);
+    assert_eq!(world.worker.counters.requests, 1, "only those to models");
+
+    let sent = world.ask(r#"{"model":"smol","max_tokens":5}"#, &mut seen);
+    let answering = world.answer(sent, "200", "application/json", &["{"], &mut seen);
+    world.end(answering, Ending::default());
+    let counters = &world.worker.counters;
+    assert_eq!((counters.requests, counters.output_tokens, counters.estimated), (2, 10, 1));
+    assert!(counters.input_tokens > 8);
+}
+
+#[test]
+fn a_key_is_valid_until_its_last_second_is_over() {
+    for (not_after, refused) in [(0, false), (1000, false), (999, true)] {
+        let mut world = world();
+        let key = wire::ApiKey {
+            consumer: "app".into(),
+            namespace: "default".into(),
+            all_models: true,
+            not_after,
+            ..Default::default()
+        };
+        let record = crate::key::record(1, &prost::Message::encode_to_vec(&key));
+        world.shared.set(&crate::key::KeyHash::of(b"old").record(), &record, None).unwrap();
+        world.now = 1_000_999;
+        let mut seen = Seen::default();
+        world.arrive(CHAT, "old", &mut seen);
+        assert_eq!(seen.reply.map(|reply| reply.0), refused.then_some(401), "{not_after}");
+    }
+}
+
+#[test]
+fn leases_are_kept_alive_as_long_as_a_request_runs() {
+    let (mut world, mut seen) = (world(), Seen::default());
+    let sent = world.sent(r#"{"model":"smol"}"#, &mut seen);
+    world.worker.touched.clear();
+    world.now += 20_000;
+    assert!(world.call().is_some(), "its bucket may have been out of sight for long");
+    world.ledger(&wire::SyncRequest { sequence: 2, ..Default::default() }, 0, 0);
+    world.step(sent, Event::Ended(Ending::default()), &mut seen);
+    world.call();
+    world.ledger(&wire::SyncRequest { sequence: 3, ..Default::default() }, 0, 0);
+    world.worker.touched.clear();
+    world.now += 20_000;
+    assert_eq!(world.call(), None, "nothing is held any more");
+}
+
+/// The lease expired while the request ran, so its reservation cannot go back into it.
+#[test]
+fn a_free_request_of_an_expired_lease_gives_its_tokens_back_to_the_ledger() {
+    let (mut world, mut seen) = (world(), Seen::default());
+    let sent = world.sent(r#"{"model":"smol","max_tokens":50}"#, &mut seen);
+    world.now += 40_000;
+    let call = world.call().unwrap();
+    world.ledger(&call, 0, 0);
+    let answering = world.answer(sent, "400", "application/json", &["{}"], &mut seen);
+    let report = world.end(answering, Ending::default());
+    let [settled] = report.settlements.as_slice() else { panic!("{report:?}") };
+    assert!(settled.from_lease > 50 && settled.charged == 0, "{settled:?}");
 }

@@ -206,6 +206,7 @@ mod tests {
         let habit = habits.of("app", "m");
         assert!((3000..=3800).contains(&habit.billed(100, 3450)), "{habit:?}");
         assert!(habit.billed(0, 3450) > 3000, "hidden work comes before the first word: {habit:?}");
+        assert!(habit.billed(1000, 3450) >= 30_000, "each word that is seen stands for many: {habit:?}");
         assert_eq!(habits.of("app", "other").billed(100, 256), 100);
     }
 

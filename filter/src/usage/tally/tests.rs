@@ -261,6 +261,24 @@ fn values() -> impl Strategy<Value = Value> {
     })
 }
 
+/// The tokens that came since the last figures are not forgotten because of an object without any.
+#[test]
+fn usage_that_says_nothing_is_not_the_last_word() {
+    let mut tally = Tally::default();
+    let case = Case { end: End::Early, delivery: Delivery::AsStream, ..case(Api::Chat) };
+    for (event, exact) in [
+        (r#"{"usage":{"prompt_tokens":11,"completion_tokens":1}}"#, true),
+        (r#"{"choices":[{"delta":{"content":"forty bytes of text that nobody counted."}}]}"#, false),
+        (r#"{"usage":{}}"#, false),
+        (r#"{"usage":{"prompt_tokens":11,"completion_tokens":12}}"#, true),
+    ] {
+        let mut reader = Reader::default();
+        reader.feed(event.as_bytes(), &mut tally);
+        reader.finish(&mut tally);
+        assert_eq!(matches!(tally.used(&case), Used::Exactly(_)), exact, "{event}");
+    }
+}
+
 proptest! {
     #[test]
     fn it_agrees_with_another_parser(
