@@ -386,6 +386,7 @@ mod tests {
         let request = reporter.next(&identity(), 0, false).unwrap();
         let [settlement] = request.settlements.as_slice() else { panic!() };
         assert_eq!((settlement.from_lease, settlement.charged, settlement.released), (6, 8, 4));
+        assert_eq!(settlement.bucket, Some(bucket().wire()));
         let [want] = request.wants.as_slice() else { panic!() };
         assert_eq!((want.wish, want.least), (200, 30));
         assert!(reporter.next(&identity(), 0, true).is_none(), "one call at a time");

@@ -248,6 +248,7 @@ mod tests {
         assert_eq!(Table::read(&shared), Table::Empty);
         let ack = a.received(&shared, response("n1", &["x", "y"], &[])).unwrap();
         assert_eq!((ack.response_nonce.as_str(), ack.error_detail), ("n1", None));
+        assert_eq!(ack.type_url, API_KEY_TYPE);
         assert!(knows(&shared, "x") && knows(&shared, "y") && !knows(&shared, "z"));
 
         assert_eq!(b.tick(&shared, 2, 3000), Step::Open);

@@ -597,6 +597,11 @@ mod tests {
         assert_eq!(reserved.release, Some(Release { window_start: 0, amount: 493 }));
         assert!(matches!(reserved.outcome, Reserve::Ask { .. }));
         assert_eq!(reserved.lease.available, 0);
+        assert_eq!(
+            (reserved.lease.taken, reserved.lease.counted_from, reserved.lease.used_at),
+            (0, 3_600_000, 3_600_000)
+        );
+        assert_eq!(reserved.lease.workers().collect::<Vec<_>>(), [ME], "what was taken before is still unheard of");
         // What was reserved before does not come back into the new window.
         let next = wire::Grant { window_start: 3600, window_end: 7200, ..grant(50, 1) };
         let (lease, _) = reserved.lease.grant(&next, 1, 2, 3_600_001, HOLDER);
