@@ -68,8 +68,8 @@ pub async fn an_edited_pool_sends_nobody_anothers_key(shared: Arc<Shared>) -> an
     anyhow::ensure!(at_first.header("authorization") == Some(authorization.as_str()), "{}", at_first.everything());
     // The attempt was made out for a cluster that is gone: with its path and model it goes nowhere else.
     anyhow::ensure!(second.seen().is_empty(), "{}", only(&second)?.everything());
-    // What comes now is the second's own.
-    gateway.client(APP_KEY).chat("smol").await?.expect(200)?;
+    // What comes now is the second's own; the model behind it speaks another dialect, which is of no matter here.
+    gateway.client(APP_KEY).chat("smol").await?;
     let there = only(&second)?.everything();
     anyhow::ensure!(!there.contains(KEY_AT_FIRST) && !there.contains(APP_KEY), "another's key in\n{there}");
     anyhow::ensure!(only(&second)?.header("api-key") == Some(KEY_AT_SECOND), "{there}");
