@@ -225,14 +225,14 @@ impl Lease {
         }
         let fresh = now < lease.answered_at.saturating_add(FRESH_MS);
         let outcome = match lease.answer {
-            Answer::Unknown if fresh => lease.take(0, worker, holder),
+            Answer::Unknown if fresh => Reserve::Taken { reservation: lease.take(0, worker, holder), low: None },
             Answer::Unknown => Reserve::Ask { wish },
             _ if lease.available >= amount && lease.available > 0 => {
-                let taken = lease.take(amount, worker, holder);
-                lease.ask_early(taken, wish, now)
+                let reservation = lease.take(amount, worker, holder);
+                Reserve::Taken { reservation, low: lease.asks_early(now).then_some(wish) }
             }
             Answer::NoMore | Answer::Exhausted if fresh && lease.available > 0 => {
-                lease.take(lease.available, worker, holder)
+                Reserve::Taken { reservation: lease.take(lease.available, worker, holder), low: None }
             }
             Answer::Exhausted if fresh => Reserve::Refused { retry_after_s: lease.seconds_left(now, holder) },
             Answer::NoMore if fresh => Reserve::Refused { retry_after_s: 1 },
@@ -241,32 +241,29 @@ impl Lease {
         Reserved { lease, outcome, release: expired }
     }
 
-    fn take(&mut self, amount: u64, worker: u64, holder: Holder) -> Reserve {
+    fn take(&mut self, amount: u64, worker: u64, holder: Holder) -> Reservation {
         self.available = self.available.saturating_sub(amount);
         self.taken = self.taken.saturating_add(amount);
         self.note(worker, self.window_start, amount);
-        let reservation =
-            Reservation { amount, window_start: self.window_start, valid_since: holder.valid_since, worker };
-        Reserve::Taken { reservation, low: None }
+        Reservation { amount, window_start: self.window_start, valid_since: holder.valid_since, worker }
     }
 
-    /// Asks for more before the lease is used up, but no more often than answers stay fresh.
-    fn ask_early(&mut self, taken: Reserve, wish: u64, now: u64) -> Reserve {
+    /// Whether to ask for more before the lease is used up: no more often than answers stay fresh.
+    fn asks_early(&mut self, now: u64) -> bool {
         let low = self.available < self.granted / 2;
-        match taken {
-            Reserve::Taken { reservation, .. }
-                if low && self.answer == Answer::More && now >= self.asked_at.saturating_add(FRESH_MS) =>
-            {
-                self.asked_at = now;
-                Reserve::Taken { reservation, low: Some(wish) }
-            }
-            other => other,
+        let asks = low && self.answer == Answer::More && now >= self.asked_at.saturating_add(FRESH_MS);
+        if asks {
+            self.asked_at = now;
         }
+        asks
+    }
+
+    fn taken_by(&mut self, worker: u64, window_start: i64) -> Option<&mut Taken> {
+        self.taken_by.iter_mut().find(|taken| taken.worker == worker && taken.window_start == window_start)
     }
 
     fn note(&mut self, worker: u64, window_start: i64, amount: u64) {
-        let same = |taken: &&mut Taken| taken.worker == worker && taken.window_start == window_start;
-        match self.taken_by.iter_mut().find(same) {
+        match self.taken_by(worker, window_start) {
             Some(taken) => taken.amount = taken.amount.saturating_add(amount),
             None if amount > 0 => self.taken_by.push(Taken { worker, window_start, amount }),
             None => {}
@@ -274,24 +271,20 @@ impl Lease {
     }
 
     /// Whether the worker of a reservation still answers for it.
-    fn answers_for(&self, reserved: &Reservation) -> bool {
-        let same = |taken: &&Taken| taken.worker == reserved.worker && taken.window_start == reserved.window_start;
-        self.taken_by.iter().find(same).map_or(0, |taken| taken.amount) >= reserved.amount
+    fn answers_for(&mut self, reserved: &Reservation) -> bool {
+        let taken = self.taken_by(reserved.worker, reserved.window_start);
+        taken.map_or(0, |taken| taken.amount) >= reserved.amount
     }
 
     /// A worker no longer answers for so many tokens, because they came back or the ledger has heard of them. False: it
     /// did not answer for so many.
     pub fn answered_for(&mut self, worker: u64, window_start: i64, amount: u64) -> bool {
-        let same = |taken: &Taken| taken.worker == worker && taken.window_start == window_start;
-        let Some(at) = self.taken_by.iter().position(same) else {
+        let Some(taken) = self.taken_by(worker, window_start) else {
             return amount == 0;
         };
-        let Some(taken) = self.taken_by.get_mut(at) else { return false };
         let had = taken.amount;
         taken.amount = had.saturating_sub(amount);
-        if taken.amount == 0 {
-            self.taken_by.swap_remove(at);
-        }
+        self.taken_by.retain(|taken| taken.amount > 0);
         had >= amount
     }
 
@@ -302,6 +295,7 @@ impl Lease {
     }
 
     /// The workers that have taken tokens.
+    #[cfg(test)]
     pub fn workers(&self) -> impl Iterator<Item = u64> {
         self.taken_by.iter().map(|taken| taken.worker)
     }
