@@ -57,6 +57,10 @@ impl Tally {
         match step.outcome(workspace, command) {
             Ok(outcome) => {
                 let counted = count(&outcome);
+                if !outcome.success {
+                    let text = std::fs::read(&outcome.log).unwrap_or_default();
+                    print!("{}", what_failed_tests_said(&String::from_utf8_lossy(&text)));
+                }
                 println!("    {} passed, {} failed", counted.passed, counted.failed);
                 self.add(counted);
             }
@@ -109,6 +113,31 @@ fn count(outcome: &Outcome) -> Tally {
         found.failure(format!("it did not run to its end: {}", outcome.log.display()));
     }
     found
+}
+
+/// What each failed test printed, below its name. Cargo's test runners repeat it at their end below
+/// `---- NAME stdout ----`; some leave `stdout` out.
+fn what_failed_tests_said(log: &str) -> String {
+    const LINES: usize = 30;
+    let mut said = String::new();
+    let mut left = None;
+    for line in log.lines() {
+        if let Some(name) = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" ----")) {
+            said.push_str(&format!("    {}:\n", name.trim_end_matches(" stdout")));
+            left = Some(LINES);
+        } else if line == "failures:" {
+            left = None;
+        } else if let Some(lines) = left.filter(|_| !line.trim().is_empty()) {
+            if lines > 0 {
+                said.push_str(&format!("        {line}\n"));
+            }
+            left = lines.checked_sub(1);
+            if left.is_none() {
+                said.push_str("        (more in the log)\n");
+            }
+        }
+    }
+    said
 }
 
 fn failed_test(line: &str) -> Option<&str> {
@@ -178,4 +207,25 @@ pub fn dependencies(workspace: &Workspace, cargo_deny: &Path, tally: &mut Tally)
             .args(["bans", "licenses", "sources"]),
     );
     tally.skip("dependencies: advisories", "the advisory database is a git repository, not in a package registry");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_failed_tests_said_is_found() {
+        let log = "test a ... ok\ntest b ... FAILED\n\nfailures:\n\n---- b ----\nleft: 1\n\n  right: 2\n\n\
+                   failures:\n    b\n\ntest result: FAILED. 1 passed; 1 failed\n\
+                   failures:\n\n---- c::d stdout ----\nno\n\nfailures:\n    c::d\n";
+        assert_eq!(what_failed_tests_said(log), "    b:\n        left: 1\n          right: 2\n    c::d:\n        no\n");
+    }
+
+    #[test]
+    fn a_long_message_is_cut() {
+        let log = format!("---- b ----\n{}failures:\n    b\n", "line\n".repeat(40));
+        let said = what_failed_tests_said(&log);
+        assert_eq!(said.lines().filter(|line| line.trim() == "line").count(), 30);
+        assert_eq!(said.lines().last(), Some("        (more in the log)"));
+    }
 }
