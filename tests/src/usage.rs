@@ -36,9 +36,11 @@ impl Usage {
         Self::read(answer.get("usage").filter(|usage| usage.is_object())?)
     }
 
-    /// The last that the events say; Anthropic's first event has the input, its last the output.
+    /// The last that the events say; Anthropic's first event has the input, its last the output. Without an input
+    /// nothing was said: a server that leaves the first event out gives half a figure.
     pub fn of_events(events: impl IntoIterator<Item = Value>) -> Option<Self> {
         let mut found: Option<Self> = None;
+        let mut input = false;
         for event in events {
             let inner = ["response", "message"].iter().find_map(|name| event.get(name));
             let Some(usage) = [Some(&event), inner]
@@ -51,6 +53,7 @@ impl Usage {
             let Some(next) = Self::read(usage) else {
                 continue;
             };
+            input |= usage.get("prompt_tokens").or_else(|| usage.get("input_tokens")).is_some_and(Value::is_u64);
             found = Some(match found {
                 Some(before) => Self {
                     input: before.input.max(next.input),
@@ -60,7 +63,7 @@ impl Usage {
                 None => next,
             });
         }
-        found
+        found.filter(|_| input)
     }
 
     fn read(usage: &Value) -> Option<Self> {

@@ -72,14 +72,17 @@ async fn every_api_is_answered_and_counted(shared: Arc<Shared>) -> anyhow::Resul
 }
 
 fn cases() -> Vec<Case> {
-    let chat = |consumer: &str| Call::chat(&key(consumer), "smol");
+    // The same words each time: when an answer begins with half a character, this model's server leaves out the
+    // event in which the Anthropic API says the input.
+    let chat = |consumer: &str| Call::chat(&key(consumer), "smol").with("temperature", json!(0));
     let call = |consumer: &str, api, params: Value| Call::new(api, &key(consumer), params);
-    let completion = json!({"model": "smol", "prompt": "Once upon", "max_tokens": 6});
-    let response = json!({"model": "smol", "input": "Say hello.", "max_output_tokens": 6});
+    let completion = json!({"model": "smol", "prompt": "Once upon", "max_tokens": 6, "temperature": 0});
+    let response = json!({"model": "smol", "input": "Say hello.", "max_output_tokens": 6, "temperature": 0});
     let message = json!({
         "model": "claude",
         "messages": [{"role": "user", "content": "Say hello."}],
         "max_tokens": 6,
+        "extra_body": {"temperature": 0},
     });
     let count = json!({"model": "claude", "messages": [{"role": "user", "content": "Say hello."}]});
     let options = json!({"include_usage": true});
