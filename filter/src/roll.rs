@@ -1,6 +1,6 @@
-//! The roll of a process's workers, in shared data. Each worker signs at its ticks and lists the buckets that it
-//! uses. A worker whose VM has died (of a panic, or without memory) signs no more. Another worker then charges what
-//! the dead one had taken, so that these tokens are not missing from the lease until the window ends.
+//! The roll of a process's workers, in shared data. Each worker signs at its ticks and lists the buckets that it uses
+//! or has taken tokens from. A worker whose VM has died (of a panic, or without memory) signs no more. Another worker
+//! then charges what the dead one had taken, so that these tokens are not missing from the lease until the window ends.
 
 use std::{collections::HashMap, rc::Rc};
 

@@ -230,7 +230,7 @@ impl Worker {
             return;
         }
         self.swept_at = now;
-        let (holder, reporter) = (self.holder, &mut self.reporter);
+        let (holder, number, reporter) = (self.holder, self.number, &mut self.reporter);
         let buried = self.roll.bury_the_dead(shared, self.number, now);
         self.counters.workers_lost += buried.workers;
         for (bucket, taken) in buried.taken {
@@ -248,7 +248,9 @@ impl Worker {
             if let Some(release) = release {
                 reporter.released(bucket, release);
             }
-            lease.is_in_use(now)
+            // A request may run for long after it took tokens. The bucket stays on the roll until the ledger has heard
+            // of them, so that whoever buries this worker finds them.
+            lease.is_in_use(now) || lease.is_noted(number)
         });
     }
 }

@@ -294,6 +294,11 @@ impl Lease {
         buried.map(|taken| Release { window_start: taken.window_start, amount: taken.amount }).collect()
     }
 
+    /// Whether this worker answers for tokens, of whatever window.
+    pub fn is_noted(&self, worker: u64) -> bool {
+        self.taken_by.iter().any(|taken| taken.worker == worker)
+    }
+
     /// The workers that have taken tokens.
     #[cfg(test)]
     pub fn workers(&self) -> impl Iterator<Item = u64> {
@@ -682,6 +687,7 @@ mod tests {
         let other = lease.clone().reserve(5, 2, 1002, HOLDER);
         lease = other.lease;
         assert_eq!(lease.workers().collect::<Vec<_>>(), [ME, 2]);
+        assert!(lease.is_noted(ME) && lease.is_noted(2) && !lease.is_noted(3));
         assert_eq!(lease.bury(ME), [Release { window_start: 0, amount: 120 }]);
         assert_eq!(lease.bury(ME), []);
         // It was not dead, only slow: what it used beyond the charge is charged, nothing twice.

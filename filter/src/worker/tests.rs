@@ -78,10 +78,10 @@ fn reserve(shared: &FakeShared, worker: &Worker, amount: u64, now: u64) -> Reser
     reservation
 }
 
-/// The request has cost what it had reserved, and the ledger is to hear of it.
-fn settle(shared: &FakeShared, worker: &mut Worker, reservation: Reservation, now: u64) {
+/// The request has ended, and the ledger is to hear what it cost.
+fn settle(shared: &FakeShared, worker: &mut Worker, reservation: Reservation, cost: u64, now: u64) {
     let settled = update(shared, &bucket().key, now, |record| {
-        let (lease, settled) = Lease::decode(record).settle(&reservation, reservation.amount, now, worker.holder);
+        let (lease, settled) = Lease::decode(record).settle(&reservation, cost, now, worker.holder);
         (Some(lease.encode()), settled)
     })
     .unwrap();
@@ -302,7 +302,7 @@ fn what_the_ledger_has_heard_of_is_noted_under_nobody() {
     let shared = fixture::shared();
     let mut worker = with_tokens(&shared);
     let (ended, runs) = (reserve(&shared, &worker, 30, NOW), reserve(&shared, &worker, 5, NOW));
-    settle(&shared, &mut worker, ended, NOW);
+    settle(&shared, &mut worker, ended, 30, NOW);
     worker.next_call(&shared, NOW).unwrap();
     assert!(!worker.ledger_answered(&shared, answer(2, None), NOW));
     let mut left = lease(&shared);
@@ -335,6 +335,43 @@ fn a_dead_worker_is_charged_with_what_it_had_taken() {
     assert_eq!(living.counters.workers_lost, 1);
 }
 
+/// Such a request takes from the lease once, and nobody else may use the lease meanwhile.
+#[test]
+fn a_dead_worker_is_charged_with_requests_that_ran_for_long() {
+    let shared = fixture::shared();
+    let mut dead = with_tokens(&shared);
+    let mut living = worker(&shared);
+    living.refresh(&shared);
+    reserve(&shared, &dead, 40, NOW);
+    let died = NOW + 30_000;
+    for now in (NOW..=died).step_by(1000) {
+        dead.sweep(&shared, now);
+        living.sweep(&shared, now);
+    }
+    assert_eq!(lease(&shared).available, 0, "an idle lease goes back all the same");
+    living.sweep(&shared, died + 10_000);
+    assert_eq!(living.counters.workers_lost, 1);
+    let call = living.next_call(&shared, died + 10_000).unwrap();
+    let settled: Vec<_> = call.settlements.iter().map(|one| (one.window_start, one.from_lease, one.charged)).collect();
+    assert_eq!(settled, [(WINDOW, 40, 40)]);
+    assert_eq!(lease(&shared).workers().count(), 0);
+}
+
+#[test]
+fn a_bucket_is_listed_until_the_ledger_has_heard_of_what_was_taken() {
+    let shared = fixture::shared();
+    let mut worker = with_tokens(&shared);
+    let reservation = reserve(&shared, &worker, 40, NOW);
+    worker.sweep(&shared, NOW + 20_000);
+    settle(&shared, &mut worker, reservation, 40, NOW + 20_000);
+    worker.sweep(&shared, NOW + 40_000);
+    assert!(worker.touched.contains_key(&bucket().key), "the request has ended, and nobody has been told");
+    let told = worker.next_call(&shared, NOW + 40_000).unwrap();
+    worker.ledger_answered(&shared, answer(told.sequence, None), NOW + 40_000);
+    worker.sweep(&shared, NOW + 41_000);
+    assert!(worker.touched.is_empty());
+}
+
 #[test]
 fn every_tick_signs_and_each_second_sweeps() {
     let shared = fixture::shared();
@@ -353,14 +390,18 @@ fn every_tick_signs_and_each_second_sweeps() {
 fn a_lease_that_nobody_uses_goes_back() {
     let shared = fixture::shared();
     let mut worker = with_tokens(&shared);
-    reserve(&shared, &worker, 1, NOW);
+    let reservation = reserve(&shared, &worker, 1, NOW);
+    settle(&shared, &mut worker, reservation, 0, NOW);
     worker.sweep(&shared, NOW + 9999);
-    assert!(worker.touched.contains_key(&bucket().key) && lease(&shared).available == 99, "it is in use");
+    assert!(worker.touched.contains_key(&bucket().key) && lease(&shared).available == 100, "it is in use");
     worker.sweep(&shared, NOW + 11_000);
     assert!(worker.touched.is_empty());
     assert_eq!(lease(&shared).available, 0);
     let call = worker.next_call(&shared, NOW + 11_000).unwrap();
-    assert_eq!(call.settlements.iter().map(|one| (one.window_start, one.released)).collect::<Vec<_>>(), [(WINDOW, 99)]);
+    assert_eq!(
+        call.settlements.iter().map(|one| (one.window_start, one.released)).collect::<Vec<_>>(),
+        [(WINDOW, 100)]
+    );
 }
 
 // === keys ===
