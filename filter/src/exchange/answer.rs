@@ -72,6 +72,8 @@ struct Json {
     tally: Tally,
 }
 
+/// Headers that only this gateway sends. What an account of a provider has left, clients would take for their own.
+const NOT_THE_BACKENDS: [&str; 3] = ["x-tollgate-", "x-ratelimit-", "anthropic-ratelimit-"];
 /// How many bytes of a chunk are read at once.
 const SLICE: usize = 64 << 10;
 
@@ -85,7 +87,7 @@ pub(super) fn began(ticket: Box<Ticket>, head: &AnswerHead<'_>, end: bool, desk:
     let mut effects: Vec<Effect> = head
         .headers
         .iter()
-        .filter(|(name, _)| name.starts_with("x-tollgate-"))
+        .filter(|(name, _)| NOT_THE_BACKENDS.iter().any(|prefix| name.starts_with(prefix)))
         .map(|(name, _)| Effect::RemoveResponseHeader(name.clone()))
         .collect();
     if let Some(rate) = ticket.rate {

@@ -40,6 +40,7 @@ struct Seen {
     rewritten: Option<(Option<String>, Option<String>)>,
     reply: Option<Replied>,
     answer_headers: Vec<(&'static str, String)>,
+    answer_headers_removed: Vec<String>,
     answer: Vec<u8>,
     rang: bool,
     resumed: bool,
@@ -75,7 +76,8 @@ impl World {
                 Effect::RemoveRequestHeader(name) => seen.removed.push(name),
                 Effect::SetRequestHeader(name, value) => seen.sent_headers.push((name.to_owned(), value)),
                 Effect::Target(cluster) => seen.target = Some(cluster.to_string()),
-                Effect::Plan(_) | Effect::RemoveResponseHeader(_) => {}
+                Effect::Plan(_) => {}
+                Effect::RemoveResponseHeader(name) => seen.answer_headers_removed.push(name),
                 Effect::Rewrite { path, authority } => seen.rewritten = Some((path, authority)),
                 Effect::RequestBody(body) => seen.body = Some(body),
                 Effect::Ring => seen.rang = true,
@@ -689,4 +691,25 @@ fn a_free_request_of_an_expired_lease_gives_its_tokens_back_to_the_ledger() {
     let report = world.end(answering, Ending::default());
     let [settled] = report.settlements.as_slice() else { panic!("{report:?}") };
     assert!(settled.from_lease > 50 && settled.charged == 0, "{settled:?}");
+}
+
+#[test]
+fn what_an_account_has_left_is_not_passed_on() {
+    let (mut world, mut seen) = (world(), Seen::default());
+    let sent = world.sent(r#"{"model":"smol"}"#, &mut seen);
+    let headers: Vec<(String, Vec<u8>)> = [
+        (":status", "200"),
+        ("content-type", "application/json"),
+        ("x-ratelimit-remaining-requests", "7"),
+        ("anthropic-ratelimit-tokens-remaining", "8"),
+        ("x-tollgate-anything", "9"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()))
+    .into();
+    let head = AnswerHead { headers: &headers, origin: Origin::Backend };
+    world.step(sent, Event::ResponseHeaders { head, end: false }, &mut seen);
+    assert_eq!(
+        seen.answer_headers_removed,
+        ["x-ratelimit-remaining-requests", "anthropic-ratelimit-tokens-remaining", "x-tollgate-anything"]
+    );
 }

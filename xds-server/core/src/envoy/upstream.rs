@@ -42,9 +42,6 @@ const ACCOUNT_OF_ANSWER: [&str; 6] = [
     "strict-transport-security",
 ];
 
-/// Headers that say what an account has left. Clients take that for their own, so only this gateway sends them.
-const RATE_LIMITS: [&str; 2] = ["anthropic-ratelimit-", "x-ratelimit-"];
-
 /// The HTTP filters of a backend's cluster.
 pub fn filters(gateway: &ir::Gateway, backend: &ir::Backend) -> Vec<HttpFilter> {
     let mut filters = vec![filter("envoy.filters.http.header_mutation", &removals(backend))];
@@ -60,7 +57,7 @@ pub fn filters(gateway: &ir::Gateway, backend: &ir::Backend) -> Vec<HttpFilter> 
 
 fn removals(backend: &ir::Backend) -> HeaderMutation {
     let mut request: Vec<_> = CREDENTIALS.map(remove).into();
-    let mut response: Vec<_> = RATE_LIMITS.map(remove_prefix).into();
+    let mut response = Vec::new();
     // A runner of one's own has no account that could be told or chosen.
     if backend.credential.is_some() {
         request.extend(ACCOUNT_OF_REQUEST.map(remove));
