@@ -49,7 +49,7 @@ pub enum AllowedModels {
 
 /// Why a key gives no caller. Clients are not told which of the two it was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refused {
+pub enum InvalidKey {
     Unknown,
     Expired,
 }
@@ -89,7 +89,7 @@ pub fn has_known(value: &[u8], shared: &dyn Shared, generation: u32, now_s: i64)
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).enumerate().any(|(index, part)| {
         let key = bearer(part).unwrap_or(part);
         // No credential has so many parts, and each one costs a look-up. So the value counts as a key.
-        index >= MAX_VALUES || look_up(shared, &KeyHash::of(key), generation, now_s) != Err(Refused::Unknown)
+        index >= MAX_VALUES || look_up(shared, &KeyHash::of(key), generation, now_s) != Err(InvalidKey::Unknown)
     })
 }
 
@@ -144,16 +144,16 @@ pub fn tombstone() -> Vec<u8> {
 }
 
 /// Looks a key up.
-pub fn look_up(shared: &dyn Shared, hash: &KeyHash, generation: u32, now_s: i64) -> Result<Caller, Refused> {
-    let (record, _) = shared.get(&hash.record()).ok_or(Refused::Unknown)?;
-    let (written, key) = record.split_first_chunk::<4>().ok_or(Refused::Unknown)?;
+pub fn look_up(shared: &dyn Shared, hash: &KeyHash, generation: u32, now_s: i64) -> Result<Caller, InvalidKey> {
+    let (record, _) = shared.get(&hash.record()).ok_or(InvalidKey::Unknown)?;
+    let (written, key) = record.split_first_chunk::<4>().ok_or(InvalidKey::Unknown)?;
     let written = u32::from_le_bytes(*written);
     if written == 0 || written < generation {
-        return Err(Refused::Unknown);
+        return Err(InvalidKey::Unknown);
     }
-    let key = ApiKey::decode(key).map_err(|_| Refused::Unknown)?;
+    let key = ApiKey::decode(key).map_err(|_| InvalidKey::Unknown)?;
     if key.not_after != 0 && now_s > key.not_after {
-        return Err(Refused::Expired);
+        return Err(InvalidKey::Expired);
     }
     Ok(Caller {
         consumer: key.consumer.into(),
@@ -270,13 +270,13 @@ mod tests {
         let shared = FakeShared::default();
         let hash = KeyHash::of(b"abc");
         let key = ApiKey { consumer: "app".into(), not_after: 100, all_models: true, ..Default::default() };
-        assert_eq!(look_up(&shared, &hash, 1, 0), Err(Refused::Unknown));
+        assert_eq!(look_up(&shared, &hash, 1, 0), Err(InvalidKey::Unknown));
         shared.set(&hash.record(), &record(2, &key.encode_to_vec()), None).unwrap();
         assert_eq!(&*look_up(&shared, &hash, 2, 100).unwrap().consumer, "app");
-        assert_eq!(look_up(&shared, &hash, 2, 101), Err(Refused::Expired));
-        assert_eq!(look_up(&shared, &hash, 3, 0), Err(Refused::Unknown));
+        assert_eq!(look_up(&shared, &hash, 2, 101), Err(InvalidKey::Expired));
+        assert_eq!(look_up(&shared, &hash, 3, 0), Err(InvalidKey::Unknown));
         shared.set(&hash.record(), &tombstone(), None).unwrap();
-        assert_eq!(look_up(&shared, &hash, 0, 0), Err(Refused::Unknown));
+        assert_eq!(look_up(&shared, &hash, 0, 0), Err(InvalidKey::Unknown));
     }
 
     #[test]

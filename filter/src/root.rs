@@ -46,13 +46,13 @@ enum Bell {
 }
 
 #[derive(Debug)]
-pub enum Event<'a> {
+pub enum RootEvent<'a> {
     Configured,
     Tick,
     Rang,
-    /// [`Order::Wake`] was carried out.
+    /// [`RootOrder::Wake`] was carried out.
     Woken,
-    /// [`Order::Call`] was carried out. None: the call could not be sent.
+    /// [`RootOrder::Call`] was carried out. None: the call could not be sent.
     CallSent(Option<u32>),
     /// A call has ended. `answer` is its message if it succeeded.
     CallEnded {
@@ -74,10 +74,10 @@ pub enum Event<'a> {
 
 /// What the host is to do, in order.
 #[derive(Debug, PartialEq)]
-pub enum Order {
-    /// Call the ledger; the result is [`Event::CallSent`].
+pub enum RootOrder {
+    /// Call the ledger; the result is [`RootEvent::CallSent`].
     Call(Vec<u8>),
-    /// Open the stream of keys; the result is [`Event::KeysOpened`].
+    /// Open the stream of keys; the result is [`RootEvent::KeysOpened`].
     OpenKeys,
     SendKeys {
         token: u32,
@@ -86,7 +86,7 @@ pub enum Order {
     CloseKeys {
         token: u32,
     },
-    /// Give this callback to the held requests; then comes [`Event::Woken`].
+    /// Give this callback to the held requests; then comes [`RootEvent::Woken`].
     Wake(Callback),
     HangBell {
         name: String,
@@ -119,45 +119,45 @@ impl Root {
         self.life == Life::Gone
     }
 
-    pub fn step(&mut self, event: Event<'_>, around: &mut Surroundings<'_>) -> Vec<Order> {
+    pub fn step(&mut self, event: RootEvent<'_>, around: &mut Surroundings<'_>) -> Vec<RootOrder> {
         // Envoy lets go of it a little later; taking over meanwhile would leave nobody acting.
         if self.is_gone() {
             return Vec::new();
         }
         match event {
-            Event::Configured => {
+            RootEvent::Configured => {
                 self.take_over(around);
                 Vec::new()
             }
-            Event::Tick => self.tick(around),
-            Event::Rang => self.report(around),
-            Event::Woken => self.go_on(around),
-            Event::CallSent(Some(token)) => {
+            RootEvent::Tick => self.tick(around),
+            RootEvent::Rang => self.report(around),
+            RootEvent::Woken => self.go_on(around),
+            RootEvent::CallSent(Some(token)) => {
                 self.call = Some(token);
                 Vec::new()
             }
-            Event::CallSent(None) => {
+            RootEvent::CallSent(None) => {
                 around.worker.reporter.failed(around.now);
                 Vec::new()
             }
-            Event::CallEnded { token, status, answer } if self.call == Some(token) => {
+            RootEvent::CallEnded { token, status, answer } if self.call == Some(token) => {
                 self.call = None;
                 self.call_ended(status, answer, around)
             }
-            Event::KeysOpened(token) => self.keys_opened(token, around),
-            Event::KeysMessage { token, message } if self.keys == Some(token) => keys_came(token, message, around),
-            Event::KeysClosed { token } if self.keys == Some(token) => {
+            RootEvent::KeysOpened(token) => self.keys_opened(token, around),
+            RootEvent::KeysMessage { token, message } if self.keys == Some(token) => keys_came(token, message, around),
+            RootEvent::KeysClosed { token } if self.keys == Some(token) => {
                 self.keys = None;
                 around.worker.keys_closed(Some(token), around.now);
                 Vec::new()
             }
-            Event::Done => self.done(around),
+            RootEvent::Done => self.done(around),
             // These are about a call or a stream that was given up.
-            Event::CallEnded { .. } | Event::KeysMessage { .. } | Event::KeysClosed { .. } => Vec::new(),
+            RootEvent::CallEnded { .. } | RootEvent::KeysMessage { .. } | RootEvent::KeysClosed { .. } => Vec::new(),
         }
     }
 
-    fn tick(&mut self, around: &mut Surroundings<'_>) -> Vec<Order> {
+    fn tick(&mut self, around: &mut Surroundings<'_>) -> Vec<RootOrder> {
         if matches!(self.life, Life::Going { until } if around.now >= until) {
             return self.gone(around);
         }
@@ -168,17 +168,17 @@ impl Root {
         around.worker.introduce(around.shared, around.node, around.now);
         if let (Bell::None, Some(identity)) = (self.bell, around.worker.identity(around.shared)) {
             self.bell = Bell::Hung;
-            orders.push(Order::HangBell { name: format!("tollgate/{}", identity.worker) });
+            orders.push(RootOrder::HangBell { name: format!("tollgate/{}", identity.worker) });
         }
         around.worker.refresh(around.shared);
         around.worker.sweep(around.shared, around.now);
-        orders.push(Order::ExportMetrics);
+        orders.push(RootOrder::ExportMetrics);
         match around.worker.keep_keys(around.shared, around.now) {
-            table::Step::Open => orders.push(Order::OpenKeys),
+            table::Step::Open => orders.push(RootOrder::OpenKeys),
             table::Step::Close(token) => orders.extend(self.close(token)),
             table::Step::Nothing => {}
         }
-        orders.push(Order::Wake(Callback::Tick));
+        orders.push(RootOrder::Wake(Callback::Tick));
         orders
     }
 
@@ -198,50 +198,50 @@ impl Root {
     }
 
     /// Closes what this root has open, because another root acts.
-    fn step_back(&mut self) -> Vec<Order> {
-        self.keys.take().map(|token| Order::CloseKeys { token }).into_iter().collect()
+    fn step_back(&mut self) -> Vec<RootOrder> {
+        self.keys.take().map(|token| RootOrder::CloseKeys { token }).into_iter().collect()
     }
 
-    fn close(&mut self, token: u32) -> Option<Order> {
-        self.keys.take_if(|open| *open == token).map(|token| Order::CloseKeys { token })
+    fn close(&mut self, token: u32) -> Option<RootOrder> {
+        self.keys.take_if(|open| *open == token).map(|token| RootOrder::CloseKeys { token })
     }
 
     /// Sends what is due to the ledger.
-    fn report(&self, around: &mut Surroundings<'_>) -> Vec<Order> {
+    fn report(&self, around: &mut Surroundings<'_>) -> Vec<RootOrder> {
         let call = around.worker.next_call(around.shared, around.now);
-        call.map(|call| Order::Call(call.encode_to_vec())).into_iter().collect()
+        call.map(|call| RootOrder::Call(call.encode_to_vec())).into_iter().collect()
     }
 
-    fn call_ended(&mut self, status: u32, answer: Option<&[u8]>, around: &mut Surroundings<'_>) -> Vec<Order> {
+    fn call_ended(&mut self, status: u32, answer: Option<&[u8]>, around: &mut Surroundings<'_>) -> Vec<RootOrder> {
         if let Some(answer) = answer.and_then(|answer| wire::SyncResponse::decode(answer).ok()) {
             let granted = around.worker.ledger_answered(around.shared, answer, around.now);
-            return if granted { vec![Order::Wake(Callback::LedgerAnswered)] } else { self.go_on(around) };
+            return if granted { vec![RootOrder::Wake(Callback::LedgerAnswered)] } else { self.go_on(around) };
         }
         let taken = around.worker.ledger_failed(status, around.now);
         let dropped = (taken == Taken::Never)
-            .then_some(Order::Warn("tollgate: the ledger refused a report for good; it is dropped"));
+            .then_some(RootOrder::Warn("tollgate: the ledger refused a report for good; it is dropped"));
         dropped.into_iter().chain(self.go_on(around)).collect()
     }
 
     /// Sends the next report. A root that is going is gone once all reports are answered.
-    fn go_on(&mut self, around: &mut Surroundings<'_>) -> Vec<Order> {
+    fn go_on(&mut self, around: &mut Surroundings<'_>) -> Vec<RootOrder> {
         if matches!(self.life, Life::Going { .. }) && around.worker.reporter.is_done() {
             return self.gone(around);
         }
         self.report(around)
     }
 
-    fn keys_opened(&mut self, token: Option<u32>, around: &mut Surroundings<'_>) -> Vec<Order> {
+    fn keys_opened(&mut self, token: Option<u32>, around: &mut Surroundings<'_>) -> Vec<RootOrder> {
         let Some(token) = token else {
             around.worker.keys_closed(None, around.now);
             return Vec::new();
         };
         self.keys = Some(token);
         let first = around.worker.keeper.opened(token, &(around.node)());
-        first.map(|first| Order::SendKeys { token, message: first.encode_to_vec() }).into_iter().collect()
+        first.map(|first| RootOrder::SendKeys { token, message: first.encode_to_vec() }).into_iter().collect()
     }
 
-    fn done(&mut self, around: &mut Surroundings<'_>) -> Vec<Order> {
+    fn done(&mut self, around: &mut Surroundings<'_>) -> Vec<RootOrder> {
         let mut orders = self.step_back();
         if !self.acts(around) {
             self.life = Life::Gone;
@@ -257,22 +257,22 @@ impl Root {
         orders
     }
 
-    fn gone(&mut self, around: &mut Surroundings<'_>) -> Vec<Order> {
+    fn gone(&mut self, around: &mut Surroundings<'_>) -> Vec<RootOrder> {
         self.life = Life::Gone;
         if around.worker.owner == Some(self.id) {
             around.worker.owner = None;
         }
         // A root that goes keeps ticking until then, and may have opened a stream.
         let mut orders = self.step_back();
-        orders.push(Order::Gone);
+        orders.push(RootOrder::Gone);
         orders
     }
 }
 
-fn keys_came(token: u32, message: &[u8], around: &mut Surroundings<'_>) -> Vec<Order> {
+fn keys_came(token: u32, message: &[u8], around: &mut Surroundings<'_>) -> Vec<RootOrder> {
     let Ok(response) = DeltaDiscoveryResponse::decode(message) else {
-        return vec![Order::Warn("tollgate: the control plane's answer about keys could not be read")];
+        return vec![RootOrder::Warn("tollgate: the control plane's answer about keys could not be read")];
     };
     let reply = around.worker.keys_came(around.shared, token, response);
-    reply.map(|reply| Order::SendKeys { token, message: reply.encode_to_vec() }).into_iter().collect()
+    reply.map(|reply| RootOrder::SendKeys { token, message: reply.encode_to_vec() }).into_iter().collect()
 }

@@ -195,7 +195,7 @@ mod tests {
     use super::*;
     use crate::{
         host::{FakeShared, prepare},
-        key::{KeyHash, Refused, look_up},
+        key::{InvalidKey, KeyHash, look_up},
     };
 
     fn hash(key: &str) -> KeyHash {
@@ -227,7 +227,7 @@ mod tests {
     fn knows(shared: &FakeShared, key: &str) -> bool {
         match look_up(shared, &hash(key), Table::read(shared).generation(), 0) {
             Ok(caller) => &*caller.consumer == key,
-            Err(Refused::Unknown | Refused::Expired) => false,
+            Err(InvalidKey::Unknown | InvalidKey::Expired) => false,
         }
     }
 

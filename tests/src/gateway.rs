@@ -24,7 +24,7 @@ pub struct Setup {
     umask: &'static str,
 }
 
-pub struct Gateway {
+pub struct RunningGateway {
     setup: Setup,
     process: Process,
     admin_port: u16,
@@ -78,10 +78,10 @@ impl Setup {
     }
 
     /// Starts it and waits until it is ready.
-    pub async fn start(self) -> anyhow::Result<Gateway> {
+    pub async fn start(self) -> anyhow::Result<RunningGateway> {
         let admin_port = process::free_port()?;
         let process = self.spawn(admin_port)?;
-        let mut gateway = Gateway { setup: self, process, admin_port, admin: Admin::new(admin_port) };
+        let mut gateway = RunningGateway { setup: self, process, admin_port, admin: Admin::new(admin_port) };
         gateway.ready().await?;
         Ok(gateway)
     }
@@ -113,9 +113,9 @@ impl Setup {
     }
 }
 
-// === impl Gateway ===
+// === impl RunningGateway ===
 
-impl Gateway {
+impl RunningGateway {
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.setup.port)
     }
@@ -226,7 +226,7 @@ impl Gateway {
     }
 }
 
-impl Drop for Gateway {
+impl Drop for RunningGateway {
     fn drop(&mut self) {
         // A killed control plane leaves its Envoy, which is ours to end.
         let envoy = self.envoy_id();

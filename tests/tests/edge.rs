@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tollgate_tests::client::chat;
 use tollgate_tests::config::{self, Target};
 use tollgate_tests::envoy_admin::EnvoyAdmin;
-use tollgate_tests::gateway::Gateway;
+use tollgate_tests::gateway::RunningGateway;
 use tollgate_tests::poll;
 use tollgate_tests::tap::{Behaviour, Tap};
 
@@ -224,7 +224,7 @@ fn padded(model: &str, bytes: usize) -> String {
     body(&"x".repeat(bytes - body("").len()))
 }
 
-async fn connect(gateway: &Gateway) -> anyhow::Result<SendRequest<hyper::body::Bytes>> {
+async fn connect(gateway: &RunningGateway) -> anyhow::Result<SendRequest<hyper::body::Bytes>> {
     let stream = TcpStream::connect(("127.0.0.1", gateway.port())).await?;
     let (client, connection) = h2::client::handshake(stream).await?;
     tokio::spawn(connection);
@@ -259,7 +259,7 @@ impl Unfinished {
 
 async fn begin(
     connection: &mut SendRequest<hyper::body::Bytes>,
-    gateway: &Gateway,
+    gateway: &RunningGateway,
     bytes: usize,
 ) -> anyhow::Result<Unfinished> {
     let uri: Uri = format!("{}/v1/chat/completions", gateway.url()).parse()?;
@@ -275,7 +275,7 @@ async fn begin(
     Ok(unfinished)
 }
 
-async fn running(gateway: &Gateway, envoy: &EnvoyAdmin, requests: u64) -> anyhow::Result<()> {
+async fn running(gateway: &RunningGateway, envoy: &EnvoyAdmin, requests: u64) -> anyhow::Result<()> {
     let name = format!("http.default/llm/{}.downstream_rq_active", gateway.port());
     poll::until("the requests run", || async {
         let active = envoy.stat(&name)?;
@@ -286,7 +286,7 @@ async fn running(gateway: &Gateway, envoy: &EnvoyAdmin, requests: u64) -> anyhow
 }
 
 /// MiB of memory that Envoy has of the machine now: its own figures are some seconds old.
-fn resident(gateway: &Gateway) -> anyhow::Result<u64> {
+fn resident(gateway: &RunningGateway) -> anyhow::Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.envoy_id()?))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
     let kib: u64 = line.split_whitespace().next().context("no number")?.parse()?;

@@ -2,7 +2,7 @@
 
 use tollgate_tests::client::Client;
 use tollgate_tests::config::{self, Target};
-use tollgate_tests::gateway::{Gateway, Setup};
+use tollgate_tests::gateway::{RunningGateway, Setup};
 use tollgate_tests::tap::Tap;
 
 use crate::suite::Shared;
@@ -15,7 +15,7 @@ pub const BACKEND_MODEL: &str = "smollm2-135m";
 
 /// One model `smol` on one recorded backend `runner`, one consumer `app`.
 pub struct Basic {
-    pub gateway: Gateway,
+    pub gateway: RunningGateway,
     pub tap: Tap,
 }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 use tollgate_tests::client::{Traffic, chat, chat_stream};
 use tollgate_tests::config::{self, Target};
 use tollgate_tests::envoy_admin::EnvoyAdmin;
-use tollgate_tests::gateway::Gateway;
+use tollgate_tests::gateway::RunningGateway;
 use tollgate_tests::poll;
 use tollgate_tests::tap::Tap;
 
@@ -127,7 +127,7 @@ fn models(first: &Tap, second: &Tap, weights: (u32, u32), credential: &str) -> S
     ])
 }
 
-async fn start(shared: &Shared, test: &str, first: &Tap, second: &Tap) -> anyhow::Result<Gateway> {
+async fn start(shared: &Shared, test: &str, first: &Tap, second: &Tap) -> anyhow::Result<RunningGateway> {
     let setup = shared.setup(test)?;
     let entry = config::entry(setup.port());
     setup
@@ -138,7 +138,7 @@ async fn start(shared: &Shared, test: &str, first: &Tap, second: &Tap) -> anyhow
         .await
 }
 
-async fn answers(gateway: &Gateway, key: &str, status: u16) -> anyhow::Result<()> {
+async fn answers(gateway: &RunningGateway, key: &str, status: u16) -> anyhow::Result<()> {
     let client = gateway.client(key);
     poll::until(&format!("this key gets {status}"), || async {
         client.chat("smol").await?.expect(status)?;
@@ -148,7 +148,7 @@ async fn answers(gateway: &Gateway, key: &str, status: u16) -> anyhow::Result<()
 }
 
 /// The first finding about this file.
-async fn finding_about(gateway: &Gateway, file: &str) -> anyhow::Result<Value> {
+async fn finding_about(gateway: &RunningGateway, file: &str) -> anyhow::Result<Value> {
     let about = |finding: &&Value| {
         let name = finding.pointer("/spot/file").and_then(Value::as_str);
         name.is_some_and(|name| name.ends_with(file))

@@ -15,7 +15,7 @@ pub enum ContentType {
 }
 
 #[derive(Debug, Error, Clone, Copy, PartialEq, Eq)]
-pub enum Refused {
+pub enum InvalidContentType {
     #[error("the request has more than one content-type")]
     Twice,
     #[error("the body must be JSON; send it with content-type: application/json")]
@@ -38,20 +38,20 @@ const UTF8: [&[u8]; 3] = [b"charset=utf-8", b"charset=\"utf-8\"", b"charset=utf8
 
 impl ContentType {
     /// Reads all values of the header. `below` is the path below the client's `/v1`.
-    pub fn of<'h>(mut values: impl Iterator<Item = &'h [u8]>, below: &str) -> Result<Self, Refused> {
+    pub fn of<'h>(mut values: impl Iterator<Item = &'h [u8]>, below: &str) -> Result<Self, InvalidContentType> {
         let Some(value) = values.next() else {
             return Ok(Self::Json);
         };
         if values.next().is_some() {
-            return Err(Refused::Twice);
+            return Err(InvalidContentType::Twice);
         }
         match Self::parse(value)? {
-            Self::Form(_) if !FORMS.iter().any(|path| below.starts_with(path)) => Err(Refused::NoForms),
+            Self::Form(_) if !FORMS.iter().any(|path| below.starts_with(path)) => Err(InvalidContentType::NoForms),
             taken => Ok(taken),
         }
     }
 
-    pub fn parse(value: &[u8]) -> Result<Self, Refused> {
+    pub fn parse(value: &[u8]) -> Result<Self, InvalidContentType> {
         // Nearly every request has exactly this.
         if value == JSON {
             return Ok(Self::Json);
@@ -62,13 +62,13 @@ impl ContentType {
         let parameter = parameter.get(1..).map(<[u8]>::trim_ascii);
         if same(kind, JSON) {
             let is_utf8 = |parameter: &[u8]| UTF8.iter().any(|known| same(known, parameter));
-            if parameter.is_none_or(is_utf8) { Ok(Self::Json) } else { Err(Refused::Charset) }
+            if parameter.is_none_or(is_utf8) { Ok(Self::Json) } else { Err(InvalidContentType::Charset) }
         } else if same(kind, b"multipart/form-data") {
             let (name, value) = parameter.and_then(|all| all.split_at_checked(BOUNDARY.len())).unwrap_or_default();
             let boundary = if same(name, BOUNDARY) { Boundary::parse(value) } else { None };
-            boundary.map(Self::Form).ok_or(Refused::Boundary)
+            boundary.map(Self::Form).ok_or(InvalidContentType::Boundary)
         } else {
-            Err(Refused::Kind)
+            Err(InvalidContentType::Kind)
         }
     }
 }
@@ -77,7 +77,7 @@ impl ContentType {
 mod tests {
     use super::*;
 
-    fn of(values: &[&str], below: &str) -> Result<ContentType, Refused> {
+    fn of(values: &[&str], below: &str) -> Result<ContentType, InvalidContentType> {
         ContentType::of(values.iter().map(|value| value.as_bytes()), below)
     }
 
@@ -96,38 +96,38 @@ mod tests {
     #[test]
     fn anything_else_is_refused() {
         for (values, refused) in [
-            (&["application/json", "application/json"][..], Refused::Twice),
-            (&["application/x-www-form-urlencoded"], Refused::Kind),
-            (&["text/plain"], Refused::Kind),
-            (&["application/vnd.api+json"], Refused::Kind),
-            (&["application/json,multipart/form-data;boundary=x"], Refused::Kind),
-            (&["multipart/mixed; boundary=x"], Refused::Kind),
-            (&["multipart/form-datax; boundary=x"], Refused::Kind),
-            (&[""], Refused::Kind),
-            (&["application/json; charset=utf-16"], Refused::Charset),
-            (&["application/json; charset=utf-8; charset=utf-8"], Refused::Charset),
-            (&["application/json;"], Refused::Charset),
-            (&["application/json; boundary=x"], Refused::Charset),
-            (&["multipart/form-data; boundary=x; boundary=y"], Refused::Boundary),
-            (&["multipart/form-data; boundary =x"], Refused::Boundary),
-            (&["multipart/form-data; boundary*=utf-8''x"], Refused::Boundary),
-            (&["multipart/form-data; boundary=x; boundary*0=y"], Refused::Boundary),
-            (&["multipart/form-data; boundary=x; charset=utf-7"], Refused::Boundary),
-            (&["multipart/form-data"], Refused::Boundary),
-            (&["multipart/form-data; boundary="], Refused::Boundary),
-            (&["multipart/form-data; boundary=\"x"], Refused::Boundary),
-            (&["multipart/form-data; boundary=\"x \""], Refused::Boundary),
-            (&["multipart/form-data; boundary=a b"], Refused::Boundary),
-            (&["multipart/form-data; boundary=a=b"], Refused::Boundary),
-            (&["multipart/form-data; boundary=\"a\\b\""], Refused::Boundary),
-            (&["multipart/form-data; boundary=\"a\"b"], Refused::Boundary),
+            (&["application/json", "application/json"][..], InvalidContentType::Twice),
+            (&["application/x-www-form-urlencoded"], InvalidContentType::Kind),
+            (&["text/plain"], InvalidContentType::Kind),
+            (&["application/vnd.api+json"], InvalidContentType::Kind),
+            (&["application/json,multipart/form-data;boundary=x"], InvalidContentType::Kind),
+            (&["multipart/mixed; boundary=x"], InvalidContentType::Kind),
+            (&["multipart/form-datax; boundary=x"], InvalidContentType::Kind),
+            (&[""], InvalidContentType::Kind),
+            (&["application/json; charset=utf-16"], InvalidContentType::Charset),
+            (&["application/json; charset=utf-8; charset=utf-8"], InvalidContentType::Charset),
+            (&["application/json;"], InvalidContentType::Charset),
+            (&["application/json; boundary=x"], InvalidContentType::Charset),
+            (&["multipart/form-data; boundary=x; boundary=y"], InvalidContentType::Boundary),
+            (&["multipart/form-data; boundary =x"], InvalidContentType::Boundary),
+            (&["multipart/form-data; boundary*=utf-8''x"], InvalidContentType::Boundary),
+            (&["multipart/form-data; boundary=x; boundary*0=y"], InvalidContentType::Boundary),
+            (&["multipart/form-data; boundary=x; charset=utf-7"], InvalidContentType::Boundary),
+            (&["multipart/form-data"], InvalidContentType::Boundary),
+            (&["multipart/form-data; boundary="], InvalidContentType::Boundary),
+            (&["multipart/form-data; boundary=\"x"], InvalidContentType::Boundary),
+            (&["multipart/form-data; boundary=\"x \""], InvalidContentType::Boundary),
+            (&["multipart/form-data; boundary=a b"], InvalidContentType::Boundary),
+            (&["multipart/form-data; boundary=a=b"], InvalidContentType::Boundary),
+            (&["multipart/form-data; boundary=\"a\\b\""], InvalidContentType::Boundary),
+            (&["multipart/form-data; boundary=\"a\"b"], InvalidContentType::Boundary),
         ] {
             assert_eq!(of(values, "/audio/transcriptions"), Err(refused), "{values:?}");
         }
         let long = format!("multipart/form-data; boundary={}", "x".repeat(71));
-        assert_eq!(of(&[&long], "/audio/transcriptions"), Err(Refused::Boundary));
+        assert_eq!(of(&[&long], "/audio/transcriptions"), Err(InvalidContentType::Boundary));
         for below in ["/chat/completions", "/audiox", "/audio", "/files", "/x/audio/transcriptions"] {
-            assert_eq!(of(&["multipart/form-data; boundary=x"], below), Err(Refused::NoForms), "{below}");
+            assert_eq!(of(&["multipart/form-data; boundary=x"], below), Err(InvalidContentType::NoForms), "{below}");
         }
     }
 }

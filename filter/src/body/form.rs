@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use thiserror::Error;
 
-use super::{Asked, InvalidName, ModelForm, Stream, all, check_name, find::find, same};
+use super::{AnswerMode, Asked, InvalidName, ModelForm, all, check_name, find::find, same};
 
 /// The most parts of a form. No API of today has so many.
 const MAX_PARTS: usize = 256;
@@ -38,7 +38,7 @@ enum Content {
 pub struct Boundary(Vec<u8>);
 
 #[derive(Debug, Error, PartialEq, Eq)]
-pub enum Refused {
+pub enum InvalidForm {
     #[error("the form does not begin with its boundary")]
     Start,
     #[error("the form is broken: a part does not end, or has the boundary in its middle")]
@@ -72,10 +72,10 @@ const HEADERS: [&[u8]; 4] =
 type Head<'b> = [Option<&'b [u8]>; 4];
 
 /// Reads the model's name. `stream` fields of forms are left to the backend.
-pub fn read<'b>(boundary: &Boundary, body: &'b [u8]) -> Result<Asked<'b>, Refused> {
+pub fn read<'b>(boundary: &Boundary, body: &'b [u8]) -> Result<Asked<'b>, InvalidForm> {
     let delimiter = boundary.0.as_slice();
     if !body.starts_with(delimiter) {
-        return Err(Refused::Start);
+        return Err(InvalidForm::Start);
     }
     let mut at = delimiter.len();
     let mut model = None;
@@ -84,37 +84,38 @@ pub fn read<'b>(boundary: &Boundary, body: &'b [u8]) -> Result<Asked<'b>, Refuse
         let rest = body.get(at..).unwrap_or_default();
         if let Some(after) = rest.strip_prefix(b"--") {
             if !matches!(after, b"" | b"\r\n") {
-                return Err(Refused::AfterEnd);
+                return Err(InvalidForm::AfterEnd);
             }
-            return asked(body, model.ok_or(Refused::NoModel)?);
+            return asked(body, model.ok_or(InvalidForm::NoModel)?);
         }
         let mut head = Head::default();
-        let mut after = rest.strip_prefix(b"\r\n").ok_or(Refused::Broken)?;
+        let mut after = rest.strip_prefix(b"\r\n").ok_or(InvalidForm::Broken)?;
         let content = loop {
-            let end = memchr::memchr(b'\n', after).ok_or(Refused::Broken)?;
-            let (line, next) = after.split_at_checked(end + 1).ok_or(Refused::Broken)?;
+            let end = memchr::memchr(b'\n', after).ok_or(InvalidForm::Broken)?;
+            let (line, next) = after.split_at_checked(end + 1).ok_or(InvalidForm::Broken)?;
             if line == b"\r\n" {
                 break next;
             }
-            note(line, &mut head).ok_or(Refused::Head)?;
+            note(line, &mut head).ok_or(InvalidForm::Head)?;
             after = next;
         };
-        let length = find(content, delimiter).ok_or(Refused::Broken)?;
+        let length = find(content, delimiter).ok_or(InvalidForm::Broken)?;
         // A boundary must stand on a line of its own. Parsers disagree about any other.
-        let value = content.get(..length).and_then(|content| content.strip_suffix(b"\r\n")).ok_or(Refused::Broken)?;
+        let value =
+            content.get(..length).and_then(|content| content.strip_suffix(b"\r\n")).ok_or(InvalidForm::Broken)?;
         let start = body.len() - content.len();
         if names_model(&head, value)? && model.replace(start..start + value.len()).is_some() {
-            return Err(Refused::Twice);
+            return Err(InvalidForm::Twice);
         }
         at = start + length + delimiter.len();
     }
-    Err(Refused::TooManyParts)
+    Err(InvalidForm::TooManyParts)
 }
 
-fn asked(body: &[u8], at: Range<usize>) -> Result<Asked<'_>, Refused> {
-    let name = body.get(at.clone()).and_then(|name| std::str::from_utf8(name).ok()).ok_or(Refused::NotText)?;
+fn asked(body: &[u8], at: Range<usize>) -> Result<Asked<'_>, InvalidForm> {
+    let name = body.get(at.clone()).and_then(|name| std::str::from_utf8(name).ok()).ok_or(InvalidForm::NotText)?;
     if name.trim_ascii().is_empty() {
-        return Err(Refused::NoModel);
+        return Err(InvalidForm::NoModel);
     }
     check_name(name)?;
     Ok(Asked {
@@ -124,7 +125,7 @@ fn asked(body: &[u8], at: Range<usize>) -> Result<Asked<'_>, Refused> {
         max_output: None,
         answers: 1,
         deferred: None,
-        stream: Stream::Whole,
+        stream: AnswerMode::Whole,
     })
 }
 
@@ -138,23 +139,23 @@ fn note<'b>(line: &'b [u8], head: &mut Head<'b>) -> Option<()> {
 }
 
 /// Whether every parser takes a part for the field `model`.
-fn names_model(head: &Head<'_>, value: &[u8]) -> Result<bool, Refused> {
+fn names_model(head: &Head<'_>, value: &[u8]) -> Result<bool, InvalidForm> {
     let [disposition, kind, length, encoding] = head;
-    let (name, content) = disposition.and_then(disposed).ok_or(Refused::Head)?;
+    let (name, content) = disposition.and_then(disposed).ok_or(InvalidForm::Head)?;
     let is_true = length.is_none_or(|length| length == value.len().to_string().as_bytes());
     // Some parsers decode the other encodings, and some keep them as they are.
     let is_plain = encoding.is_none_or(|encoding| matches!(encoding, b"binary" | b"8bit" | b"7bit"));
     if !is_true || !is_plain {
-        return Err(Refused::Head);
+        return Err(InvalidForm::Head);
     }
     if name != MODEL {
         // PHP and its like take `model[]` for `model`, others fold case.
         let base = name.split(|byte| *byte == b'[').next().unwrap_or_default();
         let meant = [MODEL, CHARSET].iter().any(|known| same(base, known));
-        return if meant { Err(Refused::Spelling) } else { Ok(false) };
+        return if meant { Err(InvalidForm::Spelling) } else { Ok(false) };
     }
     let is_text = kind.is_none_or(|kind| TEXT.iter().any(|known| same(kind, known)));
-    if is_text && content == Content::Field { Ok(true) } else { Err(Refused::NotText) }
+    if is_text && content == Content::Field { Ok(true) } else { Err(InvalidForm::NotText) }
 }
 
 /// The field's name in the value of a Content-Disposition.
@@ -199,7 +200,7 @@ mod tests {
         Boundary::parse(b"xYz").unwrap()
     }
 
-    fn read(body: &[u8]) -> Result<Asked<'_>, Refused> {
+    fn read(body: &[u8]) -> Result<Asked<'_>, InvalidForm> {
         super::read(&boundary(), body)
     }
 
@@ -286,40 +287,40 @@ mod tests {
             "Content-Disposition: form-data; name=\"a\"\r\nX-Name: model",
             "Content-Disposition: form-data; name=\"a\"\r\nContent-Type: a\u{0}b",
         ] {
-            assert_eq!(read(&with_head(head)), Err(Refused::Head), "{head:?}");
+            assert_eq!(read(&with_head(head)), Err(InvalidForm::Head), "{head:?}");
         }
         let long = "x".repeat(MAX_LINE);
         let head = format!("Content-Disposition: form-data; name=\"a\"\r\nContent-Type: {long}");
-        assert_eq!(read(&with_head(&head)), Err(Refused::Head));
+        assert_eq!(read(&with_head(&head)), Err(InvalidForm::Head));
     }
 
     #[test]
     fn there_is_one_model_and_no_second_spelling_of_it() {
-        assert_eq!(read(&form(&[("model", "a"), ("model", "b")])), Err(Refused::Twice));
+        assert_eq!(read(&form(&[("model", "a"), ("model", "b")])), Err(InvalidForm::Twice));
         for name in ["Model", "MODEL", "model[]", "Model[0]", "_charset_"] {
-            assert_eq!(read(&form(&[("model", "a"), (name, "b")])), Err(Refused::Spelling), "{name}");
+            assert_eq!(read(&form(&[("model", "a"), (name, "b")])), Err(InvalidForm::Spelling), "{name}");
         }
-        assert_eq!(read(&form(&[("file", "a")])), Err(Refused::NoModel));
-        assert_eq!(read(&form(&[("model", " ")])), Err(Refused::NoModel));
+        assert_eq!(read(&form(&[("file", "a")])), Err(InvalidForm::NoModel));
+        assert_eq!(read(&form(&[("model", " ")])), Err(InvalidForm::NoModel));
         for more in [
             "; filename=\"a\"",
             "\r\nContent-Type: application/octet-stream",
             "\r\nContent-Type: text/plain; charset=utf-16",
         ] {
             let body = format!("--xYz\r\nContent-Disposition: form-data; name=\"model\"{more}\r\n\r\na\r\n--xYz--\r\n");
-            assert_eq!(read(body.as_bytes()), Err(Refused::NotText), "{more}");
+            assert_eq!(read(body.as_bytes()), Err(InvalidForm::NotText), "{more}");
         }
-        assert_eq!(read(&form(&[("model", "a\r\nb")])), Err(Refused::Name(InvalidName::Control)));
+        assert_eq!(read(&form(&[("model", "a\r\nb")])), Err(InvalidForm::Name(InvalidName::Control)));
     }
 
     #[test]
     fn nothing_stands_around_the_form() {
         let body = form(&[("model", "a")]);
         for before in ["{\"model\":\"dear\"}\r\n", "\r\n", "\n", " ", "preamble\r\n", "-"] {
-            assert_eq!(read(&[before.as_bytes(), &body].concat()), Err(Refused::Start), "{before:?}");
+            assert_eq!(read(&[before.as_bytes(), &body].concat()), Err(InvalidForm::Start), "{before:?}");
         }
         for after in ["x", "\r\n", " ", "--xYz\r\n", "{\"model\":\"dear\"}"] {
-            assert_eq!(read(&[&body, after.as_bytes()].concat()), Err(Refused::AfterEnd), "{after:?}");
+            assert_eq!(read(&[&body, after.as_bytes()].concat()), Err(InvalidForm::AfterEnd), "{after:?}");
         }
         for end in 0..body.len() - 4 {
             assert!(read(&body[..end]).is_err(), "{end}");
@@ -333,7 +334,7 @@ mod tests {
             ("a\r\n", "a --xYz b\r\n"),
         ] {
             let text = String::from_utf8(body.clone()).unwrap();
-            assert_eq!(read(text.replacen(from, to, 1).as_bytes()), Err(Refused::Broken), "{to:?}");
+            assert_eq!(read(text.replacen(from, to, 1).as_bytes()), Err(InvalidForm::Broken), "{to:?}");
         }
     }
 
@@ -343,7 +344,7 @@ mod tests {
         parts[0] = ("model", "m");
         assert!(read(&form(&parts)).is_ok());
         parts.push(("a", "b"));
-        assert_eq!(read(&form(&parts)), Err(Refused::TooManyParts));
+        assert_eq!(read(&form(&parts)), Err(InvalidForm::TooManyParts));
     }
 
     /// Bytes that matter to form parsers, in any order.

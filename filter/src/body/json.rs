@@ -6,12 +6,12 @@ use std::{borrow::Cow, ops::Range};
 
 use thiserror::Error;
 
-use super::{Asked, InvalidName, ModelForm, Stream, UsageEvent, check_name, rewrite::Edit};
+use super::{AnswerMode, Asked, InvalidName, ModelForm, UsageEvent, check_name, rewrite::Edit};
 use crate::json::{self, Invalid, Raw, Text, Why};
 
 /// Why a body is refused. Clients see these texts. None repeats what they sent, except a known name.
 #[derive(Debug, Error, PartialEq, Eq)]
-pub enum Refused {
+pub enum InvalidBody {
     #[error("the request has no body; send a JSON object with a \"model\"")]
     Empty,
     #[error("the body is not valid UTF-8")]
@@ -67,11 +67,11 @@ struct Members<'b, const N: usize> {
 }
 
 /// Reads a request. `force_usage`: the API tells usage in a stream only when it is asked to.
-pub fn read(body: &[u8], force_usage: bool) -> Result<Asked<'_>, Refused> {
+pub fn read(body: &[u8], force_usage: bool) -> Result<Asked<'_>, InvalidBody> {
     if body.trim_ascii().is_empty() {
-        return Err(Refused::Empty);
+        return Err(InvalidBody::Empty);
     }
-    std::str::from_utf8(body).map_err(|_| Refused::NotUtf8)?;
+    std::str::from_utf8(body).map_err(|_| InvalidBody::NotUtf8)?;
     let [
         model,
         stream,
@@ -88,16 +88,16 @@ pub fn read(body: &[u8], force_usage: bool) -> Result<Asked<'_>, Refused> {
         background,
         deferred,
     ] = members(body, KNOWN)?.found;
-    let model = model.ok_or(Refused::NoModel)?;
+    let model = model.ok_or(InvalidBody::NoModel)?;
     let (name, model_form) = model_name(model)?;
     if name.is_empty() {
-        return Err(Refused::NoModel);
+        return Err(InvalidBody::NoModel);
     }
     check_name(&name)?;
     let stream = match is_true("stream", stream)? {
-        true if force_usage => Stream::Events(usage_event(body, stream_options)?),
-        true => Stream::Events(UsageEvent::Asked),
-        false => Stream::Whole,
+        true if force_usage => AnswerMode::Events(usage_event(body, stream_options)?),
+        true => AnswerMode::Events(UsageEvent::Asked),
+        false => AnswerMode::Whole,
     };
     Ok(Asked {
         model: name,
@@ -130,11 +130,11 @@ fn largest(given: &[Option<Raw<'_>>]) -> Option<u64> {
 
 /// How many answers a client wants to one prompt. No assumption would be safe here, so a value that is not written as a
 /// count is refused.
-fn answers(name: &'static str, given: Option<Raw<'_>>) -> Result<u64, Refused> {
+fn answers(name: &'static str, given: Option<Raw<'_>>) -> Result<u64, InvalidBody> {
     match given.filter(|given| given.text != b"null") {
         None => Ok(1),
         Some(given) => {
-            given.as_count().map(|count| count.max(1)).ok_or(Refused::Type { name, expected: "a whole number" })
+            given.as_count().map(|count| count.max(1)).ok_or(InvalidBody::Type { name, expected: "a whole number" })
         }
     }
 }
@@ -148,15 +148,15 @@ fn prompts(given: Option<Raw<'_>>) -> u64 {
     prompts.max(1)
 }
 
-fn is_true(name: &'static str, given: Option<Raw<'_>>) -> Result<bool, Refused> {
+fn is_true(name: &'static str, given: Option<Raw<'_>>) -> Result<bool, InvalidBody> {
     match given.map(|given| given.text) {
         Some(b"true") => Ok(true),
         Some(b"false" | b"null") | None => Ok(false),
-        Some(_) => Err(Refused::Type { name, expected: "true or false" }),
+        Some(_) => Err(InvalidBody::Type { name, expected: "true or false" }),
     }
 }
 
-impl Refused {
+impl InvalidBody {
     /// The member that is at fault, if it is one.
     pub fn param(&self) -> Option<&'static str> {
         match self {
@@ -174,7 +174,7 @@ pub fn quote(text: &str) -> Vec<u8> {
     quoted
 }
 
-fn usage_event(body: &[u8], options: Option<Raw<'_>>) -> Result<UsageEvent, Refused> {
+fn usage_event(body: &[u8], options: Option<Raw<'_>>) -> Result<UsageEvent, InvalidBody> {
     let edit = |at: Range<usize>, text: &'static [u8]| UsageEvent::NotAsked(Edit::new(at, text));
     let Some(options) = options else {
         // Right after the object's opening brace; the object has a model, so a comma follows.
@@ -185,7 +185,7 @@ fn usage_event(body: &[u8], options: Option<Raw<'_>>) -> Result<UsageEvent, Refu
         return Ok(edit(options.span(), br#"{"include_usage":true}"#));
     }
     if !options.is_object() {
-        return Err(Refused::Type { name: "stream_options", expected: "an object" });
+        return Err(InvalidBody::Type { name: "stream_options", expected: "an object" });
     }
     let inner = members(options.text, [INCLUDE_USAGE])?;
     let [include_usage] = inner.found;
@@ -204,7 +204,7 @@ fn usage_event(body: &[u8], options: Option<Raw<'_>>) -> Result<UsageEvent, Refu
 }
 
 /// Reads the known members of one object, and nothing after it.
-fn members<'b, const N: usize>(body: &'b [u8], names: [&'static str; N]) -> Result<Members<'b, N>, Refused> {
+fn members<'b, const N: usize>(body: &'b [u8], names: [&'static str; N]) -> Result<Members<'b, N>, InvalidBody> {
     let mut members = Members { found: [None; N], count: 0 };
     let mut refused = None;
     let read = json::shallow_members(body, MAX_LEVELS, |key, value| {
@@ -214,7 +214,7 @@ fn members<'b, const N: usize>(body: &'b [u8], names: [&'static str; N]) -> Resu
             Ok(Some(known)) => {
                 let before = members.found.get_mut(known).and_then(|slot| slot.replace(value));
                 if let (Some(_), Some(name)) = (before, names.get(known)) {
-                    refused.get_or_insert(Refused::Twice(name));
+                    refused.get_or_insert(InvalidBody::Twice(name));
                 }
             }
             Err(spelling) => {
@@ -226,18 +226,18 @@ fn members<'b, const N: usize>(body: &'b [u8], names: [&'static str; N]) -> Resu
     refused.map_or(Ok(members), Err)
 }
 
-fn not_an_object(body: &[u8], Invalid { at, why }: Invalid) -> Refused {
+fn not_an_object(body: &[u8], Invalid { at, why }: Invalid) -> InvalidBody {
     if why == Why::TooDeep {
-        return Refused::TooDeep;
+        return InvalidBody::TooDeep;
     }
     let before = body.get(..at).unwrap_or(body);
     let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
     let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
-    Refused::NotAnObject { line, column }
+    InvalidBody::NotAnObject { line, column }
 }
 
-fn model_name(value: Raw<'_>) -> Result<(Cow<'_, str>, ModelForm), Refused> {
-    let refused = Refused::Type { name: "model", expected: "a string" };
+fn model_name(value: Raw<'_>) -> Result<(Cow<'_, str>, ModelForm), InvalidBody> {
+    let refused = InvalidBody::Type { name: "model", expected: "a string" };
     let Some(text) = value.as_text() else {
         return Err(refused);
     };
@@ -260,7 +260,7 @@ fn folds_to(key: &str, name: &str) -> bool {
 }
 
 /// The known name that a key is, or the refusal of one that only looks like it.
-fn recognise<const N: usize>(key: &Text<'_>, names: [&'static str; N]) -> Result<Option<usize>, Refused> {
+fn recognise<const N: usize>(key: &Text<'_>, names: [&'static str; N]) -> Result<Option<usize>, InvalidBody> {
     let decoded;
     let meant = if key.has_escapes {
         // No known name has half a surrogate pair.
@@ -273,7 +273,7 @@ fn recognise<const N: usize>(key: &Text<'_>, names: [&'static str; N]) -> Result
         std::str::from_utf8(key.inner).unwrap_or_default()
     };
     match names.iter().find(|name| folds_to(meant, name)) {
-        Some(name) => Err(Refused::Spelling(name)),
+        Some(name) => Err(InvalidBody::Spelling(name)),
         None => Ok(None),
     }
 }
@@ -286,61 +286,64 @@ mod tests {
     use super::*;
     use crate::body::rewrite::apply;
 
-    fn read_str(body: &str) -> Result<Asked<'_>, Refused> {
+    fn read_str(body: &str) -> Result<Asked<'_>, InvalidBody> {
         read(body.as_bytes(), true)
     }
 
     #[test]
     fn what_two_parsers_could_read_differently_is_refused() {
         for (body, refused) in [
-            ("", Refused::Empty),
-            (" \n", Refused::Empty),
-            ("[]", Refused::NotAnObject { line: 1, column: 1 }),
-            (r#"{"model":"a"} x"#, Refused::NotAnObject { line: 1, column: 15 }),
-            (r#"{"model":"a""#, Refused::NotAnObject { line: 1, column: 13 }),
-            ("{}", Refused::NoModel),
-            (r#"{"model":""}"#, Refused::NoModel),
-            (r#"{"model":7}"#, Refused::Type { name: "model", expected: "a string" }),
-            (r#"{"model":"\ud800"}"#, Refused::Type { name: "model", expected: "a string" }),
-            (r#"{"model":"a","model":"b"}"#, Refused::Twice("model")),
-            (r#"{"model":"a","mod\u0065l":"b"}"#, Refused::Spelling("model")),
-            (r#"{"mod\u0065l":"b"}"#, Refused::Spelling("model")),
-            (r#"{"model":"a","Model":"b"}"#, Refused::Spelling("model")),
-            ("{\"model\":\"a\",\"\u{17f}tream\":true}", Refused::Spelling("stream")),
-            ("{\"model\":\"a\",\"max_to\u{212a}ens\":9}", Refused::Spelling("max_tokens")),
-            (r#"{"model":"a","background":true,"background":false}"#, Refused::Twice("background")),
-            (r#"{"model":"a","Background":true}"#, Refused::Spelling("background")),
-            (r#"{"model":"a","bac\u006bground":true}"#, Refused::Spelling("background")),
-            ("{\"model\":\"a\",\"bac\u{212a}ground\":true}", Refused::Spelling("background")),
-            (r#"{"model":"a","background":"true"}"#, Refused::Type { name: "background", expected: "true or false" }),
-            (r#"{"model":"a","deferred":1}"#, Refused::Type { name: "deferred", expected: "true or false" }),
-            (r#"{"model":"a\u001b[2J"}"#, Refused::Name(InvalidName::Control)),
-            ("{\"model\":\"a\u{202e}b\"}", Refused::Name(InvalidName::Control)),
-            (r#"{"model":"a","stream":1}"#, Refused::Type { name: "stream", expected: "true or false" }),
+            ("", InvalidBody::Empty),
+            (" \n", InvalidBody::Empty),
+            ("[]", InvalidBody::NotAnObject { line: 1, column: 1 }),
+            (r#"{"model":"a"} x"#, InvalidBody::NotAnObject { line: 1, column: 15 }),
+            (r#"{"model":"a""#, InvalidBody::NotAnObject { line: 1, column: 13 }),
+            ("{}", InvalidBody::NoModel),
+            (r#"{"model":""}"#, InvalidBody::NoModel),
+            (r#"{"model":7}"#, InvalidBody::Type { name: "model", expected: "a string" }),
+            (r#"{"model":"\ud800"}"#, InvalidBody::Type { name: "model", expected: "a string" }),
+            (r#"{"model":"a","model":"b"}"#, InvalidBody::Twice("model")),
+            (r#"{"model":"a","mod\u0065l":"b"}"#, InvalidBody::Spelling("model")),
+            (r#"{"mod\u0065l":"b"}"#, InvalidBody::Spelling("model")),
+            (r#"{"model":"a","Model":"b"}"#, InvalidBody::Spelling("model")),
+            ("{\"model\":\"a\",\"\u{17f}tream\":true}", InvalidBody::Spelling("stream")),
+            ("{\"model\":\"a\",\"max_to\u{212a}ens\":9}", InvalidBody::Spelling("max_tokens")),
+            (r#"{"model":"a","background":true,"background":false}"#, InvalidBody::Twice("background")),
+            (r#"{"model":"a","Background":true}"#, InvalidBody::Spelling("background")),
+            (r#"{"model":"a","bac\u006bground":true}"#, InvalidBody::Spelling("background")),
+            ("{\"model\":\"a\",\"bac\u{212a}ground\":true}", InvalidBody::Spelling("background")),
+            (
+                r#"{"model":"a","background":"true"}"#,
+                InvalidBody::Type { name: "background", expected: "true or false" },
+            ),
+            (r#"{"model":"a","deferred":1}"#, InvalidBody::Type { name: "deferred", expected: "true or false" }),
+            (r#"{"model":"a\u001b[2J"}"#, InvalidBody::Name(InvalidName::Control)),
+            ("{\"model\":\"a\u{202e}b\"}", InvalidBody::Name(InvalidName::Control)),
+            (r#"{"model":"a","stream":1}"#, InvalidBody::Type { name: "stream", expected: "true or false" }),
             (
                 r#"{"model":"a","stream":true,"stream_options":{"include_usage":true,"include_usage":false}}"#,
-                Refused::Twice("include_usage"),
+                InvalidBody::Twice("include_usage"),
             ),
             (
                 r#"{"model":"a","stream":true,"stream_options":3}"#,
-                Refused::Type { name: "stream_options", expected: "an object" },
+                InvalidBody::Type { name: "stream_options", expected: "an object" },
             ),
         ] {
             assert_eq!(read_str(body), Err(refused), "{body}");
         }
-        assert_eq!(read(b"{\"model\":\"\xff\"}", true), Err(Refused::NotUtf8));
+        assert_eq!(read(b"{\"model\":\"\xff\"}", true), Err(InvalidBody::NotUtf8));
     }
 
     #[test]
     fn the_models_name_and_the_depth_are_bounded() {
         let named = |bytes: usize| format!(r#"{{"model":"{}"}}"#, "x".repeat(bytes));
         assert!(read_str(&named(256)).is_ok());
-        assert_eq!(read_str(&named(257)), Err(Refused::Name(InvalidName::TooLong)));
+        assert_eq!(read_str(&named(257)), Err(InvalidBody::Name(InvalidName::TooLong)));
         let deep =
             |levels: usize| format!(r#"{{"model":"a","x":{}{}}}"#, "[".repeat(levels - 1), "]".repeat(levels - 1));
         assert!(read_str(&deep(MAX_LEVELS)).is_ok());
         for levels in [MAX_LEVELS + 1, 100_000] {
-            assert_eq!(read_str(&deep(levels)), Err(Refused::TooDeep));
+            assert_eq!(read_str(&deep(levels)), Err(InvalidBody::TooDeep));
         }
     }
 
@@ -381,7 +384,7 @@ mod tests {
             [("n", "-1"), ("n", "\"8\""), ("n", "8.0"), ("n", "8e0"), ("best_of", "[8]"), ("best_of", "true")]
         {
             let body = format!(r#"{{"model":"a","{name}":{value}}}"#);
-            assert_eq!(read_str(&body), Err(Refused::Type { name, expected: "a whole number" }), "{value}");
+            assert_eq!(read_str(&body), Err(InvalidBody::Type { name, expected: "a whole number" }), "{value}");
         }
     }
 
@@ -423,7 +426,7 @@ mod tests {
             (r#"{"model":"a","stream":true,"stream_options":{"include_usage":true,"x":1}}"#, true),
         ] {
             let read = read_str(body).unwrap();
-            let Stream::Events(event) = read.stream else { panic!("{body}") };
+            let AnswerMode::Events(event) = read.stream else { panic!("{body}") };
             assert_eq!(event == UsageEvent::Asked, asked, "{body}");
             if let UsageEvent::NotAsked(edit) = event {
                 let edited = apply(body.as_bytes(), vec![edit]);
@@ -441,8 +444,8 @@ mod tests {
     fn usage_is_asked_for_where_the_api_tells_it_only_then() {
         let body = br#"{"model":"a","stream":true,"stream_options":{}}"#;
         let events = |force_usage| read(body, force_usage).unwrap().stream;
-        assert!(matches!(events(true), Stream::Events(UsageEvent::NotAsked(_))));
-        assert_eq!(events(false), Stream::Events(UsageEvent::Asked));
+        assert!(matches!(events(true), AnswerMode::Events(UsageEvent::NotAsked(_))));
+        assert_eq!(events(false), AnswerMode::Events(UsageEvent::Asked));
     }
 
     #[test]
@@ -492,7 +495,7 @@ mod tests {
             let asked = read_str(&text).unwrap();
             prop_assert_eq!(&*asked.model, &model);
             prop_assert_eq!(asked.max_output, max.filter(|max| *max > 0));
-            prop_assert_eq!(asked.stream != Stream::Whole, stream == Some(true));
+            prop_assert_eq!(asked.stream != AnswerMode::Whole, stream == Some(true));
             let renamed = apply(text.as_bytes(), vec![Edit::new(asked.model_at, quote("other \"name\""))]);
             body["model"] = json!("other \"name\"");
             prop_assert_eq!(serde_json::from_slice::<Value>(&renamed).unwrap(), body);

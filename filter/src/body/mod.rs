@@ -25,7 +25,7 @@ pub struct Asked<'b> {
     pub answers: u64,
     /// The member by which the client asks for an answer that comes before the work is done.
     pub deferred: Option<&'static str>,
-    pub stream: Stream,
+    pub stream: AnswerMode,
 }
 
 /// How a model's name is written in the body.
@@ -39,8 +39,9 @@ pub enum ModelForm {
     Form,
 }
 
+/// How the client wants its answer sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Stream {
+pub enum AnswerMode {
     /// One answer as a whole.
     Whole,
     /// Server-sent events.

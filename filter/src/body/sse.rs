@@ -10,7 +10,7 @@ use std::ops::Range;
 use memchr::memchr2;
 
 use super::held::{Out, Passed, Room, Share};
-use crate::usage::{Tally, reader::Reader, tally::Event};
+use crate::usage::{Tally, reader::Reader, tally::EventSummary};
 
 /// What happens to the event with nothing but usage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -253,7 +253,7 @@ impl Scan {
         }
     }
 
-    fn fate(&self, event: Event) -> Fate {
+    fn fate(&self, event: EventSummary) -> Fate {
         let told = event.has_usage || event.is_usage_only || event.is_last;
         match (self.event, self.usage_only, self.last_text) {
             (Fate::Pass, ..) => Fate::Pass,

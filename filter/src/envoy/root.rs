@@ -18,7 +18,7 @@ use super::{
 use crate::{
     config::{self, Config, Stage},
     counters,
-    root::{self, Event, Order, Surroundings},
+    root::{self, RootEvent, RootOrder, Surroundings},
     stream::Callback,
     worker,
 };
@@ -49,7 +49,7 @@ impl Root {
         }
     }
 
-    fn step(&mut self, event: Event<'_>) {
+    fn step(&mut self, event: RootEvent<'_>) {
         let mut orders = self.orders(event);
         while let Some(order) = orders.pop_front() {
             let result = self.carry_out(order);
@@ -57,7 +57,7 @@ impl Root {
         }
     }
 
-    fn orders(&mut self, event: Event<'_>) -> VecDeque<Order> {
+    fn orders(&mut self, event: RootEvent<'_>) -> VecDeque<RootOrder> {
         let Some(root) = &mut self.root else {
             return VecDeque::new();
         };
@@ -71,45 +71,45 @@ impl Root {
     }
 
     /// Carries out an order. Returns its result, if it has one, as an event.
-    fn carry_out(&self, order: Order) -> Option<Event<'static>> {
+    fn carry_out(&self, order: RootOrder) -> Option<RootEvent<'static>> {
         match order {
-            Order::Call(message) => {
+            RootOrder::Call(message) => {
                 let (service, method) = LEDGER;
                 let message = Some(message.as_slice());
                 let cluster = self.control_cluster();
                 let sent = hostcalls::dispatch_grpc_call(cluster, service, method, Vec::new(), message, CALL_TIMEOUT);
-                Some(Event::CallSent(sent.ok()))
+                Some(RootEvent::CallSent(sent.ok()))
             }
-            Order::OpenKeys => {
+            RootOrder::OpenKeys => {
                 let opened = hostcalls::open_grpc_stream(self.control_cluster(), KEYS.0, KEYS.1, Vec::new());
-                Some(Event::KeysOpened(opened.ok()))
+                Some(RootEvent::KeysOpened(opened.ok()))
             }
-            Order::SendKeys { token, message } => {
+            RootOrder::SendKeys { token, message } => {
                 hostcall::ignore(hostcalls::send_grpc_stream_message(token, Some(&message), false));
                 None
             }
-            Order::CloseKeys { token } => {
+            RootOrder::CloseKeys { token } => {
                 hostcall::ignore(hostcalls::cancel_grpc_stream(token));
                 None
             }
-            Order::Wake(callback) => {
+            RootOrder::Wake(callback) => {
                 self.wake(callback);
-                Some(Event::Woken)
+                Some(RootEvent::Woken)
             }
-            Order::HangBell { name } => {
+            RootOrder::HangBell { name } => {
                 let bell = hostcalls::register_shared_queue(&name).ok();
                 with_vm(|vm| vm.bell = bell);
                 None
             }
-            Order::ExportMetrics => {
+            RootOrder::ExportMetrics => {
                 with_vm(Vm::export_metrics);
                 None
             }
-            Order::Warn(message) => {
+            RootOrder::Warn(message) => {
                 hostcall::warn(message);
                 None
             }
-            Order::Gone => {
+            RootOrder::Gone => {
                 hostcall::ignore(hostcalls::done());
                 None
             }
@@ -131,20 +131,20 @@ fn received(size: usize) -> Vec<u8> {
 impl Context for Root {
     fn on_grpc_call_response(&mut self, token: u32, status: u32, size: usize) {
         let answer = (status == 0).then(|| received(size));
-        self.step(Event::CallEnded { token, status, answer: answer.as_deref() });
+        self.step(RootEvent::CallEnded { token, status, answer: answer.as_deref() });
     }
 
     fn on_grpc_stream_message(&mut self, token: u32, size: usize) {
         let message = received(size);
-        self.step(Event::KeysMessage { token, message: &message });
+        self.step(RootEvent::KeysMessage { token, message: &message });
     }
 
     fn on_grpc_stream_close(&mut self, token: u32, _: u32) {
-        self.step(Event::KeysClosed { token });
+        self.step(RootEvent::KeysClosed { token });
     }
 
     fn on_done(&mut self) -> bool {
-        self.step(Event::Done);
+        self.step(RootEvent::Done);
         self.root.as_ref().is_none_or(root::Root::is_gone)
     }
 }
@@ -165,19 +165,19 @@ impl RootContext for Root {
             worker::prepare_records(&EnvoyShared, hostcall::now_ns());
             with_vm(Vm::define_metrics);
             self.root = Some(root::Root::new(self.id));
-            self.step(Event::Configured);
+            self.step(RootEvent::Configured);
             hostcall::ignore(hostcalls::set_tick_period(TICK));
         }
         true
     }
 
     fn on_tick(&mut self) {
-        self.step(Event::Tick);
+        self.step(RootEvent::Tick);
     }
 
     fn on_queue_ready(&mut self, queue: u32) {
         while let Ok(Some(_)) = hostcalls::dequeue_shared_queue(queue) {}
-        self.step(Event::Rang);
+        self.step(RootEvent::Rang);
     }
 
     fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::{Desk, Effect, Exchange, Reading, Stepped, Ticket, admit, arrive};
 use crate::{
     attempt::{Attempt, AttemptPlan, backend_path},
-    body::{Asked, ModelForm, Stream, UsageEvent, content_type::ContentType, form, json, rewrite},
+    body::{AnswerMode, Asked, ModelForm, UsageEvent, content_type::ContentType, form, json, rewrite},
     config::{Rewrite, RouteTarget, Target},
     errors::{Refusal, Unavailable},
     model::{self, Plan},
@@ -23,7 +23,7 @@ pub struct Draft {
     /// Where the model's name stands in the body, and how it is written.
     model_at: Range<usize>,
     model_form: ModelForm,
-    stream: Stream,
+    stream: AnswerMode,
 }
 
 pub(super) fn read(reading: Reading, desk: &mut Desk<'_>) -> Stepped {
@@ -62,7 +62,7 @@ fn decide(reading: Reading, body: &[u8], desk: &mut Desk<'_>) -> Result<Draft, R
     };
     let habit = desk.habits.of(&reading.caller.consumer, &pattern);
     let expected = habit.estimate(reading.api, weighed, asked.max_output, asked.answers);
-    let wants_usage_event = !matches!(asked.stream, Stream::Events(UsageEvent::NotAsked(_)));
+    let wants_usage_event = !matches!(asked.stream, AnswerMode::Events(UsageEvent::NotAsked(_)));
     let ticket = Ticket {
         model: asked.model.into_owned(),
         route: reading.route,
@@ -142,7 +142,7 @@ impl Draft {
         if name != self.ticket.model || self.model_form == ModelForm::EscapedJson {
             edits.push(rewrite::Edit::new(self.model_at.clone(), self.model_form.write(name)));
         }
-        if let Stream::Events(UsageEvent::NotAsked(edit)) = &self.stream {
+        if let AnswerMode::Events(UsageEvent::NotAsked(edit)) = &self.stream {
             edits.push(edit.clone());
         }
         edits

@@ -35,19 +35,19 @@ impl Vm {
     /// With a root that acts and has been through its first tick; its stream of keys is open.
     fn with_root() -> (Self, Root) {
         let (mut vm, mut root) = (Self::new(), Root::new(1));
-        assert_eq!(vm.step(&mut root, Event::Configured), []);
-        vm.step(&mut root, Event::Tick);
-        vm.step(&mut root, Event::KeysOpened(Some(STREAM)));
+        assert_eq!(vm.step(&mut root, RootEvent::Configured), []);
+        vm.step(&mut root, RootEvent::Tick);
+        vm.step(&mut root, RootEvent::KeysOpened(Some(STREAM)));
         (vm, root)
     }
 
-    fn step(&mut self, root: &mut Root, event: Event<'_>) -> Vec<Order> {
+    fn step(&mut self, root: &mut Root, event: RootEvent<'_>) -> Vec<RootOrder> {
         let (worker, shared, now) = (&mut self.worker, &self.shared, self.now);
         root.step(event, &mut Surroundings { worker, shared, node: &|| NODE.to_owned(), now })
     }
 
     fn is_idle(&mut self, root: &mut Root) -> bool {
-        self.step(root, Event::Tick) == idle()
+        self.step(root, RootEvent::Tick) == idle()
     }
 
     /// Gives the ledger something to hear.
@@ -57,15 +57,15 @@ impl Vm {
 
     /// A call that was sent.
     fn sent(&mut self, root: &mut Root) -> wire::SyncRequest {
-        let call = call(&self.step(root, Event::Rang));
-        assert_eq!(self.step(root, Event::CallSent(Some(CALL))), []);
+        let call = call(&self.step(root, RootEvent::Rang));
+        assert_eq!(self.step(root, RootEvent::CallSent(Some(CALL))), []);
         call
     }
 }
 
 /// What a root that acts orders at each tick.
-fn idle() -> [Order; 2] {
-    [Order::ExportMetrics, Order::Wake(Callback::Tick)]
+fn idle() -> [RootOrder; 2] {
+    [RootOrder::ExportMetrics, RootOrder::Wake(Callback::Tick)]
 }
 
 fn bucket() -> Bucket {
@@ -73,8 +73,8 @@ fn bucket() -> Bucket {
 }
 
 /// The one call among these orders.
-fn call(orders: &[Order]) -> wire::SyncRequest {
-    let [Order::Call(message)] = orders else { panic!("{orders:?}") };
+fn call(orders: &[RootOrder]) -> wire::SyncRequest {
+    let [RootOrder::Call(message)] = orders else { panic!("{orders:?}") };
     wire::SyncRequest::decode(message.as_slice()).unwrap()
 }
 
@@ -84,12 +84,12 @@ fn answer(to: &wire::SyncRequest, granted: u64) -> Vec<u8> {
     wire::SyncResponse { sequence: to.sequence, grants, lease_ttl_ms: 30_000, ..Default::default() }.encode_to_vec()
 }
 
-fn answered(answer: &[u8]) -> Event<'_> {
-    Event::CallEnded { token: CALL, status: 0, answer: Some(answer) }
+fn answered(answer: &[u8]) -> RootEvent<'_> {
+    RootEvent::CallEnded { token: CALL, status: 0, answer: Some(answer) }
 }
 
-fn failed(status: u32) -> Event<'static> {
-    Event::CallEnded { token: CALL, status, answer: None }
+fn failed(status: u32) -> RootEvent<'static> {
+    RootEvent::CallEnded { token: CALL, status, answer: None }
 }
 
 fn keys(nonce: &str) -> Vec<u8> {
@@ -97,8 +97,8 @@ fn keys(nonce: &str) -> Vec<u8> {
 }
 
 /// What is sent on the stream of keys.
-fn said(orders: &[Order]) -> DeltaDiscoveryRequest {
-    let [Order::SendKeys { token: STREAM, message }] = orders else { panic!("{orders:?}") };
+fn said(orders: &[RootOrder]) -> DeltaDiscoveryRequest {
+    let [RootOrder::SendKeys { token: STREAM, message }] = orders else { panic!("{orders:?}") };
     DeltaDiscoveryRequest::decode(message.as_slice()).unwrap()
 }
 
@@ -107,27 +107,27 @@ fn said(orders: &[Order]) -> DeltaDiscoveryRequest {
 #[test]
 fn the_first_tick_introduces_the_worker_and_hangs_the_bell_once() {
     let (mut vm, mut root) = (Vm::new(), Root::new(1));
-    vm.step(&mut root, Event::Configured);
+    vm.step(&mut root, RootEvent::Configured);
     assert_eq!(vm.worker.identity(&vm.shared), None);
-    let bell = Order::HangBell { name: "tollgate/1".into() };
+    let bell = RootOrder::HangBell { name: "tollgate/1".into() };
     assert_eq!(
-        vm.step(&mut root, Event::Tick),
-        [bell, Order::ExportMetrics, Order::OpenKeys, Order::Wake(Callback::Tick)]
+        vm.step(&mut root, RootEvent::Tick),
+        [bell, RootOrder::ExportMetrics, RootOrder::OpenKeys, RootOrder::Wake(Callback::Tick)]
     );
     let identity = vm.worker.identity(&vm.shared).unwrap();
     assert_eq!((identity.proxy.as_str(), identity.epoch, identity.worker), (NODE, 7, 1));
-    vm.step(&mut root, Event::KeysOpened(Some(STREAM)));
+    vm.step(&mut root, RootEvent::KeysOpened(Some(STREAM)));
     assert!(vm.is_idle(&mut root) && vm.is_idle(&mut root));
 }
 
 #[test]
 fn no_bell_hangs_before_the_process_has_an_epoch() {
     let (mut vm, mut root) = (Vm { shared: FakeShared::default(), ..Vm::new() }, Root::new(1));
-    let is_hung = |orders: &[Order]| orders.iter().any(|order| matches!(order, Order::HangBell { .. }));
-    assert!(!is_hung(&vm.step(&mut root, Event::Tick)));
+    let is_hung = |orders: &[RootOrder]| orders.iter().any(|order| matches!(order, RootOrder::HangBell { .. }));
+    assert!(!is_hung(&vm.step(&mut root, RootEvent::Tick)));
     prepare_records(&vm.shared, 7);
-    assert!(is_hung(&vm.step(&mut root, Event::Tick)));
-    assert!(!is_hung(&vm.step(&mut root, Event::Tick)));
+    assert!(is_hung(&vm.step(&mut root, RootEvent::Tick)));
+    assert!(!is_hung(&vm.step(&mut root, RootEvent::Tick)));
 }
 
 #[test]
@@ -135,18 +135,18 @@ fn a_tick_sweeps_and_looks_at_slow_records() {
     let (mut vm, mut root) = Vm::with_root();
     vm.worker.touched.insert(bucket().key, bucket());
     vm.now += 20_000;
-    vm.step(&mut root, Event::Tick);
+    vm.step(&mut root, RootEvent::Tick);
     assert!(vm.worker.touched.is_empty(), "nobody uses it");
 }
 
 #[test]
 fn held_requests_are_told_and_then_what_is_due_is_sent() {
     let (mut vm, mut root) = Vm::with_root();
-    assert_eq!(vm.step(&mut root, Event::Woken), [], "nothing is due");
+    assert_eq!(vm.step(&mut root, RootEvent::Woken), [], "nothing is due");
     vm.has_used();
-    assert_eq!(call(&vm.step(&mut root, Event::Woken)).usage.len(), 1);
-    assert_eq!(vm.step(&mut root, Event::Woken), [], "one call at a time");
-    assert_eq!(vm.step(&mut root, Event::Rang), []);
+    assert_eq!(call(&vm.step(&mut root, RootEvent::Woken)).usage.len(), 1);
+    assert_eq!(vm.step(&mut root, RootEvent::Woken), [], "one call at a time");
+    assert_eq!(vm.step(&mut root, RootEvent::Rang), []);
 }
 
 // === which root acts ===
@@ -155,16 +155,16 @@ fn held_requests_are_told_and_then_what_is_due_is_sent() {
 fn the_newest_root_acts_and_an_older_one_when_none_does() {
     let (mut vm, mut old) = Vm::with_root();
     let mut new = Root::new(2);
-    vm.step(&mut new, Event::Configured);
+    vm.step(&mut new, RootEvent::Configured);
     assert_eq!(vm.worker.owner, Some(2));
-    assert_eq!(vm.step(&mut old, Event::Tick), [Order::CloseKeys { token: STREAM }], "nothing is kept open");
-    assert_eq!(vm.step(&mut old, Event::Tick), []);
-    assert!(vm.step(&mut new, Event::Tick).contains(&Order::OpenKeys), "the stream is opened anew");
-    vm.step(&mut new, Event::KeysOpened(Some(STREAM)));
+    assert_eq!(vm.step(&mut old, RootEvent::Tick), [RootOrder::CloseKeys { token: STREAM }], "nothing is kept open");
+    assert_eq!(vm.step(&mut old, RootEvent::Tick), []);
+    assert!(vm.step(&mut new, RootEvent::Tick).contains(&RootOrder::OpenKeys), "the stream is opened anew");
+    vm.step(&mut new, RootEvent::KeysOpened(Some(STREAM)));
 
-    vm.step(&mut new, Event::Done);
+    vm.step(&mut new, RootEvent::Done);
     assert!(new.is_gone());
-    assert_eq!(vm.step(&mut old, Event::Tick)[..2], [Order::ExportMetrics, Order::OpenKeys]);
+    assert_eq!(vm.step(&mut old, RootEvent::Tick)[..2], [RootOrder::ExportMetrics, RootOrder::OpenKeys]);
     assert_eq!(vm.worker.owner, Some(1));
 }
 
@@ -174,8 +174,8 @@ fn what_the_root_before_had_sent_goes_out_again_unchanged() {
     vm.has_used();
     let first = vm.sent(&mut old);
     let mut new = Root::new(2);
-    vm.step(&mut new, Event::Configured);
-    assert_eq!(call(&vm.step(&mut new, Event::Woken)), first);
+    vm.step(&mut new, RootEvent::Configured);
+    assert_eq!(call(&vm.step(&mut new, RootEvent::Woken)), first);
 }
 
 // === calls ===
@@ -184,11 +184,11 @@ fn what_the_root_before_had_sent_goes_out_again_unchanged() {
 fn a_call_that_could_not_be_sent_is_tried_again() {
     let (mut vm, mut root) = Vm::with_root();
     vm.has_used();
-    let first = call(&vm.step(&mut root, Event::Rang));
-    assert_eq!(vm.step(&mut root, Event::CallSent(None)), []);
-    assert_eq!(vm.step(&mut root, Event::Woken), [], "not at once");
+    let first = call(&vm.step(&mut root, RootEvent::Rang));
+    assert_eq!(vm.step(&mut root, RootEvent::CallSent(None)), []);
+    assert_eq!(vm.step(&mut root, RootEvent::Woken), [], "not at once");
     vm.now += 100;
-    assert_eq!(call(&vm.step(&mut root, Event::Woken)), first);
+    assert_eq!(call(&vm.step(&mut root, RootEvent::Woken)), first);
 }
 
 #[test]
@@ -197,13 +197,13 @@ fn the_end_of_a_foreign_call_says_nothing() {
     vm.has_used();
     let sent = vm.sent(&mut root);
     let message = answer(&sent, 0);
-    let foreign = Event::CallEnded { token: CALL + 1, status: 0, answer: Some(&message) };
+    let foreign = RootEvent::CallEnded { token: CALL + 1, status: 0, answer: Some(&message) };
     assert_eq!(vm.step(&mut root, foreign), []);
     assert!(vm.worker.reporter.is_waiting());
     assert_eq!(vm.step(&mut root, answered(&message)), []);
     assert!(vm.worker.reporter.is_done());
     vm.has_used();
-    vm.step(&mut root, Event::Rang);
+    vm.step(&mut root, RootEvent::Rang);
     assert_eq!(vm.step(&mut root, failed(UNAVAILABLE)), [], "the token counts once");
     assert!(vm.worker.reporter.is_waiting());
 }
@@ -215,9 +215,9 @@ fn who_waits_for_a_grant_is_told_before_the_next_call() {
     let sent = vm.sent(&mut root);
     vm.has_used();
     let message = answer(&sent, 100);
-    assert_eq!(vm.step(&mut root, answered(&message)), [Order::Wake(Callback::LedgerAnswered)]);
+    assert_eq!(vm.step(&mut root, answered(&message)), [RootOrder::Wake(Callback::LedgerAnswered)]);
     vm.worker.reporter.let_go(number);
-    let next = call(&vm.step(&mut root, Event::Woken));
+    let next = call(&vm.step(&mut root, RootEvent::Woken));
     assert_eq!((next.sequence, next.usage.len()), (2, 1));
 }
 
@@ -239,7 +239,7 @@ fn only_what_the_ledger_never_takes_is_dropped() {
         vm.sent(&mut root);
         let orders = vm.step(&mut root, failed(status));
         let never = matches!(status, 3 | 9 | 11);
-        assert_eq!(matches!(orders.as_slice(), [Order::Warn(_)]), never, "{status}: {orders:?}");
+        assert_eq!(matches!(orders.as_slice(), [RootOrder::Warn(_)]), never, "{status}: {orders:?}");
         assert_eq!(orders.is_empty(), !never, "{status}: {orders:?}");
         assert_eq!(vm.worker.reporter.is_done(), never, "{status}: a call of another status goes out again");
     }
@@ -252,7 +252,7 @@ fn a_refused_call_holds_up_nothing() {
     vm.sent(&mut root);
     vm.has_used();
     let orders = vm.step(&mut root, failed(3));
-    let [Order::Warn(_), rest @ ..] = orders.as_slice() else { panic!("{orders:?}") };
+    let [RootOrder::Warn(_), rest @ ..] = orders.as_slice() else { panic!("{orders:?}") };
     assert_eq!(call(rest).sequence, 2);
 }
 
@@ -263,7 +263,7 @@ fn an_answer_that_cannot_be_read_is_asked_for_again() {
     let first = vm.sent(&mut root);
     assert_eq!(vm.step(&mut root, answered(b"\xff")), []);
     vm.now += 100;
-    assert_eq!(call(&vm.step(&mut root, Event::Woken)), first);
+    assert_eq!(call(&vm.step(&mut root, RootEvent::Woken)), first);
 }
 
 // === keys ===
@@ -271,34 +271,34 @@ fn an_answer_that_cannot_be_read_is_asked_for_again() {
 #[test]
 fn keys_are_asked_for_and_acknowledged() {
     let (mut vm, mut root) = (Vm::new(), Root::new(1));
-    vm.step(&mut root, Event::Tick);
-    let first = said(&vm.step(&mut root, Event::KeysOpened(Some(STREAM))));
+    vm.step(&mut root, RootEvent::Tick);
+    let first = said(&vm.step(&mut root, RootEvent::KeysOpened(Some(STREAM))));
     assert_eq!((first.node.unwrap().id.as_str(), first.type_url.as_str()), (NODE, API_KEY_TYPE));
     let message = keys("n1");
-    let ack = said(&vm.step(&mut root, Event::KeysMessage { token: STREAM, message: &message }));
+    let ack = said(&vm.step(&mut root, RootEvent::KeysMessage { token: STREAM, message: &message }));
     assert_eq!((ack.response_nonce.as_str(), ack.error_detail), ("n1", None));
-    assert_eq!(vm.step(&mut root, Event::KeysMessage { token: STREAM + 1, message: &message }), [], "not ours");
-    let garbage = vm.step(&mut root, Event::KeysMessage { token: STREAM, message: b"\xff" });
-    assert!(matches!(garbage.as_slice(), [Order::Warn(_)]), "{garbage:?}");
+    assert_eq!(vm.step(&mut root, RootEvent::KeysMessage { token: STREAM + 1, message: &message }), [], "not ours");
+    let garbage = vm.step(&mut root, RootEvent::KeysMessage { token: STREAM, message: b"\xff" });
+    assert!(matches!(garbage.as_slice(), [RootOrder::Warn(_)]), "{garbage:?}");
 }
 
 #[test]
 fn a_stream_of_keys_that_ends_is_opened_again_after_a_pause() {
     for opened in [true, false] {
         let (mut vm, mut root) = (Vm::new(), Root::new(1));
-        vm.step(&mut root, Event::Tick);
+        vm.step(&mut root, RootEvent::Tick);
         if opened {
-            vm.step(&mut root, Event::KeysOpened(Some(STREAM)));
-            assert_eq!(vm.step(&mut root, Event::KeysClosed { token: STREAM + 1 }), []);
+            vm.step(&mut root, RootEvent::KeysOpened(Some(STREAM)));
+            assert_eq!(vm.step(&mut root, RootEvent::KeysClosed { token: STREAM + 1 }), []);
             vm.now += 10_000;
             assert!(vm.is_idle(&mut root), "the end of a foreign stream says nothing");
-            assert_eq!(vm.step(&mut root, Event::KeysClosed { token: STREAM }), []);
+            assert_eq!(vm.step(&mut root, RootEvent::KeysClosed { token: STREAM }), []);
         } else {
-            assert_eq!(vm.step(&mut root, Event::KeysOpened(None)), []);
+            assert_eq!(vm.step(&mut root, RootEvent::KeysOpened(None)), []);
         }
         assert!(vm.is_idle(&mut root), "not at once");
         vm.now += 1000;
-        assert!(vm.step(&mut root, Event::Tick).contains(&Order::OpenKeys));
+        assert!(vm.step(&mut root, RootEvent::Tick).contains(&RootOrder::OpenKeys));
     }
 }
 
@@ -307,10 +307,13 @@ fn a_worker_that_leads_no_more_closes_its_stream() {
     let (mut vm, mut root) = Vm::with_root();
     let [leader, _] = table::RECORDS;
     vm.shared.set(leader, &[2u64.to_le_bytes(), vm.now.to_le_bytes()].concat(), None).unwrap();
-    let closed = Order::CloseKeys { token: STREAM };
-    assert_eq!(vm.step(&mut root, Event::Tick), [Order::ExportMetrics, closed, Order::Wake(Callback::Tick)]);
+    let closed = RootOrder::CloseKeys { token: STREAM };
+    assert_eq!(
+        vm.step(&mut root, RootEvent::Tick),
+        [RootOrder::ExportMetrics, closed, RootOrder::Wake(Callback::Tick)]
+    );
     let message = keys("n1");
-    assert_eq!(vm.step(&mut root, Event::KeysMessage { token: STREAM, message: &message }), [], "it is not ours");
+    assert_eq!(vm.step(&mut root, RootEvent::KeysMessage { token: STREAM, message: &message }), [], "it is not ours");
     assert!(vm.is_idle(&mut root));
 }
 
@@ -320,7 +323,7 @@ fn a_worker_that_leads_no_more_closes_its_stream() {
 fn a_root_with_nothing_to_say_is_gone_at_once() {
     let (mut vm, mut root) = Vm::with_root();
     assert!(!root.is_gone());
-    assert_eq!(vm.step(&mut root, Event::Done), [Order::CloseKeys { token: STREAM }]);
+    assert_eq!(vm.step(&mut root, RootEvent::Done), [RootOrder::CloseKeys { token: STREAM }]);
     assert!(root.is_gone());
     assert_eq!(vm.worker.owner, None);
 }
@@ -329,9 +332,9 @@ fn a_root_with_nothing_to_say_is_gone_at_once() {
 fn a_root_that_does_not_act_is_gone_at_once() {
     let (mut vm, mut old) = Vm::with_root();
     let mut new = Root::new(2);
-    vm.step(&mut new, Event::Configured);
+    vm.step(&mut new, RootEvent::Configured);
     vm.has_used();
-    assert_eq!(vm.step(&mut old, Event::Done), [Order::CloseKeys { token: STREAM }], "the other one reports");
+    assert_eq!(vm.step(&mut old, RootEvent::Done), [RootOrder::CloseKeys { token: STREAM }], "the other one reports");
     assert!(old.is_gone());
     assert_eq!(vm.worker.owner, Some(2));
 }
@@ -340,14 +343,14 @@ fn a_root_that_does_not_act_is_gone_at_once() {
 fn the_last_report_is_waited_for() {
     let (mut vm, mut root) = Vm::with_root();
     vm.has_used();
-    let orders = vm.step(&mut root, Event::Done);
-    let [Order::CloseKeys { token: STREAM }, last @ ..] = orders.as_slice() else { panic!("{orders:?}") };
+    let orders = vm.step(&mut root, RootEvent::Done);
+    let [RootOrder::CloseKeys { token: STREAM }, last @ ..] = orders.as_slice() else { panic!("{orders:?}") };
     let last = call(last);
-    vm.step(&mut root, Event::CallSent(Some(CALL)));
+    vm.step(&mut root, RootEvent::CallSent(Some(CALL)));
     assert!(!root.is_gone());
-    assert_eq!(vm.step(&mut root, Event::Woken), []);
+    assert_eq!(vm.step(&mut root, RootEvent::Woken), []);
     let message = answer(&last, 0);
-    assert_eq!(vm.step(&mut root, answered(&message)), [Order::Gone]);
+    assert_eq!(vm.step(&mut root, answered(&message)), [RootOrder::Gone]);
     assert!(root.is_gone());
     assert_eq!(vm.worker.owner, None);
 }
@@ -356,12 +359,12 @@ fn the_last_report_is_waited_for() {
 fn the_last_report_is_waited_for_so_long_and_no_longer() {
     let (mut vm, mut root) = Vm::with_root();
     vm.has_used();
-    vm.step(&mut root, Event::Done);
-    vm.step(&mut root, Event::CallSent(Some(CALL)));
+    vm.step(&mut root, RootEvent::Done);
+    vm.step(&mut root, RootEvent::CallSent(Some(CALL)));
     vm.now = START + GOING_MS - 1;
-    assert!(!vm.step(&mut root, Event::Tick).contains(&Order::Gone) && !root.is_gone());
+    assert!(!vm.step(&mut root, RootEvent::Tick).contains(&RootOrder::Gone) && !root.is_gone());
     vm.now = START + GOING_MS;
-    assert_eq!(vm.step(&mut root, Event::Tick), [Order::Gone]);
+    assert_eq!(vm.step(&mut root, RootEvent::Tick), [RootOrder::Gone]);
     assert!(root.is_gone());
     assert_eq!(vm.worker.owner, None);
 }
@@ -370,10 +373,10 @@ fn the_last_report_is_waited_for_so_long_and_no_longer() {
 fn a_root_that_goes_leaves_another_that_acts_alone() {
     let (mut vm, mut old) = Vm::with_root();
     vm.has_used();
-    vm.step(&mut old, Event::Done);
-    vm.step(&mut Root::new(2), Event::Configured);
+    vm.step(&mut old, RootEvent::Done);
+    vm.step(&mut Root::new(2), RootEvent::Configured);
     vm.now += GOING_MS;
-    assert_eq!(vm.step(&mut old, Event::Tick), [Order::Gone]);
+    assert_eq!(vm.step(&mut old, RootEvent::Tick), [RootOrder::Gone]);
     assert_eq!(vm.worker.owner, Some(2));
 }
 
@@ -381,9 +384,9 @@ fn a_root_that_goes_leaves_another_that_acts_alone() {
 #[test]
 fn a_root_that_is_gone_does_nothing_more() {
     let (mut vm, mut root) = Vm::with_root();
-    vm.step(&mut root, Event::Done);
+    vm.step(&mut root, RootEvent::Done);
     vm.has_used();
-    for event in [Event::Tick, Event::Rang, Event::Woken, Event::Configured, Event::Done] {
+    for event in [RootEvent::Tick, RootEvent::Rang, RootEvent::Woken, RootEvent::Configured, RootEvent::Done] {
         assert_eq!(vm.step(&mut root, event), []);
     }
     assert_eq!(vm.worker.owner, None, "another root may act");
@@ -429,28 +432,28 @@ impl Host {
         self.tokens
     }
 
-    fn step(&mut self, vm: &mut Vm, root: &mut Root, event: Event<'_>) -> Result<(), TestCaseError> {
+    fn step(&mut self, vm: &mut Vm, root: &mut Root, event: RootEvent<'_>) -> Result<(), TestCaseError> {
         let was_gone = root.is_gone();
         for order in vm.step(root, event) {
             prop_assert!(!was_gone, "{order:?} of a root that is gone");
             match order {
-                Order::Call(message) => {
+                RootOrder::Call(message) => {
                     prop_assert!(self.call.is_none(), "two calls in flight");
                     let sent = (!std::mem::take(&mut self.cannot_call)).then(|| self.token());
                     let request = wire::SyncRequest::decode(message.as_slice()).unwrap();
                     self.call = sent.map(|token| (token, request, vm.now));
-                    self.step(vm, root, Event::CallSent(sent))?;
+                    self.step(vm, root, RootEvent::CallSent(sent))?;
                 }
-                Order::OpenKeys => {
+                RootOrder::OpenKeys => {
                     prop_assert!(self.stream.is_none(), "two streams of keys");
                     self.stream = Some(self.token());
-                    self.step(vm, root, Event::KeysOpened(self.stream))?;
+                    self.step(vm, root, RootEvent::KeysOpened(self.stream))?;
                 }
-                Order::CloseKeys { token } => prop_assert_eq!(self.stream.take(), Some(token)),
-                Order::SendKeys { token, .. } => prop_assert_eq!(self.stream, Some(token)),
-                Order::Wake(_) => self.step(vm, root, Event::Woken)?,
-                Order::Gone => self.gone += 1,
-                Order::HangBell { .. } | Order::ExportMetrics | Order::Warn(_) => {}
+                RootOrder::CloseKeys { token } => prop_assert_eq!(self.stream.take(), Some(token)),
+                RootOrder::SendKeys { token, .. } => prop_assert_eq!(self.stream, Some(token)),
+                RootOrder::Wake(_) => self.step(vm, root, RootEvent::Woken)?,
+                RootOrder::Gone => self.gone += 1,
+                RootOrder::HangBell { .. } | RootOrder::ExportMetrics | RootOrder::Warn(_) => {}
             }
         }
         prop_assert!(self.gone <= 1 && (self.gone == 0 || root.is_gone()));
@@ -460,7 +463,7 @@ impl Host {
     fn end_call(&mut self, vm: &mut Vm, root: &mut Root, status: u32) -> Result<(), TestCaseError> {
         let Some((token, request, _)) = self.call.take() else { return Ok(()) };
         let answer = (status == 0).then(|| answer(&request, 10));
-        self.step(vm, root, Event::CallEnded { token, status, answer: answer.as_deref() })
+        self.step(vm, root, RootEvent::CallEnded { token, status, answer: answer.as_deref() })
     }
 
     fn happens(&mut self, vm: &mut Vm, root: &mut Root, what: Happens) -> Result<(), TestCaseError> {
@@ -468,8 +471,8 @@ impl Host {
             self.end_call(vm, root, UNAVAILABLE)?;
         }
         match what {
-            Happens::Tick => self.step(vm, root, Event::Tick)?,
-            Happens::Rang => self.step(vm, root, Event::Rang)?,
+            Happens::Tick => self.step(vm, root, RootEvent::Tick)?,
+            Happens::Rang => self.step(vm, root, RootEvent::Rang)?,
             Happens::Used => vm.has_used(),
             Happens::Wanted => vm.worker.reporter.wish(&bucket(), 5),
             Happens::Released => vm.worker.reporter.released(&bucket(), Release { window_start: 0, amount: 1 }),
@@ -478,13 +481,13 @@ impl Host {
             Happens::CannotCall => self.cannot_call = true,
             Happens::KeysCame => {
                 let (token, message) = (self.stream.unwrap_or(0), keys("n"));
-                self.step(vm, root, Event::KeysMessage { token, message: &message })?;
+                self.step(vm, root, RootEvent::KeysMessage { token, message: &message })?;
             }
             Happens::KeysClosed => {
                 let token = self.stream.take().unwrap_or(0);
-                self.step(vm, root, Event::KeysClosed { token })?;
+                self.step(vm, root, RootEvent::KeysClosed { token })?;
             }
-            Happens::Done => self.step(vm, root, Event::Done)?,
+            Happens::Done => self.step(vm, root, RootEvent::Done)?,
         }
         Ok(())
     }
@@ -514,7 +517,7 @@ proptest! {
         steps in prop::collection::vec((anything(), 0u64..700), 0..60),
     ) {
         let (mut vm, mut root, mut host) = (Vm::new(), Root::new(1), Host::default());
-        host.step(&mut vm, &mut root, Event::Configured)?;
+        host.step(&mut vm, &mut root, RootEvent::Configured)?;
         for (what, pause) in steps {
             vm.now += pause;
             host.happens(&mut vm, &mut root, what)?;

@@ -20,7 +20,7 @@ pub struct Tally {
     /// The text since the last usage.
     since: Shown,
     is_over: bool,
-    event: Event,
+    event: EventSummary,
 }
 
 /// Text that a client was given.
@@ -42,7 +42,7 @@ enum LastUsage {
 
 /// What the documents of one event were.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Event {
+pub struct EventSummary {
     is_empty: bool,
     pub has_text: bool,
     pub has_usage: bool,
@@ -128,7 +128,7 @@ impl Tally {
     }
 
     /// Takes what came since this was last called.
-    pub fn take_event(&mut self) -> Event {
+    pub fn take_event(&mut self) -> EventSummary {
         std::mem::take(&mut self.event)
     }
 
@@ -177,9 +177,9 @@ impl Tally {
     }
 }
 
-// === impl Event ===
+// === impl EventSummary ===
 
-impl Default for Event {
+impl Default for EventSummary {
     fn default() -> Self {
         Self { is_empty: true, has_text: false, has_usage: false, is_usage_only: false, is_last: false }
     }

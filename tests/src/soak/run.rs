@@ -11,7 +11,7 @@ use super::books::{self, Verdict};
 use super::load::Load;
 use super::{Consumer, Model};
 use crate::config::{self, Target};
-use crate::gateway::{Gateway, Setup};
+use crate::gateway::{RunningGateway, Setup};
 use crate::poll;
 use crate::process;
 use crate::tools::Tools;
@@ -97,7 +97,7 @@ pub async fn run(options: Options) -> anyhow::Result<bool> {
 /// Those who stay are done and reported before it: their books stay exact. Of those who leave, whoever is under way or
 /// not yet reported is excused.
 async fn kill_envoy(
-    gateway: &mut Gateway,
+    gateway: &mut RunningGateway,
     load: &Load,
     backend: &Backend,
     excused: &mut BTreeSet<u64>,

@@ -66,7 +66,7 @@ pub enum Phase {
 }
 
 #[derive(Debug)]
-pub enum Event<'a> {
+pub enum SubscriptionEvent<'a> {
     Request(Request),
     /// This type's turn: what of the snapshot is to be sent, if anything.
     Turn(Phase, &'a Snapshot),
@@ -152,10 +152,10 @@ impl Subscription {
         Self { kind, interest: Interest::default(), client, state: State::Silent, nonces: 0 }
     }
 
-    pub fn step(&mut self, event: Event<'_>) -> Option<Output> {
+    pub fn step(&mut self, event: SubscriptionEvent<'_>) -> Option<Output> {
         match event {
-            Event::Request(request) => self.request(request),
-            Event::Turn(phase, snapshot) => self.turn(phase, snapshot).map(Output::Send),
+            SubscriptionEvent::Request(request) => self.request(request),
+            SubscriptionEvent::Turn(phase, snapshot) => self.turn(phase, snapshot).map(Output::Send),
         }
     }
 

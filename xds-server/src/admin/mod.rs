@@ -18,7 +18,7 @@ mod status;
 mod tests;
 
 pub use metrics::{Certificate, Metrics};
-pub use status::{Gateway, Listener, Proxy, Refused, Status};
+pub use status::{GatewayStatus, Listener, Nack, Proxy, Status};
 
 use std::sync::Arc;
 

@@ -6,7 +6,7 @@ use tollgate_core::status::Finding;
 /// Published by the control plane whenever it changes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Status {
-    pub gateways: Vec<Gateway>,
+    pub gateways: Vec<GatewayStatus>,
     /// Of the newest input, the refused parts included.
     pub findings: Vec<Finding>,
     /// Counts the snapshots that were published; 0: none yet.
@@ -17,7 +17,7 @@ pub struct Status {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Gateway {
+pub struct GatewayStatus {
     /// `namespace/name`.
     pub name: String,
     /// An Envoy of this Gateway has accepted its configuration.
@@ -43,12 +43,12 @@ pub struct Proxy {
     /// Everything that was sent to it is accepted.
     pub acked: bool,
     /// What it refuses now.
-    pub nacks: Vec<Refused>,
+    pub nacks: Vec<Nack>,
 }
 
 /// A resource that an Envoy refuses.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Refused {
+pub struct Nack {
     /// Type and name, for example `Listener default/llm/http`; or the type alone.
     pub resource: String,
     /// Envoy's words.

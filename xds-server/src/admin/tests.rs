@@ -74,7 +74,7 @@ impl Port {
 
 fn status() -> Status {
     Status {
-        gateways: vec![Gateway {
+        gateways: vec![GatewayStatus {
             name: "default/llm".into(),
             programmed: true,
             listeners: vec![Listener {
@@ -86,7 +86,7 @@ fn status() -> Status {
                 node: "envoy-1".into(),
                 connected: true,
                 acked: false,
-                nacks: vec![Refused { resource: "Cluster x".into(), message: "no".into() }],
+                nacks: vec![Nack { resource: "Cluster x".into(), message: "no".into() }],
             }],
         }],
         findings: vec![Finding {

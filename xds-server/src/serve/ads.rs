@@ -21,7 +21,7 @@ use tollgate_core::subscription::stream::{self, StreamEvent};
 use tollgate_core::subscription::{Ask, Output, Refusal};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::board::{Board, Keys, Place, Refused, Report};
+use super::board::{Board, Keys, Place, RefusedResource, Report};
 use super::identity::Identity;
 use super::published::{Published, Variant};
 use super::standing;
@@ -59,7 +59,7 @@ struct Driver<W: Wire> {
     snapshot: Arc<Snapshot>,
     published: watch::Receiver<Arc<Published>>,
     responses: mpsc::Sender<Result<W::Response, Status>>,
-    refused: Vec<Refused>,
+    refused: Vec<RefusedResource>,
     asks_for_keys: bool,
     variant: Variant,
     retries: u32,
@@ -284,7 +284,7 @@ impl<W: Wire> Driver<W> {
                 continue;
             }
             self.refused.retain(|old| (old.kind, &old.name) != (refusal.kind, &name));
-            self.refused.push(Refused {
+            self.refused.push(RefusedResource {
                 kind: refusal.kind,
                 name,
                 version: resource.version.clone(),

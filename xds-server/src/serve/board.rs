@@ -27,7 +27,7 @@ pub struct Report {
     /// Gateways (`namespace/name`) whose present configuration it has taken.
     pub taken: BTreeSet<String>,
     pub keys: Keys,
-    pub refused: Vec<Refused>,
+    pub refused: Vec<RefusedResource>,
 }
 
 /// How far a stream is in the discovery of keys.
@@ -41,7 +41,7 @@ pub enum Keys {
 
 /// A resource that a proxy refuses.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Refused {
+pub struct RefusedResource {
     pub kind: ResourceType,
     pub name: String,
     pub version: String,

@@ -20,7 +20,7 @@ pub struct Published {
     /// How often something was published. 0: nothing yet.
     pub generation: u64,
     /// By `namespace/name`.
-    pub gateways: BTreeMap<String, Gateway>,
+    pub gateways: BTreeMap<String, ServedGateway>,
     /// All Gateways together, for the one Envoy of `tollgate run`.
     all: Variants,
     /// All findings about the input, from parsing and from translation.
@@ -32,7 +32,7 @@ pub struct Published {
 }
 
 #[derive(Debug)]
-pub struct Gateway {
+pub struct ServedGateway {
     snapshots: Variants,
     pub listeners: Vec<admin::Listener>,
 }
@@ -92,15 +92,15 @@ impl Published {
         self.spots.get(&Origin { section: None, ..origin.clone() })
     }
 
-    pub fn gateways_of(&self, identity: &Identity) -> impl Iterator<Item = (&String, &Gateway)> {
+    pub fn gateways_of(&self, identity: &Identity) -> impl Iterator<Item = (&String, &ServedGateway)> {
         let only = identity.gateway();
         self.gateways.iter().filter(move |(name, _)| only.as_ref().is_none_or(|only| only == *name))
     }
 }
 
-// === impl Gateway ===
+// === impl ServedGateway ===
 
-impl Gateway {
+impl ServedGateway {
     pub fn snapshot(&self, variant: Variant) -> &Arc<Snapshot> {
         self.snapshots.get(variant)
     }
@@ -168,7 +168,7 @@ impl Publisher {
             let name = format!("{}/{}", gateway.origin.namespace, gateway.origin.name);
             let listeners = listeners(gateway, &self.surroundings.bind);
             let snapshots = Variants { one: Arc::new(one), other: other.map(Arc::new) };
-            gateways.insert(name, Gateway { snapshots, listeners });
+            gateways.insert(name, ServedGateway { snapshots, listeners });
         }
         // The ledger knows a limit before any filter asks for tokens of it.
         let next = configured(&ir);

@@ -7,8 +7,8 @@ use tokio::sync::watch;
 use tollgate_core::snapshot::ResourceType;
 use tollgate_core::status::{Finding, Severity};
 
-use super::board::{Board, Keys, Refused, Report};
-use super::published::{Gateway, Published, Variant};
+use super::board::{Board, Keys, RefusedResource, Report};
+use super::published::{Published, ServedGateway, Variant};
 use crate::admin;
 
 /// The reason of a finding that an Envoy made.
@@ -73,7 +73,7 @@ fn make(published: &Published, reports: &BTreeMap<u64, Report>, readiness: Readi
         if readiness == Readiness::Gateways {
             waiting_for.extend(waits(name, gateway, &envoys, &with_keys));
         }
-        gateways.push(admin::Gateway {
+        gateways.push(admin::GatewayStatus {
             name: name.clone(),
             programmed,
             listeners: gateway.listeners.clone(),
@@ -91,7 +91,7 @@ fn make(published: &Published, reports: &BTreeMap<u64, Report>, readiness: Readi
     }
 }
 
-fn waits(name: &str, gateway: &Gateway, envoys: &[&Report], with_keys: &[&Report]) -> Option<String> {
+fn waits(name: &str, gateway: &ServedGateway, envoys: &[&Report], with_keys: &[&Report]) -> Option<String> {
     let Some(report) = envoys.iter().find(|report| report.taken.contains(name)) else {
         return Some(format!("gateway {name}: no Envoy has taken its configuration yet"));
     };
@@ -104,7 +104,7 @@ fn waits(name: &str, gateway: &Gateway, envoys: &[&Report], with_keys: &[&Report
 }
 
 fn proxy(gateway: &str, report: &Report) -> admin::Proxy {
-    let nacks = report.refused.iter().map(|refused| admin::Refused {
+    let nacks = report.refused.iter().map(|refused| admin::Nack {
         resource: format!("{} {}", refused.kind.name(), refused.name),
         message: words(refused).to_owned(),
     });
@@ -116,7 +116,7 @@ fn proxy(gateway: &str, report: &Report) -> admin::Proxy {
     }
 }
 
-fn finding(published: &Published, node: &str, refused: &Refused) -> Finding {
+fn finding(published: &Published, node: &str, refused: &RefusedResource) -> Finding {
     Finding {
         severity: Severity::Error,
         reason: REFUSED.to_owned(),
@@ -129,7 +129,7 @@ fn finding(published: &Published, node: &str, refused: &Refused) -> Finding {
 }
 
 /// Envoy's words, but not those about a secret, which might quote it.
-fn words(refused: &Refused) -> &str {
+fn words(refused: &RefusedResource) -> &str {
     match refused.kind {
         ResourceType::Secret => "the secret is not usable",
         _ => &refused.message,

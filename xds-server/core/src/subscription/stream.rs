@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{Event, Output, Phase, Protocol, Request, Subscription};
+use super::{Output, Phase, Protocol, Request, Subscription, SubscriptionEvent};
 use crate::snapshot::{ResourceType, Snapshot};
 
 /// Additions in this order, removals in the reverse.
@@ -55,7 +55,7 @@ impl Stream {
             StreamEvent::Request(kind, request) => {
                 let protocol = self.protocol;
                 let subscription = self.subscriptions.entry(kind).or_insert_with(|| Subscription::new(kind, protocol));
-                outputs.extend(subscription.step(Event::Request(request)));
+                outputs.extend(subscription.step(SubscriptionEvent::Request(request)));
             }
             StreamEvent::Target(target) => self.target = target,
         }
@@ -123,7 +123,7 @@ impl Stream {
         let Some(subscription) = self.subscriptions.get_mut(&kind) else {
             return true;
         };
-        outputs.extend(subscription.step(Event::Turn(phase, &self.target)));
+        outputs.extend(subscription.step(SubscriptionEvent::Turn(phase, &self.target)));
         !subscription.is_under_way()
     }
 

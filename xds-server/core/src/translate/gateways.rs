@@ -6,7 +6,7 @@ use crate::ir::{Action, Backend, Endpoint, Gateway, Listener, Pool, Service, Sit
 use crate::objects::Key;
 
 use super::backends::Backends;
-use super::hosts::{Candidate, Order, virtual_hosts};
+use super::hosts::{Candidate, Precedence, virtual_hosts};
 use super::listeners::{GatewayListenersOf, Listeners, OpenListener};
 use super::policies::{Policies, Way};
 use super::pools::Pools;
@@ -131,7 +131,7 @@ fn candidates(gateway: &Key, listener: &str, routes: &[AttachedRoute<'_>], polic
             }
             candidates.push(Candidate {
                 hostnames: hostnames.clone(),
-                order: Order {
+                order: Precedence {
                     created: meta.created.unwrap_or(i64::MAX),
                     namespace: meta.namespace().to_owned(),
                     name: meta.name().to_owned(),

@@ -11,13 +11,13 @@ use super::hostname::{covers, specificity};
 #[derive(Debug)]
 pub struct Candidate {
     pub hostnames: Vec<String>,
-    pub order: Order,
+    pub order: Precedence,
     pub route: Route,
 }
 
 /// What decides between routes with equal matches: age, then name, then the place in the object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Order {
+pub struct Precedence {
     pub created: i64,
     pub namespace: String,
     pub name: String,
