@@ -612,6 +612,14 @@ mod tests {
     }
 
     #[test]
+    fn the_rate_of_late_goes_on_in_the_next_window() {
+        let lease = Lease { taken: 500, counted_from: 3_599_000, ..granted(500, 400, 1) };
+        let (next, outcome) = reserve(&lease, 1, 3_600_000);
+        assert_eq!(outcome, Reserve::Ask { wish: 5000 }, "ten seconds at 500 a second");
+        assert_eq!(reserve(&next, 1, 3_600_000).1, outcome, "whoever asks next asks for as much");
+    }
+
+    #[test]
     fn windows_end_by_the_ledgers_clock() {
         let lease = granted(500, 400, 1);
         for (ahead_ms, now, ends) in

@@ -93,11 +93,6 @@ impl Figures {
         self
     }
 
-    /// Whether they tell neither input nor output nor total.
-    pub fn are_silent(&self) -> bool {
-        self.input().is_none() && self.output().is_none() && self.get(Figure::Total).is_none()
-    }
-
     /// What is known after a later event. It may leave out the input that an earlier one said.
     pub fn then(self, mut later: Self) -> Self {
         if later.input().is_none() && later.get(Figure::Total).is_none() {

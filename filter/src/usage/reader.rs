@@ -164,8 +164,8 @@ impl Reader {
                 State::InText => self.text(rest),
                 State::InScalar => self.scalar(rest, tally),
                 State::EscapeInName => {
-                    // No vendor writes a known name so.
-                    self.token.len = MAX_TOKEN + 1;
+                    // No vendor writes a known name so. The backslash stays in the token, and no known name has one.
+                    self.token.push(b"\\");
                     self.state = State::InName;
                     behind
                 }

@@ -150,6 +150,36 @@ fn what_says_no_numbers_is_estimated() {
 }
 
 #[test]
+fn a_name_with_an_escape_is_not_a_known_one() {
+    for answer in [
+        r#"{"\\usage":{"prompt_tokens":3,"completion_tokens":5}}"#,
+        r#"{"\u0075sage":{"prompt_tokens":3,"completion_tokens":5}}"#,
+        r#"{"usage":{"\"prompt_tokens":3,"completion_tokens":5}}"#,
+    ] {
+        assert!(matches!(used(answer), Used::About(_)), "{answer}");
+    }
+}
+
+/// The client reads the text. Names, pictures and signatures are none. In the Responses API only the pieces are, since
+/// later events repeat them.
+#[test]
+fn what_is_shown_is_the_text_alone() {
+    for (answer, bytes) in [
+        (r#"{"choices":[{"message":{"role":"assistant","content":"four"}}]}"#, 4),
+        (r#"{"choices":[{"delta":{"content":"fo"}},{"delta":{"content":"ur"}}]}"#, 4),
+        (r#"{"choices":[{"text":"a\nb"}]}"#, 3),
+        (r#"{"type":"content_block_delta","delta":{"type":"text_delta","text":"four"}}"#, 4),
+        (r#"{"type":"content_block_delta","delta":{"type":"signature_delta","signature":"four"}}"#, 0),
+        (r#"{"type":"response.output_text.delta","item_id":"an item","delta":"four"}"#, 4),
+        (r#"{"type":"response.output_text.done","item_id":"an item","text":"four"}"#, 0),
+        (r#"{"created":1,"data":[{"b64_json":"a picture"}]}"#, 0),
+        (r#"{"words of another API":"four"}"#, 4),
+    ] {
+        assert_eq!(tally_of(answer.as_bytes(), answer.len()).shown_bytes(), bytes, "{answer}");
+    }
+}
+
+#[test]
 fn a_model_cannot_write_its_bill() {
     let bill = r#"\"usage\":{\"prompt_tokens\":0,\"completion_tokens\":0}"#;
     let inner = r#"{"usage":{"prompt_tokens":0,"completion_tokens":0}}"#;
