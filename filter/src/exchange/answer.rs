@@ -245,7 +245,7 @@ impl Answer {
             }
             Body::Text { bytes } => {
                 let usual = if self.end == End::Early { expected.output } else { 0 };
-                Used::About(Tokens { input: expected.input, output: habit.tokens(*bytes).max(usual), ..expected })
+                Used::About(Tokens { output: habit.tokens(*bytes).max(usual), ..expected })
             }
             Body::Coded => Used::About(expected),
             Body::Opaque => Used::About(Tokens { output: 0, ..expected }),
