@@ -19,8 +19,8 @@ use super::{Consumer, Model, NUMBER, figures};
 /// How long `slow` keeps one waiting: clients leave before it is over.
 const BEFORE_THE_ANSWER: Duration = Duration::from_millis(300);
 const BETWEEN_EVENTS: Duration = Duration::from_millis(30);
-/// Longer than the first token may take.
-pub const SLEEP: Duration = Duration::from_secs(4);
+/// Longer than [`super::FIRST_TOKEN`].
+pub const SLEEP: Duration = Duration::from_secs(5);
 const EVENTS: u64 = 12;
 
 /// Which of the two ports.

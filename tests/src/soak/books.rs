@@ -35,7 +35,7 @@ pub fn compare(rows: &[UsageRow], count: &Count, sent: &Sent, excused: &BTreeSet
     );
     for consumer in Consumer::ALL {
         for model in Model::ALL {
-            line(&mut verdict, (consumer, model), rows, count, excused);
+            line(&mut verdict, (consumer, model), rows, count, sent, excused);
         }
     }
     // A client that got its whole answer had a backend that wrote it whole, or nothing here counts right.
@@ -56,6 +56,7 @@ fn line(
     (consumer, model): (Consumer, Model),
     rows: &[UsageRow],
     count: &Count,
+    sent: &Sent,
     excused: &BTreeSet<u64>,
 ) {
     let (mut worked, mut in_vain, mut excuse) = (0, 0, 0);
@@ -99,10 +100,12 @@ fn line(
     if requests + excuse < worked {
         wrong(format!("{worked} requests were worked on, {requests} have rows ({excuse} are excused)"));
     }
-    // Who leaves between two attempts, or while the request is on its way, is charged for what the backend then does
-    // not get to see whole; so these may be a few more. Those who stay may not.
-    if consumer == Consumer::Stays && requests > worked {
-        wrong(format!("{requests} requests are charged, {worked} were worked on"));
+    // Who leaves before the answer, between two attempts or while the request is on its way, is charged though the
+    // backend may not know it. Each charge beyond what was worked on is such a request; of those who stay there is none.
+    let unseen = |number: &u64| !count.contains_key(number);
+    let left = sent.left.iter().filter(|(number, whose)| **whose == (consumer, model) && unseen(number)).count() as u64;
+    if requests > worked + left {
+        wrong(format!("{requests} requests are charged, {worked} were worked on and {left} left before the answer"));
     }
     // Their attempts in vain are rows of the other backend.
     if consumer == Consumer::Stays && !exact {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use serde_json::json;
 
-use super::{Consumer, Model, NUMBER, mixed};
+use super::{Consumer, FIRST_TOKEN, Model, NUMBER, mixed};
 
 /// Clients of each kind and protocol.
 const CLIENTS: u64 = 3;
@@ -16,6 +16,8 @@ const CLIENTS: u64 = 3;
 const PAUSE: Duration = Duration::from_millis(20);
 /// Nothing takes so long; what does has failed.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How a request of [`Stage::Before`] ends for its client.
+const LEFT_BEFORE: &str = "left Before";
 
 /// When a client leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,6 +46,9 @@ pub struct Sent {
     pub ends: BTreeMap<(String, &'static str, String, String), u64>,
     /// Requests that stayed and got the whole answer.
     pub whole: BTreeSet<u64>,
+    /// Requests whose client left so long after it had sent, whatever had come by then. Only of these the backend may
+    /// know nothing though they are charged.
+    pub left: BTreeMap<u64, (Consumer, Model)>,
 }
 
 /// All clients, until they are told to stop.
@@ -124,6 +129,9 @@ async fn client(shared: Arc<Shared>, protocol: Protocol, consumer: Consumer) {
         let (end, whole) = one(&shared, &http, (number, consumer, model, stage, stream)).await;
         {
             let mut sent = shared.sent.lock().unwrap_or_else(PoisonError::into_inner);
+            if end == LEFT_BEFORE {
+                sent.left.insert(number, (consumer, model));
+            }
             let row = (consumer.name().to_owned(), model.name(), format!("{protocol:?}"), end);
             *sent.ends.entry(row).or_default() += 1;
             if whole {
@@ -164,7 +172,9 @@ fn plan(number: u64, consumer: Consumer) -> (Model, Stage, bool) {
     let stage = match (consumer, chance >> 8 & 7) {
         (Consumer::Stays, _) => Stage::Never,
         // Also in the middle of a second attempt.
-        (Consumer::Leaves, 0..3) if model == Model::Sleeps => Stage::Before(900 + (chance >> 16) % 600),
+        (Consumer::Leaves, 0..3) if model == Model::Sleeps => {
+            Stage::Before(FIRST_TOKEN.as_secs() * 1000 - 100 + (chance >> 16) % 600)
+        }
         (Consumer::Leaves, 0..3) => Stage::Before((chance >> 16) % 350),
         (Consumer::Leaves, 3) => Stage::Early,
         (Consumer::Leaves, 4) => Stage::AfterWords,
@@ -219,7 +229,7 @@ async fn one(
     match stage {
         Stage::Before(after) => tokio::time::timeout(Duration::from_millis(after), answering)
             .await
-            .unwrap_or_else(|_| ("left Before".to_owned(), false)),
+            .unwrap_or_else(|_| (LEFT_BEFORE.to_owned(), false)),
         _ => answering.await,
     }
 }

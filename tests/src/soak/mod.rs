@@ -14,6 +14,8 @@ mod books;
 mod load;
 mod run;
 
+use std::time::Duration;
+
 pub use run::{Options, run};
 
 /// What a model does. `steady` answers; with the others `flaky` has the first attempt and `steady` the second.
@@ -85,6 +87,12 @@ impl Consumer {
 
 /// The header by which the backend knows a request again, whichever attempt it is: `<consumer>-<number>`.
 pub const NUMBER: &str = "x-soak-number";
+
+/// The gateway gives up on an attempt that has not begun its answer by then. Only `sleeps` is to see that. A machine
+/// that stalls for so long lets it happen to any model: the client gets 504, and what the kernel had taken for the
+/// backend is rightly charged though the backend never read it. One second was too short for a machine that was busy
+/// with other work. All models share one pool and so one such time.
+pub const FIRST_TOKEN: Duration = Duration::from_secs(3);
 
 /// What request `number` uses: input and output tokens.
 pub fn figures(number: u64) -> (u64, u64) {

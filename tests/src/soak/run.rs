@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 use super::backend::Backend;
 use super::books::{self, Verdict};
 use super::load::Load;
-use super::{Consumer, Model};
+use super::{Consumer, FIRST_TOKEN, Model};
 use crate::config::{self, Target};
 use crate::gateway::{RunningGateway, Setup};
 use crate::poll;
@@ -130,12 +130,12 @@ fn configuration(port: u16, backend: &Backend) -> String {
             }
         })
         .collect();
-    let timeouts = "timeouts: {connect: 2s, firstToken: 1s, idle: 10s}";
+    let timeouts = format!("timeouts: {{connect: 2s, firstToken: {}s, idle: 10s}}", FIRST_TOKEN.as_secs());
     let mut parts = vec![
         config::entry(port),
         config::pool("Required", &models),
-        config::backend("flaky", "OpenAI", backend.flaky, timeouts),
-        config::backend("steady", "OpenAI", backend.steady, timeouts),
+        config::backend("flaky", "OpenAI", backend.flaky, &timeouts),
+        config::backend("steady", "OpenAI", backend.steady, &timeouts),
         config::budget(BUDGET, ""),
     ];
     parts.extend(Consumer::ALL.map(|consumer| config::consumer(consumer.name(), consumer.key(), "")));
