@@ -133,3 +133,51 @@ pub fn sent(sent: &Sent) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::backend::Work;
+    use super::*;
+
+    /// Charged for a request of model `down`, which no backend works on.
+    fn charged(consumer: Consumer, requests: u64) -> UsageRow {
+        UsageRow {
+            consumer: consumer.name().to_owned(),
+            route: "chat".to_owned(),
+            model: Model::Down.name().to_owned(),
+            backend: "flaky".to_owned(),
+            requests,
+            input_tokens: 20,
+            output_tokens: 60,
+            cached_input_tokens: 0,
+            reasoning_tokens: 0,
+            estimated_requests: requests,
+        }
+    }
+
+    fn wrong(row: UsageRow, count: &Count, left: &[(u64, Consumer, Model)]) -> Vec<String> {
+        let left = left.iter().map(|(number, consumer, model)| (*number, (*consumer, *model))).collect();
+        compare(&[row], count, &Sent { left, ..Sent::default() }, &BTreeSet::new()).wrong
+    }
+
+    #[test]
+    fn a_charge_that_no_backend_knows_is_that_of_a_client_who_left() {
+        let (leaves, stays) = (Consumer::Leaves, Consumer::Stays);
+        let none = Count::new();
+        assert_eq!(wrong(charged(leaves, 1), &none, &[(7, leaves, Model::Down)]), Vec::<String>::new());
+        assert_eq!(wrong(charged(leaves, 1), &none, &[]).len(), 1, "nobody left");
+        assert_eq!(wrong(charged(leaves, 2), &none, &[(7, leaves, Model::Down)]).len(), 1, "one left");
+        assert_eq!(wrong(charged(leaves, 1), &none, &[(7, leaves, Model::Slow)]).len(), 1, "it left another model");
+        assert_eq!(wrong(charged(stays, 1), &none, &[(7, leaves, Model::Down)]).len(), 1, "those who stay never leave");
+    }
+
+    #[test]
+    fn who_left_what_the_backend_knows_counts_once() {
+        let leaves = Consumer::Leaves;
+        let work = Work { consumer: leaves, model: Model::Down, in_vain: 0, answer: Answer::Begun };
+        let known = Count::from([(7, work)]);
+        let left = [(7, leaves, Model::Down)];
+        assert_eq!(wrong(charged(leaves, 1), &known, &left), Vec::<String>::new());
+        assert_eq!(wrong(charged(leaves, 2), &known, &left).len(), 1);
+    }
+}

@@ -88,10 +88,10 @@ impl Consumer {
 /// The header by which the backend knows a request again, whichever attempt it is: `<consumer>-<number>`.
 pub const NUMBER: &str = "x-soak-number";
 
-/// The gateway gives up on an attempt that has not begun its answer by then. Only `sleeps` is to see that. A machine
-/// that stalls for so long lets it happen to any model: the client gets 504, and what the kernel had taken for the
-/// backend is rightly charged though the backend never read it. One second was too short for a machine that was busy
-/// with other work. All models share one pool and so one such time.
+/// The gateway gives up on an attempt that has not begun its answer by then. Only `sleeps` is to see that. A process of
+/// the soak that stalls for so long lets it happen to every model: the client gets 504 and the attempt is charged, rightly,
+/// though the backend was late with its answer, or had the request in its socket and never read it. One second was too
+/// short on a busy machine. All models share one pool and so one such time.
 pub const FIRST_TOKEN: Duration = Duration::from_secs(3);
 
 /// What request `number` uses: input and output tokens.
