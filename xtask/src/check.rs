@@ -56,10 +56,11 @@ impl Tally {
     pub fn tests(&mut self, workspace: &Workspace, step: &Step<'_>, command: &mut Command) {
         match step.outcome(workspace, command) {
             Ok(outcome) => {
-                let counted = count(&outcome);
+                let text = std::fs::read(&outcome.log).unwrap_or_default();
+                let text = String::from_utf8_lossy(&text);
+                let counted = count(&outcome, &text);
                 if !outcome.success {
-                    let text = std::fs::read(&outcome.log).unwrap_or_default();
-                    print!("{}", what_failed_tests_said(&String::from_utf8_lossy(&text)));
+                    print!("{}", what_failed_tests_said(&text));
                 }
                 println!("    {} passed, {} failed", counted.passed, counted.failed);
                 self.add(counted);
@@ -87,11 +88,9 @@ impl Tally {
     }
 }
 
-/// Reads the results that cargo's test runners print.
-fn count(outcome: &Outcome) -> Tally {
+/// Reads the results that cargo's test runners have printed into the log.
+fn count(outcome: &Outcome, text: &str) -> Tally {
     let mut found = Tally::default();
-    let text = std::fs::read(&outcome.log).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
     for line in text.lines() {
         if let Some(result) = line.trim().strip_prefix("test result: ") {
             for part in result.split([';', '.']) {

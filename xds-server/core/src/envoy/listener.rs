@@ -1,5 +1,6 @@
 //! Listeners: one for each port, with one filter chain for plain HTTP or one for each hostname of TLS.
 
+use envoy_types::pb::envoy::config::common::mutation_rules::v3 as mutation;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::listener::v3 as listener;
 use envoy_types::pb::envoy::extensions::filters::http::router::v3::Router;
@@ -17,8 +18,7 @@ use crate::status::Origin;
 use super::cluster::filter;
 use super::path::{route_configuration, virtual_host};
 use super::route::{self, EntryPoint};
-use super::upstream::remove_prefix;
-use super::wire::{address, ads, any, duration, extension, number, yes};
+use super::wire::{address, ads, any, duration, extension, number, prefix_of, yes};
 use super::{Ports, Surroundings, edge, tls, wasm};
 
 /// The `server` header of every answer.
@@ -159,6 +159,7 @@ fn manager(gateway: &ir::Gateway, routes: &str) -> HttpConnectionManager {
 
 /// Headers with our prefix are ours alone. A client's are removed before anything looks at them.
 fn without_own_headers() -> core::TypedExtensionConfig {
-    let mutation = HeaderMutation { mutations: vec![remove_prefix("x-tollgate-")] };
-    extension("envoy.http.early_header_mutation.header_mutation", &mutation)
+    let removal = mutation::header_mutation::RemoveOnMatch { key_matcher: Some(prefix_of("x-tollgate-")) };
+    let removal = mutation::HeaderMutation { action: Some(mutation::header_mutation::Action::RemoveOnMatch(removal)) };
+    extension("envoy.http.early_header_mutation.header_mutation", &HeaderMutation { mutations: vec![removal] })
 }

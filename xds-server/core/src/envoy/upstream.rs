@@ -20,7 +20,7 @@ use crate::ir;
 use super::cluster::filter;
 use super::secret::{by_sds, credential_name};
 use super::wasm;
-use super::wire::{extension, prefix_of};
+use super::wire::extension;
 
 /// The headers where a credential can stand. `placement` names no other.
 const CREDENTIALS: [&str; 3] = [AUTHORIZATION, X_API_KEY, API_KEY];
@@ -92,12 +92,6 @@ fn placement(schema: ir::Schema) -> (&'static str, &'static str) {
 
 fn remove(name: &str) -> mutation::HeaderMutation {
     mutation::HeaderMutation { action: Some(mutation::header_mutation::Action::Remove(name.to_owned())) }
-}
-
-/// Removes every header whose name begins so.
-pub fn remove_prefix(prefix: &str) -> mutation::HeaderMutation {
-    let removal = mutation::header_mutation::RemoveOnMatch { key_matcher: Some(prefix_of(prefix)) };
-    mutation::HeaderMutation { action: Some(mutation::header_mutation::Action::RemoveOnMatch(removal)) }
 }
 
 #[cfg(test)]
