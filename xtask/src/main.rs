@@ -50,12 +50,8 @@ enum Command {
     Check,
     /// Writes the golden cases' expected parts anew.
     Bless,
-    /// CPU time per request over plain Envoy, part by part.
-    Bench {
-        /// Short rounds, taken in turns
-        #[arg(long, default_value_t = 20)]
-        rounds: usize,
-    },
+    /// CPU time per request over plain Envoy, part by part; or over another build.
+    Bench(bench::Options),
     /// Mixed load for minutes, with clients that leave and processes that are killed; then the books are compared.
     Soak {
         #[arg(long, default_value_t = 5.0)]
@@ -78,7 +74,7 @@ impl Command {
     fn needs(&self) -> &'static [Need] {
         match self {
             Self::Demo { stop: true, .. } => &[],
-            Self::Demo { .. } | Self::Bench { .. } | Self::Soak { .. } | Self::Test { name: Some(_) } => needs::RUN,
+            Self::Demo { .. } | Self::Bench(_) | Self::Soak { .. } | Self::Test { name: Some(_) } => needs::RUN,
             Self::Test { name: None } => needs::TEST,
             Self::Check => needs::CHECK,
             Self::Bless => &[Need::C],
@@ -105,7 +101,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Demo { stop: true, .. } => demo::stop(&workspace),
         Command::Demo { keep, .. } => demo::run(&workspace, keep),
-        Command::Bench { rounds } => bench::run(&workspace, rounds),
+        Command::Bench(options) => bench::run(&workspace, &options),
         Command::Soak { minutes, kill_envoy } => soak::run(&workspace, minutes, kill_envoy),
         Command::Dist => {
             setup::wasm_target(&workspace)?;

@@ -6,31 +6,52 @@
 //! load (8 connections) -> plain Envoy                 -> responder (1 KB, whole or as events)
 //!                      -> Envoy programmed by tollgate ->
 //! ```
-//! Parts are switched off one by one by asking on other routes of the same Envoy.
+//! Parts are switched off one by one by asking on other routes of the same Envoy. `--against` adds an Envoy
+//! programmed by another build, in turns with the first. Where a process's code happens to lie in memory
+//! changes its cost by some microseconds, so two builds are compared over several starts.
 
 mod config;
+mod cpus;
+mod gateway;
 mod load;
 mod plain;
 mod responder;
 mod stats;
+mod table;
 mod wire;
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
 use crate::artifacts;
-use crate::process::{self, Run};
 use crate::setup;
 use crate::workspace::Workspace;
+use cpus::Cpus;
+use gateway::Gateway;
 use load::Request;
+use plain::Plain;
 use stats::Samples;
 
 const REQUESTS_PER_ROUND: usize = 2_000;
 const WARM_UP: usize = 4_000;
 
-/// One line of the result: the same work on one way through one of the two Envoys.
+/// What to measure, and how often.
+#[derive(Clone, clap::Args)]
+pub struct Options {
+    /// Short rounds, taken in turns
+    #[arg(long, default_value_t = 20)]
+    rounds: usize,
+    /// Everything is started anew so many times, with this number of rounds each
+    #[arg(long, default_value_t = 1)]
+    starts: usize,
+    /// Another build's `tollgate`, with its filter inside, to compare this one with
+    #[arg(long, value_name = "TOLLGATE")]
+    against: Option<PathBuf>,
+}
+
+/// One line of the result: the same work on one way through Envoy.
 struct Lane {
     name: &'static str,
     /// What differs from the line that it is compared with.
@@ -38,169 +59,138 @@ struct Lane {
     /// Index of the line that it is compared with.
     over: Option<usize>,
     request: Request,
-    port: u16,
-    envoy: u32,
-    samples: Samples,
+    way: Way,
+    /// Of this build; of the other one, if there is one.
+    samples: [Samples; 2],
 }
 
-pub fn run(workspace: &Workspace, rounds: usize) -> anyhow::Result<()> {
+/// Which listener of which Envoy.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Plain,
+    /// Of a Gateway without the filter.
+    Bare,
+    Chain,
+}
+
+pub fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<()> {
     let tools = setup::tools(workspace)?;
     let wasm = artifacts::filter(workspace)?;
-    let tollgate = artifacts::debug(workspace, &wasm)?;
+    let mut builds = vec![artifacts::debug(workspace, &wasm)?];
+    builds.extend(options.against.as_ref().map(std::path::absolute).transpose()?);
     let home = workspace.target().join("bench");
     if home.exists() {
         std::fs::remove_dir_all(&home)?;
     }
-    std::fs::create_dir_all(home.join("config"))?;
-
+    std::fs::create_dir_all(&home)?;
+    let cpus = Cpus::divide()?;
     let backend = responder::start()?;
-    let plain = plain::start(&tools, backend, &home)?;
-    let gateway_port = process::port_or_free(0)?;
-    let bare_port = process::port_or_free(0)?;
-    config::write(&home.join("config"), gateway_port, bare_port, backend)?;
-    let admin = format!("127.0.0.1:{}", process::port_or_free(0)?);
-    let state = home.join("state");
-    let gateway = Run {
-        tollgate: &tollgate,
-        tools: &tools,
-        config: &home.join("config"),
-        state: &state,
-        admin: &admin,
-        arguments: &["--concurrency", "1"],
-        log: &home.join("tollgate.log"),
-    }
-    .start()?;
-    let chain = process::envoy_of(&state)?;
-
-    let mut lanes = lanes((plain.port, plain.process.id()), (bare_port, chain), (gateway_port, chain));
+    let mut lanes = lanes();
+    let per_start = options.rounds * lanes.len() * builds.len() / 3 + 6 * builds.len();
     println!(
-        "==> {rounds} rounds in turns, {REQUESTS_PER_ROUND} requests each on {} connections, one worker \
-         (about {} s)",
+        "==> {} rounds in turns, {REQUESTS_PER_ROUND} requests each on {} connections, one worker; {} start(s), about {} s",
+        options.rounds,
         load::CONNECTIONS,
-        rounds * lanes.len() / 3
+        options.starts,
+        per_start * options.starts
     );
-    for lane in &lanes {
-        warm_up(lane).with_context(|| format!("warming up: {}", lane.name))?;
-    }
-    for round in 0..rounds {
-        for lane in &mut lanes {
-            let before = stats::cpu_time(lane.envoy)?;
-            lane.request.send(lane.port, REQUESTS_PER_ROUND)?;
-            let used = stats::cpu_time(lane.envoy)?.saturating_sub(before);
-            lane.samples.push(used.as_secs_f64() * 1e6 / REQUESTS_PER_ROUND as f64);
+    for start in 0..options.starts {
+        // The build that comes first changes from start to start.
+        let mut order: Vec<_> = builds.iter().enumerate().collect();
+        order.rotate_left(start % builds.len());
+        let plain = plain::start(&tools, backend, &home)?;
+        cpus.give(plain.process.id())?;
+        let mut gateways = Vec::new();
+        for (build, tollgate) in order {
+            let home = home.join(format!("build-{build}"));
+            let gateway = Gateway::start(&tools, tollgate, backend, &home)?;
+            cpus.give(gateway.envoy)?;
+            gateways.push((build, gateway));
         }
-        if (round + 1) % 5 == 0 {
-            println!("    {} of {rounds}", round + 1);
+        measure(&plain, &gateways, options.rounds, &mut lanes)?;
+        println!("    start {} of {}", start + 1, options.starts);
+    }
+    table::print(&lanes, &wasm)?;
+    if builds.len() > 1 {
+        table::compare(&lanes, options.rounds);
+    }
+    Ok(())
+}
+
+/// All rounds of one start, in turns between the builds.
+fn measure(plain: &Plain, gateways: &[(usize, Gateway)], rounds: usize, lanes: &mut [Lane]) -> anyhow::Result<()> {
+    for lane in lanes.iter() {
+        for (_, gateway) in gateways {
+            let (port, _) = lane.way.of(plain, gateway);
+            warm_up(&lane.request, port).with_context(|| format!("warming up: {}", lane.name))?;
         }
     }
-    gateway.stop();
-    print(&lanes, &wasm)
+    for _ in 0..rounds {
+        for lane in lanes.iter_mut() {
+            for (build, gateway) in gateways {
+                let (port, envoy) = lane.way.of(plain, gateway);
+                let before = stats::cpu_time(envoy)?;
+                lane.request.send(port, REQUESTS_PER_ROUND)?;
+                let used = stats::cpu_time(envoy)?.saturating_sub(before);
+                if let Some(samples) = lane.samples.get_mut(*build) {
+                    samples.push(used.as_secs_f64() * 1e6 / REQUESTS_PER_ROUND as f64);
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The first answers may be refusals, while workers take up what the main thread has acknowledged.
-fn warm_up(lane: &Lane) -> anyhow::Result<()> {
+fn warm_up(request: &Request, port: u16) -> anyhow::Result<()> {
     let end = Instant::now() + Duration::from_secs(10);
-    while let Err(error) = lane.request.send(lane.port, load::CONNECTIONS) {
+    while let Err(error) = request.send(port, load::CONNECTIONS) {
         anyhow::ensure!(Instant::now() < end, error);
         std::thread::sleep(Duration::from_millis(100));
     }
-    lane.request.send(lane.port, WARM_UP)
+    request.send(port, WARM_UP)
 }
 
-fn lanes(plain: (u16, u32), bare: (u16, u32), chain: (u16, u32)) -> Vec<Lane> {
+fn lanes() -> Vec<Lane> {
     let key = Some(config::KEY);
-    let lane = |name, means, over, (port, envoy), request| Lane {
-        name,
-        means,
-        over,
-        request,
-        port,
-        envoy,
-        samples: Samples::default(),
-    };
+    let lane = |name, means, over, way, request| Lane { name, means, over, request, way, samples: Default::default() };
     let path = "/v1/chat/completions";
     let at = |prefix: &str| format!("/{prefix}{path}");
+    let request = |prefix: &str, model, key| Request::new(&at(prefix), model, key, false);
     vec![
-        lane("plain Envoy", "", None, plain, Request::new(path, "smol", None, false)),
-        lane(
-            "no filter",
-            "listener and route as we make them",
-            Some(0),
-            bare,
-            Request::new(&at("bare"), "smol", None, false),
-        ),
-        lane("filter passes by", "+ entering wasm", Some(1), chain, Request::new(&at("pass"), "smol", None, false)),
+        lane("plain Envoy", "", None, Way::Plain, Request::new(path, "smol", None, false)),
+        lane("no filter", "listener and route as we make them", Some(0), Way::Bare, request("bare", "smol", None)),
+        lane("filter passes by", "+ entering wasm", Some(1), Way::Chain, request("pass", "smol", None)),
         lane(
             "anonymous, no budget",
             "+ body, model, routing, usage",
             Some(2),
-            chain,
-            Request::new(&at("open"), "smol", None, false),
+            Way::Chain,
+            request("open", "smol", None),
         ),
-        lane("key, no budget", "+ key", Some(3), chain, Request::new(&at("key"), "smol", key, false)),
-        lane(
-            "key and budget",
-            "+ reservation, settlement",
-            Some(4),
-            chain,
-            Request::new(&at("budget"), "smol", key, false),
-        ),
+        lane("key, no budget", "+ key", Some(3), Way::Chain, request("key", "smol", key)),
+        lane("key and budget", "+ reservation, settlement", Some(4), Way::Chain, request("budget", "smol", key)),
         lane(
             "the same with failover",
             "+ the filter of each attempt",
             Some(5),
-            chain,
-            Request::new(&at("budget"), "pair", key, false),
+            Way::Chain,
+            request("budget", "pair", key),
         ),
-        lane("plain Envoy, events", "", None, plain, Request::new(path, "smol", None, true)),
-        lane("key and budget, events", "", Some(7), chain, Request::new(&at("budget"), "smol", key, true)),
+        lane("plain Envoy, events", "", None, Way::Plain, Request::new(path, "smol", None, true)),
+        lane("key and budget, events", "", Some(7), Way::Chain, Request::new(&at("budget"), "smol", key, true)),
     ]
 }
 
-fn print(lanes: &[Lane], wasm: &Path) -> anyhow::Result<()> {
-    println!(
-        "\nCPU microseconds of Envoy per request, 2 KB request, 1 KB answer (events: 10 of them)\n\
-         filter.wasm {} KB; lowest round, quartiles of the rounds; differences are of the same round\n",
-        std::fs::metadata(wasm)?.len().div_ceil(1024)
-    );
-    println!("{:<26}{:>7}{:>7}{:>7}{:>7}   over plain Envoy", "", "lowest", "25 %", "50 %", "75 %");
-    for lane in lanes {
-        let of = |part: f64| lane.samples.quantile(part);
-        print!("{:<26}{:>7.1}{:>7.1}{:>7.1}{:>7.1}", lane.name, of(0.0), of(0.25), of(0.5), of(0.75));
-        if let (Some(_), Some(base)) = (lane.over, base(lanes, lane)) {
-            let more = lane.samples.minus(&base.samples);
-            print!(
-                "   {:+.1} ({:+.1} to {:+.1}), x{:.2}",
-                more.quantile(0.5),
-                more.quantile(0.25),
-                more.quantile(0.75),
-                lane.samples.quantile(0.5) / base.samples.quantile(0.5)
-            );
-        }
-        println!();
-    }
-    println!("\nwhere it goes (each line over the one above it)");
-    for lane in lanes.iter().filter(|lane| !lane.means.is_empty()) {
-        if let Some(over) = lane.over.and_then(|index| lanes.get(index)) {
-            let more = lane.samples.minus(&over.samples);
-            println!(
-                "{:<36}{:>+7.1} ({:+.1} to {:+.1})",
-                lane.means,
-                more.quantile(0.5),
-                more.quantile(0.25),
-                more.quantile(0.75)
-            );
-        }
-    }
-    println!("\nother gateways are not part of this run yet");
-    Ok(())
-}
+// === impl Way ===
 
-/// The plain Envoy's lane that a lane's chain of comparisons ends at.
-fn base<'a>(lanes: &'a [Lane], lane: &'a Lane) -> Option<&'a Lane> {
-    let mut at = lane;
-    while let Some(over) = at.over {
-        at = lanes.get(over)?;
+impl Way {
+    /// Its port, and the process whose time counts.
+    fn of(self, plain: &Plain, gateway: &Gateway) -> (u16, u32) {
+        match self {
+            Self::Plain => (plain.port, plain.process.id()),
+            Self::Bare => (gateway.bare, gateway.envoy),
+            Self::Chain => (gateway.port, gateway.envoy),
+        }
     }
-    Some(at)
 }

@@ -24,6 +24,11 @@ impl Samples {
         value(low) + (value(high) - value(low)) * (at - low)
     }
 
+    /// In parts of so many, in order.
+    pub fn parts(&self, size: usize) -> impl Iterator<Item = Self> {
+        self.0.chunks(size.max(1)).map(|part| Self(part.to_vec()))
+    }
+
     /// The differences, round by round.
     pub fn minus(&self, other: &Self) -> Self {
         Self(self.0.iter().zip(&other.0).map(|(a, b)| a - b).collect())
