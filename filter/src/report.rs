@@ -184,6 +184,11 @@ impl Reporter {
         while self.needs.pop_front_if(|(_, needs)| needs.is_empty()).is_some() {}
     }
 
+    /// Whether a request is held.
+    pub fn holds(&self) -> bool {
+        !self.needs.is_empty()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.usage.is_empty() && self.tabs.is_empty() && self.needs.is_empty()
     }

@@ -50,8 +50,8 @@ pub enum RootEvent<'a> {
     Configured,
     Tick,
     Rang,
-    /// [`RootOrder::Wake`] was carried out.
-    Woken,
+    /// [`RootOrder::Wake`] was carried out with this callback.
+    Woken(Callback),
     /// [`RootOrder::Call`] was carried out. None: the call could not be sent.
     CallSent(Option<u32>),
     /// A call has ended. `answer` is its message if it succeeded.
@@ -131,7 +131,8 @@ impl Root {
             }
             RootEvent::Tick => self.tick(around),
             RootEvent::Rang => self.report(around),
-            RootEvent::Woken => self.go_on(around),
+            RootEvent::Woken(Callback::Tick) => self.go_on(around),
+            RootEvent::Woken(_) => self.hurry(around),
             RootEvent::CallSent(Some(token)) => {
                 self.call = Some(token);
                 Vec::new()
@@ -215,12 +216,19 @@ impl Root {
     fn call_ended(&mut self, status: u32, answer: Option<&[u8]>, around: &mut Surroundings<'_>) -> Vec<RootOrder> {
         if let Some(answer) = answer.and_then(|answer| wire::SyncResponse::decode(answer).ok()) {
             let granted = around.worker.ledger_answered(around.shared, answer, around.now);
-            return if granted { vec![RootOrder::Wake(Callback::LedgerAnswered)] } else { self.go_on(around) };
+            return if granted { vec![RootOrder::Wake(Callback::LedgerAnswered)] } else { self.hurry(around) };
         }
         let taken = around.worker.ledger_failed(status, around.now);
         let dropped = (taken == Taken::Never)
             .then_some(RootOrder::Warn("tollgate: the ledger refused a report for good; it is dropped"));
-        dropped.into_iter().chain(self.go_on(around)).collect()
+        dropped.into_iter().chain(self.hurry(around)).collect()
+    }
+
+    /// Sends the next report at once if a held request needs tokens, or if this root is going. All else waits for the
+    /// tick: a call costs more than a request, so calls must not follow each other as fast as they are answered.
+    fn hurry(&mut self, around: &mut Surroundings<'_>) -> Vec<RootOrder> {
+        let is_going = matches!(self.life, Life::Going { .. });
+        if is_going || around.worker.reporter.holds() { self.go_on(around) } else { Vec::new() }
     }
 
     /// Sends the next report. A root that is going is gone once all reports are answered.

@@ -94,7 +94,7 @@ impl Root {
             }
             RootOrder::Wake(callback) => {
                 self.wake(callback);
-                Some(RootEvent::Woken)
+                Some(RootEvent::Woken(callback))
             }
             RootOrder::HangBell { name } => {
                 let bell = hostcalls::register_shared_queue(&name).ok();

@@ -142,10 +142,10 @@ fn a_tick_sweeps_and_looks_at_slow_records() {
 #[test]
 fn held_requests_are_told_and_then_what_is_due_is_sent() {
     let (mut vm, mut root) = Vm::with_root();
-    assert_eq!(vm.step(&mut root, RootEvent::Woken), [], "nothing is due");
+    assert_eq!(vm.step(&mut root, RootEvent::Woken(Callback::Tick)), [], "nothing is due");
     vm.has_used();
-    assert_eq!(call(&vm.step(&mut root, RootEvent::Woken)).usage.len(), 1);
-    assert_eq!(vm.step(&mut root, RootEvent::Woken), [], "one call at a time");
+    assert_eq!(call(&vm.step(&mut root, RootEvent::Woken(Callback::Tick))).usage.len(), 1);
+    assert_eq!(vm.step(&mut root, RootEvent::Woken(Callback::Tick)), [], "one call at a time");
     assert_eq!(vm.step(&mut root, RootEvent::Rang), []);
 }
 
@@ -175,7 +175,7 @@ fn what_the_root_before_had_sent_goes_out_again_unchanged() {
     let first = vm.sent(&mut old);
     let mut new = Root::new(2);
     vm.step(&mut new, RootEvent::Configured);
-    assert_eq!(call(&vm.step(&mut new, RootEvent::Woken)), first);
+    assert_eq!(call(&vm.step(&mut new, RootEvent::Woken(Callback::Tick))), first);
 }
 
 // === calls ===
@@ -186,9 +186,9 @@ fn a_call_that_could_not_be_sent_is_tried_again() {
     vm.has_used();
     let first = call(&vm.step(&mut root, RootEvent::Rang));
     assert_eq!(vm.step(&mut root, RootEvent::CallSent(None)), []);
-    assert_eq!(vm.step(&mut root, RootEvent::Woken), [], "not at once");
+    assert_eq!(vm.step(&mut root, RootEvent::Woken(Callback::Tick)), [], "not at once");
     vm.now += 100;
-    assert_eq!(call(&vm.step(&mut root, RootEvent::Woken)), first);
+    assert_eq!(call(&vm.step(&mut root, RootEvent::Woken(Callback::Tick))), first);
 }
 
 #[test]
@@ -216,19 +216,32 @@ fn who_waits_for_a_grant_is_told_before_the_next_call() {
     vm.has_used();
     let message = answer(&sent, 100);
     assert_eq!(vm.step(&mut root, answered(&message)), [RootOrder::Wake(Callback::LedgerAnswered)]);
+    let next = call(&vm.step(&mut root, RootEvent::Woken(Callback::LedgerAnswered)));
+    assert_eq!((next.sequence, next.usage.len(), next.wants.len()), (2, 1, 1), "it waits for more");
+    vm.step(&mut root, RootEvent::CallSent(Some(CALL)));
+    vm.has_used();
     vm.worker.reporter.let_go(number);
-    let next = call(&vm.step(&mut root, RootEvent::Woken));
-    assert_eq!((next.sequence, next.usage.len()), (2, 1));
+    let message = answer(&next, 100);
+    assert_eq!(vm.step(&mut root, answered(&message)), [RootOrder::Wake(Callback::LedgerAnswered)]);
+    assert_eq!(vm.step(&mut root, RootEvent::Woken(Callback::LedgerAnswered)), [], "nobody waits");
 }
 
+/// Calls once followed each other as fast as they were answered, 170 in a second, and each cost more than a request.
 #[test]
-fn an_answer_without_grants_makes_way_for_the_next_call() {
+fn after_an_answer_the_next_call_waits_for_the_tick_unless_a_request_is_held() {
     let (mut vm, mut root) = Vm::with_root();
     vm.has_used();
     let sent = vm.sent(&mut root);
     vm.has_used();
+    vm.worker.reporter.wish(&bucket(), 5);
     let message = answer(&sent, 0);
-    assert_eq!(call(&vm.step(&mut root, answered(&message))).sequence, 2);
+    assert_eq!(vm.step(&mut root, answered(&message)), []);
+    let sent = call(&vm.step(&mut root, RootEvent::Woken(Callback::Tick)));
+    assert_eq!((sent.sequence, sent.usage.len(), sent.wants.len()), (2, 1, 1));
+    vm.step(&mut root, RootEvent::CallSent(Some(CALL)));
+    vm.worker.reporter.hold(vec![Want { bucket: bucket(), wish: 100, least: 10 }]);
+    let message = answer(&wire::SyncRequest { wants: Vec::new(), ..sent }, 0);
+    assert_eq!(call(&vm.step(&mut root, answered(&message))).wants[0].least, 10);
 }
 
 #[test]
@@ -251,9 +264,8 @@ fn a_refused_call_holds_up_nothing() {
     vm.has_used();
     vm.sent(&mut root);
     vm.has_used();
-    let orders = vm.step(&mut root, failed(3));
-    let [RootOrder::Warn(_), rest @ ..] = orders.as_slice() else { panic!("{orders:?}") };
-    assert_eq!(call(rest).sequence, 2);
+    assert!(matches!(vm.step(&mut root, failed(3)).as_slice(), [RootOrder::Warn(_)]));
+    assert_eq!(call(&vm.step(&mut root, RootEvent::Woken(Callback::Tick))).sequence, 2);
 }
 
 #[test]
@@ -263,7 +275,7 @@ fn an_answer_that_cannot_be_read_is_asked_for_again() {
     let first = vm.sent(&mut root);
     assert_eq!(vm.step(&mut root, answered(b"\xff")), []);
     vm.now += 100;
-    assert_eq!(call(&vm.step(&mut root, RootEvent::Woken)), first);
+    assert_eq!(call(&vm.step(&mut root, RootEvent::Woken(Callback::Tick))), first);
 }
 
 // === keys ===
@@ -348,7 +360,7 @@ fn the_last_report_is_waited_for() {
     let last = call(last);
     vm.step(&mut root, RootEvent::CallSent(Some(CALL)));
     assert!(!root.is_gone());
-    assert_eq!(vm.step(&mut root, RootEvent::Woken), []);
+    assert_eq!(vm.step(&mut root, RootEvent::Woken(Callback::Tick)), []);
     let message = answer(&last, 0);
     assert_eq!(vm.step(&mut root, answered(&message)), [RootOrder::Gone]);
     assert!(root.is_gone());
@@ -386,7 +398,9 @@ fn a_root_that_is_gone_does_nothing_more() {
     let (mut vm, mut root) = Vm::with_root();
     vm.step(&mut root, RootEvent::Done);
     vm.has_used();
-    for event in [RootEvent::Tick, RootEvent::Rang, RootEvent::Woken, RootEvent::Configured, RootEvent::Done] {
+    for event in
+        [RootEvent::Tick, RootEvent::Rang, RootEvent::Woken(Callback::Tick), RootEvent::Configured, RootEvent::Done]
+    {
         assert_eq!(vm.step(&mut root, event), []);
     }
     assert_eq!(vm.worker.owner, None, "another root may act");
@@ -451,7 +465,7 @@ impl Host {
                 }
                 RootOrder::CloseKeys { token } => prop_assert_eq!(self.stream.take(), Some(token)),
                 RootOrder::SendKeys { token, .. } => prop_assert_eq!(self.stream, Some(token)),
-                RootOrder::Wake(_) => self.step(vm, root, RootEvent::Woken)?,
+                RootOrder::Wake(callback) => self.step(vm, root, RootEvent::Woken(callback))?,
                 RootOrder::Gone => self.gone += 1,
                 RootOrder::HangBell { .. } | RootOrder::ExportMetrics | RootOrder::Warn(_) => {}
             }
