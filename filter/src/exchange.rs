@@ -30,7 +30,7 @@ use crate::{
     counters::Counters,
     errors::{Refusal, Shape},
     host::{RequestBody, Shared},
-    key::{Caller, Table},
+    key::{Caller, Recent, Table},
     model::{Plan, Random},
     report::Reporter,
     usage::{Api, Habits, Tokens, Weighed},
@@ -62,7 +62,7 @@ pub enum Exchange {
 #[derive(Debug)]
 pub struct Reading {
     route: Rc<Route>,
-    caller: Caller,
+    caller: Rc<Caller>,
     api: Api,
     shape: Shape,
     /// The path as the client sent it, and where in it the part below `/v1` begins.
@@ -83,7 +83,7 @@ pub struct Waiting {
 #[derive(Debug)]
 pub struct Ticket {
     route: Rc<Route>,
-    caller: Caller,
+    caller: Rc<Caller>,
     api: Api,
     shape: Shape,
     plan: Plan,
@@ -141,6 +141,7 @@ pub struct Desk<'a> {
     /// The record as this worker read it last. A step reads it again when the leases seem to have expired.
     pub holder: &'a mut Holder,
     pub table: Table,
+    pub callers: &'a mut Recent,
     /// Unix milliseconds.
     pub now: u64,
 }

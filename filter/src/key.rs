@@ -1,12 +1,15 @@
 //! Who asks. The key is found in the headers, and its SHA-256 is looked up in the table that all workers share. The
 //! record there says which consumer it is. The key itself is never kept, and its hash is never shown.
 
+mod recent;
+
 use std::{fmt, rc::Rc};
 
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 use tollgate_proto::{Map, v1::ApiKey};
 
+pub use self::recent::Recent;
 use crate::{
     body::same,
     host::{Shared, read_u64},
@@ -27,9 +30,9 @@ pub enum Presented<'h> {
     Several,
 }
 
-/// The SHA-256 of a key, in lowercase hex.
-#[derive(Clone, PartialEq, Eq)]
-pub struct KeyHash(String);
+/// The SHA-256 of a key.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct KeyHash([u8; 32]);
 
 /// The consumer behind a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +41,8 @@ pub struct Caller {
     pub namespace: Rc<str>,
     pub labels: Map,
     pub models: AllowedModels,
+    /// The last unix second in which the key is valid. None: it does not expire.
+    pub not_after: Option<i64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,11 +90,11 @@ pub fn find<'h>(headers: impl Iterator<Item = (&'h str, &'h [u8])>) -> Presented
 
 /// Whether a header's value has a key of this gateway, valid or expired. This is for routes where the header belongs to
 /// the application. A header that came several times may have become one value with commas.
-pub fn has_known(value: &[u8], shared: &dyn Shared, generation: u32, now_s: i64) -> bool {
+pub fn has_known(value: &[u8], shared: &dyn Shared, generation: u32, now: u64) -> bool {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).enumerate().any(|(index, part)| {
         let key = bearer(part).unwrap_or(part);
         // No credential has so many parts, and each one costs a look-up. So the value counts as a key.
-        index >= MAX_VALUES || look_up(shared, &KeyHash::of(key), generation, now_s) != Err(InvalidKey::Unknown)
+        index >= MAX_VALUES || look_up(shared, &KeyHash::of(key), generation, now) != Err(InvalidKey::Unknown)
     })
 }
 
@@ -100,12 +105,12 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
 
 impl KeyHash {
     pub fn of(key: &[u8]) -> Self {
-        Self(hex(&Sha256::digest(key)))
+        Self(Sha256::digest(key).into())
     }
 
     /// The name of its record in shared data.
     pub fn record(&self) -> String {
-        record_name(&self.0)
+        record_name(&hex(&self.0))
     }
 }
 
@@ -115,7 +120,7 @@ impl fmt::Debug for KeyHash {
     }
 }
 
-/// The name of a key's record in shared data, from its hash.
+/// The name of a key's record in shared data, from its hash in lowercase hex.
 pub fn record_name(hash: &str) -> String {
     let mut name = String::with_capacity(2 + hash.len());
     name.push_str("k/");
@@ -143,8 +148,8 @@ pub fn tombstone() -> Vec<u8> {
     vec![0; 4]
 }
 
-/// Looks a key up.
-pub fn look_up(shared: &dyn Shared, hash: &KeyHash, generation: u32, now_s: i64) -> Result<Caller, InvalidKey> {
+/// Looks a key up. `now`: unix milliseconds.
+pub fn look_up(shared: &dyn Shared, hash: &KeyHash, generation: u32, now: u64) -> Result<Caller, InvalidKey> {
     let (record, _) = shared.get(&hash.record()).ok_or(InvalidKey::Unknown)?;
     let (written, key) = record.split_first_chunk::<4>().ok_or(InvalidKey::Unknown)?;
     let written = u32::from_le_bytes(*written);
@@ -152,15 +157,14 @@ pub fn look_up(shared: &dyn Shared, hash: &KeyHash, generation: u32, now_s: i64)
         return Err(InvalidKey::Unknown);
     }
     let key = ApiKey::decode(key).map_err(|_| InvalidKey::Unknown)?;
-    if key.not_after != 0 && now_s > key.not_after {
-        return Err(InvalidKey::Expired);
-    }
-    Ok(Caller {
+    let caller = Caller {
         consumer: key.consumer.into(),
         namespace: key.namespace.into(),
         labels: key.labels,
         models: if key.all_models { AllowedModels::All } else { AllowedModels::Only(key.models) },
-    })
+        not_after: Some(key.not_after).filter(|not_after| *not_after != 0),
+    };
+    if caller.is_expired(now) { Err(InvalidKey::Expired) } else { Ok(caller) }
 }
 
 // === impl Caller ===
@@ -168,7 +172,18 @@ pub fn look_up(shared: &dyn Shared, hash: &KeyHash, generation: u32, now_s: i64)
 impl Caller {
     /// Whoever asks, where a pool asks for no key.
     pub fn anonymous() -> Self {
-        Self { consumer: "anonymous".into(), namespace: "".into(), labels: Map::default(), models: AllowedModels::All }
+        Self {
+            consumer: "anonymous".into(),
+            namespace: "".into(),
+            labels: Map::default(),
+            models: AllowedModels::All,
+            not_after: None,
+        }
+    }
+
+    /// Whether the key is no longer valid. `now`: unix milliseconds.
+    fn is_expired(&self, now: u64) -> bool {
+        self.not_after.is_some_and(|not_after| i64::try_from(now / 1000).is_ok_and(|now| now > not_after))
     }
 
     pub fn may_use(&self, model: &str) -> bool {
@@ -255,13 +270,13 @@ mod tests {
         ] {
             assert_eq!(has_known(value.as_bytes(), &shared, 2, 0), known, "{value}");
         }
-        assert!(has_known(b"abc", &shared, 2, 101), "an expired key is a key");
+        assert!(has_known(b"abc", &shared, 2, 101_000), "an expired key is a key");
         assert!(!has_known(b"abc", &shared, 3, 0), "a removed one is none");
     }
 
     #[test]
     fn a_hash_is_as_sha256sum_says() {
-        assert_eq!(KeyHash::of(b"abc").0, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert_eq!(KeyHash::of(b"abc").record(), "k/ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
         assert!(!format!("{:?}", KeyHash::of(b"abc")).contains("ba7816"));
     }
 
@@ -272,8 +287,8 @@ mod tests {
         let key = ApiKey { consumer: "app".into(), not_after: 100, all_models: true, ..Default::default() };
         assert_eq!(look_up(&shared, &hash, 1, 0), Err(InvalidKey::Unknown));
         shared.set(&hash.record(), &record(2, &key.encode_to_vec()), None).unwrap();
-        assert_eq!(&*look_up(&shared, &hash, 2, 100).unwrap().consumer, "app");
-        assert_eq!(look_up(&shared, &hash, 2, 101), Err(InvalidKey::Expired));
+        assert_eq!(&*look_up(&shared, &hash, 2, 100_999).unwrap().consumer, "app");
+        assert_eq!(look_up(&shared, &hash, 2, 101_000), Err(InvalidKey::Expired));
         assert_eq!(look_up(&shared, &hash, 3, 0), Err(InvalidKey::Unknown));
         shared.set(&hash.record(), &tombstone(), None).unwrap();
         assert_eq!(look_up(&shared, &hash, 0, 0), Err(InvalidKey::Unknown));

@@ -18,7 +18,7 @@ use crate::{
     counters::Counters,
     exchange::Desk,
     host::{RequestBody, Shared, prepare, read_u64, update},
-    key::Table,
+    key::{Recent, Table},
     model::Random,
     report::{Answered, Identity, Reporter},
     roll::Roll,
@@ -50,6 +50,7 @@ pub struct Worker {
     proxy: Rc<str>,
     holder: Holder,
     table: Table,
+    callers: Recent,
     roll: Roll,
     /// How many requests of this worker are on their way.
     open: u64,
@@ -129,6 +130,7 @@ impl Worker {
             touched: &mut self.touched,
             holder: &mut self.holder,
             table: self.table,
+            callers: &mut self.callers,
             now,
         }
     }

@@ -129,7 +129,7 @@ fn plain(head: &Head<'_>, mut effects: Vec<Effect>, desk: &mut Desk<'_>) -> Step
             let refusal = Refusal::Unavailable(Unavailable::KeysNotLoaded);
             return Exchange::refused(&refusal, Shape::OpenAi, effects, desk);
         };
-        if key::has_known(value, desk.shared, generation, seconds(desk.now)) {
+        if key::has_known(value, desk.shared, generation, desk.now) {
             effects.push(Effect::RemoveRequestHeader(name.clone()));
         }
     }
@@ -151,9 +151,9 @@ fn shape(api: Api, path: &Result<Path<'_>, Refusal>, head: &Head<'_>) -> Shape {
     }
 }
 
-fn caller(head: &Head<'_>, pool: &Pool, desk: &Desk<'_>) -> Result<Caller, Refusal> {
+fn caller(head: &Head<'_>, pool: &Pool, desk: &mut Desk<'_>) -> Result<Rc<Caller>, Refusal> {
     if pool.access == Access::Anonymous {
-        return Ok(Caller::anonymous());
+        return Ok(Rc::new(Caller::anonymous()));
     }
     let Table::Ready(generation) = desk.table else {
         return Err(Refusal::Unavailable(Unavailable::KeysNotLoaded));
@@ -164,7 +164,8 @@ fn caller(head: &Head<'_>, pool: &Pool, desk: &Desk<'_>) -> Result<Caller, Refus
         Presented::Nothing => return Err(Refusal::NoKey),
         Presented::Several => return Err(Refusal::SeveralKeys),
     };
-    key::look_up(desk.shared, &KeyHash::of(key), generation, seconds(desk.now))
+    desk.callers
+        .look_up(desk.shared, KeyHash::of(key), generation, desk.now)
         .ok()
         .filter(|caller| pool.consumers.contain(&caller.namespace))
         .ok_or(Refusal::WrongKey)
@@ -212,11 +213,6 @@ pub(super) fn usage_never_comes(what: &str, param: Option<&'static str>) -> Refu
         the answer at once, or have the operator set the TokenPolicy to mode Shadow."
     );
     Refusal::Invalid { message, param }
-}
-
-/// Unix milliseconds as seconds.
-fn seconds(now: u64) -> i64 {
-    i64::try_from(now / 1000).unwrap_or(i64::MAX)
 }
 
 // === impl Head ===
