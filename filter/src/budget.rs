@@ -7,10 +7,10 @@ use std::rc::Rc;
 
 use tollgate_proto::v1 as wire;
 
-pub use self::lease::{Holder, Lease, Release, Reservation, Reserve, Reserved, Settled};
+pub use self::lease::{Holder, Lease, Rate, Release, Reservation, Reserve, Settled};
 use crate::{
     config::{Limit, Mode, ScopePart, WithoutLedger},
-    host::{Contended, Shared, update},
+    host::Shared,
 };
 
 /// The values that scopes are made of.
@@ -89,23 +89,5 @@ impl Budget {
             Mode::Shadow => WithoutLedger::Allow,
             Mode::Enforce(without) => without,
         }
-    }
-
-    /// Reserves from the shared lease.
-    pub fn reserve(&self, desk: &Counter<'_>, amount: u64) -> Result<Reserved, Contended> {
-        update(desk.shared, &self.bucket.key, desk.now, |record| {
-            let before = Lease::decode(record);
-            let reserved = before.clone().reserve(amount, desk.worker, desk.now, desk.holder);
-            ((reserved.lease != before).then(|| reserved.lease.encode()), reserved)
-        })
-    }
-
-    /// Replaces a reservation by what the request really cost. A cost of 0 gives it back.
-    pub fn settle(&self, desk: &Counter<'_>, reservation: &Reservation, truth: u64) -> Settled {
-        let settled = update(desk.shared, &self.bucket.key, desk.now, |record| {
-            let (lease, settled) = Lease::decode(record).settle(reservation, truth, desk.now, desk.holder);
-            (Some(lease.encode()), settled)
-        });
-        settled.unwrap_or(Settled { from_lease: reservation.amount, charged: truth, release: None })
     }
 }

@@ -25,7 +25,7 @@ pub use settle::{Ending, LastAttempt};
 
 use crate::{
     body::{content_type::ContentType, held::Room},
-    budget::{Bucket, Budget, Counter, Holder, Reservation},
+    budget::{Bucket, Budget, Counter, Holder, Rate, Reservation},
     config::{RequestStage, Rewrite, Route},
     counters::Counters,
     errors::{Refusal, Shape},
@@ -33,6 +33,7 @@ use crate::{
     key::{Caller, Recent, Table},
     model::{Plan, Random},
     report::Reporter,
+    slices::Slices,
     usage::{Api, Habits, Tokens, Weighed},
 };
 
@@ -95,6 +96,7 @@ pub struct Ticket {
     expected: Tokens,
     wants_usage_event: bool,
     held: Vec<Held>,
+    /// The tightest budget's.
     rate: Option<Rate>,
 }
 
@@ -112,15 +114,6 @@ enum Hold {
     Debt,
 }
 
-/// What the answer's headers say of the tightest budget.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Rate {
-    limit: u64,
-    remaining: u64,
-    /// None: the window never ends.
-    reset_s: Option<u64>,
-}
-
 /// What a step may use of its surroundings.
 pub struct Desk<'a> {
     pub stage: &'a RequestStage,
@@ -136,6 +129,7 @@ pub struct Desk<'a> {
     pub room: &'a Room,
     pub reporter: &'a mut Reporter,
     pub counters: &'a mut Counters,
+    pub slices: &'a mut Slices,
     /// The buckets that this worker has used of late, by the name of their record.
     pub touched: &'a mut HashMap<Rc<str>, Bucket>,
     /// The record as this worker read it last. A step reads it again when the leases seem to have expired.
@@ -351,19 +345,16 @@ impl Ticket {
     }
 }
 
-// === impl Rate ===
-
-impl Rate {
-    fn headers(self) -> Vec<(&'static str, String)> {
-        let mut headers = vec![
-            ("x-ratelimit-limit-tokens", self.limit.to_string()),
-            ("x-ratelimit-remaining-tokens", self.remaining.to_string()),
-        ];
-        if let Some(seconds) = self.reset_s {
-            headers.push(("x-ratelimit-reset-tokens", duration(seconds)));
-        }
-        headers
+/// What an answer's headers say of a budget.
+fn rate_headers(rate: Rate) -> Vec<(&'static str, String)> {
+    let mut headers = vec![
+        ("x-ratelimit-limit-tokens", rate.limit.to_string()),
+        ("x-ratelimit-remaining-tokens", rate.remaining.to_string()),
+    ];
+    if let Some(seconds) = rate.reset_s {
+        headers.push(("x-ratelimit-reset-tokens", duration(seconds)));
     }
+    headers
 }
 
 /// A duration as OpenAI writes it: `1h30m0s`.

@@ -53,19 +53,31 @@ pub fn update<T>(
     now_ms: u64,
     mut change: impl FnMut(&[u8]) -> (Option<Vec<u8>>, T),
 ) -> Result<T, Contended> {
+    let mut result = None;
+    swap(shared, key, now_ms, &mut |record| {
+        let (next, value) = change(record);
+        result = Some(value);
+        next
+    })?;
+    result.ok_or(Contended)
+}
+
+// Not generic: each copy of it would be compiled anew at each start of Envoy.
+fn swap(
+    shared: &dyn Shared,
+    key: &str,
+    now_ms: u64,
+    change: &mut dyn FnMut(&[u8]) -> Option<Vec<u8>>,
+) -> Result<(), Contended> {
     for _ in 0..TRIES {
         let Some((value, version)) = shared.get(key) else {
             create(shared, key, now_ms)?;
             continue;
         };
-        let (next, result) = change(&value);
-        match next {
-            None => return Ok(result),
-            Some(next) => {
-                if shared.set(key, &next, Some(version)).is_ok() {
-                    return Ok(result);
-                }
-            }
+        match change(&value) {
+            None => return Ok(()),
+            Some(next) if shared.set(key, &next, Some(version)).is_ok() => return Ok(()),
+            Some(_) => {}
         }
     }
     Err(Contended)

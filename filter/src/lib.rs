@@ -9,7 +9,7 @@
 //!   [`path`], [`key`], [`body`], [`model`], [`models`], [`budget`], [`attempt`], [`usage`], [`errors`].
 //! - [`root`] is the state machine of what belongs to no request. It has two conversations with the control plane:
 //!   [`report`] makes the calls to the ledger, [`table`] keeps the keys from a delta xDS stream.
-//! - [`worker`] is what one worker keeps between requests, [`counters`] are its metrics, and by the [`roll`] workers
+//! - [`worker`] is what one worker keeps between requests, [`slices`] its own part of busy budgets, [`counters`] are its metrics, and by the [`roll`] workers
 //!   notice that another one has died.
 //! - [`stream`] says Envoy's callbacks in the words of the core.
 //! - [`json`] reads JSON text, strictly and without a tree.
@@ -36,6 +36,7 @@ pub mod path;
 pub mod report;
 pub mod roll;
 pub mod root;
+pub mod slices;
 pub mod stream;
 pub mod table;
 pub mod usage;

@@ -255,6 +255,7 @@ impl Root {
             self.life = Life::Gone;
             return orders;
         }
+        around.worker.put_slices_back(around.shared, around.now);
         orders.extend(self.report(around));
         if around.worker.reporter.is_done() {
             around.worker.owner = None;

@@ -13,7 +13,7 @@ use tollgate_proto::{
 
 use crate::{
     body::held::Room,
-    budget::{Bucket, Holder, Lease},
+    budget::{Bucket, Counter, Holder, Lease},
     config::RequestStage,
     counters::Counters,
     exchange::Desk,
@@ -22,6 +22,7 @@ use crate::{
     model::Random,
     report::{Answered, Identity, Reporter},
     roll::Roll,
+    slices::Slices,
     table::{self, Keeper},
     usage::Habits,
 };
@@ -51,6 +52,7 @@ pub struct Worker {
     holder: Holder,
     table: Table,
     callers: Recent,
+    slices: Slices,
     roll: Roll,
     /// How many requests of this worker are on their way.
     open: u64,
@@ -116,6 +118,7 @@ impl Worker {
         if self.table == Table::Empty {
             self.table = Table::read(shared);
         }
+        self.slices.are_put_back = self.owner.is_some();
         Desk {
             stage,
             shared,
@@ -127,6 +130,7 @@ impl Worker {
             room: &self.room,
             reporter: &mut self.reporter,
             counters: &mut self.counters,
+            slices: &mut self.slices,
             touched: &mut self.touched,
             holder: &mut self.holder,
             table: self.table,
@@ -225,8 +229,15 @@ impl Worker {
         self.keeper.closed(token, now, random);
     }
 
-    /// Signs the roll. Once a second it also gives idle leases back and buries dead workers.
+    /// Puts this worker's slices back into the leases.
+    pub fn put_slices_back(&mut self, shared: &dyn Shared, now: u64) {
+        let counter = Counter { shared, worker: self.number, holder: self.holder, now };
+        self.slices.put_back(&counter, &mut self.reporter);
+    }
+
+    /// Puts slices back and signs the roll. Once a second it also gives idle leases back and buries dead workers.
     pub fn sweep(&mut self, shared: &dyn Shared, now: u64) {
+        self.put_slices_back(shared, now);
         self.roll.sign(shared, self.number, now, &self.touched);
         if now < self.swept_at.saturating_add(SWEEP_MS) {
             return;

@@ -13,6 +13,9 @@ const FRESH_MS: u64 = 1000;
 /// A lease that nobody has used for this time goes back. The control plane takes less than that to start anew, so a
 /// gateway with little to do has tokens meanwhile.
 const IDLE_MS: u64 = 10_000;
+/// A slice has tokens for so many requests, and is at most this part of what is there. Other workers need the rest.
+const SLICE_REQUESTS: u64 = 32;
+const SLICE_PART: u64 = 8;
 
 /// What this process holds of one bucket.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -77,13 +80,22 @@ pub struct Holder {
     pub ahead_ms: i64,
 }
 
-/// Tokens taken from a lease for one request.
+/// Tokens taken from a lease, for one request or as a slice for several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reservation {
     pub amount: u64,
     pub window_start: i64,
     valid_since: u64,
     worker: u64,
+}
+
+/// What is left of a budget, as answers tell it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    pub limit: u64,
+    pub remaining: u64,
+    /// None: the window never ends.
+    pub reset_s: Option<u64>,
 }
 
 /// What a try to reserve leaves.
@@ -248,6 +260,36 @@ impl Lease {
         Reservation { amount, window_start: self.window_start, valid_since: holder.valid_since, worker }
     }
 
+    /// Cuts a slice for more requests like one of `amount`, and takes it for the worker. None: there is too little for
+    /// that, or the ledger has no more, and then each token counts.
+    pub fn cut(&mut self, amount: u64, worker: u64, holder: Holder) -> Option<(Self, Reservation)> {
+        let size = (self.available / SLICE_PART).min(amount.saturating_mul(SLICE_REQUESTS));
+        if self.answer != Answer::More || size < amount.saturating_mul(2) {
+            return None;
+        }
+        let slice = Self {
+            available: size,
+            // It never asks for more by itself.
+            granted: 0,
+            remaining: self.remaining.saturating_add(self.available - size),
+            taken_by: self.taken_by.iter().filter(|taken| taken.worker == worker).copied().collect(),
+            ..*self
+        };
+        Some((slice, self.take(size, worker, holder)))
+    }
+
+    /// Whether a slice is still what it was when it was taken.
+    pub fn is_valid(&self, taken: &Reservation, now: u64, holder: Holder) -> bool {
+        now < holder.expires_at && taken.valid_since == holder.valid_since && !self.window_is_over(now, holder)
+    }
+
+    /// Puts back what is left of a slice. It was not used, so it does not count for the rate.
+    pub fn put_back(self, slice: &Reservation, left: u64, now: u64, holder: Holder) -> (Self, Settled) {
+        let (mut lease, settled) = self.settle(&Reservation { amount: left, ..*slice }, 0, now, holder);
+        lease.taken = lease.taken.saturating_sub(left);
+        (lease, settled)
+    }
+
     /// Whether to ask for more before the lease is used up: no more often than answers stay fresh.
     fn asks_early(&mut self, now: u64) -> bool {
         let low = self.available < self.granted / 2;
@@ -401,14 +443,18 @@ impl Lease {
         (amount > 0).then_some(Release { window_start: self.window_start, amount })
     }
 
-    pub fn seconds_left(&self, now: u64, holder: Holder) -> u64 {
+    fn seconds_left(&self, now: u64, holder: Holder) -> u64 {
         let now_s = holder.ledger_time(now) / 1000;
         self.window_end.cast_unsigned().saturating_sub(now_s).max(1)
     }
 
-    /// How much of the budget is left, as far as this process knows.
-    pub fn left(&self) -> u64 {
-        self.remaining.saturating_add(self.available).min(self.limit)
+    /// How much of the budget is left, as far as this process knows. None: it knows of no limit.
+    pub fn rate(&self, now: u64, holder: Holder) -> Option<Rate> {
+        (self.limit != 0).then(|| Rate {
+            limit: self.limit,
+            remaining: self.remaining.saturating_add(self.available).min(self.limit),
+            reset_s: (self.window_end != 0).then(|| self.seconds_left(now, holder)),
+        })
     }
 }
 

@@ -3,9 +3,9 @@
 
 use std::rc::Rc;
 
-use super::{Desk, Draft, Effect, Exchange, Held, Hold, PATIENCE_MS, Rate, Stepped, Ticket, Waiting};
+use super::{Desk, Draft, Effect, Exchange, Held, Hold, PATIENCE_MS, Stepped, Ticket, Waiting};
 use crate::{
-    budget::{Budget, Holder, Lease, Reserve, Scope},
+    budget::{Budget, Rate, Reserve, Scope},
     config::{Limit, Mode, RouteTarget, WithoutLedger},
     errors::{Refusal, Unavailable},
     report::Want,
@@ -93,7 +93,7 @@ fn sent(draft: Draft, body: &[u8], desk: &mut Desk<'_>) -> Stepped {
 fn over(refusal: &Refusal, ticket: &Ticket, desk: &mut Desk<'_>) -> Stepped {
     let (state, mut effects) = Exchange::refused(refusal, ticket.shape, Vec::new(), desk);
     if let (Some(rate), Some(Effect::Reply { headers, .. })) = (ticket.rate, effects.last_mut()) {
-        headers.extend(rate.headers());
+        headers.extend(super::rate_headers(rate));
     }
     (state, effects)
 }
@@ -136,23 +136,20 @@ fn ask(ticket: &mut Ticket, limit: &Rc<Limit>, patience: Patience, desk: &mut De
     }
     let amount = limit.count.cost(ticket.expected).max(1);
     let counter = desk.counter();
-    let Ok(reserved) = budget.reserve(&counter, amount) else {
+    let Ok(drawn) = desk.slices.reserve(&budget, &counter, amount, desk.reporter) else {
         return Outcome::Refused(Refusal::Unavailable(Unavailable::Ledger));
     };
     desk.touch(&budget.bucket);
-    if let Some(release) = reserved.release {
-        desk.reporter.released(&budget.bucket, release);
-    }
-    match reserved.outcome {
+    match drawn.outcome {
         Reserve::Taken { reservation, low } => {
             if let Some(wish) = low {
                 desk.reporter.wish(&budget.bucket, wish);
             }
-            ticket.note_rate(&reserved.lease, desk.now, counter.holder);
+            ticket.note_rate(drawn.rate);
             Outcome::Held(Held { budget, hold: Hold::Reserved(reservation) })
         }
         Reserve::Refused { retry_after_s } => {
-            ticket.note_rate(&reserved.lease, desk.now, counter.holder);
+            ticket.note_rate(drawn.rate);
             Outcome::Refused(Refusal::OverBudget { limit: shown(&limit.id), retry_after_s })
         }
         Reserve::Ask { wish } => match (patience, budget.without_ledger()) {
@@ -186,14 +183,8 @@ impl Hold {
             }
             return;
         };
-        let settled = budget.settle(&desk.counter(), &reservation, cost);
-        // The ledger need not hear of a reservation that went back into the lease.
-        if settled.from_lease > 0 || settled.charged > 0 {
-            desk.reporter.settled(&budget.bucket, reservation.window_start, settled.from_lease, settled.charged);
-        }
-        if let Some(release) = settled.release {
-            desk.reporter.released(&budget.bucket, release);
-        }
+        let counter = desk.counter();
+        desk.slices.settle(&budget.bucket, &counter, &reservation, cost, desk.reporter);
         desk.touch(&budget.bucket);
     }
 }
@@ -202,16 +193,10 @@ impl Hold {
 
 impl Ticket {
     /// Keeps the budget if it is the tightest so far.
-    fn note_rate(&mut self, lease: &Lease, now: u64, holder: Holder) {
-        if lease.limit == 0 {
-            return;
-        }
-        let rate = Rate {
-            limit: lease.limit,
-            remaining: lease.left(),
-            reset_s: (lease.window_end != 0).then(|| lease.seconds_left(now, holder)),
-        };
-        if self.rate.is_none_or(|tightest| rate.remaining < tightest.remaining) {
+    fn note_rate(&mut self, rate: Option<Rate>) {
+        if let Some(rate) = rate
+            && self.rate.is_none_or(|tightest| rate.remaining < tightest.remaining)
+        {
             self.rate = Some(rate);
         }
     }

@@ -91,7 +91,8 @@ pub(super) fn began(ticket: Box<Ticket>, head: &AnswerHead<'_>, end: bool, desk:
         .map(|(name, _)| Effect::RemoveResponseHeader(name.clone()))
         .collect();
     if let Some(rate) = ticket.rate {
-        effects.extend(rate.headers().into_iter().map(|(name, value)| Effect::SetResponseHeader(name, value)));
+        effects
+            .extend(super::rate_headers(rate).into_iter().map(|(name, value)| Effect::SetResponseHeader(name, value)));
     }
     let body = body(&ticket, head, desk.room);
     if !ticket.wants_usage_event && matches!(body, Body::Events(_)) && head.get("content-length").is_some() {

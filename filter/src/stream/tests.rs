@@ -16,6 +16,7 @@ use crate::{
     fixture,
     host::{FakeShared, Shared},
     key,
+    root::{Root, RootEvent, Surroundings},
     worker::Worker,
 };
 
@@ -25,6 +26,7 @@ struct Proxy {
     worker: Worker,
     config: Rc<Config>,
     now: u64,
+    limit: u64,
     /// What the ledger has granted, and what has come back of it.
     granted: u64,
     from_lease: u64,
@@ -48,11 +50,15 @@ impl Proxy {
     fn with(mode: impl FnOnce(&mut wire::RequestStage)) -> Self {
         let mut stage = fixture::stage();
         mode(&mut stage);
+        let mut worker = Worker::default();
+        // A root acts for it.
+        worker.owner = Some(1);
         Self {
             shared: fixture::shared(),
-            worker: Worker::default(),
+            worker,
             config: Rc::new(fixture::config(stage)),
             now: 1_000_000,
+            limit: LIMIT,
             granted: 0,
             from_lease: 0,
             released: 0,
@@ -95,15 +101,17 @@ impl Proxy {
         let mut grants = Vec::new();
         for want in &call.wants {
             let leased = self.granted - self.from_lease - self.released;
-            let left = LIMIT.saturating_sub(self.charged + leased);
-            let granted = want.wish.min(left / 4).max(want.least.min(left));
+            let left = self.limit.saturating_sub(self.charged + leased);
+            // Where there is plenty, it gives plenty.
+            let wish = if self.limit > LIMIT { u64::MAX } else { want.wish };
+            let granted = wish.min(left / 4).max(want.least.min(left));
             self.granted += granted;
             grants.push(wire::Grant {
                 window_end: 9_000,
                 granted,
-                limit: LIMIT,
+                limit: self.limit,
                 remaining: left - granted,
-                exhausted: self.charged >= LIMIT,
+                exhausted: self.charged >= self.limit,
                 ..Default::default()
             });
         }
@@ -113,6 +121,7 @@ impl Proxy {
 
     /// Tells the ledger everything that is due.
     fn report(&mut self) {
+        self.worker.put_slices_back(&self.shared, self.now);
         for _ in 0..50 {
             self.call();
         }
@@ -385,6 +394,37 @@ fn any_callback() -> impl Strategy<Value = Callback> {
     ]
 }
 
+/// How many tokens the lease notes under the worker: for running requests, and in its slice.
+fn noted(proxy: &Proxy) -> u64 {
+    proxy.lease().bury(1).iter().map(|release| release.amount).sum()
+}
+
+#[test]
+fn a_slice_goes_back_at_the_tick_and_when_its_root_goes() {
+    let mut proxy = Proxy { limit: 1000 * LIMIT, ..Proxy::new() };
+    let mut root = Root::new(1);
+    let mut step = |proxy: &mut Proxy, event| {
+        let (worker, shared, now) = (&mut proxy.worker, &proxy.shared, proxy.now);
+        root.step(event, &mut Surroundings { worker, shared, node: &String::new, now });
+    };
+    step(&mut proxy, RootEvent::Configured);
+    let host = request();
+    let mut streams = vec![proxy.sent(&host)];
+    step(&mut proxy, RootEvent::Tick);
+    let each = noted(&proxy);
+    for event in [RootEvent::Tick, RootEvent::Done] {
+        streams.push(proxy.sent(&host));
+        let running = each * streams.len() as u64;
+        assert!(noted(&proxy) > running, "{event:?}");
+        step(&mut proxy, event);
+        assert_eq!(noted(&proxy), running);
+    }
+    proxy.worker.owner = None;
+    streams.push(proxy.sent(&host));
+    streams.push(proxy.sent(&host));
+    assert_eq!(noted(&proxy), each * 5, "nobody would put a slice back");
+}
+
 /// What a stream meets: its route, key, body, answer, and how its attempts went.
 fn any_stream() -> impl Strategy<Value = FakeStream> {
     let body = prop_oneof![
@@ -437,9 +477,10 @@ proptest! {
     #[test]
     fn any_order_of_callbacks_keeps_the_books(
         hosts in prop::collection::vec(any_stream(), 1..5),
-        steps in prop::collection::vec((0usize..5, any_callback(), 0u64..700, any::<bool>()), 0..60),
+        steps in prop::collection::vec((0usize..5, any_callback(), prop_oneof![0u64..30, 0u64..700], any::<bool>()), 0..60),
+        limit in prop::sample::select(vec![LIMIT, 1000 * LIMIT]),
     ) {
-        let mut proxy = Proxy::new();
+        let mut proxy = Proxy { limit, ..Proxy::new() };
         let mut streams: Vec<(Downstream, u32, bool)> =
             hosts.iter().map(|_| (proxy.stream(), 0, false)).collect();
         let close = hosts.iter().enumerate().map(|(index, _)| (index, Callback::Log, 0, false));
