@@ -37,6 +37,7 @@ pub struct Slices {
 #[derive(Debug)]
 struct Used {
     bucket: Bucket,
+    /// Unix milliseconds. 0: not yet.
     at: u64,
     slice: Option<Slice>,
 }
@@ -46,6 +47,7 @@ struct Slice {
     lease: Lease,
     /// The whole slice, as the shared lease has noted it.
     taken: Reservation,
+    /// Unix milliseconds.
     cut_at: u64,
 }
 
@@ -70,8 +72,8 @@ impl Slices {
         reporter: &mut Reporter,
     ) -> Result<Drawn, Contended> {
         let bucket = &budget.bucket;
-        let cuts = self.are_put_back && self.used.get(&bucket.key).is_some_and(|used| used.is_busy(counter.now));
         let used = self.used.entry(bucket.key.clone()).or_insert_with(|| Used::new(bucket));
+        let cuts = self.are_put_back && used.is_busy(counter.now);
         used.at = counter.now;
         if let Some(drawn) = used.slice.as_mut().and_then(|slice| slice.draw(counter, amount)) {
             return Ok(drawn);
@@ -110,7 +112,9 @@ impl Slices {
         reporter: &mut Reporter,
     ) {
         let slice = self.used.get_mut(&bucket.key).and_then(|used| used.slice.as_mut());
-        let settled = if let Some(slice) = slice.filter(|slice| slice.is_good(counter)) {
+        // What the request cost beyond its reservation comes out of the lease as long as that has it.
+        let owed = truth.saturating_sub(reservation.amount);
+        let settled = if let Some(slice) = slice.filter(|slice| slice.has(owed, counter)) {
             let lease = std::mem::take(&mut slice.lease);
             let (lease, settled) = lease.settle(reservation, truth, counter.now, counter.holder);
             slice.lease = lease;
@@ -178,8 +182,12 @@ impl Slice {
             && self.lease.is_valid(&self.taken, counter.now, counter.holder)
     }
 
+    fn has(&self, amount: u64, counter: &Counter<'_>) -> bool {
+        self.lease.available >= amount && self.is_good(counter)
+    }
+
     fn draw(&mut self, counter: &Counter<'_>, amount: u64) -> Option<Drawn> {
-        if self.lease.available < amount || !self.is_good(counter) {
+        if !self.has(amount, counter) {
             return None;
         }
         let reserved = std::mem::take(&mut self.lease).reserve(amount, counter.worker, counter.now, counter.holder);

@@ -284,6 +284,18 @@ fn a_slice_that_is_too_small_goes_back_and_another_is_cut() {
 }
 
 #[test]
+fn what_a_slice_cannot_pay_the_lease_does() {
+    let shared = leased(GRANTED, 50_000);
+    let mut worker = Worker::new(&shared, 1);
+    let (first, second) = (worker.reserve(10, NOW), worker.reserve(10, NOW));
+    worker.settle(&first, 10 + 320, NOW);
+    assert_eq!((worker.slice(), lease(&shared).available), (Some(0), GRANTED - 20 - 320));
+    worker.settle(&second, 11, NOW);
+    assert_eq!((worker.slice(), lease(&shared).available), (Some(0), GRANTED - 20 - 321));
+    assert_eq!(worker.told(), (341, 0, 341), "no debt");
+}
+
+#[test]
 fn what_a_slice_took_and_did_not_use_is_no_rate() {
     let shared = leased(GRANTED, 50_000);
     let mut worker = Worker::new(&shared, 1);

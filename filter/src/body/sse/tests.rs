@@ -258,6 +258,21 @@ fn usage_from_any_event_counts() {
 }
 
 #[test]
+fn anthropics_last_event_ends_its_answer() {
+    let all = [
+        r#"{"type":"message_start","message":{"usage":{"input_tokens":3,"output_tokens":0}}}"#,
+        r#"{"type":"message_delta","usage":{"output_tokens":0}}"#,
+        r#"{"type":"message_stop"}"#,
+    ];
+    let used = |data: &[&str]| {
+        let (_, mut scan) = run(UsageOnly::Keep, LastText::Pass, events(data).as_bytes(), &[]);
+        scan.finish().used(&case(End::Early))
+    };
+    assert_eq!(used(&all), exactly(3, 0));
+    assert!(matches!(used(&all[..2]), Used::About(_)), "a count of nothing is no end");
+}
+
+#[test]
 fn an_event_of_megabytes_is_read_and_not_held() {
     let text = "words \\\" and more ".repeat(100_000);
     let completed = format!(
