@@ -29,13 +29,13 @@ const GOOD_MS: u64 = 500;
 #[derive(Debug, Default)]
 pub struct Slices {
     /// Buckets that were used a moment ago, by the names of their leases' records.
-    used: HashMap<Rc<str>, Used>,
+    used: HashMap<Rc<str>, InUse>,
     /// Whether a root acts for this worker. It puts slices back, so without one none is cut.
     pub are_put_back: bool,
 }
 
 #[derive(Debug)]
-struct Used {
+struct InUse {
     bucket: Bucket,
     /// Unix milliseconds. 0: not yet.
     at: u64,
@@ -72,7 +72,7 @@ impl Slices {
         reporter: &mut Reporter,
     ) -> Result<Drawn, Contended> {
         let bucket = &budget.bucket;
-        let used = self.used.entry(bucket.key.clone()).or_insert_with(|| Used::new(bucket));
+        let used = self.used.entry(bucket.key.clone()).or_insert_with(|| InUse::new(bucket));
         let cuts = self.are_put_back && used.is_busy(counter.now);
         used.at = counter.now;
         if let Some(drawn) = used.slice.as_mut().and_then(|slice| slice.draw(counter, amount)) {
@@ -160,9 +160,9 @@ fn tell(reporter: &mut Reporter, bucket: &Bucket, reservation: &Reservation, set
     }
 }
 
-// === impl Used ===
+// === impl InUse ===
 
-impl Used {
+impl InUse {
     fn new(bucket: &Bucket) -> Self {
         Self { bucket: bucket.clone(), at: 0, slice: None }
     }

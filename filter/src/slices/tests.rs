@@ -78,9 +78,9 @@ impl<'s> Worker<'s> {
 }
 
 /// Another worker always changes the record first.
-struct Contended<'s>(&'s FakeShared);
+struct Rival<'s>(&'s FakeShared);
 
-impl Shared for Contended<'_> {
+impl Shared for Rival<'_> {
     fn get(&self, key: &str) -> Option<(Vec<u8>, Version)> {
         self.0.get(key)
     }
@@ -332,9 +332,9 @@ fn a_slice_that_was_charged_is_gone() {
 #[test]
 fn a_record_that_cannot_be_changed_keeps_its_slice() {
     let shared = leased(GRANTED, 50_000);
-    let contended = Contended(&shared);
+    let rival = Rival(&shared);
     let mut worker = with_slice(&shared);
-    worker.shared = &contended;
+    worker.shared = &rival;
     worker.tick(NOW + 1000);
     assert_eq!(worker.slice(), Some(320));
     worker.shared = &shared;

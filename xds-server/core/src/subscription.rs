@@ -76,7 +76,7 @@ pub enum SubscriptionEvent<'a> {
 pub enum Output {
     Send(Response),
     Accepted,
-    Refused(Refusal),
+    Refused(RejectedVersion),
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -90,7 +90,7 @@ pub struct Response {
 
 /// A version that the client does not take and will not be sent again.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Refusal {
+pub struct RejectedVersion {
     pub kind: ResourceType,
     pub resources: BTreeMap<String, Arc<Resource>>,
     pub message: String,
@@ -210,7 +210,9 @@ impl Subscription {
                         Client::Full(full) => full.refused(sent),
                     };
                     match refused {
-                        Refused::ForGood => Some(Output::Refused(Refusal { kind: self.kind, resources, message })),
+                        Refused::ForGood => {
+                            Some(Output::Refused(RejectedVersion { kind: self.kind, resources, message }))
+                        }
                         Refused::OneOfThem => None,
                     }
                 }

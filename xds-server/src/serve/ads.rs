@@ -18,7 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tollgate_core::snapshot::{ResourceType, Snapshot};
 use tollgate_core::subscription::stream::{self, StreamEvent};
-use tollgate_core::subscription::{Ask, Output, Refusal};
+use tollgate_core::subscription::{Ask, Output, RejectedVersion};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::board::{Board, Keys, Place, RefusedResource, Report};
@@ -265,35 +265,35 @@ impl<W: Wire> Driver<W> {
                     self.responses.send(Ok(W::write(response))).await.map_err(|_| Gone)?;
                 }
                 Output::Accepted => {}
-                Output::Refused(refusal) => self.refuse(refusal),
+                Output::Refused(rejected) => self.refuse(rejected),
             }
         }
         Ok(())
     }
 
-    fn refuse(&mut self, refusal: Refusal) {
-        let may_lack_code = refusal.kind == ResourceType::ExtensionConfig && self.published.borrow().fetches_code();
+    fn refuse(&mut self, rejected: RejectedVersion) {
+        let may_lack_code = rejected.kind == ResourceType::ExtensionConfig && self.published.borrow().fetches_code();
         if may_lack_code && self.retries < RETRIES {
             self.retry_at = Some(Instant::now() + RETRY_AFTER * 2_u32.pow(self.retries));
             self.retries += 1;
         }
         // A refused whole set names the bad ones in its message.
-        let named = refusal.resources.keys().any(|name| refusal.message.contains(name.as_str()));
-        for (name, resource) in refusal.resources {
-            if named && !refusal.message.contains(name.as_str()) {
+        let named = rejected.resources.keys().any(|name| rejected.message.contains(name.as_str()));
+        for (name, resource) in rejected.resources {
+            if named && !rejected.message.contains(name.as_str()) {
                 continue;
             }
-            self.refused.retain(|old| (old.kind, &old.name) != (refusal.kind, &name));
+            self.refused.retain(|old| (old.kind, &old.name) != (rejected.kind, &name));
             self.refused.push(RefusedResource {
-                kind: refusal.kind,
+                kind: rejected.kind,
                 name,
                 version: resource.version.clone(),
                 origin: resource.origins.first().cloned(),
-                message: refusal.message.trim().to_owned(),
+                message: rejected.message.trim().to_owned(),
             });
         }
         for (gateway, _) in self.published.borrow().gateways_of(&self.identity) {
-            self.metrics.nack(gateway, refusal.kind.name());
+            self.metrics.nack(gateway, rejected.kind.name());
         }
     }
 

@@ -18,7 +18,7 @@ pub struct Parent<'a> {
 }
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum NotAttached {
     #[error("no listener of the Gateway has this name and port, or it cannot be opened")]
     NoMatchingParent,
     #[error("no listener of the Gateway allows routes of this kind from this namespace")]
@@ -27,9 +27,9 @@ pub enum Refusal {
     NoMatchingListenerHostname,
 }
 
-// === impl Refusal ===
+// === impl NotAttached ===
 
-impl Refusal {
+impl NotAttached {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NoMatchingParent => "NoMatchingParent",
@@ -53,7 +53,7 @@ pub fn attach(
     route: &Object<HttpRoute>,
     parent: &Parent<'_>,
     gateway: &GatewayListenersOf<'_>,
-) -> Result<Vec<(String, Vec<String>)>, Refusal> {
+) -> Result<Vec<(String, Vec<String>)>, NotAttached> {
     let named: Vec<_> = gateway
         .open
         .iter()
@@ -61,7 +61,7 @@ pub fn attach(
         .filter(|listener| parent.port.is_none_or(|port| port == i32::from(listener.port)))
         .collect();
     if named.is_empty() {
-        return Err(Refusal::NoMatchingParent);
+        return Err(NotAttached::NoMatchingParent);
     }
     let allowed: Vec<_> = named
         .into_iter()
@@ -72,7 +72,7 @@ pub fn attach(
         })
         .collect();
     if allowed.is_empty() {
-        return Err(Refusal::NotAllowedByListeners);
+        return Err(NotAttached::NotAllowedByListeners);
     }
     let own = route.spec.hostnames.as_deref().unwrap_or_default();
     let places: Vec<_> = allowed
@@ -85,7 +85,7 @@ pub fn attach(
             (!hostnames.is_empty()).then(|| (listener.spec.name.clone(), hostnames))
         })
         .collect();
-    if places.is_empty() { Err(Refusal::NoMatchingListenerHostname) } else { Ok(places) }
+    if places.is_empty() { Err(NotAttached::NoMatchingListenerHostname) } else { Ok(places) }
 }
 
 fn is_allowed(objects: &Objects, allowed: Option<&AllowedNamespaces>, gateway: &str, route: &str) -> bool {
