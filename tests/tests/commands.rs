@@ -191,7 +191,7 @@ async fn a_stop_is_clean(shared: Arc<Shared>) -> anyhow::Result<()> {
     let envoy = basic.gateway.envoy_id()?;
     let client = basic.client();
     let running =
-        tokio::spawn(async move { client.post("/v1/chat/completions", chat_stream("smol", 24).to_string()).await });
+        tokio::spawn(async move { client.post("/v1/chat/completions", chat_stream("smol", 12).to_string()).await });
     poll::until("the answer has begun", || async {
         anyhow::ensure!(basic.tap.seen().iter().any(|seen| !seen.answer.is_empty()), "not yet");
         Ok(())
