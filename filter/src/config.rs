@@ -293,7 +293,7 @@ impl Pool {
         for model in pool.models {
             let model = Model::new(model, backends)?;
             if models.iter().any(|other| other.name == model.name) {
-                return Err(InvalidConfig::Twice { what: "model", name: model.name.pattern() });
+                return Err(InvalidConfig::Twice { what: "model", name: model.name.pattern().to_string() });
             }
             models.push(Rc::new(model));
         }
@@ -330,10 +330,10 @@ impl Model {
 
 impl ModelName {
     /// The name as it is written in a ModelPool.
-    pub fn pattern(&self) -> String {
+    pub fn pattern(&self) -> Rc<str> {
         match self {
-            Self::Exact(name) => name.to_string(),
-            Self::Prefix(prefix) => format!("{prefix}*"),
+            Self::Exact(name) => name.clone(),
+            Self::Prefix(prefix) => format!("{prefix}*").into(),
         }
     }
 }

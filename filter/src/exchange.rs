@@ -91,7 +91,7 @@ pub struct Ticket {
     /// The model's name as the client asked for it.
     model: String,
     /// The model's name in the pool, for habits and scopes.
-    pattern: String,
+    pattern: Rc<str>,
     weighed: Weighed,
     expected: Tokens,
     wants_usage_event: bool,

@@ -1,6 +1,8 @@
-//! What one worker has to tell the ledger: usage, settlements, and tokens that it wants. One call is in flight at a
-//! time. A call that fails is sent again under the same number with the same content, so it counts once, whatever
+//! What one worker has to tell the ledger: usage, settlements, and tokens that it wants. All of it is added up until a
+//! call is made. One call is in flight at a time. A call that fails is sent again under the same number with the same content, so it counts once, whatever
 //! was lost on the way.
+
+mod rows;
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -10,15 +12,14 @@ use std::{
 use prost::Message;
 use tollgate_proto::v1::{self as wire, MAX_CALL_BYTES};
 
+use self::rows::Rows;
+pub use self::rows::{Row, RowKey};
 use crate::budget::{Bucket, Release};
 
 /// The most bytes that a call has besides its entries: the names and numbers of the worker.
 const ENVELOPE_BYTES: usize = 4096;
 /// The most bytes that an entry adds besides its own: its tag and its length.
 const ENTRY_BYTES: usize = 6;
-/// The most usage rows that are kept while the ledger is away. The oldest are dropped first. Budgets stay right,
-/// because settlements are kept per bucket.
-const MAX_QUEUE: usize = 50_000;
 const RETRY_MS: (u64, u64) = (100, 2000);
 /// A call that has no answer after this time is taken for lost.
 const LOST_MS: u64 = 2500;
@@ -35,7 +36,7 @@ pub struct Identity {
 #[derive(Debug, Default)]
 pub struct Reporter {
     sequence: u64,
-    usage: VecDeque<wire::Usage>,
+    usage: Rows,
     /// By the bucket's key.
     tabs: HashMap<Rc<str>, Tab>,
     /// What held requests need, by their numbers in rising order. It is empty for a request that is not held any
@@ -44,7 +45,7 @@ pub struct Reporter {
     numbered: u64,
     flight: Flight,
     failures: u32,
-    /// Usage rows that were dropped since the counters last took this over.
+    /// Usage rows that were dropped since the counters last took this over. A row may have many requests in it.
     pub dropped: u64,
 }
 
@@ -115,12 +116,9 @@ pub struct Answered {
 // === impl Reporter ===
 
 impl Reporter {
-    pub fn used(&mut self, usage: wire::Usage) {
-        if self.usage.len() >= MAX_QUEUE {
-            self.usage.pop_front();
-            self.dropped += 1;
-        }
-        self.usage.push_back(usage);
+    /// Usage goes into a row that no call has taken yet. What is in a call stays as it was sent.
+    pub fn used(&mut self, row: Row) {
+        self.dropped += self.usage.add(row);
     }
 
     #[inline(never)]
@@ -244,8 +242,7 @@ impl Reporter {
             }
         }
         self.tabs.retain(|_, tab| tab.wish > 0 || !tab.settlements.is_empty());
-        let rows = self.usage.iter().take_while(|row| room.takes(*row)).count();
-        let usage = self.usage.drain(..rows).collect();
+        let usage = self.usage.take(&mut room);
         Call {
             request: wire::SyncRequest {
                 proxy: identity.proxy.clone(),
@@ -356,7 +353,12 @@ impl Room {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::{rows::MAX_QUEUE, *};
+    use crate::usage::Tokens;
 
     fn bucket() -> Bucket {
         Bucket::new("default/p/daily".into(), vec!["app".to_owned()])
@@ -364,6 +366,11 @@ mod tests {
 
     fn needs(wish: u64, least: u64) -> Vec<Want> {
         vec![Want { bucket: bucket(), wish, least }]
+    }
+
+    /// What this consumer used.
+    fn of(consumer: &str) -> RowKey {
+        RowKey { consumer: consumer.into(), ..RowKey::default() }
     }
 
     fn identity() -> Identity {
@@ -427,7 +434,7 @@ mod tests {
         let mut reporter = Reporter::default();
         let long = |n: usize| format!("{n}-{}", "x".repeat(200));
         for n in 0..9_000 {
-            reporter.used(wire::Usage { consumer: long(n), route: long(n), ..Default::default() });
+            reporter.used(Row { key: RowKey { route: long(n).into(), ..of(&long(n)) }, ..Row::default() });
             reporter.settled(&Bucket::new(long(n).into(), vec![long(n)]), 60, 1, 1);
             reporter.hold(vec![Want { bucket: Bucket::new(long(n).into(), vec![]), wish: 1, least: 1 }]);
         }
@@ -452,7 +459,7 @@ mod tests {
         reporter.hold(needs(100, 10));
         let first = reporter.next(&identity(), 0, false).unwrap();
         reporter.failed(10);
-        reporter.used(wire::Usage::default());
+        reporter.used(Row::default());
         assert!(reporter.next(&identity(), 20, false).is_none(), "not at once");
         assert_eq!(reporter.next(&identity(), 200, false).unwrap(), first);
         assert!(reporter.answered(answer(7)).is_none(), "not the answer to this call");
@@ -464,7 +471,7 @@ mod tests {
     #[test]
     fn a_refused_call_makes_way_for_the_next() {
         let mut reporter = Reporter::default();
-        reporter.used(wire::Usage::default());
+        reporter.used(Row::default());
         reporter.next(&identity(), 0, false).unwrap();
         reporter.refused();
         assert_eq!(reporter.dropped, 1);
@@ -493,26 +500,50 @@ mod tests {
     #[test]
     fn the_queue_is_bounded() {
         let mut reporter = Reporter::default();
-        for _ in 0..MAX_QUEUE + 3 {
-            reporter.used(wire::Usage::default());
+        for n in 0..MAX_QUEUE + 3 {
+            for _ in 0..2 {
+                reporter.used(Row { requests: 1, key: of(&format!("{n}")), ..Row::default() });
+            }
         }
-        assert_eq!((reporter.usage.len(), reporter.dropped), (MAX_QUEUE, 3));
+        assert_eq!(reporter.dropped, 3, "rows, of two requests each");
+        let mut told = Vec::new();
+        while let Some(call) = reporter.next(&identity(), 0, false) {
+            told.extend(call.usage.into_iter().map(|row| (row.consumer, row.requests)));
+            reporter.answered(wire::SyncResponse { sequence: call.sequence, ..Default::default() }).unwrap();
+        }
+        assert_eq!(told, (3..MAX_QUEUE + 3).map(|n| (format!("{n}"), 2)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_call_on_its_way_is_not_added_to() {
+        let request = || Row { ended_at: 5, key: of("app"), requests: 1, ..Row::default() };
+        let mut reporter = Reporter::default();
+        reporter.used(request());
+        let first = reporter.next(&identity(), 0, false).unwrap();
+        (0..2).for_each(|_| reporter.used(request()));
+        reporter.failed(10);
+        reporter.used(request());
+        assert_eq!(reporter.next(&identity(), 200, false).unwrap(), first);
+        assert_eq!((first.usage.len(), first.usage[0].requests), (1, 1));
+        reporter.answered(answer(1)).unwrap();
+        let second = reporter.next(&identity(), 200, false).unwrap();
+        assert_eq!((second.usage.len(), second.usage[0].requests), (1, 3));
     }
 
     /// The bytes of a call beside its entries count too.
     #[test]
     fn a_call_has_room_for_who_sends_it() {
         const FITS: usize = MAX_CALL_BYTES - ENVELOPE_BYTES - 2 * ENTRY_BYTES;
-        let row = |bytes: usize| {
-            let mut row = wire::Usage { consumer: "x".repeat(bytes), ..Default::default() };
-            row.consumer.truncate(bytes - (row.encoded_len() - bytes));
-            row
+        let row = |consumer: &str, bytes: usize| {
+            let row = Row { key: of(&consumer.repeat(bytes)), ..Row::default() };
+            let too_many = row.wire().encoded_len() - bytes;
+            Row { key: of(&consumer.repeat(bytes - too_many)), ..row }
         };
         let identity = Identity { proxy: "p".repeat(ENVELOPE_BYTES - 100), ..identity() };
         for (bytes, rows) in [(FITS / 2, 2), (FITS / 2 + 1, 1)] {
             let mut reporter = Reporter::default();
-            reporter.used(row(FITS - FITS / 2));
-            reporter.used(row(bytes));
+            reporter.used(row("x", FITS - FITS / 2));
+            reporter.used(row("y", bytes));
             let call = reporter.next(&identity, 0, false).unwrap();
             assert_eq!(call.usage.len(), rows, "{bytes}");
             assert!(call.encoded_len() <= MAX_CALL_BYTES);
@@ -544,5 +575,115 @@ mod tests {
         let first = reporter.next(&identity(), 10, true).unwrap();
         assert_eq!(reporter.next(&identity(), 10 + LOST_MS - 1, true), None);
         assert_eq!(reporter.next(&identity(), 10 + LOST_MS, true).unwrap(), first);
+    }
+
+    #[derive(Debug, Clone)]
+    enum Happens {
+        Used(Row),
+        Next,
+        Answered,
+        Failed,
+        Orphaned,
+        /// Milliseconds pass.
+        Passed(u64),
+    }
+
+    /// What all rows of a minute and key have together: the end of the last request, and six sums.
+    type Sums = BTreeMap<(u64, RowKey), (u64, [u64; 6])>;
+
+    fn add(sums: &mut Sums, ended_at: u64, key: RowKey, figures: [u64; 6]) {
+        let (last, sum) = sums.entry((ended_at / 60_000, key)).or_default();
+        *last = ended_at.max(*last);
+        sum.iter_mut().zip(figures).for_each(|(sum, figure)| *sum += figure);
+    }
+
+    fn key(wire: &wire::Usage) -> RowKey {
+        RowKey {
+            consumer: wire.consumer.as_str().into(),
+            route: wire.route.as_str().into(),
+            asked_model: wire.asked_model.clone(),
+            model: wire.model.as_str().into(),
+            backend: wire.backend.as_str().into(),
+        }
+    }
+
+    fn figures(wire: &wire::Usage) -> [u64; 6] {
+        let wire::Usage { input_tokens, output_tokens, cached_input_tokens, reasoning_tokens, .. } = *wire;
+        let wire::Usage { requests, estimated_requests, .. } = *wire;
+        [input_tokens, output_tokens, cached_input_tokens, reasoning_tokens, requests, estimated_requests]
+    }
+
+    fn used() -> impl Strategy<Value = Row> {
+        let name = || prop_oneof![9 => Just(""), 1 => Just("a")];
+        let key =
+            (name(), name(), name(), name(), name()).prop_map(|(consumer, route, asked, model, backend)| RowKey {
+                consumer: consumer.into(),
+                route: route.into(),
+                asked_model: asked.to_owned(),
+                model: model.into(),
+                backend: backend.into(),
+            });
+        let figure = || prop_oneof![9 => 0..1000u64, 1 => Just(1 << 40), 1 => Just((1 << 40) + 1)];
+        let tokens = (figure(), figure(), figure(), figure());
+        let counts = prop_oneof![Just((1, 0)), Just((1, 1)), Just((0, 1))];
+        (key, tokens, counts).prop_map(|(key, (input, output, cached, reasoning), (requests, estimated_requests))| {
+            Row { ended_at: 0, key, tokens: Tokens { input, output, cached, reasoning }, requests, estimated_requests }
+        })
+    }
+
+    fn happens() -> impl Strategy<Value = Happens> {
+        prop_oneof![
+            8 => used().prop_map(Happens::Used),
+            2 => Just(Happens::Next),
+            1 => Just(Happens::Answered),
+            1 => Just(Happens::Failed),
+            1 => Just(Happens::Orphaned),
+            1 => prop_oneof![0..5000u64, Just(60_000)].prop_map(Happens::Passed),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_used_arrives_once_in_any_order_of_events(events in prop::collection::vec(happens(), 0..120)) {
+            let (mut reporter, mut now) = (Reporter::default(), 1_000_000);
+            let (mut used, mut told) = (Sums::new(), Sums::new());
+            let mut calls: BTreeMap<u64, wire::SyncRequest> = BTreeMap::new();
+            let to_the_end = [Happens::Passed(10_000), Happens::Next, Happens::Answered];
+            for event in events.into_iter().chain(to_the_end.into_iter().cycle().take(9)) {
+                match event {
+                    Happens::Used(row) => {
+                        let row = Row { ended_at: now, ..row };
+                        add(&mut used, now, row.key.clone(), figures(&row.wire()));
+                        reporter.used(row);
+                    }
+                    Happens::Next => {
+                        if let Some(call) = reporter.next(&identity(), now, true) {
+                            let first = calls.entry(call.sequence).or_insert_with(|| call.clone());
+                            prop_assert_eq!(&*first, &call, "the same number means the same content");
+                        }
+                    }
+                    Happens::Answered => {
+                        let sequence = calls.keys().last().copied().unwrap_or(0);
+                        reporter.answered(wire::SyncResponse { sequence, ..Default::default() });
+                    }
+                    Happens::Failed => reporter.failed(now),
+                    Happens::Orphaned => reporter.orphaned(now),
+                    Happens::Passed(ms) => now += ms,
+                }
+            }
+            prop_assert!(reporter.is_done() && reporter.dropped == 0);
+            for call in calls.values() {
+                let rows = call.usage.iter().map(|row| (row.ended_at.cast_unsigned(), key(row), row));
+                rows.clone().for_each(|(ended_at, key, row)| add(&mut told, ended_at, key, figures(row)));
+                // A row that stays alone has a figure that nobody believes.
+                let shared = rows.filter(|(.., row)| figures(row)[..4].iter().all(|figure| *figure <= 1 << 40));
+                let mut minutes: Vec<_> = shared.map(|(ended_at, key, _)| (ended_at / 60_000, key)).collect();
+                let all = minutes.len();
+                minutes.sort_unstable();
+                minutes.dedup();
+                prop_assert_eq!(minutes.len(), all, "two rows of one call could be one");
+            }
+            prop_assert_eq!(told, used);
+        }
     }
 }

@@ -58,6 +58,20 @@ pub enum Used {
 // === impl Tokens ===
 
 impl Tokens {
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            input: self.input.saturating_add(other.input),
+            output: self.output.saturating_add(other.output),
+            cached: self.cached.saturating_add(other.cached),
+            reasoning: self.reasoning.saturating_add(other.reasoning),
+        }
+    }
+
+    /// Whether no figure is above this one.
+    pub fn are_at_most(self, most: u64) -> bool {
+        self.input.max(self.output).max(self.cached).max(self.reasoning) <= most
+    }
+
     /// The larger of each figure.
     pub fn at_least(self, other: Self) -> Self {
         Self {

@@ -25,6 +25,13 @@ pub mod v1 {
 
     /// Bytes of the largest encoded [`SyncRequest`]: filters split before it, the ledger refuses what is larger.
     pub const MAX_CALL_BYTES: usize = 1 << 20;
+
+    /// The most tokens of one kind in one answer. No model makes so many, so a larger figure is a mistake or an attack.
+    pub const MAX_TOKENS: u64 = 1 << 40;
+
+    /// The most requests in one [`Usage`], and the most estimated attempts. A worker hardly has so many in a minute.
+    /// The tokens of so many fit into a `u64`.
+    pub const MAX_ROW_REQUESTS: u64 = 1 << 20;
 }
 
 /// The client's part of delta xDS, package `tollgate.delta`.

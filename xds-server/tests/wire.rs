@@ -442,6 +442,7 @@ fn used(consumer: &str, route: &str, input_tokens: u64) -> v1::Usage {
         route: route.into(),
         model: "one-model".into(),
         input_tokens,
+        requests: 1,
         ..v1::Usage::default()
     }
 }

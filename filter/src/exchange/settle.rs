@@ -2,12 +2,13 @@
 //! back. The rule is that what a backend worked on is charged. An attempt that a backend answered with an error, or
 //! never received, is free. docs/accounting.md has a table of all ways in which a request can end.
 
-use tollgate_proto::v1 as wire;
+use std::rc::Rc;
 
 use super::{Answer, Desk, Exchange, Held, Stepped, Ticket};
 use crate::{
     attempt::Unanswered,
     config::{EarlyEnd, Limit, RouteTarget},
+    report::{Row, RowKey},
     usage::{Api, Sample, Tokens, Used},
 };
 
@@ -34,10 +35,10 @@ pub enum LastAttempt {
 }
 
 /// What one attempt is charged.
-struct Charge<'t> {
+struct Charge {
     used: Used,
     /// Display name of the backend.
-    backend: &'t str,
+    backend: Rc<str>,
 }
 
 /// The longest name, in bytes, that a client made up and a usage row keeps. Longer ones are cut.
@@ -74,24 +75,23 @@ fn settle(mut ticket: Ticket, last: Used, ending: &Ending, desk: &mut Desk<'_>) 
         hold.settle(&budget, cost, desk);
     }
     // The last attempt that is charged counts as the request. Those before it add tokens but no request.
-    for (place, charge) in charges.iter().rev().enumerate() {
+    for (place, charge) in charges.into_iter().rev().enumerate() {
         let Some((tokens, estimated)) = row(charge.used, &ticket) else { continue };
         desk.counters.input_tokens += tokens.input;
         desk.counters.output_tokens += tokens.output;
         desk.counters.estimated += u64::from(estimated);
-        desk.reporter.used(wire::Usage {
-            ended_at: i64::try_from(desk.now).unwrap_or(i64::MAX),
-            consumer: ticket.caller.consumer.to_string(),
-            route: ticket.route.name.to_string(),
-            asked_model: ticket.asked_model(),
-            model: ticket.pattern.clone(),
-            backend: charge.backend.to_owned(),
-            input_tokens: tokens.input,
-            output_tokens: tokens.output,
-            cached_input_tokens: tokens.cached,
-            reasoning_tokens: tokens.reasoning,
-            estimated,
-            extra_attempt: place > 0,
+        desk.reporter.used(Row {
+            ended_at: desk.now,
+            key: RowKey {
+                consumer: ticket.caller.consumer.clone(),
+                route: ticket.route.name.clone(),
+                asked_model: ticket.asked_model(),
+                model: ticket.pattern.clone(),
+                backend: charge.backend,
+            },
+            tokens,
+            requests: u64::from(place == 0),
+            estimated_requests: u64::from(estimated),
         });
     }
     (Exchange::Closed, Vec::new())
@@ -109,11 +109,13 @@ impl Ticket {
     }
 
     /// What is charged, for each attempt in order.
-    fn charges(&self, last: Used, ending: &Ending) -> Vec<Charge<'_>> {
+    fn charges(&self, last: Used, ending: &Ending) -> Vec<Charge> {
         let backend = |cluster: Option<&str>| {
             let mut backends = self.plan.targets().map(|target| &target.backend);
             let served = backends.find(|backend| cluster == Some(&*backend.cluster));
-            served.or_else(|| self.plan.first().map(|target| &target.backend)).map_or("", |backend| &*backend.name)
+            served
+                .or_else(|| self.plan.first().map(|target| &target.backend))
+                .map_or_else(Rc::default, |backend| backend.name.clone())
         };
         let earlier = ending.unanswered.iter().map(|attempt| {
             let target = self.plan.targets().nth(usize::from(attempt.place));
@@ -125,7 +127,7 @@ impl Ticket {
 
     /// The name that the client asked for, where the pool has only a pattern of it. Empty otherwise.
     fn asked_model(&self) -> String {
-        if self.model == self.pattern {
+        if *self.model == *self.pattern {
             return String::new();
         }
         self.model.get(..self.model.floor_char_boundary(MAX_ASKED)).unwrap_or_default().to_owned()

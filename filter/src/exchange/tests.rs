@@ -387,7 +387,7 @@ fn a_request_waits_for_its_lease_and_goes_to_its_backend() {
     let report = world.end(answering, Ending { cluster: Some("backend/default/b".into()), ..Ending::default() });
     let [usage] = report.usage.as_slice() else { panic!("{report:?}") };
     assert_eq!((usage.backend.as_str(), usage.input_tokens, usage.output_tokens), ("b", 8, 5));
-    assert_eq!((usage.consumer.as_str(), usage.route.as_str(), usage.estimated), ("app", "chat", false));
+    assert_eq!((usage.consumer.as_str(), usage.route.as_str(), usage.estimated_requests), ("app", "chat", 0));
     let [settled] = report.settlements.as_slice() else { panic!("{report:?}") };
     assert_eq!((settled.from_lease, settled.charged), (13, 13));
 }
@@ -449,7 +449,7 @@ fn a_client_that_leaves_is_charged_an_estimate() {
     let sent = world.sent(stream, &mut seen);
     let answering = world.answer(sent, "200", "text/event-stream", &[event, event, event], &mut seen);
     let report = world.end(answering, Ending::default());
-    assert!(report.usage[0].estimated);
+    assert_eq!((report.usage[0].requests, report.usage[0].estimated_requests), (1, 1));
     assert_eq!(report.usage[0].output_tokens, 256, "nothing is known of the model: what was expected");
     assert!(report.usage[0].input_tokens > 10);
     assert!(report.settlements[0].charged > 13);
@@ -463,9 +463,9 @@ fn a_client_that_leaves_is_charged_an_estimate() {
     let sent = world.ask(stream, &mut seen);
     let answering = world.answer(sent, "200", "text/event-stream", &[event, event, event], &mut seen);
     let report = world.end(answering, Ending::default());
-    let [exact, left] = report.usage.as_slice() else { panic!("{report:?}") };
-    assert!(!exact.estimated && left.estimated);
-    assert_eq!(left.output_tokens, 3, "what was seen");
+    let [both] = report.usage.as_slice() else { panic!("{report:?}") };
+    assert_eq!((both.requests, both.estimated_requests), (2, 1));
+    assert_eq!(both.output_tokens, 2 + 3, "what was said and what was seen");
 }
 
 #[test]
@@ -514,11 +514,11 @@ fn a_coded_answer_costs_what_was_reserved() {
     for coding in ["gzip", "br", "deflate, gzip"] {
         let headers = [(":status", "200"), ("content-type", "application/json"), ("content-encoding", coding)];
         let usage = row(&mut world(), &headers, usage, true);
-        assert!(usage.estimated, "{coding}: its bytes are not what they look like");
+        assert!(usage.estimated_requests == 1, "{coding}: its bytes are not what they look like");
         assert!((usage.input_tokens > 10, usage.output_tokens) == (true, 256), "{usage:?}");
     }
     let headers = [(":status", "200"), ("content-type", "application/json"), ("content-encoding", "Identity")];
-    assert!(!row(&mut world(), &headers, usage, true).estimated);
+    assert_eq!(row(&mut world(), &headers, usage, true).estimated_requests, 0);
 }
 
 #[test]
@@ -526,7 +526,7 @@ fn a_json_answer_that_was_cut_off_costs_what_is_usual() {
     let headers = [(":status", "200"), ("content-type", "application/json")];
     let cut = br#"{"choices":[{"message":{"content":"a fe"#;
     let usage = row(&mut world(), &headers, cut, false);
-    assert!(usage.estimated && usage.input_tokens > 10 && usage.output_tokens == 256, "{usage:?}");
+    assert!(usage.estimated_requests == 1 && usage.input_tokens > 10 && usage.output_tokens == 256, "{usage:?}");
 }
 
 #[test]
@@ -543,7 +543,8 @@ fn large_chunks_are_read_in_slices_and_put_together_again() {
     let at = events.find("data: {\"choices\":[],").unwrap();
     assert_eq!(given, [&events[..at], "data: [DONE]\n\n"].concat());
     let report = world.end(answering, Ending::default());
-    assert!(matches!(report.usage.as_slice(), [usage] if usage.output_tokens == 9 && !usage.estimated), "{report:?}");
+    let [usage] = report.usage.as_slice() else { panic!("{report:?}") };
+    assert_eq!((usage.requests, usage.estimated_requests, usage.output_tokens), (1, 0, 9));
 }
 
 #[test]

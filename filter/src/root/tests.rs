@@ -8,7 +8,7 @@ use crate::{
     budget::{Bucket, Release},
     fixture,
     host::FakeShared,
-    report::Want,
+    report::{Row, Want},
     worker::{Worker, prepare_records},
 };
 
@@ -52,7 +52,7 @@ impl Vm {
 
     /// Gives the ledger something to hear.
     fn has_used(&mut self) {
-        self.worker.reporter.used(wire::Usage::default());
+        self.worker.reporter.used(Row::default());
     }
 
     /// A call that was sent.

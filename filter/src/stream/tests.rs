@@ -163,7 +163,7 @@ fn a_request_whose_backend_never_answered_is_charged_its_reservation() {
         }
         let rows = ended(&mut proxy, stream, &host);
         let [row] = rows.as_slice() else { panic!("{rows:?}") };
-        assert!(row.estimated && !row.extra_attempt && row.backend == "a", "{row:?}");
+        assert_eq!((row.requests, row.estimated_requests, row.backend.as_str()), (1, 1, "a"), "{row:?}");
         assert_eq!(row.output_tokens, 50, "all that it asked for");
         assert!(row.input_tokens > 0);
         assert_eq!(proxy.charged, row.input_tokens + row.output_tokens);
@@ -203,9 +203,11 @@ fn each_attempt_that_a_backend_had_is_charged() {
     proxy.on(&mut stream, Callback::AnswerHeaders { end: false }, &answered);
     proxy.on(&mut stream, Callback::AnswerBody { size: USAGE.len(), end: true }, &answered);
     let rows = ended(&mut proxy, stream, &answered);
-    let told: Vec<_> =
-        rows.iter().map(|row| (row.backend.as_str(), row.estimated, row.extra_attempt, row.output_tokens)).collect();
-    assert_eq!(told, [("b", false, false, 5), ("b", true, true, 50), ("a", true, true, 50)]);
+    let told: Vec<_> = rows
+        .iter()
+        .map(|row| (row.backend.as_str(), row.requests, row.estimated_requests, row.output_tokens))
+        .collect();
+    assert_eq!(told, [("b", 1, 1, 5 + 50), ("a", 0, 1, 50)], "one of the two at b is the request, and it is exact");
     assert_eq!(proxy.charged, rows.iter().map(|row| row.input_tokens + row.output_tokens).sum::<u64>());
 
     // The last one failed as well: it is told by Envoy's answer, not by its own note.
@@ -213,16 +215,16 @@ fn each_attempt_that_a_backend_had_is_charged() {
     answered = host.clone().with(Property::AttemptNumber, 3u64.to_le_bytes());
     let stream = proxy.sent(&answered);
     let rows = ended(&mut proxy, stream, &answered);
-    let told: Vec<_> = rows.iter().map(|row| (row.backend.as_str(), row.extra_attempt)).collect();
-    assert_eq!(told, [("b", false), ("a", true)]);
+    let told: Vec<_> = rows.iter().map(|row| (row.backend.as_str(), row.requests)).collect();
+    assert_eq!(told, [("b", 1), ("a", 0)]);
 
     // An error was answered and the next attempt did not begin: only the first is charged, as the request.
     let mut proxy = Proxy::new();
     answered = host.with(Property::AttemptNumber, 2u64.to_le_bytes());
     let stream = proxy.sent(&answered);
     let rows = ended(&mut proxy, stream, &answered);
-    let told: Vec<_> = rows.iter().map(|row| (row.backend.as_str(), row.extra_attempt)).collect();
-    assert_eq!(told, [("a", false)]);
+    let told: Vec<_> = rows.iter().map(|row| (row.backend.as_str(), row.requests)).collect();
+    assert_eq!(told, [("a", 1)]);
 }
 
 #[test]
@@ -237,7 +239,7 @@ fn a_reservation_is_charged_whole_where_the_policy_says_so() {
         proxy.on(&mut stream, Callback::AnswerHeaders { end: false }, &host);
         proxy.on(&mut stream, Callback::AnswerBody { size: whole.len(), end: true }, &host);
         let rows = ended(&mut proxy, stream, &host);
-        assert_eq!((rows[0].input_tokens, rows[0].output_tokens, rows[0].estimated), (8, 5, false));
+        assert_eq!((rows[0].input_tokens, rows[0].output_tokens, rows[0].estimated_requests), (8, 5, 0));
         assert_eq!(proxy.charged, 13);
 
         let event = b"data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n";
@@ -247,7 +249,7 @@ fn a_reservation_is_charged_whole_where_the_policy_says_so() {
         proxy.on(&mut stream, Callback::AnswerBody { size: event.len(), end: false }, &host);
         let rows = ended(&mut proxy, stream, &host);
         let [row] = rows.as_slice() else { panic!("{rows:?}") };
-        assert!(row.estimated && expected.contains(&row.output_tokens), "{row:?}");
+        assert!(row.estimated_requests == 1 && expected.contains(&row.output_tokens), "{row:?}");
         assert_eq!(proxy.charged, 13 + row.input_tokens + row.output_tokens);
     }
 }
@@ -543,6 +545,6 @@ proptest! {
         }
         prop_assert_eq!(String::from_utf8(passed).unwrap(), format!("{event}data: [DONE]\n\n"));
         let rows = ended(&mut proxy, stream, &host);
-        prop_assert_eq!((rows[0].input_tokens, rows[0].output_tokens, rows[0].estimated), (3, 9, false));
+        prop_assert_eq!((rows[0].input_tokens, rows[0].output_tokens, rows[0].estimated_requests), (3, 9, 0));
     }
 }

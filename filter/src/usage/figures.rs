@@ -1,6 +1,8 @@
 //! The numbers of one usage object, and what they mean together. A figure is a whole number from 0 up to a ceiling.
 //! Anything else counts as absent. If too few figures are there, there is no usage, and the answer is estimated.
 
+use tollgate_proto::v1::MAX_TOKENS;
+
 use super::Tokens;
 
 /// A number that a backend can say.
@@ -42,9 +44,6 @@ pub enum Sum {
     Total(u64),
     All(Tokens),
 }
-
-/// The most tokens of one kind. No answer has more, so a larger number is a fault. It would empty any budget.
-pub const MAX_TOKENS: u64 = 1 << 40;
 
 const UNKNOWN: u64 = u64::MAX;
 
@@ -152,6 +151,7 @@ fn whole(text: &[u8]) -> Option<u64> {
     let is_whole = digits.bytes().all(|byte| byte.is_ascii_digit())
         && !fraction.is_empty()
         && fraction.bytes().all(|byte| byte == b'0');
+    // A larger number is a fault. It would empty any budget.
     digits.parse().ok().filter(|number| is_whole && *number <= MAX_TOKENS)
 }
 

@@ -7,7 +7,7 @@ use crate::{
     budget::{Reservation, Reserve},
     fixture,
     host::FakeShared,
-    report::Want,
+    report::{Row, Want},
 };
 
 const NOW: u64 = 1_000_000;
@@ -207,13 +207,13 @@ fn leases_are_kept_alive_while_somebody_holds_tokens() {
 fn calls_and_rows_that_got_lost_are_counted() {
     let shared = fixture::shared();
     let mut worker = worker(&shared);
-    worker.reporter.used(wire::Usage::default());
+    worker.reporter.used(Row::default());
     worker.reporter.dropped = 3;
     worker.next_call(&shared, NOW).unwrap();
     assert_eq!(worker.next_call(&shared, NOW), None);
     assert_eq!((worker.counters.ledger_calls, worker.counters.dropped, worker.reporter.dropped), (1, 3, 0));
     worker.ledger_failed(3, NOW);
-    worker.reporter.used(wire::Usage::default());
+    worker.reporter.used(Row::default());
     worker.next_call(&shared, NOW).unwrap();
     assert_eq!((worker.counters.ledger_calls, worker.counters.dropped), (2, 4));
 }
@@ -223,7 +223,7 @@ fn some_statuses_are_for_ever() {
     let shared = fixture::shared();
     for status in 0..=16 {
         let mut worker = worker(&shared);
-        worker.reporter.used(wire::Usage::default());
+        worker.reporter.used(Row::default());
         let sent = worker.next_call(&shared, NOW);
         // INVALID_ARGUMENT, FAILED_PRECONDITION, OUT_OF_RANGE.
         let (taken, refused) = if [3, 9, 11].contains(&status) { (Taken::Never, 1) } else { (Taken::Later, 0) };
@@ -266,7 +266,7 @@ fn what_was_granted_for_a_lease_that_expired_is_given_back() {
 fn a_ledger_that_names_no_time_to_live_gets_the_usual_one() {
     let shared = fixture::shared();
     let mut worker = worker(&shared);
-    worker.reporter.used(wire::Usage::default());
+    worker.reporter.used(Row::default());
     worker.next_call(&shared, NOW).unwrap();
     let response = wire::SyncResponse { lease_ttl_ms: 0, ..answer(1, None) };
     assert!(!worker.ledger_answered(&shared, response, NOW + 10), "no grants came");
@@ -288,7 +288,7 @@ fn the_ledgers_clock_is_told_to_all_workers() {
     let shared = fixture::shared();
     let mut worker = worker(&shared);
     for (sequence, ledger, ahead_ms) in [(1, NOW + 5010, 5000), (2, NOW + 4, 0), (3, NOW - 300, -300), (4, 0, 0)] {
-        worker.reporter.used(wire::Usage::default());
+        worker.reporter.used(Row::default());
         worker.next_call(&shared, NOW).unwrap();
         let response = wire::SyncResponse { now: ledger.cast_signed(), ..answer(sequence, None) };
         worker.ledger_answered(&shared, response, NOW + 10);

@@ -244,7 +244,7 @@ async fn a_name_that_could_be_anybodys_gets_nothing() {
 #[tokio::test]
 async fn the_share_of_estimated_requests_is_there_for_each_consumer_and_scrapers_see_none() {
     let port = port().await;
-    let estimated = v1::Usage { estimated: true, ..used("other", "smol", 5) };
+    let estimated = v1::Usage { estimated_requests: 1, ..used("other", "smol", 5) };
     let usage = vec![used("other", "smol", 5), estimated.clone(), estimated, used("app", "smol", 1)];
     port.ledger.sync(&US, SyncRequest { usage, ..request(1, 1) }).await.unwrap();
     let (_, text) = port.text("/metrics").await;

@@ -72,6 +72,7 @@ pub(crate) fn used(consumer: &str, model: &str, tokens: u64) -> v1::Usage {
         backend: "runner-a".into(),
         input_tokens: tokens,
         output_tokens: 1,
+        requests: 1,
         ..v1::Usage::default()
     }
 }

@@ -204,7 +204,7 @@ impl Writer {
 fn warn(refusal: &Refusal) {
     let why = match refusal.reason {
         Reason::Foreign => "it names what its Gateway does not serve",
-        Reason::TooLarge => "no answer has so many tokens",
+        Reason::TooLarge => "no answers have so many tokens, or no row so many requests",
     };
     let Refusal { identity, entry, .. } = refusal;
     tracing::warn!(%identity, ?entry, "an entry of a proxy's call does not count: {why}; later ones are only in the metrics");

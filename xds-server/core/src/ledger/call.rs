@@ -1,7 +1,7 @@
 //! A call, checked. The steps only see these. A call that makes no sense as a whole is refused. A mistake in one entry
 //! concerns that entry only, so that no report of usage is lost over it.
 
-use tollgate_proto::v1;
+use tollgate_proto::v1::{self, MAX_ROW_REQUESTS, MAX_TOKENS};
 
 use super::{
     HolderKey, MAX_ASKED_NAME,
@@ -10,9 +10,6 @@ use super::{
 
 /// The most entries of one kind in a call. A call is bounded by its bytes; no more entries that say something fit in.
 pub const MAX_ENTRIES: usize = v1::MAX_CALL_BYTES / 64;
-/// The most tokens of one kind in one answer. No model makes so many, and sums are far from overflowing. A report of
-/// more is a mistake or an attack, and it is refused.
-pub const MAX_TOKENS: u64 = 1 << 40;
 /// The longest text in bytes. Longer names are cut in usage rows, and a bucket with a longer one is refused.
 pub const MAX_TEXT: usize = 512;
 /// The most parts of a scope. There are four kinds of parts, but a scope may have many labels.
@@ -135,15 +132,21 @@ impl From<v1::Want> for Want {
 
 /// A report of usage is refused because nobody can believe it.
 #[derive(Debug, thiserror::Error)]
-#[error("a figure above {MAX_TOKENS}; no answer has so many tokens")]
+#[error("more than {MAX_ROW_REQUESTS} requests, or more than {MAX_TOKENS} tokens for each of them")]
 pub struct TooLarge;
 
 impl TryFrom<v1::Usage> for Used {
     type Error = TooLarge;
 
     fn try_from(wire: v1::Usage) -> Result<Self, TooLarge> {
+        // Each attempt is in one of these two numbers, or in both.
+        let counts = [wire.requests, wire.estimated_requests];
+        if counts.iter().any(|count| *count > MAX_ROW_REQUESTS) {
+            return Err(TooLarge);
+        }
+        let attempts = counts.iter().sum::<u64>().max(1);
         let figures = [wire.input_tokens, wire.output_tokens, wire.cached_input_tokens, wire.reasoning_tokens];
-        if figures.iter().any(|figure| *figure > MAX_TOKENS) {
+        if figures.iter().any(|figure| *figure > MAX_TOKENS.saturating_mul(attempts)) {
             return Err(TooLarge);
         }
         Ok(Self {
@@ -156,12 +159,12 @@ impl TryFrom<v1::Usage> for Used {
             },
             asked: (!wire.asked_model.is_empty()).then(|| cut(wire.asked_model, MAX_ASKED_NAME)),
             totals: Totals {
-                requests: u64::from(!wire.extra_attempt),
+                requests: wire.requests,
                 input_tokens: wire.input_tokens,
                 output_tokens: wire.output_tokens,
                 cached_input_tokens: wire.cached_input_tokens,
                 reasoning_tokens: wire.reasoning_tokens,
-                estimated_requests: u64::from(wire.estimated),
+                estimated_requests: wire.estimated_requests,
             },
         })
     }

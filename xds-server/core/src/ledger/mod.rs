@@ -32,7 +32,7 @@ mod test_support;
 pub use apply::{Outcome, Past, apply};
 pub use asked::{ASKED_NAMES, Asked, MAX_ASKED_NAME};
 pub use bucket::{Bucket, BucketKey, Lease};
-pub use call::{Call, InvalidCall, MAX_ENTRIES, MAX_TEXT, MAX_TOKENS};
+pub use call::{Call, InvalidCall, MAX_ENTRIES, MAX_TEXT};
 pub use served::{Configured, SERVED_BEFORE, Thing};
 pub use state::{Changes, Entry, HolderKey, Reason, Records, Refusal, State, Worker, WorkerKey};
 pub use upkeep::{BUCKET_KEPT, HOLDER_KEPT, USAGE_KEPT};

@@ -211,7 +211,7 @@ impl World {
                 let bucket = self.ledger.bucket(&grant.bucket.as_ref().unwrap().limit);
                 assert!(bucket.spent + bucket.leased <= grant.limit, "{bucket:?} after {grant:?}");
             }
-            self.requests += request.usage.len() as u64;
+            self.requests += request.usage.iter().map(|row| row.requests).sum::<u64>();
             for settlement in &request.settlements {
                 let key = (settlement.bucket.as_ref().unwrap().limit.clone(), settlement.window_start);
                 *self.charged.entry(key).or_default() += settlement.charged;

@@ -61,7 +61,7 @@ pub enum Entry {
 pub enum Reason {
     /// It names what the caller's Gateway does not serve.
     Foreign,
-    /// It has more tokens than any answer.
+    /// It has more tokens than so many answers, or more requests than any row.
     TooLarge,
 }
 

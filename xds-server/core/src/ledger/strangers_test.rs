@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use tollgate_proto::v1::{self, Settlement, SyncRequest, Usage};
+use tollgate_proto::v1::{self, MAX_ROW_REQUESTS, MAX_TOKENS, Settlement, SyncRequest, Usage};
 
 use super::test_support::*;
 use super::*;
@@ -193,10 +193,47 @@ fn metrics_go_by_the_pools_own_names() {
 #[test]
 fn a_further_attempt_has_tokens_and_is_no_request() {
     let mut ledger = ledger();
-    let attempt = Usage { extra_attempt: true, estimated: true, input_tokens: 5, output_tokens: 16, ..used() };
+    let attempt = Usage { requests: 0, estimated_requests: 1, input_tokens: 5, output_tokens: 16, ..used() };
     ledger.sync(&SyncRequest { usage: vec![attempt, Usage { input_tokens: 5, ..used() }], ..request(1) });
     let used = ledger.used();
     assert_eq!((used.requests, used.estimated_requests, used.input_tokens, used.output_tokens), (1, 1, 10, 16));
+}
+
+#[test]
+fn a_row_of_many_requests_counts_whole() {
+    let mut ledger = ledger();
+    // The most that a filter puts into a row: each request has its limit of tokens, and so has each other attempt.
+    let attempts = 2 * MAX_ROW_REQUESTS;
+    let full = Usage {
+        requests: MAX_ROW_REQUESTS,
+        estimated_requests: MAX_ROW_REQUESTS,
+        output_tokens: attempts * MAX_TOKENS,
+        ..used()
+    };
+    let attempts_only = Usage { requests: 0, estimated_requests: 3, input_tokens: 3 * MAX_TOKENS, ..used() };
+    ledger.sync(&SyncRequest { usage: vec![full, attempts_only], ..request(1) });
+    let used = ledger.used();
+    assert_eq!((used.requests, used.estimated_requests), (MAX_ROW_REQUESTS, MAX_ROW_REQUESTS + 3));
+    assert_eq!((used.input_tokens, used.output_tokens), (3 * MAX_TOKENS, attempts * MAX_TOKENS));
+    assert_eq!(ledger.state.take_refused(), [].into());
+}
+
+#[test]
+fn more_requests_than_a_row_has_or_more_tokens_than_they_have_is_refused() {
+    let mut ledger = ledger();
+    let usage = vec![
+        Usage { requests: MAX_ROW_REQUESTS + 1, ..used() },
+        Usage { requests: u64::MAX, estimated_requests: u64::MAX, input_tokens: u64::MAX, ..used() },
+        Usage { estimated_requests: MAX_ROW_REQUESTS + 1, ..used() },
+        Usage { requests: 7, output_tokens: 7 * MAX_TOKENS + 1, ..used() },
+        Usage { requests: 7, estimated_requests: 2, cached_input_tokens: 9 * MAX_TOKENS + 1, ..used() },
+        Usage { requests: 0, input_tokens: MAX_TOKENS + 1, ..used() },
+        Usage { requests: 2, ..used() },
+    ];
+    ledger.sync(&SyncRequest { usage, ..request(1) });
+    assert_eq!(ledger.used(), usage::Totals { requests: 2, ..Default::default() });
+    let refusal = Refusal { identity: OURS.into(), entry: Entry::Usage, reason: Reason::TooLarge };
+    assert_eq!(ledger.state.take_refused(), [(refusal, 6)].into());
 }
 
 #[test]

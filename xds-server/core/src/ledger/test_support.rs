@@ -62,8 +62,10 @@ pub fn configured(limits: &[Limit]) -> Configured {
     Configured { limits: limits.to_vec(), served: [(OURS.to_owned(), served)].into() }
 }
 
+/// One request.
 pub fn used() -> v1::Usage {
-    v1::Usage { consumer: "app".into(), route: "chat".into(), model: "smol".into(), ..v1::Usage::default() }
+    let (consumer, route, model) = ("app".into(), "chat".into(), "smol".into());
+    v1::Usage { consumer, route, model, requests: 1, ..v1::Usage::default() }
 }
 
 pub fn bucket(limit: &str, consumer: &str) -> v1::Bucket {

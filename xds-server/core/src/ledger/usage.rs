@@ -25,10 +25,10 @@ pub struct Totals {
     pub estimated_requests: u64,
 }
 
-/// One finished request, or an attempt of one.
+/// What finished requests used, or attempts of them, in one minute.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Used {
-    /// Unix milliseconds, as reported.
+    /// Unix milliseconds at the end of the last of them, as reported.
     pub ended_at: i64,
     /// The model's name is the pool's, which may be a pattern.
     pub key: UsageKey,
