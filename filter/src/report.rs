@@ -1,6 +1,6 @@
 //! What one worker has to tell the ledger: usage, settlements, and tokens that it wants. All of it is added up until a
-//! call is made. One call is in flight at a time. A call that fails is sent again under the same number with the same content, so it counts once, whatever
-//! was lost on the way.
+//! call is made. One call is in flight at a time. A call that fails is sent again under the same number with the same
+//! content, so it counts once, whatever was lost on the way.
 
 mod rows;
 

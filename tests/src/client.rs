@@ -182,9 +182,17 @@ pub fn chat(model: &str, max_tokens: u32) -> Value {
 
 /// The same as a stream.
 pub fn chat_stream(model: &str, max_tokens: u32) -> Value {
-    let mut body = chat(model, max_tokens);
+    with(chat(model, max_tokens), "stream")
+}
+
+/// The same, and the model may not end its answer earlier. That is a parameter of this model server alone.
+pub fn long_stream(model: &str, tokens: u32) -> Value {
+    with(chat_stream(model, tokens), "ignore_eos")
+}
+
+fn with(mut body: Value, switch: &str) -> Value {
     if let Value::Object(fields) = &mut body {
-        fields.insert("stream".to_owned(), Value::Bool(true));
+        fields.insert(switch.to_owned(), Value::Bool(true));
     }
     body
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use serde_json::json;
-use tollgate_tests::client::{chat, chat_stream};
+use tollgate_tests::client::{chat, chat_stream, long_stream};
 use tollgate_tests::config;
 use tollgate_tests::tap::Behaviour;
 
@@ -23,10 +23,7 @@ async fn a_client_that_leaves_is_charged(shared: Arc<Shared>) -> anyhow::Result<
         setup.file("budget.yaml", &config::budget(1_000_000, ""))
     })
     .await?;
-    let mut body = chat_stream("smol", 700);
-    // This model server's own parameter: the model may not end its answer before the client has left.
-    body["ignore_eos"] = json!(true);
-    let body = body.to_string();
+    let body = long_stream("smol", 700).to_string();
     basic.client().leave("/v1/chat/completions", body, |seen| seen.matches("\"content\":").count() >= 10).await?;
     let rows = basic.gateway.admin().usage_of("consumer=app", 1).await?;
     let [row] = rows.as_slice() else { anyhow::bail!("{rows:?}") };

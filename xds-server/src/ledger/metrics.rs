@@ -7,7 +7,7 @@ use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram};
 use prometheus_client::registry::{Registry, Unit};
 use tollgate_core::ledger::usage::Totals;
-use tollgate_core::ledger::{Entry, Reason, Refusal};
+use tollgate_core::ledger::{Entry, Reason, RefusedEntry};
 
 /// The most pairs of consumer and model with series of their own. Later ones are counted together as `other`, because
 /// each series costs memory here and at whoever scrapes them.
@@ -171,7 +171,7 @@ impl Metrics {
         }
     }
 
-    pub fn refused(&self, refusal: &Refusal, count: u64) {
+    pub fn refused(&self, refusal: &RefusedEntry, count: u64) {
         let entry = match refusal.entry {
             Entry::Usage => EntryLabel::Usage,
             Entry::Settlement => EntryLabel::Settlement,

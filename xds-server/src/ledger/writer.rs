@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
-use tollgate_core::ledger::{Call, Configured, Now, Outcome, Past, Reason, Refusal, Rules, State, apply};
+use tollgate_core::ledger::{Call, Configured, Now, Outcome, Past, Reason, RefusedEntry, Rules, State, apply};
 use tollgate_proto::v1::SyncResponse;
 
 use super::clock::Clock;
@@ -67,7 +67,7 @@ pub(super) struct Writer {
     pub metrics: Metrics,
     pub pruned: Duration,
     /// Whose entries were refused. The log says so once, the metrics always.
-    pub warned: BTreeSet<Refusal>,
+    pub warned: BTreeSet<RefusedEntry>,
 }
 
 // === impl Writer ===
@@ -201,11 +201,11 @@ impl Writer {
     }
 }
 
-fn warn(refusal: &Refusal) {
+fn warn(refusal: &RefusedEntry) {
     let why = match refusal.reason {
         Reason::Foreign => "it names what its Gateway does not serve",
         Reason::TooLarge => "no answers have so many tokens, or no row so many requests",
     };
-    let Refusal { identity, entry, .. } = refusal;
+    let RefusedEntry { identity, entry, .. } = refusal;
     tracing::warn!(%identity, ?entry, "an entry of a proxy's call does not count: {why}; later ones are only in the metrics");
 }

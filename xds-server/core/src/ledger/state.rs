@@ -39,12 +39,12 @@ pub struct State {
     pub(super) holders: BTreeMap<HolderKey, Holder>,
     pub(super) asked: AskedNames,
     pub(super) changes: Changes,
-    pub(super) refused: BTreeMap<Refusal, u64>,
+    pub(super) refused: BTreeMap<RefusedEntry, u64>,
 }
 
 /// What is known of entries that did not count.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Refusal {
+pub struct RefusedEntry {
     pub identity: String,
     pub entry: Entry,
     pub reason: Reason,
@@ -132,13 +132,13 @@ impl State {
     }
 
     /// Takes what was refused since this was last called.
-    pub fn take_refused(&mut self) -> BTreeMap<Refusal, u64> {
+    pub fn take_refused(&mut self) -> BTreeMap<RefusedEntry, u64> {
         std::mem::take(&mut self.refused)
     }
 
     pub(super) fn refuse(&mut self, holder: &HolderKey, entry: Entry, reason: Reason, count: u64) {
         if count > 0 {
-            let refusal = Refusal { identity: holder.identity.clone(), entry, reason };
+            let refusal = RefusedEntry { identity: holder.identity.clone(), entry, reason };
             let sum = self.refused.entry(refusal).or_default();
             *sum = sum.saturating_add(count);
         }

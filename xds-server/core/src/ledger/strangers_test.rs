@@ -101,7 +101,7 @@ fn what_a_gateway_does_not_serve_is_refused_in_its_spot_and_the_rest_counts() {
     assert_eq!(told, [(0, 0, false), (0, 0, false), (0, 0, true), (10, 1000, false)]);
     assert_eq!((ledger.used().requests, ledger.used().input_tokens), (1, 7));
     assert!(ledger.disk.records.buckets.keys().all(|key| key.limit == "own"), "{:?}", ledger.disk.records.buckets);
-    let refused = |entry| Refusal { identity: THEIRS.into(), entry, reason: Reason::Foreign };
+    let refused = |entry| RefusedEntry { identity: THEIRS.into(), entry, reason: Reason::Foreign };
     let expected = [(refused(Entry::Usage), 3), (refused(Entry::Settlement), 3), (refused(Entry::Want), 2)];
     assert_eq!(ledger.state.take_refused(), expected.into());
 }
@@ -232,7 +232,7 @@ fn more_requests_than_a_row_has_or_more_tokens_than_they_have_is_refused() {
     ];
     ledger.sync(&SyncRequest { usage, ..request(1) });
     assert_eq!(ledger.used(), usage::Totals { requests: 2, ..Default::default() });
-    let refusal = Refusal { identity: OURS.into(), entry: Entry::Usage, reason: Reason::TooLarge };
+    let refusal = RefusedEntry { identity: OURS.into(), entry: Entry::Usage, reason: Reason::TooLarge };
     assert_eq!(ledger.state.take_refused(), [(refusal, 6)].into());
 }
 
@@ -246,7 +246,7 @@ fn a_figure_that_no_answer_has_is_refused_and_sums_end_at_the_top() {
     ];
     ledger.sync(&SyncRequest { usage, ..request(1) });
     assert_eq!((ledger.used().requests, ledger.used().input_tokens), (1, MAX_TOKENS));
-    let refusal = Refusal { identity: OURS.into(), entry: Entry::Usage, reason: Reason::TooLarge };
+    let refusal = RefusedEntry { identity: OURS.into(), entry: Entry::Usage, reason: Reason::TooLarge };
     assert_eq!(ledger.state.take_refused(), [(refusal, 2)].into());
     let mut sum = usage::Totals { requests: u64::MAX, ..Default::default() };
     sum += usage::Totals { requests: 1, ..Default::default() };
