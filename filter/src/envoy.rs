@@ -4,6 +4,7 @@
 //! All configurations of a VM share one `Worker`, in a thread-local. It is never borrowed while orders are carried out,
 //! because an answer that the filter sends comes back as callbacks at once.
 
+mod context;
 mod hostcall;
 mod http;
 mod root;

@@ -36,8 +36,10 @@ pub enum Callback {
         size: usize,
         end: bool,
     },
-    /// The stream is over, whoever ended it.
+    /// The stream is over, whoever ended it. Attempts do not get this.
     Log,
+    /// The stream is about to be deleted.
+    Done,
     /// From the root: the ledger has answered.
     LedgerAnswered,
     /// From the root: time has passed.

@@ -7,8 +7,7 @@ use std::{
 
 use proxy_wasm::{
     hostcalls,
-    traits::{Context, HttpContext},
-    types::{Action, BufferType, MapType},
+    types::{BufferType, MapType},
 };
 
 use super::{
@@ -93,50 +92,17 @@ impl Http {
         Self(Rc::new(RefCell::new(Stream { id, downstream: Downstream::new(config) })))
     }
 
-    fn on(&self, callback: Callback) -> Action {
+    pub fn on(&self, callback: Callback) -> Goes {
         // Only an answer of our own comes back in while a step is under way. No request goes on undecided.
         let Ok(mut stream) = self.0.try_borrow_mut() else {
-            return Action::Pause;
+            return Goes::Nowhere;
         };
         let goes = stream.on(callback);
         if stream.downstream.wants() == Wants::Ledger {
             let waiter = Waiter(Rc::downgrade(&self.0));
             with_vm(|vm| vm.waiters.push(waiter));
         }
-        match goes {
-            Goes::On => Action::Continue,
-            Goes::Nowhere => Action::Pause,
-        }
-    }
-}
-
-impl Context for Http {}
-
-impl HttpContext for Http {
-    fn on_http_request_headers(&mut self, _: usize, end: bool) -> Action {
-        self.on(Callback::RequestHeaders { end })
-    }
-
-    fn on_http_request_body(&mut self, _: usize, end: bool) -> Action {
-        self.on(Callback::RequestBody { end })
-    }
-
-    fn on_http_request_trailers(&mut self, _: usize) -> Action {
-        self.on(Callback::RequestTrailers)
-    }
-
-    fn on_http_response_headers(&mut self, _: usize, end: bool) -> Action {
-        self.on(Callback::AnswerHeaders { end });
-        Action::Continue
-    }
-
-    fn on_http_response_body(&mut self, size: usize, end: bool) -> Action {
-        self.on(Callback::AnswerBody { size, end });
-        Action::Continue
-    }
-
-    fn on_log(&mut self) {
-        self.on(Callback::Log);
+        goes
     }
 }
 

@@ -10,6 +10,7 @@ use proxy_wasm::{
 
 use super::{
     Vm,
+    context::Stream,
     hostcall::{self, EnvoyShared},
     http::{Http, Waiter},
     upstream::Attempt,
@@ -183,8 +184,8 @@ impl RootContext for Root {
     fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
         let config = self.config.clone()?;
         match config.stage {
-            Stage::Request(_) => Some(Box::new(Http::new(id, config))),
-            Stage::Attempt(_) => Some(Box::new(Attempt::new(config))),
+            Stage::Request(_) => Some(Box::new(Stream::Downstream(Http::new(id, config)))),
+            Stage::Attempt(_) => Some(Box::new(Stream::Upstream(Attempt::new(config)))),
         }
     }
 

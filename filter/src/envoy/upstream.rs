@@ -4,8 +4,7 @@ use std::rc::Rc;
 
 use proxy_wasm::{
     hostcalls,
-    traits::{Context, HttpContext},
-    types::{Action, BufferType, MapType},
+    types::{BufferType, MapType},
 };
 
 use super::hostcall::{self, EnvoyStream};
@@ -37,38 +36,8 @@ impl Attempt {
         Self(Upstream::new(config))
     }
 
-    fn on(&mut self, callback: Callback) -> Action {
+    pub fn on(&mut self, callback: Callback) -> Goes {
         self.0.on(callback, &EnvoyStream).into_iter().for_each(apply);
-        match self.0.request_goes() {
-            Goes::On => Action::Continue,
-            Goes::Nowhere => Action::Pause,
-        }
-    }
-}
-
-impl Context for Attempt {
-    /// Upstream filters get no `on_log`.
-    fn on_done(&mut self) -> bool {
-        self.on(Callback::Log);
-        true
-    }
-}
-
-impl HttpContext for Attempt {
-    fn on_http_request_headers(&mut self, _: usize, end: bool) -> Action {
-        self.on(Callback::RequestHeaders { end })
-    }
-
-    fn on_http_request_body(&mut self, _: usize, end: bool) -> Action {
-        self.on(Callback::RequestBody { end })
-    }
-
-    fn on_http_request_trailers(&mut self, _: usize) -> Action {
-        self.on(Callback::RequestTrailers)
-    }
-
-    fn on_http_response_headers(&mut self, _: usize, end: bool) -> Action {
-        self.on(Callback::AnswerHeaders { end });
-        Action::Continue
+        self.0.request_goes()
     }
 }

@@ -361,7 +361,7 @@ fn an_attempt_notes_how_it_failed() {
         if let Some(status) = answer {
             noted.extend(upstream.on(Callback::AnswerHeaders { end: false }, &host.clone().answers(status, "")));
         }
-        noted.extend(upstream.on(Callback::Log, &host));
+        noted.extend(upstream.on(Callback::Done, &host));
         noted
     };
     let note = |failure| vec![Order::Failures(Failures::default().with(1, 0, failure).encoded())];
@@ -377,7 +377,7 @@ fn an_attempt_notes_how_it_failed() {
     let host = host.with(Property::Failures, earlier.encoded());
     upstream.on(Callback::RequestHeaders { end: false }, &host);
     upstream.on(Callback::RequestBody { end: true }, &host);
-    let noted = upstream.on(Callback::Log, &host);
+    let noted = upstream.on(Callback::Done, &host);
     assert_eq!(noted, [Order::Failures(earlier.with(2, 1, Failure::Unanswered).encoded())]);
 }
 
@@ -393,6 +393,7 @@ fn any_callback() -> impl Strategy<Value = Callback> {
         Just(Callback::LedgerAnswered),
         Just(Callback::Tick),
         Just(Callback::Log),
+        Just(Callback::Done),
     ]
 }
 

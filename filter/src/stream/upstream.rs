@@ -83,7 +83,7 @@ impl Upstream {
                 (State::Sent(attempt), vec![Order::Body(apply(&host.read(), vec![edit]))])
             }
             (State::Sent(attempt), Callback::AnswerHeaders { .. }) => answered(attempt, host),
-            (State::Sent(attempt), Callback::Log) => left(attempt, host),
+            (State::Sent(attempt), Callback::Done) => left(attempt, host),
             (state, _) => (state, Vec::new()),
         };
         self.state = state;

@@ -1,0 +1,65 @@
+//! The streams of both stages, as one kind of context. To every type that is a context, the SDK gives a method for each
+//! host call there is. Two types would make the filter some 20 KB larger.
+
+use proxy_wasm::{
+    traits::{Context, HttpContext},
+    types::Action,
+};
+
+use super::{http::Http, upstream::Attempt};
+use crate::{exchange::Goes, stream::Callback};
+
+pub enum Stream {
+    Downstream(Http),
+    Upstream(Attempt),
+}
+
+// === impl Stream ===
+
+impl Stream {
+    fn on(&mut self, callback: Callback) -> Action {
+        let goes = match self {
+            Self::Downstream(stream) => stream.on(callback),
+            Self::Upstream(attempt) => attempt.on(callback),
+        };
+        match goes {
+            Goes::On => Action::Continue,
+            Goes::Nowhere => Action::Pause,
+        }
+    }
+}
+
+impl Context for Stream {
+    fn on_done(&mut self) -> bool {
+        self.on(Callback::Done);
+        true
+    }
+}
+
+impl HttpContext for Stream {
+    fn on_http_request_headers(&mut self, _: usize, end: bool) -> Action {
+        self.on(Callback::RequestHeaders { end })
+    }
+
+    fn on_http_request_body(&mut self, _: usize, end: bool) -> Action {
+        self.on(Callback::RequestBody { end })
+    }
+
+    fn on_http_request_trailers(&mut self, _: usize) -> Action {
+        self.on(Callback::RequestTrailers)
+    }
+
+    fn on_http_response_headers(&mut self, _: usize, end: bool) -> Action {
+        self.on(Callback::AnswerHeaders { end });
+        Action::Continue
+    }
+
+    fn on_http_response_body(&mut self, size: usize, end: bool) -> Action {
+        self.on(Callback::AnswerBody { size, end });
+        Action::Continue
+    }
+
+    fn on_log(&mut self) {
+        self.on(Callback::Log);
+    }
+}
