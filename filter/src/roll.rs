@@ -64,7 +64,7 @@ impl Roll {
         for worker in (1..=workers).filter(|worker| *worker != me) {
             if is_dead(shared, worker, now) {
                 buried.workers += 1;
-                buried.taken.extend(taken_by(shared, worker, now));
+                buried.taken.extend(inherited(shared, worker, me, now));
             }
         }
         buried
@@ -82,14 +82,15 @@ fn is_dead(shared: &dyn Shared, worker: u64, now: u64) -> bool {
         && shared.set(&signed_by(worker), &[0; 8], Some(version)).is_ok()
 }
 
-fn taken_by(shared: &dyn Shared, worker: u64, now: u64) -> Vec<(Bucket, Release)> {
-    let listed = shared.get(&listed_by(worker)).and_then(|(record, _)| Listed::decode(record.as_slice()).ok());
+/// What a dead worker had taken. It is noted under the heir until the ledger has heard of it.
+fn inherited(shared: &dyn Shared, dead: u64, heir: u64, now: u64) -> Vec<(Bucket, Release)> {
+    let listed = shared.get(&listed_by(dead)).and_then(|(record, _)| Listed::decode(record.as_slice()).ok());
     let mut all = Vec::new();
     for bucket in listed.unwrap_or_default().buckets {
         let bucket = Bucket::new(bucket.limit.into(), bucket.scope);
         let taken = update(shared, &bucket.key, now, |record| {
             let mut lease = Lease::decode(record);
-            let taken = lease.bury(worker);
+            let taken = lease.inherit(dead, heir);
             ((!taken.is_empty()).then(|| lease.encode()), taken)
         });
         all.extend(taken.unwrap_or_default().into_iter().map(|tokens| (bucket.clone(), tokens)));
@@ -182,7 +183,9 @@ mod tests {
         assert_eq!(bury(&shared, 2, NOW + 9 * DEAD_MS), Buried::default());
 
         let record = shared.get(&bucket("app").key).unwrap().0;
-        assert_eq!(Lease::decode(&record).workers().collect::<Vec<_>>(), [3], "what the living took is theirs");
+        let mut lease = Lease::decode(&record);
+        assert_eq!(lease.bury(3), [release(5)], "what the living took is theirs");
+        assert_eq!(lease.bury(2), [release(40)], "the heir answers for the rest");
     }
 
     #[test]

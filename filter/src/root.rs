@@ -269,6 +269,7 @@ impl Root {
     fn gone(&mut self, around: &mut Surroundings<'_>) -> Vec<RootOrder> {
         self.life = Life::Gone;
         if around.worker.owner == Some(self.id) {
+            around.worker.put_slices_back(around.shared, around.now);
             around.worker.owner = None;
         }
         // A root that goes keeps ticking until then, and may have opened a stream.

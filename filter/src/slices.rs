@@ -112,9 +112,7 @@ impl Slices {
         reporter: &mut Reporter,
     ) {
         let slice = self.used.get_mut(&bucket.key).and_then(|used| used.slice.as_mut());
-        // What the request cost beyond its reservation comes out of the lease as long as that has it.
-        let owed = truth.saturating_sub(reservation.amount);
-        let settled = if let Some(slice) = slice.filter(|slice| slice.has(owed, counter)) {
+        let settled = if let Some(slice) = slice.filter(|slice| slice.settles(reservation, truth, counter)) {
             let lease = std::mem::take(&mut slice.lease);
             let (lease, settled) = lease.settle(reservation, truth, counter.now, counter.holder);
             slice.lease = lease;
@@ -184,6 +182,14 @@ impl Slice {
 
     fn has(&self, amount: u64, counter: &Counter<'_>) -> bool {
         self.lease.available >= amount && self.is_good(counter)
+    }
+
+    /// Whether a reservation is to be settled here. What it cost beyond the reservation comes out of the shared lease if
+    /// the slice has too little, and what comes back goes there if it would make the slice larger than it was cut.
+    fn settles(&self, reservation: &Reservation, truth: u64, counter: &Counter<'_>) -> bool {
+        let owed = truth.saturating_sub(reservation.amount);
+        let unused = reservation.amount.saturating_sub(truth);
+        self.has(owed, counter) && self.lease.available.saturating_add(unused) <= self.taken.amount
     }
 
     fn draw(&mut self, counter: &Counter<'_>, amount: u64) -> Option<Drawn> {

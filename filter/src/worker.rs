@@ -31,6 +31,9 @@ const EPOCH: &str = "epoch";
 pub const WORKERS: &str = "workers";
 const TTL_MS: u64 = 30_000;
 const SWEEP_MS: u64 = 1000;
+/// A worker that has not signed for so long cuts no slice. It may be taken for dead before its next tick, and a slice
+/// would not know of that.
+const SLEPT_MS: u64 = 5000;
 /// After these gRPC statuses the same call would only be refused again: INVALID_ARGUMENT, FAILED_PRECONDITION and
 /// OUT_OF_RANGE.
 const NEVER: [u32; 3] = [3, 9, 11];
@@ -57,6 +60,7 @@ pub struct Worker {
     /// How many requests of this worker are on their way.
     open: u64,
     ttl_ms: Option<u64>,
+    signed_at: u64,
     swept_at: u64,
 }
 
@@ -118,7 +122,7 @@ impl Worker {
         if self.table == Table::Empty {
             self.table = Table::read(shared);
         }
-        self.slices.are_put_back = self.owner.is_some();
+        self.slices.are_put_back = self.owner.is_some() && now.abs_diff(self.signed_at) < SLEPT_MS;
         Desk {
             stage,
             shared,
@@ -239,6 +243,7 @@ impl Worker {
     pub fn sweep(&mut self, shared: &dyn Shared, now: u64) {
         self.put_slices_back(shared, now);
         self.roll.sign(shared, self.number, now, &self.touched);
+        self.signed_at = now;
         if now < self.swept_at.saturating_add(SWEEP_MS) {
             return;
         }
@@ -247,6 +252,7 @@ impl Worker {
         let buried = self.roll.bury_the_dead(shared, self.number, now);
         self.counters.workers_lost += buried.workers;
         for (bucket, taken) in buried.taken {
+            self.touched.insert(bucket.key.clone(), bucket.clone());
             reporter.settled(&bucket, taken.window_start, taken.amount, taken.amount);
         }
         self.touched.retain(|key, bucket| {

@@ -336,6 +336,15 @@ impl Lease {
         buried.map(|taken| Release { window_start: taken.window_start, amount: taken.amount }).collect()
     }
 
+    /// Gives what a dead worker answered for to another one, who is to report it.
+    pub fn inherit(&mut self, dead: u64, heir: u64) -> Vec<Release> {
+        let taken = self.bury(dead);
+        for one in &taken {
+            self.note(heir, one.window_start, one.amount);
+        }
+        taken
+    }
+
     /// Whether this worker answers for tokens, of whatever window.
     pub fn is_noted(&self, worker: u64) -> bool {
         self.taken_by.iter().any(|taken| taken.worker == worker)

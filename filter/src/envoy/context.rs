@@ -1,5 +1,5 @@
 //! The streams of both stages, as one kind of context. To every type that is a context, the SDK gives a method for each
-//! host call there is. Two types would make the filter some 20 KB larger.
+//! host call there is. Two types would make the filter 10 KB larger.
 
 use proxy_wasm::{
     traits::{Context, HttpContext},
@@ -9,14 +9,14 @@ use proxy_wasm::{
 use super::{http::Http, upstream::Attempt};
 use crate::{exchange::Goes, stream::Callback};
 
-pub enum Stream {
+pub enum AnyStream {
     Downstream(Http),
     Upstream(Attempt),
 }
 
-// === impl Stream ===
+// === impl AnyStream ===
 
-impl Stream {
+impl AnyStream {
     fn on(&mut self, callback: Callback) -> Action {
         let goes = match self {
             Self::Downstream(stream) => stream.on(callback),
@@ -29,14 +29,14 @@ impl Stream {
     }
 }
 
-impl Context for Stream {
+impl Context for AnyStream {
     fn on_done(&mut self) -> bool {
         self.on(Callback::Done);
         true
     }
 }
 
-impl HttpContext for Stream {
+impl HttpContext for AnyStream {
     fn on_http_request_headers(&mut self, _: usize, end: bool) -> Action {
         self.on(Callback::RequestHeaders { end })
     }

@@ -10,7 +10,7 @@ use proxy_wasm::{
 
 use super::{
     Vm,
-    context::Stream,
+    context::AnyStream,
     hostcall::{self, EnvoyShared},
     http::{Http, Waiter},
     upstream::Attempt,
@@ -184,8 +184,8 @@ impl RootContext for Root {
     fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
         let config = self.config.clone()?;
         match config.stage {
-            Stage::Request(_) => Some(Box::new(Stream::Downstream(Http::new(id, config)))),
-            Stage::Attempt(_) => Some(Box::new(Stream::Upstream(Attempt::new(config)))),
+            Stage::Request(_) => Some(Box::new(AnyStream::Downstream(Http::new(id, config)))),
+            Stage::Attempt(_) => Some(Box::new(AnyStream::Upstream(Attempt::new(config)))),
         }
     }
 

@@ -239,9 +239,8 @@ fn a_slice_is_good_for_a_while() {
         let before = version(&shared);
         let reserved = worker.reserve(10, now);
         assert_eq!(version(&shared) == before, good, "{now}");
-        let before = version(&shared);
         worker.settle(&reserved, 0, now);
-        assert_eq!(version(&shared) == before, good || worker.slice().is_some(), "{now}");
+        assert_eq!(version(&shared) == before, good, "{now}");
         worker.tick(now);
         assert_eq!(lease(&shared).available, GRANTED - 20, "{now}");
     }
@@ -293,6 +292,21 @@ fn what_a_slice_cannot_pay_the_lease_does() {
     worker.settle(&second, 11, NOW);
     assert_eq!((worker.slice(), lease(&shared).available), (Some(0), GRANTED - 20 - 321));
     assert_eq!(worker.told(), (341, 0, 341), "no debt");
+}
+
+#[test]
+fn what_comes_back_makes_no_slice_larger_than_it_was_cut() {
+    let shared = leased(GRANTED, 50_000);
+    let mut worker = Worker::new(&shared, 1);
+    let (large, small) = (worker.reserve(9_000, NOW), worker.reserve(10, NOW));
+    assert_eq!(worker.slice(), Some(320));
+    worker.settle(&large, 0, NOW);
+    assert_eq!((worker.slice(), lease(&shared).available), (Some(320), GRANTED - 10 - 320));
+    let drawn = worker.reserve(10, NOW);
+    worker.settle(&small, 0, NOW);
+    assert_eq!((worker.slice(), lease(&shared).available), (Some(320), GRANTED - 10 - 320), "just as large");
+    worker.settle(&drawn, 0, NOW);
+    assert_eq!((worker.slice(), lease(&shared).available), (Some(320), GRANTED - 320));
 }
 
 #[test]

@@ -10,13 +10,13 @@ use super::fake::{FakeStream, headers};
 use super::*;
 use crate::{
     attempt::{Attempt, AttemptPlan, Failure, Failures},
-    budget::Lease,
+    budget::{Bucket, Lease},
     config::{Config, parse},
     exchange::{Effect, Goes, Wants},
     fixture,
     host::{FakeShared, Shared},
     key,
-    root::{Root, RootEvent, Surroundings},
+    root::{GOING_MS, Root, RootEvent, Surroundings},
     worker::Worker,
 };
 
@@ -38,6 +38,7 @@ struct Proxy {
 const BODY: &[u8] = br#"{"model":"smol","max_tokens":50,"messages":[]}"#;
 const USAGE: &[u8] = br#"{"usage":{"prompt_tokens":8,"completion_tokens":5}}"#;
 const LIMIT: u64 = 1000;
+const START: u64 = 1_000_000;
 const ADDRESS: &str = "127.0.0.1:50000";
 
 // === impl Proxy ===
@@ -50,14 +51,16 @@ impl Proxy {
     fn with(mode: impl FnOnce(&mut wire::RequestStage)) -> Self {
         let mut stage = fixture::stage();
         mode(&mut stage);
-        let mut worker = Worker::default();
-        // A root acts for it.
+        let (shared, mut worker) = (fixture::shared(), Worker::default());
+        // A root acts for it and has been through a tick.
         worker.owner = Some(1);
+        worker.introduce(&shared, || "node-1".to_owned(), START);
+        worker.sweep(&shared, START);
         Self {
-            shared: fixture::shared(),
+            shared,
             worker,
             config: Rc::new(fixture::config(stage)),
-            now: 1_000_000,
+            now: START,
             limit: LIMIT,
             granted: 0,
             from_lease: 0,
@@ -428,6 +431,29 @@ fn a_slice_goes_back_at_the_tick_and_when_its_root_goes() {
     assert_eq!(noted(&proxy), each * 5, "nobody would put a slice back");
 }
 
+/// A root that waits for its last report still acts, and slices are still cut.
+#[test]
+fn a_slice_that_was_cut_late_goes_back_with_the_root() {
+    let mut proxy = Proxy { limit: 1000 * LIMIT, ..Proxy::new() };
+    let mut root = Root::new(1);
+    let mut step = |proxy: &mut Proxy, event| {
+        let (worker, shared, now) = (&mut proxy.worker, &proxy.shared, proxy.now);
+        root.step(event, &mut Surroundings { worker, shared, node: &String::new, now });
+    };
+    let host = request();
+    let first = proxy.sent(&host);
+    step(&mut proxy, RootEvent::Tick);
+    let each = noted(&proxy);
+    proxy.worker.reporter.wish(&Bucket::new("default/p/other".into(), Vec::new()), 1);
+    step(&mut proxy, RootEvent::Done);
+    let second = proxy.sent(&host);
+    assert!(noted(&proxy) > 2 * each);
+    proxy.now += GOING_MS;
+    step(&mut proxy, RootEvent::Tick);
+    assert_eq!((noted(&proxy), proxy.worker.owner), (2 * each, None));
+    drop((first, second));
+}
+
 /// What a stream meets: its route, key, body, answer, and how its attempts went.
 fn any_stream() -> impl Strategy<Value = FakeStream> {
     let body = prop_oneof![
@@ -497,6 +523,9 @@ proptest! {
             let (stream, replies, closed) = &mut streams[index];
             let waited = stream.wants() == Wants::Ledger;
             let now = proxy.now;
+            if callback == Callback::Tick {
+                proxy.worker.sweep(&proxy.shared, now);
+            }
             let effects = stream.on(callback, &hosts[index], &proxy.shared, &mut proxy.worker, &|| now);
             prop_assert!(!*closed || effects.is_empty(), "nothing after the end: {effects:?}");
             *replies += u32::try_from(effects.iter().filter(|one| matches!(one, Effect::Reply { .. })).count()).unwrap();

@@ -328,11 +328,53 @@ fn a_dead_worker_is_charged_with_what_it_had_taken() {
     let [settlement] = call.settlements.as_slice() else { panic!("{call:?}") };
     assert_eq!(
         (settlement.window_start, settlement.from_lease, settlement.charged, settlement.released),
-        (WINDOW, 40, 40, 0)
+        (WINDOW, 40, 40, 60),
+        "what is left of an idle lease goes back too"
     );
+    assert_eq!(lease(&shared).workers().collect::<Vec<_>>(), [living.number], "it dies before the ledger has heard");
+    assert!(living.touched.contains_key(&bucket().key));
+    living.ledger_answered(&shared, answer(call.sequence, None), NOW + 10_999);
     assert_eq!(lease(&shared).workers().count(), 0);
     living.sweep(&shared, NOW + 30_000);
     assert_eq!(living.counters.workers_lost, 1);
+}
+
+/// The tokens of the dead were once struck off those that the living answered for, and its requests were free.
+#[test]
+fn what_a_dead_worker_took_is_not_taken_off_whoever_buries_it() {
+    let shared = fixture::shared();
+    let mut dead = with_tokens(&shared);
+    let mut living = worker(&shared);
+    living.refresh(&shared);
+    reserve(&shared, &dead, 20, NOW);
+    dead.sweep(&shared, NOW);
+    let runs = reserve(&shared, &living, 30, NOW);
+    living.sweep(&shared, NOW + 10_000);
+    let told = living.next_call(&shared, NOW + 10_000).unwrap();
+    living.ledger_answered(&shared, answer(told.sequence, None), NOW + 10_000);
+    settle(&shared, &mut living, runs, 30, NOW + 10_001);
+    let call = living.next_call(&shared, NOW + 10_001).unwrap();
+    let settled: Vec<_> = call.settlements.iter().map(|one| (one.from_lease, one.charged)).collect();
+    assert_eq!(settled, [(30, 30)]);
+    living.ledger_answered(&shared, answer(call.sequence, None), NOW + 10_001);
+    assert_eq!(lease(&shared).workers().count(), 0, "nothing stays noted");
+}
+
+#[test]
+fn who_has_slept_cuts_no_slice_before_it_signs() {
+    let shared = fixture::shared();
+    let mut worker = worker(&shared);
+    let config = fixture::config(fixture::stage());
+    let crate::config::Stage::Request(stage) = &config.stage else { panic!() };
+    let cuts = |worker: &mut Worker, now| worker.desk(stage, &shared, &NoBody, now).slices.are_put_back;
+    worker.sweep(&shared, NOW);
+    assert!(!cuts(&mut worker, NOW), "no root acts");
+    worker.owner = Some(1);
+    for (now, is_awake) in [(NOW, true), (NOW + 4999, true), (NOW + 5000, false), (NOW - 5000, false)] {
+        assert_eq!(cuts(&mut worker, now), is_awake, "{now}");
+    }
+    worker.sweep(&shared, NOW + 15_000);
+    assert!(cuts(&mut worker, NOW + 15_000));
 }
 
 /// Such a request takes from the lease once, and nobody else may use the lease meanwhile.
@@ -354,6 +396,7 @@ fn a_dead_worker_is_charged_with_requests_that_ran_for_long() {
     let call = living.next_call(&shared, died + 10_000).unwrap();
     let settled: Vec<_> = call.settlements.iter().map(|one| (one.window_start, one.from_lease, one.charged)).collect();
     assert_eq!(settled, [(WINDOW, 40, 40)]);
+    living.ledger_answered(&shared, answer(call.sequence, None), died + 10_000);
     assert_eq!(lease(&shared).workers().count(), 0);
 }
 
