@@ -1,7 +1,7 @@
-//! Accepts connections, at most so many at a time. Every port of ours begins with this.
+//! Accepts connections, up to a limit. Every port of ours begins with this.
 //!
-//! A connection beyond that is accepted and closed at once. If it were left in the kernel's queue, it would take a
-//! place from later ones, and to its client the server would seem to hang.
+//! A connection beyond that limit is accepted and closed at once. If it were left in the kernel's queue, it would take
+//! a place from later ones, and to its client the server would seem to hang.
 
 use std::io;
 use std::sync::Arc;
@@ -12,22 +12,23 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::sleep;
 
-/// The pause after an error that is not the client's (no file descriptor is left). Trying at once would only spin.
+/// The pause after an error that is not the client's, such as running out of file descriptors. Without the pause the
+/// loop would only spin.
 const AFTER_ERROR: Duration = Duration::from_millis(200);
 
 #[derive(Debug)]
 pub struct Accept {
     listener: TcpListener,
-    /// For messages.
+    /// The port's name in log messages.
     port: &'static str,
     most: usize,
     room: Arc<Semaphore>,
-    /// The last one found no room. The log says so once and not for each.
+    /// The last connection found no room. The log says so once, not for each connection.
     full: bool,
 }
 
-/// Lets this process and its Envoy have as many files as their user may. The usual soft limit of 1,024 is a relic for
-/// programs that call select(2), and below what our ports grant.
+/// Lets this process and its Envoy open as many files as their user may. The usual soft limit of 1,024 is a relic for
+/// programs that call select(2), and it is below the number of connections that our ports grant.
 pub fn allow_files() {
     let mut files = getrlimit(Resource::Nofile);
     files.current = files.maximum;
@@ -43,7 +44,7 @@ impl Accept {
         Self { listener, port, most, room: Arc::new(Semaphore::new(most)), full: false }
     }
 
-    /// The next connection that there is room for; it counts until the permit is dropped.
+    /// Waits for the next connection that there is room for. The connection counts until its permit is dropped.
     pub async fn next(&mut self) -> (TcpStream, OwnedSemaphorePermit) {
         loop {
             let stream = match self.listener.accept().await {
@@ -58,7 +59,7 @@ impl Accept {
             match Arc::clone(&self.room).try_acquire_owned() {
                 Ok(permit) => {
                     self.full = false;
-                    // Answers are whole when they are written; waiting for more would only delay them.
+                    // Answers are written whole, so waiting for more bytes would only delay them.
                     let _as_it_is = stream.set_nodelay(true);
                     return (stream, permit);
                 }
@@ -72,7 +73,7 @@ impl Accept {
     }
 }
 
-/// The client gave up between connecting and being accepted.
+/// Whether the client gave up between connecting and being accepted.
 fn is_of_the_client(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)

@@ -36,7 +36,7 @@ pub enum FilterCodeError {
 // === impl FilterCode ===
 
 impl FilterCode {
-    /// The file if there is one, else what is built in.
+    /// The given file if there is one, else the filter that is built in.
     ///
     /// # Errors
     /// When there is neither, or the file is no filter.
@@ -57,7 +57,7 @@ impl FilterCode {
         Ok(Self { sha256, bytes })
     }
 
-    /// Puts it into the state directory under its hash, for Envoy to read.
+    /// Writes it into the state directory, named by its hash, for Envoy to read.
     ///
     /// # Errors
     /// When the directory cannot be written.

@@ -15,7 +15,7 @@ const DIR: u32 = 0o700;
 /// The rights of the group and of all others.
 const OTHERS: u32 = 0o077;
 
-/// From now on, what this process and the ones that it starts create gives no rights to anybody else.
+/// From now on, nothing that this process and its children create gives rights to anybody else.
 pub fn mask() {
     let _before = rustix::process::umask(Mode::from_bits_truncate(OTHERS));
 }
@@ -66,7 +66,7 @@ pub fn create_or_keep(path: &Path) -> io::Result<File> {
 /// When it cannot be written. Then what was there before is still there.
 pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     let new = beside(path);
-    // Left by a process of this id that was killed here.
+    // A process with the same id may have left it when it was killed here.
     let _not_there = fs::remove_file(&new);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(FILE).open(&new)?;
     file.write_all(content)?;

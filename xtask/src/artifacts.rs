@@ -9,7 +9,8 @@ use crate::setup::{self, STATIC_TARGET, WASM_TARGET};
 use crate::shell::{self, Step};
 use crate::workspace::Workspace;
 
-/// Envoy compiles about 1 KB per millisecond at its start, once per update of the code.
+/// The most bytes of a released filter. Envoy compiles about 1 KB per millisecond, at its start and once per update of
+/// the code.
 const LARGEST_FILTER: u64 = 400 * 1024;
 
 /// Builds filter.wasm.
@@ -29,7 +30,7 @@ pub fn filter(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     Ok(wasm)
 }
 
-/// An error for a filter that is too large to be released.
+/// Fails if the filter is too large to be released.
 pub fn filter_size(wasm: &Path) -> anyhow::Result<()> {
     let size = std::fs::metadata(wasm)?.len();
     anyhow::ensure!(
@@ -43,20 +44,20 @@ pub fn filter_size(wasm: &Path) -> anyhow::Result<()> {
 pub fn debug(workspace: &Workspace, wasm: &Path) -> anyhow::Result<PathBuf> {
     Step { what: "building tollgate", takes: Some("some minutes the first time"), log: "build-tollgate" }
         .run(workspace, shell::cargo(workspace).args(["build", "--package", "tollgate"]).env("TOLLGATE_WASM", wasm))?;
-    // A copy, which a plain `cargo build` does not replace by a binary without the filter.
+    // This is a copy, so that a plain `cargo build` does not replace it by a binary without the filter.
     let built = workspace.target().join("debug/tollgate");
     let kept = workspace.built();
     if let Some(folder) = kept.parent() {
         std::fs::create_dir_all(folder)?;
     }
-    // Beside it first: the old one may be running.
+    // The copy is made beside the old one first, because that may be running.
     let beside = kept.with_extension("new");
     std::fs::copy(built, &beside)?;
     std::fs::rename(beside, &kept)?;
     Ok(kept)
 }
 
-/// Leaves both as they are released.
+/// Builds both as they are released.
 pub fn dist(workspace: &Workspace) -> anyhow::Result<()> {
     let wasm = filter(workspace)?;
     filter_size(&wasm)?;
@@ -83,7 +84,7 @@ pub fn dist(workspace: &Workspace) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// It starts, and needs no library.
+/// Checks that it starts and needs no library.
 fn verify(binary: &Path) -> anyhow::Result<()> {
     shell::read(Command::new(binary).arg("--version"))?;
     let libraries = Command::new("ldd").arg(binary).output().context("ldd is not installed")?;

@@ -1,4 +1,4 @@
-//! The checks: each is one step, named, and gives how many tests passed, failed or were skipped.
+//! The checks. Each is one step with a name, and gives how many tests passed, failed or were skipped.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,7 +7,7 @@ use crate::setup::WASM_TARGET;
 use crate::shell::{self, Outcome, Step};
 use crate::workspace::Workspace;
 
-/// What came of one check or of all.
+/// The result of one check or of all.
 #[derive(Default)]
 pub struct Tally {
     pub passed: usize,
@@ -74,7 +74,7 @@ impl Tally {
         self.failures.push(line);
     }
 
-    /// What failed and where to read it, then the closing line.
+    /// Prints what failed and where to read it, then the closing line.
     pub fn close(self) -> anyhow::Result<()> {
         if !self.failures.is_empty() {
             println!("\nfailed:");

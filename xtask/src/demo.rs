@@ -1,5 +1,5 @@
-//! `cargo xtask demo`: the whole way once, on real parts, for a person to read. Everything printed
-//! is measured in that run.
+//! `cargo xtask demo`: runs the whole way of a request once, on real parts, for a person to read. Everything that it
+//! prints is measured in that run.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -17,11 +17,11 @@ use crate::setup::{self, Tools};
 use crate::shell;
 use crate::workspace::Workspace;
 
-/// The ports in examples/demo; where one is taken the demo uses another.
+/// The ports in examples/demo. If one is taken, the demo uses another.
 const GATEWAY_PORT: u16 = 8080;
 const RUNNER_PORTS: [u16; 2] = [8081, 8082];
 const ADMIN_PORT: u16 = 19000;
-/// Consumers of examples/demo, with what stands there in place of their keys' hashes.
+/// The Consumers of examples/demo, with the placeholders that stand there for their keys' hashes.
 const CONSUMERS: [(&str, &str); 2] = [
     ("research-app", "0000000000000000000000000000000000000000000000000000000000000001"),
     ("trial-app", "0000000000000000000000000000000000000000000000000000000000000002"),
@@ -90,7 +90,7 @@ pub fn stop(workspace: &Workspace) -> anyhow::Result<()> {
         return Ok(());
     };
     for id in text.split_whitespace().filter_map(|id| id.parse::<u32>().ok()) {
-        // The ids may be others' by now: only what still runs from this checkout is ours.
+        // The ids may be others' by now. Only a process that still runs from this checkout is ours.
         if is_ours(workspace, id) && process::signal(id, Signal::TERM).is_ok() {
             while is_ours(workspace, id) {
                 std::thread::sleep(std::time::Duration::from_millis(100));
@@ -143,7 +143,7 @@ impl Demo {
         format!("http://127.0.0.1:{}", self.gateway_port)
     }
 
-    /// Copies examples/demo, with the hashes of new keys and the ports that are free.
+    /// Copies examples/demo, and puts in the hashes of new keys and the ports that are free.
     fn write_config(&self, workspace: &Workspace) -> anyhow::Result<Keys> {
         let [research, trial] = CONSUMERS.map(|(name, _)| self.new_key(name));
         let (research, trial) = (research?, trial?);
@@ -164,7 +164,7 @@ impl Demo {
         Ok(Keys([research.0, trial.0]))
     }
 
-    /// A key by `tollgate key new`, and its hash.
+    /// Makes a key with `tollgate key new`. Returns the key and its hash.
     fn new_key(&self, consumer: &str) -> anyhow::Result<(String, String)> {
         let mut command = Command::new(&self.tollgate);
         let made = shell::read(command.args(["key", "new", "--consumer", consumer, "-o", "json"]))?;
@@ -186,7 +186,7 @@ impl Demo {
         .start()
     }
 
-    /// Runs a part of tests/python/demo.py, which prints by itself.
+    /// Runs a part of tests/python/demo.py, which prints its own output.
     fn call(&self, workspace: &Workspace, keys: &Keys, part: &str) -> anyhow::Result<()> {
         let [research, trial] = &keys.0;
         let status = Command::new(&self.tools.python)
@@ -200,9 +200,9 @@ impl Demo {
         Ok(())
     }
 
-    /// What the ledger says, once everything is in it.
+    /// Prints what the ledger says, once everything is in it.
     fn print_books(&self) -> anyhow::Result<()> {
-        // Usage is there within two seconds of a request's end.
+        // Usage is in the ledger within two seconds of a request's end.
         std::thread::sleep(std::time::Duration::from_secs(2));
         println!("\n$ tollgate usage");
         let mut usage = Command::new(&self.tollgate);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::repository;
 use crate::workspace::Workspace;
 
-/// The paths that the documents name in backticks or as links are there.
+/// Checks that the paths exist that the documents name in backticks or as links.
 pub fn paths_exist(workspace: &Workspace) -> anyhow::Result<()> {
     println!("==> paths named in the documents");
     let mut missing = Vec::new();
@@ -28,7 +28,7 @@ pub fn paths_exist(workspace: &Workspace) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// In tables with a last column `test` or `tests`, each row names tests, and these exist.
+/// Checks tables whose last column is `test` or `tests`: each row must name tests, and these must exist.
 pub fn tests_exist(workspace: &Workspace) -> anyhow::Result<()> {
     println!("==> tests named in the documents");
     let mut known = BTreeSet::new();
@@ -61,7 +61,7 @@ pub fn tests_exist(workspace: &Workspace) -> anyhow::Result<()> {
 fn pages(workspace: &Workspace) -> anyhow::Result<Vec<PathBuf>> {
     let mut files = repository::files(workspace)?;
     files.retain(|file| file.extension().is_some_and(|extension| extension == "md"));
-    // Deleted and not committed yet.
+    // Without the files that are deleted and not committed yet.
     files.retain(|file| workspace.root().join(file).exists());
     Ok(files)
 }
@@ -109,7 +109,7 @@ fn proofs(text: &str) -> Vec<(usize, &str)> {
     found
 }
 
-/// The line below a table's header.
+/// Whether this cell belongs to the line below a table's header.
 fn is_rule(cell: &str) -> bool {
     cell.contains('-') && cell.trim_matches([':', '-']).is_empty()
 }

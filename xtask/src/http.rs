@@ -1,4 +1,4 @@
-//! GET on this machine, for the admin API; not worth a dependency.
+//! GET on this machine, for the admin API. It is not worth a dependency.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -11,7 +11,7 @@ use serde_json::Value;
 pub fn get_json(address: &str, path: &str) -> anyhow::Result<Value> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    // HTTP/1.0: no chunks, and the end of the answer is the end of the connection.
+    // HTTP/1.0 has no chunks, and the end of the answer is the end of the connection.
     write!(stream, "GET {path} HTTP/1.0\r\nhost: {address}\r\n\r\n")?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;

@@ -1,5 +1,5 @@
-//! What a machine must have before a command starts. All that is missing is said at once and with what
-//! to install, not one thing after the other and after minutes of compiling.
+//! What a machine must have before a command starts. All that is missing is said at once and with what to install.
+//! Otherwise it would come one thing after the other, and after minutes of compiling.
 //!
 //! What Rust needs to build this program (cargo, a linker) is there when this runs.
 
@@ -10,7 +10,7 @@ use crate::setup::{STATIC_TARGET, WASM_TARGET};
 use crate::shell;
 use crate::workspace::Workspace;
 
-/// Of the pinned wheels: Envoy, llama.cpp and the SDKs have none for older ones.
+/// The oldest Python of the pinned wheels: Envoy, llama.cpp and the SDKs have none for older ones.
 pub const OLDEST_PYTHON: (u32, u32) = (3, 11);
 
 /// Where python3 is too old, another may be installed beside it.
@@ -21,7 +21,7 @@ const PYTHONS: [&str; 5] = ["python3", "python3.14", "python3.13", "python3.12",
 pub enum Need {
     /// Envoy and llama.cpp, which are prebuilt.
     Platform,
-    /// Python with environments; only while the tools are not installed.
+    /// A Python that can make environments. It is needed only while the tools are not installed.
     Python,
     C,
     Formatter,
@@ -30,17 +30,17 @@ pub enum Need {
     Static,
 }
 
-/// Of `demo`, `bench` and `test NAME`.
+/// What `demo`, `bench` and `test NAME` need.
 pub const RUN: &[Need] = &[Need::Platform, Need::Python, Need::C, Need::Wasm];
-/// Of `test`.
+/// What `test` needs.
 pub const TEST: &[Need] = &[Need::Platform, Need::Python, Need::C, Need::Formatter, Need::Linter, Need::Wasm];
-/// Of `check`.
+/// What `check` needs.
 pub const CHECK: &[Need] = &[Need::C, Need::Formatter, Need::Linter, Need::Wasm];
-/// Of `build`.
+/// What `build` needs.
 pub const BUILD: &[Need] = &[Need::C, Need::Wasm];
-/// Of `dist`.
+/// What `dist` needs.
 pub const DIST: &[Need] = &[Need::C, Need::Wasm, Need::Static];
-/// Of `setup`.
+/// What `setup` needs.
 pub const SETUP: &[Need] = &[Need::Platform, Need::Python, Need::Wasm];
 
 /// An error that names everything that is missing.
@@ -65,7 +65,7 @@ pub fn python() -> Result<&'static str, String> {
 // === impl Need ===
 
 impl Need {
-    /// What to say where it is missing.
+    /// What to tell the user if it is missing.
     fn missing(self, workspace: &Workspace) -> Option<String> {
         match self {
             Self::Platform if cfg!(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu")) => None,
@@ -81,7 +81,7 @@ impl Need {
     }
 }
 
-/// Version, then the modules that are missing.
+/// Prints the version, then the modules that are missing.
 const PROBE: &str = "
 import importlib.util, sys
 print('%d.%d' % sys.version_info[:2])
@@ -114,7 +114,7 @@ fn fitness(probe: Option<String>) -> Result<(), String> {
     Err(format!("Python's module {modules}: on Debian and Ubuntu apt-get install python3-venv"))
 }
 
-/// As the crate `cc` looks for it.
+/// The C compiler, found as the crate `cc` finds it.
 fn compiler(variable: impl Fn(&str) -> Option<String>) -> String {
     let names = ["CC_x86_64-unknown-linux-gnu", "CC_x86_64_unknown_linux_gnu", "HOST_CC", "CC"];
     names
@@ -138,7 +138,7 @@ fn no_component(workspace: &Workspace, command: &str, component: &str) -> Option
         .map(|()| format!("{component}: rustup component add {component}"))
 }
 
-/// Nothing where rustup can add it.
+/// None if the target is there, or if rustup can add it.
 fn no_target(name: &str) -> Option<String> {
     if has_target(name) || works(Command::new("rustup").arg("--version")).is_ok() {
         return None;

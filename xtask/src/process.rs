@@ -1,4 +1,4 @@
-//! Child processes of demo and benchmark: their output in a file, ended when they are not needed.
+//! Child processes of demo and benchmark. Their output goes to a file, and they are ended when they are not needed.
 
 use std::fs::File;
 use std::os::unix::process::CommandExt;
@@ -15,7 +15,7 @@ use crate::setup::Tools;
 use crate::shell;
 use crate::workspace::Workspace;
 
-/// A process that ends with this value, unless it was let go.
+/// A process that ends when this value is dropped, unless it was let go.
 pub struct Process {
     child: Option<Child>,
     log: PathBuf,
@@ -35,7 +35,7 @@ impl Process {
         Ok(Self { child: Some(child), log: log.to_path_buf() })
     }
 
-    /// The same in a process group of its own, where Ctrl-C of the terminal does not reach it.
+    /// Does the same in a process group of its own, where Ctrl-C of the terminal does not reach the process.
     pub fn start_detached(command: &mut Command, log: &Path) -> anyhow::Result<Self> {
         Self::start(command.process_group(0), log)
     }
@@ -44,7 +44,7 @@ impl Process {
         self.child.as_ref().map_or(0, Child::id)
     }
 
-    /// Tries until it works, while the process runs.
+    /// Calls `look` until it works, while the process runs.
     pub fn wait_for<T>(&mut self, what: &str, mut look: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
         let end = Instant::now() + Duration::from_secs(60);
         loop {
@@ -102,7 +102,7 @@ pub fn signal(id: u32, signal: Signal) -> anyhow::Result<()> {
     Ok(kill_process(pid, signal)?)
 }
 
-/// A real model server on this port; gives itself when it is healthy.
+/// Starts a real model server on this port. Returns it when it is healthy.
 pub fn llm(workspace: &Workspace, tools: &Tools, port: u16, log: &Path) -> anyhow::Result<Process> {
     let mut process = Process::start_detached(
         Command::new(&tools.python)
@@ -120,7 +120,7 @@ pub fn llm(workspace: &Workspace, tools: &Tools, port: u16, log: &Path) -> anyho
     Ok(process)
 }
 
-/// `tollgate run`; gives itself when Envoy serves the configuration.
+/// `tollgate run`. `start` returns when Envoy serves the configuration.
 pub struct Run<'a> {
     pub tollgate: &'a Path,
     pub tools: &'a Tools,
@@ -157,7 +157,7 @@ impl Run<'_> {
     }
 }
 
-/// This port, or another where it is taken.
+/// This port, or another one if it is taken.
 pub fn port_or_free(wanted: u16) -> anyhow::Result<u16> {
     let probe = std::net::TcpListener::bind(("127.0.0.1", wanted))
         .or_else(|_| std::net::TcpListener::bind(("127.0.0.1", 0)))?;

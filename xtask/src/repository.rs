@@ -11,7 +11,7 @@ pub fn no_keys(workspace: &Workspace) -> anyhow::Result<()> {
     println!("==> no key in a committed file");
     let mut found = Vec::new();
     for file in files(workspace)? {
-        // Not text, or deleted and not committed yet.
+        // The file is not text, or it is deleted and not committed yet.
         let Ok(text) = std::fs::read_to_string(workspace.root().join(&file)) else {
             continue;
         };
@@ -25,7 +25,7 @@ pub fn no_keys(workspace: &Workspace) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// No build script starts a program: what that finds depends on the machine, and on what is in caches there.
+/// Checks that no build script starts a program. What such a program finds depends on the machine and on its caches.
 pub fn build_scripts_are_alone(workspace: &Workspace) -> anyhow::Result<()> {
     println!("==> build scripts start no program");
     let mut found = Vec::new();
@@ -83,7 +83,7 @@ fn key_in(text: &str) -> Option<usize> {
     })
 }
 
-/// It begins with at least so many letters and digits, some of each.
+/// Whether the text begins with at least this many letters and digits, some of each.
 fn is_random(text: &str, least: usize) -> bool {
     let length = text.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || b"+/".contains(byte));
     let digits = text.bytes().take(least).filter(u8::is_ascii_digit).count();
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn keys_are_told_from_words() {
-        // Put together, so that this file itself holds none.
+        // The key is put together here, so that this file itself holds none.
         let random = "a8Zq0LmP3vXr7TnYb2Kc".repeat(3);
         assert!(key_in(&format!("key: tg-{random}")).is_some());
         assert!(key_in(&format!("-----BEGIN PRIVATE KEY-----\\n{random}")).is_some());

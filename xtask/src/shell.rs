@@ -11,7 +11,7 @@ use anyhow::Context;
 
 use crate::workspace::Workspace;
 
-/// Between two signs of life where there is no terminal to redraw a line on.
+/// The time between two signs of life where there is no terminal that can redraw a line.
 const QUIET: Duration = Duration::from_secs(20);
 
 pub struct Step<'a> {
@@ -32,7 +32,7 @@ pub struct Outcome {
 // === impl Step ===
 
 impl Step<'_> {
-    /// Runs the command; a failure is an error that shows the end of its output.
+    /// Runs the command. If it fails, the error shows the end of its output.
     pub fn run(&self, workspace: &Workspace, command: &mut Command) -> anyhow::Result<()> {
         let outcome = self.outcome(workspace, command)?;
         if outcome.success {
@@ -42,7 +42,7 @@ impl Step<'_> {
         anyhow::bail!("{} failed; the whole output: {}", self.what, outcome.log.display())
     }
 
-    /// Runs the command to its end, whichever it is.
+    /// Runs the command to its end, whether it succeeds or fails.
     pub fn outcome(&self, workspace: &Workspace, command: &mut Command) -> anyhow::Result<Outcome> {
         std::fs::create_dir_all(workspace.logs())?;
         let log = workspace.logs().join(format!("{}.log", self.log));
@@ -85,7 +85,7 @@ pub fn tail(log: &Path, lines: usize) -> String {
     all.get(from..).unwrap_or_default().join("\n")
 }
 
-/// The standard output of a command that takes no time.
+/// The standard output of a command that takes next to no time.
 pub fn read(command: &mut Command) -> anyhow::Result<String> {
     let output =
         command.stdin(Stdio::null()).output().with_context(|| format!("cannot start {:?}", command.get_program()))?;

@@ -10,7 +10,7 @@ use crate::setup;
 use crate::shell::{self, Step};
 use crate::workspace::Workspace;
 
-/// Everything.
+/// Runs everything.
 pub fn all(workspace: &Workspace) -> anyhow::Result<()> {
     let tools = setup::tools(workspace)?;
     let mut tally = Tally::default();
@@ -27,7 +27,7 @@ pub fn all(workspace: &Workspace) -> anyhow::Result<()> {
     tally.close()
 }
 
-/// The tests whose names contain this.
+/// Runs the tests whose names contain this.
 pub fn some(workspace: &Workspace, name: &str) -> anyhow::Result<()> {
     setup::tools(workspace)?;
     let mut tally = Tally::default();
@@ -45,7 +45,7 @@ fn tests(workspace: &Workspace, wasm: &Path, name: Option<&str>, tally: &mut Tal
     }
 }
 
-/// The fast loop.
+/// Runs the fast loop.
 pub fn fast(workspace: &Workspace) -> anyhow::Result<()> {
     setup::wasm_target(workspace)?;
     let mut tally = Tally::default();

@@ -13,7 +13,7 @@ pub struct Workspace {
 
 impl Workspace {
     pub fn find() -> anyhow::Result<Self> {
-        // As cargo says it now: a checkout may have been moved, with this program built at its old place.
+        // As cargo says it now: the checkout may have been moved since this program was built in its old place.
         let package = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
         let root = Path::new(&package).parent().context("xtask lies in the workspace's root")?.to_path_buf();
         let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
@@ -35,7 +35,7 @@ impl Workspace {
         self.target.join("tools")
     }
 
-    /// Whether they are there. A moved checkout leaves links that lead nowhere.
+    /// Whether the tools are there. A moved checkout leaves links that lead nowhere.
     pub fn has_tools(&self) -> bool {
         ["envoy", "model.gguf", "venv/bin/python"].iter().all(|name| self.tools().join(name).exists())
     }

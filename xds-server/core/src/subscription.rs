@@ -1,14 +1,14 @@
-//! One resource type on one xDS stream, as a pure state machine. On the path: snapshot -> here -> wire -> Envoy,
-//! and back with ACK and NACK.
+//! One resource type on one xDS stream, as a pure state machine. Its place on the path: snapshot -> here -> wire ->
+//! Envoy, and back with ACK and NACK.
 //!
-//! One response is under way at a time. What to send next is always the difference between the snapshot of
-//! this moment and what the client is known to have, so snapshots that come while a response is under way are
-//! skipped over, not queued. A reconnect is a new `Subscription`; a delta client says what it has kept
+//! One response is under way at a time. What to send next is always the difference between the snapshot of this moment
+//! and what the client is known to have. So snapshots that come while a response is under way are skipped over, not
+//! queued. A reconnect is a new `Subscription`. A delta client then says what it has kept
 //! (`initial_resource_versions`), and only the difference is sent.
 //!
-//! A refused response of several resources is sent again one by one: that finds the bad one, so a NACK ends as
-//! a message on exactly one object and holds nobody else back. A refused version is not sent again until the
-//! resource changes.
+//! When a response of several resources is refused, they are sent again one by one, except where a response is a whole
+//! set (`full.rs`). This finds the bad one, so a NACK ends as a message on exactly one object and holds nobody else
+//! back. A refused version is not sent again until the resource changes.
 //!
 //! The rules cited are those of envoyproxy.io/docs, "xDS REST and gRPC protocol".
 
@@ -50,16 +50,16 @@ pub enum Answer {
 /// What a request says about what the client wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ask {
-    /// Delta: a change of what was wanted before. `initial` counts in a stream's first request only.
+    /// Delta: a change of what was wanted before. `initial` counts only in a stream's first request.
     Change { subscribe: Vec<String>, unsubscribe: Vec<String>, initial: BTreeMap<String, String> },
-    /// State of the world: all that is wanted.
+    /// State of the world: the names of all that is wanted.
     Exactly(Vec<String>),
 }
 
 /// What may be sent now (see [`stream`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
-    /// Resources that the client asks for by name and has never had: it waits for them.
+    /// Resources that the client asks for by name and has never had. The client waits for them.
     Awaited,
     Additions,
     Removals,
@@ -68,7 +68,7 @@ pub enum Phase {
 #[derive(Debug)]
 pub enum SubscriptionEvent<'a> {
     Request(Request),
-    /// This type's turn: what of the snapshot is to be sent, if anything.
+    /// It is this type's turn: what the snapshot requires is sent, if anything.
     Turn(Phase, &'a Snapshot),
 }
 
@@ -88,7 +88,7 @@ pub struct Response {
     pub removed: BTreeSet<String>,
 }
 
-/// A version that the client does not take and will not be sent again.
+/// A version that the client does not take. It will not be sent again.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RejectedVersion {
     pub kind: ResourceType,
@@ -115,12 +115,12 @@ enum State {
     UnderWay(Sent),
 }
 
-/// What the client is known to have, by how responses of this type are made up.
+/// What the client is known to have. The kind depends on how responses of this type are made up.
 #[derive(Debug)]
 enum Client {
-    /// Each resource by itself: delta, and what state of the world asks for by name.
+    /// Each resource by itself: every type in delta, and the types that state of the world asks for by name.
     Each(Each),
-    /// The whole set every time: LDS and CDS of state of the world, where a missing resource is a removal.
+    /// The whole set every time: LDS, CDS and keys in state of the world. There a missing resource is a removal.
     Full(Full),
 }
 
@@ -134,9 +134,9 @@ struct Sent {
 
 /// What a refusal means for what is sent next.
 enum Refused {
-    /// For good, until it changes.
+    /// The version is not sent again until the resource changes.
     ForGood,
-    /// It was one of several: they are sent again one by one.
+    /// It was one of several, which are now sent again one by one.
     OneOfThem,
 }
 
@@ -159,7 +159,7 @@ impl Subscription {
         }
     }
 
-    /// A response waits for its answer.
+    /// Whether a response waits for its answer.
     pub fn is_under_way(&self) -> bool {
         matches!(self.state, State::UnderWay(_))
     }
@@ -168,7 +168,7 @@ impl Subscription {
         self.interest.covers(name)
     }
 
-    /// The client has taken this version of this resource.
+    /// Whether the client has taken this version of this resource.
     pub fn holds(&self, name: &str, version: &str) -> bool {
         match &self.client {
             Client::Each(each) => each.holds(name, version),
@@ -176,7 +176,7 @@ impl Subscription {
         }
     }
 
-    /// The client has refused something of this snapshot.
+    /// Whether the client has refused something of this snapshot.
     pub fn refuses(&self, snapshot: &Snapshot) -> bool {
         match &self.client {
             Client::Each(each) => snapshot.of(self.kind).any(|(name, resource)| each.refuses(name, &resource.version)),
@@ -235,9 +235,9 @@ impl Subscription {
         }
     }
 
-    /// A state-of-the-world request under an older nonce was written before the client saw the newest response; its
-    /// answer to that will carry the names again. Under the newest one it is news, also when that was answered
-    /// before. A delta request carries changes, which must not be lost.
+    /// A state-of-the-world request under an older nonce was written before the client saw the newest response. The
+    /// client's answer to that response will carry the names again. A request under the newest nonce is news, even if
+    /// that nonce was answered before. A delta request carries changes, which must not be lost.
     fn is_stale(&self, nonce: &str, ask: &Ask) -> bool {
         matches!(ask, Ask::Exactly(_)) && nonce != self.nonces.to_string()
     }
@@ -257,7 +257,7 @@ impl Subscription {
             return;
         };
         if let State::UnderWay(sent) = &mut self.state {
-            // Whether the client kept these is not known: they were on their way while it changed its mind.
+            // Whether the client kept these is not known: they were on their way when it changed what it asks for.
             let sure = |name: &String| self.interest.covers(name) && !renewed.contains(name);
             sent.resources.retain(|name, _| sure(name));
             sent.removed.retain(sure);

@@ -11,7 +11,7 @@ use super::{Admin, Json, paging, since};
 use crate::ledger::OpenError;
 use crate::ledger::query::{BudgetRow, Listed, Page, UsageQuery, UsageRow};
 
-/// `{"rows": [...]}`, and `next` where there are more.
+/// `{"rows": [...]}`, and `next` if there are more rows.
 #[derive(Serialize)]
 pub(super) struct Rows<T> {
     rows: Vec<T>,
@@ -19,7 +19,7 @@ pub(super) struct Rows<T> {
     next: Option<String>,
 }
 
-/// What a request is answered when it cannot be answered.
+/// Why a request cannot be answered.
 #[derive(Debug)]
 pub(super) enum Problem {
     /// This parameter has a value that means nothing.
@@ -57,7 +57,7 @@ pub(super) async fn status(State(admin): State<Admin>) -> Response {
     Json(&*status).into_response()
 }
 
-/// Empty is absent: `?consumer=&model=&since=` asks for everything.
+/// An empty value counts as absent: `?consumer=&model=&since=` asks for everything.
 fn usage_query(parameters: Vec<(String, String)>) -> Result<UsageQuery, Problem> {
     let mut query = UsageQuery::default();
     for (field, value) in parameters {

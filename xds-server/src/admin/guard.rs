@@ -1,7 +1,7 @@
-//! Against web pages of others that reach this port through the browser of an operator.
+//! Protects this port from web pages of others that reach it through an operator's browser.
 //!
 //! DNS rebinding needs a name of the attacker in `Host`. So the admin port answers only to addresses and to names that
-//! nobody else can own, whatever is asked: metrics name consumers and models, probes name Gateways.
+//! nobody else can own. This holds for every path, because metrics name consumers and models, and probes name Gateways.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,8 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 pub(super) async fn guard(request: Request, next: Next) -> Response {
-    // Every name that is given, one that cannot be read too. A browser always gives one; who gives none is a script.
+    // Every given name is checked, and a name that cannot be read is refused. A browser always gives a name. A request
+    // without one comes from a script.
     let hosts = request.headers().get_all(header::HOST).iter().map(|host| host.to_str().unwrap_or_default());
     let mut names = hosts.chain(request.uri().authority().map(Authority::as_str));
     if names.all(ours) {
@@ -22,7 +23,7 @@ pub(super) async fn guard(request: Request, next: Next) -> Response {
     (StatusCode::MISDIRECTED_REQUEST, hint).into_response()
 }
 
-/// For every answer. The page sets a policy of its own.
+/// Adds security headers to every answer. The page sets a content policy of its own.
 pub(super) async fn harden(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));

@@ -15,8 +15,8 @@ use crate::ledger::{Consumers, Ledger};
 
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// What the stages count; clones count into the same. The other figures of `/metrics` come from
-/// `Status` and from the ledger when they are asked for.
+/// What the stages count. Clones count into the same counters. The other figures of `/metrics` come from `Status` and
+/// from the ledger when they are asked for.
 #[derive(Debug, Clone)]
 pub struct Metrics {
     registries: Arc<Mutex<Registries>>,
@@ -26,14 +26,14 @@ pub struct Metrics {
     from_status: FromStatus,
 }
 
-/// The same metrics, except that one names consumers.
+/// Two registries with the same metrics. Only `named` names consumers.
 #[derive(Debug)]
 struct Registries {
     named: Registry,
     left_out: Registry,
 }
 
-/// Set anew for each scrape.
+/// Figures from the status. They are set anew for each scrape.
 #[derive(Debug, Clone, Default)]
 struct FromStatus {
     ready: Gauge,
@@ -71,12 +71,12 @@ struct CertificateLabels {
     certificate: Certificate,
 }
 
-/// Whose end there is a metric of.
+/// A certificate whose end is a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Certificate {
     Ca,
     Server,
-    /// The first to end of those that are kept here for Envoys.
+    /// Of the Envoys' certificates that are kept here, the one that ends first.
     Envoy,
 }
 
@@ -109,12 +109,12 @@ impl Metrics {
         self.reloads.get_or_create(&ReloadLabels { result: ReloadResult::Refused }).inc();
     }
 
-    /// A certificate ends then.
+    /// This certificate ends at that time.
     pub fn certificate(&self, certificate: Certificate, end: Timestamp) {
         self.certificates.get_or_create(&CertificateLabels { certificate }).set(end.as_second());
     }
 
-    /// Serves the ledger's metrics with these.
+    /// Serves the ledger's metrics together with these.
     pub(super) fn add(&self, ledger: &Ledger) {
         let mut registries = self.registries.lock().unwrap_or_else(PoisonError::into_inner);
         ledger.register_metrics(&mut registries.named, Consumers::Named);
@@ -122,7 +122,7 @@ impl Metrics {
     }
 
     pub(super) fn text(&self, status: &Status, consumers: Consumers) -> Result<String, fmt::Error> {
-        // Held from setting to encoding, so that two scrapes do not mix.
+        // The lock is held from setting to encoding, so that two scrapes do not mix.
         let registries = self.registries.lock().unwrap_or_else(PoisonError::into_inner);
         self.from_status.set(status);
         let mut text = String::new();
@@ -150,7 +150,7 @@ impl Default for Metrics {
         };
         let registries = Arc::new(Mutex::new(Registries { named: registry(), left_out: registry() }));
         let metrics = Self { registries, nacks, reloads, certificates, from_status };
-        // Both series are there before the first event, so that an alert on their rate sees it.
+        // Both series exist before the first event, so that an alert on their rate sees it.
         for result in [ReloadResult::Taken, ReloadResult::Refused] {
             drop(metrics.reloads.get_or_create(&ReloadLabels { result }));
         }

@@ -1,9 +1,9 @@
-//! The admin port: usage, budgets and status for tools and people, probes, metrics. Answers, changes nothing.
+//! The admin port: usage, budgets and status for tools and people, probes, metrics. It answers and changes nothing.
 //!
 //! ```text
 //! server.rs (connections in bounds) -> guard (names that cannot be ours are refused) -> api | page | probes | metrics
 //! ```
-//! `serve` has ports of their own for metrics and probes, for scrapers and kubelets: nothing else is on them, and they
+//! `serve` has separate ports for metrics (scrapers) and for probes (kubelets). Nothing else is on them, and they
 //! answer to any name.
 
 mod api;
@@ -30,7 +30,7 @@ use tokio::sync::watch;
 
 use crate::ledger::{Consumers, Ledger};
 
-/// What the handlers answer from.
+/// What the handlers need for their answers.
 #[derive(Clone)]
 struct Admin {
     ledger: Ledger,
@@ -47,7 +47,7 @@ pub struct Routers {
     pub probes: Router,
 }
 
-/// `for_scrapers`: whether the port for metrics alone names consumers. The admin port does.
+/// `for_scrapers` says whether the separate port for metrics names consumers. The admin port always does.
 pub fn routers(
     ledger: Ledger,
     status: watch::Receiver<Arc<Status>>,
@@ -73,14 +73,14 @@ pub fn routers(
     let finish =
         |router: Router<Admin>| router.layer(middleware::map_response(guard::harden)).with_state(admin.clone());
     Routers {
-        // What is not there is guarded as well, so that every answer to a foreign name is the same.
+        // Unknown paths are guarded as well, so that every answer to a foreign name is the same.
         all: finish(everything.layer(middleware::from_fn(guard::guard))),
         metrics: finish(for_scrapers),
         probes: finish(for_probes),
     }
 }
 
-/// 200, or 503 with one reason a line.
+/// Answers 200, or 503 with one reason a line.
 async fn readyz(State(admin): State<Admin>) -> Response {
     let status = admin.status.borrow().clone();
     if status.ready {

@@ -5,7 +5,7 @@ use axum::response::{Html, IntoResponse, Response};
 
 const PAGE: &str = include_str!("page.html");
 
-/// Only the style and script of this very answer run: both carry its nonce.
+/// Only the style and script of this one answer may run: both carry its nonce.
 pub(super) async fn page() -> Response {
     let nonce = format!("{:032x}", rand::random::<u128>());
     let policy = format!(

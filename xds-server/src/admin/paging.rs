@@ -1,11 +1,11 @@
-//! Long lists come in pages: `limit` and `continue`, and `next` in the answer where there is more.
+//! Long lists come in pages. A request may have `limit` and `continue`, and its answer has `next` if there is more.
 //!
 //! `next` names the last row of a page, so pages neither repeat nor skip rows that were there all the time.
 
 use super::api::Problem;
 use crate::ledger::query::{MAX_ROWS, Page};
 
-/// Fills in one parameter. False: it is none of paging.
+/// Reads one parameter into `page`. Returns false if the parameter has nothing to do with paging.
 pub(super) fn read(page: &mut Page, field: &str, value: &str) -> Result<bool, Problem> {
     let problem = |message: String, hint: String| Problem::Parameter { field: field.to_owned(), message, hint };
     match field {

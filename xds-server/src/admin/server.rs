@@ -1,4 +1,5 @@
-//! The ports for people, scrapers and probes: HTTP/1.1 in bounds, since anybody who reaches a port may connect.
+//! The ports for people, scrapers and probes. They speak HTTP/1.1 within limits, since anybody who reaches a port may
+//! connect.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -13,26 +14,27 @@ use tokio::time::{sleep, timeout};
 
 use crate::accept::Accept;
 
-/// What such a port grants.
+/// The limits of such a port.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     pub connections: usize,
-    /// For the head of a request, counted from the answer before it: it is the idle time of a kept connection too.
+    /// The time for the head of a request, counted from the answer before it. So it is also the idle time of a kept
+    /// connection.
     pub head: Duration,
-    /// A connection is told to end after this.
+    /// A connection is told to end after this time.
     pub age: Duration,
-    /// And then has this for the answer under way; who reads no faster does without.
+    /// Then the answer under way has this time. A client that reads more slowly loses the rest of it.
     pub last_answer: Duration,
 }
 
-/// Bytes of a request's head. Questions are short, but a browser adds the cookies of every server on its host.
+/// The most bytes of a request's head. Requests are short, but a browser adds the cookies of every server on its host.
 const MAX_HEAD: usize = 32 << 10;
 
 // === impl Limits ===
 
 impl Limits {
     pub const PEOPLE: Self = Self {
-        // Some browsers, a few scrapers and probes.
+        // Enough for some browsers, a few scrapers and probes.
         connections: 128,
         head: Duration::from_secs(10),
         age: Duration::from_secs(5 * 60),
@@ -40,10 +42,10 @@ impl Limits {
     };
 }
 
-/// Serves until the task is aborted. `port` is for messages.
+/// Serves until the task is aborted. `port` is the port's name in log messages.
 pub async fn serve(listener: TcpListener, port: &'static str, router: Router, limits: Limits) {
     let mut accept = Accept::new(listener, port, limits.connections);
-    // Dropped with this task, and all connections with it.
+    // The set is dropped with this task, and all connections with it.
     let mut connections = JoinSet::new();
     loop {
         let (stream, room) = tokio::select! {
@@ -93,7 +95,7 @@ mod tests {
     const SLOW: Limits = Limits { connections: 2, head: NEVER, age: NEVER, last_answer: NEVER };
 
     async fn port(limits: Limits) -> SocketAddr {
-        // Larger than what the kernel buffers between the two.
+        // Larger than what the kernel buffers between client and server.
         let large = "x".repeat(32 << 20);
         let router = Router::new().route("/", get(async || "ok")).route("/large", get(async || large));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -108,11 +110,11 @@ mod tests {
         stream
     }
 
-    /// All that comes until the server closes.
+    /// Reads all that comes until the server closes.
     async fn rest(stream: &mut TcpStream) -> String {
         let mut text = Vec::new();
         let read = timeout(PATIENCE, stream.read_to_end(&mut text)).await.expect("the server does not close");
-        // Closed with something unread, TCP says reset.
+        // If the server closes with something unread, TCP sends a reset.
         let _end_or_reset = read;
         String::from_utf8_lossy(&text).into_owned()
     }
@@ -130,7 +132,7 @@ mod tests {
     async fn an_answer_that_nobody_reads_ends() {
         let address = port(Limits { connections: 1, age: SOON, last_answer: SOON, ..SLOW }).await;
         let _unread = ask(address, "GET /large HTTP/1.1\r\nhost: localhost\r\n\r\n").await;
-        // The only place becomes free again.
+        // There is room for the one connection again.
         let again = async {
             while !rest(&mut ask(address, "GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await).await.ends_with("ok") {
                 sleep(SOON).await;

@@ -3,16 +3,16 @@
 use serde::Serialize;
 use tollgate_core::status::Finding;
 
-/// Published by the control plane whenever it changes.
+/// The control plane publishes it whenever it changes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Status {
     pub gateways: Vec<GatewayStatus>,
-    /// Of the newest input, the refused parts included.
+    /// The findings about the newest input, including its refused parts.
     pub findings: Vec<Finding>,
-    /// Counts the snapshots that were published; 0: none yet.
+    /// The number of snapshots that were published. 0: none yet.
     pub generation: u64,
     pub ready: bool,
-    /// Why it is not ready, one reason each, for the operator.
+    /// The reasons why it is not ready, for the operator.
     pub waiting_for: Vec<String>,
 }
 
@@ -42,7 +42,7 @@ pub struct Proxy {
     pub connected: bool,
     /// Everything that was sent to it is accepted.
     pub acked: bool,
-    /// What it refuses now.
+    /// The resources that it refuses now.
     pub nacks: Vec<Nack>,
 }
 
@@ -51,6 +51,6 @@ pub struct Proxy {
 pub struct Nack {
     /// Type and name, for example `Listener default/llm/http`; or the type alone.
     pub resource: String,
-    /// Envoy's words.
+    /// Envoy's own message.
     pub message: String,
 }

@@ -56,7 +56,7 @@ impl Port {
         (response.status(), response.text().await.unwrap())
     }
 
-    /// A lease of 100, of which one request used 30.
+    /// Makes a lease of 100, of which one request uses 30.
     async fn traffic(&self) {
         let first = self.ledger.sync(&US, SyncRequest { wants: want(100, 100), ..request(1, 1) }).await.unwrap();
         let settlement = Settlement {
@@ -234,7 +234,7 @@ async fn a_name_that_could_be_anybodys_gets_nothing() {
         let expected = if path == "/nothing" { StatusCode::NOT_FOUND } else { StatusCode::OK };
         assert_eq!(get(format!("{}{path}", port.address), b"localhost:19000").await, expected, "{path}");
     }
-    // Ports of their own answer to any name, and nothing else.
+    // The separate ports answer to any name, and they answer nothing else.
     let scraped = async |path: &str| get(format!("{}{path}", port.scrapers), b"anything.example").await;
     assert_eq!((scraped("/metrics").await, scraped("/readyz").await), (StatusCode::OK, StatusCode::NOT_FOUND));
     let probed = async |path: &str| get(format!("{}{path}", port.probes), b"anything.example").await;

@@ -1,4 +1,4 @@
-//! `tollgate key new`: a key, shown once, and what to apply.
+//! `tollgate key new`: prints a key, which is shown only once, and the objects to apply.
 
 use clap::Subcommand;
 use rand::Rng as _;

@@ -1,4 +1,4 @@
-//! What the long-running commands say, on standard error: text for people, or JSON for machines.
+//! The log of the long-running commands, on standard error: text for people, or JSON for machines.
 
 use std::io::IsTerminal as _;
 
@@ -14,7 +14,7 @@ pub enum LogFormat {
 // === impl LogFormat ===
 
 impl LogFormat {
-    /// `RUST_LOG` chooses what is said.
+    /// Starts to log. `RUST_LOG` chooses what is logged.
     pub fn start(self) {
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
         let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);

@@ -64,7 +64,7 @@ enum Format {
     Json,
 }
 
-/// How a command ended that could start.
+/// How a command that could start has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     Good,
@@ -100,7 +100,7 @@ fn start_detached(args: &detach::Args) -> anyhow::Result<Outcome> {
     Ok(Outcome::Good)
 }
 
-/// Writes to standard output; whoever closed it has seen enough.
+/// Writes to standard output. An error is ignored: whoever closed the output has seen enough.
 fn print(text: &str) {
     use std::io::Write as _;
     let mut out = std::io::stdout().lock();

@@ -1,4 +1,4 @@
-//! Reads the folder, publishes what it means, tells the user; again whenever a file changes.
+//! Reads the folder, publishes what it means, and tells the user. Does so again whenever a file changes.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::watch::folder::{Folder, FolderError};
 /// # Errors
 /// When the folder cannot be read at all.
 pub fn start(path: &Path, state: &Path, publisher: Publisher, metrics: Metrics) -> Result<JoinHandle<()>, FolderError> {
-    // Watching begins first, so that no change falls between.
+    // Watching begins before the first reading, so that no change is missed.
     let mut changes = Changes::of(path);
     let mut folder = Folder::with_state(path, state)?;
     let reading = folder.read()?;
@@ -28,7 +28,7 @@ pub fn start(path: &Path, state: &Path, publisher: Publisher, metrics: Metrics) 
     Ok(tokio::spawn(async move {
         loop {
             changes.next().await;
-            // A large folder takes its time, which others need not wait for.
+            // Reading a large folder takes its time. Other tasks need not wait for it.
             tokio::task::block_in_place(|| match folder.read() {
                 Ok(reading) => {
                     changes.also(reading.secret_files);
@@ -50,14 +50,14 @@ pub fn start(path: &Path, state: &Path, publisher: Publisher, metrics: Metrics) 
     }))
 }
 
-/// Says what is new since the last time. Returns how many errors there are.
+/// Tells the user what is new since the last time. Returns how many errors there are.
 fn tell(publisher: &Publisher, told: &mut BTreeSet<Finding>) -> usize {
     let published = publisher.published();
     let mut now = BTreeSet::new();
     let mut errors = 0;
     for finding in &published.borrow().findings {
         errors += usize::from(finding.severity == Severity::Error);
-        // That it moved to another line is no news.
+        // A finding that only moved to another line is not new.
         let spot = finding.spot.as_ref().map(|spot| Spot { file: spot.file.clone(), line: 0 });
         let somewhere = Finding { spot, ..finding.clone() };
         if !told.contains(&somewhere) && !now.contains(&somewhere) {

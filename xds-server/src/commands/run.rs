@@ -84,7 +84,7 @@ pub fn main(args: Args) -> anyhow::Result<Outcome> {
 }
 
 async fn run(args: Args) -> anyhow::Result<Outcome> {
-    // What can be wrong with the call, before anything is started.
+    // Everything that can be wrong with the call is found before anything is started.
     private::mask();
     let mut stops = Stops::new()?;
     let binary = find(args.envoy)?;
@@ -113,7 +113,7 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
     };
     let filter = code.put_into(state.path())?.display().to_string();
 
-    // The control plane first: it has something to serve when Envoy asks.
+    // The control plane starts first, so that it has something to serve when Envoy asks.
     let stages = Stages::start(Parts {
         folder: &args.file,
         state: state.path(),
@@ -128,7 +128,7 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
         xds,
         admin: vec![Admin::All(admin)],
         readiness: Readiness::Gateways,
-        // There is no such port.
+        // `run` has no separate port for metrics.
         consumers_in_metrics: Consumers::LeftOut,
     })
     .await?;
@@ -173,7 +173,7 @@ async fn supervise(envoy: &mut Envoy) -> anyhow::Error {
     }
 }
 
-/// Says when it works, and what keeps it from working if that takes long.
+/// Tells the user when everything works. If that takes long, tells what keeps it from working.
 async fn announce(
     mut status: watch::Receiver<Arc<Status>>,
     published: watch::Receiver<Arc<Published>>,
@@ -205,14 +205,14 @@ fn ready_line(status: &Status, published: &Published, admin_url: &str) -> String
     format!("ready: {} | models: {models} | admin: {admin_url}\n", urls.join(", "))
 }
 
-/// The same for every life of this state directory, so that the ledger knows the proxy again.
+/// The node id is the same for every run with this state directory, so that the ledger knows the proxy again.
 fn node_id(state: &std::path::Path) -> String {
     use sha2::{Digest as _, Sha256};
     let digest = hex::encode(Sha256::digest(state.as_os_str().as_encoded_bytes()));
     format!("run-{}", digest.get(..8).unwrap_or_default())
 }
 
-/// Ctrl-C, an ordered end and a closed terminal mean the same: Envoy would live on without us.
+/// Ctrl-C, SIGTERM and a closed terminal all stop the run in order. If they only ended us, Envoy would live on.
 struct Stops {
     interrupt: Signal,
     terminate: Signal,

@@ -35,11 +35,11 @@ pub struct Parts<'a> {
     pub xds: TcpListener,
     pub admin: Vec<Admin>,
     pub readiness: Readiness,
-    /// On the port that has metrics alone.
+    /// Whether the separate port for metrics names consumers.
     pub consumers_in_metrics: Consumers,
 }
 
-/// What of the admin API a port has.
+/// Which part of the admin API a port has.
 pub enum Admin {
     All(TcpListener),
     Metrics(TcpListener),
@@ -58,7 +58,7 @@ pub struct Stages {
 // === impl Stages ===
 
 impl Stages {
-    /// Starts every stage. The folder must be readable; what is wrong in it is only reported.
+    /// Starts every stage. The folder must be readable. What is wrong in it is only reported.
     pub async fn start(parts: Parts<'_>) -> anyhow::Result<Self> {
         accept::allow_files();
         let metrics = Metrics::default();
@@ -96,7 +96,7 @@ impl Stages {
         Ok(Self { published, status, serving, ledger, tasks })
     }
 
-    /// Ends every stage in an order that loses nothing: the proxies' last reports are in before the ledger closes.
+    /// Ends every stage in an order that loses nothing: the proxies' last reports arrive before the ledger closes.
     pub async fn stop(self) {
         self.serving.stop().await;
         self.ledger.close().await;
@@ -106,14 +106,14 @@ impl Stages {
     }
 }
 
-/// A listener, or what to do about it.
+/// Opens a listener. The error says what to do about it.
 pub async fn listen(address: &str, option: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address)
         .await
         .with_context(|| format!("{address} cannot be listened on (another process may have it; {option} moves it)"))
 }
 
-/// `30s`, `1m`: as in the configuration.
+/// Parses `30s` or `1m`, as in the configuration.
 pub fn duration(text: &str) -> Result<Duration, String> {
     tollgate_core::objects::parse_duration(text).map_err(|error| error.to_string())
 }

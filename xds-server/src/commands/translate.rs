@@ -30,7 +30,7 @@ pub fn main(args: &Args) -> anyhow::Result<Outcome> {
         eprintln!("{finding}");
     }
     let ir = translation.ir;
-    // As `run` would have it, but for the place of the filter's code.
+    // The same surroundings as in `run`, except where the filter's code is.
     let surroundings = Surroundings {
         bind: "127.0.0.1".to_owned(),
         ports: Ports::Shared,

@@ -34,7 +34,7 @@ enum Output {
     Json,
 }
 
-/// One page, or all of them together.
+/// One page of the table, or all pages together.
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Usage {
     rows: Vec<Row>,
@@ -42,10 +42,10 @@ struct Usage {
     next: Option<String>,
 }
 
-/// Rows that are asked for at once: the most that an answer has.
+/// The number of rows that are asked for at once. It is the most that an answer has.
 const PAGE: &str = "10000";
 
-/// As `GET /api/usage` answers.
+/// A row as `GET /api/usage` answers it.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Row {
     consumer: String,
@@ -91,7 +91,7 @@ async fn ask(args: Args) -> anyhow::Result<Usage> {
     }
 }
 
-/// The rows after `next`; empty: the first ones.
+/// Asks for the rows after `next`. If `next` is empty, asks for the first ones.
 async fn page(client: &reqwest::Client, url: &str, query: &[(&str, String)], next: &str) -> anyhow::Result<Usage> {
     let answer = client
         .get(url)
@@ -107,7 +107,7 @@ async fn page(client: &reqwest::Client, url: &str, query: &[(&str, String)], nex
     answer.json().await.with_context(|| format!("{url} is not the admin API of tollgate"))
 }
 
-/// Columns as wide as their widest cell, numbers to the right, a line of sums.
+/// A table of the rows: columns as wide as their widest cell, numbers to the right, a line of sums.
 fn table(rows: &[Row]) -> String {
     const HEAD: [&str; 10] =
         ["CONSUMER", "ROUTE", "MODEL", "BACKEND", "REQUESTS", "INPUT", "OUTPUT", "CACHED", "REASONING", "ESTIMATED"];
@@ -144,8 +144,8 @@ fn table(rows: &[Row]) -> String {
     text
 }
 
-/// A name that a client made up, without what a terminal acts on or an eye is misled by: control characters, those that
-/// turn the direction of text, those that are nothing to see.
+/// A name that a client made up, with all escaped that a terminal acts on or that misleads the eye: control characters,
+/// characters that turn the direction of text, and invisible ones.
 fn inert(name: &str) -> String {
     let mut text = String::with_capacity(name.len());
     for character in name.chars() {
@@ -157,7 +157,7 @@ fn inert(name: &str) -> String {
     text
 }
 
-/// JSON leaves some control characters as they are; escaped they are the same text.
+/// JSON leaves some control characters as they are. Escaped, they are the same text.
 fn inert_json(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for character in json.chars() {

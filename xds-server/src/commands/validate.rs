@@ -47,7 +47,7 @@ pub fn main(args: &Args) -> anyhow::Result<Outcome> {
     Ok(outcome(&findings))
 }
 
-/// A folder, as far as the IR, with everything that is wrong on the way.
+/// Reads a folder and translates it as far as the IR. Returns everything that is wrong on the way as well.
 pub(super) fn read(path: &Path) -> anyhow::Result<(Translation, Vec<Finding>)> {
     let reading = Folder::new(path).read()?;
     let mut translation = translate(&reading.objects);

@@ -1,4 +1,4 @@
-//! What time it is, on both clocks that the ledger goes by.
+//! The time, on both clocks that the ledger uses.
 
 use std::fmt::Debug;
 use std::time::Instant;

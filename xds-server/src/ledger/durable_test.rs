@@ -1,4 +1,5 @@
-//! kill -9 in the middle of traffic, again and again: what was acknowledged is there, nothing is there twice.
+//! Kills the ledger with SIGKILL in the middle of traffic, again and again. What was acknowledged must be there, and
+//! nothing may be there twice.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -65,7 +66,7 @@ async fn nothing_acknowledged_is_lost_and_nothing_counts_twice() {
 
     let mut killed = 0;
     while workers.iter().any(|worker| !worker.is_finished()) {
-        // Somewhere in the next calls, not between them.
+        // The kill falls somewhere into the next calls, not between them.
         let until = acknowledged.load(Ordering::SeqCst) + WORKERS * CALLS / LIVES as u64;
         while acknowledged.load(Ordering::SeqCst) < until && workers.iter().any(|worker| !worker.is_finished()) {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -113,7 +114,7 @@ async fn work(worker: u64, mut address: watch::Receiver<String>, acknowledged: A
             {
                 break answer.into_inner();
             }
-            // Dead: until the next one is there, or at once again if it is.
+            // The ledger is dead. Wait for the next one, or try again at once if it is there already.
             let _ = tokio::time::timeout(Duration::from_secs(1), address.changed()).await;
         };
         acknowledged.fetch_add(1, Ordering::SeqCst);

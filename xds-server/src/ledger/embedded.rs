@@ -33,7 +33,7 @@ struct File {
 // === impl Embedded ===
 
 impl Embedded {
-    /// The file is opened by `load`.
+    /// Makes the directory. `load` opens the file.
     ///
     /// # Errors
     /// When the directory cannot be made.
@@ -46,7 +46,7 @@ impl Embedded {
     }
 
     fn open(&self) -> Result<Records, Failure> {
-        // Checked whole: a file that was altered is refused here instead of misleading redb later.
+        // The whole file is checked: a file that was altered is refused here instead of misleading redb later.
         let database = Database::builder().set_check_integrity_on_open(true).create(&self.file.path)?;
         rows::prepare(&database)?;
         let records = rows::records(&database)?;

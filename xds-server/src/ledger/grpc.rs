@@ -1,4 +1,4 @@
-//! `tollgate.v1.Ledger` on the wire: a call in, its answer or a status out. A caller without an identity is
+//! `tollgate.v1.Ledger` on the wire: takes a call, and returns its answer or a status. A caller without an identity is
 //! refused.
 
 use tollgate_proto::v1::{SyncRequest, SyncResponse, ledger_server};
@@ -30,12 +30,13 @@ impl ledger_server::Ledger for Service {
 }
 
 impl From<SyncError> for Status {
-    /// The status for the caller. Unavailable asks for the same call again; with the others that would not help.
+    /// The status for the caller. Unavailable asks the caller to send the same call again. After the others that would
+    /// not help.
     fn from(error: SyncError) -> Self {
         match &error {
             SyncError::Invalid(_) => Self::invalid_argument(error.to_string()),
             SyncError::Past(_) => Self::failed_precondition(error.to_string()),
-            // The path of the file is the operator's business, and in the log.
+            // The path of the file is the operator's business, and it is in the log.
             SyncError::Store(_) => Self::unavailable("the ledger cannot write; see the control plane's log"),
             SyncError::Busy | SyncError::Closed => Self::unavailable(error.to_string()),
         }

@@ -9,8 +9,8 @@ use prometheus_client::registry::{Registry, Unit};
 use tollgate_core::ledger::usage::Totals;
 use tollgate_core::ledger::{Entry, Reason, RefusedEntry};
 
-/// The most pairs of consumer and model with series of their own. Later ones are counted together as `other`, because
-/// each series costs memory here and at whoever scrapes them.
+/// The most pairs of consumer and model that have series of their own. Later pairs are counted together as `other`,
+/// because each series costs memory here and at each scraper.
 const MAX_PAIRS: usize = 1000;
 
 #[derive(Debug, Clone)]
@@ -30,8 +30,8 @@ pub(super) struct Metrics {
     pairs: Arc<Mutex<BTreeSet<(String, String)>>>,
 }
 
-/// Whether metrics say who it was. Names of consumers are names of customers or people, and a port for scrapers is
-/// open to the whole network.
+/// Whether metrics name consumers. Names of consumers are names of customers or people, and a port for scrapers is open
+/// to the whole network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Consumers {
     Named,
@@ -184,7 +184,7 @@ impl Metrics {
         self.refused.get_or_create(&RefusedLabels { entry, reason }).inc_by(count);
     }
 
-    /// Only what is durable is counted.
+    /// Counts usage. Only what is durable comes here.
     pub fn used(&self, consumer: &str, model: &str, totals: &Totals) {
         let (consumer, model) = self.pair(consumer, model);
         let tokens = |kind, count| {

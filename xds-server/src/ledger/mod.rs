@@ -73,7 +73,7 @@ pub enum SyncError {
 // === impl Ledger ===
 
 impl Ledger {
-    /// Opens (or makes) the ledger in `dir`. Follows what is configured as it changes.
+    /// Opens the ledger in `dir`, or makes it. It follows the configuration as that changes.
     ///
     /// # Errors
     /// When another process has it, or the file is not usable; the message says what to do.
@@ -116,7 +116,7 @@ impl Ledger {
         Ok(handle)
     }
 
-    /// The gRPC service `tollgate.v1.Ledger`. Who calls is in the extensions of the request, as an [`Identity`].
+    /// The gRPC service `tollgate.v1.Ledger`. It finds the caller in the extensions of the request, as an [`Identity`].
     pub fn grpc(&self) -> LedgerServer<grpc::Service> {
         LedgerServer::new(grpc::Service::new(self.clone())).max_decoding_message_size(MAX_CALL_BYTES)
     }
@@ -124,7 +124,7 @@ impl Ledger {
     /// Applies one call of a worker of the proxy with this identity. When this returns `Ok`, all of it is durable.
     ///
     /// # Errors
-    /// When the call did not count, or nobody knows whether it did. The same call again is always safe.
+    /// When the call did not count, or when nobody knows whether it did. Sending the same call again is always safe.
     pub async fn sync(&self, identity: &Identity, request: SyncRequest) -> Result<SyncResponse, SyncError> {
         let call = Call::new(identity.to_string(), request).inspect_err(|_| self.refused())?;
         let (answer, answered) = oneshot::channel();
@@ -145,10 +145,10 @@ impl Ledger {
     pub async fn close(&self) {
         let (done, closed) = oneshot::channel();
         let jobs = self.jobs.clone();
-        // A full queue empties as the disk goes on.
+        // If the queue is full, this waits until the writer has made room.
         let sent = tokio::task::spawn_blocking(move || jobs.send(Job::Close(done))).await;
         if matches!(sent, Ok(Ok(()))) {
-            // An error says that the thread has ended, which is closed.
+            // An error means that the thread has ended, and then the file is closed.
             let _ = closed.await;
         }
     }

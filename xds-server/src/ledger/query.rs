@@ -18,7 +18,7 @@ use super::{Ledger, StoreError};
 /// Which usage is asked for. Fields that are absent do not filter.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UsageQuery {
-    /// As rows name it; `default/name` is the same as `name`.
+    /// The consumer as rows name it. `default/name` is the same as `name`.
     pub consumer: Option<String>,
     pub model: Option<String>,
     /// How far back, to the minute.
@@ -28,14 +28,14 @@ pub struct UsageQuery {
 
 /// How many rows an answer has, unless another number is asked for.
 pub const ROWS: usize = 1000;
-/// The most rows of one answer. They are a few megabytes.
+/// The most rows of one answer. So many are a few megabytes.
 pub const MAX_ROWS: usize = 10_000;
 
 /// Which part of a list is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
     pub limit: usize,
-    /// The last row of the page before, by its names.
+    /// The names of the last row on the page before.
     pub after: Option<Vec<String>>,
 }
 
@@ -43,11 +43,11 @@ pub struct Page {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed<T> {
     pub rows: Vec<T>,
-    /// There is more, after the row of these names.
+    /// Present if there is more: the names of the last row on this page.
     pub next: Option<Vec<String>>,
 }
 
-/// Sums over all that is asked for, in one flat object.
+/// Sums of usage by consumer, route, model and backend, in one flat object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct UsageRow {
     #[serde(flatten)]
@@ -136,7 +136,7 @@ impl Ledger {
                 };
                 let mut buckets = reader.buckets(&asked)?;
                 if buckets.is_empty() && limit.scope.is_empty() && after.is_none() && asked.most > 0 {
-                    // There is exactly one, which nobody has used yet.
+                    // There is exactly one budget, which nobody has used yet.
                     let key = BucketKey { limit: limit.id.clone(), scope: Vec::new(), window_start: span.start };
                     buckets.push((key, Bucket { window_end: span.end, ..Bucket::default() }));
                 }
@@ -163,7 +163,7 @@ impl Default for Page {
 // === impl Listed ===
 
 impl<T> Listed<T> {
-    /// Of rows that are one more than fit, if there are more.
+    /// Makes a page of at most `limit` rows. `rows` has one more than that if there is more.
     fn of(mut rows: Vec<T>, limit: usize, name: impl Fn(&T) -> Vec<String>) -> Self {
         let more = rows.len() > limit;
         rows.truncate(limit);

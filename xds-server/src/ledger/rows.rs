@@ -76,8 +76,9 @@ pub(super) fn prepare(database: &Database) -> Result<(), Failure> {
     Ok(transaction.commit()?)
 }
 
-/// From schema 1: leases get an identity that no certificate has, so they expire and are charged. Whose calls had
-/// counted is forgotten with the holders; a call that was sent and not yet answered may count again.
+/// Takes over schema 1. Its leases get an identity that no certificate has, so they expire and are charged. The holders
+/// are dropped, and with them the record of whose calls had counted. So a call that was sent and not yet answered may
+/// count again.
 fn take_over(transaction: &WriteTransaction) -> Result<(), Failure> {
     const NOBODY: &str = "";
     {
@@ -127,7 +128,7 @@ pub(super) fn records(database: &Database) -> Result<Records, Failure> {
     Ok(records)
 }
 
-/// All of it or nothing, and durable.
+/// Writes all changes or none. When this returns `Ok`, they are durable.
 pub(super) fn write(database: &Database, changes: &Changes) -> Result<(), Failure> {
     let transaction = begin(database)?;
     write_records(&transaction, changes)?;
@@ -168,7 +169,7 @@ fn holder_row(holder: &HolderKey) -> tables::HolderRow<'_> {
     (&holder.identity, &holder.proxy, holder.epoch)
 }
 
-/// Of names that are kept only the last day is looked at.
+/// Names are kept for the last day only, because no other day is looked at.
 fn write_asked(transaction: &WriteTransaction, changes: &Changes) -> Result<(), Failure> {
     let Some(last) = changes.asked.last() else {
         return Ok(());
@@ -241,8 +242,8 @@ pub(super) fn usage(database: &Database, asked: &Sums<'_>) -> Result<BTreeMap<Us
     Ok(sums)
 }
 
-/// Sums from this minute on. A row of any minute may add to any key, so all are read; no more are kept than are asked
-/// for, because what is pushed out by smaller keys never comes back in.
+/// Sums from this minute on. A row of any minute may add to any key, so all rows are read. No more keys are kept than
+/// are asked for, because a key that smaller keys push out never comes back in.
 pub(super) fn usage_since(
     database: &Database,
     minute: u64,

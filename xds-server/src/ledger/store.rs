@@ -1,4 +1,4 @@
-//! The edge to what is durable: embedded now, and shared by several control planes later.
+//! The edge to durable storage: embedded now, and shared by several control planes later.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -10,7 +10,7 @@ use tollgate_core::ledger::{
     usage::{Totals, UsageKey},
 };
 
-/// Written by one thread. Dropping it closes it.
+/// One thread writes to it. Dropping it closes it.
 pub trait Store: Debug + Send {
     /// Reads everything, at the start and after a failed commit.
     ///
@@ -21,7 +21,7 @@ pub trait Store: Debug + Send {
     /// Writes all of it or nothing. After `Ok` it survives the death of the process and of the machine.
     ///
     /// # Errors
-    /// When it may not have been written; the caller loads again to know.
+    /// When it may not have been written. The caller loads again to find out.
     fn commit(&mut self, changes: &Changes) -> Result<(), StoreError>;
 
     /// A reader for other threads. It sees what is committed and delays nobody.
@@ -45,7 +45,7 @@ pub trait Reader: Debug + Send + Sync {
 
 /// Which sums are asked for.
 pub struct Sums<'a> {
-    /// From this minute since the epoch on. None: of all time.
+    /// Only usage from this minute since the epoch on. None: usage of all time.
     pub since: Option<u64>,
     pub after: Option<&'a UsageKey>,
     pub keep: &'a dyn Fn(&UsageKey) -> bool,

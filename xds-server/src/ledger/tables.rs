@@ -7,8 +7,8 @@ use tollgate_proto::v1::SyncResponse;
 
 /// The schema of these tables. It goes up with every change that an older version cannot read.
 ///
-/// In schema 1 holders had no identity. What they had leased is charged when it expires, because nobody can show any
-/// more that it is his.
+/// In schema 1 holders had no identity. What they had leased is charged when it expires, because nobody can prove any
+/// more that it is theirs.
 pub(super) const SCHEMA: u64 = 2;
 /// The older schema that can be taken over.
 pub(super) const BEFORE: u64 = 1;

@@ -101,7 +101,7 @@ async fn client(address: &str) -> LedgerClient<Channel> {
     connect(address).await.unwrap()
 }
 
-/// A clock that stands until it is moved.
+/// A clock that stands still until it is moved.
 #[derive(Debug)]
 struct FakeClock(Mutex<Now>);
 
@@ -225,7 +225,7 @@ async fn time_ends_leases_and_windows() {
     assert_eq!(rows[0].scope, [("Consumer".to_owned(), "app".to_owned())].into());
     assert_eq!((rows[1].spent, rows[1].tokens, rows[1].scope.len()), (0, 50, 0), "one for all is there from the start");
     clock.advance(TTL);
-    // The thread looks at the clock by itself.
+    // The writer's thread looks at the clock by itself.
     let mut spent = 0;
     for _ in 0..100 {
         spent = ledger.budgets(Page::default()).await.unwrap().rows[0].spent;

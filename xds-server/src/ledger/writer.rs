@@ -1,4 +1,4 @@
-//! The one thread that writes. All calls that wait are one commit, and they are answered after it.
+//! The one thread that writes. It puts all waiting calls into one commit, and answers them after it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ use super::store::{Store, StoreError};
 
 /// The most calls in one commit.
 const MAX_BATCH: usize = 512;
-/// How often time is looked at while nobody calls.
+/// How often the thread looks at the clock while nobody calls.
 const TICK: Duration = Duration::from_millis(250);
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
-/// Loading reads the whole file.
+/// The pause before the store is loaded again. Loading reads the whole file.
 const LOAD_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
 /// What the thread is asked.
@@ -41,12 +41,12 @@ pub(super) struct Waiting {
 pub(super) enum NotApplied {
     #[error(transparent)]
     Past(#[from] Past),
-    /// It may have counted or not. The same call again finds out.
+    /// The call may have counted or not. Sending the same call again finds out.
     #[error("the ledger cannot write: {0}")]
     Store(Arc<StoreError>),
 }
 
-/// Whether the state in memory is that of the store.
+/// Whether the state in memory matches the store.
 #[derive(Debug)]
 pub(super) enum Books {
     Open(Box<State>),
@@ -66,14 +66,14 @@ pub(super) struct Writer {
     pub clock: Arc<dyn Clock>,
     pub metrics: Metrics,
     pub pruned: Duration,
-    /// Whose entries were refused. The log says so once, the metrics always.
+    /// Refused entries that the log has named already. The log names each once, the metrics count all.
     pub warned: BTreeSet<RefusedEntry>,
 }
 
 // === impl Writer ===
 
 impl Writer {
-    /// Runs until it is told to close, or until nobody is left who could tell it anything.
+    /// Runs until it is told to close, or until nobody is left who could send it a job.
     pub fn run(mut self, jobs: &Receiver<Job>) {
         loop {
             let mut waiting = Vec::new();
@@ -94,7 +94,7 @@ impl Writer {
             self.batch(waiting);
             if let Some(done) = close {
                 drop(self);
-                // Nobody listening is fine: it is closed.
+                // If nobody waits for this, nothing is wrong: the store is closed.
                 let _ = done.send(());
                 return;
             }
@@ -116,7 +116,7 @@ impl Writer {
                 for ((answer, arrived), outcome) in waiters.into_iter().zip(outcomes) {
                     self.count(&outcome, arrived);
                     let result = outcome.map(|(Outcome::Applied(answer) | Outcome::Repeated(answer))| answer);
-                    // Who left asks again under the same number.
+                    // A caller that left sends the same call again, under the same number.
                     let _ = answer.send(result.map_err(NotApplied::from));
                 }
             }
@@ -153,7 +153,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Calls are applied before time is looked at. Who has called in time is not silent, however long the disk took.
+    /// Calls are applied before leases expire. A holder that has called in time is not silent, however long the disk
+    /// took.
     fn commit(&mut self, calls: Vec<(Call, Now)>, now: Now) -> Result<Vec<Result<Outcome, Past>>, StoreError> {
         let Books::Open(state) = &mut self.books else {
             return Err(StoreError::Closed);

@@ -1,5 +1,5 @@
-//! Where Envoy's admin API listens: a socket in a folder of its owner, since whoever reaches it can stop Envoy from
-//! taking requests.
+//! Where Envoy's admin API listens: on a socket in a folder that only its owner can open, since whoever reaches the
+//! socket can stop Envoy from taking requests.
 
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -11,10 +11,11 @@ use crate::private;
 
 pub const NAME: &str = "envoy-admin.sock";
 
-/// `sun_path` has 108 bytes, the last one for the end (unix(7)).
+/// `sun_path` has 108 bytes, and the last one ends the text (unix(7)).
 const MAX_PATH: usize = 107;
 
-/// In the state directory where its path is short enough, else in a private folder with a short name.
+/// The socket's path. It is in the state directory if that path is short enough, else in a private folder with a short
+/// name.
 ///
 /// # Errors
 /// When that folder is not ours alone, or its path is too long as well.
@@ -26,7 +27,7 @@ pub fn of_state(state: &Path) -> io::Result<PathBuf> {
     let digest = hex::encode(Sha256::digest(state.as_os_str().as_encoded_bytes()));
     let folder = std::env::temp_dir().join(format!("tollgate-{}", digest.get(..16).unwrap_or_default()));
     private::create_dir(&folder)?;
-    // Anybody may make folders where temporary files are, and could have made this one.
+    // Anybody may make folders among the temporary files, and could have made this one.
     let found = std::fs::symlink_metadata(&folder)?;
     let ours = found.is_dir() && found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o077 == 0;
     if !ours {

@@ -1,4 +1,4 @@
-//! What an Envoy of ours is started with: who it is, where the control plane is, and limits. All else comes by xDS.
+//! The bootstrap of our Envoys: who the Envoy is, where the control plane is, and limits. All else comes by xDS.
 
 use std::path::Path;
 
@@ -8,11 +8,11 @@ use tollgate_core::envoy::CONTROL_CLUSTER;
 use super::overload::overload_manager;
 use crate::serve::pki::{AUTHORITY_SECRET, CERTIFICATE_SECRET, ProxyFiles, SERVER_NAME};
 
-/// For the owner alone.
+/// Only the owner may use the socket.
 const ADMIN_MODE: u32 = 0o600;
 
-/// What is asked of Envoy: numbers, whether it serves, and to end requests before it stops. All else that the admin
-/// API can do (dumps, log levels, its end) is refused.
+/// The paths of Envoy's admin API that we use: for numbers, for whether it serves, and to end requests before it stops.
+/// All else that the API can do (dumps, log levels, ending Envoy) is refused.
 const ADMIN_PATHS: [&str; 3] = ["/stats", "/ready", "/drain_listeners"];
 
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl Bootstrap<'_> {
                     "set_node_on_first_message_only": true,
                     "grpc_services": [{"envoy_grpc": {
                         "cluster_name": CONTROL_CLUSTER,
-                        // A control plane that is back is found again at once, not after half a minute.
+                        // Envoy finds a control plane that is back within about a second, not after half a minute.
                         "retry_policy": {"retry_back_off": {"base_interval": "0.2s", "max_interval": "1s"}},
                     }}],
                 },
@@ -79,7 +79,7 @@ impl Bootstrap<'_> {
                 "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
                     "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
                     "explicit_http_config": {"http2_protocol_options": {
-                        // A control plane that vanished without a word is noticed.
+                        // Envoy notices a control plane that has vanished without a word.
                         "connection_keepalive": {"interval": "10s", "timeout": "5s"},
                     }},
                 },
@@ -95,7 +95,7 @@ impl Bootstrap<'_> {
                             "tls_minimum_protocol_version": "TLSv1_3",
                             "tls_maximum_protocol_version": "TLSv1_3",
                         },
-                        // By file SDS, so that new ones are taken up without a restart.
+                        // By file SDS, so that Envoy takes up new certificates without a restart.
                         "tls_certificate_sds_secret_configs": [secret(CERTIFICATE_SECRET, &self.certificates.certificate)],
                         "combined_validation_context": {
                             "default_validation_context": {"match_typed_subject_alt_names": [{

@@ -1,5 +1,5 @@
-//! A process that is nobody's child. Envoy asks the kernel for SIGTERM when its parent dies
-//! (`PR_SET_PDEATHSIG`), and we want it to outlive us; so a short-lived copy of this binary starts it and ends.
+//! Starts a process that is nobody's child. Envoy asks the kernel for SIGTERM when its parent dies
+//! (`PR_SET_PDEATHSIG`), and we want Envoy to outlive us. So a short-lived copy of this binary starts it and ends.
 
 use std::ffi::OsString;
 use std::io;
@@ -14,7 +14,7 @@ use crate::private;
 /// The hidden subcommand that [`start`] calls.
 pub const COMMAND: &str = "start-detached";
 
-/// This binary, also when its file has been replaced meanwhile.
+/// This binary, even if its file has been replaced meanwhile.
 const OURSELVES: &str = "/proc/self/exe";
 
 #[derive(Debug, clap::Args)]
@@ -25,7 +25,7 @@ pub struct Args {
     arguments: Vec<OsString>,
 }
 
-/// Starts a program that is not our child and not in our process group, its output in `log`.
+/// Starts a program that is not our child and not in our process group. Its output goes to `log`.
 pub async fn start(log: &Path, program: &Path, arguments: &[OsString]) -> io::Result<Pid> {
     let output = tokio::process::Command::new(OURSELVES)
         .arg(COMMAND)

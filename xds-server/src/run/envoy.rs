@@ -1,5 +1,5 @@
-//! Envoy as a process. It is not our child and in a process group of its own, so that a terminal's Ctrl-C reaches
-//! only us and we decide its end; nothing ties its life to ours.
+//! Envoy as a process. It is not our child, and it has a process group of its own. So a terminal's Ctrl-C reaches only
+//! us, we decide when Envoy ends, and nothing ties its life to ours.
 
 use std::ffi::OsString;
 use std::fs;
@@ -19,13 +19,13 @@ use crate::private;
 
 /// Requests in flight get this long to end.
 const DRAIN: Duration = Duration::from_secs(10);
-/// The filters report what the last requests used.
+/// The filters get this long to report what the last requests used.
 const LAST_REPORTS: Duration = Duration::from_millis(500);
-/// After SIGTERM.
+/// After SIGTERM Envoy gets this long to end.
 const TERMINATE: Duration = Duration::from_secs(5);
 /// How often the process is looked at: it is not our child, so nobody tells us of its end.
 const LOOK: Duration = Duration::from_millis(200);
-/// An Envoy that lived this long was well: the next restart is at once.
+/// An Envoy that lived this long was well, so the next restart is at once.
 const WELL: Duration = Duration::from_secs(30);
 const BACK_OFF: [Duration; 4] =
     [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(10)];
@@ -56,7 +56,7 @@ pub struct Envoy {
 #[derive(Debug)]
 struct Files {
     bootstrap: PathBuf,
-    /// The command line that the running Envoy was started with.
+    /// Holds the command line and the bootstrap that the running Envoy was started with.
     command: PathBuf,
     pid: PathBuf,
     log: PathBuf,
@@ -72,7 +72,7 @@ pub enum EnvoyError {
     Files { path: PathBuf, error: io::Error },
 }
 
-/// Envoy's binary: as told, by `TOLLGATE_ENVOY` (clap reads it), else the first in PATH.
+/// Envoy's binary: the one that the option or `TOLLGATE_ENVOY` names (clap reads both), else the first in PATH.
 ///
 /// # Errors
 /// When there is none.
@@ -89,7 +89,8 @@ pub fn find(told: Option<PathBuf>) -> Result<PathBuf, EnvoyError> {
 // === impl Envoy ===
 
 impl Envoy {
-    /// The Envoy of the run before this one if it still lives and would be started the same way, else a new one.
+    /// Takes over the Envoy of the run before this one, if it still lives and would be started the same way. Else
+    /// starts a new one.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -123,7 +124,7 @@ impl Envoy {
         }
     }
 
-    /// Starts Envoy again after it has ended, later each time that it ends soon.
+    /// Starts Envoy again after it has ended. The pause grows each time that Envoy ends soon.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -140,7 +141,7 @@ impl Envoy {
         self.start().await
     }
 
-    /// Lets requests end and filters report, then ends Envoy. Bounded in time.
+    /// Lets requests end and filters report, then ends Envoy. Each of these has a time limit.
     pub async fn stop(&mut self) {
         match EnvoyAdmin::at(&self.setup.admin) {
             Ok(admin) => {
@@ -157,7 +158,7 @@ impl Envoy {
             }
             Err(error) => tracing::debug!(%error, "Envoy is ended without draining"),
         }
-        // That it was told to end is nothing to pass on.
+        // Envoy's messages about this end need not be passed on.
         self.log.abort();
         self.signal(Signal::TERM);
         if timeout(TERMINATE, self.ended()).await.is_err() {
@@ -230,7 +231,7 @@ impl Files {
         arguments
     }
 
-    /// What the command line and the bootstrap come to.
+    /// The command line and the bootstrap as one text.
     fn fingerprint(&self, setup: &EnvoySetup) -> String {
         format!("{} {:?}\n{}", setup.binary.display(), self.arguments(setup), setup.bootstrap)
     }
@@ -246,7 +247,7 @@ impl Files {
     }
 }
 
-/// Process ids are given out again: it is ours only with our bootstrap on its command line.
+/// Process ids are given out again. This process is ours only if its command line has our bootstrap.
 fn lives(pid: Pid, bootstrap: &Path) -> bool {
     let path = format!("/proc/{}/cmdline", pid.as_raw_nonzero());
     let ours = fs::read(path).is_ok_and(|cmdline| {

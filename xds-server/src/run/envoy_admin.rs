@@ -1,11 +1,11 @@
-//! The admin API of our Envoy: the two things a clean stop needs of it.
+//! The admin API of our Envoy, for the two things that a clean stop needs.
 
 use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-/// An Envoy that does not answer its admin is not worth waiting for.
+/// An Envoy whose admin API does not answer in this time is not worth waiting for.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
@@ -28,7 +28,7 @@ impl EnvoyAdmin {
         Ok(Self { client: reqwest::Client::builder().timeout(TIMEOUT).unix_socket(socket).build()? })
     }
 
-    /// Takes no new connections, and ends the ones there are with the next answer (`connection: close`, GOAWAY).
+    /// Makes Envoy take no new connections, and end the open ones with their next answer (`connection: close`, GOAWAY).
     ///
     /// # Errors
     /// When Envoy does not answer.
@@ -39,7 +39,7 @@ impl EnvoyAdmin {
         Ok(())
     }
 
-    /// Waits until no request of a client is in flight; false: the time was over first.
+    /// Waits until no request of a client is in flight. Returns false if the time was over first.
     ///
     /// # Errors
     /// When Envoy does not answer.
@@ -57,13 +57,13 @@ impl EnvoyAdmin {
     async fn requests_in_flight(&self) -> Result<u64, EnvoyAdminError> {
         let path = "/stats?filter=http\\..*downstream_rq_active$";
         let text = self.client.get(url(path)).send().await?.error_for_status()?.text().await?;
-        // The admin's own request is one of them.
+        // The request to the admin API is one of them itself.
         let lines = text.lines().filter(|line| !line.starts_with("http.admin."));
         Ok(lines.filter_map(|line| line.rsplit_once(": ")?.1.trim().parse::<u64>().ok()).sum())
     }
 }
 
-/// The host is no address: all goes through the socket.
+/// The host in the URL is no address, because all requests go through the socket.
 fn url(path: &str) -> String {
     format!("http://envoy{path}")
 }

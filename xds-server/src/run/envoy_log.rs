@@ -1,4 +1,4 @@
-//! Envoy's log: a file, because it outlives us; read along and passed on.
+//! Envoy's log. It is a file, because Envoy outlives us. It is read as it grows, and its lines are passed on.
 
 use std::io::SeekFrom;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ const POLL: Duration = Duration::from_millis(200);
 #[derive(Debug, Clone, Copy)]
 pub enum From {
     Start,
-    /// What an Envoy wrote before it was adopted is old news.
+    /// What an Envoy wrote before it was adopted is not passed on.
     End,
 }
 

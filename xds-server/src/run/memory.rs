@@ -3,10 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-/// Parts of the limit that Envoy's heap may have. The rest is for what its allocator does not see (the filter's VMs,
-/// code, stacks) and for the control plane beside it.
+/// The limit is divided by this, and Envoy's heap may have one part. The rest is for what its allocator does not see
+/// (the filter's VMs, code, stacks) and for the control plane beside it.
 const HEAP_PART: u64 = 2;
-/// Where nothing tells a limit: what a small container has.
+/// The limit where nothing tells one: what a small container has.
 const UNKNOWN: u64 = 1 << 30;
 
 /// The largest heap that Envoy is to have on this machine.
@@ -17,7 +17,7 @@ pub fn heap() -> u64 {
 /// `512Mi`, `2Gi` or a number of bytes, as Kubernetes writes memory.
 ///
 /// # Errors
-/// When it is none of these, or nothing.
+/// When it is none of these, or zero.
 pub fn quantity(text: &str) -> Result<u64, String> {
     let (number, unit) = [("Ki", 10), ("Mi", 20), ("Gi", 30)]
         .into_iter()
@@ -27,7 +27,7 @@ pub fn quantity(text: &str) -> Result<u64, String> {
     bytes.ok_or_else(|| format!("`{text}` is no amount of memory (like 512Mi or 2Gi)"))
 }
 
-/// `root` is `/`, but for tests.
+/// `root` is `/`, except in tests.
 fn limit(root: &Path) -> u64 {
     let read = |path: &str| fs::read_to_string(root.join(path)).unwrap_or_default();
     let machine = of_machine(&read("proc/meminfo"));
@@ -36,14 +36,14 @@ fn limit(root: &Path) -> u64 {
     machine.into_iter().chain(container).min().unwrap_or(UNKNOWN)
 }
 
-/// MemTotal, in KiB.
+/// The machine's memory in bytes. MemTotal is in KiB.
 fn of_machine(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// Files that can hold a limit: of the own control group and of all above it, in both versions of cgroups. Inside a
-/// container the own group often looks like the root.
+/// Files that can hold a limit: of our own control group and of all groups above it, in both versions of cgroups.
+/// Inside a container our own group often looks like the root.
 fn groups(of_self: &str) -> Vec<String> {
     let mut files = Vec::new();
     for line in of_self.lines() {
@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn the_first_version_of_cgroups_has_another_file() {
         let group = ("proc/self/cgroup", "4:memory:/docker/x\n3:cpu:/docker/x\n0::/\n");
-        // No limit is a number without meaning there.
+        // There a number without meaning stands for "no limit".
         let unlimited = ("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
         let limited = ("sys/fs/cgroup/memory/docker/x/memory.limit_in_bytes", "1048576\n");
         assert_eq!(limit(machine(&[EIGHT_GIB, group, unlimited]).path()), 8 << 30);

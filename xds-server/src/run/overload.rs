@@ -1,6 +1,7 @@
-//! What Envoy does when it runs short: of memory step by step, the cheapest for clients first; of connections at once.
+//! What Envoy does when it runs short. If memory runs short, it acts step by step, and first does what costs clients
+//! least. If connections run short, it refuses new ones at once.
 //!
-//! Shares are of the heap that it may have. Every step ends when the memory is back.
+//! The shares below are shares of the heap that Envoy may have. Every step ends when there is enough memory again.
 
 use serde_json::{Value, json};
 
@@ -10,23 +11,23 @@ const MAX_DOWNSTREAM_CONNECTIONS: u32 = 50_000;
 /// How often the heap is looked at. A client on a fast network sends some MiB between two looks.
 const REFRESH: &str = "0.1s";
 
-/// Memory that is free but kept goes back to the kernel.
+/// From here on, memory that is free but kept goes back to the kernel.
 const SHRINK: f64 = 0.8;
-/// From here on the requests that hold the most are reset, down to smaller ones as the second share comes closer: who
-/// holds ten megabytes makes room for those who hold two kilobytes.
+/// From the first share on, the requests that hold the most memory are reset. The closer the second share comes, the
+/// smaller are the requests that are reset. So who holds ten megabytes makes room for those who hold two kilobytes.
 const RESET_LARGE: (f64, f64) = (0.85, 0.95);
-/// Connections without a request are closed earlier and earlier.
+/// Connections without a request are closed after shorter and shorter idle times.
 const SHORTER_IDLE: (f64, f64) = (0.85, 0.95);
-/// What is left of their time at the end of that.
+/// The idle time that is left at the second share.
 const SHORTEST_IDLE: &str = "2s";
-/// A connection ends with its answer.
+/// From here on, a connection ends with its answer.
 const NO_KEEP_ALIVE: f64 = 0.9;
-/// New connections wait in the kernel.
+/// From here on, new connections wait in the kernel.
 const NO_CONNECTIONS: f64 = 0.95;
-/// Requests are answered with 503.
+/// From here on, requests are answered with 503.
 const NO_REQUESTS: f64 = 0.98;
 
-/// Requests that hold 2^20 bytes or more can be reset: a body of usual size is never the one.
+/// Only requests that hold 2^20 bytes or more can be reset. A request with a body of usual size never is.
 const LARGE_POWER_OF_TWO: u32 = 20;
 
 const HEAP: &str = "envoy.resource_monitors.fixed_heap";

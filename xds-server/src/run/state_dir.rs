@@ -1,4 +1,4 @@
-//! Where a run keeps what must outlive it: certificates, ledger, port, Envoy's files. One run at a time.
+//! Where a run keeps what must outlive it: certificates, ledger, port, Envoy's files. One run at a time uses it.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write as _};
@@ -13,7 +13,7 @@ use crate::private;
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
-    /// Held for as long as this run lives; the kernel gives it back whatever happens.
+    /// Held for as long as this run lives. The kernel releases it, however the run ends.
     _lock: File,
 }
 
@@ -27,8 +27,8 @@ pub enum StateDirError {
     NoHome,
 }
 
-/// Where the state of a configuration folder is kept unless `--state` says otherwise:
-/// `~/.local/state/tollgate/<folder>-<8 hex of its path's hash>`.
+/// Where the state of a configuration folder is kept unless `--state` says otherwise: `tollgate/<folder>-<8 hex of its
+/// path's hash>` in `$XDG_STATE_HOME`, or in `~/.local/state` if that is not set.
 ///
 /// # Errors
 /// When there is no home.
@@ -60,7 +60,7 @@ impl StateDir {
             Err(TryLockError::WouldBlock) => return Err(StateDirError::InUse { path }),
             Err(TryLockError::Error(error)) => return Err(StateDirError::Io { path, error }),
         }
-        // For people who look; nothing reads it.
+        // For people who look into the folder. Nothing reads it.
         let _only_a_note = lock.set_len(0).and_then(|()| write!(lock, "{}", std::process::id()));
         Ok(Self { path, _lock: lock })
     }
@@ -73,8 +73,8 @@ impl StateDir {
         self.path.join(name)
     }
 
-    /// The xDS port of the last run if it is still free, so that an Envoy that lives on finds us again; else
-    /// a free one.
+    /// The xDS port of the last run if it is still free, so that an Envoy that lives on finds us again. Else a free
+    /// one.
     ///
     /// # Errors
     /// When no port can be had.

@@ -41,7 +41,7 @@ const RETRIES: u32 = 6;
 /// A proxy whose Gateway is gone has this time to give back the Gateway's resources.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-/// So many responses may wait for a slow proxy. With more, the stream's task waits.
+/// This many responses may wait for a slow proxy. With more, the stream's task waits.
 const QUEUE: usize = 16;
 
 #[derive(Debug, Clone)]
@@ -87,7 +87,7 @@ enum End {
     With(Status),
 }
 
-/// The proxy is gone, or too slow to be there.
+/// The proxy takes no more responses.
 struct Gone;
 
 type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -277,7 +277,7 @@ impl<W: Wire> Driver<W> {
             self.retry_at = Some(Instant::now() + RETRY_AFTER * 2_u32.pow(self.retries));
             self.retries += 1;
         }
-        // A refused whole set names the bad ones in its message.
+        // When a whole set is refused, the message names the bad resources.
         let named = rejected.resources.keys().any(|name| rejected.message.contains(name.as_str()));
         for (name, resource) in rejected.resources {
             if named && !rejected.message.contains(name.as_str()) {

@@ -33,7 +33,7 @@ pub struct Report {
 /// How far a stream is in the discovery of keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Keys {
-    /// It is an Envoy's stream, and does not ask for keys. The filter's own stream does.
+    /// This is the stream of an Envoy itself, which does not ask for keys. The filter's own stream does.
     NotAsked,
     Waiting,
     Taken,
@@ -46,7 +46,7 @@ pub struct RefusedResource {
     pub name: String,
     pub version: String,
     pub origin: Option<Origin>,
-    /// Envoy's words.
+    /// Envoy's own message.
     pub message: String,
 }
 

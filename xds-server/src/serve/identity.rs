@@ -6,7 +6,7 @@ use std::fmt;
 use tonic::{Request, Status};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
-/// Who a proxy is, and so what it may have.
+/// Who a proxy is. This decides what it may have.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Identity {
     /// `spiffe://tollgate/gateway`: every Gateway. The one Envoy of `tollgate run`.
@@ -33,7 +33,7 @@ impl Identity {
         request.extensions().get().ok_or_else(|| Status::unauthenticated("no client certificate"))
     }
 
-    /// `namespace/name` of the one Gateway that it is for. None: it is for all.
+    /// `namespace/name` of the one Gateway that the proxy is for. None: it is for all.
     pub fn gateway(&self) -> Option<String> {
         match self {
             Self::AllGateways => None,

@@ -26,7 +26,7 @@ use tonic::transport::server::Connected;
 use super::identity::Identity;
 use crate::accept::Accept;
 
-/// What the port of the proxies grants.
+/// The limits of the proxies' port.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
     /// The most connections in all.
@@ -65,12 +65,12 @@ impl Limits {
         connections: 10_000,
         // After a restart all proxies come back at once, and a handshake takes about a millisecond.
         handshakes: 1_000,
-        // Some round trips between continents.
+        // Enough for some round trips between continents.
         handshake: Duration::from_secs(5),
     };
 }
 
-/// Everybody who has come through the handshake.
+/// The connections that have come through the handshake.
 pub fn incoming(listener: TcpListener, tls: ServerConfig, limits: Limits) -> ReceiverStream<io::Result<Connection>> {
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(accept(Accept::new(listener, "xds", limits.connections), Arc::new(tls).into(), limits, sender));

@@ -54,7 +54,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 const MAX_STREAMS: u32 = 100;
 /// The most bytes of headers. Envoy sends a few hundred. hyper's own default is the same, but it is not promised.
 const MAX_HEADER_LIST: u32 = 16 << 10;
-/// Pings go out this often, so that a proxy is noticed that has vanished without a word, or that reads nothing.
+/// Pings go out this often, to notice a proxy that has vanished without a word or that reads nothing.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -96,7 +96,7 @@ impl Serving {
         Self { stop, task: tokio::spawn(server) }
     }
 
-    /// Takes no new connection, and ends those that do not end by themselves.
+    /// Takes no new connections, and ends those that do not end by themselves.
     pub async fn stop(mut self) {
         let _ended_before = self.stop.send(());
         if timeout(LAST_WORDS, &mut self.task).await.is_err() {

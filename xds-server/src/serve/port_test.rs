@@ -21,7 +21,7 @@ use super::pki::{Authority, Keeper, Leaf, SERVER_NAME};
 use super::tls;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
-/// For what is to happen, however busy the machine is.
+/// How long to wait for what must happen, however busy the machine is.
 const PATIENCE: Duration = Duration::from_secs(20);
 const SOON: Duration = Duration::from_millis(100);
 const LIMITS: Limits = Limits { connections: 2, handshakes: 2, handshake: PATIENCE };
@@ -51,7 +51,7 @@ fn identity() -> Identity {
 // === impl Port ===
 
 impl Port {
-    /// A client with a certificate of this authority, that trusts the port's.
+    /// A client with a certificate of this authority. It trusts the port's authority.
     fn client(&self, authority: &Authority, lifetime: Duration) -> Arc<ClientConfig> {
         let issued = authority.issue(Leaf::Proxy(&identity()), lifetime).unwrap();
         let certificate = CertificateDer::from_pem_slice(issued.certificate.as_bytes()).unwrap();
@@ -77,7 +77,7 @@ impl Port {
         TlsConnector::from(Arc::clone(client)).connect(name, stream).await
     }
 
-    /// With TLS 1.3 the refusal comes after the client believes to be connected.
+    /// With TLS 1.3 the refusal comes after the client believes that it is connected.
     async fn refuses(&self, client: &Arc<ClientConfig>) -> bool {
         let Ok(mut stream) = self.shake_hands(client).await else { return true };
         let end = timeout(PATIENCE, stream.read(&mut [0])).await.expect("the server says nothing");
@@ -94,7 +94,7 @@ impl Port {
     }
 }
 
-/// The server closes, whatever it says before.
+/// Waits until the server closes. Returns what the server said before.
 async fn closes(stream: &mut TcpStream) -> Vec<u8> {
     let mut said = Vec::new();
     let _end_or_reset = timeout(PATIENCE, stream.read_to_end(&mut said)).await.expect("it stays open");
@@ -118,13 +118,13 @@ async fn strangers_are_refused() {
     assert!(port.refuses(&foreign).await, "of another CA");
     let mut plain = TcpStream::connect(port.address).await.unwrap();
     plain.write_all(PREFACE).await.unwrap();
-    // A TLS alert at most: nothing of HTTP/2.
+    // The server sends a TLS alert at most, and nothing of HTTP/2.
     let said = closes(&mut plain).await;
     assert!(said.is_empty() || said.first() == Some(&0x15), "{said:?}");
     assert!(port.is_empty().await);
 }
 
-/// Who was let in before has a session to resume; a server that takes it looks at no certificate.
+/// A proxy that was let in before has a session to resume. A server that resumes it looks at no certificate.
 #[tokio::test]
 async fn a_certificate_that_has_ended_does_not_come_back_by_a_session() {
     let mut port = port(LIMITS).await;
@@ -198,7 +198,7 @@ async fn one_connection_too_many_is_closed() {
 async fn strangers_do_not_take_the_proxies_places() {
     let mut port = port(Limits { connections: 10, handshakes: 1, handshake: PATIENCE }).await;
     let client = port.proxy();
-    // Known at once, so its place among the handshakes is free again.
+    // The proxy is known at once, so it no longer counts among the handshakes.
     let _stream = port.shake_hands(&client).await.unwrap();
     let _known = port.next().await;
     let stranger = TcpStream::connect(port.address).await.unwrap();

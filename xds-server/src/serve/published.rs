@@ -37,9 +37,9 @@ pub struct ServedGateway {
     pub listeners: Vec<admin::Listener>,
 }
 
-/// Which of two snapshots that mean the same and differ only in the URL of the filter's code. An Envoy refuses a filter
-/// whose code it has not fetched yet. If it is sent the same again, it says ACK and does nothing, because it takes it
-/// for known. So a stream changes to the other snapshot when the filter was refused.
+/// One of two snapshots that mean the same and differ only in the URL of the filter's code. An Envoy refuses a filter
+/// whose code it has not fetched yet. If the same filter is sent again, Envoy says ACK and does nothing, because it
+/// believes that it knows it. So a stream changes to the other snapshot when the filter was refused.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Variant {
     #[default]
@@ -50,11 +50,11 @@ pub enum Variant {
 #[derive(Debug, Default)]
 struct Variants {
     one: Arc<Snapshot>,
-    /// None: code is not fetched here.
+    /// None: Envoys do not fetch the code from here.
     other: Option<Arc<Snapshot>>,
 }
 
-/// Turns objects into what is served. There is no other writer.
+/// Turns objects into what is served. Nothing else does.
 #[derive(Debug)]
 pub struct Publisher {
     surroundings: Surroundings,
@@ -192,7 +192,7 @@ impl Publisher {
     }
 }
 
-/// The Envoy of all Gateways may name what any of them serves.
+/// What the ledger must know. The Envoy of all Gateways may name what any of them serves.
 fn configured(ir: &Ir) -> Configured {
     let mut served = BTreeMap::new();
     let mut all = BTreeSet::new();

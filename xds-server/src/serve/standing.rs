@@ -15,7 +15,7 @@ use tonic::Status;
 use super::identity::Identity;
 use super::published::Published;
 
-/// For every call but discovery.
+/// Checks every call except discovery.
 pub async fn check(State(published): State<watch::Receiver<Arc<Published>>>, request: Request, next: Next) -> Response {
     let status = match request.extensions().get::<Identity>() {
         Some(identity) if published.borrow().knows(identity) => None,
@@ -29,7 +29,7 @@ pub async fn check(State(published): State<watch::Receiver<Arc<Published>>>, req
     }
 }
 
-/// What such a proxy is told.
+/// What a proxy without a Gateway is told.
 pub fn gone(identity: &Identity) -> Status {
     Status::permission_denied(format!("there is no Gateway (any more) for the client certificate {identity}"))
 }

@@ -96,7 +96,7 @@ fn waits(name: &str, gateway: &ServedGateway, envoys: &[&Report], with_keys: &[&
         return Some(format!("gateway {name}: no Envoy has taken its configuration yet"));
     };
     let has_filter = gateway.snapshot(Variant::One).of(ResourceType::ExtensionConfig).next().is_some();
-    // A filter that does not know its node speaks for every Envoy of its certificate.
+    // A filter's stream that does not name its node speaks for every Envoy with its certificate.
     let has_keys = with_keys
         .iter()
         .any(|keys| keys.identity == report.identity && (keys.node == report.node || keys.node.is_empty()));
@@ -128,7 +128,7 @@ fn finding(published: &Published, node: &str, refused: &RefusedResource) -> Find
     }
 }
 
-/// Envoy's words, but not those about a secret, which might quote it.
+/// Envoy's own message, except about a secret, because the message might quote it.
 fn words(refused: &RefusedResource) -> &str {
     match refused.kind {
         ResourceType::Secret => "the secret is not usable",

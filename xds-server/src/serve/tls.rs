@@ -32,7 +32,7 @@ pub fn config(authority: &Authority, certificate: ServerCertificate) -> Result<S
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(certificate));
     config.alpn_protocols = vec![ALPN.to_vec()];
-    // A resumed session takes the client's certificate for checked, and it may have ended since.
+    // A server that resumes a session does not check the client's certificate again, and it may have ended since.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(config)

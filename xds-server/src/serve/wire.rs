@@ -1,4 +1,4 @@
-//! The two forms of xDS messages and the one that `core::subscription` speaks.
+//! Translates between the two forms of xDS messages and the one form that `core::subscription` speaks.
 
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3::{
@@ -16,7 +16,7 @@ pub trait Wire: Send + 'static {
     type Request: Send + 'static;
     type Response: Send + 'static;
 
-    /// None: a type that is not served here.
+    /// The type and request are None if the type is not served here.
     fn read(request: Self::Request) -> (Option<Node>, Option<(ResourceType, Request)>);
     fn write(response: Response) -> Self::Response;
 }

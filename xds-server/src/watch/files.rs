@@ -1,7 +1,7 @@
-//! Says when files have changed: the kernel's events, and a slow poll for where there are none.
+//! Says when files have changed. It learns this from the kernel's events, and from a slow poll where there are none.
 //!
-//! What counts is the fingerprint of the files, not the events: editors rename and ConfigMaps swap links,
-//! and an event without a difference reads nothing again.
+//! What counts is the fingerprint of the files, not the events. Editors rename files and ConfigMaps swap links, and
+//! nothing is read again for an event that leaves the fingerprint as it was.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -27,7 +27,7 @@ pub struct Changes {
     more: BTreeSet<PathBuf>,
     fingerprint: Vec<Print>,
     events: mpsc::Receiver<()>,
-    /// None: there is no kernel support, the poll has to do.
+    /// None: the kernel gives no events, and the poll has to do.
     watcher: Option<RecommendedWatcher>,
     watched: BTreeSet<PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! A folder of YAML files as objects. What was good stays while what replaced it is broken.
+//! A folder of YAML files as objects. What was good stays in force while what replaced it is broken.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use super::secrets::LocalSecrets;
 pub struct Folder {
     root: PathBuf,
     last: Objects,
-    /// None: only for as long as this process lives.
+    /// None: what was good is kept only for as long as this process lives.
     kept: Option<LastGood>,
 }
 
@@ -37,10 +37,10 @@ pub enum FolderError {
     State { path: PathBuf, error: io::Error },
 }
 
-/// Deeper folders are not looked into; symbolic links may form circles.
+/// Folders deeper than this are not read, because symbolic links may form circles.
 const MAX_DEPTH: usize = 16;
 
-/// A larger file is a mistake.
+/// A file larger than this is a mistake.
 const MAX_FILE_BYTES: u64 = 256 << 20;
 
 // === impl Folder ===
@@ -81,7 +81,7 @@ impl Folder {
                     }
                     findings.extend(of_file);
                 }
-                // It went away between listing and reading.
+                // The file went away between listing and reading.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {
                     findings.push(unreadable(&file, &error));
@@ -104,8 +104,8 @@ fn base(root: &Path) -> &Path {
     if root.is_dir() { root } else { Path::new("") }
 }
 
-/// After this finding nobody can say which object the user meant, so everything of the file that seems to
-/// be gone is kept.
+/// Whether the finding leaves open which object the user meant. Then everything of the file that seems to be gone is
+/// kept.
 fn hides_an_object(finding: &Finding) -> bool {
     let nameless = finding.origin.as_ref().is_none_or(|origin| origin.name.is_empty());
     let wrong_kind = matches!(finding.reason.as_str(), "UnsupportedKind" | "UnsupportedVersion");
@@ -132,8 +132,8 @@ fn read(path: &Path) -> io::Result<String> {
     fs::read_to_string(path)
 }
 
-/// The files that count, sorted: `*.yaml`, `*.yml` and `*.json`, not hidden, links followed. A mounted
-/// ConfigMap has its files as links into a hidden folder, which is therefore read once and not twice.
+/// The files that are read, sorted: `*.yaml`, `*.yml` and `*.json`. Hidden files are left out, and links are followed.
+/// A mounted ConfigMap has its files as links into a hidden folder, so each is read once and not twice.
 ///
 /// # Errors
 /// When the root cannot be read.
@@ -157,7 +157,7 @@ fn walk(folder: &Path, depth: usize, files: &mut Vec<PathBuf>) -> io::Result<()>
         let path = entry.path();
         let Ok(kind) = fs::metadata(&path) else { continue };
         if kind.is_dir() && depth < MAX_DEPTH {
-            // A folder below that may not be read leaves the others alone.
+            // If a folder below cannot be read, the others are read all the same.
             let _unreadable = walk(&path, depth + 1, files);
         } else if kind.is_file() && is_configuration(&path) {
             files.push(path);
@@ -274,7 +274,7 @@ spec:
         }
     }
 
-    /// What holds on the route: the size of its budget, or who closes it.
+    /// What holds on the route: the size of its budget, or the policy that closes it.
     fn holds(reading: &Reading) -> String {
         use tollgate_core::ir::Action;
         let ir = tollgate_core::translate::translate(&reading.objects).ir;
@@ -291,7 +291,7 @@ spec:
         {
             let start = Start::new(&broken);
             assert_eq!(holds(&start.folder().read().unwrap()), "closed by default/budget", "{broken}");
-            // It is as closed for the next process.
+            // The next process finds the route closed as well.
             let mut folder = start.folder();
             assert_eq!(holds(&folder.read().unwrap()), "closed by default/budget");
             // Worse than before: the file cannot be read at all.
@@ -306,10 +306,10 @@ spec:
         // Not even text.
         fs::write(start.path("conf/policy.yaml"), b"\xff\xfe").unwrap();
         assert_eq!(holds(&start.folder().read().unwrap()), "closed by default/(unnamed)");
-        // It would refuse nobody.
+        // A policy in Shadow mode would refuse nobody, so it closes nothing.
         let start = Start::new(&POLICY.replace("1d", "1 dy").replace("spec:", "spec:\n  mode: Shadow"));
         assert_eq!(holds(&start.folder().read().unwrap()), "0 tokens");
-        // Somebody else's broken file.
+        // Somebody else's broken file closes nothing.
         let start = Start::new("{{ template }}");
         assert_eq!(holds(&start.folder().read().unwrap()), "0 tokens");
     }
@@ -325,7 +325,7 @@ spec:
             POLICY.replace("spec:", "spec: {"),
         ] {
             start.write(&broken);
-            // Twice, because what is kept is written down again.
+            // There are two starts, because what is kept is written down again.
             for _ in 0..2 {
                 let reading = start.folder().read().unwrap();
                 assert_eq!(holds(&reading), "1000 tokens", "{broken}");
@@ -334,7 +334,7 @@ spec:
                 assert!(kept.message.contains("20") && kept.message.contains('T'), "{kept}");
             }
         }
-        // What is removed is meant to go.
+        // An object that the user removes is meant to go.
         start.write("# nothing");
         assert_eq!(holds(&start.folder().read().unwrap()), "0 tokens");
         start.write(&POLICY.replace("1d", "1 dy"));
@@ -357,7 +357,7 @@ spec:
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
             assert!(!fs::read_to_string(&path).unwrap().contains("the-value-of-the-key"));
         }
-        // It is read again by the next process, although the document is broken.
+        // The next process reads the key again, although the document is broken.
         fs::write(start.path("conf/secret.yaml"), secret.replace("file:", "fil:")).unwrap();
         let reading = start.folder().read().unwrap();
         assert!(reading.objects.secrets.get("default", "s").is_some());

@@ -2,8 +2,8 @@
 //! been broken in the folder since.
 //!
 //! There is one file of state for each file of the folder. Documents are kept as they were written: a reference to a
-//! variable or a file stays a reference, and its value is never here. What cannot be read of the state is left out.
-//! Then a policy that is refused closes what it names, as on a first start.
+//! variable or a file stays a reference, and its value is never here. State that cannot be read is left out. Then a
+//! policy that is refused closes what it names, as on a first start.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -36,7 +36,7 @@ pub struct LastGood {
 struct Kept {
     version: u32,
     root: PathBuf,
-    /// Below the root; empty when that is the file itself.
+    /// The path below the root. Empty: the root is the file itself.
     file: PathBuf,
     documents: Vec<KeptDocument>,
 }
@@ -82,7 +82,7 @@ impl LastGood {
         objects
     }
 
-    /// Writes down what is in force now, each file that differs. A failure is logged and changes nothing else.
+    /// Writes down what is in force now, but only the files that differ. A failure is logged and changes nothing else.
     pub fn write(&mut self, objects: &Objects) {
         let mut names = BTreeSet::new();
         for (file, metas) in objects.kept() {
@@ -116,7 +116,8 @@ impl LastGood {
         Ok(())
     }
 
-    /// Removes the state of files that are gone from the folder, because they were meant to go, and of other folders.
+    /// Removes the state of files that are gone from the folder, because they were meant to go. Removes the state of
+    /// other folders too.
     fn remove_all_but(&mut self, names: &BTreeSet<String>) {
         self.written.retain(|name, _| names.contains(name));
         for path in self.paths() {
@@ -137,7 +138,7 @@ impl LastGood {
             match read(&path) {
                 Ok(kept) if kept.root == self.root => files.push(kept),
                 Ok(_) => {}
-                // The error may not quote what is in the file.
+                // The error itself is not logged: it must not quote what is in the file.
                 Err(error) => {
                     tracing::warn!(path = %path.display(), kind = %error.kind(), "a last good version is lost")
                 }

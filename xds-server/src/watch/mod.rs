@@ -1,4 +1,4 @@
-//! The first stage: where configuration comes from. Files for now; what comes out is `core::objects`.
+//! The first stage: reads the configuration, for now from files. What comes out is `core::objects`.
 //!
 //! ```text
 //! files.rs (something changed) -> folder.rs (read all, keep the last good of what is broken) -> Objects, findings

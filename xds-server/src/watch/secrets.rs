@@ -7,7 +7,7 @@ use std::{env, fs};
 
 use tollgate_core::objects::SecretSource;
 
-/// Reads from this machine, and remembers which files so that they are watched too.
+/// Reads from this machine, and remembers the files so that they are watched too.
 #[derive(Debug)]
 pub(super) struct LocalSecrets {
     /// Relative paths start here.
@@ -36,7 +36,7 @@ impl SecretSource for LocalSecrets {
     }
 
     fn env(&self, name: &str) -> Result<String, String> {
-        // The error of std quotes a value that is no text.
+        // The error of std would quote a value that is not valid text.
         env::var(name).map_err(|error| match error {
             env::VarError::NotPresent => "it is not set".to_owned(),
             env::VarError::NotUnicode(_) => "it is not UTF-8 text".to_owned(),

@@ -3,11 +3,12 @@
 use std::path::Path;
 
 pub const KEY: &str = "the-key-of-the-benchmark";
-/// SHA-256 of it.
+/// SHA-256 of the key.
 const HASH: &str = "920a127c5852dec7b929e99ccf74a9f7d8d07efec5597c248d88d4a10a754dac";
 
-/// On `port`, `/pass` to the backend as a Service, `/open` without a key, `/key` with one, `/budget` with
-/// both. On `bare`, a Gateway that routes to no model and so has no filter.
+/// Writes the configuration. On `port` there are four routes: `/pass` leads to the backend as a Service, `/open` needs
+/// no key, `/key` needs a key, and `/budget` needs a key and has a budget. On `bare` there is a Gateway that routes to
+/// no model and so has no filter.
 pub fn write(folder: &Path, port: u16, bare: u16, backend: u16) -> anyhow::Result<()> {
     let mut documents = vec![
         format!(

@@ -1,4 +1,4 @@
-//! Envoy has a CPU of its own, so that what is measured does not move, and all else runs on the other ones.
+//! Envoy has a CPU of its own, so that measurements do not vary, and all else runs on the other ones.
 
 use anyhow::Context;
 use rustix::process::Pid;

@@ -6,7 +6,7 @@ use crate::bench::config;
 use crate::process::{self, Process, Run};
 use crate::setup::Tools;
 
-/// It runs until this value is dropped.
+/// The Envoy runs until this value is dropped.
 pub struct Gateway {
     pub port: u16,
     /// The port of a Gateway that routes to no model and so has no filter.

@@ -1,4 +1,4 @@
-//! The load: so many connections, each with one request after the other.
+//! The load: a number of connections, each with one request after the other.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -32,7 +32,7 @@ impl Request {
         Self { bytes }
     }
 
-    /// Sends so many to this port; every answer must be 200.
+    /// Sends this number of requests to this port. Every answer must be 200.
     pub fn send(&self, port: u16, requests: usize) -> anyhow::Result<()> {
         std::thread::scope(|scope| {
             let connections: Vec<_> =

@@ -1,14 +1,14 @@
-//! `cargo xtask bench`: CPU time per request of Envoy with the whole chain, over plain Envoy on the
-//! same work in the same run. CPU time and not latency, because that is what a gateway costs and what
-//! a busy machine does not blur; short rounds in turns, so that what blurs hits all alike.
+//! `cargo xtask bench`: CPU time per request of Envoy with the whole chain, over plain Envoy on the same work in the
+//! same run. It measures CPU time and not latency, because that is what a gateway costs and what a busy machine does
+//! not blur. Rounds are short and taken in turns, so that a disturbance hits all alike.
 //!
 //! ```text
 //! load (8 connections) -> plain Envoy                 -> responder (1 KB, whole or as events)
 //!                      -> Envoy programmed by tollgate ->
 //! ```
-//! Parts are switched off one by one by asking on other routes of the same Envoy. `--against` adds an Envoy
-//! programmed by another build, in turns with the first. Where a process's code happens to lie in memory
-//! changes its cost by some microseconds, so two builds are compared over several starts.
+//! Parts are left out one by one, by sending requests to other routes of the same Envoy. `--against` adds an Envoy that
+//! another build programs, in turns with the first. Where a process's code happens to lie in memory changes its cost by
+//! some microseconds, so two builds are compared over several starts.
 
 mod config;
 mod cpus;
@@ -51,7 +51,7 @@ pub struct Options {
     against: Option<PathBuf>,
 }
 
-/// One line of the result: the same work on one way through Envoy.
+/// One line of the result: the same work, sent on one way through Envoy.
 struct Lane {
     name: &'static str,
     /// What differs from the line that it is compared with.
@@ -60,15 +60,15 @@ struct Lane {
     over: Option<usize>,
     request: Request,
     way: Way,
-    /// Of this build; of the other one, if there is one.
+    /// The samples of this build, and of the other one if there is one.
     samples: [Samples; 2],
 }
 
-/// Which listener of which Envoy.
+/// Which listener of which Envoy a lane's requests go to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
     Plain,
-    /// Of a Gateway without the filter.
+    /// The listener of a Gateway without the filter.
     Bare,
     Chain,
 }
@@ -95,7 +95,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<()> {
         per_start * options.starts
     );
     for start in 0..options.starts {
-        // The build that comes first changes from start to start.
+        // Which build comes first changes from start to start.
         let mut order: Vec<_> = builds.iter().enumerate().collect();
         order.rotate_left(start % builds.len());
         let plain = plain::start(&tools, backend, &home)?;
@@ -117,7 +117,7 @@ pub fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// All rounds of one start, in turns between the builds.
+/// Measures all rounds of one start, in turns between the builds.
 fn measure(plain: &Plain, gateways: &[(usize, Gateway)], rounds: usize, lanes: &mut [Lane]) -> anyhow::Result<()> {
     for lane in lanes.iter() {
         for (_, gateway) in gateways {
@@ -141,7 +141,7 @@ fn measure(plain: &Plain, gateways: &[(usize, Gateway)], rounds: usize, lanes: &
     Ok(())
 }
 
-/// The first answers may be refusals, while workers take up what the main thread has acknowledged.
+/// The first answers may be refusals, until workers have taken up what the main thread has acknowledged.
 fn warm_up(request: &Request, port: u16) -> anyhow::Result<()> {
     let end = Instant::now() + Duration::from_secs(10);
     while let Err(error) = request.send(port, load::CONNECTIONS) {

@@ -1,4 +1,4 @@
-//! What everything is compared with: Envoy with a route and nothing else.
+//! Envoy with a route and nothing else. Everything is compared with it.
 
 use std::path::Path;
 use std::process::Command;

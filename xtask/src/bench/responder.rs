@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream};
 
 use crate::bench::wire;
 
-/// Starts it; gives its port. It ends with the process.
+/// Starts the backend and returns its port. It ends with the process.
 pub fn start() -> anyhow::Result<u16> {
     let listener = TcpListener::bind(("127.0.0.1", 0))?;
     let port = listener.local_addr()?.port();

@@ -14,7 +14,7 @@ impl Samples {
         self.0.push(value);
     }
 
-    /// 0 is the lowest, 0.5 the median.
+    /// The sample at this part of their order: 0 is the lowest, 0.5 the median.
     pub fn quantile(&self, part: f64) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
@@ -24,7 +24,7 @@ impl Samples {
         value(low) + (value(high) - value(low)) * (at - low)
     }
 
-    /// In parts of so many, in order.
+    /// Splits the samples into parts of this size, in order.
     pub fn parts(&self, size: usize) -> impl Iterator<Item = Self> {
         self.0.chunks(size.max(1)).map(|part| Self(part.to_vec()))
     }

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{Lane, Way};
 use crate::bench::stats::Samples;
 
-/// What this build costs, over plain Envoy and part by part.
+/// Prints what this build costs, over plain Envoy and part by part.
 pub fn print(lanes: &[Lane], wasm: &Path) -> anyhow::Result<()> {
     println!(
         "\nCPU microseconds of Envoy per request, 2 KB request, 1 KB answer (events: 10 of them)\n\
@@ -32,8 +32,8 @@ pub fn print(lanes: &[Lane], wasm: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// This build over the other one. What else the machine does adds to a round and never takes from it, so the lower
-/// quartiles are compared, of all rounds and of each start's.
+/// Compares this build with the other one. What else the machine does adds to a round and never takes from it. So the
+/// lower quartiles are compared: of all rounds, and of each start.
 pub fn compare(lanes: &[Lane], rounds_per_start: usize) {
     println!(
         "\n{:<26}{:>8}{:>8}{:>8}   of each start            of each pair of rounds",

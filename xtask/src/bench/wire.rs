@@ -2,7 +2,7 @@
 
 use std::io::{Error, Read};
 
-/// Reads until the buffer holds one whole message; gives its length, or nothing at the end of the stream.
+/// Reads until the buffer holds one whole message. Returns its length, or None at the end of the stream.
 pub fn read_message(stream: &mut impl Read, buffer: &mut Vec<u8>) -> std::io::Result<Option<usize>> {
     loop {
         if let Some(length) = message_length(buffer)? {

@@ -70,7 +70,8 @@ fn common(name: &str, connect: Duration) -> cluster::Cluster {
         connect_timeout: duration(connect),
         per_connection_buffer_limit_bytes: number(edge::BUFFER_BYTES),
         circuit_breakers: Some(cluster::CircuitBreakers {
-            // Budgets hold requests back, and streams are long: the usual thousand would be in the way.
+            // Budgets hold requests back, and streams are long, so Envoy's usual limit of a thousand would be in the
+            // way.
             thresholds: vec![cluster::circuit_breakers::Thresholds {
                 max_connections: number(100_000),
                 max_pending_requests: number(100_000),
@@ -81,7 +82,7 @@ fn common(name: &str, connect: Duration) -> cluster::Cluster {
             ..Default::default()
         }),
         upstream_connection_options: Some(cluster::UpstreamConnectionOptions {
-            // A model may be silent for minutes, and a lost peer should be noticed before that.
+            // A model may be silent for minutes, but a lost peer should be noticed earlier.
             tcp_keepalive: Some(core::TcpKeepalive {
                 keepalive_probes: number(3),
                 keepalive_time: number(60),

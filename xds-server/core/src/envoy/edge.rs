@@ -16,9 +16,9 @@ use envoy_types::pb::google::protobuf::UInt64Value;
 
 use super::wire::{any, duration, number};
 
-/// How much waits in Envoy until one side takes it, for a connection and for each of its streams. A slow reader holds
-/// this much of an answer and not all of it. It is as large as a stream's window, because a smaller one would stop the
-/// sender early.
+/// How much waits in Envoy until one side takes it, for a connection and for each of its streams. For a slow reader
+/// Envoy holds this much of an answer and not all of it. It is as large as a stream's window, because a smaller buffer
+/// would stop the sender early.
 pub const BUFFER_BYTES: u32 = STREAM_WINDOW_BYTES;
 
 /// The most requests that one HTTP/2 connection may have running. For more, SDKs open another connection. Envoy's
@@ -59,7 +59,7 @@ pub const MAX_REQUEST_HEADERS_KB: u32 = 60;
 const MAX_REQUEST_HEADERS: u32 = 100;
 
 /// The most connections of one filter chain, which is a port, or a hostname with its certificate. It is a fifth of what
-/// all may have together, so that one crowded entry leaves room for the others.
+/// all may have together, so that one crowded filter chain leaves room for the others.
 const MAX_CONNECTIONS: u64 = 10_000;
 
 /// The bounds of HTTP/2 connections, from clients and to backends.
@@ -86,7 +86,7 @@ pub fn http() -> core::HttpProtocolOptions {
     }
 }
 
-/// Closes each connection that is one too many.
+/// Closes each connection beyond the limit.
 pub fn connection_limit(stat_prefix: &str) -> listener::Filter {
     let limit = ConnectionLimit {
         stat_prefix: stat_prefix.to_owned(),

@@ -1,4 +1,4 @@
-//! The filter's own configuration: what of the IR it must know to decide about a request.
+//! The filter's own configuration: the part of the IR that it must know to decide about a request.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +17,7 @@ pub fn request_config(gateway: &ir::Gateway, ir: &ir::Ir) -> wire::FilterConfig 
     let pools: Vec<&ir::Pool> = gateway.pools.values().collect();
     let used: BTreeSet<&str> = gateway.routes().flat_map(|route| route.action.limits()).map(String::as_str).collect();
     let limits: Vec<&ir::Limit> = ir.limits.iter().filter(|limit| used.contains(limit.id.as_str())).collect();
-    // A route that is in several virtual hosts is told once.
+    // A route that is in several virtual hosts appears once.
     let routes: BTreeMap<&str, wire::Route> = gateway
         .routes()
         .map(|route| {

@@ -58,7 +58,7 @@ fn chains(
     let (tls, plain): (Vec<_>, Vec<_>) = open.sites.iter().partition(|site| site.certificate.is_some());
     let mut chains = Vec::new();
     if !plain.is_empty() {
-        // The Host header tells the sites of a plain port apart.
+        // On a plain port the Host header tells the sites apart.
         add_routes(snapshot, gateway, open.port, name, &plain);
         chains.push(chain(gateway, name, None, None));
     }
@@ -120,8 +120,8 @@ fn manager(gateway: &ir::Gateway, routes: &str) -> HttpConnectionManager {
     if wasm::is_needed(gateway) {
         http_filters.push(wasm::discovered(wasm::request_name(gateway)));
     }
-    // Suppressed are the headers that Envoy adds to answers and attempts; those by which the filter tells
-    // the router the number of attempts are read all the same.
+    // This suppresses the headers that Envoy adds to answers and attempts. The router still reads the headers by which
+    // the filter tells it the number of attempts.
     http_filters
         .push(filter("envoy.filters.http.router", &Router { suppress_envoy_headers: true, ..Default::default() }));
     HttpConnectionManager {
@@ -133,19 +133,19 @@ fn manager(gateway: &ir::Gateway, routes: &str) -> HttpConnectionManager {
         })),
         http_filters,
         early_header_mutation_extensions: vec![without_own_headers()],
-        // The peer is the client, and nobody is trusted to set headers that steer this proxy.
+        // The peer is the client. No peer is trusted to set headers that steer this proxy.
         use_remote_address: yes(),
         internal_address_config: Some(hcm::InternalAddressConfig {
-            // None at all would mean private networks, and from those Envoy takes its own x-envoy-* headers.
+            // Without any range Envoy would take private networks, and from those it accepts its own x-envoy-* headers.
             cidr_ranges: vec![core::CidrRange { address_prefix: "255.255.255.255".to_owned(), prefix_len: number(32) }],
             ..Default::default()
         }),
         normalize_path: yes(),
         merge_slashes: true,
-        // A backend's own tells clients who serves them.
+        // A backend's own `server` header tells clients who serves them.
         server_name: SERVER_NAME.to_owned(),
         server_header_transformation: hcm::ServerHeaderTransformation::Overwrite.into(),
-        // `GET /v1/models/org%2Fname` has one; where it could hide another path, our filter refuses it.
+        // `GET /v1/models/org%2Fname` has an escaped slash. Where it could hide another path, our filter refuses it.
         path_with_escaped_slashes_action: hcm::PathWithEscapedSlashesAction::KeepUnchanged.into(),
         common_http_protocol_options: Some(edge::http()),
         http2_protocol_options: Some(edge::http2()),
@@ -157,7 +157,7 @@ fn manager(gateway: &ir::Gateway, routes: &str) -> HttpConnectionManager {
     }
 }
 
-/// Headers with our prefix are ours alone. A client's are removed before anything looks at them.
+/// Removes headers with our prefix from a client's request before anything looks at them: they are ours alone.
 fn without_own_headers() -> core::TypedExtensionConfig {
     let removal = mutation::header_mutation::RemoveOnMatch { key_matcher: Some(prefix_of("x-tollgate-")) };
     let removal = mutation::HeaderMutation { action: Some(mutation::header_mutation::Action::RemoveOnMatch(removal)) };

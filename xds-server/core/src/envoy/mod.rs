@@ -4,7 +4,7 @@
 //! Gateway -> listeners (LDS) -> routes (RDS) -> clusters (CDS) -> endpoints (EDS), secrets (SDS)
 //!        \-> the filter's configuration (ECDS), keys (ApiKey)
 //! ```
-//! Every reference between them goes over ADS, so that each part can change alone.
+//! Every reference between resources goes over ADS, so that each resource can change alone.
 
 mod cluster;
 mod edge;
@@ -40,9 +40,9 @@ pub struct Surroundings {
 /// Who may listen on a Gateway's port besides its Envoy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ports {
-    /// Another Envoy of this user may (SO_REUSEPORT), each worker with a socket of its own: fastest.
+    /// Another Envoy of this user may (SO_REUSEPORT). Each worker has a socket of its own, which is fastest.
     Shared,
-    /// Nobody. On a laptop a second gateway would else silently get half of the first one's requests.
+    /// Nobody else may. On a laptop a second gateway would otherwise silently get half of the first one's requests.
     Exclusive,
 }
 
@@ -69,8 +69,8 @@ pub fn snapshot(gateway: &ir::Gateway, ir: &ir::Ir, surroundings: &Surroundings)
     snapshot
 }
 
-/// The keys that go to the proxies of this Gateway: those that some pool of it takes. A proxy knows no key that it
-/// has no use for.
+/// The keys that go to the proxies of this Gateway: those that some pool of the Gateway takes. A proxy gets no key that
+/// it has no use for.
 pub fn keys<'a>(gateway: &'a ir::Gateway, ir: &'a ir::Ir) -> impl Iterator<Item = &'a ir::Key> {
     ir.keys.iter().filter(|key| {
         let mut pools = gateway.pools.values().filter(|pool| pool.access == ir::Access::Required);
@@ -87,7 +87,7 @@ fn add_keys(snapshot: &mut Snapshot, gateway: &ir::Gateway, ir: &ir::Ir) {
         let message = ApiKey {
             consumer: key.consumer.clone(),
             labels: key.labels.clone(),
-            // 0 means never, and a key of that second is long gone.
+            // 0 means that the key never ends. A key that ended in second 0 is long gone, so it gets 1.
             not_after: key.not_after.map_or(0, |second| second.max(1)),
             models,
             all_models,

@@ -76,13 +76,13 @@ pub fn change(matched: &PathMatch, rewrite: &PathRewrite) -> Change {
         (PathRewrite::Prefix(new), PathMatch::Prefix(old)) => {
             let new = new.trim_end_matches('/');
             match (old.as_str(), new) {
-                // Between the root and a prefix a slash comes or goes with the prefix.
+                // When the root becomes a prefix, or a prefix the root, a slash comes or goes with the prefix.
                 ("/", new) => pattern("^/".to_owned(), format!("{}/", escape_substitution(new))),
                 (old, "") => pattern(format!("^{}/*", escape_regex(old)), "/".to_owned()),
                 (_, new) => Change::Prefix(new.to_owned()),
             }
         }
-        // translate refuses this one.
+        // The translate stage refuses this combination.
         (PathRewrite::Prefix(new), _) => Change::Prefix(new.clone()),
     }
 }

@@ -19,26 +19,28 @@ use crate::ir;
 use super::MAX_BODY_BYTES;
 use super::wire::{any, duration, number};
 
-/// The filter state with the cluster's name. Envoy puts `wasm.` before every name that a wasm filter sets.
+/// The filter state that holds the cluster's name. Envoy puts `wasm.` before every name that a wasm filter sets.
 const TARGET: &str = "wasm.target";
 
-/// Path and authority at the backend, where the filter rewrites a request once. It leaves them in filter
-/// state: a changed header would make Envoy look for the route anew, by the backend's path. Where the
-/// attempts are rewritten each, these are not set, and an empty result changes nothing.
+/// Path and authority at the backend. Where one rewrite does for all attempts, the filter leaves them in filter state,
+/// because a changed header would make Envoy look for the route anew, by the backend's path. Where each attempt is
+/// rewritten by itself, they are not set, and an empty result changes nothing.
 const PATH: &str = "%FILTER_STATE(wasm.path:PLAIN)%";
 const AUTHORITY: &str = "%FILTER_STATE(wasm.authority:PLAIN)%";
 
-/// When another attempt is made, even at the same backend: if it never had the request, or answered it with an error.
-/// Such an attempt is free, so nobody need look at it. An attempt that ended without an answer, by a reset or by our
-/// timeout, may have worked. So the filter adds `reset` (`x-envoy-retry-on`) only where each attempt is looked at and
-/// counted.
+/// When another attempt is made, even at the same backend: if the backend never had the request, or answered it with an
+/// error. A failed attempt of this kind is free, so nobody need look at it. An attempt that ended without an answer, by
+/// a reset or by our timeout, may have worked. So the filter adds `reset` (`x-envoy-retry-on`) only where each attempt
+/// is looked at and counted.
 const RETRY_ON: &str = "connect-failure,refused-stream,retriable-status-codes";
 const RETRIABLE: [u32; 6] = [429, 500, 502, 503, 504, 529];
 
-/// The filter reads whole bodies. It sees that one is too large before Envoy does, and answers in the API's own shape.
+/// The filter reads whole bodies. It sees that a body is too large before Envoy does, and answers in the API's own
+/// shape.
 pub const BUFFER_BYTES: u32 = MAX_BODY_BYTES + 1024 * 1024;
 
-/// What the proxy tells about the client. It may concern runners of our own at most, and never a provider.
+/// Headers in which the proxy tells about the client. They may concern runners of our own at most, and never a
+/// provider.
 pub const HEADERS_TO_REMOVE: [&str; 2] = ["x-envoy-external-address", "x-forwarded-for"];
 
 /// None: the pool has no backend, so there is nobody to route to.
@@ -67,10 +69,10 @@ pub fn action(pool: &ir::Pool, gateway: &ir::Gateway, matched: &ir::Route) -> Op
         )),
         path_rewrite: PATH.to_owned(),
         host_rewrite_specifier: Some(route::route_action::HostRewriteSpecifier::HostRewrite(AUTHORITY.to_owned())),
-        // Answers may take as long as they take while tokens come; the attempt's timeouts are the limit.
+        // Without a timeout in the rule, answers may take as long as tokens come. The attempt's timeouts are the limit.
         timeout: duration(matched.request_timeout.unwrap_or(Duration::ZERO)),
-        // The client's side is silent while attempts fail one after the other, so this is longer than all
-        // of them: it must never end a request that another backend could still answer.
+        // The client's side is silent while attempts fail one after the other. So this is longer than all of them, and
+        // never ends a request that another backend could still answer.
         idle_timeout: duration((connect + first_token) * (retries + 1) + idle),
         retry_policy: Some(retry_policy(matched.attempt_timeout.unwrap_or(first_token), first_token.max(idle))),
         ..Default::default()
@@ -83,7 +85,7 @@ fn retry_policy(first_token: Duration, idle: Duration) -> route::RetryPolicy {
         retry_on: RETRY_ON.to_owned(),
         retriable_status_codes: RETRIABLE.to_vec(),
         num_retries: number(0),
-        // Ends an attempt whose answer has not begun; one that has begun is left alone.
+        // Ends an attempt whose answer has not begun. An answer that has begun is left alone.
         per_try_timeout: duration(first_token),
         // Ends an attempt that falls silent within its answer.
         per_try_idle_timeout: duration(idle),
@@ -114,9 +116,9 @@ fn by_target(backends: &[&ir::Backend]) -> Any {
     Any { type_url: MatcherClusterSpecifier::type_url(), value: specifier.encode_to_vec() }
 }
 
-// The fields used of `MatcherClusterSpecifier` and `xds.type.matcher.v3.Matcher`, with a map in order:
-// envoy-types keeps maps in hash maps, and a resource that is encoded in another order each time would
-// have another version each time and be sent again for nothing.
+// These messages have the fields that we use of `MatcherClusterSpecifier` and `xds.type.matcher.v3.Matcher`, with a map
+// in order. envoy-types keeps maps in hash maps. A resource that is encoded in another order each time would have
+// another version each time, and would be sent again for nothing.
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct ClusterMatcher {

@@ -47,7 +47,7 @@ fn to_value(kind: ResourceType, resource: &Resource) -> Value {
     };
     let name = kind.type_url().rsplit('/').next().unwrap_or_default();
     value.ok_or_else(|| "the message cannot be read".to_owned()).and_then(|value| reflect(name, &value)).unwrap_or_else(
-        // Never the content: it may be a secret.
+        // The content is never shown, because it may be a secret.
         |error| json!({ "error": error }),
     )
 }
@@ -63,7 +63,7 @@ fn reflect(name: &str, value: &[u8]) -> Result<Value, String> {
     Ok(json)
 }
 
-/// Fields stand in the order of their message; the entries of a map have none by themselves.
+/// Sorts the entries of maps, which have no order by themselves. Fields stand in the order of their message.
 fn sort_maps(pool: &DescriptorPool, json: &mut Value, descriptor: &MessageDescriptor) {
     let Value::Object(fields) = json else { return };
     let inner = fields

@@ -72,7 +72,7 @@ fn failing(made: route::Route, status: u16) -> route::Route {
     route::Route { action: Some(route::route::Action::DirectResponse(response)), ..made }
 }
 
-/// The part of requests that references which cannot be used would have had.
+/// The share of requests that would have gone to references that cannot be used.
 fn share(invalid: u32, valid: u32) -> Option<core::RuntimeFractionalPercent> {
     let total = u64::from(invalid) + u64::from(valid);
     let numerator = (u64::from(invalid) * 1_000_000).checked_div(total)?;
@@ -101,7 +101,7 @@ fn to_services(found: &Route, services: &[WeightedService]) -> route::RouteActio
         ..Default::default()
     };
     if let Some(timeout) = found.attempt_timeout.filter(|timeout| !timeout.is_zero()) {
-        // Without retries an attempt is all there is.
+        // There are no retries, so the request has only one attempt.
         let shorter = found.request_timeout.filter(|request| !request.is_zero()).map_or(timeout, |r| r.min(timeout));
         action.timeout = duration(shorter);
     }
@@ -133,8 +133,8 @@ fn rewrite(action: &mut route::RouteAction, found: &Route, rewrite: &Rewrite) {
     }
 }
 
-/// HTTPRequestRedirectFilter.port: by the scheme if that is given, else the listener's; and a port that
-/// the scheme has anyway is not named.
+/// The port follows HTTPRequestRedirectFilter.port. If the filter gives none, it is the scheme's own if a scheme is
+/// given, else the listener's. A port that the scheme has anyway is not named.
 fn redirect(entry: EntryPoint<'_>, found: &Route, redirect: &Redirect) -> route::RedirectAction {
     use route::redirect_action::{PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier};
     let scheme = redirect.scheme.as_deref().unwrap_or(if entry.tls { "https" } else { "http" });

@@ -53,7 +53,7 @@ pub fn upstream(sni: &str, authority: &ir::Authority) -> core::TransportSocket {
             validation_context_type: Some(validation),
             ..Default::default()
         }),
-        // An address is no server name (RFC 6066, 3).
+        // An address is not a server name (RFC 6066, 3).
         sni: if is_ip { String::new() } else { sni.to_owned() },
         ..Default::default()
     };
@@ -73,7 +73,7 @@ pub fn downstream(certificate: &ir::Certificate) -> core::TransportSocket {
     socket(core::transport_socket::ConfigType::TypedConfig(any(&context)))
 }
 
-/// Envoy's upstream default ends at 1.2.
+/// Envoy's default for TLS to backends ends at version 1.2.
 fn versions() -> TlsParameters {
     TlsParameters {
         tls_minimum_protocol_version: TlsProtocol::TlSv12.into(),

@@ -4,9 +4,10 @@
 //! removal of credentials -> [our filter] -> this backend's credential -> codec
 //! ```
 //! Envoy gives an attempt the headers that the attempt before left. So every backend's cluster removes every credential
-//! that any cluster puts in. Envoy itself does that, because a retry may arrive here while the configuration changes, when
-//! this cluster has no filter of ours, or one that does not know the plan. The removal comes first, so that nothing can
-//! end, hold or change an attempt that still carries another provider's key.
+//! that any cluster puts in. Envoy itself does that and not our filter, because a retry may arrive here while the
+//! configuration changes. This cluster may then have no filter of ours, or one that does not know the plan of the
+//! request's attempts. The removal comes first, so that nothing can end, hold or change an attempt that still carries
+//! another provider's key.
 
 use envoy_types::pb::envoy::config::common::mutation_rules::v3 as mutation;
 use envoy_types::pb::envoy::extensions::filters::http::credential_injector::v3::CredentialInjector;
@@ -28,11 +29,11 @@ const AUTHORIZATION: &str = "authorization";
 const X_API_KEY: &str = "x-api-key";
 const API_KEY: &str = "api-key";
 
-/// By these headers a client would choose for whom in the operator's account a request is.
+/// With these headers a client would choose for whom in the operator's account a request is made.
 const ACCOUNT_OF_REQUEST: [&str; 4] = ["anthropic-organization-id", "cookie", "openai-organization", "openai-project"];
 
 /// Headers of an answer that tell a client whose account serves it, or that bind it to that account. The last two speak
-/// for the provider's host, and a client would take them for this one's.
+/// for the provider's host, and a client would think that they speak for ours.
 const ACCOUNT_OF_ANSWER: [&str; 6] = [
     "anthropic-organization-id",
     "openai-organization",
@@ -81,7 +82,7 @@ fn injector(backend: &ir::Backend) -> CredentialInjector {
     }
 }
 
-/// The header of a credential, and what stands before it.
+/// The header of a credential, and the text before the credential in it.
 fn placement(schema: ir::Schema) -> (&'static str, &'static str) {
     match schema {
         ir::Schema::OpenAI => (AUTHORIZATION, "Bearer "),

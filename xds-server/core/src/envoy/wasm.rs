@@ -69,16 +69,16 @@ fn plugin(name: &str, root: &str, config: &FilterConfig, code: &FilterCode) -> W
             name: name.to_owned(),
             root_id: root.to_owned(),
             configuration: Some(any(&BytesValue { value: config.encode_to_vec() })),
-            // A worker whose VM died gets a new one with its next request; nothing passes unfiltered.
+            // A worker whose VM died gets a new one with its next request. No request passes unfiltered.
             failure_policy: FailurePolicy::FailReload.into(),
-            // Without it a request whose headers are held never gets its body.
+            // Without this, a request whose headers are held never gets its body.
             allow_on_headers_stop_iteration: yes(),
             vm: Some(plugin_config::Vm::VmConfig(VmConfig {
                 vm_id: VM_ID.to_owned(),
                 runtime: "envoy.wasm.runtime.v8".to_owned(),
                 code: Some(self::code(code)),
-                // An update to code that is not there yet is refused and sent again, instead of
-                // accepted with requests passing unfiltered.
+                // If the new code is not there yet, Envoy refuses the update, and it is sent again. Otherwise Envoy
+                // would accept it, and requests would pass unfiltered.
                 nack_on_code_cache_miss: matches!(code, FilterCode::Remote { .. }),
                 ..Default::default()
             })),

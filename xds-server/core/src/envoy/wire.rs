@@ -30,11 +30,11 @@ pub fn number(value: u32) -> Option<UInt32Value> {
     Some(UInt32Value { value })
 }
 
-/// What is named so is asked for on the one stream that everything comes on.
+/// Envoy asks for a resource with this source on the one stream that everything comes on.
 pub fn ads() -> core::ConfigSource {
     core::ConfigSource {
         resource_api_version: core::ApiVersion::V3 as i32,
-        // Wait: half a configuration is never put to work.
+        // Envoy waits without limit, so half a configuration is never put to work.
         initial_fetch_timeout: duration(Duration::ZERO),
         config_source_specifier: Some(core::config_source::ConfigSourceSpecifier::Ads(core::AggregatedConfigSource {})),
         ..Default::default()

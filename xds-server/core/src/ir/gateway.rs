@@ -8,7 +8,7 @@ use crate::status::Origin;
 
 use super::{Backend, Pool, Route, SecretText, Service};
 
-/// One Gateway with all that hangs on it, complete in itself.
+/// One Gateway with all that belongs to it, complete in itself.
 #[derive(Debug, Clone, Serialize)]
 pub struct Gateway {
     pub origin: Origin,
@@ -21,7 +21,7 @@ pub struct Gateway {
     pub services: BTreeMap<String, Service>,
 }
 
-/// One port; listeners of the Gateway that share it are its sites.
+/// One port. The listeners of the Gateway that share it are its sites.
 #[derive(Debug, Clone, Serialize)]
 pub struct Listener {
     pub port: u16,
@@ -51,7 +51,7 @@ pub struct Certificate {
     pub private_key: SecretText,
 }
 
-/// What is served under one name; its routes are in the order in which they are tried.
+/// What is served under one hostname. Its routes are in the order in which they are tried.
 #[derive(Debug, Clone, Serialize)]
 pub struct VirtualHost {
     /// A hostname, `*.suffix`, or `*`.
@@ -67,7 +67,7 @@ impl Gateway {
         format!("{}/{}", self.origin.namespace, self.origin.name)
     }
 
-    /// Every route once per virtual host that has it.
+    /// Every route, once for each virtual host that has it.
     pub fn routes(&self) -> impl Iterator<Item = &Route> {
         self.listeners
             .iter()

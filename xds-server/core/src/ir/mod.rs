@@ -113,12 +113,12 @@ pub enum OnLedgerUnavailable {
     Allow,
 }
 
-/// What a client pays that leaves before the usage is known.
+/// What a client pays if it leaves before the usage is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum OnEarlyEnd {
-    /// What is estimated of it.
+    /// The estimate of its usage.
     Estimate,
-    /// The whole reservation, at least.
+    /// At least the whole reservation.
     Reservation,
 }
 
@@ -171,7 +171,7 @@ pub fn duration_as_text<S: serde::Serializer>(duration: &Duration, serializer: S
     serializer.serialize_str(&text)
 }
 
-/// The same for durations that may be absent.
+/// The same for a duration that may be absent.
 pub fn optional_duration<S: serde::Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     match duration {
         Some(duration) => duration_as_text(duration, serializer),

@@ -20,7 +20,7 @@ pub struct Pool {
     pub models: Vec<Model>,
 }
 
-/// Whose Consumers count in a pool.
+/// The namespaces whose Consumers a pool accepts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum ConsumerNamespaces {
     All,
@@ -41,7 +41,7 @@ pub struct Model {
 pub struct Target {
     /// Cluster name of the backend.
     pub backend: String,
-    /// What the backend calls the model; absent: as asked.
+    /// What the backend calls the model. Absent: the name that the client asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
     pub weight: u32,
@@ -63,7 +63,8 @@ pub struct Backend {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credential: Option<Credential>,
     pub timeouts: Timeouts,
-    /// It occurs in a model with more than one target, so every attempt is rewritten for its own backend.
+    /// Every attempt is rewritten for its own backend and counted. This is so if some model that names the backend has
+    /// more than one target, or more than one retry.
     pub per_attempt: bool,
 }
 
@@ -96,7 +97,7 @@ pub enum Tls {
 /// Who is trusted to sign a backend's certificate.
 #[derive(Debug, Clone, Serialize)]
 pub enum Authority {
-    /// What the machine of the proxy trusts.
+    /// The authorities that the proxy's machine trusts.
     System,
     Certificate {
         origin: Origin,
@@ -112,13 +113,13 @@ pub struct Credential {
     pub secret: SecretText,
 }
 
-/// A Service that is routed to, by its endpoints.
+/// A Service that requests are routed to, with its endpoints.
 #[derive(Debug, Clone, Serialize)]
 pub struct Service {
     pub origin: Origin,
     /// `service/<namespace>/<name>/<port>`.
     pub cluster: String,
-    /// It speaks HTTP/2 without TLS.
+    /// Whether it speaks HTTP/2 without TLS.
     pub h2c: bool,
     pub endpoints: Vec<(IpAddr, u16)>,
 }

@@ -23,7 +23,7 @@ pub struct Route {
     pub response_headers: HeaderEdits,
     #[serde(skip_serializing_if = "Rewrite::is_empty")]
     pub rewrite: Rewrite,
-    /// For the whole request, and for one attempt.
+    /// The timeouts of the whole request, and of one attempt.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "super::optional_duration")]
     pub request_timeout: Option<Duration>,
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "super::optional_duration")]
@@ -45,12 +45,12 @@ pub struct Match {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum PathMatch {
     Exact(String),
-    /// Whole segments; without a trailing slash unless it is `/`.
+    /// Matches whole segments. It has no trailing slash unless it is `/`.
     Prefix(String),
     Regex(String),
 }
 
-/// Of a header or of a query parameter.
+/// A match of a header or of a query parameter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct HeaderMatch {
     pub name: String,
@@ -84,7 +84,7 @@ pub struct Rewrite {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub enum PathRewrite {
     Full(String),
-    /// Instead of the matched prefix.
+    /// Takes the place of the matched prefix.
     Prefix(String),
 }
 
@@ -96,13 +96,14 @@ pub enum Action {
         pool: String,
         /// Ids of the limits that hold for it.
         limits: Vec<String>,
-        /// The TokenPolicy (`namespace/name`) that is meant for it and refused: nobody is let through.
+        /// The refused TokenPolicy (`namespace/name`) that was meant for this route. While there is one, nobody is let
+        /// through.
         #[serde(skip_serializing_if = "Option::is_none")]
         closed_by: Option<String>,
     },
     Services {
         services: Vec<WeightedService>,
-        /// Share of references that cannot be used; it is answered with 500.
+        /// The weight of references that cannot be used. Their share of requests is answered with 500.
         invalid: u32,
     },
     Redirect(Redirect),
@@ -129,7 +130,7 @@ pub struct Redirect {
     pub scheme: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
-    /// Absent: as asked, unless the scheme changes.
+    /// Absent: the port of the given scheme, or the listener's port if no scheme is given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -140,7 +141,7 @@ pub struct Redirect {
 // === impl Action ===
 
 impl Action {
-    /// Ids of the limits that hold for it.
+    /// Ids of the limits that hold for requests with this action.
     pub fn limits(&self) -> &[String] {
         match self {
             Self::Pool { limits, .. } => limits,

@@ -12,22 +12,22 @@ pub(super) struct Each {
     wording: Wording,
 }
 
-/// How a client learns that there is nothing (any more).
+/// How a client learns that a resource does not exist (any more).
 #[derive(Debug)]
 enum Wording {
-    /// Delta: `removed_resources`. The first response to a wildcard is sent even when it is empty, because a
+    /// Delta says so in `removed_resources`. The first response to a wildcard is sent even when it is empty, because a
     /// client that starts waits for it.
     Removed { greeted: bool },
-    /// State of the world has no words for it: the resource that refers to it goes first.
+    /// State of the world cannot say so. The resource that refers to the missing one goes first.
     Silence,
 }
 
 #[derive(Debug, Clone, Default)]
 struct Entry {
     client: Copy,
-    /// The version that it does not take.
+    /// The version that the client does not take.
     refused: Option<String>,
-    /// It was in a refused response with others: next time by itself.
+    /// The resource was in a refused response with others, so next time it is sent by itself.
     alone: bool,
 }
 
@@ -59,7 +59,7 @@ impl Each {
         self.entries.get(name).is_some_and(|entry| entry.refuses(version))
     }
 
-    /// `renewed` names were asked for (again), or given up: nothing is known of them.
+    /// `renewed` names were asked for (again) or given up, so nothing is known of them.
     pub(super) fn asked(&mut self, interest: &Interest, renewed: &[String], initial: BTreeMap<String, String>) {
         for name in renewed {
             if name == "*"
@@ -69,7 +69,7 @@ impl Each {
             }
             self.entries.remove(name);
         }
-        // That something is missing is worth remembering only for who asks for it by name.
+        // That a resource is missing is worth remembering only if the client asks for it by name.
         let worth = |name: &str, entry: &Entry| entry.client != Copy::Missing || interest.is_named(name);
         self.entries.retain(|name, entry| interest.covers(name) && worth(name, entry));
         for (name, version) in initial {
@@ -130,7 +130,7 @@ impl Each {
             }
             sent.resources.insert(name.to_owned(), Arc::clone(resource));
         }
-        // What somebody waits for in vain breaks nothing: it is told at once.
+        // A client may wait for a resource that does not exist. Telling it so breaks nothing, so it is told at once.
         if matches!(self.wording, Wording::Removed { .. }) {
             let missing = interest.names().filter(|name| snapshot.get(kind, name).is_none() && !self.is_known(name));
             sent.removed.extend(missing.map(str::to_owned));
@@ -158,7 +158,7 @@ impl Each {
 
     pub(super) fn refused(&mut self, sent: Sent) -> Refused {
         if sent.resources.is_empty() {
-            // A removal alone cannot be wrong, and saying it again would not help.
+            // A removal alone cannot be wrong, and sending it again would not help.
             self.removed(sent.removed);
             return Refused::ForGood;
         }

@@ -1,4 +1,4 @@
-//! What a state-of-the-world client has of a type whose responses hold the whole set (LDS, CDS).
+//! What a state-of-the-world client has of a type whose responses hold the whole set (LDS, CDS, keys).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,7 +26,8 @@ impl Full {
         self.refused.is_some()
     }
 
-    /// Additions keep what is to go (the response is old and new together); removals are the new set alone.
+    /// For additions the response is the old and the new set together, so that it keeps what is to go. For removals it
+    /// is the new set alone.
     pub(super) fn next(
         &mut self,
         kind: ResourceType,
@@ -61,7 +62,7 @@ impl Full {
         self.refused = None;
     }
 
-    /// Envoy takes the sound resources of a refused set, so sending it in parts would help nobody.
+    /// Envoy takes the sound resources of a refused set, so sending the set in parts would help nobody.
     pub(super) fn refused(&mut self, sent: Sent) -> Refused {
         self.refused = Some(versions(&sent.resources));
         Refused::ForGood

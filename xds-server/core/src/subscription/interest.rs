@@ -10,8 +10,8 @@ pub(super) struct Interest {
     names: BTreeSet<String>,
 }
 
-/// A first request that names nothing asks for everything; of the other types it asks for nothing.
-/// These are also the types whose state-of-the-world responses hold the whole set.
+/// For these types, a first request that names nothing asks for everything. For the other types it asks for nothing.
+/// State-of-the-world responses of these types hold the whole set.
 pub(super) fn may_be_implicit(kind: ResourceType) -> bool {
     matches!(kind, ResourceType::Cluster | ResourceType::Listener | ResourceType::ApiKey)
 }
@@ -31,7 +31,7 @@ impl Interest {
         self.names.contains(name)
     }
 
-    /// Asked for by name.
+    /// The names that the client asks for.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(String::as_str)
     }
@@ -57,7 +57,7 @@ impl Interest {
         }
     }
 
-    /// State of the world: the names are all that is wanted. Returns the new ones. Naming nothing means
+    /// State of the world: the names are all that is wanted. Returns the new ones. A request without names means
     /// everything only as long as nothing was ever named.
     pub(super) fn replace(&mut self, kind: ResourceType, names: Vec<String>, first: bool) -> Vec<String> {
         let implicit = names.is_empty() && may_be_implicit(kind) && (first || (self.wildcard && self.names.is_empty()));

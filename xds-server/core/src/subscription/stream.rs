@@ -1,10 +1,10 @@
 //! All types of one ADS stream in an order that never breaks what works: make before break.
 //!
-//! Additions go from what is referred to towards what refers to it. Each type goes after the client has answered the
-//! one before. Removals go the other way, after all additions were answered. Filter configurations go before listeners
-//! and routes, so that a new route never meets a filter that does not know it. While the client refuses a filter
-//! configuration of this snapshot, listeners and routes stay as they are, so the last good configuration goes on as a
-//! whole.
+//! Additions start at what is referred to and go on to what refers to it. Each type is sent after the client has
+//! answered the one before. Removals go the other way, after all additions were answered. Filter configurations go
+//! before listeners and routes, so that a new route never meets a filter that does not know it. While the client
+//! refuses a filter configuration of this snapshot, listeners and routes stay as they are, so the last good
+//! configuration goes on as a whole.
 //!
 //! What the client asks for by name and has never had is sent at once, outside of this order. Envoy withholds the ACK
 //! of a cluster until the cluster's secrets, endpoints and filters are there and it is warm. So the ACK is the signal
@@ -33,7 +33,7 @@ pub enum StreamEvent {
     Target(Arc<Snapshot>),
 }
 
-/// One client's stream. A reconnect is a new one.
+/// One client's stream. A reconnect is a new stream.
 #[derive(Debug)]
 pub struct Stream {
     protocol: Protocol,
@@ -48,7 +48,7 @@ impl Stream {
         Self { protocol, target, subscriptions: BTreeMap::new() }
     }
 
-    /// Takes in the event and returns what follows from it. Each [`Output::Send`] is in the order of sending.
+    /// Takes in the event and returns what follows from it. The [`Output::Send`]s are in the order of sending.
     pub fn step(&mut self, event: StreamEvent) -> Vec<Output> {
         let mut outputs = Vec::new();
         match event {
@@ -59,26 +59,26 @@ impl Stream {
             }
             StreamEvent::Target(target) => self.target = target,
         }
-        // Keys depend on nothing, and nothing on them.
+        // Keys depend on nothing, and nothing depends on them.
         self.turn(ResourceType::ApiKey, Phase::Additions, &mut outputs);
         self.turn(ResourceType::ApiKey, Phase::Removals, &mut outputs);
         self.turns(&mut outputs);
         outputs
     }
 
-    /// The client has taken this version of this resource.
+    /// Whether the client has taken this version of this resource.
     pub fn holds(&self, kind: ResourceType, name: &str, version: &str) -> bool {
         self.subscriptions.get(&kind).is_some_and(|subscription| subscription.holds(name, version))
     }
 
-    /// The client has taken all of this that makes a Gateway work: it is `Programmed`.
+    /// Whether the client has taken everything of this snapshot that makes a Gateway work. Then it is `Programmed`.
     pub fn has_taken(&self, gateway: &Snapshot) -> bool {
         let whole = |kind| gateway.of(kind).all(|(name, resource)| self.holds(kind, name, &resource.version));
         whole(ResourceType::Listener) && whole(ResourceType::Route) && self.has_taken_filters(gateway)
     }
 
-    /// Of the filter configurations an Envoy asks for those that it uses. Where it serves several Gateways with a
-    /// backend in common, the backend's upstream filter is that of one of them.
+    /// An Envoy asks only for the filter configurations that it uses. If it serves several Gateways with a backend in
+    /// common, it uses the upstream filter of one of them at that backend.
     fn has_taken_filters(&self, gateway: &Snapshot) -> bool {
         let kind = ResourceType::ExtensionConfig;
         let asks = |name: &str| self.subscriptions.get(&kind).is_some_and(|subscription| subscription.asks_for(name));
@@ -87,18 +87,19 @@ impl Stream {
         !unused && used.all(|(name, resource)| self.holds(kind, name, &resource.version))
     }
 
-    /// The client has asked for keys and has answered all that was sent: it may tell good keys from bad ones.
+    /// Whether the client has asked for keys and has answered all that was sent. Then it may tell good keys from bad
+    /// ones.
     pub fn has_keys(&self) -> bool {
         let subscription = self.subscriptions.get(&ResourceType::ApiKey);
         subscription.is_some_and(|subscription| !subscription.is_under_way())
     }
 
-    /// Some response has not been answered yet.
+    /// Whether some response has not been answered yet.
     pub fn is_under_way(&self) -> bool {
         self.subscriptions.values().any(Subscription::is_under_way)
     }
 
-    /// Each type as far as the ones before it have been answered.
+    /// Gives each type its turn, as far as the types before it have been answered.
     fn turns(&mut self, outputs: &mut Vec<Output>) {
         for kind in ORDER {
             self.turn(kind, Phase::Awaited, outputs);
@@ -118,7 +119,7 @@ impl Stream {
         }
     }
 
-    /// Whether the type is through: nothing to send, nothing under way.
+    /// Gives one type its turn. Returns whether the type is through: nothing to send, nothing under way.
     fn turn(&mut self, kind: ResourceType, phase: Phase, outputs: &mut Vec<Output>) -> bool {
         let Some(subscription) = self.subscriptions.get_mut(&kind) else {
             return true;

@@ -193,14 +193,14 @@ impl World {
         let got = response.resources.iter().filter(|(name, _)| covers(name));
         let got = got.map(|(name, resource)| (name.clone(), resource.version.clone()));
         match self.protocol {
-            // All or nothing.
+            // A delta client takes all or nothing.
             Protocol::Delta if bad => {}
             Protocol::Delta => {
                 let got: Vec<_> = got.collect();
                 copies.has.extend(got);
                 copies.has.retain(|name, _| !response.removed.contains(name));
             }
-            // As Envoy: what is sound is taken, and the whole is refused.
+            // As in Envoy: what is sound is taken, and the whole is refused.
             Protocol::StateOfTheWorld => {
                 let got: Vec<_> = got.collect();
                 if wildcard(kind) {
@@ -251,7 +251,7 @@ impl World {
             if self.protocol == Protocol::StateOfTheWorld && !wildcard(kind) {
                 continue;
             }
-            // Removals wait for additions, and these for a refused filter.
+            // Removals wait for additions, and additions wait while a filter is refused.
             if self.spoilt.is_none() {
                 for name in copies.has.keys() {
                     assert!(snapshot.get(kind, name).is_some(), "{kind:?} {name} should be gone");
@@ -269,7 +269,7 @@ fn run(protocol: Protocol, steps: &[Step]) {
     }
     world.settle();
     world.check();
-    // At rest nothing is sent again, refused or not.
+    // At rest nothing is sent again, whether it was refused or not.
     let sent = world.sent;
     world.serve(StreamEvent::Target(world.snapshot()));
     assert_eq!(world.sent, sent, "something was sent twice");

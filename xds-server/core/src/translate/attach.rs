@@ -47,7 +47,7 @@ impl NotAttached {
     }
 }
 
-/// Listeners by name, with the hostnames that both are for.
+/// The listeners that the route attaches to, by name, with the hostnames that route and listener have in common.
 pub fn attach(
     objects: &Objects,
     route: &Object<HttpRoute>,
@@ -100,7 +100,7 @@ fn is_allowed(objects: &Objects, allowed: Option<&AllowedNamespaces>, gateway: &
     }
 }
 
-/// None: it says what nobody knows, and selects nothing.
+/// None: the selector says something that nobody knows, so it selects nothing.
 fn selector(selector: &Selector) -> Option<LabelSelector> {
     let labels = selector.match_labels.iter().flatten();
     let labels = labels.map(|(key, value)| Some((key, Operator::In(vec![value.clone()]))));

@@ -84,7 +84,7 @@ fn backend(objects: &Objects, services: &Services, object: &Object<ModelBackend>
     })
 }
 
-/// Where it is, and the host that requests name.
+/// Where the backend is, and the host that requests to it name.
 fn endpoint(
     objects: &Objects,
     services: &Services,

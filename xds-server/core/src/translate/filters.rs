@@ -19,7 +19,7 @@ pub struct Filters {
     pub redirect: Option<Redirect>,
 }
 
-/// A filter that the rule cannot do without, because it is there.
+/// A filter that cannot be served. The rule cannot do without it.
 #[derive(Debug)]
 pub struct Unusable {
     pub index: usize,
@@ -57,11 +57,11 @@ pub fn filters(given: &[Filter], prefixes_only: bool) -> Result<Filters, Unusabl
     Ok(filters)
 }
 
-/// Filters of one backendRef: only header edits.
+/// The filters of one backendRef. They may only edit headers.
 pub fn backend_filters(given: &[BackendFilter]) -> Result<Filters, Unusable> {
     let mut same = Vec::new();
     for (index, filter) in given.iter().enumerate() {
-        // The two types differ in their names only.
+        // The two types differ only in their names.
         let filter: Option<Filter> = serde_json::to_value(filter).and_then(serde_json::from_value::<Filter>).ok();
         match filter {
             Some(filter) if matches!(filter.r#type, Type::RequestHeaderModifier | Type::ResponseHeaderModifier) => {
@@ -98,7 +98,7 @@ fn add(filters: &mut Filters, filter: &Filter, prefixes_only: bool) -> Result<()
     Ok(())
 }
 
-/// Request and response modifiers have the same fields in types of their own.
+/// Request and response modifiers are two types with the same fields.
 fn edits(modifier: &impl serde::Serialize) -> Result<HeaderEdits, InvalidFilter> {
     let value = serde_json::to_value(modifier).unwrap_or(Value::Null);
     let items = |name: &str| value.get(name).and_then(Value::as_array).into_iter().flatten();

@@ -1,4 +1,4 @@
-//! Gateways put together: each gets what its routes use, and nothing of others.
+//! Puts Gateways together. Each gets what its routes use, and nothing of others.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -41,10 +41,10 @@ pub fn gateways(
     gateways
 }
 
-/// Decides at which backends attempts are rewritten one by one, and counted: where they may go to several backends.
-/// With one target one rewrite does for all attempts, and the one retry that is the default is made only if
-/// the attempt before was free. Who asks for more retries has them counted. One Envoy may serve several Gateways, and a
-/// backend is one cluster for all of them. So it is rewritten per attempt as soon as one of them needs it.
+/// Decides at which backends attempts are rewritten one by one and counted: where attempts may go to several backends,
+/// and where a model has more than one retry. With one target, one rewrite does for all attempts, and the one retry
+/// that is the default is made only if the attempt before was free. One Envoy may serve several Gateways, and a backend
+/// is one cluster for all of them. So if one Gateway needs this at a backend, all of them do it there.
 fn agree_on_attempts(gateways: &mut [Gateway]) {
     let needed: BTreeSet<String> = gateways
         .iter()
@@ -104,7 +104,7 @@ fn listeners(
     ports.into_iter().map(|(port, sites)| Listener { port, sites }).collect()
 }
 
-/// Routes on one listener, with the limits that hold there.
+/// The routes on one listener, with the limits that hold there.
 fn candidates(gateway: &Key, listener: &str, routes: &[AttachedRoute<'_>], policies: &Policies<'_>) -> Vec<Candidate> {
     let mut candidates = Vec::new();
     for attached in routes {
@@ -167,7 +167,7 @@ fn used_backends(pools: &BTreeMap<String, Pool>, backends: &Backends) -> BTreeMa
         .collect()
 }
 
-/// Of routes, and of backends that are a Service.
+/// The Services that routes lead to, and those that are the endpoints of backends.
 fn used_services(gateway: &Gateway, services: &Services) -> BTreeMap<String, Service> {
     let mut used: BTreeSet<&str> = BTreeSet::new();
     for route in gateway.routes() {

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 /// Every hostname.
 pub const ANY: &str = "*";
 
-/// Whether all that `host` stands for is also meant by `pattern`.
+/// Whether `pattern` covers all that `host` stands for.
 pub fn covers(pattern: &str, host: &str) -> bool {
     if pattern == ANY {
         return true;
@@ -20,7 +20,7 @@ pub fn covers(pattern: &str, host: &str) -> bool {
     }
 }
 
-/// What both stand for.
+/// The hostname for what both stand for. None: they have nothing in common.
 pub fn intersection(a: &str, b: &str) -> Option<String> {
     if covers(a, b) {
         Some(b.to_owned())

@@ -11,7 +11,7 @@ use crate::status::{Finding, Severity};
 use super::hostname::ANY;
 use super::refs;
 
-/// By Gateway; one without an open listener is in it too.
+/// The open listeners by Gateway. A Gateway without an open listener is in it too.
 pub type Listeners<'a> = BTreeMap<Key, GatewayListenersOf<'a>>;
 
 #[derive(Debug)]
@@ -66,7 +66,7 @@ pub fn listeners<'a>(objects: &'a Objects, findings: &mut Vec<Finding>) -> Liste
     listeners
 }
 
-/// Absent: there is no such class.
+/// None: there is no such class.
 fn is_ours(objects: &Objects, class: &str) -> Option<bool> {
     match objects.gateway_classes.get("", class) {
         Some(class) => Some(class.spec.controller_name == CONTROLLER_NAME),
@@ -182,7 +182,7 @@ fn certificate(
     Ok(Certificate { origin, name, chain, private_key })
 }
 
-/// Listeners of one Gateway on one port: the same protocol and different hostnames. The first one wins.
+/// Listeners of one Gateway on one port must have the same protocol and different hostnames. The first one wins.
 fn without_conflict<'a>(
     gateway: &Object<Gateway>,
     open: &[OpenListener<'_>],

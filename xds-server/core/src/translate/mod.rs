@@ -32,7 +32,7 @@ use crate::status::Finding;
 #[derive(Debug, Default)]
 pub struct Translation {
     pub ir: Ir,
-    /// By file and line; errors refuse the object or part they are on and nothing else.
+    /// Sorted by file and line. An error refuses only the object or part that it is about.
     pub findings: Vec<Finding>,
 }
 
@@ -48,7 +48,7 @@ pub fn translate(objects: &Objects) -> Translation {
     let routes = routes::routes(objects, &listeners, &pools, &services, &mut findings);
     let gateways = gateways::gateways(listeners, &routes, &policies, &pools, &backends, &services);
     policies::closed(&objects.refused_policies, &gateways, &mut findings);
-    // A finding that several parents of a route lead to is told once.
+    // Several parents of a route may lead to the same finding. It is told once.
     findings.sort_by(Finding::by_spot);
     findings.dedup();
     Translation { ir: Ir { gateways, keys, limits: policies.limits }, findings }

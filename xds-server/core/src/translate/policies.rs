@@ -1,4 +1,4 @@
-//! TokenPolicies to limits, and which of them hold for a request. A policy that is refused closes what it names.
+//! TokenPolicies to limits, and which of them hold for a request. A refused policy closes what it names.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use crate::status::{Finding, Severity};
 
 use super::refs::{GATEWAY, GroupKind, HTTP_ROUTE, MODEL_POOL, Reference};
 
-/// More routes than this are counted, not named.
+/// Up to this many routes are named. The others are only counted.
 const MAX_NAMED: usize = 5;
 
 #[derive(Debug, Default)]
@@ -64,7 +64,7 @@ fn limits(policy: &Object<TokenPolicy>) -> impl Iterator<Item = Limit> {
     })
 }
 
-/// Those that exist. The policy stays in force for them when another one does not.
+/// The targets that exist. The policy stays in force for them even if another target does not exist.
 fn targets(objects: &Objects, policy: &Object<TokenPolicy>, findings: &mut Vec<Finding>) -> Vec<PolicyTarget> {
     let mut targets = Vec::new();
     for (index, target) in policy.spec.targets.iter().enumerate() {
@@ -94,7 +94,7 @@ fn targets(objects: &Objects, policy: &Object<TokenPolicy>, findings: &mut Vec<F
     targets
 }
 
-/// Whether the target exists.
+/// A finding if the target does not exist.
 fn check<'a>(
     objects: &Objects,
     target: &PolicyTarget,
@@ -116,7 +116,7 @@ fn check<'a>(
     }
 }
 
-/// What the refused policies close, once it is known what is served: one finding each.
+/// Says what each refused policy closes, in one finding each. This is known only when it is known what is served.
 pub fn closed(refused: &[RefusedPolicy], gateways: &[Gateway], findings: &mut Vec<Finding>) {
     for policy in refused {
         let routes: BTreeSet<&str> = gateways
@@ -138,7 +138,7 @@ pub fn closed(refused: &[RefusedPolicy], gateways: &[Gateway], findings: &mut Ve
         };
         let hint = "until it is mended or removed";
         let finding = policy.meta.finding(severity, "PolicyInvalid", "", message, hint);
-        // One without a name is told by its place.
+        // A policy without a name is identified by its file and line.
         let origin = finding.origin.clone().filter(|_| policy.is_named());
         findings.push(Finding { origin, ..finding });
     }

@@ -37,8 +37,8 @@ pub fn pools(objects: &Objects, backends: &Backends, findings: &mut Vec<Finding>
         .collect()
 }
 
-/// Namespaces whose Consumers count in the pool. They are told whether they have a Consumer or not where that is
-/// known, so that a first one changes nothing but its key.
+/// The namespaces whose Consumers the pool accepts. A known namespace is listed whether it has a Consumer or not, so
+/// that its first Consumer changes nothing but its key.
 fn consumers(objects: &Objects, pool: &Object<ModelPool>) -> ConsumerNamespaces {
     let selector = match &pool.spec.allowed_consumers {
         Namespaces::All => return ConsumerNamespaces::All,
@@ -54,7 +54,7 @@ fn consumers(objects: &Objects, pool: &Object<ModelPool>) -> ConsumerNamespaces 
 }
 
 /// A target that cannot be used is left out, and the others serve the model. A model without any target stays, so that
-/// clients are told 503 and not that the model does not exist.
+/// clients get 503 and are not told that the model does not exist.
 fn model(
     objects: &Objects,
     backends: &Backends,

@@ -31,7 +31,8 @@ pub struct Reference<'a> {
 // === impl Reference ===
 
 impl Reference<'_> {
-    /// Within a namespace always; across namespaces when a ReferenceGrant in the target's says so.
+    /// A reference within a namespace is always permitted. One across namespaces is permitted if a ReferenceGrant in
+    /// the target's namespace says so.
     pub fn is_permitted(&self, objects: &Objects) -> bool {
         self.namespace == self.from.namespace()
             || objects.reference_grants.iter().any(|grant| {
@@ -47,7 +48,7 @@ impl Reference<'_> {
             })
     }
 
-    /// What it leads to, for people: names in references are not checked before.
+    /// What the reference leads to, as a text for people. Names in references have not been checked before.
     pub fn target(&self) -> String {
         let (_, kind) = self.to_kind;
         format!("{kind} {}/{}", plain(self.namespace), plain(self.name))
@@ -88,7 +89,7 @@ impl Reference<'_> {
     }
 }
 
-/// The value of a key of a Secret, when it may be read, is there and is not empty.
+/// The value of a key of a Secret, if it may be read, is there and is not empty.
 pub fn secret_value(
     objects: &Objects,
     from: &Meta,

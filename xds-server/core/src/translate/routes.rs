@@ -98,7 +98,7 @@ pub fn routes<'a>(
                 )),
             }
         }
-        // Routes of other controllers are none of our business.
+        // Routes of other controllers do not concern us.
         if foreign && attachments.is_empty() {
             continue;
         }

@@ -15,8 +15,8 @@ use super::pools::Pools;
 use super::refs::{HTTP_ROUTE, MODEL_POOL, Reference, SERVICE};
 use super::services::{Services, cluster_name};
 
-/// One match of one rule, with its place in the object for the order of tries. The limits of a pool are
-/// not in it yet: they depend on the Gateway.
+/// One match of one rule, with its place in the object, which decides the order of tries. The limits of a pool are not
+/// in it yet, because they depend on the Gateway.
 #[derive(Debug)]
 pub struct RuleRoute {
     pub rule: usize,
@@ -24,7 +24,7 @@ pub struct RuleRoute {
     pub route: Route,
 }
 
-/// What is wrong with a rule, which then answers 500 (HTTPRouteRule: unknown filters and references).
+/// What is wrong with a rule. The rule then answers 500 (HTTPRouteRule: unknown filters and references).
 type Refused = Finding;
 
 pub fn rules(
@@ -158,14 +158,14 @@ impl Context<'_> {
         if !self.pools.contains_key(&pool) {
             return Err(reference.not_found("BackendNotFound", self.objects, &self.objects.model_pools));
         }
-        // Weight 0 takes no requests, and then there is nobody to answer.
+        // A pool of weight 0 takes no requests, and then nobody is left to answer.
         if backend.weight == Some(0) {
             return Ok(Action::Fail { status: 500 });
         }
         Ok(Action::Pool { pool, limits: Vec::new(), closed_by: None })
     }
 
-    /// References that cannot be used keep their share, which is answered with 500.
+    /// References that cannot be used keep their share of requests, which is answered with 500.
     fn services(&self, backends: &[BackendRef], findings: &mut Vec<Finding>) -> Action {
         let mut services: Vec<WeightedService> = Vec::new();
         let mut invalid = 0;

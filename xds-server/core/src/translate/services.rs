@@ -34,7 +34,7 @@ pub fn services(objects: &Objects) -> Services {
     services
 }
 
-/// Ready addresses; a port of a slice belongs to the Service's port of the same name.
+/// The ready addresses. A port of an EndpointSlice belongs to the Service's port of the same name.
 fn endpoints(objects: &Objects, namespace: &str, name: &str, port_name: &str) -> Vec<(IpAddr, u16)> {
     let mut endpoints: Vec<(IpAddr, u16)> = objects
         .endpoint_slices

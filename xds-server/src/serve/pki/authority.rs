@@ -21,7 +21,7 @@ use crate::serve::identity::Identity;
 
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 const CA_LIFETIME: Duration = Duration::from_secs(10 * YEAR.as_secs());
-/// A CA with less than this left is replaced at the next start. A metric tells its end years before.
+/// A CA with less time left than this is replaced at the next start. A metric tells its end years before.
 const CA_RESERVE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Certificates are valid from this time ago, because clocks differ.
 const CLOCK_SKEW: Duration = Duration::from_secs(3600);
@@ -48,7 +48,7 @@ pub struct Issued {
     pub validity: Validity,
 }
 
-/// When a certificate may be used. `from` leaves out the time for clocks that differ.
+/// When a certificate may be used. `from` does not count the time that was added for clocks that differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Validity {
     pub from: Timestamp,
@@ -70,7 +70,7 @@ impl Authority {
         };
         let unusable = |error| PkiError::Unusable { path: certificate_path.clone(), error };
         private::create_dir(dir).map_err(io(dir))?;
-        // `tollgate bootstrap` may come at the same moment as `tollgate serve`, and there is one CA.
+        // `tollgate bootstrap` may run at the same moment as `tollgate serve`, and both must have the same CA.
         let lock = private::create_or_keep(&lock_path).map_err(io(&lock_path))?;
         File::lock(&lock).map_err(io(&lock_path))?;
         let kept = read(&certificate_path)?.zip(read(&key_path)?);
@@ -104,7 +104,7 @@ impl Authority {
         self.expiry
     }
 
-    /// For rustls.
+    /// The CA's certificate as rustls takes it.
     ///
     /// # Errors
     /// When the file holds no certificate.
@@ -177,7 +177,7 @@ impl Validity {
         Some(Self { from: later(at(validity.not_before)?, CLOCK_SKEW), until: at(validity.not_after)? })
     }
 
-    /// When it is time for the next one. A third of its life is left then, for whatever may get in the way.
+    /// When it is time for the next certificate. A third of the life is left then, in case something gets in the way.
     pub fn renewal(self) -> Timestamp {
         let life = self.until.duration_since(self.from);
         self.from.saturating_add(life * 2 / 3).unwrap_or(self.from)
@@ -245,7 +245,7 @@ mod tests {
         assert_eq!(validity.until.as_second(), issued.validity.until.as_second());
         assert_eq!(validity.until.as_second() - validity.from.as_second(), 90);
         assert_eq!(validity.renewal().as_second() - validity.from.as_second(), 60);
-        // As long as the CA at most.
+        // A leaf lives as long as the CA at most.
         let issued = authority.issue(Leaf::Server, CA_LIFETIME * 2).unwrap();
         assert_eq!(issued.validity.until, authority.expiry());
         assert!(!format!("{issued:?} {authority:?}").contains("PRIVATE"));

@@ -9,7 +9,7 @@
 //! proxy_default_llm.pem, proxy_default_llm.key   the same pair, for people and their tools
 //! ```
 //! The link changes in one step, so nobody reads a certificate with another one's key (Kubernetes mounts its Secrets in
-//! the same way). The folder before stays for whoever has it open; the ones before that go.
+//! the same way). The folder before the present one stays for whoever has it open. Older folders are removed.
 
 use std::fs;
 use std::io;
@@ -32,9 +32,9 @@ const CERTIFICATE: &str = "certificate.pem";
 const KEY: &str = "key.pem";
 const AUTHORITY: &str = "ca.pem";
 
-/// The names of all folders begin so. It is the whole name for the proxy that may have every Gateway.
+/// The name of every folder begins with this. It is the whole name for the proxy that may have every Gateway.
 const PREFIX: &str = "proxy";
-/// No name of Kubernetes has this in it, so two Gateways never share a folder.
+/// No name in Kubernetes has this character, so two Gateways never share a folder.
 const SEPARATOR: char = '_';
 
 /// One proxy's folder.
@@ -76,7 +76,7 @@ impl Folder {
         Validity::of(&fs::read_to_string(self.path.join(CURRENT).join(CERTIFICATE)).ok()?)
     }
 
-    /// Puts a new certificate in the place of the one before.
+    /// Puts a new certificate in the place of the present one.
     ///
     /// # Errors
     /// When the folder cannot be written. Then the certificate before is still there.
@@ -103,7 +103,7 @@ impl Folder {
         Ok(files)
     }
 
-    /// Makes a folder for the next certificate that nobody else writes into. `tollgate bootstrap` may come while
+    /// Makes a folder for the next certificate. Nobody else writes into it, although `tollgate bootstrap` may run while
     /// `tollgate serve` renews.
     fn next(&self) -> io::Result<u64> {
         let mut number = self.numbers().max().map_or(1, |last| last + 1);
@@ -169,7 +169,7 @@ impl Folder {
     }
 }
 
-/// The link at `path`, new or in the place of another one, in one step.
+/// Makes the link at `path`, or replaces the one that is there, in one step.
 fn link(target: &Path, path: &Path) -> io::Result<()> {
     let new = private::beside(path);
     let _not_there = fs::remove_file(&new);
@@ -177,7 +177,7 @@ fn link(target: &Path, path: &Path) -> io::Result<()> {
     fs::rename(&new, path)
 }
 
-/// Whose folder this is.
+/// The identity that the folder with this name is for.
 fn identity(name: &str) -> Option<Identity> {
     let rest = name.strip_prefix(PREFIX)?;
     if rest.is_empty() {

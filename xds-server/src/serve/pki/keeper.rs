@@ -18,7 +18,7 @@ use super::folder::{Folder, ProxyFiles};
 use crate::admin::{Certificate, Metrics};
 use crate::serve::identity::Identity;
 
-/// How often the keeper looks at the clock on the wall. A machine that slept is late by this much at most.
+/// How often the keeper looks at the wall clock. After a machine has slept, the keeper is late by this much at most.
 const LOOK: Duration = Duration::from_secs(30);
 /// It looks at least so often in the life of a certificate.
 const LOOKS: u32 = 24;
@@ -68,7 +68,7 @@ impl Keeper {
     pub async fn keep(mut self, metrics: Metrics) {
         metrics.certificate(Certificate::Ca, self.authority.expiry());
         loop {
-            // Files and signatures take a moment, which must not be taken from other tasks.
+            // Files and signatures take a moment, and other tasks must not wait for them.
             tokio::task::block_in_place(|| self.look(&metrics));
             sleep(LOOK.min(self.lifetime / LOOKS)).await;
         }

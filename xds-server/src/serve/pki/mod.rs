@@ -5,15 +5,16 @@
 //! folder.rs     an Envoy's certificate as files that this Envoy watches
 //! keeper.rs     makes new certificates in time
 //! ```
-//! **Leaves live for a day** and are renewed at two thirds of it, so that a control plane that is away for a night
-//! costs nothing and a copied key is worthless soon. Nothing is restarted for it: our server asks for its certificate at
-//! each handshake, and Envoy reads its files again when they are swapped. A connection that stands goes on; who comes
+//! **Leaves live for a day** and are renewed at two thirds of it. So a control plane that is away for a night costs
+//! nothing, and a copied key is soon worthless. Nothing is restarted for a renewal: our server asks for its certificate
+//! at each handshake, and Envoy reads its files again when they are swapped. Open connections go on. A proxy that comes
 //! with a certificate that has ended is refused at the handshake.
 //!
-//! **The CA lives for ten years**, its key in the state directory (0600 in a folder of 0700). It signs by itself, so a
-//! shorter life would protect from nothing: who can read this key can read the next one. What it would cost is a second
-//! root at every Envoy that was started elsewhere, and an outage where one was missed. If the key is lost, remove the
-//! folder: a new CA is made, our own Envoy gets its certificate at the next start, others by `tollgate bootstrap`.
+//! **The CA lives for ten years**, with its key in the state directory (0600 in a folder of 0700). It signs by itself,
+//! so a shorter life would protect from nothing: who can read this key can read the next one. A shorter life would cost
+//! a second root at every Envoy that was started elsewhere, and an outage where one was missed. If the key is lost,
+//! remove the folder. Then a new CA is made, our own Envoy gets its certificate at the next start, and others get
+//! theirs by `tollgate bootstrap`.
 
 mod authority;
 mod folder;
@@ -39,7 +40,7 @@ const SHORTEST_LIFETIME: Duration = Duration::from_secs(1);
 /// How long a leaf is to live, as the command line says it.
 ///
 /// # Errors
-/// What is wrong with it.
+/// When it is no duration, or too short.
 pub fn lifetime(text: &str) -> Result<Duration, String> {
     let lifetime = tollgate_core::objects::parse_duration(text).map_err(|error| error.to_string())?;
     if lifetime < SHORTEST_LIFETIME {
