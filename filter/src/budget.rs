@@ -1,13 +1,17 @@
 //! Token budgets: which bucket a request draws from, and its reservation there. All workers share one record for each
-//! bucket in shared data, a [`Lease`].
+//! bucket in shared data, a [`Lease`]. Of busy ones each worker keeps a part to itself ([`crate::slices`]).
 
+mod holder;
 mod lease;
 
 use std::rc::Rc;
 
 use tollgate_proto::v1 as wire;
 
-pub use self::lease::{Holder, Lease, Rate, Release, Reservation, Reserve, Settled};
+pub use self::{
+    holder::Holder,
+    lease::{Lease, Rate, Release, Reservation, Reserve, Settled},
+};
 use crate::{
     config::{Limit, Mode, ScopePart, WithoutLedger},
     host::Shared,

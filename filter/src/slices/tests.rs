@@ -154,7 +154,8 @@ fn requests_one_after_another_need_no_shared_record() {
     let second = worker.reserve(10, NOW + 1);
     assert_eq!((worker.slice(), lease(&shared).available), (Some(320), GRANTED - 20 - 320));
     let before = version(&shared);
-    let third = worker.reserve(10, NOW + 2);
+    let drawn = worker.draw(10, NOW + 2).outcome;
+    let Reserve::Taken { reservation: third, low: None } = drawn else { panic!("a slice asks for no more: {drawn:?}") };
     worker.settle(&first, 4, NOW + 3);
     worker.settle(&second, 10, NOW + 3);
     worker.settle(&third, 25, NOW + 3);

@@ -48,7 +48,8 @@ pub struct Args {
     /// Address of the admin API: usage, budgets, status, metrics, probes
     #[arg(long, default_value = "127.0.0.1:19000", value_name = "IP:PORT")]
     admin: String,
-    /// Folder for certificates, ledger and Envoy's files [default: ~/.local/state/tollgate/<folder>-<hash>]
+    /// Folder for certificates, ledger and Envoy's files [default: tollgate/<folder>-<hash> in $XDG_STATE_HOME or
+    /// ~/.local/state]
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
     /// The filter, in place of the one built in

@@ -48,7 +48,7 @@ pub struct Args {
     /// Address that the Gateways' ports are opened on, on the Envoys' machines
     #[arg(long, default_value = "0.0.0.0", value_name = "IP")]
     bind: std::net::IpAddr,
-    /// Folder for certificates and ledger [default: ~/.local/state/tollgate/<folder>-<hash>]
+    /// Folder for certificates and ledger [default: tollgate/<folder>-<hash> in $XDG_STATE_HOME or ~/.local/state]
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
     /// The filter, in place of the one built in

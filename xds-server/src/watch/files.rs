@@ -1,4 +1,5 @@
-//! Says when files have changed. It learns this from the kernel's events, and from a slow poll where there are none.
+//! Says when files have changed. It learns this from the kernel's events, and from a slow poll beside them, because
+//! some file systems have no events.
 //!
 //! What counts is the fingerprint of the files, not the events. Editors rename files and ConfigMaps swap links, and
 //! nothing is read again for an event that leaves the fingerprint as it was.

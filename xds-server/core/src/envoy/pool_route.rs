@@ -89,7 +89,7 @@ fn retry_policy(first_token: Duration, idle: Duration) -> route::RetryPolicy {
         per_try_timeout: duration(first_token),
         // Ends an attempt that falls silent within its answer.
         per_try_idle_timeout: duration(idle),
-        // The next attempt goes elsewhere, so there is nothing to wait for.
+        // A client waits for the next attempt. With several targets it goes elsewhere, so the pause is short.
         retry_back_off: Some(route::retry_policy::RetryBackOff {
             base_interval: duration(Duration::from_millis(5)),
             max_interval: duration(Duration::from_millis(50)),

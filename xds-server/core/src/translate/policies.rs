@@ -64,7 +64,7 @@ fn limits(policy: &Object<TokenPolicy>) -> impl Iterator<Item = Limit> {
     })
 }
 
-/// The targets that exist. The policy stays in force for them even if another target does not exist.
+/// The targets that exist and are acted on. The policy stays in force for them even if another target is neither.
 fn targets(objects: &Objects, policy: &Object<TokenPolicy>, findings: &mut Vec<Finding>) -> Vec<PolicyTarget> {
     let mut targets = Vec::new();
     for (index, target) in policy.spec.targets.iter().enumerate() {
