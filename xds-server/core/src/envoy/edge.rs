@@ -5,7 +5,7 @@
 //! them. What bounds the process as a whole (heap, connections) is in the bootstrap. Stock Envoy 1.40 has no limit of
 //! connections per source address: `connection_limit` counts a filter chain's, the listener and network forms of
 //! `local_ratelimit` have one bucket for all, and the HTTP form, which has descriptors, counts requests. Our own filter
-//! could count them as a network filter, but then each read and each write of a connection would enter it.
+//! could count them as a network filter. That is not done yet.
 
 use std::time::Duration;
 
