@@ -189,6 +189,16 @@ mod tests {
     }
 
     #[test]
+    fn each_worker_has_a_list_of_its_own() {
+        let shared = shared();
+        take(&shared, "app", 1, 40);
+        Roll::default().sign(&shared, 1, NOW, &uses(&["app"]));
+        Roll::default().sign(&shared, 3, NOW + 1, &uses(&["other"]));
+        let buried = bury(&shared, 2, NOW + DEAD_MS);
+        assert_eq!(buried.taken, [(bucket("app"), Release { window_start: 60, amount: 40 })]);
+    }
+
+    #[test]
     fn who_signs_again_lives() {
         let shared = shared();
         let mut roll = Roll::default();
