@@ -92,6 +92,11 @@ impl Proxy {
         stream
     }
 
+    fn step(&mut self, root: &mut Root, event: RootEvent<'_>) {
+        let (worker, shared, now) = (&mut self.worker, &self.shared, self.now);
+        root.step(event, &mut Surroundings { worker, shared, node: &String::new, now });
+    }
+
     /// The ledger takes the call that is due and answers it.
     fn call(&mut self) -> bool {
         let Some(call) = self.worker.next_call(&self.shared, self.now) else { return false };
@@ -409,20 +414,16 @@ fn noted(proxy: &Proxy) -> u64 {
 fn a_slice_goes_back_at_the_tick_and_when_its_root_goes() {
     let mut proxy = Proxy { limit: 1000 * LIMIT, ..Proxy::new() };
     let mut root = Root::new(1);
-    let mut step = |proxy: &mut Proxy, event| {
-        let (worker, shared, now) = (&mut proxy.worker, &proxy.shared, proxy.now);
-        root.step(event, &mut Surroundings { worker, shared, node: &String::new, now });
-    };
-    step(&mut proxy, RootEvent::Configured);
+    proxy.step(&mut root, RootEvent::Configured);
     let host = request();
     let mut streams = vec![proxy.sent(&host)];
-    step(&mut proxy, RootEvent::Tick);
+    proxy.step(&mut root, RootEvent::Tick);
     let each = noted(&proxy);
     for event in [RootEvent::Tick, RootEvent::Done] {
         streams.push(proxy.sent(&host));
         let running = each * streams.len() as u64;
         assert!(noted(&proxy) > running, "{event:?}");
-        step(&mut proxy, event);
+        proxy.step(&mut root, event);
         assert_eq!(noted(&proxy), running);
     }
     proxy.worker.owner = None;
@@ -436,20 +437,16 @@ fn a_slice_goes_back_at_the_tick_and_when_its_root_goes() {
 fn a_slice_that_was_cut_late_goes_back_with_the_root() {
     let mut proxy = Proxy { limit: 1000 * LIMIT, ..Proxy::new() };
     let mut root = Root::new(1);
-    let mut step = |proxy: &mut Proxy, event| {
-        let (worker, shared, now) = (&mut proxy.worker, &proxy.shared, proxy.now);
-        root.step(event, &mut Surroundings { worker, shared, node: &String::new, now });
-    };
     let host = request();
     let first = proxy.sent(&host);
-    step(&mut proxy, RootEvent::Tick);
+    proxy.step(&mut root, RootEvent::Tick);
     let each = noted(&proxy);
     proxy.worker.reporter.wish(&Bucket::new("default/p/other".into(), Vec::new()), 1);
-    step(&mut proxy, RootEvent::Done);
+    proxy.step(&mut root, RootEvent::Done);
     let second = proxy.sent(&host);
     assert!(noted(&proxy) > 2 * each);
     proxy.now += GOING_MS;
-    step(&mut proxy, RootEvent::Tick);
+    proxy.step(&mut root, RootEvent::Tick);
     assert_eq!((noted(&proxy), proxy.worker.owner), (2 * each, None));
     drop((first, second));
 }

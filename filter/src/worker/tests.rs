@@ -68,6 +68,14 @@ fn with_tokens(shared: &FakeShared) -> Worker {
     worker
 }
 
+/// A worker that was granted tokens and will die, and one that lives.
+fn two(shared: &FakeShared) -> (Worker, Worker) {
+    let dead = with_tokens(shared);
+    let mut living = worker(shared);
+    living.refresh(shared);
+    (dead, living)
+}
+
 /// Takes tokens of the bucket for a request of this worker.
 fn reserve(shared: &FakeShared, worker: &Worker, amount: u64, now: u64) -> Reservation {
     let reserved = update(shared, &bucket().key, now, |record| {
@@ -315,9 +323,7 @@ fn what_the_ledger_has_heard_of_is_noted_under_nobody() {
 #[test]
 fn a_dead_worker_is_charged_with_what_it_had_taken() {
     let shared = fixture::shared();
-    let mut dead = with_tokens(&shared);
-    let mut living = worker(&shared);
-    living.refresh(&shared);
+    let (mut dead, mut living) = two(&shared);
     reserve(&shared, &dead, 40, NOW);
     dead.sweep(&shared, NOW);
     living.sweep(&shared, NOW + 9999);
@@ -343,9 +349,7 @@ fn a_dead_worker_is_charged_with_what_it_had_taken() {
 #[test]
 fn what_a_dead_worker_took_is_not_taken_off_whoever_buries_it() {
     let shared = fixture::shared();
-    let mut dead = with_tokens(&shared);
-    let mut living = worker(&shared);
-    living.refresh(&shared);
+    let (mut dead, mut living) = two(&shared);
     reserve(&shared, &dead, 20, NOW);
     dead.sweep(&shared, NOW);
     let runs = reserve(&shared, &living, 30, NOW);
@@ -381,9 +385,7 @@ fn who_has_slept_cuts_no_slice_before_it_signs() {
 #[test]
 fn a_dead_worker_is_charged_with_requests_that_ran_for_long() {
     let shared = fixture::shared();
-    let mut dead = with_tokens(&shared);
-    let mut living = worker(&shared);
-    living.refresh(&shared);
+    let (mut dead, mut living) = two(&shared);
     reserve(&shared, &dead, 40, NOW);
     let died = NOW + 30_000;
     for now in (NOW..=died).step_by(1000) {
