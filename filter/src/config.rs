@@ -23,6 +23,7 @@ pub struct Config {
 pub enum Stage {
     Request(RequestStage),
     Attempt(AttemptStage),
+    Connection(ConnectionStage),
 }
 
 /// Downstream, where requests are decided about and counted.
@@ -38,6 +39,13 @@ pub struct RequestStage {
 #[derive(Debug)]
 pub struct AttemptStage {
     pub backends: ByName<Backend>,
+}
+
+/// Downstream, before a connection has a request.
+#[derive(Debug)]
+pub struct ConnectionStage {
+    /// The most connections of one source address to one worker.
+    pub max_per_source: u32,
 }
 
 #[derive(Debug)]
@@ -206,6 +214,7 @@ impl TryFrom<wire::FilterConfig> for Config {
         let stage = match config.stage.ok_or(InvalidConfig::NoStage)? {
             wire::filter_config::Stage::Request(stage) => Stage::Request(stage.try_into()?),
             wire::filter_config::Stage::Attempt(stage) => Stage::Attempt(stage.try_into()?),
+            wire::filter_config::Stage::Connection(stage) => Stage::Connection(stage.try_into()?),
         };
         Ok(Self { stage })
     }
@@ -246,6 +255,18 @@ impl TryFrom<wire::AttemptStage> for AttemptStage {
         let backends = backends.into_iter().map(|backend| (backend.cluster.to_string(), backend));
         let backends = ByName::new("cluster", backends.collect())?;
         Ok(Self { backends })
+    }
+}
+
+impl TryFrom<wire::ConnectionStage> for ConnectionStage {
+    type Error = InvalidConfig;
+
+    fn try_from(stage: wire::ConnectionStage) -> Result<Self, InvalidConfig> {
+        if stage.max_per_source == 0 {
+            let place = "the connection stage".to_owned();
+            return Err(InvalidConfig::Missing { what: "max_per_source", place });
+        }
+        Ok(Self { max_per_source: stage.max_per_source })
     }
 }
 
@@ -472,6 +493,18 @@ mod tests {
             parsed(bad).unwrap_err(),
             InvalidConfig::Dangling { what: "pool", place: "route \"r\"".into(), index: 1, len: 1 }
         );
+    }
+
+    #[test]
+    fn a_limit_of_connections_is_taken_and_none_is_no_limit_that_could_be_meant() {
+        let parsed = |max_per_source| {
+            let stage = wire::filter_config::Stage::Connection(wire::ConnectionStage { max_per_source });
+            parse(&wire::FilterConfig { stage: Some(stage) }.encode_to_vec())
+        };
+        let Stage::Connection(stage) = parsed(7).unwrap().stage else { panic!() };
+        assert_eq!(stage.max_per_source, 7);
+        let missing = InvalidConfig::Missing { what: "max_per_source", place: "the connection stage".into() };
+        assert_eq!(parsed(0).unwrap_err(), missing);
     }
 
     #[test]

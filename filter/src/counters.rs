@@ -15,7 +15,7 @@ pub const CODES: [&str; 9] = [
 ];
 
 /// The names of the other counters, in the order of [`Counters::take`].
-pub const NAMES: [&str; 8] = [
+pub const NAMES: [&str; 9] = [
     "requests",
     "input_tokens",
     "output_tokens",
@@ -24,6 +24,7 @@ pub const NAMES: [&str; 8] = [
     "ledger_calls_refused",
     "usage_rows_dropped",
     "workers_lost",
+    "connections_refused",
 ];
 
 /// What was counted since the root's last tick.
@@ -38,6 +39,8 @@ pub struct Counters {
     pub dropped: u64,
     /// Dead workers that this one has buried.
     pub workers_lost: u64,
+    /// Connections of sources that have as many as they may.
+    pub connections_refused: u64,
     refused: [u64; CODES.len()],
 }
 
@@ -63,6 +66,7 @@ impl Counters {
             taken.calls_refused,
             taken.dropped,
             taken.workers_lost,
+            taken.connections_refused,
         ];
         counts.into_iter().chain(taken.refused)
     }
@@ -103,10 +107,11 @@ mod tests {
             calls_refused: 6,
             dropped: 7,
             workers_lost: 8,
+            connections_refused: 9,
             ..Counters::default()
         };
         for (place, code) in CODES.iter().enumerate() {
-            (0..9 + place).for_each(|_| counters.refused(code));
+            (0..10 + place).for_each(|_| counters.refused(code));
         }
         let expected = NAMES.into_iter().map(|name| format!("tollgate.{name}"));
         let expected = expected.chain(CODES.iter().map(|code| format!("tollgate.refused.{code}")));

@@ -3,7 +3,11 @@
 //!
 //! All configurations of a VM share one `Worker`, in a thread-local. It is never borrowed while orders are carried out,
 //! because an answer that the filter sends comes back as callbacks at once.
+//!
+//! `xtask/src/artifacts.rs` takes callbacks that do nothing here out of the module. One that is used from now on has to
+//! come off that list.
 
+mod connection;
 mod context;
 mod hostcall;
 mod http;

@@ -9,8 +9,8 @@
 //!   [`path`], [`key`], [`body`], [`model`], [`models`], [`budget`], [`attempt`], [`usage`], [`errors`].
 //! - [`root`] is the state machine of what belongs to no request. It has two conversations with the control plane:
 //!   [`report`] makes the calls to the ledger, [`table`] keeps the keys from a delta xDS stream.
-//! - [`worker`] is what one worker keeps between requests, [`slices`] its own part of busy budgets, [`counters`] are its metrics, and by the [`roll`] workers
-//!   notice that another one has died.
+//! - [`worker`] is what one worker keeps between requests: [`slices`] its own part of busy budgets, [`sources`] the
+//!   connections of each address, [`counters`] its metrics. By the [`roll`] workers notice that another one has died.
 //! - [`stream`] says Envoy's callbacks in the words of the core.
 //! - [`json`] reads JSON text, strictly and without a tree.
 //! - [`config`] is the edge where configuration comes in. [`host`] says what is needed of Envoy.
@@ -37,6 +37,7 @@ pub mod report;
 pub mod roll;
 pub mod root;
 pub mod slices;
+pub mod sources;
 pub mod stream;
 pub mod table;
 pub mod usage;

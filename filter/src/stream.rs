@@ -1,9 +1,10 @@
 //! Envoy's callbacks for one stream, in the core's words. What a callback means depends on what the exchange wants.
 //! What it does not want is not fetched, because each host call costs microseconds.
 //!
-//! The adapter in `envoy` passes callbacks to [`Downstream`] and [`Upstream`] and carries out what they return. It
+//! The adapter in `envoy` passes callbacks to [`Connection`], [`Downstream`] and [`Upstream`] and carries out what they return. It
 //! decides nothing.
 
+mod connection;
 mod downstream;
 #[cfg(test)]
 mod fake;
@@ -11,6 +12,7 @@ mod fake;
 mod tests;
 mod upstream;
 
+pub use connection::{Close, Connection};
 pub use downstream::Downstream;
 pub use upstream::{Order, Upstream};
 
@@ -19,9 +21,11 @@ use crate::host::RequestBody;
 /// Headers in the order in which Envoy has them.
 pub type Headers = Vec<(String, Vec<u8>)>;
 
-/// A callback of Envoy for a stream.
+/// A callback of Envoy for a stream or a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Callback {
+    /// There is a new connection, and nothing came on it yet.
+    Connected,
     RequestHeaders {
         end: bool,
     },
@@ -38,7 +42,7 @@ pub enum Callback {
     },
     /// The stream is over, whoever ended it. Attempts do not get this.
     Log,
-    /// The stream is about to be deleted.
+    /// The stream, or the connection, is about to be deleted.
     Done,
     /// From the root: the ledger has answered.
     LedgerAnswered,
@@ -46,9 +50,11 @@ pub enum Callback {
     Tick,
 }
 
-/// What Envoy knows of a stream.
+/// What Envoy knows of a stream or a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Property {
+    /// The address and port of the client's side of a connection.
+    Source,
     /// The name of Envoy's route.
     Route,
     /// Who made the answer, and why.

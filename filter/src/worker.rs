@@ -23,6 +23,7 @@ use crate::{
     report::{Answered, Identity, Reporter},
     roll::Roll,
     slices::Slices,
+    sources::Sources,
     table::{self, Keeper},
     usage::Habits,
 };
@@ -45,6 +46,7 @@ pub struct Worker {
     pub counters: Counters,
     pub habits: Habits,
     pub room: Room,
+    pub sources: Sources,
     pub touched: HashMap<Rc<str>, Bucket>,
     pub random: XorShift,
     /// The root that acts for this worker.

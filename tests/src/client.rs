@@ -1,11 +1,15 @@
 //! Raw HTTP, where the exact bytes matter or an SDK would not send them.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::StreamExt;
 use serde_json::{Value, json};
 
 use crate::usage::Usage;
+
+/// Longer than any answer of a test is silent.
+const SILENCE: Duration = Duration::from_secs(120);
 
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -166,9 +170,9 @@ impl Client {
     }
 }
 
-/// Without any proxy that this machine's environment may name.
+/// Without any proxy that this machine's environment may name. No test waits for ever.
 pub fn direct() -> reqwest::Client {
-    reqwest::Client::builder().no_proxy().build().unwrap_or_default()
+    reqwest::Client::builder().no_proxy().read_timeout(SILENCE).build().unwrap_or_default()
 }
 
 /// A short chat of at most so many tokens.

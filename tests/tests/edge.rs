@@ -1,14 +1,16 @@
 //! What one client can take of Envoy, and that others are served meanwhile.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use futures::future::try_join_all;
 use h2::client::SendRequest;
 use hyper::{Request, Uri};
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
 use tollgate_tests::client::chat;
 use tollgate_tests::config::{self, Target};
 use tollgate_tests::envoy_admin::EnvoyAdmin;
@@ -25,6 +27,7 @@ e2e! {
     large_bodies_end_before_the_memory,
     slow_readers_hold_little,
     idle_connections_are_bounded,
+    connections_of_one_source_are_bounded,
     envoys_admin_is_for_its_owner,
 }
 
@@ -164,8 +167,12 @@ pub async fn idle_connections_are_bounded(shared: Arc<Shared>) -> anyhow::Result
     let other = basic.gateway.client(OTHER_KEY);
     other.chat("smol").await?.expect(200)?;
     let mut idle = Vec::new();
-    while idle.len() < LIMIT + TOO_MANY {
-        let some = (0..200).map(|_| TcpStream::connect(("127.0.0.1", basic.gateway.port())));
+    // No source has so many that it is the limit of sources that refuses them.
+    for source in 1.. {
+        if idle.len() >= LIMIT + TOO_MANY {
+            break;
+        }
+        let some = (0..200).map(|_| connect_from([127, 0, 1, source], &basic.gateway));
         idle.extend(try_join_all(some).await?);
     }
     let name = format!("connection_limit.default/llm/{}.limited_connections", basic.gateway.port());
@@ -178,6 +185,46 @@ pub async fn idle_connections_are_bounded(shared: Arc<Shared>) -> anyhow::Result
     // On the connection that it has.
     other.chat("smol").await?.expect(200)?;
     Ok(())
+}
+
+/// One address has as many connections as it may: further ones are closed, other addresses are served, and so is this
+/// one again when some of its connections are over.
+pub async fn connections_of_one_source_are_bounded(shared: Arc<Shared>) -> anyhow::Result<()> {
+    const LIMIT: usize = 500;
+    const TOO_MANY: usize = 50;
+    const SOURCE: [u8; 4] = [127, 0, 0, 2];
+    let basic = quick(&shared, "connections_of_one_source_are_bounded", &["--concurrency", "1"]).await?;
+    let gateway = &basic.gateway;
+    let envoy = gateway.envoy()?;
+    let mut open = Vec::new();
+    for _ in 0..LIMIT {
+        open.push(connect_from(SOURCE, gateway).await?);
+    }
+    for _ in 0..TOO_MANY {
+        let mut refused = connect_from(SOURCE, gateway).await?;
+        anyhow::ensure!(ends(&mut refused).await, "a connection that is one too many is served");
+    }
+    let first = open.first_mut().context("a connection")?;
+    anyhow::ensure!(first.try_read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock));
+    // From 127.0.0.1.
+    gateway.client(OTHER_KEY).chat("smol").await?.expect(200)?;
+    poll::until("the refused connections are counted", || async {
+        let refused = envoy.stat("wasmcustom.tollgate.connections_refused")?;
+        anyhow::ensure!(refused == TOO_MANY as u64, "{refused}");
+        Ok(())
+    })
+    .await?;
+
+    open.truncate(LIMIT - 1);
+    poll::until("there is a place again", || async {
+        let mut stream = connect_from(SOURCE, gateway).await?;
+        stream.write_all(b"GET /v1/models HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        anyhow::ensure!(answer.starts_with("HTTP/1.1 401"), "{answer:?}");
+        Ok(())
+    })
+    .await
 }
 
 /// Others cannot reach it, and what could stop or open up Envoy is not answered.
@@ -229,6 +276,19 @@ async fn connect(gateway: &RunningGateway) -> anyhow::Result<SendRequest<hyper::
     let (client, connection) = h2::client::handshake(stream).await?;
     tokio::spawn(connection);
     Ok(client)
+}
+
+/// A connection from another of this machine's loopback addresses.
+async fn connect_from(source: [u8; 4], gateway: &RunningGateway) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((source, 0).into())?;
+    socket.connect(([127, 0, 0, 1], gateway.port()).into()).await
+}
+
+/// Whether the peer closes this connection without having sent anything.
+async fn ends(stream: &mut TcpStream) -> bool {
+    let read = tokio::time::timeout(Duration::from_secs(5), stream.read(&mut [0])).await;
+    matches!(read, Ok(Ok(0) | Err(_)))
 }
 
 /// A request whose body does not end.

@@ -51,6 +51,6 @@ impl Workspace {
     }
 
     pub fn filter_wasm(&self) -> PathBuf {
-        self.target.join("wasm32-wasip1/wasm/tollgate_filter.wasm")
+        self.target.join("built/filter.wasm")
     }
 }

@@ -1,17 +1,18 @@
-//! The streams of both stages, as one kind of context. To every type that is a context, the SDK gives a method for each
-//! host call there is. Two types would make the filter 10 KB larger.
+//! The streams and connections of all stages, as one kind of context. To every type that is a context, the SDK gives a
+//! method for each host call there is. Each further type would make the filter 10 KB larger.
 
 use proxy_wasm::{
-    traits::{Context, HttpContext},
+    traits::{Context, HttpContext, StreamContext},
     types::Action,
 };
 
-use super::{http::Http, upstream::Attempt};
+use super::{connection::Peer, http::Http, upstream::Attempt};
 use crate::{exchange::Goes, stream::Callback};
 
 pub enum AnyStream {
     Downstream(Http),
     Upstream(Attempt),
+    Connection(Peer),
 }
 
 // === impl AnyStream ===
@@ -21,6 +22,7 @@ impl AnyStream {
         let goes = match self {
             Self::Downstream(stream) => stream.on(callback),
             Self::Upstream(attempt) => attempt.on(callback),
+            Self::Connection(peer) => peer.on(callback),
         };
         match goes {
             Goes::On => Action::Continue,
@@ -33,6 +35,12 @@ impl Context for AnyStream {
     fn on_done(&mut self) -> bool {
         self.on(Callback::Done);
         true
+    }
+}
+
+impl StreamContext for AnyStream {
+    fn on_new_connection(&mut self) -> Action {
+        self.on(Callback::Connected)
     }
 }
 

@@ -83,6 +83,7 @@ impl StreamHost for EnvoyStream {
 
     fn property(&self, property: Property) -> Option<Vec<u8>> {
         self::property(match property {
+            Property::Source => &["source", "address"],
             Property::Route => &["xds", "route_name"],
             Property::CodeDetails => &["response", "code_details"],
             Property::Cluster => &["xds", "cluster_name"],

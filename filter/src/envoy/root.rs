@@ -4,12 +4,13 @@ use std::{collections::VecDeque, rc::Rc, time::Duration};
 
 use proxy_wasm::{
     hostcalls,
-    traits::{Context, HttpContext, RootContext},
+    traits::{Context, HttpContext, RootContext, StreamContext},
     types::{BufferType, ContextType},
 };
 
 use super::{
     Vm,
+    connection::Peer,
     context::AnyStream,
     hostcall::{self, EnvoyShared},
     http::{Http, Waiter},
@@ -46,7 +47,7 @@ impl Root {
     fn control_cluster(&self) -> &str {
         match self.config.as_ref().map(|config| &config.stage) {
             Some(Stage::Request(stage)) => &stage.control_cluster,
-            Some(Stage::Attempt(_)) | None => "",
+            Some(Stage::Attempt(_) | Stage::Connection(_)) | None => "",
         }
     }
 
@@ -183,14 +184,22 @@ impl RootContext for Root {
 
     fn create_http_context(&self, id: u32) -> Option<Box<dyn HttpContext>> {
         let config = self.config.clone()?;
-        match config.stage {
-            Stage::Request(_) => Some(Box::new(AnyStream::Downstream(Http::new(id, config)))),
-            Stage::Attempt(_) => Some(Box::new(AnyStream::Upstream(Attempt::new(config)))),
-        }
+        let stream = match config.stage {
+            Stage::Attempt(_) => AnyStream::Upstream(Attempt::new(config)),
+            Stage::Request(_) | Stage::Connection(_) => AnyStream::Downstream(Http::new(id, config)),
+        };
+        Some(Box::new(stream))
+    }
+
+    fn create_stream_context(&self, _: u32) -> Option<Box<dyn StreamContext>> {
+        Some(Box::new(AnyStream::Connection(Peer::new(self.config.clone()?))))
     }
 
     fn get_type(&self) -> Option<ContextType> {
-        Some(ContextType::HttpContext)
+        Some(match self.config.as_ref()?.stage {
+            Stage::Connection(_) => ContextType::StreamContext,
+            Stage::Request(_) | Stage::Attempt(_) => ContextType::HttpContext,
+        })
     }
 }
 

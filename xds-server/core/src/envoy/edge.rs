@@ -4,17 +4,16 @@
 //! The list is Envoy's own, "Configuring Envoy as an edge proxy", with other figures where answers of models need
 //! them. What bounds the process as a whole (heap, connections) is in the bootstrap. Stock Envoy 1.40 has no limit of
 //! connections per source address: `connection_limit` counts a filter chain's, the listener and network forms of
-//! `local_ratelimit` have one bucket for all, and the HTTP form, which has descriptors, counts requests. Our own filter
-//! could count them as a network filter. That is not done yet.
+//! `local_ratelimit` have one bucket for all, and the HTTP form, which has descriptors, counts requests. So our own
+//! filter counts them, as a network filter.
 
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
-use envoy_types::pb::envoy::config::listener::v3 as listener;
 use envoy_types::pb::envoy::extensions::filters::network::connection_limit::v3::ConnectionLimit;
 use envoy_types::pb::google::protobuf::UInt64Value;
 
-use super::wire::{any, duration, number};
+use super::wire::{duration, number};
 
 /// How much waits in Envoy until one side takes it, for a connection and for each of its streams. For a slow reader
 /// Envoy holds this much of an answer and not all of it. It is as large as a stream's window, because a smaller buffer
@@ -62,6 +61,10 @@ const MAX_REQUEST_HEADERS: u32 = 100;
 /// all may have together, so that one crowded filter chain leaves room for the others.
 const MAX_CONNECTIONS: u64 = 10_000;
 
+/// The most connections of one source address, for each worker of Envoy. With four workers it is a fifth of what a
+/// filter chain may have. It is not less, because behind a load balancer that hides its clients, a node is one source.
+pub const MAX_CONNECTIONS_PER_SOURCE: u32 = 500;
+
 /// The bounds of HTTP/2 connections, from clients and to backends.
 pub fn http2() -> core::Http2ProtocolOptions {
     core::Http2ProtocolOptions {
@@ -87,14 +90,10 @@ pub fn http() -> core::HttpProtocolOptions {
 }
 
 /// Closes each connection beyond the limit.
-pub fn connection_limit(stat_prefix: &str) -> listener::Filter {
-    let limit = ConnectionLimit {
+pub fn connection_limit(stat_prefix: &str) -> ConnectionLimit {
+    ConnectionLimit {
         stat_prefix: stat_prefix.to_owned(),
         max_connections: Some(UInt64Value { value: MAX_CONNECTIONS }),
         ..Default::default()
-    };
-    listener::Filter {
-        name: "envoy.filters.network.connection_limit".to_owned(),
-        config_type: Some(listener::filter::ConfigType::TypedConfig(any(&limit))),
     }
 }

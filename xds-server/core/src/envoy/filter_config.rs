@@ -6,7 +6,7 @@ use tollgate_proto::v1::{self as wire, filter_config::Stage, scope_part::Part};
 
 use crate::ir;
 
-use super::CONTROL_CLUSTER;
+use super::{CONTROL_CLUSTER, edge};
 
 /// The largest request body that is read. Envoy's buffer is a little larger, so that the filter answers first.
 pub const MAX_BODY_BYTES: u32 = 10 * 1024 * 1024;
@@ -55,6 +55,12 @@ pub fn attempt_config(gateway: &ir::Gateway) -> Option<wire::FilterConfig> {
     let backends: Vec<_> = gateway.backends.values().filter(|backend| backend.per_attempt).map(backend).collect();
     (!backends.is_empty())
         .then_some(wire::FilterConfig { stage: Some(Stage::Attempt(wire::AttemptStage { backends })) })
+}
+
+/// The configuration of the network filter that counts connections.
+pub fn connection_config() -> wire::FilterConfig {
+    let stage = wire::ConnectionStage { max_per_source: edge::MAX_CONNECTIONS_PER_SOURCE };
+    wire::FilterConfig { stage: Some(Stage::Connection(stage)) }
 }
 
 fn closed_by(route: &ir::Route) -> String {

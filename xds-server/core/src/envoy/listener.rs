@@ -104,15 +104,23 @@ fn chain(
         name: routes.to_owned(),
         filter_chain_match: found,
         transport_socket: certificate.map(tls::downstream),
-        filters: vec![
-            edge::connection_limit(routes),
-            listener::Filter {
-                name: "envoy.filters.network.http_connection_manager".to_owned(),
-                config_type: Some(listener::filter::ConfigType::TypedConfig(any(&manager(gateway, routes)))),
-            },
-        ],
+        filters: network_filters(gateway, routes),
         ..Default::default()
     }
+}
+
+fn network_filters(gateway: &ir::Gateway, routes: &str) -> Vec<listener::Filter> {
+    let native = |name: &str, config| listener::Filter {
+        name: name.to_owned(),
+        config_type: Some(listener::filter::ConfigType::TypedConfig(config)),
+    };
+    let mut filters = vec![native("envoy.filters.network.connection_limit", any(&edge::connection_limit(routes)))];
+    if wasm::is_needed(gateway) {
+        let until_then = any(&edge::connection_limit(&format!("{routes}/without_code")));
+        filters.push(wasm::discovered_for_connections(wasm::connection_name(gateway), until_then));
+    }
+    filters.push(native("envoy.filters.network.http_connection_manager", any(&manager(gateway, routes))));
+    filters
 }
 
 fn manager(gateway: &ir::Gateway, routes: &str) -> HttpConnectionManager {

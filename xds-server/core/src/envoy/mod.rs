@@ -20,7 +20,7 @@ mod upstream;
 mod wasm;
 mod wire;
 
-pub use filter_config::{MAX_BODY_BYTES, attempt_config, request_config};
+use filter_config::{MAX_BODY_BYTES, attempt_config, connection_config, request_config};
 pub use print::to_json;
 
 use tollgate_proto::v1::ApiKey;

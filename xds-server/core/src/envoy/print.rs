@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use envoy_types::pb::envoy::config::core::v3::TypedExtensionConfig;
 use envoy_types::pb::envoy::extensions::filters::http::wasm::v3::Wasm;
+use envoy_types::pb::envoy::extensions::filters::network::wasm::v3::Wasm as NetworkWasm;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{Secret, secret};
 use envoy_types::pb::google::protobuf::{Any, BytesValue};
 use prost::{Message as _, Name as _};
@@ -12,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::snapshot::{Resource, ResourceType, Snapshot};
 
-use super::wire::{any, inline};
+use super::wire::inline;
 
 const REDACTED: &str = "[redacted]";
 const FILTER_CONFIG: &str = "type.googleapis.com/tollgate.v1.FilterConfig";
@@ -106,12 +107,14 @@ fn redacted(value: &[u8]) -> Option<Vec<u8>> {
 /// The filter's configuration travels as bytes. Here it is shown as the message that it is.
 fn opened(value: &[u8]) -> Option<Vec<u8>> {
     let mut resource = TypedExtensionConfig::decode(value).ok()?;
-    if resource.typed_config.as_ref().is_some_and(|config| config.type_url == Wasm::type_url()) {
-        let mut wasm = Wasm::decode(resource.typed_config.as_ref()?.value.as_slice()).ok()?;
+    let filter = resource.typed_config.as_mut()?;
+    // The two messages are the same: a plugin and nothing else.
+    if [Wasm::type_url(), NetworkWasm::type_url()].contains(&filter.type_url) {
+        let mut wasm = Wasm::decode(filter.value.as_slice()).ok()?;
         let plugin = wasm.config.as_mut()?;
         let bytes = BytesValue::decode(plugin.configuration.as_ref()?.value.as_slice()).ok()?;
         plugin.configuration = Some(Any { type_url: FILTER_CONFIG.to_owned(), value: bytes.value });
-        resource.typed_config = Some(any(&wasm));
+        filter.value = wasm.encode_to_vec();
     }
     Some(resource.encode_to_vec())
 }

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
+use envoy_types::pb::envoy::config::listener::v3 as listener;
 use envoy_types::pb::envoy::extensions::filters::http::wasm::v3::Wasm;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{HttpFilter, http_filter};
+use envoy_types::pb::envoy::extensions::filters::network::wasm::v3::Wasm as NetworkWasm;
 use envoy_types::pb::envoy::extensions::wasm::v3::{FailurePolicy, PluginConfig, VmConfig, plugin_config};
-use envoy_types::pb::google::protobuf::BytesValue;
+use envoy_types::pb::google::protobuf::{Any, BytesValue};
 use prost::{Message as _, Name as _};
 use tollgate_proto::v1::FilterConfig;
 
@@ -15,9 +17,9 @@ use crate::snapshot::{Resource, ResourceType, Snapshot};
 use crate::status::Origin;
 
 use super::wire::{ads, any, duration, extension, yes};
-use super::{CONTROL_CLUSTER, FilterCode, Surroundings, attempt_config, request_config};
+use super::{CONTROL_CLUSTER, FilterCode, Surroundings, attempt_config, connection_config, request_config};
 
-/// Both stages run in the same VM of a worker and share its data.
+/// All stages run in the same VM of a worker and share its data.
 const VM_ID: &str = "tollgate";
 
 pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway, ir: &ir::Ir, surroundings: &Surroundings) {
@@ -27,19 +29,30 @@ pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway, ir: &ir::Ir, surround
     let mut origins = vec![gateway.origin.clone()];
     origins.extend(gateway.pools.values().map(|pool| pool.origin.clone()));
     origins.extend(gateway.backends.values().map(|backend| backend.origin.clone()));
-    let mut insert = |name: String, root: &str, config: &FilterConfig, origins: Vec<Origin>| {
-        let resource = extension(&name, &plugin(&name, root, config, &surroundings.code));
-        snapshot.insert(ResourceType::ExtensionConfig, name, Resource::new(&resource, origins));
+    let mut insert = |resource: core::TypedExtensionConfig, origins: Vec<Origin>| {
+        snapshot.insert(ResourceType::ExtensionConfig, resource.name.clone(), Resource::new(&resource, origins));
     };
-    insert(request_name(gateway), "request", &request_config(gateway, ir), origins.clone());
+    let plugin = |name: &str, root, config: &FilterConfig| Some(plugin(name, root, config, &surroundings.code));
+    let name = connection_name(gateway);
+    let config = plugin(&name, "connection", &connection_config());
+    insert(extension(&name, &NetworkWasm { config }), vec![gateway.origin.clone()]);
+    let name = request_name(gateway);
+    let config = plugin(&name, "request", &request_config(gateway, ir));
+    insert(extension(&name, &Wasm { config }), origins.clone());
     if let Some(config) = attempt_config(gateway) {
-        insert(attempt_name(gateway), "attempt", &config, origins);
+        let name = attempt_name(gateway);
+        let config = plugin(&name, "attempt", &config);
+        insert(extension(&name, &Wasm { config }), origins);
     }
 }
 
 /// A Gateway without a pool is an ordinary proxy and has no filter.
 pub fn is_needed(gateway: &ir::Gateway) -> bool {
     !gateway.pools.is_empty()
+}
+
+pub fn connection_name(gateway: &ir::Gateway) -> String {
+    format!("tollgate/{}/connection", gateway.scope())
 }
 
 pub fn request_name(gateway: &ir::Gateway) -> String {
@@ -52,38 +65,43 @@ pub fn attempt_name(gateway: &ir::Gateway) -> String {
 
 /// Names the filter by discovery, so that a change of policy changes no listener and drains nothing.
 pub fn discovered(name: String) -> HttpFilter {
-    HttpFilter {
-        name,
-        config_type: Some(http_filter::ConfigType::ConfigDiscovery(core::ExtensionConfigSource {
-            config_source: Some(ads()),
-            type_urls: vec![Wasm::type_url()],
+    let config_type = http_filter::ConfigType::ConfigDiscovery(discovery(Wasm::type_url()));
+    HttpFilter { name, config_type: Some(config_type), ..Default::default() }
+}
+
+/// Names the filter of connections by discovery, because its code changes together with that of the others. Another
+/// filter is in its place until its code is there. Without that, Envoy 1.40 would close the connection and take it off
+/// the count of the filter before ours, which had not counted it: below zero, where everybody is refused for ever.
+pub fn discovered_for_connections(name: String, until_then: Any) -> listener::Filter {
+    let mut discovery = discovery(NetworkWasm::type_url());
+    discovery.type_urls.push(until_then.type_url.clone());
+    discovery.default_config = Some(until_then);
+    listener::Filter { name, config_type: Some(listener::filter::ConfigType::ConfigDiscovery(discovery)) }
+}
+
+fn discovery(type_url: String) -> core::ExtensionConfigSource {
+    core::ExtensionConfigSource { config_source: Some(ads()), type_urls: vec![type_url], ..Default::default() }
+}
+
+fn plugin(name: &str, root: &str, config: &FilterConfig, code: &FilterCode) -> PluginConfig {
+    PluginConfig {
+        name: name.to_owned(),
+        root_id: root.to_owned(),
+        configuration: Some(any(&BytesValue { value: config.encode_to_vec() })),
+        // A worker whose VM died gets a new one with its next request. No request passes unfiltered.
+        failure_policy: FailurePolicy::FailReload.into(),
+        // Without this, a request whose headers are held never gets its body.
+        allow_on_headers_stop_iteration: yes(),
+        vm: Some(plugin_config::Vm::VmConfig(VmConfig {
+            vm_id: VM_ID.to_owned(),
+            runtime: "envoy.wasm.runtime.v8".to_owned(),
+            code: Some(self::code(code)),
+            // If the new code is not there yet, Envoy refuses the update, and it is sent again. Otherwise Envoy would
+            // accept it, and requests would pass unfiltered.
+            nack_on_code_cache_miss: matches!(code, FilterCode::Remote { .. }),
             ..Default::default()
         })),
         ..Default::default()
-    }
-}
-
-fn plugin(name: &str, root: &str, config: &FilterConfig, code: &FilterCode) -> Wasm {
-    Wasm {
-        config: Some(PluginConfig {
-            name: name.to_owned(),
-            root_id: root.to_owned(),
-            configuration: Some(any(&BytesValue { value: config.encode_to_vec() })),
-            // A worker whose VM died gets a new one with its next request. No request passes unfiltered.
-            failure_policy: FailurePolicy::FailReload.into(),
-            // Without this, a request whose headers are held never gets its body.
-            allow_on_headers_stop_iteration: yes(),
-            vm: Some(plugin_config::Vm::VmConfig(VmConfig {
-                vm_id: VM_ID.to_owned(),
-                runtime: "envoy.wasm.runtime.v8".to_owned(),
-                code: Some(self::code(code)),
-                // If the new code is not there yet, Envoy refuses the update, and it is sent again. Otherwise Envoy
-                // would accept it, and requests would pass unfiltered.
-                nack_on_code_cache_miss: matches!(code, FilterCode::Remote { .. }),
-                ..Default::default()
-            })),
-            ..Default::default()
-        }),
     }
 }
 
