@@ -1,4 +1,4 @@
-//! How many connections each source address has to this worker, so that one client cannot take the places of all.
+//! How many connections each source address has to this worker, so that one client does not take the places of others.
 
 /// Who a connection is from: an IPv4 address, or the first half of an IPv6 address. The second half is the client's to
 /// choose (RFC 4291, section 2.5.1). No client has an IPv6 address that begins with 32 zeros, so IPv4 addresses stand
@@ -176,7 +176,7 @@ mod tests {
             Source::of(&[b"[".as_slice(), &text, b"]:1"].concat());
         }
 
-        /// Numbers are sources; negative ones leave.
+        /// A step is whether a connection comes or leaves, and of which source.
         #[test]
         fn counts_are_those_of_a_model_in_any_order(steps: Vec<(bool, u8)>, most in 1..4_u32) {
             let mut sources = Sources::default();

@@ -1,8 +1,8 @@
 //! Envoy's callbacks for one stream, in the core's words. What a callback means depends on what the exchange wants.
 //! What it does not want is not fetched, because each host call costs microseconds.
 //!
-//! The adapter in `envoy` passes callbacks to [`Connection`], [`Downstream`] and [`Upstream`] and carries out what they return. It
-//! decides nothing.
+//! The adapter in `envoy` passes callbacks to [`Connection`], [`Downstream`] and [`Upstream`] and carries out what they
+//! return. It decides nothing.
 
 mod connection;
 mod downstream;
@@ -40,7 +40,7 @@ pub enum Callback {
         size: usize,
         end: bool,
     },
-    /// The stream is over, whoever ended it. Attempts do not get this.
+    /// The stream is over, whoever ended it. Attempts and connections do not get this.
     Log,
     /// The stream, or the connection, is about to be deleted.
     Done,

@@ -157,6 +157,9 @@ pub async fn slow_readers_hold_little(shared: Arc<Shared>) -> anyhow::Result<()>
 pub async fn idle_connections_are_bounded(shared: Arc<Shared>) -> anyhow::Result<()> {
     const LIMIT: usize = 10_000;
     const TOO_MANY: usize = 50;
+    const EACH: usize = 200;
+    /// Enough for all of them.
+    const SOURCES: u8 = (LIMIT + TOO_MANY).div_ceil(EACH) as u8;
     let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     if files.current.is_some_and(|most| most < (LIMIT + 1_000) as u64) {
         println!("SKIP idle_connections_are_bounded: this machine allows {:?} open files", files.current);
@@ -168,11 +171,8 @@ pub async fn idle_connections_are_bounded(shared: Arc<Shared>) -> anyhow::Result
     other.chat("smol").await?.expect(200)?;
     let mut idle = Vec::new();
     // No source has so many that it is the limit of sources that refuses them.
-    for source in 1.. {
-        if idle.len() >= LIMIT + TOO_MANY {
-            break;
-        }
-        let some = (0..200).map(|_| connect_from([127, 0, 1, source], &basic.gateway));
+    for source in 1..=SOURCES {
+        let some = (0..EACH).map(|_| connect_from([127, 0, 1, source], &basic.gateway));
         idle.extend(try_join_all(some).await?);
     }
     let name = format!("connection_limit.default/llm/{}.limited_connections", basic.gateway.port());

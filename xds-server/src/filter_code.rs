@@ -20,10 +20,7 @@ pub struct FilterCode {
 
 #[derive(Debug, thiserror::Error)]
 pub enum FilterCodeError {
-    #[error(
-        "this binary has no filter built in (name it with --wasm; it is made by: \
-         cargo build -p tollgate-filter --target wasm32-wasip1 --profile wasm)"
-    )]
+    #[error("this binary has no filter built in (name it with --wasm; `cargo xtask dist` leaves it in target/dist)")]
     NotBuiltIn,
     #[error("{path}: {error} (--wasm names the filter)")]
     Unreadable { path: PathBuf, error: io::Error },

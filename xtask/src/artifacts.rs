@@ -38,7 +38,7 @@ pub fn filter(workspace: &Workspace) -> anyhow::Result<PathBuf> {
             "wasm",
         ]),
     )?;
-    let built = workspace.target().join("wasm32-wasip1/wasm/tollgate_filter.wasm");
+    let built = workspace.target().join(WASM_TARGET).join("wasm/tollgate_filter.wasm");
     let wasm = workspace.filter_wasm();
     trim(&built, &wasm)?;
     let size = std::fs::metadata(&wasm)?;

@@ -81,9 +81,14 @@ mod tests {
     const ONE: &str = "192.0.2.1:1000";
     const OTHER: &str = "192.0.2.2:1000";
 
-    fn connected(address: &str, worker: &mut Worker) -> (Connection, Option<Close>) {
+    /// A connection under a limit of one.
+    fn connection() -> Connection {
         let stage = Stage::Connection(ConnectionStage { max_per_source: 1 });
-        let mut connection = Connection::new(Rc::new(Config { stage }));
+        Connection::new(Rc::new(Config { stage }))
+    }
+
+    fn connected(address: &str, worker: &mut Worker) -> (Connection, Option<Close>) {
+        let mut connection = connection();
         assert_eq!(connection.goes(), Goes::Nowhere, "it is not counted yet");
         let host = FakeStream::default().with(Property::Source, address);
         let order = connection.on(Callback::Connected, &host, worker);
@@ -125,10 +130,9 @@ mod tests {
     #[test]
     fn those_without_an_address_are_one_source() {
         let mut worker = Worker::default();
-        let stage = || Rc::new(Config { stage: Stage::Connection(ConnectionStage { max_per_source: 1 }) });
         let host = FakeStream::default();
-        assert_eq!(Connection::new(stage()).on(Callback::Connected, &host, &mut worker), None);
-        assert_eq!(Connection::new(stage()).on(Callback::Connected, &host, &mut worker), Some(Close));
+        assert_eq!(connection().on(Callback::Connected, &host, &mut worker), None);
+        assert_eq!(connection().on(Callback::Connected, &host, &mut worker), Some(Close));
     }
 
     #[test]

@@ -62,7 +62,8 @@ const MAX_REQUEST_HEADERS: u32 = 100;
 const MAX_CONNECTIONS: u64 = 10_000;
 
 /// The most connections of one source address, for each worker of Envoy. With four workers it is a fifth of what a
-/// filter chain may have. It is not less, because behind a load balancer that hides its clients, a node is one source.
+/// filter chain may have; from twenty on it bounds nothing. It is not less, because behind a load balancer that hides
+/// its clients, a node is one source.
 pub const MAX_CONNECTIONS_PER_SOURCE: u32 = 500;
 
 /// The bounds of HTTP/2 connections, from clients and to backends.

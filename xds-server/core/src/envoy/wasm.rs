@@ -22,6 +22,12 @@ use super::{CONTROL_CLUSTER, FilterCode, Surroundings, attempt_config, connectio
 /// All stages run in the same VM of a worker and share its data.
 const VM_ID: &str = "tollgate";
 
+/// What a filter stands between.
+enum Kind {
+    Http,
+    Network,
+}
+
 pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway, ir: &ir::Ir, surroundings: &Surroundings) {
     if !is_needed(gateway) {
         return;
@@ -29,20 +35,19 @@ pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway, ir: &ir::Ir, surround
     let mut origins = vec![gateway.origin.clone()];
     origins.extend(gateway.pools.values().map(|pool| pool.origin.clone()));
     origins.extend(gateway.backends.values().map(|backend| backend.origin.clone()));
-    let mut insert = |resource: core::TypedExtensionConfig, origins: Vec<Origin>| {
-        snapshot.insert(ResourceType::ExtensionConfig, resource.name.clone(), Resource::new(&resource, origins));
+    let mut insert = |name: String, root: &str, config: &FilterConfig, kind: Kind, origins: Vec<Origin>| {
+        let plugin = Some(plugin(&name, root, config, &surroundings.code));
+        let resource = match kind {
+            Kind::Http => extension(&name, &Wasm { config: plugin }),
+            Kind::Network => extension(&name, &NetworkWasm { config: plugin }),
+        };
+        snapshot.insert(ResourceType::ExtensionConfig, name, Resource::new(&resource, origins));
     };
-    let plugin = |name: &str, root, config: &FilterConfig| Some(plugin(name, root, config, &surroundings.code));
-    let name = connection_name(gateway);
-    let config = plugin(&name, "connection", &connection_config());
-    insert(extension(&name, &NetworkWasm { config }), vec![gateway.origin.clone()]);
-    let name = request_name(gateway);
-    let config = plugin(&name, "request", &request_config(gateway, ir));
-    insert(extension(&name, &Wasm { config }), origins.clone());
+    let of_gateway = vec![gateway.origin.clone()];
+    insert(connection_name(gateway), "connection", &connection_config(), Kind::Network, of_gateway);
+    insert(request_name(gateway), "request", &request_config(gateway, ir), Kind::Http, origins.clone());
     if let Some(config) = attempt_config(gateway) {
-        let name = attempt_name(gateway);
-        let config = plugin(&name, "attempt", &config);
-        insert(extension(&name, &Wasm { config }), origins);
+        insert(attempt_name(gateway), "attempt", &config, Kind::Http, origins);
     }
 }
 
@@ -88,7 +93,7 @@ fn plugin(name: &str, root: &str, config: &FilterConfig, code: &FilterCode) -> P
         name: name.to_owned(),
         root_id: root.to_owned(),
         configuration: Some(any(&BytesValue { value: config.encode_to_vec() })),
-        // A worker whose VM died gets a new one with its next request. No request passes unfiltered.
+        // A worker whose VM died gets a new one with its next request or connection. No request passes unfiltered.
         failure_policy: FailurePolicy::FailReload.into(),
         // Without this, a request whose headers are held never gets its body.
         allow_on_headers_stop_iteration: yes(),
