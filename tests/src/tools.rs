@@ -7,6 +7,8 @@ use anyhow::Context;
 #[derive(Clone, Debug)]
 pub struct Tools {
     pub tollgate: PathBuf,
+    /// The filter, which `tollgate` has inside as well.
+    pub filter: PathBuf,
     pub envoy: PathBuf,
     pub python: PathBuf,
     pub scripts: PathBuf,
@@ -27,15 +29,20 @@ impl Tools {
         let tools = target.join("tools");
         let found = Self {
             tollgate: std::env::var_os("TOLLGATE_BIN").map_or_else(|| target.join("built/tollgate"), PathBuf::from),
+            filter: target.join("built/filter.wasm"),
             envoy: tools.join("envoy"),
             python: tools.join("venv/bin/python"),
             scripts: root.join("tests/python"),
             model: tools.join("model.gguf"),
             logs: target.join("logs/e2e"),
         };
-        for (part, command) in
-            [(&found.envoy, "setup"), (&found.python, "setup"), (&found.model, "setup"), (&found.tollgate, "build")]
-        {
+        for (part, command) in [
+            (&found.envoy, "setup"),
+            (&found.python, "setup"),
+            (&found.model, "setup"),
+            (&found.tollgate, "build"),
+            (&found.filter, "build"),
+        ] {
             anyhow::ensure!(
                 part.exists(),
                 "{} is missing: run `cargo xtask {command}`, or everything by `cargo xtask test`",

@@ -1,21 +1,18 @@
 //! Certificates with lives of seconds: renewed under load, and nobody notices.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use tollgate_tests::admin::Admin;
-use tollgate_tests::cli::tollgate;
 use tollgate_tests::client::{Client, Traffic, chat, chat_stream};
-use tollgate_tests::config::{self, Folder};
+use tollgate_tests::config;
 use tollgate_tests::envoy_admin::EnvoyAdmin;
 use tollgate_tests::poll;
-use tollgate_tests::process::{self, Process};
-use tollgate_tests::tools::Tools;
+use tollgate_tests::process;
 
+use crate::elsewhere::{Elsewhere, answers};
 use crate::fixtures::{APP_KEY, Basic, models};
 use crate::suite::{Shared, e2e};
 
@@ -90,15 +87,16 @@ async fn an_envoy_elsewhere_is_served_renewed_and_emptied(shared: Arc<Shared>) -
     elsewhere.conf.write("entry.yaml", &config::entry(port))?;
     elsewhere.conf.write("models.yaml", &models(&tap))?;
     elsewhere.conf.write("app.yaml", &config::consumer("app", APP_KEY, ""))?;
-    let mut control = elsewhere.serve()?;
-    elsewhere.bootstrap()?;
-    let envoy = elsewhere.envoy()?;
+    let mut control = elsewhere.serve(&[])?;
+    elsewhere.bootstrap(LIFETIME)?;
+    let envoy = elsewhere.envoy(1)?;
     let url = format!("http://127.0.0.1:{port}");
     answers(&url, APP_KEY).await?;
 
     // The control plane is away for longer than the certificate lives: it does not let the Envoy in.
     control.kill()?;
-    let end = elsewhere.certificate_end()?;
+    // Its life, and the second that it is rounded to.
+    let end = elsewhere.certified()? + Duration::from_secs(7);
     poll::until("the certificate has ended", || async {
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
         anyhow::ensure!(now > end, "{end:?}");
@@ -106,7 +104,7 @@ async fn an_envoy_elsewhere_is_served_renewed_and_emptied(shared: Arc<Shared>) -
     })
     .await?;
     elsewhere.conf.write("later.yaml", &config::consumer("later", LATER_KEY, ""))?;
-    let _control = elsewhere.serve()?;
+    let _control = elsewhere.serve(&[])?;
     let tries = || EnvoyAdmin::of(envoy.id())?.stat("cluster.tollgate_control.upstream_cx_total");
     let before = tries()?;
     poll::until("the Envoy tries again and again", || async {
@@ -115,88 +113,12 @@ async fn an_envoy_elsewhere_is_served_renewed_and_emptied(shared: Arc<Shared>) -
     })
     .await?;
     Client::new(&url, Some(LATER_KEY)).chat("smol").await?.expect(401)?;
-    elsewhere.bootstrap()?;
+    elsewhere.bootstrap(LIFETIME)?;
     answers(&url, LATER_KEY).await?;
 
     elsewhere.conf.remove("entry.yaml")?;
     poll::until("the Envoy has no listener any more", || async {
         anyhow::ensure!(Client::new(&url, Some(APP_KEY)).chat("smol").await.is_err(), "it still answers");
-        Ok(())
-    })
-    .await
-}
-
-/// Control plane and Envoy in folders of their own.
-struct Elsewhere {
-    tools: Tools,
-    home: PathBuf,
-    conf: Folder,
-    /// A socket's path must be short.
-    sockets: tempfile::TempDir,
-    xds: u16,
-}
-
-// === impl Elsewhere ===
-
-impl Elsewhere {
-    fn new(shared: &Shared, test: &str) -> anyhow::Result<Self> {
-        let home = shared.tools.logs.join(test);
-        if home.exists() {
-            std::fs::remove_dir_all(&home)?;
-        }
-        let conf = Folder::new(&home.join("config"))?;
-        Ok(Self { tools: shared.tools.clone(), home, conf, sockets: tempfile::tempdir()?, xds: process::free_port()? })
-    }
-
-    fn serve(&self) -> anyhow::Result<Process> {
-        let any = "127.0.0.1:0";
-        Process::start(
-            Command::new(&self.tools.tollgate)
-                .args(["serve", "--bind", "127.0.0.1", "--admin", any, "--metrics", any, "--probes", any])
-                .args(["--xds", &format!("127.0.0.1:{}", self.xds)])
-                .arg("--source")
-                .arg(self.conf.path())
-                .arg("--state")
-                .arg(self.home.join("state"))
-                .env("RUST_LOG", "debug,h2=info,hyper=info"),
-            &self.home.join("tollgate.log"),
-        )
-    }
-
-    /// Makes a certificate in a folder that the control plane does not know of, and writes Envoy's bootstrap.
-    fn bootstrap(&self) -> anyhow::Result<()> {
-        let path = |name: &str| self.home.join(name).display().to_string();
-        let (state, out, server) = (path("state"), path("certificates"), format!("127.0.0.1:{}", self.xds));
-        let arguments = ["bootstrap", "--state", &state, "--gateway", "default/llm", "--server", &server];
-        let admin = self.sockets.path().join("admin.sock").display().to_string();
-        let made = tollgate(
-            &self.tools,
-            &[&arguments[..], &["--out", &out, "--certificate-lifetime", LIFETIME, "--envoy-admin", &admin]].concat(),
-        )?;
-        std::fs::write(path("envoy.json"), made.success()?.out)?;
-        Ok(())
-    }
-
-    fn envoy(&self) -> anyhow::Result<Process> {
-        let bootstrap = self.home.join("envoy.json");
-        let mut command = Command::new(&self.tools.envoy);
-        command.arg("--config-path").arg(bootstrap).args(["--use-dynamic-base-id", "--concurrency", "1"]);
-        Process::start(&mut command, &self.home.join("envoy.log"))
-    }
-
-    /// The certificate that was made last ends before this.
-    fn certificate_end(&self) -> anyhow::Result<Duration> {
-        let written = std::fs::metadata(self.home.join("certificates/proxy_default_llm.pem"))?.modified()?;
-        // Its life, and the second that it is rounded to.
-        Ok(written.duration_since(UNIX_EPOCH)? + Duration::from_secs(7))
-    }
-}
-
-/// Waits until the gateway answers this key.
-async fn answers(url: &str, key: &str) -> anyhow::Result<()> {
-    let client = Client::new(url, Some(key));
-    poll::until("the gateway answers", || async {
-        client.chat("smol").await?.expect(200)?;
         Ok(())
     })
     .await

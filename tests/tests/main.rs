@@ -8,6 +8,7 @@ mod closed;
 mod commands;
 mod crashes;
 mod edge;
+mod elsewhere;
 mod endings;
 mod errors;
 mod failover;
@@ -19,6 +20,7 @@ mod reload;
 mod requests;
 mod secrets;
 mod suite;
+mod upgrade;
 mod usage_reading;
 
 use std::process::ExitCode;

@@ -12,7 +12,7 @@ use tollgate_tests::tools::Tools;
 
 use crate::{
     answers, budgets, certificates, closed, commands, crashes, edge, endings, errors, failover, forms, interruptions,
-    providers, reload, requests, secrets, usage_reading,
+    providers, reload, requests, secrets, upgrade, usage_reading,
 };
 
 pub struct Suite {
@@ -93,6 +93,7 @@ impl Suite {
             reload::tests(),
             requests::tests(),
             secrets::tests(),
+            upgrade::tests(),
             usage_reading::tests(),
         ];
         modules.into_iter().flatten().map(|test| self.trial(test)).collect()

@@ -12,6 +12,7 @@ mod support;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3::Cluster;
+use envoy_types::pb::envoy::service::discovery::v3::DeltaDiscoveryResponse;
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use prost::Message as _;
 use tollgate_proto::v1::ledger_client::LedgerClient;
@@ -142,6 +143,51 @@ async fn a_nack_ends_in_the_status_and_its_version_is_not_sent_again() {
         }
     }
     server.status_with(|status| !status.to_string().contains("Address already in use")).await;
+}
+
+/// Envoy says ACK to bytes that it has seen before, whether it could use them or not. So no sending is like another, and
+/// the status says what was taken.
+#[tokio::test]
+async fn a_filter_that_was_refused_is_never_sent_again_unchanged() {
+    let server = two_gateways();
+    let mut envoy = server.client("default/one").delta(&server).await;
+    envoy.ask(CLUSTER, &[]).await;
+    envoy.take(CLUSTER).await;
+    envoy.ask(LISTENER, &[]).await;
+    let listener = names(&envoy.take(LISTENER).await).remove(0);
+    envoy.ask(EXTENSION, &["tollgate/default/one/connection", "tollgate/default/one/request"]).await;
+    let mut seen = std::collections::BTreeSet::new();
+    let mut is_new = |response: &DeltaDiscoveryResponse| {
+        response.resources.iter().all(|resource| seen.insert(resource.resource.clone().unwrap().value))
+    };
+    let both = envoy.next().await;
+    assert!(is_new(&both));
+    assert_eq!(names(&both).len(), 2);
+    envoy.answer(&both, nack("Unable to create Wasm plugin tollgate/default/one/connection#sent=17")).await;
+
+    // One by one, and the first of them is refused once more.
+    let first = envoy.next().await;
+    assert!(is_new(&first));
+    let refused = names(&first);
+    envoy.answer(&first, nack(&format!("Unable to create Wasm plugin {}#sent=18", refused[0]))).await;
+    let second = envoy.take(EXTENSION).await;
+    assert!(is_new(&second));
+    let status = server.status_with(|status| status.to_string().contains("Unable to create")).await;
+    assert_eq!(status["gateways"][0]["programmed"], false);
+    assert!(status.to_string().contains(&format!("Unable to create Wasm plugin {}\"", refused[0])), "{status}");
+
+    let again = envoy.take(EXTENSION).await;
+    assert!(is_new(&again));
+    assert_eq!(names(&again), refused);
+    envoy.ask(ROUTE, &[&listener]).await;
+    envoy.take(ROUTE).await;
+    server.status_with(|status| status["gateways"][0]["proxies"][0]["acked"] == true).await;
+
+    // Nor on a stream of its own, as after a restart of the control plane.
+    drop(envoy);
+    let mut envoy = server.client("default/one").delta(&server).await;
+    envoy.ask(EXTENSION, &["tollgate/default/one/request"]).await;
+    assert!(is_new(&envoy.take(EXTENSION).await));
 }
 
 #[tokio::test]

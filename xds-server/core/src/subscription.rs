@@ -8,7 +8,7 @@
 //!
 //! When a response of several resources is refused, they are sent again one by one, except where a response is a whole
 //! set (`full.rs`). This finds the bad one, so a NACK ends as a message on exactly one object and holds nobody else
-//! back. A refused version is not sent again until the resource changes.
+//! back. A refused version is not sent again until the resource changes or somebody says that it may be good now.
 //!
 //! The rules cited are those of envoyproxy.io/docs, "xDS REST and gRPC protocol".
 
@@ -68,6 +68,8 @@ pub enum Phase {
 #[derive(Debug)]
 pub enum SubscriptionEvent<'a> {
     Request(Request),
+    /// What the client refused may be sent again. This is for types that are always asked for by name.
+    Retry,
     /// It is this type's turn: what the snapshot requires is sent, if anything.
     Turn(Phase, &'a Snapshot),
 }
@@ -88,7 +90,7 @@ pub struct Response {
     pub removed: BTreeSet<String>,
 }
 
-/// A version that the client does not take. It will not be sent again.
+/// A version that the client does not take. By itself it is not sent again.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RejectedVersion {
     pub kind: ResourceType,
@@ -155,6 +157,12 @@ impl Subscription {
     pub fn step(&mut self, event: SubscriptionEvent<'_>) -> Option<Output> {
         match event {
             SubscriptionEvent::Request(request) => self.request(request),
+            SubscriptionEvent::Retry => {
+                if let Client::Each(each) = &mut self.client {
+                    each.retry();
+                }
+                None
+            }
             SubscriptionEvent::Turn(phase, snapshot) => self.turn(phase, snapshot).map(Output::Send),
         }
     }

@@ -6,7 +6,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryService;
 use envoy_types::pb::envoy::service::discovery::v3::{
@@ -16,19 +16,20 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt as _};
+use tollgate_core::envoy;
 use tollgate_core::snapshot::{ResourceType, Snapshot};
 use tollgate_core::subscription::stream::{self, StreamEvent};
-use tollgate_core::subscription::{Ask, Output, RejectedVersion};
-use tonic::{Request, Response, Status, Streaming};
+use tollgate_core::subscription::{Ask, Output, RejectedVersion, Response};
+use tonic::{Request, Status, Streaming};
 
 use super::board::{Board, Keys, Place, RefusedResource, Report};
 use super::identity::Identity;
-use super::published::{Published, Variant};
+use super::published::Published;
 use super::standing;
 use super::wire::{Delta, StateOfTheWorld, Wire};
 use crate::admin::Metrics;
 
-/// A filter configuration that Envoy refused is sent again after this time, if Envoy may not have fetched the code yet.
+/// Filter configurations that Envoy refused are sent again after this time: it may have had no code yet.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// A proxy that owes an answer for this time, while there is news for it, is told to connect again. It then says what
@@ -61,7 +62,6 @@ struct Driver<W: Wire> {
     responses: mpsc::Sender<Result<W::Response, Status>>,
     refused: Vec<RefusedResource>,
     asks_for_keys: bool,
-    variant: Variant,
     retries: u32,
     retry_at: Option<Instant>,
     /// There is news, but the proxy must answer before it can be sent. At this time it is told to connect again.
@@ -102,14 +102,14 @@ impl AggregatedDiscoveryService for Ads {
     async fn stream_aggregated_resources(
         &self,
         request: Request<Streaming<DiscoveryRequest>>,
-    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
+    ) -> Result<tonic::Response<Self::StreamAggregatedResourcesStream>, Status> {
         self.drive::<StateOfTheWorld>(request)
     }
 
     async fn delta_aggregated_resources(
         &self,
         request: Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
+    ) -> Result<tonic::Response<Self::DeltaAggregatedResourcesStream>, Status> {
         self.drive::<Delta>(request)
     }
 }
@@ -118,11 +118,11 @@ impl Ads {
     fn drive<W: Wire>(
         &self,
         request: Request<Streaming<W::Request>>,
-    ) -> Result<Response<Responses<W::Response>>, Status> {
+    ) -> Result<tonic::Response<Responses<W::Response>>, Status> {
         let identity = Identity::of_request(&request)?.clone();
         let (responses, receiver) = mpsc::channel(QUEUE);
         let mut published = self.published.clone();
-        let snapshot = published.borrow_and_update().of(&identity, Variant::default());
+        let snapshot = published.borrow_and_update().of(&identity);
         let driver = Driver::<W> {
             stream: stream::Stream::new(W::PROTOCOL, Arc::clone(&snapshot)),
             snapshot,
@@ -132,7 +132,6 @@ impl Ads {
             responses,
             refused: Vec::new(),
             asks_for_keys: false,
-            variant: Variant::default(),
             retries: 0,
             retry_at: None,
             overdue_at: None,
@@ -141,7 +140,7 @@ impl Ads {
             metrics: self.metrics.clone(),
         };
         tokio::spawn(driver.run(request.into_inner()));
-        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+        Ok(tonic::Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 }
 
@@ -188,8 +187,7 @@ impl<W: Wire> Driver<W> {
                 },
                 () = sleep_until(retry_at.unwrap_or_else(Instant::now)), if retry_at.is_some() => {
                     self.retry_at = None;
-                    self.variant = self.variant.next();
-                    Some(self.new_target())
+                    Some(StreamEvent::RetryFilters)
                 }
                 () = sleep_until(overdue_at.unwrap_or_else(Instant::now)), if overdue_at.is_some() => {
                     tracing::warn!(node = %self.node, "the proxy owes an answer for too long; it is to connect again");
@@ -246,7 +244,7 @@ impl<W: Wire> Driver<W> {
     }
 
     fn new_target(&mut self) -> StreamEvent {
-        let snapshot = self.published.borrow_and_update().of(&self.identity, self.variant);
+        let snapshot = self.published.borrow_and_update().of(&self.identity);
         self.snapshot = Arc::clone(&snapshot);
         if self.stream.is_under_way() {
             self.overdue_at.get_or_insert(Instant::now() + OVERDUE);
@@ -262,7 +260,7 @@ impl<W: Wire> Driver<W> {
                         node = %self.node, kind = ?response.kind, resources = response.resources.len(),
                         removed = response.removed.len(), "send"
                     );
-                    self.responses.send(Ok(W::write(response))).await.map_err(|_| Gone)?;
+                    self.responses.send(Ok(W::write(stamped(response)))).await.map_err(|_| Gone)?;
                 }
                 Output::Accepted => {}
                 Output::Refused(rejected) => self.refuse(rejected),
@@ -272,15 +270,16 @@ impl<W: Wire> Driver<W> {
     }
 
     fn refuse(&mut self, rejected: RejectedVersion) {
-        let may_lack_code = rejected.kind == ResourceType::ExtensionConfig && self.published.borrow().fetches_code();
-        if may_lack_code && self.retries < RETRIES {
+        let is_due = self.retry_at.is_none() && self.retries < RETRIES;
+        if rejected.kind == ResourceType::ExtensionConfig && is_due {
             self.retry_at = Some(Instant::now() + RETRY_AFTER * 2_u32.pow(self.retries));
             self.retries += 1;
         }
+        let message = envoy::without_stamps(rejected.message.trim());
         // When a whole set is refused, the message names the bad resources.
-        let named = rejected.resources.keys().any(|name| rejected.message.contains(name.as_str()));
+        let named = rejected.resources.keys().any(|name| message.contains(name.as_str()));
         for (name, resource) in rejected.resources {
-            if named && !rejected.message.contains(name.as_str()) {
+            if named && !message.contains(name.as_str()) {
                 continue;
             }
             self.refused.retain(|old| (old.kind, &old.name) != (rejected.kind, &name));
@@ -289,7 +288,7 @@ impl<W: Wire> Driver<W> {
                 name,
                 version: resource.version.clone(),
                 origin: resource.origins.first().cloned(),
-                message: rejected.message.trim().to_owned(),
+                message: message.clone(),
             });
         }
         for (gateway, _) in self.published.borrow().gateways_of(&self.identity) {
@@ -306,7 +305,7 @@ impl<W: Wire> Driver<W> {
         });
         let published = self.published.borrow();
         let gateways = published.gateways_of(&self.identity);
-        let taken = gateways.filter(|(_, gateway)| self.stream.has_taken(gateway.snapshot(self.variant)));
+        let taken = gateways.filter(|(_, gateway)| self.stream.has_taken(&gateway.snapshot));
         let keys = match (self.asks_for_keys, self.stream.has_keys()) {
             (false, _) => Keys::NotAsked,
             (true, false) => Keys::Waiting,
@@ -320,4 +319,15 @@ impl<W: Wire> Driver<W> {
             refused: self.refused.clone(),
         });
     }
+}
+
+/// Each sending of a filter configuration differs from all before it, on whichever stream. See [`envoy::stamped`].
+fn stamped(mut response: Response) -> Response {
+    if response.kind == ResourceType::ExtensionConfig {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        for resource in response.resources.values_mut() {
+            *resource = Arc::new(envoy::stamped(resource, now.as_nanos()));
+        }
+    }
+    response
 }

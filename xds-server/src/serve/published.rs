@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tokio::sync::watch;
-use tollgate_core::envoy::{self, FilterCode, Surroundings};
+use tollgate_core::envoy::{self, Surroundings};
 use tollgate_core::ir::{self, Ir};
 use tollgate_core::ledger::{Configured, Thing};
 use tollgate_core::objects::{Objects, Store};
@@ -22,7 +22,7 @@ pub struct Published {
     /// By `namespace/name`.
     pub gateways: BTreeMap<String, ServedGateway>,
     /// All Gateways together, for the one Envoy of `tollgate run`.
-    all: Variants,
+    all: Arc<Snapshot>,
     /// All findings about the input, from parsing and from translation.
     pub findings: Vec<Finding>,
     /// Names of the models that clients can ask for.
@@ -33,33 +33,14 @@ pub struct Published {
 
 #[derive(Debug)]
 pub struct ServedGateway {
-    snapshots: Variants,
+    pub snapshot: Arc<Snapshot>,
     pub listeners: Vec<admin::Listener>,
-}
-
-/// One of two snapshots that mean the same and differ only in the URL of the filter's code. An Envoy refuses a filter
-/// whose code it has not fetched yet. If the same filter is sent again, Envoy says ACK and does nothing, because it
-/// believes that it knows it. So a stream changes to the other snapshot when the filter was refused.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Variant {
-    #[default]
-    One,
-    Other,
-}
-
-#[derive(Debug, Default)]
-struct Variants {
-    one: Arc<Snapshot>,
-    /// None: Envoys do not fetch the code from here.
-    other: Option<Arc<Snapshot>>,
 }
 
 /// Turns objects into what is served. Nothing else does.
 #[derive(Debug)]
 pub struct Publisher {
     surroundings: Surroundings,
-    /// The surroundings of [`Variant::Other`].
-    other: Option<Surroundings>,
     published: watch::Sender<Arc<Published>>,
     for_ledger: watch::Sender<Arc<Configured>>,
 }
@@ -68,23 +49,16 @@ pub struct Publisher {
 
 impl Published {
     /// What a proxy may have.
-    pub fn of(&self, identity: &Identity, variant: Variant) -> Arc<Snapshot> {
+    pub fn of(&self, identity: &Identity) -> Arc<Snapshot> {
         match identity.gateway() {
-            None => Arc::clone(self.all.get(variant)),
-            Some(name) => {
-                self.gateways.get(&name).map_or_else(Arc::default, |gateway| Arc::clone(gateway.snapshot(variant)))
-            }
+            None => Arc::clone(&self.all),
+            Some(name) => self.gateways.get(&name).map_or_else(Arc::default, |gateway| Arc::clone(&gateway.snapshot)),
         }
     }
 
     /// Whether the Gateway that this identity is for is there.
     pub fn knows(&self, identity: &Identity) -> bool {
         identity.gateway().is_none_or(|name| self.gateways.contains_key(&name))
-    }
-
-    /// Whether trying again with the other variant can help.
-    pub fn fetches_code(&self) -> bool {
-        self.all.other.is_some()
     }
 
     /// The file and line of an object.
@@ -98,48 +72,11 @@ impl Published {
     }
 }
 
-// === impl ServedGateway ===
-
-impl ServedGateway {
-    pub fn snapshot(&self, variant: Variant) -> &Arc<Snapshot> {
-        self.snapshots.get(variant)
-    }
-}
-
-// === impl Variants ===
-
-impl Variants {
-    fn get(&self, variant: Variant) -> &Arc<Snapshot> {
-        match (variant, &self.other) {
-            (Variant::Other, Some(other)) => other,
-            (Variant::One, _) | (Variant::Other, None) => &self.one,
-        }
-    }
-}
-
-// === impl Variant ===
-
-impl Variant {
-    pub fn next(self) -> Self {
-        match self {
-            Self::One => Self::Other,
-            Self::Other => Self::One,
-        }
-    }
-}
-
 // === impl Publisher ===
 
 impl Publisher {
     pub fn new(surroundings: Surroundings) -> Self {
-        let other = match &surroundings.code {
-            FilterCode::File(_) => None,
-            FilterCode::Remote { sha256, path } => {
-                let code = FilterCode::Remote { sha256: sha256.clone(), path: format!("{path}?again") };
-                Some(Surroundings { code, ..surroundings.clone() })
-            }
-        };
-        Self { surroundings, other, published: watch::Sender::default(), for_ledger: watch::Sender::default() }
+        Self { surroundings, published: watch::Sender::default(), for_ledger: watch::Sender::default() }
     }
 
     pub fn published(&self) -> watch::Receiver<Arc<Published>> {
@@ -156,19 +93,13 @@ impl Publisher {
         findings.extend(translation.findings);
         let ir = translation.ir;
         let mut all = Snapshot::default();
-        let mut all_other = self.other.as_ref().map(|_| Snapshot::default());
         let mut gateways = BTreeMap::new();
         for gateway in &ir.gateways {
-            let one = envoy::snapshot(gateway, &ir, &self.surroundings);
-            all.merge(&one);
-            let other = self.other.as_ref().map(|surroundings| envoy::snapshot(gateway, &ir, surroundings));
-            if let (Some(all), Some(other)) = (&mut all_other, &other) {
-                all.merge(other);
-            }
+            let snapshot = envoy::snapshot(gateway, &ir, &self.surroundings);
+            all.merge(&snapshot);
             let name = format!("{}/{}", gateway.origin.namespace, gateway.origin.name);
             let listeners = listeners(gateway, &self.surroundings.bind);
-            let snapshots = Variants { one: Arc::new(one), other: other.map(Arc::new) };
-            gateways.insert(name, ServedGateway { snapshots, listeners });
+            gateways.insert(name, ServedGateway { snapshot: Arc::new(snapshot), listeners });
         }
         // The ledger knows a limit before any filter asks for tokens of it.
         let next = configured(&ir);
@@ -178,11 +109,11 @@ impl Publisher {
             changed
         });
         let before = Arc::clone(&self.published.borrow());
-        let changed = all.changes_since(&before.all.one);
+        let changed = all.changes_since(&before.all);
         let next = Published {
             generation: before.generation + 1,
             gateways,
-            all: Variants { one: Arc::new(all), other: all_other.map(Arc::new) },
+            all: Arc::new(all),
             findings,
             models: models(&ir),
             spots: spots(objects),

@@ -22,6 +22,7 @@ mod wire;
 
 use filter_config::{MAX_BODY_BYTES, attempt_config, connection_config, request_config};
 pub use print::to_json;
+pub use wasm::{stamped, without_stamps};
 
 use tollgate_proto::v1::ApiKey;
 

@@ -22,6 +22,9 @@ use super::{CONTROL_CLUSTER, FilterCode, Surroundings, attempt_config, connectio
 /// All stages run in the same VM of a worker and share its data.
 const VM_ID: &str = "tollgate";
 
+/// Stands between a filter's name and the stamp of a sending.
+const STAMP: &str = "#sent=";
+
 /// What a filter stands between.
 enum Kind {
     Http,
@@ -66,6 +69,36 @@ pub fn request_name(gateway: &ir::Gateway) -> String {
 
 pub fn attempt_name(gateway: &ir::Gateway) -> String {
     format!("tollgate/{}/attempt", gateway.scope())
+}
+
+/// The same filter configuration with other bytes. Envoy 1.40 notes what it is sent before it looks whether it can use
+/// it. If it could not, because the code was not there yet or by any other fault, and is sent the same bytes again, it
+/// says ACK and does nothing. So each sending has a stamp, in the name by which Envoy's log calls the filter. In the
+/// environment of the VM it would make another VM.
+pub fn stamped(resource: &Resource, stamp: u128) -> Resource {
+    let value = with_stamp(&resource.value, stamp).unwrap_or_else(|_| resource.value.clone());
+    Resource { value, ..resource.clone() }
+}
+
+fn with_stamp(value: &[u8], stamp: u128) -> Result<Vec<u8>, prost::DecodeError> {
+    let mut extension = core::TypedExtensionConfig::decode(value)?;
+    if let Some(any) = &mut extension.typed_config {
+        // The network filter's message has the same fields.
+        let mut wasm = Wasm::decode(any.value.as_slice())?;
+        if let Some(plugin) = &mut wasm.config {
+            plugin.name = format!("{}{STAMP}{stamp}", plugin.name);
+        }
+        any.value = wasm.encode_to_vec();
+    }
+    Ok(extension.encode_to_vec())
+}
+
+/// What Envoy says of a filter, with the name that it has in the snapshot.
+pub fn without_stamps(message: &str) -> String {
+    let mut parts = message.split(STAMP);
+    let first = parts.next().unwrap_or_default();
+    let rest = parts.map(|part| part.trim_start_matches(|letter: char| letter.is_ascii_digit()));
+    std::iter::once(first).chain(rest).collect()
 }
 
 /// Names the filter by discovery, so that a change of policy changes no listener and drains nothing.
@@ -127,4 +160,43 @@ fn code(code: &FilterCode) -> core::AsyncDataSource {
         }),
     };
     core::AsyncDataSource { specifier: Some(specifier) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plugin_of(resource: &Resource) -> PluginConfig {
+        let extension = core::TypedExtensionConfig::decode(resource.value.as_slice()).unwrap();
+        assert_eq!(extension.name, "tollgate/default/llm/request", "the name by which Envoy asks stays");
+        Wasm::decode(extension.typed_config.unwrap().value.as_slice()).unwrap().config.unwrap()
+    }
+
+    #[test]
+    fn a_stamp_changes_the_bytes_and_nothing_that_counts() {
+        for code in [
+            FilterCode::File("filter.wasm".into()),
+            FilterCode::Remote { sha256: "ab".into(), path: "/code/ab.wasm".into() },
+        ] {
+            let name = "tollgate/default/llm/request";
+            let plugin = plugin(name, "request", &FilterConfig::default(), &code);
+            let message = extension(name, &Wasm { config: Some(plugin.clone()) });
+            let resource = Resource::new(&message, Vec::new());
+            let (one, other) = (stamped(&resource, 1), stamped(&resource, 2));
+            assert_ne!(one.value, other.value);
+            assert_ne!(one.value, resource.value);
+            assert_eq!((&one.version, &other.version), (&resource.version, &resource.version));
+            assert_eq!(without_stamps(&plugin_of(&one).name), name);
+            assert_eq!(PluginConfig { name: name.to_owned(), ..plugin_of(&other) }, plugin);
+        }
+    }
+
+    #[test]
+    fn what_envoy_says_is_the_same_whenever_it_was_sent() {
+        let said = |stamp: u128| format!("Unable to create Wasm plugin a{STAMP}{stamp}, and b{STAMP}{stamp}");
+        assert_eq!(without_stamps(&said(17)), "Unable to create Wasm plugin a, and b");
+        assert_eq!(without_stamps(&said(u128::MAX)), without_stamps(&said(0)));
+        assert_eq!(without_stamps("no code 17"), "no code 17");
+        assert_eq!(without_stamps(""), "");
+    }
 }

@@ -173,6 +173,12 @@ impl Each {
         if several { Refused::OneOfThem } else { Refused::ForGood }
     }
 
+    pub(super) fn retry(&mut self) {
+        for entry in self.entries.values_mut() {
+            entry.refused = None;
+        }
+    }
+
     fn removed(&mut self, names: impl IntoIterator<Item = String>) {
         for name in names {
             self.entries.insert(name, Entry { client: Copy::Missing, ..Entry::default() });

@@ -31,6 +31,8 @@ pub enum StreamEvent {
     Request(ResourceType, Request),
     /// There is a new snapshot.
     Target(Arc<Snapshot>),
+    /// Filter configurations that were refused may be sent again: what was missing may be there now.
+    RetryFilters,
 }
 
 /// One client's stream. A reconnect is a new stream.
@@ -58,6 +60,11 @@ impl Stream {
                 outputs.extend(subscription.step(SubscriptionEvent::Request(request)));
             }
             StreamEvent::Target(target) => self.target = target,
+            StreamEvent::RetryFilters => {
+                if let Some(subscription) = self.subscriptions.get_mut(&ResourceType::ExtensionConfig) {
+                    outputs.extend(subscription.step(SubscriptionEvent::Retry));
+                }
+            }
         }
         // Keys depend on nothing, and nothing depends on them.
         self.turn(ResourceType::ApiKey, Phase::Additions, &mut outputs);

@@ -27,10 +27,12 @@ enum Step {
     /// The client starts or stops asking for `c` by name.
     Ask,
     Reconnect,
+    /// Refused filters are sent again.
+    Retry,
 }
 
-const STEPS: [Step; 7] =
-    [Step::ToServer, Step::ToClient, Step::Change, Step::Spoil, Step::Toggle, Step::Ask, Step::Reconnect];
+const STEPS: [Step; 8] =
+    [Step::ToServer, Step::ToClient, Step::Change, Step::Spoil, Step::Toggle, Step::Ask, Step::Reconnect, Step::Retry];
 
 #[derive(Default)]
 struct Copies {
@@ -50,6 +52,8 @@ struct World {
     change: u32,
     spoilt: Option<u32>,
     with_c: bool,
+    /// Without it clients refuse every filter configuration.
+    has_code: bool,
 }
 
 fn wildcard(kind: ResourceType) -> bool {
@@ -81,6 +85,7 @@ impl World {
             change: 0,
             spoilt: None,
             with_c: false,
+            has_code: true,
         };
         world.reconnect();
         world
@@ -126,6 +131,7 @@ impl World {
             }
             Step::Ask => self.ask(),
             Step::Reconnect => self.reconnect(),
+            Step::Retry => self.serve(StreamEvent::RetryFilters),
         }
     }
 
@@ -188,7 +194,8 @@ impl World {
     fn receive(&mut self, response: Response) {
         let kind = response.kind;
         let copies = self.client.get_mut(&kind).unwrap();
-        let bad = response.resources.values().any(|resource| is_bad(&resource.version));
+        let lacks_code = kind == ResourceType::ExtensionConfig && !self.has_code;
+        let bad = response.resources.values().any(|resource| lacks_code || is_bad(&resource.version));
         let covers = |name: &str| wildcard(kind) || copies.names.contains(name);
         let got = response.resources.iter().filter(|(name, _)| covers(name));
         let got = got.map(|(name, resource)| (name.clone(), resource.version.clone()));
@@ -206,7 +213,7 @@ impl World {
                 if wildcard(kind) {
                     copies.has.retain(|name, _| response.resources.contains_key(name));
                 }
-                copies.has.extend(got.into_iter().filter(|(_, version)| !is_bad(version)));
+                copies.has.extend(got.into_iter().filter(|(_, version)| !lacks_code && !is_bad(version)));
             }
         }
         let nonce = response.nonce.clone();
@@ -310,6 +317,25 @@ fn one_bad_resource_is_found_and_holds_nobody_back() {
     world.settle();
     assert_eq!(world.sent, sent + 1, "only the new cluster is sent");
     world.check();
+}
+
+#[test]
+fn filters_that_were_refused_for_want_of_their_code_are_taken_when_it_is_there() {
+    for protocol in [Protocol::Delta, Protocol::StateOfTheWorld] {
+        let mut world = World::new(protocol);
+        world.has_code = false;
+        world.settle();
+        let filters = |world: &World| world.client[&ResourceType::ExtensionConfig].has.len();
+        assert_eq!(filters(&world), 0);
+        let sent = world.sent;
+        world.serve(StreamEvent::Target(world.snapshot()));
+        assert_eq!(world.sent, sent, "by themselves they are not sent again");
+        world.has_code = true;
+        world.step(Step::Retry);
+        world.settle();
+        assert_eq!(filters(&world), 2);
+        world.check();
+    }
 }
 
 #[test]
