@@ -44,7 +44,7 @@ pub struct AttemptStage {
 /// Downstream, before a connection has a request.
 #[derive(Debug)]
 pub struct ConnectionStage {
-    /// The most connections of one source address to one worker.
+    /// The most connections of one source address to all workers together.
     pub max_per_source: u32,
 }
 

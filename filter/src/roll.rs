@@ -24,12 +24,25 @@ pub struct Roll {
     listed: Vec<Rc<str>>,
 }
 
-/// What dead workers leave behind.
+/// What a look at the roll has shown.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Buried {
-    pub workers: u64,
-    /// Tokens that they had taken.
+pub struct Called {
+    /// How many workers live, the main thread's and this one included.
+    pub living: u64,
+    /// How many were found dead.
+    pub buried: u64,
+    /// Tokens that these had taken.
     pub taken: Vec<(Bucket, Release)>,
+}
+
+/// How a worker has signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sign {
+    /// Never, or it is buried.
+    Absent,
+    Living,
+    /// This caller has to bury it. Nobody else has to.
+    Dead,
 }
 
 /// What a worker lists.
@@ -57,29 +70,36 @@ impl Roll {
         let _ = shared.set(&signed_by(me), &now.to_le_bytes(), None);
     }
 
-    /// Takes over from dead workers. Only one worker gets a dead one, and only once.
-    pub fn bury_the_dead(&self, shared: &dyn Shared, me: u64, now: u64) -> Buried {
+    /// Calls the roll, and takes over from dead workers. Only one worker gets a dead one, and only once.
+    pub fn call(&self, shared: &dyn Shared, me: u64, now: u64) -> Called {
         let workers = shared.get(WORKERS).map_or(0, |(record, _)| read_u64(&record));
-        let mut buried = Buried::default();
+        let mut called = Called { living: 1, ..Called::default() };
         for worker in (1..=workers).filter(|worker| *worker != me) {
-            if is_dead(shared, worker, now) {
-                buried.workers += 1;
-                buried.taken.extend(inherited(shared, worker, me, now));
+            match sign_of(shared, worker, now) {
+                Sign::Absent => {}
+                Sign::Living => called.living += 1,
+                Sign::Dead => {
+                    called.buried += 1;
+                    called.taken.extend(inherited(shared, worker, me, now));
+                }
             }
         }
-        buried
+        called
     }
 }
 
-/// True for one caller only: whoever finds a dead worker clears its record.
-fn is_dead(shared: &dyn Shared, worker: u64, now: u64) -> bool {
+/// Whoever finds a dead worker clears its record.
+fn sign_of(shared: &dyn Shared, worker: u64, now: u64) -> Sign {
     let Some((record, version)) = shared.get(&signed_by(worker)) else {
-        return false;
+        return Sign::Absent;
     };
-    let signed = read_u64(&record);
-    signed != 0
-        && now >= signed.saturating_add(DEAD_MS)
-        && shared.set(&signed_by(worker), &[0; 8], Some(version)).is_ok()
+    match read_u64(&record) {
+        0 => Sign::Absent,
+        signed if now < signed.saturating_add(DEAD_MS) => Sign::Living,
+        _ if shared.set(&signed_by(worker), &[0; 8], Some(version)).is_ok() => Sign::Dead,
+        // It has signed meanwhile, or another worker buries it.
+        _ => Sign::Living,
+    }
 }
 
 /// What a dead worker had taken. It is noted under the heir until the ledger has heard of it.
@@ -145,8 +165,13 @@ mod tests {
         .unwrap();
     }
 
-    fn bury(shared: &FakeShared, me: u64, now: u64) -> Buried {
-        Roll::default().bury_the_dead(shared, me, now)
+    fn call(shared: &FakeShared, me: u64, now: u64) -> Called {
+        Roll::default().call(shared, me, now)
+    }
+
+    /// Nobody is dead.
+    fn living(living: u64) -> Called {
+        Called { living, ..Called::default() }
     }
 
     fn listed_at(shared: &FakeShared, worker: u64) -> Option<Version> {
@@ -158,8 +183,10 @@ mod tests {
         let shared = shared();
         let mut roll = Roll::default();
         take(&shared, "app", 1, 40);
+        assert_eq!(call(&shared, 2, NOW), living(1), "nobody is dead, nor who never signed");
         for now in [NOW, NOW + DEAD_MS - 1, NOW + 2 * DEAD_MS - 2] {
-            assert_eq!(bury(&shared, 2, now), Buried::default(), "nobody is dead, nor who never signed");
+            roll.sign(&shared, 2, now, &uses(&[]));
+            assert_eq!(call(&shared, 2, now), living(if now == NOW { 1 } else { 2 }));
             roll.sign(&shared, 1, now, &uses(&["app"]));
         }
     }
@@ -171,16 +198,16 @@ mod tests {
         take(&shared, "other", 1, 7);
         take(&shared, "app", 3, 5);
         Roll::default().sign(&shared, 1, NOW, &uses(&["app", "other", "never used"]));
-        assert_eq!(bury(&shared, 2, NOW + DEAD_MS - 1), Buried::default());
-        assert_eq!(bury(&shared, 1, NOW + DEAD_MS), Buried::default(), "nobody buries himself");
+        assert_eq!(call(&shared, 2, NOW + DEAD_MS - 1), living(2));
+        assert_eq!(call(&shared, 1, NOW + DEAD_MS), living(1), "nobody buries himself");
 
-        let mut buried = bury(&shared, 2, NOW + DEAD_MS);
-        assert_eq!(buried.workers, 1);
-        buried.taken.sort_by_key(|(_, taken)| taken.amount);
+        let mut called = call(&shared, 2, NOW + DEAD_MS);
+        assert_eq!((called.living, called.buried), (1, 1));
+        called.taken.sort_by_key(|(_, taken)| taken.amount);
         let release = |amount| Release { window_start: 60, amount };
-        assert_eq!(buried.taken, [(bucket("other"), release(7)), (bucket("app"), release(40))]);
-        assert_eq!(bury(&shared, 3, NOW + DEAD_MS), Buried::default(), "once");
-        assert_eq!(bury(&shared, 2, NOW + 9 * DEAD_MS), Buried::default());
+        assert_eq!(called.taken, [(bucket("other"), release(7)), (bucket("app"), release(40))]);
+        assert_eq!(call(&shared, 3, NOW + DEAD_MS), living(1), "once");
+        assert_eq!(call(&shared, 2, NOW + 9 * DEAD_MS), living(1));
 
         let record = shared.get(&bucket("app").key).unwrap().0;
         let mut lease = Lease::decode(&record);
@@ -194,8 +221,8 @@ mod tests {
         take(&shared, "app", 1, 40);
         Roll::default().sign(&shared, 1, NOW, &uses(&["app"]));
         Roll::default().sign(&shared, 3, NOW + 1, &uses(&["other"]));
-        let buried = bury(&shared, 2, NOW + DEAD_MS);
-        assert_eq!(buried.taken, [(bucket("app"), Release { window_start: 60, amount: 40 })]);
+        let called = call(&shared, 2, NOW + DEAD_MS);
+        assert_eq!(called.taken, [(bucket("app"), Release { window_start: 60, amount: 40 })]);
     }
 
     #[test]
@@ -203,12 +230,12 @@ mod tests {
         let shared = shared();
         let mut roll = Roll::default();
         roll.sign(&shared, 1, NOW, &uses(&["app"]));
-        assert_eq!(bury(&shared, 2, NOW + DEAD_MS).workers, 1);
+        assert_eq!(call(&shared, 2, NOW + DEAD_MS).buried, 1);
         roll.sign(&shared, 1, NOW + DEAD_MS, &uses(&["app"]));
         take(&shared, "app", 1, 3);
-        assert_eq!(bury(&shared, 2, NOW + 2 * DEAD_MS - 1), Buried::default());
-        let buried = bury(&shared, 2, NOW + 2 * DEAD_MS);
-        assert_eq!((buried.workers, buried.taken.len()), (1, 1), "its list is still there");
+        assert_eq!(call(&shared, 2, NOW + 2 * DEAD_MS - 1), living(2));
+        let called = call(&shared, 2, NOW + 2 * DEAD_MS);
+        assert_eq!((called.buried, called.taken.len()), (1, 1), "its list is still there");
     }
 
     /// Two find a worker dead at the same time: the swap decides.
@@ -229,7 +256,7 @@ mod tests {
         }
         let shared = shared();
         Roll::default().sign(&shared, 1, NOW, &uses(&[]));
-        assert_eq!(Roll::default().bury_the_dead(&SignsMeanwhile(shared), 2, NOW + DEAD_MS), Buried::default());
+        assert_eq!(Roll::default().call(&SignsMeanwhile(shared), 2, NOW + DEAD_MS), living(2));
     }
 
     #[test]

@@ -1,4 +1,11 @@
-//! How many connections each source address has to this worker, so that one client does not take the places of others.
+//! How many connections each source address has, so that one client does not take the places of others. Each worker counts
+//! its own and refuses beyond its share of what the source may have. The kernel spreads connections over the workers.
+
+/// No worker's share is less. Connections are spread by chance, and with many workers the shares are small.
+const LEAST: u32 = 64;
+
+/// A worker takes itself for one of so many until it knows how many there are.
+const ASSUMED: u32 = 4;
 
 /// Who a connection is from: an IPv4 address, or the first half of an IPv6 address. The second half is the client's to
 /// choose (RFC 4291, section 2.5.1). No client has an IPv6 address that begins with 32 zeros, so IPv4 addresses stand
@@ -10,6 +17,8 @@ pub struct Source(u64);
 pub struct Sources {
     /// Each source that has connections, and how many. Sorted.
     open: Vec<(Source, u32)>,
+    /// How many workers share what a source may have. None: that is not known yet.
+    workers: Option<u32>,
 }
 
 // === impl Source ===
@@ -59,12 +68,18 @@ fn number(digits: &[u8], radix: u32) -> Option<u64> {
 // === impl Sources ===
 
 impl Sources {
-    /// Counts a connection, unless its source has `most` already. Says whether it is counted.
+    /// Each of so many workers has a share of what a source may have.
+    pub fn share_among(&mut self, workers: u64) {
+        self.workers = Some(u32::try_from(workers).unwrap_or(u32::MAX));
+    }
+
+    /// Counts a connection, unless its source has this worker's share of `most` already. Says whether it is counted.
     #[must_use]
     pub fn admit(&mut self, source: Source, most: u32) -> bool {
+        let share = most.checked_div(self.workers.unwrap_or(ASSUMED)).unwrap_or(most).max(LEAST).min(most);
         match self.place(source) {
             Ok(place) => self.open.get_mut(place).is_some_and(|(_, count)| {
-                let admitted = *count < most;
+                let admitted = *count < share;
                 *count += u32::from(admitted);
                 admitted
             }),
@@ -149,6 +164,43 @@ mod tests {
         // A lower limit closes nobody, and holds for those who come.
         sources.left(one);
         assert!(!sources.admit(one, 1));
+    }
+
+    /// How many connections a source gets to this worker.
+    fn admitted(sources: &mut Sources, source: Source, most: u32) -> usize {
+        (0..10_000).take_while(|_| sources.admit(source, most)).count()
+    }
+
+    #[test]
+    fn workers_share_what_a_source_may_have() {
+        for (workers, most, share) in [
+            (0, 2_000, 2_000),
+            (1, 2_000, 2_000),
+            (4, 2_000, 500),
+            (3, 2_000, 666),
+            (31, 2_000, 64),
+            (32, 2_000, 64),
+            (u64::MAX, 2_000, 64),
+            (1, 3, 3),
+            (9, 3, 3),
+        ] {
+            let mut sources = Sources::default();
+            sources.share_among(workers);
+            assert_eq!(admitted(&mut sources, source("192.0.2.1:1"), most), share, "{workers} workers");
+        }
+        assert_eq!(admitted(&mut Sources::default(), source("192.0.2.1:1"), 2_000), 500, "it does not know yet");
+    }
+
+    #[test]
+    fn a_worker_more_closes_nobody_and_one_less_makes_room() {
+        let (mut sources, one) = (Sources::default(), source("192.0.2.1:1"));
+        sources.share_among(2);
+        assert_eq!(admitted(&mut sources, one, 400), 200);
+        sources.share_among(4);
+        sources.left(one);
+        assert_eq!(admitted(&mut sources, one, 400), 0);
+        sources.share_among(1);
+        assert_eq!(admitted(&mut sources, one, 400), 201);
     }
 
     proptest! {

@@ -241,19 +241,25 @@ impl Worker {
         self.slices.put_back(&counter, &mut self.reporter);
     }
 
-    /// Puts slices back and signs the roll. Once a second it also gives idle leases back and buries dead workers.
+    /// Puts slices back and signs the roll. Once a second it also gives idle leases back and calls the roll, but not in
+    /// the worker's first second, in which the others of its process may not have signed yet.
     pub fn sweep(&mut self, shared: &dyn Shared, now: u64) {
         self.put_slices_back(shared, now);
         self.roll.sign(shared, self.number, now, &self.touched);
         self.signed_at = now;
+        if self.swept_at == 0 {
+            self.swept_at = now;
+        }
         if now < self.swept_at.saturating_add(SWEEP_MS) {
             return;
         }
         self.swept_at = now;
         let (holder, number, reporter) = (self.holder, self.number, &mut self.reporter);
-        let buried = self.roll.bury_the_dead(shared, self.number, now);
-        self.counters.workers_lost += buried.workers;
-        for (bucket, taken) in buried.taken {
+        let called = self.roll.call(shared, self.number, now);
+        self.counters.workers_lost += called.buried;
+        // The main thread has a worker of its own, which has no connections.
+        self.sources.share_among(called.living - 1);
+        for (bucket, taken) in called.taken {
             self.touched.insert(bucket.key.clone(), bucket.clone());
             reporter.settled(&bucket, taken.window_start, taken.amount, taken.amount);
         }

@@ -28,8 +28,13 @@ e2e! {
     slow_readers_hold_little,
     idle_connections_are_bounded,
     connections_of_one_source_are_bounded,
+    workers_share_what_one_source_may_have,
     envoys_admin_is_for_its_owner,
 }
+
+/// How many connections one source may have.
+const OF_ONE_SOURCE: usize = 2_000;
+const SOURCE: [u8; 4] = [127, 0, 0, 2];
 
 const MIB: usize = 1024 * 1024;
 const OTHER_KEY: &str = "the-key-of-the-consumer-other";
@@ -157,12 +162,10 @@ pub async fn slow_readers_hold_little(shared: Arc<Shared>) -> anyhow::Result<()>
 pub async fn idle_connections_are_bounded(shared: Arc<Shared>) -> anyhow::Result<()> {
     const LIMIT: usize = 10_000;
     const TOO_MANY: usize = 50;
-    const EACH: usize = 200;
+    const EACH: usize = 60;
     /// Enough for all of them.
     const SOURCES: u8 = (LIMIT + TOO_MANY).div_ceil(EACH) as u8;
-    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-    if files.current.is_some_and(|most| most < (LIMIT + 1_000) as u64) {
-        println!("SKIP idle_connections_are_bounded: this machine allows {:?} open files", files.current);
+    if !may_open("idle_connections_are_bounded", LIMIT + TOO_MANY) {
         return Ok(());
     }
     let basic = quick(&shared, "idle_connections_are_bounded", &[]).await?;
@@ -190,32 +193,44 @@ pub async fn idle_connections_are_bounded(shared: Arc<Shared>) -> anyhow::Result
 /// One address has as many connections as it may: further ones are closed, other addresses are served, and so is this
 /// one again when some of its connections are over.
 pub async fn connections_of_one_source_are_bounded(shared: Arc<Shared>) -> anyhow::Result<()> {
-    const LIMIT: usize = 500;
     const TOO_MANY: usize = 50;
-    const SOURCE: [u8; 4] = [127, 0, 0, 2];
+    if !may_open("connections_of_one_source_are_bounded", OF_ONE_SOURCE + TOO_MANY) {
+        return Ok(());
+    }
     let basic = quick(&shared, "connections_of_one_source_are_bounded", &["--concurrency", "1"]).await?;
     let gateway = &basic.gateway;
     let envoy = gateway.envoy()?;
+    poll::until("the worker knows that it is alone", || async {
+        let some = (0..OF_ONE_SOURCE / 2).map(|_| connect_from([127, 0, 0, 3], gateway));
+        for mut stream in try_join_all(some).await? {
+            stream.write_all(b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n").await?;
+            anyhow::ensure!(stream.read(&mut [0]).await? > 0, "a connection is refused");
+        }
+        Ok(())
+    })
+    .await?;
+    let refused = || envoy.stat("wasmcustom.tollgate.connections_refused");
+    let before = refused()?;
     let mut open = Vec::new();
-    for _ in 0..LIMIT {
+    for _ in 0..OF_ONE_SOURCE {
         open.push(connect_from(SOURCE, gateway).await?);
     }
     for _ in 0..TOO_MANY {
         let mut refused = connect_from(SOURCE, gateway).await?;
         anyhow::ensure!(ends(&mut refused).await, "a connection that is one too many is served");
     }
-    let first = open.first_mut().context("a connection")?;
-    anyhow::ensure!(first.try_read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock));
+    let first = open.first().context("a connection")?;
+    anyhow::ensure!(is_open(first), "a connection that was served is closed");
     // From 127.0.0.1.
     gateway.client(OTHER_KEY).chat("smol").await?.expect(200)?;
     poll::until("the refused connections are counted", || async {
-        let refused = envoy.stat("wasmcustom.tollgate.connections_refused")?;
+        let refused = refused()? - before;
         anyhow::ensure!(refused == TOO_MANY as u64, "{refused}");
         Ok(())
     })
     .await?;
 
-    open.truncate(LIMIT - 1);
+    open.truncate(OF_ONE_SOURCE - 1);
     poll::until("there is a place again", || async {
         let mut stream = connect_from(SOURCE, gateway).await?;
         stream.write_all(b"GET /v1/models HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await?;
@@ -225,6 +240,31 @@ pub async fn connections_of_one_source_are_bounded(shared: Arc<Shared>) -> anyho
         Ok(())
     })
     .await
+}
+
+/// The kernel spreads connections as it likes, so a worker may be full before the others. Together they never take more.
+pub async fn workers_share_what_one_source_may_have(shared: Arc<Shared>) -> anyhow::Result<()> {
+    const WORKERS: usize = 8;
+    const TRIED: usize = OF_ONE_SOURCE * 2;
+    if !may_open("workers_share_what_one_source_may_have", TRIED) {
+        return Ok(());
+    }
+    let workers = WORKERS.to_string();
+    let basic = quick(&shared, "workers_share_what_one_source_may_have", &["--concurrency", &workers]).await?;
+    // At first they do not know how many they are.
+    let served = poll::until("those that are too many are closed", || async {
+        let mut open = Vec::new();
+        for _ in 0..TRIED {
+            open.push(connect_from(SOURCE, &basic.gateway).await?);
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let served = open.iter().filter(|stream| is_open(stream)).count();
+        anyhow::ensure!(served <= OF_ONE_SOURCE, "{served} of {TRIED} are open");
+        Ok(served)
+    })
+    .await?;
+    anyhow::ensure!(served >= OF_ONE_SOURCE / WORKERS, "no worker has {served} connections");
+    Ok(())
 }
 
 /// Others cannot reach it, and what could stop or open up Envoy is not answered.
@@ -271,11 +311,26 @@ fn padded(model: &str, bytes: usize) -> String {
     body(&"x".repeat(bytes - body("").len()))
 }
 
-async fn connect(gateway: &RunningGateway) -> anyhow::Result<SendRequest<hyper::body::Bytes>> {
+/// An HTTP/2 connection.
+pub async fn connect(gateway: &RunningGateway) -> anyhow::Result<SendRequest<hyper::body::Bytes>> {
     let stream = TcpStream::connect(("127.0.0.1", gateway.port())).await?;
     let (client, connection) = h2::client::handshake(stream).await?;
     tokio::spawn(connection);
     Ok(client)
+}
+
+fn is_open(stream: &TcpStream) -> bool {
+    stream.try_read(&mut [0]).is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+}
+
+/// Whether this process may have so many connections open.
+fn may_open(test: &str, connections: usize) -> bool {
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let enough = files.current.is_none_or(|most| most >= (connections + 1_000) as u64);
+    if !enough {
+        println!("SKIP {test}: this machine allows {:?} open files", files.current);
+    }
+    enough
 }
 
 /// A connection from another of this machine's loopback addresses.

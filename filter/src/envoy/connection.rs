@@ -24,7 +24,7 @@ impl Peer {
     }
 
     pub fn on(&mut self, callback: Callback) -> Goes {
-        let order = with_vm(|vm| self.0.on(callback, &EnvoyStream, &mut vm.worker)).flatten();
+        let order = with_vm(|vm| self.0.on(callback, &EnvoyStream, &mut vm.worker)).unwrap_or(Some(Close));
         // Envoy does so when this callback has returned.
         if let Some(Close) = order {
             hostcall::ignore(hostcalls::close_downstream());

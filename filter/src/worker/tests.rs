@@ -353,6 +353,7 @@ fn what_a_dead_worker_took_is_not_taken_off_whoever_buries_it() {
     reserve(&shared, &dead, 20, NOW);
     dead.sweep(&shared, NOW);
     let runs = reserve(&shared, &living, 30, NOW);
+    living.sweep(&shared, NOW);
     living.sweep(&shared, NOW + 10_000);
     let told = living.next_call(&shared, NOW + 10_000).unwrap();
     living.ledger_answered(&shared, answer(told.sequence, None), NOW + 10_000);
@@ -429,6 +430,32 @@ fn every_tick_signs_and_each_second_sweeps() {
     assert_eq!(one.counters.workers_lost, 1);
     other.sweep(&shared, NOW + 19_999);
     assert_eq!(other.counters.workers_lost, 0, "the other one has signed at each tick");
+}
+
+#[test]
+fn workers_share_the_connections_of_a_source() {
+    const MOST: u32 = 3_000;
+    let shared = fixture::shared();
+    let admits = |worker: &mut Worker, most| {
+        let source = crate::sources::Source::of(b"192.0.2.1:1");
+        let admitted = (0..most).take_while(|_| worker.sources.admit(source, most)).count();
+        (0..admitted).for_each(|_| worker.sources.left(source));
+        admitted
+    };
+    let mut all: Vec<Worker> = (0..4).map(|_| worker(&shared)).collect();
+    for worker in &mut all {
+        worker.sweep(&shared, NOW);
+        assert_eq!(admits(worker, MOST), 750, "in its first second it does not know the others");
+    }
+    for worker in &mut all {
+        worker.sweep(&shared, NOW + 1000);
+        assert_eq!(admits(worker, MOST), 1000, "one of the four is the main thread's");
+    }
+    let mut first = all.swap_remove(0);
+    first.sweep(&shared, NOW + 10_999);
+    assert_eq!(admits(&mut first, MOST), 1000);
+    first.sweep(&shared, NOW + 12_000);
+    assert_eq!(admits(&mut first, MOST), 3000, "it alone lives");
 }
 
 #[test]

@@ -61,10 +61,9 @@ const MAX_REQUEST_HEADERS: u32 = 100;
 /// all may have together, so that one crowded filter chain leaves room for the others.
 const MAX_CONNECTIONS: u64 = 10_000;
 
-/// The most connections of one source address, for each worker of Envoy. With four workers it is a fifth of what a
-/// filter chain may have; from twenty on it bounds nothing. It is not less, because behind a load balancer that hides
-/// its clients, a node is one source.
-pub const MAX_CONNECTIONS_PER_SOURCE: u32 = 500;
+/// The most connections of one source address to one Envoy. It is a fifth of what a filter chain may have. It is not
+/// less, because behind a load balancer that hides its clients, a node is one source.
+pub const MAX_CONNECTIONS_PER_SOURCE: u32 = 2_000;
 
 /// The bounds of HTTP/2 connections, from clients and to backends.
 pub fn http2() -> core::Http2ProtocolOptions {

@@ -7,7 +7,9 @@ use envoy_types::pb::envoy::config::listener::v3 as listener;
 use envoy_types::pb::envoy::extensions::filters::http::wasm::v3::Wasm;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{HttpFilter, http_filter};
 use envoy_types::pb::envoy::extensions::filters::network::wasm::v3::Wasm as NetworkWasm;
-use envoy_types::pb::envoy::extensions::wasm::v3::{FailurePolicy, PluginConfig, VmConfig, plugin_config};
+use envoy_types::pb::envoy::extensions::wasm::v3::{
+    FailurePolicy, PluginConfig, ReloadConfig, VmConfig, plugin_config,
+};
 use envoy_types::pb::google::protobuf::{Any, BytesValue};
 use prost::{Message as _, Name as _};
 use tollgate_proto::v1::FilterConfig;
@@ -21,6 +23,10 @@ use super::{CONTROL_CLUSTER, FilterCode, Surroundings, attempt_config, connectio
 
 /// All stages run in the same VM of a worker and share its data.
 const VM_ID: &str = "tollgate";
+
+/// A VM that died is not replaced before this time has passed, and until then the worker refuses. If they die one after
+/// the other, the time grows tenfold. Envoy's default is one second.
+const RELOAD_AFTER: Duration = Duration::from_millis(100);
 
 /// Stands between a filter's name and the stamp of a sending.
 const STAMP: &str = "#sent=";
@@ -128,6 +134,9 @@ fn plugin(name: &str, root: &str, config: &FilterConfig, code: &FilterCode) -> P
         configuration: Some(any(&BytesValue { value: config.encode_to_vec() })),
         // A worker whose VM died gets a new one with its next request or connection. No request passes unfiltered.
         failure_policy: FailurePolicy::FailReload.into(),
+        reload_config: Some(ReloadConfig {
+            backoff: Some(core::BackoffStrategy { base_interval: duration(RELOAD_AFTER), ..Default::default() }),
+        }),
         // Without this, a request whose headers are held never gets its body.
         allow_on_headers_stop_iteration: yes(),
         vm: Some(plugin_config::Vm::VmConfig(VmConfig {
