@@ -15,18 +15,21 @@ pub const MAX_BODY_BYTES: u32 = 10 * 1024 * 1024;
 pub fn request_config(gateway: &ir::Gateway, ir: &ir::Ir) -> wire::FilterConfig {
     let backends: Vec<&ir::Backend> = gateway.backends.values().collect();
     let pools: Vec<&ir::Pool> = gateway.pools.values().collect();
+    let place_of_pool = places(pools.iter().map(|pool| pool.name.as_str()));
+    let place_of_backend = places(backends.iter().map(|backend| backend.cluster.as_str()));
     let used: BTreeSet<&str> = gateway.routes().flat_map(|route| route.action.limits()).map(String::as_str).collect();
     let limits: Vec<&ir::Limit> = ir.limits.iter().filter(|limit| used.contains(limit.id.as_str())).collect();
+    let place_of_limit = places(limits.iter().map(|limit| limit.id.as_str()));
     // A route that is in several virtual hosts appears once.
     let routes: BTreeMap<&str, wire::Route> = gateway
         .routes()
         .map(|route| {
             let pool = match &route.action {
-                ir::Action::Pool { pool, .. } => index(&pools, |known| known.name == *pool),
+                ir::Action::Pool { pool, .. } => place_of_pool.get(pool.as_str()).copied(),
                 _ => None,
             };
-            let limits =
-                route.action.limits().iter().filter_map(|id| index(&limits, |limit| limit.id == *id)).collect();
+            let limits = route.action.limits().iter();
+            let limits = limits.filter_map(|id| place_of_limit.get(id.as_str()).copied()).collect();
             (
                 route.name.as_str(),
                 wire::Route {
@@ -42,7 +45,7 @@ pub fn request_config(gateway: &ir::Gateway, ir: &ir::Ir) -> wire::FilterConfig 
     let stage = wire::RequestStage {
         control_cluster: CONTROL_CLUSTER.to_owned(),
         routes: routes.into_values().collect(),
-        pools: pools.iter().map(|pool| self::pool(pool, &backends)).collect(),
+        pools: pools.iter().map(|pool| self::pool(pool, &place_of_backend)).collect(),
         backends: backends.iter().copied().map(backend).collect(),
         limits: limits.into_iter().map(limit).collect(),
         max_body_bytes: MAX_BODY_BYTES,
@@ -70,14 +73,15 @@ fn closed_by(route: &ir::Route) -> String {
     }
 }
 
-fn index<T>(items: &[&T], found: impl Fn(&T) -> bool) -> Option<u32> {
-    items.iter().position(|item| found(item)).and_then(|index| u32::try_from(index).ok())
+/// The place of each in its list, by name.
+fn places<'a>(names: impl Iterator<Item = &'a str>) -> BTreeMap<&'a str, u32> {
+    names.zip(0..).collect()
 }
 
-fn pool(pool: &ir::Pool, backends: &[&ir::Backend]) -> wire::Pool {
+fn pool(pool: &ir::Pool, backends: &BTreeMap<&str, u32>) -> wire::Pool {
     let target = |target: &ir::Target| {
         Some(wire::Target {
-            backend: index(backends, |backend| backend.cluster == target.backend)?,
+            backend: *backends.get(target.backend.as_str())?,
             model: target.model.clone().unwrap_or_default(),
             weight: target.weight,
             priority: target.priority,

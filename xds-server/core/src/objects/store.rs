@@ -138,6 +138,12 @@ impl<T> Store<T> {
         self.0.values()
     }
 
+    /// Those of one namespace, without a look at any other.
+    pub fn of_namespace(&self, namespace: &str) -> impl Iterator<Item = &Object<T>> {
+        let from_here = self.0.range(Key::new(namespace, "")..);
+        from_here.take_while(move |(key, _)| key.namespace == namespace).map(|(_, object)| object)
+    }
+
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Object<T>> {
         self.0.values_mut()
     }

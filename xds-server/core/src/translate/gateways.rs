@@ -21,12 +21,13 @@ pub fn gateways(
     backends: &Backends,
     services: &Services,
 ) -> Vec<Gateway> {
+    let attached = by_listener(routes);
     let mut gateways: Vec<Gateway> = listeners
         .into_iter()
         .map(|(key, listeners)| {
             let mut gateway = Gateway {
                 origin: listeners.gateway.meta.origin.clone(),
-                listeners: self::listeners(&key, listeners, routes, policies),
+                listeners: self::listeners(&key, listeners, &attached, policies),
                 pools: BTreeMap::new(),
                 backends: BTreeMap::new(),
                 services: BTreeMap::new(),
@@ -76,10 +77,28 @@ fn of_attempts(cluster: &str) -> String {
     format!("{cluster}/attempts")
 }
 
+/// What is attached to each listener: routes, with the hostnames that both are for.
+type ByListener<'a> = BTreeMap<(&'a Key, &'a str), Vec<(&'a AttachedRoute<'a>, Vec<String>)>>;
+
+fn by_listener<'a>(routes: &'a [AttachedRoute<'a>]) -> ByListener<'a> {
+    let mut all = ByListener::new();
+    for route in routes {
+        for place in &route.attachments {
+            let here = all.entry((&place.gateway, place.listener.as_str())).or_default();
+            // A route may be attached to a listener by several of its parents.
+            match here.last_mut() {
+                Some((last, hostnames)) if std::ptr::eq(*last, route) => hostnames.extend_from_slice(&place.hostnames),
+                _ => here.push((route, place.hostnames.clone())),
+            }
+        }
+    }
+    all
+}
+
 fn listeners(
     key: &Key,
     listeners: GatewayListenersOf<'_>,
-    routes: &[AttachedRoute<'_>],
+    attached: &ByListener<'_>,
     policies: &Policies<'_>,
 ) -> Vec<Listener> {
     let origin = &listeners.gateway.meta.origin;
@@ -92,7 +111,8 @@ fn listeners(
             .filter(|(other, name)| *other == port && *name != hostname)
             .map(|(_, hostname)| *hostname)
             .collect();
-        let candidates = candidates(key, &spec.name, routes, policies);
+        let here = attached.get(&(key, spec.name.as_str())).map(Vec::as_slice).unwrap_or_default();
+        let candidates = candidates(key, here, policies);
         ports.entry(port).or_default().push(Site {
             origin: origin.section(&spec.name),
             name: spec.name.clone(),
@@ -105,18 +125,9 @@ fn listeners(
 }
 
 /// The routes on one listener, with the limits that hold there.
-fn candidates(gateway: &Key, listener: &str, routes: &[AttachedRoute<'_>], policies: &Policies<'_>) -> Vec<Candidate> {
+fn candidates(gateway: &Key, here: &[(&AttachedRoute<'_>, Vec<String>)], policies: &Policies<'_>) -> Vec<Candidate> {
     let mut candidates = Vec::new();
-    for attached in routes {
-        let hostnames: Vec<String> = attached
-            .attachments
-            .iter()
-            .filter(|place| place.gateway == *gateway && place.listener == listener)
-            .flat_map(|place| place.hostnames.iter().cloned())
-            .collect();
-        if hostnames.is_empty() {
-            continue;
-        }
+    for (attached, hostnames) in here {
         let meta = &attached.object.meta;
         for rule in &attached.routes {
             let mut route = rule.route.clone();

@@ -20,6 +20,18 @@ pub fn covers(pattern: &str, host: &str) -> bool {
     }
 }
 
+/// The hostname without its `*`. No name has the stem of a wildcard, which begins with a dot or is empty.
+pub fn stem(hostname: &str) -> &str {
+    hostname.trim_start_matches('*')
+}
+
+/// The stems of all hostnames that cover `host`, in the order of [`specificity`].
+pub fn covering_stems(host: &str) -> impl Iterator<Item = &str> {
+    let own = stem(host);
+    let wildcards = own.match_indices('.').filter(|(place, _)| *place > 0).filter_map(|(place, _)| own.get(place..));
+    std::iter::once(own).chain(wildcards).chain((!own.is_empty()).then_some(""))
+}
+
 /// The hostname for what both stand for. None: they have nothing in common.
 pub fn intersection(a: &str, b: &str) -> Option<String> {
     if covers(a, b) {
@@ -54,6 +66,19 @@ mod tests {
         assert_eq!(intersection("*.a.com", "x.a.com").as_deref(), Some("x.a.com"));
         assert_eq!(intersection("x.a.com", "*").as_deref(), Some("x.a.com"));
         assert_eq!(intersection("a.com", "b.com"), None);
+    }
+
+    #[test]
+    fn covering_stems_are_those_of_what_covers_the_host() {
+        let hosts = ["*", "*.com", "com", "a.com", "*.a.com", "x.a.com", "*.x.a.com", "y.x.a.com", "b.com", "xa.com"];
+        for host in hosts {
+            let mut covering: Vec<&str> = hosts.into_iter().filter(|pattern| covers(pattern, host)).collect();
+            covering.sort_by_key(|pattern| specificity(pattern));
+            let stems: Vec<&str> = covering_stems(host).collect();
+            let mut found: Vec<&str> = hosts.into_iter().filter(|pattern| stems.contains(&stem(pattern))).collect();
+            found.sort_by_key(|pattern| stems.iter().position(|stem| *stem == self::stem(pattern)));
+            assert_eq!(found, covering, "{host}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! TokenPolicies to limits, and which of them hold for a request. A refused policy closes what it names.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ir::{Action, Gateway, Limit, Route};
 use crate::objects::{Names, Object, Objects, PolicyTarget, RefusedPolicy, TargetKind, TokenPolicy};
@@ -14,16 +14,9 @@ const MAX_NAMED: usize = 5;
 #[derive(Debug, Default)]
 pub struct Policies<'a> {
     pub limits: Vec<Limit>,
-    attached: Vec<Attached<'a>>,
+    /// Ids of the limits for each target: its kind, namespace and name.
+    attached: BTreeMap<(TargetKind, &'a str, &'a str), BTreeSet<String>>,
     refused: &'a [RefusedPolicy],
-}
-
-/// The limits of one policy, and what they are for.
-#[derive(Debug)]
-struct Attached<'a> {
-    namespace: &'a str,
-    names: Names,
-    limits: Vec<String>,
 }
 
 /// The way of a request: the namespaces and names of everything on it that a policy can be for.
@@ -38,11 +31,10 @@ pub fn policies<'a>(objects: &'a Objects, findings: &mut Vec<Finding>) -> Polici
     let mut policies = Policies { refused: &objects.refused_policies, ..Policies::default() };
     for policy in objects.token_policies.iter() {
         let limits: Vec<Limit> = limits(policy).collect();
-        policies.attached.push(Attached {
-            namespace: policy.meta.namespace(),
-            names: Names::Targets(targets(objects, policy, findings)),
-            limits: limits.iter().map(|limit| limit.id.clone()).collect(),
-        });
+        for target in targets(objects, policy, findings) {
+            let target = (target.kind, policy.meta.namespace(), target.name.as_str());
+            policies.attached.entry(target).or_default().extend(limits.iter().map(|limit| limit.id.clone()));
+        }
         policies.limits.extend(limits);
     }
     policies
@@ -65,7 +57,11 @@ fn limits(policy: &Object<TokenPolicy>) -> impl Iterator<Item = Limit> {
 }
 
 /// The targets that exist and are acted on. The policy stays in force for them even if another target is neither.
-fn targets(objects: &Objects, policy: &Object<TokenPolicy>, findings: &mut Vec<Finding>) -> Vec<PolicyTarget> {
+fn targets<'a>(
+    objects: &Objects,
+    policy: &'a Object<TokenPolicy>,
+    findings: &mut Vec<Finding>,
+) -> Vec<&'a PolicyTarget> {
     let mut targets = Vec::new();
     for (index, target) in policy.spec.targets.iter().enumerate() {
         let field = format!("spec.targetRefs[{index}]");
@@ -88,7 +84,7 @@ fn targets(objects: &Objects, policy: &Object<TokenPolicy>, findings: &mut Vec<F
                 "target the Gateway, HTTPRoute or ModelPool",
             ));
         } else {
-            targets.push(target.clone());
+            targets.push(target);
         }
     }
     targets
@@ -156,8 +152,11 @@ fn list(routes: &BTreeSet<&str>) -> String {
 impl Policies<'_> {
     /// Ids of all limits that hold for a request on this way, each once.
     pub fn of(&self, way: Way<'_>) -> Vec<String> {
-        let holds = |attached: &&Attached<'_>| way.is_named_by(attached.namespace, &attached.names);
-        let ids: BTreeSet<&String> = self.attached.iter().filter(holds).flat_map(|attached| &attached.limits).collect();
+        let targets =
+            [(TargetKind::Gateway, way.gateway), (TargetKind::HttpRoute, way.route), (TargetKind::ModelPool, way.pool)];
+        let limits =
+            targets.into_iter().filter_map(|(kind, (namespace, name))| self.attached.get(&(kind, namespace, name)));
+        let ids: BTreeSet<&String> = limits.flatten().collect();
         ids.into_iter().cloned().collect()
     }
 
@@ -181,10 +180,6 @@ impl<'a> Way<'a> {
     }
 
     fn is_meant_by(&self, policy: &RefusedPolicy) -> bool {
-        self.is_named_by(policy.meta.namespace(), &policy.names)
-    }
-
-    fn is_named_by(&self, namespace: &str, names: &Names) -> bool {
-        names.include(namespace, self.gateway, self.route, self.pool)
+        policy.names.include(policy.meta.namespace(), self.gateway, self.route, self.pool)
     }
 }

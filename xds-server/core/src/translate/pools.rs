@@ -1,6 +1,6 @@
 //! ModelPools with their backends resolved.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::ir::{self, ConsumerNamespaces};
 use crate::objects::{Key, Model, ModelPool, Namespaces, Object, Objects, Shown};
@@ -13,6 +13,9 @@ use super::refs::{MODEL_BACKEND, MODEL_POOL, Reference};
 pub type Pools = BTreeMap<String, ir::Pool>;
 
 pub fn pools(objects: &Objects, backends: &Backends, findings: &mut Vec<Finding>) -> Pools {
+    let known = objects.namespaces.iter().map(|namespace| namespace.meta.name());
+    let known: BTreeSet<&str> =
+        known.chain(objects.consumers.iter().map(|consumer| consumer.meta.namespace())).collect();
     objects
         .model_pools
         .iter()
@@ -29,7 +32,7 @@ pub fn pools(objects: &Objects, backends: &Backends, findings: &mut Vec<Finding>
                 origin: pool.meta.origin.clone(),
                 name: name.clone(),
                 access: pool.spec.access,
-                consumers: consumers(objects, pool),
+                consumers: consumers(objects, &known, pool),
                 models,
             };
             (name, ir_pool)
@@ -39,18 +42,16 @@ pub fn pools(objects: &Objects, backends: &Backends, findings: &mut Vec<Finding>
 
 /// The namespaces whose Consumers the pool accepts. A known namespace is listed whether it has a Consumer or not, so
 /// that its first Consumer changes nothing but its key.
-fn consumers(objects: &Objects, pool: &Object<ModelPool>) -> ConsumerNamespaces {
+fn consumers(objects: &Objects, known: &BTreeSet<&str>, pool: &Object<ModelPool>) -> ConsumerNamespaces {
     let selector = match &pool.spec.allowed_consumers {
         Namespaces::All => return ConsumerNamespaces::All,
         Namespaces::Same => return ConsumerNamespaces::Only([pool.meta.namespace().to_owned()].into()),
         Namespaces::Selector(selector) => selector,
     };
-    let known = objects.namespaces.iter().map(|namespace| namespace.meta.name());
-    let known = known.chain(objects.consumers.iter().map(|consumer| consumer.meta.namespace()));
-    let selected = known.filter(|name| {
+    let selected = known.iter().filter(|name| {
         selector.selects(name, objects.namespaces.get("", name).map(|namespace| &namespace.meta.labels))
     });
-    ConsumerNamespaces::Only(selected.map(str::to_owned).collect())
+    ConsumerNamespaces::Only(selected.map(|name| (*name).to_owned()).collect())
 }
 
 /// A target that cannot be used is left out, and the others serve the model. A model without any target stays, so that

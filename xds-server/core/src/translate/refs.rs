@@ -35,16 +35,14 @@ impl Reference<'_> {
     /// the target's namespace says so.
     pub fn is_permitted(&self, objects: &Objects) -> bool {
         self.namespace == self.from.namespace()
-            || objects.reference_grants.iter().any(|grant| {
-                grant.meta.namespace() == self.namespace
-                    && grant.spec.from.iter().any(|from| {
-                        (from.group.as_str(), from.kind.as_str()) == self.from_kind
-                            && from.namespace == self.from.namespace()
-                    })
-                    && grant.spec.to.iter().any(|to| {
-                        (to.group.as_str(), to.kind.as_str()) == self.to_kind
-                            && to.name.as_deref().is_none_or(|name| name == self.name)
-                    })
+            || objects.reference_grants.of_namespace(self.namespace).any(|grant| {
+                grant.spec.from.iter().any(|from| {
+                    (from.group.as_str(), from.kind.as_str()) == self.from_kind
+                        && from.namespace == self.from.namespace()
+                }) && grant.spec.to.iter().any(|to| {
+                    (to.group.as_str(), to.kind.as_str()) == self.to_kind
+                        && to.name.as_deref().is_none_or(|name| name == self.name)
+                })
             })
     }
 
@@ -70,11 +68,7 @@ impl Reference<'_> {
         if objects.refused.contains(&Origin::new(kind, self.namespace, self.name)) {
             return self.finding(reason, &format!("{} is refused", self.target()), "see the findings on it");
         }
-        let here: Vec<&str> = store
-            .iter()
-            .filter(|object| object.meta.namespace() == self.namespace)
-            .map(|object| object.meta.name())
-            .collect();
+        let here: Vec<&str> = store.of_namespace(self.namespace).map(|object| object.meta.name()).collect();
         let elsewhere = store.iter().find(|object| object.meta.name() == self.name);
         let hint = match (crate::objects::closest(self.name, &here), elsewhere) {
             (Some(near), _) => format!("did you mean `{near}`?"),
