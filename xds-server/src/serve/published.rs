@@ -27,8 +27,8 @@ pub struct Published {
     pub findings: Vec<Finding>,
     /// Names of the models that clients can ask for.
     pub models: Vec<String>,
-    /// The file and line of each object of which an Envoy may refuse a part.
-    spots: BTreeMap<Origin, Spot>,
+    /// What all of it was made from.
+    objects: Arc<Objects>,
 }
 
 #[derive(Debug)]
@@ -61,9 +61,20 @@ impl Published {
         identity.gateway().is_none_or(|name| self.gateways.contains_key(&name))
     }
 
-    /// The file and line of an object.
-    pub fn spot(&self, origin: &Origin) -> Option<&Spot> {
-        self.spots.get(&Origin { section: None, ..origin.clone() })
+    /// The file and line of an object of which an Envoy may refuse a part.
+    pub fn spot(&self, origin: &Origin) -> Option<Spot> {
+        fn of<T>(store: &Store<T>, origin: &Origin) -> Option<Spot> {
+            store.get(&origin.namespace, &origin.name).map(|object| object.meta.spot(""))
+        }
+        match origin.kind.as_str() {
+            "Gateway" => of(&self.objects.gateways, origin),
+            "HTTPRoute" => of(&self.objects.http_routes, origin),
+            "Service" => of(&self.objects.services, origin),
+            "Secret" => of(&self.objects.secrets, origin),
+            "ModelPool" => of(&self.objects.model_pools, origin),
+            "ModelBackend" => of(&self.objects.model_backends, origin),
+            _ => None,
+        }
     }
 
     pub fn gateways_of(&self, identity: &Identity) -> impl Iterator<Item = (&String, &ServedGateway)> {
@@ -88,8 +99,8 @@ impl Publisher {
     }
 
     /// Publishes what the objects mean. Returns how many resources that changes.
-    pub fn publish(&self, objects: &Objects, mut findings: Vec<Finding>) -> usize {
-        let translation = translate(objects);
+    pub fn publish(&self, objects: Arc<Objects>, mut findings: Vec<Finding>) -> usize {
+        let translation = translate(&objects);
         findings.extend(translation.findings);
         let ir = translation.ir;
         let mut all = Snapshot::default();
@@ -116,7 +127,7 @@ impl Publisher {
             all: Arc::new(all),
             findings,
             models: models(&ir),
-            spots: spots(objects),
+            objects,
         };
         self.published.send_replace(Arc::new(next));
         changed
@@ -152,19 +163,6 @@ fn listeners(gateway: &ir::Gateway, bind: &str) -> Vec<admin::Listener> {
 /// `127.0.0.1:8080`, `[::1]:8080`
 fn authority(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
-}
-
-fn spots(objects: &Objects) -> BTreeMap<Origin, Spot> {
-    fn of<T>(store: &Store<T>) -> impl Iterator<Item = (Origin, Spot)> {
-        store.iter().map(|object| (object.meta.origin.clone(), object.meta.spot("")))
-    }
-    of(&objects.gateways)
-        .chain(of(&objects.http_routes))
-        .chain(of(&objects.services))
-        .chain(of(&objects.secrets))
-        .chain(of(&objects.model_pools))
-        .chain(of(&objects.model_backends))
-        .collect()
 }
 
 fn models(ir: &Ir) -> Vec<String> {

@@ -121,7 +121,7 @@ fn finding(published: &Published, node: &str, refused: &RefusedResource) -> Find
         severity: Severity::Error,
         reason: REFUSED.to_owned(),
         origin: refused.origin.clone(),
-        spot: refused.origin.as_ref().and_then(|origin| published.spot(origin)).cloned(),
+        spot: refused.origin.as_ref().and_then(|origin| published.spot(origin)),
         field: String::new(),
         message: format!("Envoy {node} refuses {} {}: {}", refused.kind.name(), refused.name, words(refused)),
         hint: "it goes on with what it took before".to_owned(),

@@ -5,39 +5,45 @@
 //! nothing is read again for an event that leaves the fingerprint as it was.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use notify::event::{AccessKind, AccessMode, ModifyKind};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use super::folder;
+use super::print::Print;
 
-/// Writers get this long to finish what they are doing.
-const DEBOUNCE: Duration = Duration::from_millis(100);
+/// Whoever writes several files gets this long from one to the next.
+const BETWEEN_FILES: Duration = Duration::from_millis(15);
+/// Whoever writes to a file gets this long from one write to the next.
+const BETWEEN_WRITES: Duration = Duration::from_millis(100);
 /// A writer that never rests is not waited for longer than this.
-const DEBOUNCE_AT_MOST: Duration = Duration::from_millis(500);
+const AT_MOST: Duration = Duration::from_millis(500);
 const POLL: Duration = Duration::from_secs(1);
+/// So many events may wait. If there are more, they have more than one writer, and all are waited for.
+const EVENTS: usize = 64;
+
+/// What the kernel says of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Event {
+    /// Somebody writes to it and may go on.
+    Writing,
+    /// It is there, or gone, as a whole: it was renamed or removed, or its writer has closed it.
+    Done,
+}
 
 pub struct Changes {
     root: PathBuf,
     /// Files that Secrets refer to.
     more: BTreeSet<PathBuf>,
     fingerprint: Vec<Print>,
-    events: mpsc::Receiver<()>,
+    events: mpsc::Receiver<Event>,
     /// None: the kernel gives no events, and the poll has to do.
     watcher: Option<RecommendedWatcher>,
     watched: BTreeSet<PathBuf>,
-}
-
-/// What tells a changed file from an unchanged one.
-#[derive(Debug, PartialEq, Eq)]
-struct Print {
-    path: PathBuf,
-    state: Option<(u64, u64, i64, i64)>,
 }
 
 // === impl Changes ===
@@ -45,10 +51,12 @@ struct Print {
 impl Changes {
     /// Watches from this moment on.
     pub fn of(root: &Path) -> Self {
-        let (sender, events) = mpsc::channel(1);
-        let watcher = notify::recommended_watcher(move |_event| {
-            // A full queue already says that something happened.
-            let _full = sender.try_send(());
+        let (sender, events) = mpsc::channel(EVENTS);
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            if let Some(event) = Event::of(event) {
+                // A full queue already says that something happened.
+                let _full = sender.try_send(event);
+            }
         });
         let mut changes = Self {
             root: root.to_owned(),
@@ -78,7 +86,7 @@ impl Changes {
     pub async fn next(&mut self) {
         loop {
             match timeout(POLL, self.events.recv()).await {
-                Ok(Some(())) => self.rest().await,
+                Ok(Some(event)) => self.rest(event).await,
                 // No events can come any more.
                 Ok(None) => sleep(POLL).await,
                 Err(_elapsed) => {}
@@ -91,9 +99,13 @@ impl Changes {
         }
     }
 
-    async fn rest(&mut self) {
-        let quiet = async { while let Ok(Some(())) = timeout(DEBOUNCE, self.events.recv()).await {} };
-        let _never_rests = timeout(DEBOUNCE_AT_MOST, quiet).await;
+    async fn rest(&mut self, mut last: Event) {
+        let quiet = async {
+            while let Ok(Some(event)) = timeout(last.pause(), self.events.recv()).await {
+                last = event;
+            }
+        };
+        let _never_rests = timeout(AT_MOST, quiet).await;
     }
 
     fn watch(&mut self, path: &Path, mode: RecursiveMode) {
@@ -111,17 +123,35 @@ impl Changes {
     }
 }
 
-// === impl Print ===
+// === impl Event ===
 
-impl Print {
-    fn of(path: PathBuf) -> Self {
-        let state = fs::metadata(&path).ok().map(|file| (file.ino(), file.len(), file.mtime(), file.mtime_nsec()));
-        Self { path, state }
+impl Event {
+    /// None: nothing has changed.
+    fn of(event: notify::Result<notify::Event>) -> Option<Self> {
+        // An error may mean that events were lost.
+        let Ok(event) = event else { return Some(Self::Writing) };
+        match event.kind {
+            EventKind::Access(AccessKind::Close(AccessMode::Write))
+            | EventKind::Remove(_)
+            | EventKind::Modify(ModifyKind::Name(_)) => Some(Self::Done),
+            EventKind::Access(_) => None,
+            _ => Some(Self::Writing),
+        }
+    }
+
+    /// After this long without another event, writers have come to rest.
+    fn pause(self) -> Duration {
+        match self {
+            Self::Writing => BETWEEN_WRITES,
+            Self::Done => BETWEEN_FILES,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     async fn seen(changes: &mut Changes) -> bool {

@@ -1,7 +1,8 @@
 //! A folder of YAML files as objects. What was good stays in force while what replaced it is broken.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::{fs, io};
 
 use jiff::Timestamp;
@@ -9,21 +10,34 @@ use tollgate_core::objects::Objects;
 use tollgate_core::status::{Finding, Severity, Spot};
 
 use super::last_good::LastGood;
+use super::print::Print;
 use super::secrets::LocalSecrets;
 
 /// A folder (or one file) and what was last good in it.
 #[derive(Debug)]
 pub struct Folder {
     root: PathBuf,
-    last: Objects,
+    /// What each file says. A file is decoded again when it, or a file that a Secret of it refers to, has changed.
+    files: BTreeMap<PathBuf, Decoded>,
+    last: Arc<Objects>,
     /// None: what was good is kept only for as long as this process lives.
     kept: Option<LastGood>,
+}
+
+/// What one file says.
+#[derive(Debug)]
+struct Decoded {
+    /// The file itself, and those that its Secrets refer to, readable or not.
+    file: Print,
+    secret_files: Vec<Print>,
+    objects: Objects,
+    findings: Vec<Finding>,
 }
 
 /// One reading of the folder.
 #[derive(Debug)]
 pub struct Reading {
-    pub objects: Objects,
+    pub objects: Arc<Objects>,
     pub findings: Vec<Finding>,
     /// Files outside (or inside) that Secrets refer to.
     pub secret_files: BTreeSet<PathBuf>,
@@ -48,7 +62,7 @@ const MAX_FILE_BYTES: u64 = 256 << 20;
 impl Folder {
     /// Begins as on a first start, with nothing that was good before.
     pub fn new(root: &Path) -> Self {
-        Self { root: root.to_owned(), last: Objects::default(), kept: None }
+        Self { root: root.to_owned(), files: BTreeMap::new(), last: Arc::default(), kept: None }
     }
 
     /// Begins with what was last good when a process used this state directory.
@@ -58,28 +72,33 @@ impl Folder {
     pub fn with_state(root: &Path, state: &Path) -> Result<Self, FolderError> {
         let unusable = |error| FolderError::State { path: state.to_owned(), error };
         let kept = LastGood::open(state, root).map_err(unusable)?;
-        let last = kept.read(&LocalSecrets::new(base(root)));
-        Ok(Self { root: root.to_owned(), last, kept: Some(kept) })
+        let last = Arc::new(kept.read(&LocalSecrets::new(base(root))));
+        Ok(Self { last, kept: Some(kept), ..Self::new(root) })
     }
 
-    /// Reads everything anew.
+    /// Reads what has changed.
     ///
     /// # Errors
     /// When the folder itself cannot be read. What was read before stays good.
     pub fn read(&mut self) -> Result<Reading, FolderError> {
-        let secrets = LocalSecrets::new(base(&self.root));
+        let paths = list(&self.root)?;
+        let mut before = std::mem::take(&mut self.files);
         let mut objects = Objects::default();
         let mut findings = Vec::new();
         let mut broken = BTreeSet::new();
-        for path in list(&self.root)? {
+        let mut secret_files = BTreeSet::new();
+        for path in paths {
             let file = path.display().to_string();
-            match read(&path) {
-                Ok(text) => {
-                    let of_file = objects.add_yaml(&file, &text, &secrets);
-                    if of_file.iter().any(hides_an_object) {
+            let known = before.remove(&path).filter(Decoded::is_current);
+            match known.map_or_else(|| self.decode(&path), Ok) {
+                Ok(decoded) => {
+                    if decoded.findings.iter().any(hides_an_object) {
                         broken.insert(file);
                     }
-                    findings.extend(of_file);
+                    findings.extend(decoded.findings.iter().cloned());
+                    findings.extend(objects.merge(&decoded.objects));
+                    secret_files.extend(decoded.secret_files.iter().map(|print| print.path.clone()));
+                    self.files.insert(path, decoded);
                 }
                 // The file went away between listing and reading.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -90,12 +109,31 @@ impl Folder {
                 }
             }
         }
-        findings.extend(objects.keep_last_good(&self.last, &broken, Timestamp::now().as_second()));
+        findings.extend(objects.keep_last_good(&self.last, &broken));
         if let Some(kept) = &mut self.kept {
             kept.write(&objects);
         }
-        self.last = objects.clone();
-        Ok(Reading { objects, findings, secret_files: secrets.into_files() })
+        self.last = Arc::new(objects);
+        Ok(Reading { objects: Arc::clone(&self.last), findings, secret_files })
+    }
+
+    fn decode(&self, path: &Path) -> io::Result<Decoded> {
+        // If the file changes while it is read, this print is of before, and it is read again.
+        let print = Print::of(path.to_owned());
+        let text = read(path)?;
+        let secrets = LocalSecrets::new(base(&self.root));
+        let mut objects = Objects::default();
+        let findings = objects.add_yaml(&path.display().to_string(), &text, &secrets);
+        objects.date(&self.last, Timestamp::now().as_second());
+        Ok(Decoded { file: print, secret_files: secrets.into_prints(), objects, findings })
+    }
+}
+
+// === impl Decoded ===
+
+impl Decoded {
+    fn is_current(&self) -> bool {
+        self.file.is_current() && self.secret_files.iter().all(Print::is_current)
     }
 }
 
@@ -198,6 +236,34 @@ mod tests {
         let reading = Folder::new(root).read().unwrap();
         assert_eq!(reading.findings, []);
         assert_eq!(names(&reading), ["a", "c"]);
+    }
+
+    #[test]
+    fn only_files_that_changed_are_decoded_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, two, key) = (dir.path().join("1.yaml"), dir.path().join("2.yaml"), dir.path().join("key"));
+        let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nfile: {apiKey: key}\n";
+        fs::write(&one, format!("{}---\n{secret}", backend("a"))).unwrap();
+        fs::write(&two, backend("b")).unwrap();
+        fs::write(&key, "one").unwrap();
+        let mut folder = Folder::new(dir.path());
+        let mut before = folder.read().unwrap().objects;
+        // Whether each of the two backends is the one in memory that it was before.
+        let mut same = || {
+            let now = folder.read().unwrap().objects;
+            let pairs = now.model_backends.shared().zip(before.model_backends.shared());
+            let same: Vec<bool> = pairs.map(|(now, before)| Arc::ptr_eq(now, before)).collect();
+            before = now;
+            same
+        };
+        assert_eq!(same(), [true, true]);
+        fs::write(&two, backend("b").replace("8081", "8082")).unwrap();
+        assert_eq!(same(), [true, false]);
+        assert_eq!(same(), [true, true]);
+        fs::write(&key, "another").unwrap();
+        assert_eq!(same(), [false, true], "the file's Secret is in another file");
+        fs::remove_file(&key).unwrap();
+        assert_eq!(same(), [false, true]);
     }
 
     #[test]

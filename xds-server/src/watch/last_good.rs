@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use tollgate_core::objects::{Objects, SecretSource, Source};
+use tollgate_core::objects::{Meta, Objects, SecretSource, Source};
 
 use crate::private;
 
@@ -26,8 +26,16 @@ pub struct LastGood {
     folder: PathBuf,
     /// The same folder as an absolute path. State of another folder says nothing about this one.
     root: PathBuf,
-    /// Name of the state file -> hash of its content.
-    written: BTreeMap<String, [u8; 32]>,
+    /// What each state file holds, by its name.
+    written: BTreeMap<String, Vec<Version>>,
+}
+
+/// One version of one document.
+#[derive(Debug)]
+struct Version {
+    line: u64,
+    since: i64,
+    source: Source,
 }
 
 /// What is kept of one file of the folder.
@@ -86,18 +94,11 @@ impl LastGood {
     pub fn write(&mut self, objects: &Objects) {
         let mut names = BTreeSet::new();
         for (file, metas) in objects.kept() {
-            let documents = metas.into_iter().filter(|meta| !meta.source.expose().is_empty()).map(|meta| {
-                KeptDocument { line: meta.lines.of(""), since: meta.since, document: meta.source.expose().to_owned() }
-            });
-            let kept = Kept {
-                version: VERSION,
-                root: self.root.clone(),
-                file: Path::new(file).strip_prefix(&self.folder).unwrap_or(Path::new(file)).to_owned(),
-                documents: documents.collect(),
-            };
-            let digest = Sha256::digest(kept.file.as_os_str().as_encoded_bytes());
-            let name = format!("{}.json", hex::encode(digest));
-            if let Err(error) = self.write_one(&name, &kept) {
+            let documents = metas.into_iter().filter(|meta| !meta.source.expose().is_empty());
+            let documents: Vec<Version> = documents.map(Version::of).collect();
+            let file = Path::new(file).strip_prefix(&self.folder).unwrap_or(Path::new(file));
+            let name = format!("{}.json", hex::encode(Sha256::digest(file.as_os_str().as_encoded_bytes())));
+            if let Err(error) = self.write_one(&name, file, documents) {
                 tracing::error!(path = %self.path.display(), %error, "the last good objects cannot be kept for a restart");
                 return;
             }
@@ -106,13 +107,21 @@ impl LastGood {
         self.remove_all_but(&names);
     }
 
-    fn write_one(&mut self, name: &str, kept: &Kept) -> io::Result<()> {
-        let text = serde_json::to_vec(kept)?;
-        let hash = Sha256::digest(&text).into();
-        if self.written.get(name) != Some(&hash) {
-            private::write(&self.path.join(name), &text)?;
-            self.written.insert(name.to_owned(), hash);
+    fn write_one(&mut self, name: &str, file: &Path, documents: Vec<Version>) -> io::Result<()> {
+        let same = |written: &Vec<Version>| {
+            written.len() == documents.len() && written.iter().zip(&documents).all(|(a, b)| a.is(b))
+        };
+        if self.written.get(name).is_some_and(same) {
+            return Ok(());
         }
+        let kept = Kept {
+            version: VERSION,
+            root: self.root.clone(),
+            file: file.to_owned(),
+            documents: documents.iter().map(Version::kept).collect(),
+        };
+        private::write(&self.path.join(name), &serde_json::to_vec(&kept)?)?;
+        self.written.insert(name.to_owned(), documents);
         Ok(())
     }
 
@@ -152,5 +161,22 @@ impl LastGood {
         let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
         paths.sort();
         paths
+    }
+}
+
+// === impl Version ===
+
+impl Version {
+    fn of(meta: &Meta) -> Self {
+        Self { line: meta.lines.of(""), since: meta.since, source: meta.source.clone() }
+    }
+
+    /// Whether both are the same version. A document that was read again counts as another one.
+    fn is(&self, other: &Self) -> bool {
+        (self.line, self.since) == (other.line, other.since) && self.source.is(&other.source)
+    }
+
+    fn kept(&self) -> KeptDocument {
+        KeptDocument { line: self.line, since: self.since, document: self.source.expose().to_owned() }
     }
 }

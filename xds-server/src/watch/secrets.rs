@@ -1,18 +1,21 @@
 //! `file:` and `env:` references of Secrets, for laptops.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::{env, fs};
 
 use tollgate_core::objects::SecretSource;
 
+use super::print::Print;
+
 /// Reads from this machine, and remembers the files so that they are watched too.
 #[derive(Debug)]
 pub(super) struct LocalSecrets {
     /// Relative paths start here.
     base: PathBuf,
-    read: Mutex<BTreeSet<PathBuf>>,
+    /// Each with its print of before it was read.
+    read: Mutex<BTreeMap<PathBuf, Print>>,
 }
 
 // === impl LocalSecrets ===
@@ -23,15 +26,17 @@ impl LocalSecrets {
     }
 
     /// The files that were asked for, readable or not.
-    pub(super) fn into_files(self) -> BTreeSet<PathBuf> {
-        self.read.into_inner().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn into_prints(self) -> Vec<Print> {
+        self.read.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect()
     }
 }
 
 impl SecretSource for LocalSecrets {
     fn file(&self, path: &str) -> Result<String, String> {
         let path = self.base.join(path);
-        self.read.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone());
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        read.entry(path.clone()).or_insert_with(|| Print::of(path.clone()));
+        drop(read);
         fs::read_to_string(&path).map_err(|error| error.to_string())
     }
 

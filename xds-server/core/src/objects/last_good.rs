@@ -22,10 +22,10 @@ struct TakenOver {
 
 impl Objects {
     /// Takes over from `last` what the new input lost by mistake and not on purpose: objects of files that
-    /// can no longer be read, and objects that are still there but are now refused. `now` is the time in Unix seconds.
+    /// can no longer be read, and objects that are still there but are now refused.
     ///
     /// A policy that is refused closes what it names only when there is no good version of it.
-    pub fn keep_last_good(&mut self, last: &Self, broken_files: &BTreeSet<String>, now: i64) -> Vec<Finding> {
+    pub fn keep_last_good(&mut self, last: &Self, broken_files: &BTreeSet<String>) -> Vec<Finding> {
         let Self {
             gateway_classes,
             gateways,
@@ -44,7 +44,7 @@ impl Objects {
             files,
         } = self;
         let mut taken = TakenOver::default();
-        let mut keeper = Keeper { refused, broken_files, now, taken: &mut taken };
+        let mut keeper = Keeper { refused, broken_files, taken: &mut taken };
         keeper.keep(gateway_classes, &last.gateway_classes);
         keeper.keep(gateways, &last.gateways);
         keeper.keep(http_routes, &last.http_routes);
@@ -102,27 +102,20 @@ impl Objects {
 struct Keeper<'a> {
     refused: &'a mut BTreeSet<Origin>,
     broken_files: &'a BTreeSet<String>,
-    now: i64,
     taken: &'a mut TakenOver,
 }
 
 // === impl Keeper ===
 
 impl Keeper<'_> {
-    fn keep<T: Clone>(&mut self, new: &mut Store<T>, last: &Store<T>) {
-        for object in new.iter_mut() {
-            let meta = &mut object.meta;
-            let before = last.get(meta.namespace(), meta.name()).map(|object| &object.meta);
-            meta.since = before.filter(|before| before.source == meta.source).map_or(self.now, |before| before.since);
-        }
-        for object in last.iter() {
+    fn keep<T>(&mut self, new: &mut Store<T>, last: &Store<T>) {
+        for object in last.shared() {
             let meta = &object.meta;
             let with_its_file = self.broken_files.contains(&meta.file);
             let lost = with_its_file || self.refused.contains(&meta.origin);
-            if lost && new.get(meta.namespace(), meta.name()).is_none() {
+            if lost && new.share(object).is_ok() {
                 self.taken.note(meta, with_its_file);
                 self.refused.remove(&meta.origin);
-                new.insert(object.clone());
             }
         }
     }

@@ -224,6 +224,14 @@ fn with_spec<W: DeserializeOwned, T>(
     insert(store, given, findings, |body: Spec<W>, check| parse(body.spec, check))
 }
 
+/// Another object has the name already.
+pub fn duplicate(first: &Meta, meta: &Meta) -> Finding {
+    let Spot { file, line } = first.spot("");
+    let finding = meta.finding(Severity::Error, "Duplicate", "", "", "the first one is used");
+    // The file's name is the user's own choice and is shown with every finding.
+    Finding { message: format!("the same object is already at {file}:{line}"), ..finding }
+}
+
 /// Decodes, checks and stores.
 fn insert<W: DeserializeOwned, T>(
     store: &mut Store<T>,
@@ -233,12 +241,8 @@ fn insert<W: DeserializeOwned, T>(
 ) -> Outcome {
     let Candidate { meta, body } = given;
     if let Some(first) = store.get(meta.namespace(), meta.name()) {
-        let Spot { file, line } = first.meta.spot("");
-        let same = first.meta.source == meta.source;
-        let finding = meta.finding(Severity::Error, "Duplicate", "", "", "the first one is used");
-        // The file's name is the user's own choice and is shown with every finding.
-        findings.push(Finding { message: format!("the same object is already at {file}:{line}"), ..finding });
-        return if same { Outcome::Taken } else { Outcome::Duplicate(meta) };
+        findings.push(duplicate(&first.meta, &meta));
+        return if first.meta.source == meta.source { Outcome::Taken } else { Outcome::Duplicate(meta) };
     }
     let mut check = Check::new(&meta, findings);
     let secret = meta.origin.kind == "Secret";

@@ -13,6 +13,7 @@ mod duration;
 mod expression;
 mod last_good;
 mod load;
+mod merge;
 mod model_backend;
 mod model_pool;
 mod namespaces;

@@ -86,6 +86,12 @@ impl Suspect {
         Some(Self(names))
     }
 
+    /// The same for a document as it is kept.
+    pub fn of_source(source: &Source) -> Option<Self> {
+        let document: Value = serde_json::from_str(source.expose()).ok()?;
+        Self::of(document.as_object()?)
+    }
+
     /// The document was refused.
     pub fn refused(self, meta: Meta) -> RefusedPolicy {
         RefusedPolicy { meta, names: self.0 }

@@ -1,6 +1,7 @@
 //! One object with where it came from, and the store of a kind.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt::{self, Display};
 use std::sync::Arc;
 
@@ -41,9 +42,9 @@ pub struct Object<T> {
     pub spec: T,
 }
 
-/// All objects of one kind, in the order of their names.
+/// All objects of one kind, in the order of their names. Copies share the objects.
 #[derive(Debug, Clone)]
-pub struct Store<T>(BTreeMap<Key, Object<T>>);
+pub struct Store<T>(BTreeMap<Key, Arc<Object<T>>>);
 
 // === impl Key ===
 
@@ -105,6 +106,11 @@ impl Source {
         Self(json.into())
     }
 
+    /// Whether both are the same text in memory. False says nothing.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     /// The document, for the one place that keeps it.
     pub fn expose(&self) -> &str {
         &self.0
@@ -127,24 +133,50 @@ impl<T> Default for Store<T> {
 
 impl<T> Store<T> {
     pub fn get(&self, namespace: &str, name: &str) -> Option<&Object<T>> {
-        self.0.get(&Key::new(namespace, name))
+        self.0.get(&Key::new(namespace, name)).map(AsRef::as_ref)
     }
 
     pub fn insert(&mut self, object: Object<T>) {
-        self.0.insert(object.meta.key(), object);
+        self.0.insert(object.meta.key(), Arc::new(object));
+    }
+
+    /// Takes an object of another store, unless there is one of this name.
+    ///
+    /// # Errors
+    /// The object that is there.
+    pub fn share(&mut self, object: &Arc<Object<T>>) -> Result<(), &Object<T>> {
+        match self.0.entry(object.meta.key()) {
+            Entry::Vacant(place) => {
+                place.insert(Arc::clone(object));
+                Ok(())
+            }
+            Entry::Occupied(first) => Err(first.into_mut()),
+        }
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Object<T>> {
+        self.0.values().map(AsRef::as_ref)
+    }
+
+    /// The same, to share.
+    pub fn shared(&self) -> impl Iterator<Item = &Arc<Object<T>>> {
         self.0.values()
     }
 
     /// Those of one namespace, without a look at any other.
     pub fn of_namespace(&self, namespace: &str) -> impl Iterator<Item = &Object<T>> {
         let from_here = self.0.range(Key::new(namespace, "")..);
-        from_here.take_while(move |(key, _)| key.namespace == namespace).map(|(_, object)| object)
+        from_here.take_while(move |(key, _)| key.namespace == namespace).map(|(_, object)| object.as_ref())
     }
+}
 
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Object<T>> {
-        self.0.values_mut()
+impl<T: Clone> Store<T> {
+    /// Notes since when each object is as it is: as before if it was the same in `last`, else from `now` on.
+    pub fn date(&mut self, last: &Self, now: i64) {
+        for (key, object) in &mut self.0 {
+            let before = last.0.get(key).filter(|before| before.meta.source == object.meta.source);
+            let since = before.map_or(now, |before| before.meta.since);
+            Arc::make_mut(object).meta.since = since;
+        }
     }
 }

@@ -1,0 +1,181 @@
+//! Objects of several files put together. Each file is decoded by itself, so that only those that changed are read again.
+
+use std::collections::BTreeSet;
+
+use super::load;
+use super::refused_policy::{RefusedPolicy, Suspect};
+use super::{Objects, Store};
+use crate::status::Finding;
+
+/// What was found while files were put together.
+#[derive(Debug, Default)]
+struct Merged {
+    findings: Vec<Finding>,
+    refused_policies: Vec<RefusedPolicy>,
+}
+
+// === impl Objects ===
+
+impl Objects {
+    /// Adds what another file says. An object that is there already stays as it is, and a finding says so. The objects
+    /// themselves are shared.
+    pub fn merge(&mut self, file: &Self) -> Vec<Finding> {
+        let mut merged = Merged::default();
+        let Self {
+            gateway_classes,
+            gateways,
+            http_routes,
+            reference_grants,
+            namespaces,
+            services,
+            endpoint_slices,
+            secrets,
+            model_pools,
+            model_backends,
+            consumers,
+            token_policies,
+            refused,
+            refused_policies,
+            files,
+        } = self;
+        merged.add(gateway_classes, &file.gateway_classes);
+        merged.add(gateways, &file.gateways);
+        merged.add(http_routes, &file.http_routes);
+        merged.add(reference_grants, &file.reference_grants);
+        merged.add(namespaces, &file.namespaces);
+        merged.add(services, &file.services);
+        merged.add(endpoint_slices, &file.endpoint_slices);
+        merged.add(secrets, &file.secrets);
+        merged.add(model_pools, &file.model_pools);
+        merged.add(model_backends, &file.model_backends);
+        merged.add(consumers, &file.consumers);
+        merged.add(token_policies, &file.token_policies);
+        extend(refused, &file.refused);
+        extend(files, &file.files);
+        refused_policies.extend(file.refused_policies.iter().cloned());
+        refused_policies.append(&mut merged.refused_policies);
+        merged.findings.sort_by(Finding::by_spot);
+        merged.findings
+    }
+
+    /// Notes since when each object is as it is. `now` is the time in Unix seconds.
+    pub fn date(&mut self, last: &Self, now: i64) {
+        let Self {
+            gateway_classes,
+            gateways,
+            http_routes,
+            reference_grants,
+            namespaces,
+            services,
+            endpoint_slices,
+            secrets,
+            model_pools,
+            model_backends,
+            consumers,
+            token_policies,
+            refused: _,
+            refused_policies: _,
+            files: _,
+        } = self;
+        gateway_classes.date(&last.gateway_classes, now);
+        gateways.date(&last.gateways, now);
+        http_routes.date(&last.http_routes, now);
+        reference_grants.date(&last.reference_grants, now);
+        namespaces.date(&last.namespaces, now);
+        services.date(&last.services, now);
+        endpoint_slices.date(&last.endpoint_slices, now);
+        secrets.date(&last.secrets, now);
+        model_pools.date(&last.model_pools, now);
+        model_backends.date(&last.model_backends, now);
+        consumers.date(&last.consumers, now);
+        token_policies.date(&last.token_policies, now);
+    }
+}
+
+fn extend<T: Clone + Ord>(all: &mut BTreeSet<T>, more: &BTreeSet<T>) {
+    all.extend(more.iter().cloned());
+}
+
+// === impl Merged ===
+
+impl Merged {
+    fn add<T>(&mut self, all: &mut Store<T>, file: &Store<T>) {
+        for object in file.shared() {
+            let Err(first) = all.share(object) else { continue };
+            self.findings.push(load::duplicate(&first.meta, &object.meta));
+            // It may be that a policy was to say this, and not what the first one says.
+            if first.meta.source != object.meta.source
+                && let Some(suspect) = Suspect::of_source(&object.meta.source)
+            {
+                self.refused_policies.push(suspect.refused(object.meta.clone()));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::objects::SecretSource;
+
+    struct Nowhere;
+
+    impl SecretSource for Nowhere {
+        fn file(&self, _: &str) -> Result<String, String> {
+            Err("no files here".to_owned())
+        }
+
+        fn env(&self, _: &str) -> Result<String, String> {
+            Err("no variables here".to_owned())
+        }
+    }
+
+    const BACKEND: &str = "apiVersion: tollgate.dev/v1alpha1\nkind: ModelBackend\nmetadata: {name: a}\nspec: {schema: OpenAI, endpoint: {hostname: a, port: 1}}\n";
+    const OTHER_BACKEND: &str = "apiVersion: tollgate.dev/v1alpha1\nkind: ModelBackend\nmetadata: {name: a}\nspec: {schema: OpenAI, endpoint: {hostname: b, port: 1}}\n";
+    const POLICY: &str = "apiVersion: tollgate.dev/v1alpha1\nkind: TokenPolicy\nmetadata: {name: p}\nspec:\n  targetRefs: [{group: tollgate.dev, kind: ModelPool, name: x}]\n  limits: [{name: day, tokens: 10, window: 1d}]\n";
+    const OTHER_POLICY: &str = "apiVersion: tollgate.dev/v1alpha1\nkind: TokenPolicy\nmetadata: {name: p}\nspec:\n  targetRefs: [{group: tollgate.dev, kind: ModelPool, name: z}]\n  limits: [{name: day, tokens: 20, window: 1d}]\n";
+    const SHADOW_POLICY: &str = "apiVersion: tollgate.dev/v1alpha1\nkind: TokenPolicy\nmetadata: {name: p}\nspec:\n  mode: Shadow\n  targetRefs: [{group: tollgate.dev, kind: ModelPool, name: z}]\n  limits: [{name: day, tokens: 20, window: 1d}]\n";
+    const REFUSED_POLICY: &str =
+        "apiVersion: tollgate.dev/v1alpha1\nkind: TokenPolicy\nmetadata: {name: q}\nspec: {limits: 7}\n";
+    const NAMESPACE: &str = "apiVersion: v1\nkind: Namespace\nmetadata: {name: team}\n";
+    const UNKNOWN: &str = "apiVersion: tollgate.dev/v1alpha1\nkind: ModelBakend\nmetadata: {name: a}\n";
+    const BROKEN: &str = "kind: [\n";
+
+    /// A file that names no object twice. The documents are in any order.
+    fn file() -> impl Strategy<Value = Vec<&'static str>> {
+        let backend = prop::sample::select(vec![BACKEND, OTHER_BACKEND]);
+        let policy = prop::sample::select(vec![POLICY, OTHER_POLICY, SHADOW_POLICY]);
+        let others = vec![REFUSED_POLICY, NAMESPACE, UNKNOWN, BROKEN];
+        (backend, policy, prop::sample::subsequence(others, 0..=2), any::<(bool, bool)>())
+            .prop_map(|(backend, policy, mut documents, (has_backend, has_policy))| {
+                documents.extend(has_backend.then_some(backend));
+                documents.extend(has_policy.then_some(policy));
+                documents
+            })
+            .prop_shuffle()
+    }
+
+    proptest! {
+        /// Decoding one file after the other into the same objects is the oracle.
+        #[test]
+        fn files_put_together_are_as_if_they_were_read_in_turn(files in prop::collection::vec(file(), 0..4)) {
+            let (mut in_turn, mut together) = (Objects::default(), Objects::default());
+            let (mut expected, mut findings) = (Vec::new(), Vec::new());
+            for (number, documents) in files.iter().enumerate() {
+                let (name, text) = (format!("{number}.yaml"), documents.join("---\n"));
+                expected.extend(in_turn.add_yaml(&name, &text, &Nowhere));
+                let mut file = Objects::default();
+                findings.extend(file.add_yaml(&name, &text, &Nowhere));
+                findings.extend(together.merge(&file));
+            }
+            expected.sort_by(Finding::by_spot);
+            findings.sort_by(Finding::by_spot);
+            prop_assert_eq!(findings, expected);
+            in_turn.refused_policies.sort_by_key(|policy| (policy.meta.file.clone(), policy.meta.lines.of("")));
+            together.refused_policies.sort_by_key(|policy| (policy.meta.file.clone(), policy.meta.lines.of("")));
+            prop_assert_eq!(format!("{together:?}"), format!("{in_turn:?}"));
+        }
+    }
+}
