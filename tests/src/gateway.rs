@@ -228,13 +228,10 @@ impl RunningGateway {
 
 impl Drop for RunningGateway {
     fn drop(&mut self) {
-        // A killed control plane leaves its Envoy, which is ours to end.
-        let envoy = self.envoy_id();
-        if matches!(self.process.ended(), Ok(None)) {
-            return;
-        }
-        if let Ok(id) = envoy {
-            let _ = process::signal_process(id, rustix::process::Signal::TERM);
+        // A control plane that was killed, here or by the test, leaves its Envoy, which is ours to end.
+        self.process.end();
+        if let Ok(id) = self.envoy_id() {
+            let _ = process::signal_process(id, rustix::process::Signal::KILL);
         }
     }
 }

@@ -80,10 +80,9 @@ impl Process {
         })
         .await
     }
-}
 
-impl Drop for Process {
-    fn drop(&mut self) {
+    /// Ends it, gently if it can be.
+    pub fn end(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
             let _ = self.signal(Signal::TERM);
             for _ in 0..50 {
@@ -95,6 +94,12 @@ impl Drop for Process {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
