@@ -46,7 +46,8 @@ pub fn filter(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     Ok(wasm)
 }
 
-/// Writes the module without [`WITHOUT`].
+/// Writes the module without [`WITHOUT`]. A file that is the same already keeps its time, because `tollgate` is compiled
+/// anew when it is younger.
 fn trim(built: &Path, trimmed: &Path) -> anyhow::Result<()> {
     let mut module = walrus::Module::from_file(built).with_context(|| format!("{} cannot be read", built.display()))?;
     for (name, _) in WITHOUT {
@@ -56,7 +57,11 @@ fn trim(built: &Path, trimmed: &Path) -> anyhow::Result<()> {
     if let Some(folder) = trimmed.parent() {
         std::fs::create_dir_all(folder)?;
     }
-    module.emit_wasm_file(trimmed)
+    let bytes = module.emit_wasm();
+    if std::fs::read(trimmed).is_ok_and(|old| old == bytes) {
+        return Ok(());
+    }
+    std::fs::write(trimmed, bytes).with_context(|| format!("cannot write {}", trimmed.display()))
 }
 
 /// Fails if the filter is too large to be released.
