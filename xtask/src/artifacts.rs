@@ -91,8 +91,8 @@ pub fn debug(workspace: &Workspace, wasm: &Path) -> anyhow::Result<PathBuf> {
     Ok(kept)
 }
 
-/// Builds both as they are released.
-pub fn dist(workspace: &Workspace) -> anyhow::Result<()> {
+/// Builds both as they are released. Returns the path of `tollgate`.
+pub fn dist(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     let wasm = filter(workspace)?;
     filter_size(&wasm)?;
     setup::target(workspace, STATIC_TARGET)?;
@@ -115,7 +115,7 @@ pub fn dist(workspace: &Workspace) -> anyhow::Result<()> {
         let file = folder.join(name);
         println!("    {}: {} KB", file.display(), std::fs::metadata(&file)?.len().div_ceil(1024));
     }
-    Ok(())
+    Ok(binary)
 }
 
 /// Checks that it starts and needs no library.

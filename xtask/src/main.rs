@@ -50,7 +50,7 @@ enum Command {
     Check,
     /// Writes the golden cases' expected parts anew.
     Bless,
-    /// CPU time per request over plain Envoy, part by part; or over another build.
+    /// CPU time per request over plain Envoy, part by part; or over another build; or what a change costs among many.
     Bench(bench::Options),
     /// Mixed load for minutes, with clients that leave and processes that are killed; then the books are compared.
     Soak {
@@ -74,6 +74,7 @@ impl Command {
     fn needs(&self) -> &'static [Need] {
         match self {
             Self::Demo { stop: true, .. } => &[],
+            Self::Bench(options) if options.scale => needs::SCALE,
             Self::Demo { .. } | Self::Bench(_) | Self::Soak { .. } | Self::Test { name: Some(_) } => needs::RUN,
             Self::Test { name: None } => needs::TEST,
             Self::Check => needs::CHECK,
@@ -105,7 +106,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Soak { minutes, kill_envoy } => soak::run(&workspace, minutes, kill_envoy),
         Command::Dist => {
             setup::wasm_target(&workspace)?;
-            artifacts::dist(&workspace)
+            artifacts::dist(&workspace).map(drop)
         }
         Command::Setup => {
             setup::tools(&workspace)?;
@@ -121,5 +122,15 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Test { name: None } => suite::all(&workspace),
         Command::Test { name: Some(name) } => suite::some(&workspace, &name),
         Command::Bless => suite::bless(&workspace),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
     }
 }

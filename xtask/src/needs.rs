@@ -32,6 +32,8 @@ pub enum Need {
 
 /// What `demo`, `bench` and `test NAME` need.
 pub const RUN: &[Need] = &[Need::Platform, Need::Python, Need::C, Need::Wasm];
+/// What `bench --scale` needs, which measures what is released.
+pub const SCALE: &[Need] = &[Need::Platform, Need::Python, Need::C, Need::Wasm, Need::Static];
 /// What `test` needs.
 pub const TEST: &[Need] = &[Need::Platform, Need::Python, Need::C, Need::Formatter, Need::Linter, Need::Wasm];
 /// What `check` needs.

@@ -52,16 +52,22 @@ impl Process {
                 Ok(found) => return Ok(found),
                 Err(error) => error,
             };
-            if let Some(status) = self.child.as_mut().map(Child::try_wait).transpose()?.flatten() {
-                eprintln!("{}", shell::tail(&self.log, 30));
-                anyhow::bail!("{what}: it ended ({status}); its log: {}", self.log.display());
-            }
+            self.ensure_running(what)?;
             if Instant::now() > end {
                 let log = self.log.display();
                 return Err(last.context(format!("{what}: not within a minute; its log: {log}")));
             }
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+
+    /// An error, and the end of its output, if it has ended.
+    pub fn ensure_running(&mut self, what: &str) -> anyhow::Result<()> {
+        if let Some(status) = self.child.as_mut().map(Child::try_wait).transpose()?.flatten() {
+            eprintln!("{}", shell::tail(&self.log, 30));
+            anyhow::bail!("{what}: it ended ({status}); its log: {}", self.log.display());
+        }
+        Ok(())
     }
 
     /// Leaves it running.
@@ -120,7 +126,7 @@ pub fn llm(workspace: &Workspace, tools: &Tools, port: u16, log: &Path) -> anyho
     Ok(process)
 }
 
-/// `tollgate run`. `start` returns when Envoy serves the configuration.
+/// `tollgate run`. `start` returns when Envoy serves the configuration, and `spawn` returns at once.
 pub struct Run<'a> {
     pub tollgate: &'a Path,
     pub tools: &'a Tools,
@@ -135,7 +141,17 @@ pub struct Run<'a> {
 
 impl Run<'_> {
     pub fn start(&self) -> anyhow::Result<Process> {
-        let mut process = Process::start_detached(
+        let mut process = self.spawn()?;
+        process.wait_for("tollgate run", || {
+            let status = http::get_json(self.admin, "/api/status")?;
+            anyhow::ensure!(status.get("ready") == Some(&Value::Bool(true)), "{status}");
+            Ok(())
+        })?;
+        Ok(process)
+    }
+
+    pub fn spawn(&self) -> anyhow::Result<Process> {
+        Process::start_detached(
             Command::new(self.tollgate)
                 .arg("run")
                 .arg("-f")
@@ -147,13 +163,7 @@ impl Run<'_> {
                 .args(["--admin", self.admin])
                 .args(self.arguments),
             self.log,
-        )?;
-        process.wait_for("tollgate run", || {
-            let status = http::get_json(self.admin, "/api/status")?;
-            anyhow::ensure!(status.get("ready") == Some(&Value::Bool(true)), "{status}");
-            Ok(())
-        })?;
-        Ok(process)
+        )
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 pub const KEY: &str = "the-key-of-the-benchmark";
 /// SHA-256 of the key.
-const HASH: &str = "920a127c5852dec7b929e99ccf74a9f7d8d07efec5597c248d88d4a10a754dac";
+pub const HASH: &str = "920a127c5852dec7b929e99ccf74a9f7d8d07efec5597c248d88d4a10a754dac";
 
 /// Writes the configuration. On `port` there are four routes: `/pass` leads to the backend as a Service, `/open` needs
 /// no key, `/key` needs a key, and `/budget` needs a key and has a budget. On `bare` there is a Gateway that routes to

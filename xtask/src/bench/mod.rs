@@ -9,6 +9,8 @@
 //! Parts are left out one by one, by sending requests to other routes of the same Envoy. `--against` adds an Envoy that
 //! another build programs, in turns with the first. Where a process's code happens to lie in memory changes its cost by
 //! some microseconds, so two builds are compared over several starts.
+//!
+//! `--scale` measures something else: what a change costs among many routes or keys (`scale/`).
 
 mod config;
 mod cpus;
@@ -16,6 +18,7 @@ mod gateway;
 mod load;
 mod plain;
 mod responder;
+mod scale;
 mod stats;
 mod table;
 mod wire;
@@ -49,6 +52,11 @@ pub struct Options {
     /// Another build's `tollgate`, with its filter inside, to compare this one with
     #[arg(long, value_name = "TOLLGATE")]
     against: Option<PathBuf>,
+    /// Measures something else: starts, and single changes among many routes and keys, with the released build
+    #[arg(long, conflicts_with_all = ["rounds", "starts", "against"])]
+    pub scale: bool,
+    #[command(flatten)]
+    amounts: scale::Amounts,
 }
 
 /// One line of the result: the same work, sent on one way through Envoy.
@@ -74,6 +82,9 @@ enum Way {
 }
 
 pub fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<()> {
+    if options.scale {
+        return scale::run(workspace, &options.amounts);
+    }
     let tools = setup::tools(workspace)?;
     let wasm = artifacts::filter(workspace)?;
     let mut builds = vec![artifacts::debug(workspace, &wasm)?];
