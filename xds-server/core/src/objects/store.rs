@@ -180,3 +180,42 @@ impl<T: Clone> Store<T> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_that_was_read_again_is_another_one() {
+        let source = Source::new("{}");
+        assert!(source.is(&source.clone()));
+        assert!(source == Source::new("{}") && !source.is(&Source::new("{}")));
+    }
+
+    #[test]
+    fn a_namespace_has_its_own_and_nothing_of_its_neighbours() {
+        let object = |namespace: &str, name: &str| {
+            let origin = Origin::new("Service", namespace, name);
+            let meta = Meta {
+                origin,
+                labels: BTreeMap::new(),
+                created: None,
+                file: String::new(),
+                lines: Lines::starting_at(1),
+                source: Source::new(""),
+                since: 0,
+            };
+            Object { meta, spec: () }
+        };
+        let mut store = Store::default();
+        for (namespace, name) in [("a", "z"), ("b", "x"), ("b", "y"), ("b-c", "x"), ("c", "a")] {
+            store.insert(object(namespace, name));
+        }
+        let names = |namespace: &str| -> Vec<String> {
+            store.of_namespace(namespace).map(|object| object.meta.name().to_owned()).collect()
+        };
+        assert_eq!(names("b"), ["x", "y"]);
+        assert_eq!(names("a"), ["z"]);
+        assert!(names("bb").is_empty() && names("").is_empty());
+    }
+}
