@@ -5,27 +5,15 @@
 use std::collections::BTreeSet;
 
 use tollgate_core::envoy::{FilterCode, Ports, Surroundings, snapshot};
-use tollgate_core::objects::{Objects, SecretSource};
+use tollgate_core::objects::{NoSecretSource, Objects};
 use tollgate_core::snapshot::{ResourceType, Snapshot};
 use tollgate_core::translate::translate;
 
 const EXAMPLE: &str = include_str!("../../../tests/cases/pools/example.yaml");
 
-struct Nothing;
-
-impl SecretSource for Nothing {
-    fn file(&self, _: &str) -> Result<String, String> {
-        Err("no files".to_owned())
-    }
-
-    fn env(&self, _: &str) -> Result<String, String> {
-        Err("no environment".to_owned())
-    }
-}
-
 fn made(text: &str) -> Snapshot {
     let mut objects = Objects::default();
-    objects.add_yaml("example", text, &Nothing);
+    objects.add_yaml("example", text, &NoSecretSource);
     let ir = translate(&objects).ir;
     snapshot(ir.gateways.first().unwrap(), &ir, &surroundings())
 }
@@ -110,7 +98,7 @@ fn what_stays_the_same_is_not_sent_again() {
 #[test]
 fn keys_go_only_where_they_count() {
     let mut objects = Objects::default();
-    objects.add_yaml("case", include_str!("../../../tests/cases/consumers/scoped.yaml"), &Nothing);
+    objects.add_yaml("case", include_str!("../../../tests/cases/consumers/scoped.yaml"), &NoSecretSource);
     let ir = translate(&objects).ir;
     let keys = |gateway: &str| -> String {
         let gateway = ir.gateways.iter().find(|known| known.origin.name == gateway).unwrap();

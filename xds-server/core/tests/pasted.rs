@@ -1,21 +1,8 @@
 //! A key that was pasted where something else belongs is in no finding, wherever it was pasted.
 #![allow(clippy::unwrap_used, reason = "a test: what is wrong ends it")]
 
-use tollgate_core::objects::{Objects, SecretSource};
+use tollgate_core::objects::{NoSecretSource, Objects};
 use tollgate_core::translate::translate;
-
-/// A machine on which nothing can be read.
-struct Nothing;
-
-impl SecretSource for Nothing {
-    fn file(&self, _: &str) -> Result<String, String> {
-        Err("no files".to_owned())
-    }
-
-    fn env(&self, _: &str) -> Result<String, String> {
-        Err("no environment".to_owned())
-    }
-}
 
 const CASES: [&str; 5] = [
     include_str!("../../../tests/cases/pools/example.yaml"),
@@ -34,7 +21,7 @@ const KEYS: [[&str; 2]; 4] = [
 
 fn said(text: &str) -> String {
     let mut objects = Objects::default();
-    let mut findings = objects.add_yaml("case", text, &Nothing);
+    let mut findings = objects.add_yaml("case", text, &NoSecretSource);
     findings.extend(translate(&objects).findings);
     // As people and as programs read them.
     findings.iter().map(|finding| format!("{finding}\n{}\n", serde_json::to_string(finding).unwrap())).collect()

@@ -3,25 +3,13 @@
 
 use proptest::prelude::*;
 use tollgate_core::envoy::{FilterCode, Ports, Surroundings, snapshot};
-use tollgate_core::objects::{Objects, SecretSource};
+use tollgate_core::objects::{NoSecretSource, Objects};
 use tollgate_core::translate::translate;
-
-struct Nothing;
-
-impl SecretSource for Nothing {
-    fn file(&self, _: &str) -> Result<String, String> {
-        Err("no files".to_owned())
-    }
-
-    fn env(&self, _: &str) -> Result<String, String> {
-        Err("no environment".to_owned())
-    }
-}
 
 /// All the way, as a server would go it.
 fn walk(text: &str) {
     let mut objects = Objects::default();
-    let findings = objects.add_yaml("any", text, &Nothing);
+    let findings = objects.add_yaml("any", text, &NoSecretSource);
     for finding in &findings {
         assert!(finding.spot.as_ref().is_some_and(|spot| spot.line >= 1), "{finding}");
     }
@@ -79,7 +67,7 @@ fn one_bad_document_leaves_its_neighbours_alone() {
     let mut objects = Objects::default();
     let text = "apiVersion: tollgate.dev/v1alpha1\nkind: Consumer\nmetadata: {name: a}\nspec: {key: []}\n---\n\
                 apiVersion: tollgate.dev/v1alpha1\nkind: Consumer\nmetadata: {name: b}\nspec: {keys: []}\n";
-    let findings = objects.add_yaml("two", text, &Nothing);
+    let findings = objects.add_yaml("two", text, &NoSecretSource);
     assert!(objects.consumers.get("default", "a").is_none());
     assert!(objects.consumers.get("default", "b").is_some());
     let first = findings.first().unwrap();

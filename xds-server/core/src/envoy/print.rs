@@ -2,17 +2,15 @@
 
 use std::sync::LazyLock;
 
-use envoy_types::pb::envoy::config::core::v3::TypedExtensionConfig;
-use envoy_types::pb::envoy::extensions::filters::http::wasm::v3::Wasm;
-use envoy_types::pb::envoy::extensions::filters::network::wasm::v3::Wasm as NetworkWasm;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{Secret, secret};
 use envoy_types::pb::google::protobuf::{Any, BytesValue};
-use prost::{Message as _, Name as _};
+use prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage, Kind, MessageDescriptor, SerializeOptions};
 use serde_json::{Map, Value, json};
 
 use crate::snapshot::{Resource, ResourceType, Snapshot};
 
+use super::wasm::with_plugin;
 use super::wire::inline;
 
 const REDACTED: &str = "[redacted]";
@@ -106,15 +104,9 @@ fn redacted(value: &[u8]) -> Option<Vec<u8>> {
 
 /// The filter's configuration travels as bytes. Here it is shown as the message that it is.
 fn opened(value: &[u8]) -> Option<Vec<u8>> {
-    let mut resource = TypedExtensionConfig::decode(value).ok()?;
-    let filter = resource.typed_config.as_mut()?;
-    // The two messages are the same: a plugin and nothing else.
-    if [Wasm::type_url(), NetworkWasm::type_url()].contains(&filter.type_url) {
-        let mut wasm = Wasm::decode(filter.value.as_slice()).ok()?;
-        let plugin = wasm.config.as_mut()?;
+    with_plugin(value, |plugin| {
         let bytes = BytesValue::decode(plugin.configuration.as_ref()?.value.as_slice()).ok()?;
         plugin.configuration = Some(Any { type_url: FILTER_CONFIG.to_owned(), value: bytes.value });
-        filter.value = wasm.encode_to_vec();
-    }
-    Some(resource.encode_to_vec())
+        Some(())
+    })
 }

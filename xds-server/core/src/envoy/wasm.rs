@@ -82,21 +82,24 @@ pub fn attempt_name(gateway: &ir::Gateway) -> String {
 /// says ACK and does nothing. So each sending has a stamp, in the name by which Envoy's log calls the filter. In the
 /// environment of the VM it would make another VM.
 pub fn stamped(resource: &Resource, stamp: u128) -> Resource {
-    let value = with_stamp(&resource.value, stamp).unwrap_or_else(|_| resource.value.clone());
-    Resource { value, ..resource.clone() }
+    let with_stamp = with_plugin(&resource.value, |plugin| {
+        plugin.name = format!("{}{STAMP}{stamp}", plugin.name);
+        Some(())
+    });
+    Resource { value: with_stamp.unwrap_or_else(|| resource.value.clone()), ..resource.clone() }
 }
 
-fn with_stamp(value: &[u8], stamp: u128) -> Result<Vec<u8>, prost::DecodeError> {
-    let mut extension = core::TypedExtensionConfig::decode(value)?;
-    if let Some(any) = &mut extension.typed_config {
-        // The network filter's message has the same fields.
-        let mut wasm = Wasm::decode(any.value.as_slice())?;
-        if let Some(plugin) = &mut wasm.config {
-            plugin.name = format!("{}{STAMP}{stamp}", plugin.name);
-        }
-        any.value = wasm.encode_to_vec();
+/// A filter configuration in which the plugin is changed. None: it cannot be read, or the change cannot be made.
+pub fn with_plugin(value: &[u8], change: impl FnOnce(&mut PluginConfig) -> Option<()>) -> Option<Vec<u8>> {
+    let mut resource = core::TypedExtensionConfig::decode(value).ok()?;
+    let filter = resource.typed_config.as_mut()?;
+    // The two messages are the same: a plugin and nothing else.
+    if [Wasm::type_url(), NetworkWasm::type_url()].contains(&filter.type_url) {
+        let mut wasm = Wasm::decode(filter.value.as_slice()).ok()?;
+        change(wasm.config.as_mut()?)?;
+        filter.value = wasm.encode_to_vec();
     }
-    Ok(extension.encode_to_vec())
+    Some(resource.encode_to_vec())
 }
 
 /// What Envoy says of a filter, with the name that it has in the snapshot.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::{Key, Meta, Objects, Store};
+use super::{EachStore, Key, Meta, Objects, Store};
 use crate::status::{Finding, Origin, Severity, Spot};
 
 /// What was taken over, for the findings.
@@ -26,37 +26,12 @@ impl Objects {
     ///
     /// A policy that is refused closes what it names only when there is no good version of it.
     pub fn keep_last_good(&mut self, last: &Self, broken_files: &BTreeSet<String>) -> Vec<Finding> {
-        let Self {
-            gateway_classes,
-            gateways,
-            http_routes,
-            reference_grants,
-            namespaces,
-            services,
-            endpoint_slices,
-            secrets,
-            model_pools,
-            model_backends,
-            consumers,
-            token_policies,
-            refused,
-            refused_policies,
-            files,
-        } = self;
-        let mut taken = TakenOver::default();
-        let mut keeper = Keeper { refused, broken_files, taken: &mut taken };
-        keeper.keep(gateway_classes, &last.gateway_classes);
-        keeper.keep(gateways, &last.gateways);
-        keeper.keep(http_routes, &last.http_routes);
-        keeper.keep(reference_grants, &last.reference_grants);
-        keeper.keep(namespaces, &last.namespaces);
-        keeper.keep(services, &last.services);
-        keeper.keep(endpoint_slices, &last.endpoint_slices);
-        keeper.keep(secrets, &last.secrets);
-        keeper.keep(model_pools, &last.model_pools);
-        keeper.keep(model_backends, &last.model_backends);
-        keeper.keep(consumers, &last.consumers);
-        keeper.keep(token_policies, &last.token_policies);
+        let mut keeper =
+            Keeper { refused: std::mem::take(&mut self.refused), broken_files, taken: TakenOver::default() };
+        self.each_store(last, &mut keeper);
+        let Keeper { refused, taken, .. } = keeper;
+        self.refused = refused;
+        let Self { refused_policies, files, .. } = self;
         // A good version stands for the later ones of a policy, and what a file said when it could be read for all of
         // it, refused policies included.
         let is_lost = |file: &String| broken_files.contains(file) && !files.contains(file) && last.files.contains(file);
@@ -100,15 +75,15 @@ impl Objects {
 }
 
 struct Keeper<'a> {
-    refused: &'a mut BTreeSet<Origin>,
+    refused: BTreeSet<Origin>,
     broken_files: &'a BTreeSet<String>,
-    taken: &'a mut TakenOver,
+    taken: TakenOver,
 }
 
 // === impl Keeper ===
 
-impl Keeper<'_> {
-    fn keep<T>(&mut self, new: &mut Store<T>, last: &Store<T>) {
+impl EachStore for Keeper<'_> {
+    fn store<T: Clone>(&mut self, new: &mut Store<T>, last: &Store<T>) {
         for object in last.shared() {
             let meta = &object.meta;
             let with_its_file = self.broken_files.contains(&meta.file);

@@ -1,10 +1,8 @@
 //! Objects of several files put together. Each file is decoded by itself, so that only those that changed are read again.
 
-use std::collections::BTreeSet;
-
 use super::load;
 use super::refused_policy::{RefusedPolicy, Suspect};
-use super::{Objects, Store};
+use super::{EachStore, Objects, Store};
 use crate::status::Finding;
 
 /// What was found while files were put together.
@@ -14,6 +12,11 @@ struct Merged {
     refused_policies: Vec<RefusedPolicy>,
 }
 
+/// Notes since when objects are as they are.
+struct Dating {
+    now: i64,
+}
+
 // === impl Objects ===
 
 impl Objects {
@@ -21,85 +24,25 @@ impl Objects {
     /// themselves are shared.
     pub fn merge(&mut self, file: &Self) -> Vec<Finding> {
         let mut merged = Merged::default();
-        let Self {
-            gateway_classes,
-            gateways,
-            http_routes,
-            reference_grants,
-            namespaces,
-            services,
-            endpoint_slices,
-            secrets,
-            model_pools,
-            model_backends,
-            consumers,
-            token_policies,
-            refused,
-            refused_policies,
-            files,
-        } = self;
-        merged.add(gateway_classes, &file.gateway_classes);
-        merged.add(gateways, &file.gateways);
-        merged.add(http_routes, &file.http_routes);
-        merged.add(reference_grants, &file.reference_grants);
-        merged.add(namespaces, &file.namespaces);
-        merged.add(services, &file.services);
-        merged.add(endpoint_slices, &file.endpoint_slices);
-        merged.add(secrets, &file.secrets);
-        merged.add(model_pools, &file.model_pools);
-        merged.add(model_backends, &file.model_backends);
-        merged.add(consumers, &file.consumers);
-        merged.add(token_policies, &file.token_policies);
-        extend(refused, &file.refused);
-        extend(files, &file.files);
-        refused_policies.extend(file.refused_policies.iter().cloned());
-        refused_policies.append(&mut merged.refused_policies);
+        self.each_store(file, &mut merged);
+        self.refused.extend(file.refused.iter().cloned());
+        self.files.extend(file.files.iter().cloned());
+        self.refused_policies.extend(file.refused_policies.iter().cloned());
+        self.refused_policies.append(&mut merged.refused_policies);
         merged.findings.sort_by(Finding::by_spot);
         merged.findings
     }
 
     /// Notes since when each object is as it is. `now` is the time in Unix seconds.
     pub fn date(&mut self, last: &Self, now: i64) {
-        let Self {
-            gateway_classes,
-            gateways,
-            http_routes,
-            reference_grants,
-            namespaces,
-            services,
-            endpoint_slices,
-            secrets,
-            model_pools,
-            model_backends,
-            consumers,
-            token_policies,
-            refused: _,
-            refused_policies: _,
-            files: _,
-        } = self;
-        gateway_classes.date(&last.gateway_classes, now);
-        gateways.date(&last.gateways, now);
-        http_routes.date(&last.http_routes, now);
-        reference_grants.date(&last.reference_grants, now);
-        namespaces.date(&last.namespaces, now);
-        services.date(&last.services, now);
-        endpoint_slices.date(&last.endpoint_slices, now);
-        secrets.date(&last.secrets, now);
-        model_pools.date(&last.model_pools, now);
-        model_backends.date(&last.model_backends, now);
-        consumers.date(&last.consumers, now);
-        token_policies.date(&last.token_policies, now);
+        self.each_store(last, &mut Dating { now });
     }
-}
-
-fn extend<T: Clone + Ord>(all: &mut BTreeSet<T>, more: &BTreeSet<T>) {
-    all.extend(more.iter().cloned());
 }
 
 // === impl Merged ===
 
-impl Merged {
-    fn add<T>(&mut self, all: &mut Store<T>, file: &Store<T>) {
+impl EachStore for Merged {
+    fn store<T: Clone>(&mut self, all: &mut Store<T>, file: &Store<T>) {
         for object in file.shared() {
             let Err(first) = all.share(object) else { continue };
             self.findings.push(load::duplicate(&first.meta, &object.meta));
@@ -113,24 +56,20 @@ impl Merged {
     }
 }
 
+// === impl Dating ===
+
+impl EachStore for Dating {
+    fn store<T: Clone>(&mut self, new: &mut Store<T>, last: &Store<T>) {
+        new.date(last, self.now);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::objects::SecretSource;
-
-    struct Nowhere;
-
-    impl SecretSource for Nowhere {
-        fn file(&self, _: &str) -> Result<String, String> {
-            Err("no files here".to_owned())
-        }
-
-        fn env(&self, _: &str) -> Result<String, String> {
-            Err("no variables here".to_owned())
-        }
-    }
+    use crate::objects::NoSecretSource;
 
     const BACKEND: &str = "apiVersion: tollgate.dev/v1alpha1\nkind: ModelBackend\nmetadata: {name: a}\nspec: {schema: OpenAI, endpoint: {hostname: a, port: 1}}\n";
     const OTHER_BACKEND: &str = "apiVersion: tollgate.dev/v1alpha1\nkind: ModelBackend\nmetadata: {name: a}\nspec: {schema: OpenAI, endpoint: {hostname: b, port: 1}}\n";
@@ -165,9 +104,9 @@ mod tests {
             let (mut expected, mut findings) = (Vec::new(), Vec::new());
             for (number, documents) in files.iter().enumerate() {
                 let (name, text) = (format!("{number}.yaml"), documents.join("---\n"));
-                expected.extend(in_turn.add_yaml(&name, &text, &Nowhere));
+                expected.extend(in_turn.add_yaml(&name, &text, &NoSecretSource));
                 let mut file = Objects::default();
-                findings.extend(file.add_yaml(&name, &text, &Nowhere));
+                findings.extend(file.add_yaml(&name, &text, &NoSecretSource));
                 findings.extend(together.merge(&file));
             }
             expected.sort_by(Finding::by_spot);

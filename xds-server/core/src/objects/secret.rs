@@ -26,6 +26,20 @@ pub trait SecretSource {
     fn env(&self, name: &str) -> Result<String, String>;
 }
 
+/// Where nothing can be read: for documents that are not of this machine, and in tests.
+#[derive(Debug, Clone, Copy)]
+pub struct NoSecretSource;
+
+impl SecretSource for NoSecretSource {
+    fn file(&self, _: &str) -> Result<String, String> {
+        Err("no files".to_owned())
+    }
+
+    fn env(&self, _: &str) -> Result<String, String> {
+        Err("no environment".to_owned())
+    }
+}
+
 /// A Kubernetes Secret and two fields for laptops.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
