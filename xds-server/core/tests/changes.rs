@@ -15,7 +15,7 @@ fn made(text: &str) -> Snapshot {
     let mut objects = Objects::default();
     objects.add_yaml("example", text, &NoSecretSource);
     let ir = translate(&objects).ir;
-    snapshot(ir.gateways.first().unwrap(), &ir, &surroundings())
+    snapshot(ir.gateways.values().next().unwrap(), &ir, &surroundings())
 }
 
 fn surroundings() -> Surroundings {
@@ -101,7 +101,7 @@ fn keys_go_only_where_they_count() {
     objects.add_yaml("case", include_str!("../../../tests/cases/consumers/scoped.yaml"), &NoSecretSource);
     let ir = translate(&objects).ir;
     let keys = |gateway: &str| -> String {
-        let gateway = ir.gateways.iter().find(|known| known.origin.name == gateway).unwrap();
+        let gateway = ir.gateways.values().find(|known| known.origin.name == gateway).unwrap();
         let snapshot = snapshot(gateway, &ir, &surroundings());
         snapshot.of(ResourceType::ApiKey).map(|(hash, _)| hash.get(..1).unwrap()).collect()
     };

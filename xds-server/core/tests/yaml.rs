@@ -16,7 +16,7 @@ fn walk(text: &str) {
     let translation = translate(&objects);
     let surroundings =
         Surroundings { bind: "::1".to_owned(), ports: Ports::Shared, code: FilterCode::File("f".to_owned()) };
-    for gateway in &translation.ir.gateways {
+    for gateway in translation.ir.gateways.values() {
         let snapshot = snapshot(gateway, &translation.ir, &surroundings);
         tollgate_core::envoy::to_json(&snapshot);
     }

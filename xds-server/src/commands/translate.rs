@@ -37,7 +37,7 @@ pub fn main(args: &Args) -> anyhow::Result<Outcome> {
         code: FilterCode::File("filter.wasm".to_owned()),
     };
     let mut gateways = Map::new();
-    for gateway in &ir.gateways {
+    for gateway in ir.gateways.values() {
         let name = format!("{}/{}", gateway.origin.namespace, gateway.origin.name);
         if args.gateway.as_ref().is_none_or(|only| *only == name) {
             let snapshot = envoy::snapshot(gateway, &ir, &surroundings);
@@ -46,7 +46,7 @@ pub fn main(args: &Args) -> anyhow::Result<Outcome> {
     }
     if let Some(gateway) = args.gateway.as_ref().filter(|_| gateways.is_empty()) {
         let known: Vec<String> =
-            ir.gateways.iter().map(|gateway| format!("{}/{}", gateway.origin.namespace, gateway.origin.name)).collect();
+            ir.gateways.values().map(|gateway| format!("{}/{}", gateway.origin.namespace, gateway.origin.name)).collect();
         anyhow::bail!("there is no Gateway `{gateway}` that can be served (there are: {})", known.join(", "));
     }
     let gateways = Value::Object(gateways);

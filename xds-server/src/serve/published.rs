@@ -105,7 +105,7 @@ impl Publisher {
         let ir = translation.ir;
         let mut all = Snapshot::default();
         let mut gateways = BTreeMap::new();
-        for gateway in &ir.gateways {
+        for gateway in ir.gateways.values() {
             let snapshot = envoy::snapshot(gateway, &ir, &self.surroundings);
             all.merge(&snapshot);
             let name = format!("{}/{}", gateway.origin.namespace, gateway.origin.name);
@@ -138,7 +138,7 @@ impl Publisher {
 fn configured(ir: &Ir) -> Configured {
     let mut served = BTreeMap::new();
     let mut all = BTreeSet::new();
-    for gateway in &ir.gateways {
+    for gateway in ir.gateways.values() {
         let ir::Gateway { origin: Origin { namespace, name, .. }, .. } = gateway;
         let identity = Identity::Gateway { namespace: namespace.clone(), name: name.clone() };
         let things = Thing::served_by(gateway, ir);
@@ -146,7 +146,7 @@ fn configured(ir: &Ir) -> Configured {
         served.insert(identity.to_string(), things);
     }
     served.insert(Identity::AllGateways.to_string(), all);
-    Configured { limits: ir.limits.clone(), served }
+    Configured { limits: ir.limits.values().map(|limit| limit.as_ref().clone()).collect(), served }
 }
 
 fn listeners(gateway: &ir::Gateway, bind: &str) -> Vec<admin::Listener> {
@@ -166,7 +166,7 @@ fn authority(host: &str, port: u16) -> String {
 }
 
 fn models(ir: &Ir) -> Vec<String> {
-    let pools = ir.gateways.iter().flat_map(|gateway| gateway.pools.values());
+    let pools = ir.gateways.values().flat_map(|gateway| gateway.pools.values());
     let name = |model: &ir::Model| if model.prefix { format!("{}*", model.name) } else { model.name.clone() };
     let names: BTreeSet<String> = pools.flat_map(|pool| pool.models.iter().map(name)).collect();
     names.into_iter().collect()

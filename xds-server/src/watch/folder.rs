@@ -344,9 +344,9 @@ spec:
     fn holds(reading: &Reading) -> String {
         use tollgate_core::ir::Action;
         let ir = tollgate_core::translate::translate(&reading.objects).ir;
-        let route = ir.gateways.first().unwrap().routes().next().unwrap().clone();
+        let route = ir.gateways.values().next().unwrap().routes().next().unwrap().clone();
         let Action::Pool { closed_by, limits, .. } = route.action else { panic!("no pool") };
-        let tokens = ir.limits.iter().filter(|limit| limits.contains(&limit.id)).map(|limit| limit.tokens).sum::<u64>();
+        let tokens = ir.limits.values().filter(|limit| limits.contains(&limit.id)).map(|limit| limit.tokens).sum::<u64>();
         closed_by.map_or(format!("{tokens} tokens"), |policy| format!("closed by {policy}"))
     }
 

@@ -13,12 +13,12 @@ pub const MAX_BODY_BYTES: u32 = 10 * 1024 * 1024;
 
 /// The configuration of the HTTP filter that sees every request of the Gateway.
 pub fn request_config(gateway: &ir::Gateway, ir: &ir::Ir) -> wire::FilterConfig {
-    let backends: Vec<&ir::Backend> = gateway.backends.values().collect();
-    let pools: Vec<&ir::Pool> = gateway.pools.values().collect();
+    let backends: Vec<&ir::Backend> = gateway.backends.values().map(AsRef::as_ref).collect();
+    let pools: Vec<&ir::Pool> = gateway.pools.values().map(AsRef::as_ref).collect();
     let place_of_pool = places(pools.iter().map(|pool| pool.name.as_str()));
     let place_of_backend = places(backends.iter().map(|backend| backend.cluster.as_str()));
     let used: BTreeSet<&str> = gateway.routes().flat_map(|route| route.action.limits()).map(String::as_str).collect();
-    let limits: Vec<&ir::Limit> = ir.limits.iter().filter(|limit| used.contains(limit.id.as_str())).collect();
+    let limits: Vec<&ir::Limit> = ir.limits.values().map(AsRef::as_ref).filter(|limit| used.contains(limit.id.as_str())).collect();
     let place_of_limit = places(limits.iter().map(|limit| limit.id.as_str()));
     // A route that is in several virtual hosts appears once.
     let routes: BTreeMap<&str, wire::Route> = gateway
@@ -55,7 +55,7 @@ pub fn request_config(gateway: &ir::Gateway, ir: &ir::Ir) -> wire::FilterConfig 
 
 /// The configuration of the upstream filter. None: no backend needs one.
 pub fn attempt_config(gateway: &ir::Gateway) -> Option<wire::FilterConfig> {
-    let backends: Vec<_> = gateway.backends.values().filter(|backend| backend.per_attempt).map(backend).collect();
+    let backends: Vec<_> = gateway.backends.values().filter(|backend| backend.per_attempt).map(|backend| self::backend(backend)).collect();
     (!backends.is_empty())
         .then_some(wire::FilterConfig { stage: Some(Stage::Attempt(wire::AttemptStage { backends })) })
 }

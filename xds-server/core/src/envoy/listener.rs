@@ -78,7 +78,7 @@ fn add_routes(snapshot: &mut Snapshot, gateway: &ir::Gateway, port: u16, name: &
     for site in sites {
         origins.push(site.origin.clone());
         let entry = EntryPoint { gateway, port, tls: site.certificate.is_some() };
-        for host in &site.virtual_hosts {
+        for host in site.virtual_hosts.values() {
             origins.extend(host.routes.iter().map(|route| route.origin.clone()));
             let name = format!("{}/{}", site.name, host.domain);
             hosts.push(virtual_host(name, &host.domain, route::routes(entry, &host.routes)));

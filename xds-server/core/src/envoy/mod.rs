@@ -73,7 +73,7 @@ pub fn snapshot(gateway: &ir::Gateway, ir: &ir::Ir, surroundings: &Surroundings)
 /// The keys that go to the proxies of this Gateway: those that some pool of the Gateway takes. A proxy gets no key that
 /// it has no use for.
 pub fn keys<'a>(gateway: &'a ir::Gateway, ir: &'a ir::Ir) -> impl Iterator<Item = &'a ir::Key> {
-    ir.keys.iter().filter(|key| {
+    ir.keys.values().map(AsRef::as_ref).filter(|key| {
         let mut pools = gateway.pools.values().filter(|pool| pool.access == ir::Access::Required);
         pools.any(|pool| pool.consumers.include(&key.origin.namespace))
     })

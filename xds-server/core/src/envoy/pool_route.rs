@@ -48,6 +48,7 @@ pub fn action(pool: &ir::Pool, gateway: &ir::Gateway, matched: &ir::Route) -> Op
     let mut backends: Vec<&ir::Backend> = gateway
         .backends
         .values()
+        .map(AsRef::as_ref)
         .filter(|backend| {
             pool.models.iter().flat_map(|model| &model.targets).any(|target| target.backend == backend.cluster)
         })

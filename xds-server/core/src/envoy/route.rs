@@ -1,5 +1,7 @@
 //! Routes of the IR to Envoy's.
 
+use std::sync::Arc;
+
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::route::v3 as route;
 use envoy_types::pb::envoy::r#type::v3::{FractionalPercent, fractional_percent::DenominatorType};
@@ -19,7 +21,7 @@ pub struct EntryPoint<'a> {
     pub tls: bool,
 }
 
-pub fn routes(entry: EntryPoint<'_>, routes: &[Route]) -> Vec<route::Route> {
+pub fn routes(entry: EntryPoint<'_>, routes: &[Arc<Route>]) -> Vec<route::Route> {
     routes.iter().flat_map(|found| route(entry, found)).collect()
 }
 

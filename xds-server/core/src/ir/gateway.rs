@@ -1,35 +1,39 @@
 //! A Gateway and what listens for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use crate::status::Origin;
 
-use super::{Backend, Pool, Route, SecretText, Service};
+use super::{Backend, Class, Domain, Pool, Route, SecretText, Service, values};
 
 /// One Gateway with all that belongs to it, complete in itself.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Gateway {
     pub origin: Origin,
     pub listeners: Vec<Listener>,
+    /// What its routes to pools have in common.
+    #[serde(skip)]
+    pub classes: BTreeSet<Class>,
     /// By `namespace/name`.
-    pub pools: BTreeMap<String, Pool>,
+    pub pools: BTreeMap<String, Arc<Pool>>,
     /// By cluster name.
-    pub backends: BTreeMap<String, Backend>,
+    pub backends: BTreeMap<String, Arc<Backend>>,
     /// By cluster name.
-    pub services: BTreeMap<String, Service>,
+    pub services: BTreeMap<String, Arc<Service>>,
 }
 
 /// One port. The listeners of the Gateway that share it are its sites.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Listener {
     pub port: u16,
     pub sites: Vec<Site>,
 }
 
 /// One listener of the Gateway.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Site {
     /// Its section is the listener's name.
     pub origin: Origin,
@@ -39,10 +43,11 @@ pub struct Site {
     /// Present: TLS is terminated with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate: Option<Certificate>,
-    pub virtual_hosts: Vec<VirtualHost>,
+    #[serde(serialize_with = "values")]
+    pub virtual_hosts: BTreeMap<Domain, Arc<VirtualHost>>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Certificate {
     pub origin: Origin,
     /// `namespace/name` of the Secret.
@@ -52,11 +57,10 @@ pub struct Certificate {
 }
 
 /// What is served under one hostname. Its routes are in the order in which they are tried.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct VirtualHost {
-    /// A hostname, `*.suffix`, or `*`.
-    pub domain: String,
-    pub routes: Vec<Route>,
+    pub domain: Domain,
+    pub routes: Vec<Arc<Route>>,
 }
 
 // === impl Gateway ===
@@ -72,7 +76,8 @@ impl Gateway {
         self.listeners
             .iter()
             .flat_map(|listener| &listener.sites)
-            .flat_map(|site| &site.virtual_hosts)
+            .flat_map(|site| site.virtual_hosts.values())
             .flat_map(|host| &host.routes)
+            .map(AsRef::as_ref)
     }
 }

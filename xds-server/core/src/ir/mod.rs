@@ -1,26 +1,30 @@
 //! What the configuration means, free of Kubernetes and of Envoy. Every value is valid and carries its origin.
 
+mod domain;
 mod gateway;
 mod model;
 mod route;
 
+pub use domain::Domain;
 pub use gateway::{Certificate, Gateway, Listener, Site, VirtualHost};
 pub use model::{
-    Access, Authority, Backend, ConsumerNamespaces, Credential, Endpoint, Model, Pool, Schema, Service, Target,
+    Access, BACKEND_PREFIX, Authority, Backend, ConsumerNamespaces, Credential, Endpoint, Model, Pool, Schema, Service, Target,
     Timeouts, Tls,
 };
 pub use route::{
-    Action, HeaderEdits, HeaderMatch, Match, PathMatch, PathRewrite, Redirect, Rewrite, Route, TextMatch,
+    Action, Class, HeaderEdits, HeaderMatch, Match, PathMatch, PathRewrite, Redirect, Rewrite, Route, TextMatch,
     WeightedService,
 };
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 use tollgate_proto::v1::CountWeights;
 
+use crate::objects::Key as Name;
 use crate::status::Origin;
 
 /// A credential. Debug, Display and Serialize show only that there is one.
@@ -28,11 +32,16 @@ use crate::status::Origin;
 pub struct SecretText(String);
 
 /// The whole configuration.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Ir {
-    pub gateways: Vec<Gateway>,
-    pub keys: Vec<Key>,
-    pub limits: Vec<Limit>,
+    #[serde(serialize_with = "values")]
+    pub gateways: BTreeMap<Name, Gateway>,
+    /// By SHA-256.
+    #[serde(serialize_with = "values")]
+    pub keys: BTreeMap<String, Arc<Key>>,
+    /// By id.
+    #[serde(serialize_with = "values")]
+    pub limits: BTreeMap<String, Arc<Limit>>,
 }
 
 /// One key of one Consumer.
@@ -145,6 +154,11 @@ impl Serialize for SecretText {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str("[redacted]")
     }
+}
+
+/// A map as the list of its values, which have their names in themselves.
+fn values<K, V: Serialize, S: serde::Serializer>(map: &BTreeMap<K, V>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(map.values())
 }
 
 fn count_as_text<S: serde::Serializer>(count: &CountWeights, serializer: S) -> Result<S::Ok, S::Error> {

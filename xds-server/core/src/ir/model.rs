@@ -10,7 +10,10 @@ use crate::status::Origin;
 
 use super::SecretText;
 
-#[derive(Debug, Clone, Serialize)]
+/// What cluster names of backends begin with; the namespace and the name follow.
+pub const BACKEND_PREFIX: &str = "backend/";
+
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Pool {
     pub origin: Origin,
     /// `namespace/name`.
@@ -27,7 +30,7 @@ pub enum ConsumerNamespaces {
     Only(BTreeSet<String>),
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Model {
     /// Without the trailing `*` of a prefix.
     pub name: String,
@@ -37,7 +40,7 @@ pub struct Model {
     pub retries: u32,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Target {
     /// Cluster name of the backend.
     pub backend: String,
@@ -49,7 +52,7 @@ pub struct Target {
 }
 
 /// A ModelBackend that some pool of the Gateway uses.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Backend {
     pub origin: Origin,
     /// `backend/<namespace>/<name>`.
@@ -84,7 +87,7 @@ pub enum Endpoint {
     },
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub enum Tls {
     None,
     /// The certificate is checked against the authority and the name.
@@ -95,7 +98,7 @@ pub enum Tls {
 }
 
 /// Who is trusted to sign a backend's certificate.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub enum Authority {
     /// The authorities that the proxy's machine trusts.
     System,
@@ -106,7 +109,7 @@ pub enum Authority {
     },
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Credential {
     /// The Secret.
     pub origin: Origin,
@@ -114,7 +117,7 @@ pub struct Credential {
 }
 
 /// A Service that requests are routed to, with its endpoints.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Service {
     pub origin: Origin,
     /// `service/<namespace>/<name>/<port>`.

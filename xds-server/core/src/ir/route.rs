@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::status::Origin;
 
 /// One match of one rule of one HTTPRoute.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Route {
     /// The rule; its section is `rule <i>`.
     pub origin: Origin,
@@ -136,6 +136,29 @@ pub struct Redirect {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<PathRewrite>,
     pub status: u16,
+}
+
+/// What the filter does for a route to a pool. Many routes have the same.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Class {
+    /// See [`Action::Pool`].
+    pub pool: String,
+    pub limits: Vec<String>,
+    pub closed_by: Option<String>,
+}
+
+// === impl Class ===
+
+impl Class {
+    /// None: the route leads to no pool.
+    pub fn of(route: &Route) -> Option<Self> {
+        match &route.action {
+            Action::Pool { pool, limits, closed_by } => {
+                Some(Self { pool: pool.clone(), limits: limits.clone(), closed_by: closed_by.clone() })
+            }
+            Action::Services { .. } | Action::Redirect(_) | Action::Fail { .. } => None,
+        }
+    }
 }
 
 // === impl Action ===

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::{EachStore, Key, Meta, Objects, Store};
+use super::{EachStore, Kind, Key, Meta, Objects, Store};
 use crate::status::{Finding, Origin, Severity, Spot};
 
 /// What was taken over, for the findings.
@@ -83,7 +83,7 @@ struct Keeper<'a> {
 // === impl Keeper ===
 
 impl EachStore for Keeper<'_> {
-    fn store<T: Clone>(&mut self, new: &mut Store<T>, last: &Store<T>) {
+    fn store<T: Kind>(&mut self, new: &mut Store<T>, last: &Store<T>) {
         for object in last.shared() {
             let meta = &object.meta;
             let with_its_file = self.broken_files.contains(&meta.file);

@@ -2,7 +2,7 @@
 
 use super::load;
 use super::refused_policy::{RefusedPolicy, Suspect};
-use super::{EachStore, Objects, Store};
+use super::{EachStore, Kind, Objects, Store};
 use crate::status::Finding;
 
 /// What was found while files were put together.
@@ -42,7 +42,7 @@ impl Objects {
 // === impl Merged ===
 
 impl EachStore for Merged {
-    fn store<T: Clone>(&mut self, all: &mut Store<T>, file: &Store<T>) {
+    fn store<T: Kind>(&mut self, all: &mut Store<T>, file: &Store<T>) {
         for object in file.shared() {
             let Err(first) = all.share(object) else { continue };
             self.findings.push(load::duplicate(&first.meta, &object.meta));
@@ -59,7 +59,7 @@ impl EachStore for Merged {
 // === impl Dating ===
 
 impl EachStore for Dating {
-    fn store<T: Clone>(&mut self, new: &mut Store<T>, last: &Store<T>) {
+    fn store<T: Kind>(&mut self, new: &mut Store<T>, last: &Store<T>) {
         new.date(last, self.now);
     }
 }

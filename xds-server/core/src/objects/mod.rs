@@ -11,6 +11,7 @@ mod decode;
 mod document;
 mod duration;
 mod expression;
+mod kinds;
 mod last_good;
 mod load;
 mod merge;
@@ -29,6 +30,7 @@ pub use check::{is_dns_label, is_dns_subdomain, is_wildcard_hostname};
 pub use consumer::{ANONYMOUS, Consumer, ConsumerKey, KeySource};
 pub use decode::closest;
 pub use duration::parse as parse_duration;
+pub use kinds::{EachStore, Kind};
 pub use model_backend::{Credential, Endpoint, ModelBackend, Schema, Timeouts, Tls};
 pub use model_pool::{Access, Affinity, Model, ModelPool, Target};
 pub use namespaces::{LabelSelector, Namespaces, Operator, Requirement};
@@ -78,11 +80,6 @@ pub struct Objects {
     pub files: BTreeSet<String>,
 }
 
-/// Something that is done to the store of each kind, together with the same store of other objects.
-trait EachStore {
-    fn store<T: Clone>(&mut self, ours: &mut Store<T>, others: &Store<T>);
-}
-
 // === impl Objects ===
 
 impl Objects {
@@ -101,38 +98,5 @@ impl Objects {
     /// Notes a file that is there and cannot be read. It may hold policies for anything.
     pub fn add_unreadable(&mut self, file: &str) {
         self.refused_policies.push(RefusedPolicy::unreadable_file(file));
-    }
-
-    /// Goes through the stores, so that no kind is forgotten anywhere.
-    fn each_store(&mut self, others: &Self, each: &mut impl EachStore) {
-        let Self {
-            gateway_classes,
-            gateways,
-            http_routes,
-            reference_grants,
-            namespaces,
-            services,
-            endpoint_slices,
-            secrets,
-            model_pools,
-            model_backends,
-            consumers,
-            token_policies,
-            refused: _,
-            refused_policies: _,
-            files: _,
-        } = self;
-        each.store(gateway_classes, &others.gateway_classes);
-        each.store(gateways, &others.gateways);
-        each.store(http_routes, &others.http_routes);
-        each.store(reference_grants, &others.reference_grants);
-        each.store(namespaces, &others.namespaces);
-        each.store(services, &others.services);
-        each.store(endpoint_slices, &others.endpoint_slices);
-        each.store(secrets, &others.secrets);
-        each.store(model_pools, &others.model_pools);
-        each.store(model_backends, &others.model_backends);
-        each.store(consumers, &others.consumers);
-        each.store(token_policies, &others.token_policies);
     }
 }

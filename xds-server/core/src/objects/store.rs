@@ -164,7 +164,7 @@ impl<T> Store<T> {
     }
 
     /// Those of one namespace, without a look at any other.
-    pub fn of_namespace(&self, namespace: &str) -> impl Iterator<Item = &Object<T>> {
+    pub fn of_namespace<'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a Object<T>> {
         let from_here = self.0.range(Key::new(namespace, "")..);
         from_here.take_while(move |(key, _)| key.namespace == namespace).map(|(_, object)| object.as_ref())
     }

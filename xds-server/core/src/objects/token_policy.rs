@@ -103,6 +103,19 @@ struct LimitWire {
     count: Option<Value>,
 }
 
+// === impl TargetKind ===
+
+impl TargetKind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gateway => "Gateway",
+            Self::HttpRoute => "HTTPRoute",
+            Self::ModelPool => "ModelPool",
+            Self::Service => "Service",
+        }
+    }
+}
+
 pub fn token_policy(wire: TokenPolicyWire, check: &mut Check<'_>) -> Option<TokenPolicy> {
     if wire.target_refs.is_empty() {
         check.error(

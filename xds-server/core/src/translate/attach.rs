@@ -1,14 +1,11 @@
 //! Whether a route may be attached to the listeners of a Gateway, and for which hostnames.
 
-use gateway_api::apis::standard::gateways::{
-    GatewayListenersAllowedRoutesNamespaces as AllowedNamespaces, GatewayListenersAllowedRoutesNamespacesFrom as From,
-    GatewayListenersAllowedRoutesNamespacesSelector as Selector,
-};
-
-use crate::objects::{HttpRoute, LabelSelector, Object, Objects, Operator, Requirement};
+use crate::ir::Domain;
+use crate::objects::{HttpRoute, Namespace, Namespaces, Object};
 
 use super::hostname::intersection;
-use super::listeners::GatewayListenersOf;
+use super::listeners::{OpenListener, OpenListeners};
+use super::view::View;
 
 /// What a parentRef says besides the Gateway.
 #[derive(Debug, Clone, Copy)]
@@ -49,15 +46,15 @@ impl NotAttached {
 
 /// The listeners that the route attaches to, by name, with the hostnames that route and listener have in common.
 pub fn attach(
-    objects: &Objects,
+    view: View<'_>,
     route: &Object<HttpRoute>,
     parent: &Parent<'_>,
-    gateway: &GatewayListenersOf<'_>,
-) -> Result<Vec<(String, Vec<String>)>, NotAttached> {
+    gateway: &OpenListeners,
+) -> Result<Vec<(String, Vec<Domain>)>, NotAttached> {
     let named: Vec<_> = gateway
         .open
         .iter()
-        .filter(|listener| parent.section.is_none_or(|section| section == listener.spec.name))
+        .filter(|listener| parent.section.is_none_or(|section| section == listener.name))
         .filter(|listener| parent.port.is_none_or(|port| port == i32::from(listener.port)))
         .collect();
     if named.is_empty() {
@@ -65,11 +62,7 @@ pub fn attach(
     }
     let allowed: Vec<_> = named
         .into_iter()
-        .filter(|listener| {
-            let namespaces = listener.spec.allowed_routes.as_ref().and_then(|allowed| allowed.namespaces.as_ref());
-            listener.takes_http_routes
-                && is_allowed(objects, namespaces, gateway.gateway.meta.namespace(), route.meta.namespace())
-        })
+        .filter(|listener| listener.takes_http_routes && is_allowed(view, gateway, listener, route.meta.namespace()))
         .collect();
     if allowed.is_empty() {
         return Err(NotAttached::NotAllowedByListeners);
@@ -78,39 +71,23 @@ pub fn attach(
     let places: Vec<_> = allowed
         .into_iter()
         .filter_map(|listener| {
-            let hostnames: Vec<String> = match own {
-                [] => vec![listener.hostname.to_owned()],
-                own => own.iter().filter_map(|hostname| intersection(listener.hostname, hostname)).collect(),
+            let hostnames: Vec<Domain> = match own {
+                [] => vec![listener.hostname.clone()],
+                own => own.iter().filter_map(|hostname| intersection(&listener.hostname, hostname)).map(Domain::from).collect(),
             };
-            (!hostnames.is_empty()).then(|| (listener.spec.name.clone(), hostnames))
+            (!hostnames.is_empty()).then(|| (listener.name.clone(), hostnames))
         })
         .collect();
     if places.is_empty() { Err(NotAttached::NoMatchingListenerHostname) } else { Ok(places) }
 }
 
-fn is_allowed(objects: &Objects, allowed: Option<&AllowedNamespaces>, gateway: &str, route: &str) -> bool {
-    match allowed.and_then(|allowed| allowed.from.as_ref()).unwrap_or(&From::Same) {
-        From::All => true,
-        From::Same => gateway == route,
-        From::Selector => {
-            let labels = objects.namespaces.get("", route).map(|namespace| &namespace.meta.labels);
-            let selector = allowed.and_then(|allowed| allowed.selector.as_ref()).and_then(selector);
-            selector.is_some_and(|selector| selector.selects(route, labels))
+fn is_allowed(view: View<'_>, gateway: &OpenListeners, listener: &OpenListener, namespace: &str) -> bool {
+    match &listener.allowed {
+        None => false,
+        Some(Namespaces::All) => true,
+        Some(Namespaces::Same) => gateway.origin.namespace == namespace,
+        Some(Namespaces::Selector(selector)) => {
+            selector.selects(namespace, view.object::<Namespace>("", namespace).map(|object| &object.meta.labels))
         }
     }
-}
-
-/// None: the selector says something that nobody knows, so it selects nothing.
-fn selector(selector: &Selector) -> Option<LabelSelector> {
-    let labels = selector.match_labels.iter().flatten();
-    let labels = labels.map(|(key, value)| Some((key, Operator::In(vec![value.clone()]))));
-    let expressions = selector.match_expressions.iter().flatten().map(|expression| {
-        let values = expression.values.clone().unwrap_or_default();
-        Some((&expression.key, Operator::parse(&expression.operator, values).ok()?))
-    });
-    let requirements = labels.chain(expressions).map(|requirement| {
-        let (key, operator) = requirement?;
-        Some(Requirement { key: key.clone(), operator })
-    });
-    requirements.collect::<Option<_>>().map(LabelSelector)
 }

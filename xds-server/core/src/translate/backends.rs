@@ -1,35 +1,18 @@
 //! ModelBackends with what they refer to: Services, credentials, certificate authorities.
 
-use std::collections::BTreeMap;
-
 use crate::ir;
-use crate::objects::{Endpoint, Key, ModelBackend, Object, Objects, Tls};
+use crate::objects::{Endpoint, ModelBackend, Object, Service, Tls};
 use crate::status::{Finding, Severity};
 
 use super::refs::{self, MODEL_BACKEND, Reference, SERVICE};
-use super::services::{Services, cluster_name};
-
-/// The backends that can be used.
-pub type Backends = BTreeMap<Key, ir::Backend>;
-
-pub fn backends(objects: &Objects, services: &Services, findings: &mut Vec<Finding>) -> Backends {
-    let mut backends = Backends::new();
-    for object in objects.model_backends.iter() {
-        match backend(objects, services, object) {
-            Ok(backend) => {
-                backends.insert(object.meta.key(), backend);
-            }
-            Err(finding) => findings.push(finding),
-        }
-    }
-    backends
-}
+use super::services::cluster_name;
+use super::view::View;
 
 /// A backend whose credential or certificate authority cannot be had is refused. Without them requests would reach it
 /// in the wrong name, or reach somebody else in its place.
-fn backend(objects: &Objects, services: &Services, object: &Object<ModelBackend>) -> Result<ir::Backend, Finding> {
+pub fn backend(view: View<'_>, object: &Object<ModelBackend>) -> Result<ir::Backend, Finding> {
     let Object { meta, spec } = object;
-    let (endpoint, host) = endpoint(objects, services, object)?;
+    let (endpoint, host) = endpoint(view, object)?;
     let tls = match &spec.tls {
         Tls::None => ir::Tls::None,
         Tls::Istio { .. } => {
@@ -46,7 +29,7 @@ fn backend(objects: &Objects, services: &Services, object: &Object<ModelBackend>
                 None => ir::Authority::System,
                 Some(secret) => {
                     let field = "spec.tls.caRef";
-                    let (origin, pem) = refs::secret_value(objects, meta, MODEL_BACKEND, secret, field)?;
+                    let (origin, pem) = refs::secret_value(view, meta, MODEL_BACKEND, secret, field)?;
                     if !pem.expose().contains("-----BEGIN CERTIFICATE-----") {
                         let message = "the authority is not a certificate in PEM";
                         return Err(meta.finding(Severity::Error, "InvalidSecret", field, message, ""));
@@ -62,7 +45,7 @@ fn backend(objects: &Objects, services: &Services, object: &Object<ModelBackend>
         None => None,
         Some(credential) => {
             let field = "spec.credential.secretRef";
-            let (origin, secret) = refs::secret_value(objects, meta, MODEL_BACKEND, &credential.secret, field)?;
+            let (origin, secret) = refs::secret_value(view, meta, MODEL_BACKEND, &credential.secret, field)?;
             refs::header_value(&secret)
                 .map_err(|error| meta.finding(Severity::Error, "InvalidSecret", field, error, ""))?;
             Some(ir::Credential { origin, secret })
@@ -72,7 +55,7 @@ fn backend(objects: &Objects, services: &Services, object: &Object<ModelBackend>
     let is_default_port = port == if matches!(tls, ir::Tls::None) { 80 } else { 443 };
     Ok(ir::Backend {
         origin: meta.origin.clone(),
-        cluster: format!("backend/{}/{}", meta.namespace(), meta.name()),
+        cluster: format!("{}{}/{}", ir::BACKEND_PREFIX, meta.namespace(), meta.name()),
         schema: spec.schema,
         endpoint,
         tls,
@@ -85,11 +68,7 @@ fn backend(objects: &Objects, services: &Services, object: &Object<ModelBackend>
 }
 
 /// Where the backend is, and the host that requests to it name.
-fn endpoint(
-    objects: &Objects,
-    services: &Services,
-    object: &Object<ModelBackend>,
-) -> Result<(ir::Endpoint, String), Finding> {
+fn endpoint(view: View<'_>, object: &Object<ModelBackend>) -> Result<(ir::Endpoint, String), Finding> {
     match &object.spec.endpoint {
         Endpoint::Address { ip, port } => {
             let host = if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() };
@@ -103,14 +82,14 @@ fn endpoint(
             let field = "spec.endpoint.service";
             let reference =
                 Reference { from: &object.meta, from_kind: MODEL_BACKEND, to_kind: SERVICE, namespace, name, field };
-            if !reference.is_permitted(objects) {
+            if !reference.is_permitted(view) {
                 return Err(reference.not_permitted());
             }
-            if objects.services.get(namespace, name).is_none() {
-                return Err(reference.not_found("BackendNotFound", objects, &objects.services));
+            if view.object::<Service>(namespace, name).is_none() {
+                return Err(reference.not_found::<Service>("BackendNotFound", view));
             }
             let cluster = cluster_name(namespace, name, *port);
-            if !services.contains_key(&cluster) {
+            if view.has_endpoints(&cluster).is_none() {
                 let message = format!("{} has no port {port}", reference.target());
                 return Err(reference.finding("BackendNotFound", &message, ""));
             }

@@ -2,25 +2,28 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use crate::ir::{Match, PathMatch, Route, VirtualHost};
+use crate::ir::{Domain, Match, PathMatch, Route, VirtualHost};
+use crate::objects::Key;
 
-use super::hostname::{covering_stems, covers, specificity, stem};
+use super::hostname::{covering_stems, covers, specificity};
+use super::listeners::{OpenListener, OpenListeners};
+use super::routes::AttachedRoute;
 
 /// A route on a listener, ready to be put into its virtual hosts.
 #[derive(Debug)]
-pub struct Candidate {
-    pub hostnames: Vec<String>,
-    pub order: Precedence,
-    pub route: Route,
+pub struct Candidate<'a> {
+    pub hostnames: &'a [Domain],
+    pub order: Precedence<'a>,
+    pub route: &'a Arc<Route>,
 }
 
 /// What decides between routes with equal matches: age, then name, then the place in the object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Precedence {
+pub struct Precedence<'a> {
     pub created: i64,
-    pub namespace: String,
-    pub name: String,
+    pub object: &'a Key,
     pub rule: usize,
     pub index: usize,
 }
@@ -28,45 +31,69 @@ pub struct Precedence {
 /// Places of candidates, by the stems of their hostnames.
 type ByStem<'a> = BTreeMap<&'a str, Vec<usize>>;
 
-/// `others` are the hostnames of the other listeners on the port: a request belongs to the listener with
-/// the most specific hostname, whatever routes it has (listener isolation).
-pub fn virtual_hosts(hostname: &str, others: &[&str], candidates: &[Candidate]) -> Vec<VirtualHost> {
-    let elsewhere =
-        |domain: &str| others.iter().any(|other| specificity(other) < specificity(hostname) && covers(other, domain));
-    let mut domains: BTreeSet<&str> = candidates
+/// The hostnames of the listeners from which `listener` is isolated: a request belongs to the listener of its port with
+/// the most specific hostname, whatever routes it has.
+pub fn more_specific<'a>(listener: &OpenListener, all: &'a OpenListeners) -> Vec<&'a Domain> {
+    let on_port = all.open.iter().filter(|other| other.port == listener.port).map(|other| &other.hostname);
+    on_port.filter(|other| specificity(other) < specificity(&listener.hostname)).collect()
+}
+
+/// The virtual hosts of a listener. `elsewhere` are the hostnames of [`more_specific`].
+pub fn virtual_hosts(
+    hostname: &Domain,
+    elsewhere: &[&Domain],
+    candidates: &[Candidate<'_>],
+) -> BTreeMap<Domain, Arc<VirtualHost>> {
+    let mut domains: BTreeSet<&Domain> = candidates
         .iter()
-        .flat_map(|candidate| &candidate.hostnames)
-        .map(String::as_str)
-        .filter(|domain| !elsewhere(domain))
+        .flat_map(|candidate| candidate.hostnames)
+        .filter(|domain| !elsewhere.iter().any(|other| covers(other, domain)))
         .collect();
     domains.insert(hostname);
     let mut by_stem = ByStem::new();
     for (index, candidate) in candidates.iter().enumerate() {
-        for hostname in &candidate.hostnames {
-            by_stem.entry(stem(hostname)).or_default().push(index);
+        for hostname in candidate.hostnames {
+            by_stem.entry(hostname.stem()).or_default().push(index);
         }
     }
-    let mut hosts: Vec<VirtualHost> = domains
-        .into_iter()
-        .map(|domain| VirtualHost { domain: domain.to_owned(), routes: routes(domain, candidates, &by_stem) })
-        .collect();
-    hosts.sort_by(|a, b| (specificity(&a.domain), &a.domain).cmp(&(specificity(&b.domain), &b.domain)));
-    hosts
+    let host = |domain: &Domain| {
+        let routes = routes(domain, candidates, &by_stem);
+        (domain.clone(), Arc::new(VirtualHost { domain: domain.clone(), routes }))
+    };
+    domains.into_iter().map(host).collect()
 }
 
 /// Routes of less specific hostnames come after those of more specific ones (HTTPRouteSpec.hostnames). A route that has
 /// the domain by several of its hostnames is there once, by the most specific.
-fn routes(domain: &str, candidates: &[Candidate], by_stem: &ByStem<'_>) -> Vec<Route> {
+fn routes(domain: &Domain, candidates: &[Candidate<'_>], by_stem: &ByStem<'_>) -> Vec<Arc<Route>> {
     let mut seen = BTreeSet::new();
     let mut routes = Vec::new();
     for stem in covering_stems(domain) {
         let here = by_stem.get(stem).into_iter().flatten();
         let new = here.filter(|index| seen.insert(**index)).filter_map(|index| candidates.get(*index));
-        let mut found: Vec<&Candidate> = new.collect();
-        found.sort_by_cached_key(|candidate| (precedence(&candidate.route.matches), candidate.order.clone()));
-        routes.extend(found.into_iter().map(|candidate| candidate.route.clone()));
+        routes.extend(in_order(new.map(|candidate| (candidate.order.clone(), candidate.route)).collect()));
     }
     routes
+}
+
+/// The routes of one HTTPRoute at a Gateway, each with its precedence.
+pub fn with_precedence<'a>(
+    object: &'a Key,
+    route: &'a AttachedRoute,
+    gateway: &Key,
+) -> impl Iterator<Item = (Precedence<'a>, &'a Arc<Route>)> {
+    let created = route.created;
+    let rules = route.routes.get(gateway).into_iter().flatten();
+    rules.map(move |rule| (Precedence { created, object, rule: rule.rule, index: rule.index }, &rule.route))
+}
+
+/// The order in which routes of the same hostname are tried.
+pub fn in_order<'a>(mut found: Vec<(Precedence<'_>, &'a Arc<Route>)>) -> impl Iterator<Item = Arc<Route>> + use<'a> {
+    found.sort_by(|(a_order, a), (b_order, b)| {
+        (precedence(&a.matches), a_order).cmp(&(precedence(&b.matches), b_order))
+    });
+    let routes: Vec<Arc<Route>> = found.into_iter().map(|(_, route)| Arc::clone(route)).collect();
+    routes.into_iter()
 }
 
 /// HTTPRouteRule.matches: exact paths, then the longest prefixes; then a method, then the number of
@@ -90,33 +117,29 @@ mod tests {
 
     const HOSTNAMES: [&str; 8] = ["*", "*.com", "com", "a.com", "*.a.com", "x.a.com", "y.x.a.com", "b.com"];
 
-    fn candidate(number: usize, hostnames: Vec<&'static str>, path: &str) -> Candidate {
-        Candidate {
-            hostnames: hostnames.into_iter().map(str::to_owned).collect(),
-            order: Precedence { created: 0, namespace: String::new(), name: format!("{number:03}"), rule: 0, index: 0 },
-            route: Route {
-                origin: Origin::new("HTTPRoute", "default", "r"),
-                name: number.to_string(),
-                route: String::new(),
-                matches: Match { path: PathMatch::Prefix(path.to_owned()), ..Match::default() },
-                request_headers: HeaderEdits::default(),
-                response_headers: HeaderEdits::default(),
-                rewrite: Rewrite::default(),
-                request_timeout: None,
-                attempt_timeout: None,
-                action: Action::Fail { status: 500 },
-            },
-        }
+    fn route(number: usize, path: &str) -> Arc<Route> {
+        Arc::new(Route {
+            origin: Origin::new("HTTPRoute", "default", "r"),
+            name: number.to_string(),
+            route: String::new(),
+            matches: Match { path: PathMatch::Prefix(path.to_owned()), ..Match::default() },
+            request_headers: HeaderEdits::default(),
+            response_headers: HeaderEdits::default(),
+            rewrite: Rewrite::default(),
+            request_timeout: None,
+            attempt_timeout: None,
+            action: Action::Fail { status: 500 },
+        })
     }
 
     /// The order as the Gateway API says it, for one candidate after the other.
-    fn as_specified(domain: &str, candidates: &[Candidate]) -> Vec<String> {
+    fn as_specified(domain: &str, candidates: &[Candidate<'_>]) -> Vec<String> {
         let mut found: Vec<_> = candidates
             .iter()
             .filter_map(|candidate| {
                 let covering = candidate.hostnames.iter().filter(|hostname| covers(hostname, domain));
                 let hostname = covering.min_by_key(|hostname| specificity(hostname))?;
-                Some((specificity(hostname), precedence(&candidate.route.matches), &candidate.order, &candidate.route))
+                Some((specificity(hostname), precedence(&candidate.route.matches), &candidate.order, candidate.route))
             })
             .collect();
         found.sort_by(|a, b| (a.0, &a.1, a.2).cmp(&(b.0, &b.1, b.2)));
@@ -131,13 +154,24 @@ mod tests {
                 0..8,
             ),
             listener in prop::sample::select(HOSTNAMES.to_vec()),
-            others in prop::collection::vec(prop::sample::select(HOSTNAMES.to_vec()), 0..3),
         ) {
-            let candidates: Vec<Candidate> =
-                given.into_iter().enumerate().map(|(number, (hostnames, path))| candidate(number, hostnames, path)).collect();
-            for host in virtual_hosts(listener, &others, &candidates) {
+            let given: Vec<(Key, Vec<Domain>, Arc<Route>)> = given
+                .into_iter()
+                .enumerate()
+                .map(|(number, (hostnames, path))| {
+                    let hostnames = hostnames.into_iter().map(Domain::from).collect();
+                    (Key::new("", format!("{number:03}")), hostnames, route(number, path))
+                })
+                .collect();
+            let candidates: Vec<Candidate<'_>> = given
+                .iter()
+                .map(|(object, hostnames, route)| {
+                    Candidate { hostnames, order: Precedence { created: 0, object, rule: 0, index: 0 }, route }
+                })
+                .collect();
+            for (domain, host) in virtual_hosts(&listener.into(), &[], &candidates) {
                 let names: Vec<String> = host.routes.iter().map(|route| route.name.clone()).collect();
-                prop_assert_eq!(names, as_specified(&host.domain, &candidates), "{}", host.domain);
+                prop_assert_eq!(names, as_specified(&domain, &candidates), "{}", domain);
             }
         }
     }

@@ -1,86 +1,97 @@
 //! Gateways of our class to the listeners that can be opened.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use gateway_api::apis::standard::gateways::{GatewayListeners, GatewayListenersTlsMode};
+use gateway_api::apis::standard::gatewayclasses::GatewayClassSpec;
+use gateway_api::apis::standard::gateways::{
+    GatewayListeners, GatewayListenersAllowedRoutesNamespaces as AllowedNamespaces,
+    GatewayListenersAllowedRoutesNamespacesFrom as From, GatewayListenersAllowedRoutesNamespacesSelector as Selector,
+    GatewayListenersTlsMode,
+};
 
-use crate::ir::Certificate;
-use crate::objects::{CONTROLLER_NAME, DEFAULT_CLASS, GATEWAY_GROUP, Gateway, Key, Object, Objects, SecretRef, Shown};
-use crate::status::{Finding, Severity};
+use crate::ir::{Certificate, Domain};
+use crate::objects::{
+    CONTROLLER_NAME, DEFAULT_CLASS, GATEWAY_GROUP, Gateway, Key, LabelSelector, Namespaces, Object, Operator,
+    Requirement, SecretRef, Shown, Store,
+};
+use crate::status::{Finding, Origin, Severity};
 
 use super::hostname::ANY;
 use super::refs;
+use super::view::View;
 
-/// The open listeners by Gateway. A Gateway without an open listener is in it too.
-pub type Listeners<'a> = BTreeMap<Key, GatewayListenersOf<'a>>;
-
-#[derive(Debug)]
-pub struct GatewayListenersOf<'a> {
-    pub gateway: &'a Object<Gateway>,
-    pub open: Vec<OpenListener<'a>>,
+/// What is open of one Gateway, which may be nothing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OpenListeners {
+    pub origin: Origin,
+    pub open: Vec<OpenListener>,
 }
 
-/// A listener that is valid and has its port.
-#[derive(Debug)]
-pub struct OpenListener<'a> {
-    pub spec: &'a GatewayListeners,
+/// A listener that is valid.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OpenListener {
+    /// Its place in the Gateway.
+    pub index: usize,
+    pub name: String,
+    pub protocol: String,
     pub port: u16,
-    pub hostname: &'a str,
+    pub hostname: Domain,
     pub certificate: Option<Certificate>,
     pub takes_http_routes: bool,
+    /// The namespaces whose routes may attach. None: no namespace, because the selector says something that nobody
+    /// knows.
+    pub allowed: Option<Namespaces>,
 }
 
-pub fn listeners<'a>(objects: &'a Objects, findings: &mut Vec<Finding>) -> Listeners<'a> {
-    // All Gateways of a folder are opened on the same addresses.
-    let mut ports = BTreeMap::new();
-    let mut listeners = Listeners::new();
-    for gateway in objects.gateways.iter() {
-        let class = &gateway.spec.gateway_class_name;
-        match is_ours(objects, class) {
-            Some(true) => {}
-            Some(false) => continue,
-            None => {
-                findings.push(gateway.meta.finding(
-                    Severity::Warning,
-                    "UnknownClass",
-                    "spec.gatewayClassName",
-                    format_args!("there is no GatewayClass {}", Shown(class)),
-                    format_args!("gatewayClassName: {DEFAULT_CLASS}"),
-                ));
-                continue;
-            }
+/// The listeners of a Gateway that are valid and do not contradict each other. None: the Gateway is not ours.
+pub fn listeners(view: View<'_>, gateway: &Object<Gateway>, findings: &mut Vec<Finding>) -> Option<OpenListeners> {
+    let class = &gateway.spec.gateway_class_name;
+    match is_ours(view, class) {
+        Some(true) => {}
+        Some(false) => return None,
+        None => {
+            findings.push(gateway.meta.finding(
+                Severity::Warning,
+                "UnknownClass",
+                "spec.gatewayClassName",
+                format_args!("there is no GatewayClass {}", Shown(class)),
+                format_args!("gatewayClassName: {DEFAULT_CLASS}"),
+            ));
+            return None;
         }
-        let mut open: Vec<OpenListener<'_>> = Vec::new();
-        for (index, spec) in gateway.spec.listeners.iter().enumerate() {
-            let field = format!("spec.listeners[{index}]");
-            match listener(objects, gateway, spec, &field, findings)
-                .and_then(|listener| without_conflict(gateway, &open, listener, &field))
-                .and_then(|listener| claim_port(gateway, &mut ports, listener, &field))
-            {
-                Ok(listener) => open.push(listener),
-                Err(finding) => findings.push(finding),
-            }
-        }
-        listeners.insert(gateway.meta.key(), GatewayListenersOf { gateway, open });
     }
-    listeners
+    let mut open: Vec<OpenListener> = Vec::new();
+    for (index, spec) in gateway.spec.listeners.iter().enumerate() {
+        match listener(view, gateway, (index, spec), findings)
+            .and_then(|listener| without_conflict(gateway, &open, listener))
+        {
+            Ok(listener) => open.push(listener),
+            Err(finding) => findings.push(finding),
+        }
+    }
+    Some(OpenListeners { origin: gateway.meta.origin.clone(), open })
 }
 
 /// None: there is no such class.
-fn is_ours(objects: &Objects, class: &str) -> Option<bool> {
-    match objects.gateway_classes.get("", class) {
+fn is_ours(view: View<'_>, class: &str) -> Option<bool> {
+    match view.object::<GatewayClassSpec>("", class) {
         Some(class) => Some(class.spec.controller_name == CONTROLLER_NAME),
         None => (class == DEFAULT_CLASS).then_some(true),
     }
 }
 
-fn listener<'a>(
-    objects: &Objects,
+fn field(index: usize) -> String {
+    format!("spec.listeners[{index}]")
+}
+
+fn listener(
+    view: View<'_>,
     gateway: &Object<Gateway>,
-    spec: &'a GatewayListeners,
-    field: &str,
+    (index, spec): (usize, &GatewayListeners),
     findings: &mut Vec<Finding>,
-) -> Result<OpenListener<'a>, Finding> {
+) -> Result<OpenListener, Finding> {
+    let field = field(index);
     let error = |reason: &str, field: String, message: &str, hint: &str| {
         gateway.meta.finding(Severity::Error, reason, field, message, hint)
     };
@@ -98,7 +109,7 @@ fn listener<'a>(
                 let field = format!("{field}.tls.options");
                 return Err(error("UnsupportedValue", field, "no option is known", "remove them"));
             }
-            Some(certificate(objects, gateway, tls.certificate_refs.as_deref(), field, findings)?)
+            Some(certificate(view, gateway, tls.certificate_refs.as_deref(), &field, findings)?)
         }
         ("HTTPS", None) => {
             return Err(error(
@@ -126,16 +137,19 @@ fn listener<'a>(
     let takes_http_routes =
         kinds.is_empty() || kinds.iter().any(|kind| is_http_route(kind.group.as_deref(), &kind.kind));
     Ok(OpenListener {
-        spec,
+        index,
+        name: spec.name.clone(),
+        protocol: spec.protocol.clone(),
         port: u16::try_from(spec.port).unwrap_or_default(),
-        hostname: spec.hostname.as_deref().unwrap_or(ANY),
+        hostname: spec.hostname.as_deref().unwrap_or(ANY).into(),
         certificate,
         takes_http_routes,
+        allowed: allowed(spec.allowed_routes.as_ref().and_then(|allowed| allowed.namespaces.as_ref())),
     })
 }
 
 fn certificate(
-    objects: &Objects,
+    view: View<'_>,
     gateway: &Object<Gateway>,
     references: Option<&[gateway_api::apis::standard::gateways::GatewayListenersTlsCertificateRefs]>,
     field: &str,
@@ -169,7 +183,7 @@ fn certificate(
     let part = |key: &str, begin: &str| {
         let secret =
             SecretRef { namespace: reference.namespace.clone(), name: reference.name.clone(), key: key.to_owned() };
-        let (origin, value) = refs::secret_value(objects, &gateway.meta, refs::GATEWAY, &secret, &field)?;
+        let (origin, value) = refs::secret_value(view, &gateway.meta, refs::GATEWAY, &secret, &field)?;
         if value.expose().contains("-----BEGIN ") && value.expose().contains(begin) {
             Ok((origin, value))
         } else {
@@ -182,16 +196,41 @@ fn certificate(
     Ok(Certificate { origin, name, chain, private_key })
 }
 
+/// See [`OpenListener::allowed`].
+fn allowed(allowed: Option<&AllowedNamespaces>) -> Option<Namespaces> {
+    match allowed.and_then(|allowed| allowed.from.as_ref()).unwrap_or(&From::Same) {
+        From::All => Some(Namespaces::All),
+        From::Same => Some(Namespaces::Same),
+        From::Selector => {
+            allowed.and_then(|allowed| allowed.selector.as_ref()).and_then(selector).map(Namespaces::Selector)
+        }
+    }
+}
+
+/// None: the selector says something that nobody knows.
+fn selector(selector: &Selector) -> Option<LabelSelector> {
+    let labels = selector.match_labels.iter().flatten();
+    let labels = labels.map(|(key, value)| Some((key, Operator::In(vec![value.clone()]))));
+    let expressions = selector.match_expressions.iter().flatten().map(|expression| {
+        let values = expression.values.clone().unwrap_or_default();
+        Some((&expression.key, Operator::parse(&expression.operator, values).ok()?))
+    });
+    let requirements = labels.chain(expressions).map(|requirement| {
+        let (key, operator) = requirement?;
+        Some(Requirement { key: key.clone(), operator })
+    });
+    requirements.collect::<Option<_>>().map(LabelSelector)
+}
+
 /// Listeners of one Gateway on one port must have the same protocol and different hostnames. The first one wins.
-fn without_conflict<'a>(
+fn without_conflict(
     gateway: &Object<Gateway>,
-    open: &[OpenListener<'_>],
-    listener: OpenListener<'a>,
-    field: &str,
-) -> Result<OpenListener<'a>, Finding> {
+    open: &[OpenListener],
+    listener: OpenListener,
+) -> Result<OpenListener, Finding> {
     for other in open.iter().filter(|other| other.port == listener.port) {
-        let name = &other.spec.name;
-        let conflict = if other.spec.protocol != listener.spec.protocol {
+        let name = &other.name;
+        let conflict = if other.protocol != listener.protocol {
             Some(("ProtocolConflict", format!("listener `{name}` has the port with another protocol")))
         } else if other.hostname == listener.hostname {
             Some(("HostnameConflict", format!("listener `{name}` has the same port and hostname")))
@@ -199,23 +238,44 @@ fn without_conflict<'a>(
             None
         };
         if let Some((reason, message)) = conflict {
-            return Err(gateway.meta.finding(Severity::Error, reason, format!("{field}.port"), message, ""));
+            let field = format!("{}.port", field(listener.index));
+            return Err(gateway.meta.finding(Severity::Error, reason, field, message, ""));
         }
     }
     Ok(listener)
 }
 
-/// A port belongs to the first Gateway by name.
-fn claim_port<'a>(
-    gateway: &Object<Gateway>,
-    ports: &mut BTreeMap<u16, Key>,
-    listener: OpenListener<'a>,
-    field: &str,
-) -> Result<OpenListener<'a>, Finding> {
-    let owner = ports.entry(listener.port).or_insert_with(|| gateway.meta.key());
-    if *owner == gateway.meta.key() {
-        return Ok(listener);
+/// What is open of each Gateway if all are opened on the same addresses. A port belongs to the first Gateway by name.
+/// The findings are those of each Gateway.
+pub fn share_ports(
+    gateways: &Store<Gateway>,
+    valid: &BTreeMap<Key, Arc<OpenListeners>>,
+) -> (BTreeMap<Key, Arc<OpenListeners>>, BTreeMap<Key, Vec<Finding>>) {
+    let mut owners: BTreeMap<u16, &Key> = BTreeMap::new();
+    let mut findings: BTreeMap<Key, Vec<Finding>> = BTreeMap::new();
+    let mut open = BTreeMap::new();
+    for (key, listeners) in valid {
+        let is_lost = |listener: &&OpenListener| owners.get(&listener.port).is_some_and(|owner| *owner != key);
+        let lost: Vec<&OpenListener> = listeners.open.iter().filter(is_lost).collect();
+        let gateway = gateways.get(&key.namespace, &key.name);
+        for (listener, gateway) in lost.iter().zip(gateway.into_iter().cycle()) {
+            let Some(owner) = owners.get(&listener.port) else { continue };
+            let message = format!("port {} belongs to Gateway {}/{}", listener.port, owner.namespace, owner.name);
+            let field = format!("{}.port", field(listener.index));
+            let hint = "take another port";
+            let finding = gateway.meta.finding(Severity::Error, "PortUnavailable", field, message, hint);
+            findings.entry(key.clone()).or_default().push(finding);
+        }
+        let listeners = if lost.is_empty() {
+            Arc::clone(listeners)
+        } else {
+            let own = listeners.open.iter().filter(|listener| !is_lost(listener)).cloned().collect();
+            Arc::new(OpenListeners { origin: listeners.origin.clone(), open: own })
+        };
+        for listener in &listeners.open {
+            owners.insert(listener.port, key);
+        }
+        open.insert(key.clone(), listeners);
     }
-    let message = format!("port {} belongs to Gateway {}/{}", listener.port, owner.namespace, owner.name);
-    Err(gateway.meta.finding(Severity::Error, "PortUnavailable", format!("{field}.port"), message, "take another port"))
+    (open, findings)
 }

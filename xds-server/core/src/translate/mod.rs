@@ -2,31 +2,41 @@
 //!
 //! ```text
 //! consumers -> keys                      policies -> limits and what they are for
-//! backends -> pools                      services
+//! services -> backends -> pools
 //! gateways -> listeners   routes -> rules -> attach (parents, hostnames) -> hosts (order of tries)
 //! ```
-//! Nothing fails as a whole. What is invalid is left out, answered with an error, or refused in its own place, and a
-//! finding says so.
+//! Each module turns one object into its part of the IR, and reads what it needs of others through a [`View`]. Nothing
+//! fails as a whole. What is invalid is left out, answered with an error, or refused in its own place, and a finding
+//! says so.
+//!
+//! [`translate`] goes through all objects. `world` does the same for what a change touches, and is compared with it.
 
 mod attach;
-mod backends;
-mod consumers;
+pub(crate) mod backends;
+pub(crate) mod consumers;
 mod filters;
-mod gateways;
-mod hostname;
-mod hosts;
-mod listeners;
+pub(crate) mod gateways;
+pub(crate) mod hostname;
+pub(crate) mod hosts;
+pub(crate) mod listeners;
 mod matches;
-mod policies;
-mod pools;
+pub(crate) mod policies;
+pub(crate) mod pools;
 mod refs;
-mod routes;
+pub(crate) mod routes;
 mod rules;
-mod services;
+pub(crate) mod services;
+pub(crate) mod view;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::ir::Ir;
-use crate::objects::Objects;
+use crate::objects::{Key, Kind, Object, Objects};
 use crate::status::Finding;
+
+use self::routes::AttachedRoute;
+use self::view::{Made, Reads, View};
 
 /// What a set of objects means, and what is wrong with it.
 #[derive(Debug, Default)]
@@ -39,17 +49,60 @@ pub struct Translation {
 /// Turns objects into IR. It never fails, because what is invalid is left out and reported.
 pub fn translate(objects: &Objects) -> Translation {
     let mut findings = Vec::new();
-    let keys = consumers::keys(objects, &mut findings);
-    let policies = policies::policies(objects, &mut findings);
-    let services = services::services(objects);
-    let backends = backends::backends(objects, &services, &mut findings);
-    let pools = pools::pools(objects, &backends, &mut findings);
-    let listeners = listeners::listeners(objects, &mut findings);
-    let routes = routes::routes(objects, &listeners, &pools, &services, &mut findings);
-    let gateways = gateways::gateways(listeners, &routes, &policies, &pools, &backends, &services);
-    policies::closed(&objects.refused_policies, &gateways, &mut findings);
+    let mut ir = Ir::default();
+    let mut made = Made::default();
+    made.know(objects);
+
+    let mut claims: BTreeMap<String, Vec<_>> = BTreeMap::new();
+    for (object, made) in each(objects, &made, |view, object| consumers::claims(view, object, &mut findings)) {
+        for claim in made {
+            claims.entry(claim.key.sha256.clone()).or_default().push((object, claim));
+        }
+    }
+    for (hash, claims) in claims {
+        let claims: Vec<_> = claims.iter().map(|(object, claim)| (*object, claim)).collect();
+        ir.keys.extend(consumers::settle(&claims, &mut findings).map(|key| (hash, key)));
+    }
+    for (_, policy) in each(objects, &made, |view, object| policies::policy(view, object, &mut findings)) {
+        made.add_policy(&policy);
+        ir.limits.extend(policy.limits.into_iter().map(|limit| (limit.id.clone(), limit)));
+    }
+    for (_, ports) in each(objects, &made, services::service) {
+        made.services.extend(ports.into_iter().map(|port| (port.cluster.clone(), port)));
+    }
+    for (object, backend) in each(objects, &made, backends::backend) {
+        match backend {
+            Ok(backend) => {
+                made.backends.insert(object.meta.key(), Arc::new(backend));
+            }
+            Err(finding) => findings.push(finding),
+        }
+    }
+    for (_, pool) in each(objects, &made, |view, object| pools::pool(view, object, &mut findings)) {
+        made.pools.insert(pool.name.clone(), Arc::new(pool));
+    }
+    let valid = each(objects, &made, |view, object| listeners::listeners(view, object, &mut findings)).into_iter();
+    let valid = valid.filter_map(|(object, valid)| Some((object.meta.key(), Arc::new(valid?)))).collect();
+    let (open, lost) = listeners::share_ports(&objects.gateways, &valid);
+    made.listeners = open;
+    findings.extend(lost.into_values().flatten());
+    let routes = each(objects, &made, |view, object| routes::route(view, object, &mut findings)).into_iter();
+    let routes: BTreeMap<Key, Arc<AttachedRoute>> =
+        routes.filter_map(|(object, route)| Some((object.meta.key(), Arc::new(route?)))).collect();
+    ir.gateways = gateways::gateways(&made, &routes);
+    policies::closed(&objects.refused_policies, &ir.gateways, &mut findings);
     // Several parents of a route may lead to the same finding. It is told once.
     findings.sort_by(Finding::by_spot);
     findings.dedup();
-    Translation { ir: Ir { gateways, keys, limits: policies.limits }, findings }
+    Translation { ir, findings }
+}
+
+/// What is made of each object of a kind.
+fn each<'a, T: Kind + 'a, O>(
+    objects: &'a Objects,
+    made: &Made,
+    mut unit: impl FnMut(View<'_>, &Object<T>) -> O,
+) -> Vec<(&'a Object<T>, O)> {
+    let all = T::store(objects).iter();
+    all.map(|object| (object, unit(View::new(objects, made, &Reads::default()), object))).collect()
 }

@@ -1,22 +1,26 @@
 //! TokenPolicies to limits, and which of them hold for a request. A refused policy closes what it names.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::ir::{Action, Gateway, Limit, Route};
-use crate::objects::{Names, Object, Objects, PolicyTarget, RefusedPolicy, TargetKind, TokenPolicy};
+use crate::objects::{
+    self, HttpRoute, Key, ModelPool, Names, Object, PolicyTarget, RefusedPolicy, TargetKind, TokenPolicy,
+};
 use crate::status::{Finding, Severity};
 
 use super::refs::{GATEWAY, GroupKind, HTTP_ROUTE, MODEL_POOL, Reference};
+use super::view::View;
 
 /// Up to this many routes are named. The others are only counted.
 const MAX_NAMED: usize = 5;
 
-#[derive(Debug, Default)]
-pub struct Policies<'a> {
-    pub limits: Vec<Limit>,
-    /// Ids of the limits for each target: its kind, namespace and name.
-    attached: BTreeMap<(TargetKind, &'a str, &'a str), BTreeSet<String>>,
-    refused: &'a [RefusedPolicy],
+/// A policy that is in force.
+#[derive(Debug, PartialEq)]
+pub struct Policy {
+    pub limits: Vec<Arc<Limit>>,
+    /// What they hold for.
+    pub targets: BTreeSet<(TargetKind, Key)>,
 }
 
 /// The way of a request: the namespaces and names of everything on it that a policy can be for.
@@ -27,17 +31,12 @@ pub struct Way<'a> {
     pub pool: (&'a str, &'a str),
 }
 
-pub fn policies<'a>(objects: &'a Objects, findings: &mut Vec<Finding>) -> Policies<'a> {
-    let mut policies = Policies { refused: &objects.refused_policies, ..Policies::default() };
-    for policy in objects.token_policies.iter() {
-        let limits: Vec<Limit> = limits(policy).collect();
-        for target in targets(objects, policy, findings) {
-            let target = (target.kind, policy.meta.namespace(), target.name.as_str());
-            policies.attached.entry(target).or_default().extend(limits.iter().map(|limit| limit.id.clone()));
-        }
-        policies.limits.extend(limits);
+pub fn policy(view: View<'_>, policy: &Object<TokenPolicy>, findings: &mut Vec<Finding>) -> Policy {
+    let targets = targets(view, policy, findings).into_iter();
+    Policy {
+        limits: limits(policy).map(Arc::new).collect(),
+        targets: targets.map(|target| (target.kind, Key::new(policy.meta.namespace(), &target.name))).collect(),
     }
-    policies
 }
 
 fn limits(policy: &Object<TokenPolicy>) -> impl Iterator<Item = Limit> {
@@ -58,7 +57,7 @@ fn limits(policy: &Object<TokenPolicy>) -> impl Iterator<Item = Limit> {
 
 /// The targets that exist and are acted on. The policy stays in force for them even if another target is neither.
 fn targets<'a>(
-    objects: &Objects,
+    view: View<'_>,
     policy: &'a Object<TokenPolicy>,
     findings: &mut Vec<Finding>,
 ) -> Vec<&'a PolicyTarget> {
@@ -73,7 +72,7 @@ fn targets<'a>(
             name: &target.name,
             field: &field,
         };
-        if let Some(finding) = check(objects, target, policy.meta.namespace(), reference) {
+        if let Some(finding) = check(view, target, policy.meta.namespace(), reference) {
             findings.push(finding);
         } else if target.kind == TargetKind::Service {
             findings.push(policy.meta.finding(
@@ -92,31 +91,31 @@ fn targets<'a>(
 
 /// A finding if the target does not exist.
 fn check<'a>(
-    objects: &Objects,
+    view: View<'_>,
     target: &PolicyTarget,
     namespace: &str,
     reference: impl Fn(GroupKind) -> Reference<'a>,
 ) -> Option<Finding> {
     let reason = "TargetNotFound";
     match target.kind {
-        TargetKind::Gateway if objects.gateways.get(namespace, &target.name).is_none() => {
-            Some(reference(GATEWAY).not_found(reason, objects, &objects.gateways))
+        TargetKind::Gateway if view.object::<objects::Gateway>(namespace, &target.name).is_none() => {
+            Some(reference(GATEWAY).not_found::<objects::Gateway>(reason, view))
         }
-        TargetKind::HttpRoute if objects.http_routes.get(namespace, &target.name).is_none() => {
-            Some(reference(HTTP_ROUTE).not_found(reason, objects, &objects.http_routes))
+        TargetKind::HttpRoute if view.object::<HttpRoute>(namespace, &target.name).is_none() => {
+            Some(reference(HTTP_ROUTE).not_found::<HttpRoute>(reason, view))
         }
-        TargetKind::ModelPool if objects.model_pools.get(namespace, &target.name).is_none() => {
-            Some(reference(MODEL_POOL).not_found(reason, objects, &objects.model_pools))
+        TargetKind::ModelPool if view.object::<ModelPool>(namespace, &target.name).is_none() => {
+            Some(reference(MODEL_POOL).not_found::<ModelPool>(reason, view))
         }
         _ => None,
     }
 }
 
 /// Says what each refused policy closes, in one finding each. This is known only when it is known what is served.
-pub fn closed(refused: &[RefusedPolicy], gateways: &[Gateway], findings: &mut Vec<Finding>) {
+pub fn closed(refused: &[RefusedPolicy], gateways: &BTreeMap<Key, Gateway>, findings: &mut Vec<Finding>) {
     for policy in refused {
         let routes: BTreeSet<&str> = gateways
-            .iter()
+            .values()
             .flat_map(|gateway| gateway.routes().map(move |route| (gateway, route)))
             .filter(|(gateway, route)| Way::of(gateway, route).is_some_and(|way| way.is_meant_by(policy)))
             .map(|(_, route)| route.route.as_str())
@@ -147,25 +146,6 @@ fn list(routes: &BTreeSet<&str>) -> String {
     format!("HTTPRoute {}{more}", named.join(", "))
 }
 
-// === impl Policies ===
-
-impl Policies<'_> {
-    /// Ids of all limits that hold for a request on this way, each once.
-    pub fn of(&self, way: Way<'_>) -> Vec<String> {
-        let targets =
-            [(TargetKind::Gateway, way.gateway), (TargetKind::HttpRoute, way.route), (TargetKind::ModelPool, way.pool)];
-        let limits =
-            targets.into_iter().filter_map(|(kind, (namespace, name))| self.attached.get(&(kind, namespace, name)));
-        let ids: BTreeSet<&String> = limits.flatten().collect();
-        ids.into_iter().cloned().collect()
-    }
-
-    /// The first refused policy that was meant for it.
-    pub fn closed_by(&self, way: Way<'_>) -> Option<String> {
-        self.refused.iter().find(|policy| way.is_meant_by(policy)).map(RefusedPolicy::label)
-    }
-}
-
 // === impl Way ===
 
 impl<'a> Way<'a> {
@@ -177,6 +157,23 @@ impl<'a> Way<'a> {
             route: (&route.origin.namespace, &route.origin.name),
             pool: pool.split_once('/')?,
         })
+    }
+
+    /// Ids of all limits that hold for a request on this way, each once.
+    pub fn limits(&self, view: View<'_>) -> Vec<String> {
+        let targets = [
+            (TargetKind::Gateway, self.gateway),
+            (TargetKind::HttpRoute, self.route),
+            (TargetKind::ModelPool, self.pool),
+        ];
+        let limits = targets.into_iter().flat_map(|(kind, (namespace, name))| view.limits(kind, &Key::new(namespace, name)));
+        let ids: BTreeSet<&String> = limits.collect();
+        ids.into_iter().cloned().collect()
+    }
+
+    /// The first refused policy that was meant for it.
+    pub fn closed_by(&self, refused: &[RefusedPolicy]) -> Option<String> {
+        refused.iter().find(|policy| self.is_meant_by(policy)).map(RefusedPolicy::label)
     }
 
     fn is_meant_by(&self, policy: &RefusedPolicy) -> bool {

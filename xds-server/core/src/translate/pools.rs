@@ -1,64 +1,41 @@
 //! ModelPools with their backends resolved.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use crate::ir::{self, ConsumerNamespaces};
-use crate::objects::{Key, Model, ModelPool, Namespaces, Object, Objects, Shown};
+use crate::objects::{Key, Model, ModelBackend, ModelPool, Namespace, Namespaces, Object, Shown};
 use crate::status::{Finding, Severity};
 
-use super::backends::Backends;
 use super::refs::{MODEL_BACKEND, MODEL_POOL, Reference};
+use super::view::View;
 
-/// By `namespace/name`.
-pub type Pools = BTreeMap<String, ir::Pool>;
-
-pub fn pools(objects: &Objects, backends: &Backends, findings: &mut Vec<Finding>) -> Pools {
-    let known = objects.namespaces.iter().map(|namespace| namespace.meta.name());
-    let known: BTreeSet<&str> =
-        known.chain(objects.consumers.iter().map(|consumer| consumer.meta.namespace())).collect();
-    objects
-        .model_pools
-        .iter()
-        .map(|pool| {
-            let name = format!("{}/{}", pool.meta.namespace(), pool.meta.name());
-            let models = pool
-                .spec
-                .models
-                .iter()
-                .enumerate()
-                .map(|(index, model)| self::model(objects, backends, pool, index, model, findings))
-                .collect();
-            let ir_pool = ir::Pool {
-                origin: pool.meta.origin.clone(),
-                name: name.clone(),
-                access: pool.spec.access,
-                consumers: consumers(objects, &known, pool),
-                models,
-            };
-            (name, ir_pool)
-        })
-        .collect()
+pub fn pool(view: View<'_>, pool: &Object<ModelPool>, findings: &mut Vec<Finding>) -> ir::Pool {
+    let models = pool.spec.models.iter().enumerate();
+    ir::Pool {
+        origin: pool.meta.origin.clone(),
+        name: format!("{}/{}", pool.meta.namespace(), pool.meta.name()),
+        access: pool.spec.access,
+        consumers: consumers(view, pool),
+        models: models.map(|(index, model)| self::model(view, pool, index, model, findings)).collect(),
+    }
 }
 
 /// The namespaces whose Consumers the pool accepts. A known namespace is listed whether it has a Consumer or not, so
 /// that its first Consumer changes nothing but its key.
-fn consumers(objects: &Objects, known: &BTreeSet<&str>, pool: &Object<ModelPool>) -> ConsumerNamespaces {
+fn consumers(view: View<'_>, pool: &Object<ModelPool>) -> ConsumerNamespaces {
     let selector = match &pool.spec.allowed_consumers {
         Namespaces::All => return ConsumerNamespaces::All,
         Namespaces::Same => return ConsumerNamespaces::Only([pool.meta.namespace().to_owned()].into()),
         Namespaces::Selector(selector) => selector,
     };
-    let selected = known.iter().filter(|name| {
-        selector.selects(name, objects.namespaces.get("", name).map(|namespace| &namespace.meta.labels))
+    let selected = view.known_namespaces().filter(|name| {
+        selector.selects(name, view.object::<Namespace>("", name).map(|namespace| &namespace.meta.labels))
     });
-    ConsumerNamespaces::Only(selected.map(|name| (*name).to_owned()).collect())
+    ConsumerNamespaces::Only(selected.map(str::to_owned).collect())
 }
 
 /// A target that cannot be used is left out, and the others serve the model. A model without any target stays, so that
 /// clients get 503 and are not told that the model does not exist.
 fn model(
-    objects: &Objects,
-    backends: &Backends,
+    view: View<'_>,
     pool: &Object<ModelPool>,
     index: usize,
     model: &Model,
@@ -78,23 +55,23 @@ fn model(
             name: &target.backend_name,
             field: &field,
         };
-        if !reference.is_permitted(objects) {
+        if !reference.is_permitted(view) {
             findings.push(reference.not_permitted());
             continue;
         }
-        if let Some(backend) = backends.get(&Key::new(namespace, target.backend_name.clone())) {
-            schemas.push(backend.schema == ir::Schema::Anthropic);
+        if let Some((cluster, schema)) = view.backend(&Key::new(namespace, target.backend_name.clone())) {
+            schemas.push(schema == ir::Schema::Anthropic);
             targets.push(ir::Target {
-                backend: backend.cluster.clone(),
+                backend: cluster.to_owned(),
                 model: target.model.clone(),
                 weight: target.weight,
                 priority: target.priority,
             });
-        } else if objects.model_backends.get(namespace, &target.backend_name).is_some() {
+        } else if view.object::<ModelBackend>(namespace, &target.backend_name).is_some() {
             let message = format!("{} is refused", reference.target());
             findings.push(reference.finding("BackendNotFound", &message, "see the findings on it"));
         } else {
-            findings.push(reference.not_found("BackendNotFound", objects, &objects.model_backends));
+            findings.push(reference.not_found::<ModelBackend>("BackendNotFound", view));
         }
     }
     if targets.is_empty() {

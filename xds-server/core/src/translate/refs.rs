@@ -1,9 +1,11 @@
 //! References between objects: whether they may cross namespaces, and what to say when they lead nowhere.
 
-use crate::objects::{Meta, Objects, SecretRef, Shown, Store, plain};
+use crate::objects::{Kind, Meta, Secret, SecretRef, Shown, plain};
 use crate::status::{Finding, Origin, Severity};
 
 use crate::ir::SecretText;
+
+use super::view::View;
 
 /// Group and kind, as a ReferenceGrant names them.
 pub type GroupKind = (&'static str, &'static str);
@@ -33,9 +35,9 @@ pub struct Reference<'a> {
 impl Reference<'_> {
     /// A reference within a namespace is always permitted. One across namespaces is permitted if a ReferenceGrant in
     /// the target's namespace says so.
-    pub fn is_permitted(&self, objects: &Objects) -> bool {
+    pub fn is_permitted(&self, view: View<'_>) -> bool {
         self.namespace == self.from.namespace()
-            || objects.reference_grants.of_namespace(self.namespace).any(|grant| {
+            || view.grants(self.namespace).any(|grant| {
                 grant.spec.from.iter().any(|from| {
                     (from.group.as_str(), from.kind.as_str()) == self.from_kind
                         && from.namespace == self.from.namespace()
@@ -62,18 +64,18 @@ impl Reference<'_> {
         )
     }
 
-    pub fn not_found<T>(&self, reason: &str, objects: &Objects, store: &Store<T>) -> Finding {
+    pub fn not_found<T: Kind>(&self, reason: &str, view: View<'_>) -> Finding {
         let (_, kind) = self.to_kind;
         let message = format!("{} does not exist", self.target());
-        if objects.refused.contains(&Origin::new(kind, self.namespace, self.name)) {
+        if view.is_refused(&Origin::new(kind, self.namespace, self.name)) {
             return self.finding(reason, &format!("{} is refused", self.target()), "see the findings on it");
         }
-        let here: Vec<&str> = store.of_namespace(self.namespace).map(|object| object.meta.name()).collect();
-        let elsewhere = store.iter().find(|object| object.meta.name() == self.name);
-        let hint = match (crate::objects::closest(self.name, &here), elsewhere) {
-            (Some(near), _) => format!("did you mean `{near}`?"),
-            (None, Some(other)) => format!("there is one in namespace {}", other.meta.namespace()),
-            (None, None) => String::new(),
+        let here = view.names::<T>(self.namespace);
+        let hint = match crate::objects::closest(self.name, &here) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => view
+                .elsewhere::<T>(self.name)
+                .map_or_else(String::new, |namespace| format!("there is one in namespace {namespace}")),
         };
         self.finding(reason, &message, &hint)
     }
@@ -85,7 +87,7 @@ impl Reference<'_> {
 
 /// The value of a key of a Secret, if it may be read, is there and is not empty.
 pub fn secret_value(
-    objects: &Objects,
+    view: View<'_>,
     from: &Meta,
     from_kind: GroupKind,
     secret: &SecretRef,
@@ -93,11 +95,11 @@ pub fn secret_value(
 ) -> Result<(Origin, SecretText), Finding> {
     let namespace = secret.namespace.as_deref().unwrap_or(from.namespace());
     let reference = Reference { from, from_kind, to_kind: SECRET, namespace, name: &secret.name, field };
-    if !reference.is_permitted(objects) {
+    if !reference.is_permitted(view) {
         return Err(reference.not_permitted());
     }
-    let Some(object) = objects.secrets.get(namespace, &secret.name) else {
-        return Err(reference.not_found("SecretNotFound", objects, &objects.secrets));
+    let Some(object) = view.object::<Secret>(namespace, &secret.name) else {
+        return Err(reference.not_found::<Secret>("SecretNotFound", view));
     };
     match object.spec.values.get(&secret.key) {
         Some(value) if !value.expose().is_empty() => Ok((object.meta.origin.clone(), value.clone())),

@@ -1,21 +1,26 @@
 //! HTTPRoutes: their rules, and the listeners that each is attached to.
 
-use crate::objects::{GATEWAY_GROUP, HttpRoute, Key, Object, Objects, Shown};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::ir::{Action, Domain};
+use crate::objects::{GATEWAY_GROUP, Gateway, HttpRoute, Key, Object, Shown};
 use crate::status::{Finding, Severity};
 
 use super::attach::{self, Parent};
-use super::listeners::Listeners;
-use super::pools::Pools;
+use super::policies::Way;
 use super::refs::{GATEWAY, HTTP_ROUTE, Reference};
 use super::rules::{self, RuleRoute};
-use super::services::Services;
+use super::view::View;
 
-/// A route that is attached to at least one listener.
-#[derive(Debug)]
-pub struct AttachedRoute<'a> {
-    pub object: &'a Object<HttpRoute>,
-    pub routes: Vec<RuleRoute>,
+/// A route of ours, with the listeners that it is attached to.
+#[derive(Debug, PartialEq)]
+pub struct AttachedRoute {
+    /// Unix seconds; the oldest is tried first.
+    pub created: i64,
     pub attachments: Vec<Attachment>,
+    /// What each of the Gateways has of it. They differ by the limits that hold there.
+    pub routes: BTreeMap<Key, Vec<RuleRoute>>,
 }
 
 /// One listener that a route is attached to, and the hostnames that both are for.
@@ -23,87 +28,99 @@ pub struct AttachedRoute<'a> {
 pub struct Attachment {
     pub gateway: Key,
     pub listener: String,
-    pub hostnames: Vec<String>,
+    pub hostnames: Vec<Domain>,
 }
 
-pub fn routes<'a>(
-    objects: &'a Objects,
-    listeners: &Listeners<'_>,
-    pools: &Pools,
-    services: &Services,
-    findings: &mut Vec<Finding>,
-) -> Vec<AttachedRoute<'a>> {
-    let mut attached = Vec::new();
-    for object in objects.http_routes.iter() {
-        let mut attachments: Vec<Attachment> = Vec::new();
-        let mut foreign = false;
-        let parents = object.spec.parent_refs.as_deref().unwrap_or_default();
-        if parents.is_empty() {
+/// None: the route does not concern us, because its Gateways are of other controllers.
+pub fn route(view: View<'_>, object: &Object<HttpRoute>, findings: &mut Vec<Finding>) -> Option<AttachedRoute> {
+    let mut attachments: Vec<Attachment> = Vec::new();
+    let mut foreign = false;
+    let parents = object.spec.parent_refs.as_deref().unwrap_or_default();
+    if parents.is_empty() {
+        findings.push(object.meta.finding(
+            Severity::Warning,
+            "NoMatchingParent",
+            "spec.parentRefs",
+            "the route has no parent and is not served",
+            "parentRefs: [{name: the Gateway}]",
+        ));
+    }
+    for (index, parent) in parents.iter().enumerate() {
+        let field = format!("spec.parentRefs[{index}]");
+        let group = parent.group.as_deref().unwrap_or(GATEWAY_GROUP);
+        let kind = parent.kind.as_deref().unwrap_or("Gateway");
+        if (group, kind) != (GATEWAY_GROUP, "Gateway") {
             findings.push(object.meta.finding(
                 Severity::Warning,
-                "NoMatchingParent",
-                "spec.parentRefs",
-                "the route has no parent and is not served",
-                "parentRefs: [{name: the Gateway}]",
+                "NotActedOn",
+                &field,
+                format_args!("a parent of kind {} has no effect here", Shown(kind)),
+                "kind: Gateway",
             ));
-        }
-        for (index, parent) in parents.iter().enumerate() {
-            let field = format!("spec.parentRefs[{index}]");
-            let group = parent.group.as_deref().unwrap_or(GATEWAY_GROUP);
-            let kind = parent.kind.as_deref().unwrap_or("Gateway");
-            if (group, kind) != (GATEWAY_GROUP, "Gateway") {
-                findings.push(object.meta.finding(
-                    Severity::Warning,
-                    "NotActedOn",
-                    &field,
-                    format_args!("a parent of kind {} has no effect here", Shown(kind)),
-                    "kind: Gateway",
-                ));
-                continue;
-            }
-            let namespace = parent.namespace.as_deref().unwrap_or(object.meta.namespace());
-            let key = Key::new(namespace, parent.name.clone());
-            let Some(gateway) = listeners.get(&key) else {
-                if objects.gateways.get(namespace, &parent.name).is_some() {
-                    foreign = true;
-                } else {
-                    let reference = Reference {
-                        from: &object.meta,
-                        from_kind: HTTP_ROUTE,
-                        to_kind: GATEWAY,
-                        namespace,
-                        name: &parent.name,
-                        field: &field,
-                    };
-                    findings.push(reference.not_found("NoMatchingParent", objects, &objects.gateways));
-                }
-                continue;
-            };
-            let parent = Parent { section: parent.section_name.as_deref(), port: parent.port };
-            match attach::attach(objects, object, &parent, gateway) {
-                Ok(found) => {
-                    for (listener, hostnames) in found {
-                        let attachment = Attachment { gateway: key.clone(), listener, hostnames };
-                        if !attachments.contains(&attachment) {
-                            attachments.push(attachment);
-                        }
-                    }
-                }
-                Err(refusal) => findings.push(object.meta.finding(
-                    Severity::Error,
-                    refusal.reason(),
-                    &field,
-                    &refusal,
-                    refusal.hint(),
-                )),
-            }
-        }
-        // Routes of other controllers do not concern us.
-        if foreign && attachments.is_empty() {
             continue;
         }
-        let routes = rules::rules(objects, object, pools, services, findings);
-        attached.push(AttachedRoute { object, routes, attachments });
+        let namespace = parent.namespace.as_deref().unwrap_or(object.meta.namespace());
+        let key = Key::new(namespace, parent.name.clone());
+        let Some(gateway) = view.listeners(&key) else {
+            if view.object::<Gateway>(namespace, &parent.name).is_some() {
+                foreign = true;
+            } else {
+                let reference = Reference {
+                    from: &object.meta,
+                    from_kind: HTTP_ROUTE,
+                    to_kind: GATEWAY,
+                    namespace,
+                    name: &parent.name,
+                    field: &field,
+                };
+                findings.push(reference.not_found::<Gateway>("NoMatchingParent", view));
+            }
+            continue;
+        };
+        let parent = Parent { section: parent.section_name.as_deref(), port: parent.port };
+        match attach::attach(view, object, &parent, gateway) {
+            Ok(found) => {
+                for (listener, hostnames) in found {
+                    let attachment = Attachment { gateway: key.clone(), listener, hostnames };
+                    if !attachments.contains(&attachment) {
+                        attachments.push(attachment);
+                    }
+                }
+            }
+            Err(refusal) => findings.push(object.meta.finding(
+                Severity::Error,
+                refusal.reason(),
+                &field,
+                &refusal,
+                refusal.hint(),
+            )),
+        }
     }
-    attached
+    // Routes of other controllers do not concern us.
+    if foreign && attachments.is_empty() {
+        return None;
+    }
+    let rules = rules::rules(view, object, findings);
+    let gateways: BTreeSet<&Key> = attachments.iter().map(|attachment| &attachment.gateway).collect();
+    let routes = gateways.into_iter().map(|gateway| (gateway.clone(), at(view, object, gateway, &rules))).collect();
+    Some(AttachedRoute { created: object.meta.created.unwrap_or(i64::MAX), attachments, routes })
+}
+
+/// The rules at one Gateway, with the limits that hold there.
+fn at(view: View<'_>, object: &Object<HttpRoute>, gateway: &Key, rules: &[RuleRoute]) -> Vec<RuleRoute> {
+    let mut rules = rules.to_vec();
+    for rule in &mut rules {
+        if matches!(rule.route.action, Action::Pool { .. })
+            && let Action::Pool { pool, limits, closed_by } = &mut Arc::make_mut(&mut rule.route).action
+        {
+            let way = Way {
+                gateway: (&gateway.namespace, &gateway.name),
+                route: (object.meta.namespace(), object.meta.name()),
+                pool: pool.split_once('/').unwrap_or_default(),
+            };
+            *limits = way.limits(view);
+            *closed_by = way.closed_by(view.refused_policies());
+        }
+    }
+    rules
 }

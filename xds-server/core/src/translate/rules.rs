@@ -1,42 +1,38 @@
 //! Rules of an HTTPRoute: matches, and what each is answered with.
 
+use std::sync::Arc;
+
 use gateway_api::apis::standard::httproutes::{
     HttpRouteRules, HttpRouteRulesBackendRefs as BackendRef, HttpRouteRulesMatches,
     HttpRouteRulesMatchesPathType as PathType,
 };
 
 use crate::ir::{Action, Route, WeightedService};
-use crate::objects::{GATEWAY_GROUP, HttpRoute, Object, Objects, Shown, TOLLGATE_GROUP, parse_duration};
+use crate::objects::{GATEWAY_GROUP, HttpRoute, ModelPool, Object, Service, Shown, TOLLGATE_GROUP, parse_duration};
 use crate::status::{Finding, Severity};
 
 use super::filters::{self, Filters};
 use super::matches;
-use super::pools::Pools;
 use super::refs::{HTTP_ROUTE, MODEL_POOL, Reference, SERVICE};
-use super::services::{Services, cluster_name};
+use super::services::cluster_name;
+use super::view::View;
 
 /// One match of one rule, with its place in the object, which decides the order of tries. The limits of a pool are not
 /// in it yet, because they depend on the Gateway.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RuleRoute {
     pub rule: usize,
     pub index: usize,
-    pub route: Route,
+    pub route: Arc<Route>,
 }
 
 /// What is wrong with a rule. The rule then answers 500 (HTTPRouteRule: unknown filters and references).
 type Refused = Finding;
 
-pub fn rules(
-    objects: &Objects,
-    object: &Object<HttpRoute>,
-    pools: &Pools,
-    services: &Services,
-    findings: &mut Vec<Finding>,
-) -> Vec<RuleRoute> {
+pub fn rules(view: View<'_>, object: &Object<HttpRoute>, findings: &mut Vec<Finding>) -> Vec<RuleRoute> {
     let mut routes = Vec::new();
     for (index, rule) in object.spec.rules.iter().flatten().enumerate() {
-        let context = Context { objects, object, pools, services, field: format!("spec.rules[{index}]") };
+        let context = Context { view, object, field: format!("spec.rules[{index}]") };
         let (filters, action) = match context.filters_and_action(rule, findings) {
             Ok(outcome) => outcome,
             Err(finding) => {
@@ -52,7 +48,7 @@ pub fn rules(
             routes.push(RuleRoute {
                 rule: index,
                 index: number,
-                route: Route {
+                route: Arc::new(Route {
                     origin: object.meta.origin.section(format!("rule {index}")),
                     name: format!(
                         "httproute/{}/{}/rule/{index}/match/{number}",
@@ -67,7 +63,7 @@ pub fn rules(
                     request_timeout: timeout(timeouts.and_then(|timeouts| timeouts.request.as_ref())),
                     attempt_timeout: timeout(timeouts.and_then(|timeouts| timeouts.backend_request.as_ref())),
                     action: action.clone(),
-                },
+                }),
             });
         }
     }
@@ -75,10 +71,8 @@ pub fn rules(
 }
 
 struct Context<'a> {
-    objects: &'a Objects,
+    view: View<'a>,
     object: &'a Object<HttpRoute>,
-    pools: &'a Pools,
-    services: &'a Services,
     field: String,
 }
 
@@ -151,12 +145,12 @@ impl Context<'_> {
         }
         let namespace = backend.namespace.as_deref().unwrap_or(self.object.meta.namespace());
         let reference = self.reference(backend, (MODEL_POOL, namespace), &field);
-        if !reference.is_permitted(self.objects) {
+        if !reference.is_permitted(self.view) {
             return Err(reference.not_permitted());
         }
         let pool = format!("{namespace}/{}", backend.name);
-        if !self.pools.contains_key(&pool) {
-            return Err(reference.not_found("BackendNotFound", self.objects, &self.objects.model_pools));
+        if !self.view.has_pool(&pool) {
+            return Err(reference.not_found::<ModelPool>("BackendNotFound", self.view));
         }
         // A pool of weight 0 takes no requests, and then nobody is left to answer.
         if backend.weight == Some(0) {
@@ -209,23 +203,23 @@ impl Context<'_> {
         }
         let namespace = backend.namespace.as_deref().unwrap_or(self.object.meta.namespace());
         let reference = self.reference(backend, (SERVICE, namespace), field);
-        if !reference.is_permitted(self.objects) {
+        if !reference.is_permitted(self.view) {
             return Err(reference.not_permitted());
         }
-        if self.objects.services.get(namespace, &backend.name).is_none() {
-            return Err(reference.not_found("BackendNotFound", self.objects, &self.objects.services));
+        if self.view.object::<Service>(namespace, &backend.name).is_none() {
+            return Err(reference.not_found::<Service>("BackendNotFound", self.view));
         }
         let Some(port) = backend.port.and_then(|port| u16::try_from(port).ok()) else {
             return Err(reference.finding("BackendNotFound", "a Service needs a port", "port: 80"));
         };
         let cluster = cluster_name(namespace, &backend.name, port);
-        let Some(service) = self.services.get(&cluster) else {
+        let Some(has_endpoints) = self.view.has_endpoints(&cluster) else {
             let message = format!("{} has no port {port}", reference.target());
             return Err(reference.finding("BackendNotFound", &message, ""));
         };
         let filters = filters::backend_filters(backend.filters.as_deref().unwrap_or_default())
             .map_err(|unusable| self.refused(format!("{field}.filters[{}]", unusable.index), &unusable.error))?;
-        let warning = service.endpoints.is_empty().then(|| {
+        let warning = (!has_endpoints).then(|| {
             self.object.meta.finding(
                 Severity::Warning,
                 "NoEndpoints",

@@ -1,13 +1,12 @@
 //! Services and EndpointSlices to endpoints, one entry for each port of each Service.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use crate::ir::Service;
-use crate::objects::{BackendSlice, Object, Objects};
+use crate::ir;
+use crate::objects::{BackendSlice, Key, Object, Service};
 
-/// By cluster name: `service/<namespace>/<name>/<port>`.
-pub type Services = BTreeMap<String, Service>;
+use super::view::View;
 
 /// Label by which an EndpointSlice names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -16,29 +15,29 @@ pub fn cluster_name(namespace: &str, name: &str, port: u16) -> String {
     format!("service/{namespace}/{name}/{port}")
 }
 
-pub fn services(objects: &Objects) -> Services {
-    let mut slices: BTreeMap<(&str, &str), Vec<&Object<BackendSlice>>> = BTreeMap::new();
-    for slice in objects.endpoint_slices.iter() {
-        if let Some(service) = slice.meta.labels.get(SERVICE_NAME) {
-            slices.entry((slice.meta.namespace(), service)).or_default().push(slice);
-        }
+/// The Service that an EndpointSlice is of.
+pub fn service_of(slice: &Object<BackendSlice>) -> Option<Key> {
+    Some(Key::new(slice.meta.namespace(), slice.meta.labels.get(SERVICE_NAME)?))
+}
+
+/// The ports of a Service. If two have the same number, the last one counts.
+pub fn service(view: View<'_>, service: &Object<Service>) -> Vec<Arc<ir::Service>> {
+    let slices = view.slices(&service.meta.key());
+    let mut ports: Vec<Arc<ir::Service>> = Vec::new();
+    for port in service.spec.ports.iter().flatten() {
+        let Ok(number) = u16::try_from(port.port) else {
+            continue;
+        };
+        let made = ir::Service {
+            origin: service.meta.origin.section(format!("port {number}")),
+            cluster: cluster_name(service.meta.namespace(), service.meta.name(), number),
+            h2c: port.app_protocol.as_deref() == Some("kubernetes.io/h2c"),
+            endpoints: endpoints(&slices, port.name.as_deref().unwrap_or_default()),
+        };
+        ports.retain(|port| port.cluster != made.cluster);
+        ports.push(Arc::new(made));
     }
-    let mut services = Services::new();
-    for service in objects.services.iter() {
-        let (namespace, name) = (service.meta.namespace(), service.meta.name());
-        let slices = slices.get(&(namespace, name)).map(Vec::as_slice).unwrap_or_default();
-        for port in service.spec.ports.iter().flatten() {
-            let Ok(number) = u16::try_from(port.port) else {
-                continue;
-            };
-            let cluster = cluster_name(namespace, name, number);
-            let endpoints = endpoints(slices, port.name.as_deref().unwrap_or_default());
-            let h2c = port.app_protocol.as_deref() == Some("kubernetes.io/h2c");
-            let origin = service.meta.origin.section(format!("port {number}"));
-            services.insert(cluster.clone(), Service { origin, cluster, h2c, endpoints });
-        }
-    }
-    services
+    ports
 }
 
 /// The ready addresses. A port of an EndpointSlice belongs to the Service's port of the same name.

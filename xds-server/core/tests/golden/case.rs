@@ -48,10 +48,10 @@ impl<'a> Case<'a> {
         let snapshots: BTreeMap<String, Snapshot> = translation
             .ir
             .gateways
-            .iter()
+            .values()
             .map(|gateway| (gateway.scope(), envoy::snapshot(gateway, &translation.ir, &surroundings())))
             .collect();
-        for gateway in &translation.ir.gateways {
+        for gateway in translation.ir.gateways.values() {
             let again = envoy::snapshot(gateway, &translation.ir, &surroundings());
             assert!(snapshots.get(&gateway.scope()) == Some(&again), "{name}: the same input has two versions");
         }

@@ -1,0 +1,60 @@
+//! The kinds of objects, each with its name and its store. The list is here once, so that no kind is forgotten anywhere.
+
+use gateway_api::apis::standard::gatewayclasses::GatewayClassSpec;
+
+use super::{
+    BackendSlice, Consumer, Gateway, HttpRoute, ModelBackend, ModelPool, Namespace, Objects, ReferenceGrant, Secret,
+    Service, Store, TokenPolicy,
+};
+
+/// The type of the specification of a kind of object.
+pub trait Kind: Clone + 'static {
+    const NAME: &'static str;
+
+    fn store(objects: &Objects) -> &Store<Self>;
+
+    fn store_mut(objects: &mut Objects) -> &mut Store<Self>;
+}
+
+/// Something that is done to the store of each kind, together with the same store of other objects.
+pub trait EachStore {
+    fn store<T: Kind>(&mut self, ours: &mut Store<T>, others: &Store<T>);
+}
+
+macro_rules! kinds {
+    ($($name:literal $spec:ty => $store:ident,)*) => {
+        $(impl Kind for $spec {
+            const NAME: &'static str = $name;
+
+            fn store(objects: &Objects) -> &Store<Self> {
+                &objects.$store
+            }
+
+            fn store_mut(objects: &mut Objects) -> &mut Store<Self> {
+                &mut objects.$store
+            }
+        })*
+
+        impl Objects {
+            /// Goes through the stores, one kind after the other.
+            pub fn each_store(&mut self, others: &Self, each: &mut impl EachStore) {
+                $(each.store(&mut self.$store, &others.$store);)*
+            }
+        }
+    };
+}
+
+kinds! {
+    "GatewayClass" GatewayClassSpec => gateway_classes,
+    "Gateway" Gateway => gateways,
+    "HTTPRoute" HttpRoute => http_routes,
+    "ReferenceGrant" ReferenceGrant => reference_grants,
+    "Namespace" Namespace => namespaces,
+    "Service" Service => services,
+    "EndpointSlice" BackendSlice => endpoint_slices,
+    "Secret" Secret => secrets,
+    "ModelPool" ModelPool => model_pools,
+    "ModelBackend" ModelBackend => model_backends,
+    "Consumer" Consumer => consumers,
+    "TokenPolicy" TokenPolicy => token_policies,
+}

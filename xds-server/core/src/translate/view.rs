@@ -1,0 +1,245 @@
+//! What the units of a translation read: objects, and what other units made of them.
+//!
+//! Whoever reads through a view is noted as a reader of each fact that it asked for, whether there is such a thing or
+//! not. When a fact changes, its readers are asked again, and nobody else.
+
+use std::cell::RefCell;
+use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash as _, Hasher as _};
+use std::sync::Arc;
+
+use crate::ir;
+use crate::objects::{BackendSlice, Key, Kind, Object, Objects, ReferenceGrant, RefusedPolicy, TargetKind};
+use crate::status::Origin;
+
+use super::listeners::OpenListeners;
+use super::policies::Policy;
+use super::services::service_of;
+
+/// Something that may change. It is kept as a hash: should two facts ever have the same, some unit is asked again for
+/// nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fact(u64);
+
+/// The facts that one unit has asked for.
+#[derive(Debug, Default)]
+pub struct Reads(RefCell<BTreeSet<Fact>>);
+
+/// What units have made so far, for the units after them.
+#[derive(Debug, Default)]
+pub struct Made {
+    /// The EndpointSlices of each Service.
+    pub slices: BTreeMap<Key, BTreeSet<Key>>,
+    /// Each port of each Service, by cluster name.
+    pub services: BTreeMap<String, Arc<ir::Service>>,
+    pub backends: BTreeMap<Key, Arc<ir::Backend>>,
+    /// By `namespace/name`.
+    pub pools: BTreeMap<String, Arc<ir::Pool>>,
+    /// The Gateways that are ours.
+    pub listeners: BTreeMap<Key, Arc<OpenListeners>>,
+    /// Ids of the limits that hold for each target.
+    pub limits: BTreeMap<(TargetKind, Key), BTreeSet<String>>,
+    /// The namespaces that are known, each with the number of objects by which it is.
+    pub namespaces: BTreeMap<String, usize>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    objects: &'a Objects,
+    made: &'a Made,
+    reads: &'a Reads,
+}
+
+// === impl Fact ===
+
+impl Fact {
+    fn new(parts: [&str; 4]) -> Self {
+        let mut hasher = DefaultHasher::new();
+        parts.hash(&mut hasher);
+        Self(hasher.finish())
+    }
+
+    /// One object: that it is there, and what it says.
+    pub fn object(kind: &str, namespace: &str, name: &str) -> Self {
+        Self::new(["object", kind, namespace, name])
+    }
+
+    /// All objects of a kind in a namespace.
+    pub fn namespace(kind: &str, namespace: &str) -> Self {
+        Self::new(["namespace", kind, namespace, ""])
+    }
+
+    /// Which objects of a kind there are in a namespace.
+    pub fn names(kind: &str, namespace: &str) -> Self {
+        Self::new(["names", kind, namespace, ""])
+    }
+
+    /// Which namespaces have an object of this kind and name.
+    pub fn namespaces(kind: &str, name: &str) -> Self {
+        Self::new(["namespaces", kind, name, ""])
+    }
+
+    /// Whether an object was given and not taken.
+    pub fn refused(origin: &Origin) -> Self {
+        Self::new(["refused", &origin.kind, &origin.namespace, &origin.name])
+    }
+
+    pub fn refused_policies() -> Self {
+        Self::new(["refused policies", "", "", ""])
+    }
+
+    pub fn slices(service: &Key) -> Self {
+        Self::new(["slices", &service.namespace, &service.name, ""])
+    }
+
+    /// Whether a Service has this port, and whether it has endpoints.
+    pub fn service(cluster: &str) -> Self {
+        Self::new(["service", cluster, "", ""])
+    }
+
+    /// Whether a backend can be used, and what it speaks.
+    pub fn backend(key: &Key) -> Self {
+        Self::new(["backend", &key.namespace, &key.name, ""])
+    }
+
+    /// Whether there is a pool.
+    pub fn pool(name: &str) -> Self {
+        Self::new(["pool", name, "", ""])
+    }
+
+    pub fn listeners(gateway: &Key) -> Self {
+        Self::new(["listeners", &gateway.namespace, &gateway.name, ""])
+    }
+
+    pub fn limits(kind: TargetKind, target: &Key) -> Self {
+        Self::new(["limits", kind.name(), &target.namespace, &target.name])
+    }
+
+    pub fn known_namespaces() -> Self {
+        Self::new(["known namespaces", "", "", ""])
+    }
+}
+
+// === impl Reads ===
+
+impl Reads {
+    fn note(&self, fact: Fact) {
+        self.0.borrow_mut().insert(fact);
+    }
+
+    pub fn into_facts(self) -> BTreeSet<Fact> {
+        self.0.into_inner()
+    }
+}
+
+// === impl View ===
+
+impl<'a> View<'a> {
+    pub fn new(objects: &'a Objects, made: &'a Made, reads: &'a Reads) -> Self {
+        Self { objects, made, reads }
+    }
+
+    pub fn object<T: Kind>(&self, namespace: &str, name: &str) -> Option<&'a Object<T>> {
+        self.reads.note(Fact::object(T::NAME, namespace, name));
+        T::store(self.objects).get(namespace, name)
+    }
+
+    pub fn grants<'n>(
+        &self,
+        namespace: &'n str,
+    ) -> impl Iterator<Item = &'a Object<ReferenceGrant>> + use<'a, 'n> {
+        self.reads.note(Fact::namespace(ReferenceGrant::NAME, namespace));
+        self.objects.reference_grants.of_namespace(namespace)
+    }
+
+    /// The names of the objects of this kind in a namespace.
+    pub fn names<T: Kind>(&self, namespace: &str) -> Vec<&'a str> {
+        self.reads.note(Fact::names(T::NAME, namespace));
+        let objects: &'a Objects = self.objects;
+        T::store(objects).of_namespace(namespace).map(|object| object.meta.name()).collect()
+    }
+
+    /// The first namespace that has an object of this kind and name.
+    pub fn elsewhere<T: Kind>(&self, name: &str) -> Option<&'a str> {
+        self.reads.note(Fact::namespaces(T::NAME, name));
+        let objects: &'a Objects = self.objects;
+        T::store(objects).iter().find(|object| object.meta.name() == name).map(|object| object.meta.namespace())
+    }
+
+    pub fn is_refused(&self, origin: &Origin) -> bool {
+        self.reads.note(Fact::refused(origin));
+        self.objects.refused.contains(origin)
+    }
+
+    pub fn refused_policies(&self) -> &'a [RefusedPolicy] {
+        self.reads.note(Fact::refused_policies());
+        &self.objects.refused_policies
+    }
+
+    /// The EndpointSlices of a Service.
+    pub fn slices(&self, service: &Key) -> Vec<&'a Object<BackendSlice>> {
+        self.reads.note(Fact::slices(service));
+        let slices = self.made.slices.get(service).into_iter().flatten();
+        slices.filter_map(|key| self.objects.endpoint_slices.get(&key.namespace, &key.name)).collect()
+    }
+
+    /// Whether a port of a Service has endpoints. None: there is no such port.
+    pub fn has_endpoints(&self, cluster: &str) -> Option<bool> {
+        self.reads.note(Fact::service(cluster));
+        self.made.services.get(cluster).map(|service| !service.endpoints.is_empty())
+    }
+
+    /// Cluster name and schema of a backend that can be used.
+    pub fn backend(&self, key: &Key) -> Option<(&'a str, ir::Schema)> {
+        self.reads.note(Fact::backend(key));
+        self.made.backends.get(key).map(|backend| (backend.cluster.as_str(), backend.schema))
+    }
+
+    pub fn has_pool(&self, name: &str) -> bool {
+        self.reads.note(Fact::pool(name));
+        self.made.pools.contains_key(name)
+    }
+
+    /// None: there is no such Gateway, or it is not ours.
+    pub fn listeners(&self, gateway: &Key) -> Option<&'a OpenListeners> {
+        self.reads.note(Fact::listeners(gateway));
+        self.made.listeners.get(gateway).map(AsRef::as_ref)
+    }
+
+    /// Ids of the limits that hold for a target.
+    pub fn limits(&self, kind: TargetKind, target: &Key) -> impl Iterator<Item = &'a String> + use<'a> {
+        self.reads.note(Fact::limits(kind, target));
+        self.made.limits.get(&(kind, target.clone())).into_iter().flatten()
+    }
+
+    pub fn known_namespaces(&self) -> impl Iterator<Item = &'a str> + use<'a> {
+        self.reads.note(Fact::known_namespaces());
+        self.made.namespaces.keys().map(String::as_str)
+    }
+}
+
+// === impl Made ===
+
+impl Made {
+    /// Notes what is known of objects before any unit has run.
+    pub fn know(&mut self, objects: &Objects) {
+        for slice in objects.endpoint_slices.iter() {
+            if let Some(service) = service_of(slice) {
+                self.slices.entry(service).or_default().insert(slice.meta.key());
+            }
+        }
+        let namespaces = objects.namespaces.iter().map(|namespace| namespace.meta.name());
+        for name in namespaces.chain(objects.consumers.iter().map(|consumer| consumer.meta.namespace())) {
+            *self.namespaces.entry(name.to_owned()).or_default() += 1;
+        }
+    }
+
+    /// Notes what the limits of a policy hold for.
+    pub fn add_policy(&mut self, policy: &Policy) {
+        for target in &policy.targets {
+            let ids = policy.limits.iter().map(|limit| limit.id.clone());
+            self.limits.entry(target.clone()).or_default().extend(ids);
+        }
+    }
+}
