@@ -17,3 +17,4 @@ pub mod snapshot;
 pub mod status;
 pub mod subscription;
 pub mod translate;
+pub mod world;

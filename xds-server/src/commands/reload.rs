@@ -22,7 +22,7 @@ pub fn start(path: &Path, state: &Path, publisher: Publisher, metrics: Metrics) 
     let mut folder = Folder::with_state(path, state)?;
     let reading = folder.read()?;
     changes.also(reading.secret_files);
-    publisher.publish(reading.objects, reading.findings);
+    publisher.publish(reading.changes, reading.findings);
     let mut told = BTreeSet::new();
     tell(&publisher, &mut told);
     Ok(tokio::spawn(async move {
@@ -32,7 +32,7 @@ pub fn start(path: &Path, state: &Path, publisher: Publisher, metrics: Metrics) 
             tokio::task::block_in_place(|| match folder.read() {
                 Ok(reading) => {
                     changes.also(reading.secret_files);
-                    let changed = publisher.publish(reading.objects, reading.findings);
+                    let changed = publisher.publish(reading.changes, reading.findings);
                     let errors = tell(&publisher, &mut told);
                     if errors == 0 {
                         metrics.reload_taken();

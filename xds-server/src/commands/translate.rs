@@ -45,8 +45,11 @@ pub fn main(args: &Args) -> anyhow::Result<Outcome> {
         }
     }
     if let Some(gateway) = args.gateway.as_ref().filter(|_| gateways.is_empty()) {
-        let known: Vec<String> =
-            ir.gateways.values().map(|gateway| format!("{}/{}", gateway.origin.namespace, gateway.origin.name)).collect();
+        let known: Vec<String> = ir
+            .gateways
+            .values()
+            .map(|gateway| format!("{}/{}", gateway.origin.namespace, gateway.origin.name))
+            .collect();
         anyhow::bail!("there is no Gateway `{gateway}` that can be served (there are: {})", known.join(", "));
     }
     let gateways = Value::Object(gateways);

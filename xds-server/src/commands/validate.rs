@@ -49,8 +49,9 @@ pub fn main(args: &Args) -> anyhow::Result<Outcome> {
 
 /// Reads a folder and translates it as far as the IR. Returns everything that is wrong on the way as well.
 pub(super) fn read(path: &Path) -> anyhow::Result<(Translation, Vec<Finding>)> {
-    let reading = Folder::new(path).read()?;
-    let mut translation = translate(&reading.objects);
+    let mut folder = Folder::new(path);
+    let reading = folder.read()?;
+    let mut translation = translate(folder.objects());
     let mut findings = reading.findings;
     findings.append(&mut translation.findings);
     Ok((translation, findings))

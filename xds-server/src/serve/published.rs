@@ -1,16 +1,16 @@
 //! What is served now. It is one immutable value, and a change swaps all of it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 use tollgate_core::envoy::{self, Surroundings};
 use tollgate_core::ir::{self, Ir};
 use tollgate_core::ledger::{Configured, Thing};
-use tollgate_core::objects::{Objects, Store};
+use tollgate_core::objects::{Changes, Store};
 use tollgate_core::snapshot::Snapshot;
 use tollgate_core::status::{Finding, Origin, Spot};
-use tollgate_core::translate::translate;
+use tollgate_core::world::World;
 
 use super::identity::Identity;
 use crate::admin;
@@ -27,8 +27,8 @@ pub struct Published {
     pub findings: Vec<Finding>,
     /// Names of the models that clients can ask for.
     pub models: Vec<String>,
-    /// What all of it was made from.
-    objects: Arc<Objects>,
+    /// What all of it was made from, or from newer objects.
+    world: Arc<Mutex<World>>,
 }
 
 #[derive(Debug)]
@@ -41,6 +41,7 @@ pub struct ServedGateway {
 #[derive(Debug)]
 pub struct Publisher {
     surroundings: Surroundings,
+    world: Arc<Mutex<World>>,
     published: watch::Sender<Arc<Published>>,
     for_ledger: watch::Sender<Arc<Configured>>,
 }
@@ -66,13 +67,15 @@ impl Published {
         fn of<T>(store: &Store<T>, origin: &Origin) -> Option<Spot> {
             store.get(&origin.namespace, &origin.name).map(|object| object.meta.spot(""))
         }
+        let world = locked(&self.world);
+        let objects = world.objects();
         match origin.kind.as_str() {
-            "Gateway" => of(&self.objects.gateways, origin),
-            "HTTPRoute" => of(&self.objects.http_routes, origin),
-            "Service" => of(&self.objects.services, origin),
-            "Secret" => of(&self.objects.secrets, origin),
-            "ModelPool" => of(&self.objects.model_pools, origin),
-            "ModelBackend" => of(&self.objects.model_backends, origin),
+            "Gateway" => of(&objects.gateways, origin),
+            "HTTPRoute" => of(&objects.http_routes, origin),
+            "Service" => of(&objects.services, origin),
+            "Secret" => of(&objects.secrets, origin),
+            "ModelPool" => of(&objects.model_pools, origin),
+            "ModelBackend" => of(&objects.model_backends, origin),
             _ => None,
         }
     }
@@ -87,7 +90,12 @@ impl Published {
 
 impl Publisher {
     pub fn new(surroundings: Surroundings) -> Self {
-        Self { surroundings, published: watch::Sender::default(), for_ledger: watch::Sender::default() }
+        Self {
+            surroundings,
+            world: Arc::default(),
+            published: watch::Sender::default(),
+            for_ledger: watch::Sender::default(),
+        }
     }
 
     pub fn published(&self) -> watch::Receiver<Arc<Published>> {
@@ -98,22 +106,23 @@ impl Publisher {
         self.for_ledger.subscribe()
     }
 
-    /// Publishes what the objects mean. Returns how many resources that changes.
-    pub fn publish(&self, objects: Arc<Objects>, mut findings: Vec<Finding>) -> usize {
-        let translation = translate(&objects);
-        findings.extend(translation.findings);
-        let ir = translation.ir;
+    /// Publishes what the objects mean now. Returns how many resources that changes.
+    pub fn publish(&self, changes: Changes, mut findings: Vec<Finding>) -> usize {
+        let mut world = locked(&self.world);
+        let _delta = world.step(changes);
+        findings.extend(world.findings());
+        let ir = world.ir();
         let mut all = Snapshot::default();
         let mut gateways = BTreeMap::new();
         for gateway in ir.gateways.values() {
-            let snapshot = envoy::snapshot(gateway, &ir, &self.surroundings);
+            let snapshot = envoy::snapshot(gateway, ir, &self.surroundings);
             all.merge(&snapshot);
             let name = format!("{}/{}", gateway.origin.namespace, gateway.origin.name);
             let listeners = listeners(gateway, &self.surroundings.bind);
             gateways.insert(name, ServedGateway { snapshot: Arc::new(snapshot), listeners });
         }
         // The ledger knows a limit before any filter asks for tokens of it.
-        let next = configured(&ir);
+        let next = configured(ir);
         self.for_ledger.send_if_modified(|configured| {
             let changed = **configured != next;
             *configured = Arc::new(next);
@@ -126,12 +135,17 @@ impl Publisher {
             gateways,
             all: Arc::new(all),
             findings,
-            models: models(&ir),
-            objects,
+            models: models(ir),
+            world: Arc::clone(&self.world),
         };
         self.published.send_replace(Arc::new(next));
         changed
     }
+}
+
+/// A step that panicked has not been published. What was published before still counts.
+fn locked(world: &Mutex<World>) -> MutexGuard<'_, World> {
+    world.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What the ledger must know. The Envoy of all Gateways may name what any of them serves.

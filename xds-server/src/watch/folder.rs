@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::{fs, io};
 
 use jiff::Timestamp;
-use tollgate_core::objects::Objects;
+use tollgate_core::objects::{Changes, Objects, Replaced};
 use tollgate_core::status::{Finding, Severity, Spot};
 
 use super::last_good::LastGood;
@@ -19,9 +18,30 @@ pub struct Folder {
     root: PathBuf,
     /// What each file says. A file is decoded again when it, or a file that a Secret of it refers to, has changed.
     files: BTreeMap<PathBuf, Decoded>,
-    last: Arc<Objects>,
+    /// What is in force.
+    objects: Objects,
+    /// What was in force when another process used the state, until the first reading.
+    last: Option<Objects>,
+    together: Together,
     /// None: what was good is kept only for as long as this process lives.
     kept: Option<LastGood>,
+}
+
+/// How what is in force comes from what the files say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Together {
+    /// It is what they say: each object once, and nothing refused. A file that changes changes its own objects.
+    Plainly,
+    /// Something is there twice, refused, or kept from before.
+    WithCare,
+}
+
+/// The files that say something else than before.
+#[derive(Debug, Default)]
+struct Changed {
+    /// What each of them said until now.
+    before: BTreeMap<PathBuf, Option<Decoded>>,
+    unreadable: Vec<(PathBuf, io::Error)>,
 }
 
 /// What one file says.
@@ -37,7 +57,7 @@ struct Decoded {
 /// One reading of the folder.
 #[derive(Debug)]
 pub struct Reading {
-    pub objects: Arc<Objects>,
+    pub changes: Changes,
     pub findings: Vec<Finding>,
     /// Files outside (or inside) that Secrets refer to.
     pub secret_files: BTreeSet<PathBuf>,
@@ -62,7 +82,14 @@ const MAX_FILE_BYTES: u64 = 256 << 20;
 impl Folder {
     /// Begins as on a first start, with nothing that was good before.
     pub fn new(root: &Path) -> Self {
-        Self { root: root.to_owned(), files: BTreeMap::new(), last: Arc::default(), kept: None }
+        Self {
+            root: root.to_owned(),
+            files: BTreeMap::new(),
+            objects: Objects::default(),
+            last: None,
+            together: Together::WithCare,
+            kept: None,
+        }
     }
 
     /// Begins with what was last good when a process used this state directory.
@@ -72,8 +99,13 @@ impl Folder {
     pub fn with_state(root: &Path, state: &Path) -> Result<Self, FolderError> {
         let unusable = |error| FolderError::State { path: state.to_owned(), error };
         let kept = LastGood::open(state, root).map_err(unusable)?;
-        let last = Arc::new(kept.read(&LocalSecrets::new(base(root))));
-        Ok(Self { last, kept: Some(kept), ..Self::new(root) })
+        let last = kept.read(&LocalSecrets::new(base(root)));
+        Ok(Self { last: Some(last), kept: Some(kept), ..Self::new(root) })
+    }
+
+    /// What is in force.
+    pub fn objects(&self) -> &Objects {
+        &self.objects
     }
 
     /// Reads what has changed.
@@ -81,40 +113,115 @@ impl Folder {
     /// # Errors
     /// When the folder itself cannot be read. What was read before stays good.
     pub fn read(&mut self) -> Result<Reading, FolderError> {
-        let paths = list(&self.root)?;
+        let changed = self.look(list(&self.root)?);
+        let mut findings: Vec<Finding> =
+            self.files.values().flat_map(|decoded| decoded.findings.iter().cloned()).collect();
+        let changes = match self.plain_changes(&changed) {
+            Some(changes) => {
+                self.keep_files(&changed);
+                changes
+            }
+            None => self.put_together(&changed, &mut findings),
+        };
+        let secret_files = self.files.values().flat_map(|decoded| &decoded.secret_files);
+        let secret_files = secret_files.map(|print| print.path.clone()).collect();
+        self.objects.apply(changes.clone(), &mut |_, _, _| {});
+        Ok(Reading { changes, findings, secret_files })
+    }
+
+    /// Decodes what is new or changed, and forgets what is gone.
+    fn look(&mut self, paths: Vec<PathBuf>) -> Changed {
         let mut before = std::mem::take(&mut self.files);
-        let mut objects = Objects::default();
-        let mut findings = Vec::new();
-        let mut broken = BTreeSet::new();
-        let mut secret_files = BTreeSet::new();
+        let mut changed = Changed::default();
         for path in paths {
-            let file = path.display().to_string();
-            let known = before.remove(&path).filter(Decoded::is_current);
-            match known.map_or_else(|| self.decode(&path), Ok) {
+            let known = before.remove(&path);
+            if known.as_ref().is_some_and(Decoded::is_current) {
+                self.files.extend(known.map(|known| (path, known)));
+                continue;
+            }
+            match self.decode(&path) {
                 Ok(decoded) => {
-                    if decoded.findings.iter().any(hides_an_object) {
-                        broken.insert(file);
-                    }
-                    findings.extend(decoded.findings.iter().cloned());
-                    findings.extend(objects.merge(&decoded.objects));
-                    secret_files.extend(decoded.secret_files.iter().map(|print| print.path.clone()));
-                    self.files.insert(path, decoded);
+                    self.files.insert(path.clone(), decoded);
                 }
                 // The file went away between listing and reading.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => {
-                    findings.push(unreadable(&file, &error));
-                    objects.add_unreadable(&file);
-                    broken.insert(file);
-                }
+                Err(error) => changed.unreadable.push((path.clone(), error)),
             }
+            changed.before.insert(path, known);
         }
-        findings.extend(objects.keep_last_good(&self.last, &broken));
+        changed.before.extend(before.into_iter().map(|(path, decoded)| (path, Some(decoded))));
+        changed
+    }
+
+    /// The changes, if they can be told from the files that changed.
+    fn plain_changes(&self, changed: &Changed) -> Option<Changes> {
+        let plain = self.together == Together::Plainly && changed.unreadable.is_empty();
+        if !plain || !self.files.values().all(Decoded::is_plain) {
+            return None;
+        }
+        let replaced: Vec<Replaced<'_>> = changed
+            .before
+            .iter()
+            .map(|(path, before)| Replaced {
+                before: before.as_ref().map(|decoded| &decoded.objects),
+                after: self.files.get(path).map(|decoded| &decoded.objects),
+            })
+            .collect();
+        Changes::of_files(&self.objects, &replaced)
+    }
+
+    /// Puts together what all files say, and keeps what was good of what is broken.
+    fn put_together(&mut self, changed: &Changed, findings: &mut Vec<Finding>) -> Changes {
+        let mut objects = Objects::default();
+        let mut broken = BTreeSet::new();
+        let mut plain = true;
+        for (path, decoded) in &self.files {
+            if decoded.findings.iter().any(hides_an_object) {
+                broken.insert(path.display().to_string());
+            }
+            plain &= decoded.is_plain();
+            let twice = objects.merge(&decoded.objects);
+            plain &= twice.is_empty();
+            findings.extend(twice);
+        }
+        for (path, error) in &changed.unreadable {
+            let file = path.display().to_string();
+            findings.push(unreadable(&file, error));
+            objects.add_unreadable(&file);
+            broken.insert(file);
+        }
+        let last = self.last.take();
+        let kept = objects.keep_last_good(last.as_ref().unwrap_or(&self.objects), &broken);
+        plain &= kept.is_empty() && broken.is_empty();
+        findings.extend(kept);
         if let Some(kept) = &mut self.kept {
             kept.write(&objects);
         }
-        self.last = Arc::new(objects);
-        Ok(Reading { objects: Arc::clone(&self.last), findings, secret_files })
+        self.together = if plain { Together::Plainly } else { Together::WithCare };
+        let changes = Changes::between(&self.objects, &objects);
+        self.objects.files = objects.files;
+        changes
+    }
+
+    /// Writes down what the files that changed say, for the next start.
+    fn keep_files(&mut self, changed: &Changed) {
+        for path in changed.before.keys() {
+            let file = path.display().to_string();
+            match self.files.get(path) {
+                Some(decoded) => {
+                    self.objects.files.insert(file);
+                    if let Some(kept) = &mut self.kept {
+                        kept.write_file(&decoded.objects);
+                    }
+                }
+                None => {
+                    self.objects.files.remove(&file);
+                    if let Some(kept) = &mut self.kept {
+                        kept.remove_file(&file);
+                    }
+                }
+            }
+        }
     }
 
     fn decode(&self, path: &Path) -> io::Result<Decoded> {
@@ -124,7 +231,7 @@ impl Folder {
         let secrets = LocalSecrets::new(base(&self.root));
         let mut objects = Objects::default();
         let findings = objects.add_yaml(&path.display().to_string(), &text, &secrets);
-        objects.date(&self.last, Timestamp::now().as_second());
+        objects.date(self.last.as_ref().unwrap_or(&self.objects), Timestamp::now().as_second());
         Ok(Decoded { file: print, secret_files: secrets.into_prints(), objects, findings })
     }
 }
@@ -132,6 +239,13 @@ impl Folder {
 // === impl Decoded ===
 
 impl Decoded {
+    /// Whether the file says nothing that could not be taken.
+    fn is_plain(&self) -> bool {
+        let Objects { refused, refused_policies, files, .. } = &self.objects;
+        let is_readable = !files.is_empty() && !self.findings.iter().any(hides_an_object);
+        is_readable && refused.is_empty() && refused_policies.is_empty()
+    }
+
     fn is_current(&self) -> bool {
         self.file.is_current() && self.secret_files.iter().all(Print::is_current)
     }
@@ -210,6 +324,8 @@ fn is_configuration(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     const BACKEND: &str = "apiVersion: tollgate.dev/v1alpha1\nkind: ModelBackend\nmetadata: {name: NAME}\nspec:\n  schema: OpenAI\n  endpoint: {hostname: 127.0.0.1, port: 8081}\n";
@@ -218,7 +334,18 @@ mod tests {
         BACKEND.replace("NAME", name)
     }
 
-    fn names(reading: &Reading) -> Vec<String> {
+    /// What is in force after a reading.
+    struct Read {
+        objects: Objects,
+        findings: Vec<Finding>,
+    }
+
+    fn read(folder: &mut Folder) -> Read {
+        let findings = folder.read().unwrap().findings;
+        Read { objects: folder.objects().clone(), findings }
+    }
+
+    fn names(reading: &Read) -> Vec<String> {
         reading.objects.model_backends.iter().map(|object| object.meta.name().to_owned()).collect()
     }
 
@@ -233,7 +360,7 @@ mod tests {
         fs::write(root.join(".a.yaml.swp"), "x").unwrap();
         fs::write(root.join(".hidden.yaml"), "x").unwrap();
         fs::write(root.join("README.md"), "x").unwrap();
-        let reading = Folder::new(root).read().unwrap();
+        let reading = read(&mut Folder::new(root));
         assert_eq!(reading.findings, []);
         assert_eq!(names(&reading), ["a", "c"]);
     }
@@ -247,23 +374,64 @@ mod tests {
         fs::write(&two, backend("b")).unwrap();
         fs::write(&key, "one").unwrap();
         let mut folder = Folder::new(dir.path());
-        let mut before = folder.read().unwrap().objects;
-        // Whether each of the two backends is the one in memory that it was before.
+        let mut before = read(&mut folder).objects;
+        // Whether each of the two backends and the Secret is the one in memory that it was before.
         let mut same = || {
-            let now = folder.read().unwrap().objects;
+            let now = read(&mut folder).objects;
             let pairs = now.model_backends.shared().zip(before.model_backends.shared());
-            let same: Vec<bool> = pairs.map(|(now, before)| Arc::ptr_eq(now, before)).collect();
+            let mut same: Vec<bool> = pairs.map(|(now, before)| Arc::ptr_eq(now, before)).collect();
+            let secrets = now.secrets.shared().zip(before.secrets.shared());
+            same.extend(secrets.map(|(now, before)| Arc::ptr_eq(now, before)));
             before = now;
             same
         };
-        assert_eq!(same(), [true, true]);
+        assert_eq!(same(), [true, true, true]);
         fs::write(&two, backend("b").replace("8081", "8082")).unwrap();
-        assert_eq!(same(), [true, false]);
-        assert_eq!(same(), [true, true]);
+        assert_eq!(same(), [true, false, true]);
+        assert_eq!(same(), [true, true, true]);
         fs::write(&key, "another").unwrap();
-        assert_eq!(same(), [false, true], "the file's Secret is in another file");
+        assert_eq!(same(), [true, true, false], "the file's Secret is in another file");
+        // It stays as it was last read.
         fs::remove_file(&key).unwrap();
-        assert_eq!(same(), [false, true]);
+        assert_eq!(same(), [true, true, true]);
+        fs::write(&key, "a third").unwrap();
+        assert_eq!(same(), [true, true, false]);
+    }
+
+    #[test]
+    fn a_change_is_told_by_the_objects_that_it_concerns() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, two) = (dir.path().join("1.yaml"), dir.path().join("2.yaml"));
+        fs::write(&one, format!("{}---\n{}", backend("a"), backend("b"))).unwrap();
+        fs::write(&two, backend("c")).unwrap();
+        let mut folder = Folder::new(dir.path());
+        let mut told = || {
+            let changes = folder.read().unwrap().changes;
+            let set = changes.set.model_backends.iter().map(|object| format!("+{}", object.meta.name()));
+            let told: Vec<String> = set.chain(changes.gone.iter().map(|(_, key)| format!("-{}", key.name))).collect();
+            told.join(" ")
+        };
+        assert_eq!(told(), "+a +b +c");
+        assert_eq!(told(), "");
+        let other = backend("b").replace("8081", "8082");
+        fs::write(&one, format!("{}---\n{other}", backend("a"))).unwrap();
+        assert_eq!(told(), "+b");
+        // It is at another line now, and findings on it say so.
+        fs::write(&one, format!("# b\n{other}")).unwrap();
+        assert_eq!(told(), "+b -a");
+        // It is in both files. The first one counts, whatever the other says.
+        fs::write(&two, format!("{}---\n{}", backend("b"), backend("d"))).unwrap();
+        assert_eq!(told(), "+d -c");
+        fs::remove_file(&one).unwrap();
+        assert_eq!(told(), "+b");
+        // It moves to another file.
+        fs::write(&one, backend("d")).unwrap();
+        fs::write(&two, backend("b")).unwrap();
+        assert_eq!(told(), "+d");
+        fs::write(&two, "kind: [").unwrap();
+        assert_eq!(told(), "");
+        fs::write(&two, backend("e")).unwrap();
+        assert_eq!(told(), "+e -b");
     }
 
     #[test]
@@ -273,17 +441,17 @@ mod tests {
         fs::write(&one, backend("a")).unwrap();
         fs::write(&two, backend("b")).unwrap();
         let mut folder = Folder::new(dir.path());
-        assert_eq!(names(&folder.read().unwrap()), ["a", "b"]);
+        assert_eq!(names(&read(&mut folder)), ["a", "b"]);
         fs::write(&one, "kind: [").unwrap();
-        let reading = folder.read().unwrap();
+        let reading = read(&mut folder);
         assert_eq!(names(&reading), ["a", "b"]);
         // The mistake, and what goes on in spite of it.
         let reasons: Vec<&str> = reading.findings.iter().map(|finding| finding.reason.as_str()).collect();
         assert_eq!(reasons, ["SyntaxError", "LastGood"]);
         // It stays, however often the broken file is read.
-        assert_eq!(names(&folder.read().unwrap()), ["a", "b"]);
+        assert_eq!(names(&read(&mut folder)), ["a", "b"]);
         fs::remove_file(&one).unwrap();
-        assert_eq!(names(&folder.read().unwrap()), ["b"]);
+        assert_eq!(names(&read(&mut folder)), ["b"]);
     }
 
     /// A folder with one pool route and a policy on it, and where its state goes.
@@ -341,12 +509,13 @@ spec:
     }
 
     /// What holds on the route: the size of its budget, or the policy that closes it.
-    fn holds(reading: &Reading) -> String {
+    fn holds(reading: &Read) -> String {
         use tollgate_core::ir::Action;
         let ir = tollgate_core::translate::translate(&reading.objects).ir;
         let route = ir.gateways.values().next().unwrap().routes().next().unwrap().clone();
         let Action::Pool { closed_by, limits, .. } = route.action else { panic!("no pool") };
-        let tokens = ir.limits.values().filter(|limit| limits.contains(&limit.id)).map(|limit| limit.tokens).sum::<u64>();
+        let tokens =
+            ir.limits.values().filter(|limit| limits.contains(&limit.id)).map(|limit| limit.tokens).sum::<u64>();
         closed_by.map_or(format!("{tokens} tokens"), |policy| format!("closed by {policy}"))
     }
 
@@ -356,34 +525,34 @@ spec:
             [POLICY.replace("1d", "1 dy"), POLICY.replace("limits:", "limit:"), POLICY.replace("v1alpha1", "v1")]
         {
             let start = Start::new(&broken);
-            assert_eq!(holds(&start.folder().read().unwrap()), "closed by default/budget", "{broken}");
+            assert_eq!(holds(&read(&mut start.folder())), "closed by default/budget", "{broken}");
             // The next process finds the route closed as well.
             let mut folder = start.folder();
-            assert_eq!(holds(&folder.read().unwrap()), "closed by default/budget");
+            assert_eq!(holds(&read(&mut folder)), "closed by default/budget");
             // Worse than before: the file cannot be read at all.
             start.write(&format!("{broken}  }}"));
-            assert_eq!(holds(&folder.read().unwrap()), "closed by default/budget");
-            assert_eq!(holds(&start.folder().read().unwrap()), "closed by default/budget");
+            assert_eq!(holds(&read(&mut folder)), "closed by default/budget");
+            assert_eq!(holds(&read(&mut start.folder())), "closed by default/budget");
             start.write(POLICY);
-            assert_eq!(holds(&folder.read().unwrap()), "1000 tokens");
+            assert_eq!(holds(&read(&mut folder)), "1000 tokens");
         }
         let start = Start::new(&POLICY.replace("spec:", "spec: {"));
-        assert_eq!(holds(&start.folder().read().unwrap()), "closed by default/(unnamed)");
+        assert_eq!(holds(&read(&mut start.folder())), "closed by default/(unnamed)");
         // Not even text.
         fs::write(start.path("conf/policy.yaml"), b"\xff\xfe").unwrap();
-        assert_eq!(holds(&start.folder().read().unwrap()), "closed by default/(unnamed)");
+        assert_eq!(holds(&read(&mut start.folder())), "closed by default/(unnamed)");
         // A policy in Shadow mode would refuse nobody, so it closes nothing.
         let start = Start::new(&POLICY.replace("1d", "1 dy").replace("spec:", "spec:\n  mode: Shadow"));
-        assert_eq!(holds(&start.folder().read().unwrap()), "0 tokens");
+        assert_eq!(holds(&read(&mut start.folder())), "0 tokens");
         // Somebody else's broken file closes nothing.
         let start = Start::new("{{ template }}");
-        assert_eq!(holds(&start.folder().read().unwrap()), "0 tokens");
+        assert_eq!(holds(&read(&mut start.folder())), "0 tokens");
     }
 
     #[test]
     fn a_restart_changes_nothing() {
         let start = Start::new(POLICY);
-        assert_eq!(holds(&start.folder().read().unwrap()), "1000 tokens");
+        assert_eq!(holds(&read(&mut start.folder())), "1000 tokens");
         for broken in [
             POLICY.replace("1d", "1 dy"),
             POLICY.replace("kind: TokenPolicy", "kind: TokenPolcy"),
@@ -393,7 +562,7 @@ spec:
             start.write(&broken);
             // There are two starts, because what is kept is written down again.
             for _ in 0..2 {
-                let reading = start.folder().read().unwrap();
+                let reading = read(&mut start.folder());
                 assert_eq!(holds(&reading), "1000 tokens", "{broken}");
                 let kept = reading.findings.iter().find(|finding| finding.reason == "LastGood").unwrap();
                 assert_eq!(kept.severity, Severity::Warning);
@@ -402,11 +571,11 @@ spec:
         }
         // An object that the user removes is meant to go.
         start.write("# nothing");
-        assert_eq!(holds(&start.folder().read().unwrap()), "0 tokens");
+        assert_eq!(holds(&read(&mut start.folder())), "0 tokens");
         start.write(&POLICY.replace("1d", "1 dy"));
-        assert_eq!(holds(&start.folder().read().unwrap()), "closed by default/budget");
+        assert_eq!(holds(&read(&mut start.folder())), "closed by default/budget");
         fs::remove_file(start.path("conf/policy.yaml")).unwrap();
-        assert_eq!(holds(&start.folder().read().unwrap()), "0 tokens");
+        assert_eq!(holds(&read(&mut start.folder())), "0 tokens");
     }
 
     #[test]
@@ -416,7 +585,7 @@ spec:
         let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nfile: {apiKey: ../key}\n";
         fs::write(start.path("key"), "the-value-of-the-key").unwrap();
         fs::write(start.path("conf/secret.yaml"), secret).unwrap();
-        let reading = start.folder().read().unwrap();
+        let reading = read(&mut start.folder());
         assert!(reading.objects.secrets.get("default", "s").is_some());
         for entry in fs::read_dir(start.path("state")).unwrap() {
             let path = entry.unwrap().path();
@@ -425,17 +594,17 @@ spec:
         }
         // The next process reads the key again, although the document is broken.
         fs::write(start.path("conf/secret.yaml"), secret.replace("file:", "fil:")).unwrap();
-        let reading = start.folder().read().unwrap();
+        let reading = read(&mut start.folder());
         assert!(reading.objects.secrets.get("default", "s").is_some());
         // State of another folder, and state that cannot be read, count for nothing.
         fs::rename(start.path("conf"), start.path("other")).unwrap();
-        let reading = Folder::with_state(&start.path("other"), &start.path("state")).unwrap().read().unwrap();
+        let reading = read(&mut Folder::with_state(&start.path("other"), &start.path("state")).unwrap());
         assert!(reading.objects.secrets.get("default", "s").is_none());
         for entry in fs::read_dir(start.path("state")).unwrap() {
             fs::write(entry.unwrap().path(), "{\"version\": 99}").unwrap();
         }
         fs::write(start.path("other/policy.yaml"), POLICY.replace("1d", "1 dy")).unwrap();
-        let reading = Folder::with_state(&start.path("other"), &start.path("state")).unwrap().read().unwrap();
+        let reading = read(&mut Folder::with_state(&start.path("other"), &start.path("state")).unwrap());
         assert_eq!(holds(&reading), "closed by default/budget");
     }
 
@@ -445,10 +614,10 @@ spec:
         let file = dir.path().join("1.yaml");
         fs::write(&file, format!("{}---\n{}", backend("a"), backend("b"))).unwrap();
         let mut folder = Folder::new(dir.path());
-        folder.read().unwrap();
+        read(&mut folder);
         let bad = backend("a").replace("8081", "808100");
         fs::write(&file, format!("{bad}---\n{}", backend("c"))).unwrap();
-        let reading = folder.read().unwrap();
+        let reading = read(&mut folder);
         assert_eq!(names(&reading), ["a", "c"]);
         assert!(reading.objects.refused.is_empty());
         assert!(!reading.findings.is_empty());

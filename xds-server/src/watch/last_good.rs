@@ -92,19 +92,41 @@ impl LastGood {
 
     /// Writes down what is in force now, but only the files that differ. A failure is logged and changes nothing else.
     pub fn write(&mut self, objects: &Objects) {
-        let mut names = BTreeSet::new();
+        if self.write_file(objects) {
+            let names = objects.files.iter().map(|file| self.name(file)).collect();
+            self.remove_all_but(&names);
+        }
+    }
+
+    /// The same for what one file says, or some. Returns whether it worked.
+    pub fn write_file(&mut self, objects: &Objects) -> bool {
         for (file, metas) in objects.kept() {
             let documents = metas.into_iter().filter(|meta| !meta.source.expose().is_empty());
             let documents: Vec<Version> = documents.map(Version::of).collect();
-            let file = Path::new(file).strip_prefix(&self.folder).unwrap_or(Path::new(file));
-            let name = format!("{}.json", hex::encode(Sha256::digest(file.as_os_str().as_encoded_bytes())));
-            if let Err(error) = self.write_one(&name, file, documents) {
+            let name = self.name(file);
+            let file = self.below(file).to_owned();
+            if let Err(error) = self.write_one(&name, &file, documents) {
                 tracing::error!(path = %self.path.display(), %error, "the last good objects cannot be kept for a restart");
-                return;
+                return false;
             }
-            names.insert(name);
         }
-        self.remove_all_but(&names);
+        true
+    }
+
+    /// Removes the state of a file that is gone from the folder, because it was meant to go.
+    pub fn remove_file(&mut self, file: &str) {
+        let name = self.name(file);
+        self.written.remove(&name);
+        remove(&self.path.join(name));
+    }
+
+    fn below<'a>(&self, file: &'a str) -> &'a Path {
+        Path::new(file).strip_prefix(&self.folder).unwrap_or(Path::new(file))
+    }
+
+    /// The name of the state of a file.
+    fn name(&self, file: &str) -> String {
+        format!("{}.json", hex::encode(Sha256::digest(self.below(file).as_os_str().as_encoded_bytes())))
     }
 
     fn write_one(&mut self, name: &str, file: &Path, documents: Vec<Version>) -> io::Result<()> {
@@ -131,8 +153,8 @@ impl LastGood {
         self.written.retain(|name, _| names.contains(name));
         for path in self.paths() {
             let known = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| names.contains(name));
-            if !known && let Err(error) = fs::remove_file(&path) {
-                tracing::warn!(path = %path.display(), %error, "an old last good version cannot be removed");
+            if !known {
+                remove(&path);
             }
         }
     }
@@ -161,6 +183,15 @@ impl LastGood {
         let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
         paths.sort();
         paths
+    }
+}
+
+fn remove(path: &Path) {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(path = %path.display(), %error, "an old last good version cannot be removed");
+        }
+        _ => {}
     }
 }
 

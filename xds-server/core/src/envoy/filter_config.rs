@@ -18,7 +18,8 @@ pub fn request_config(gateway: &ir::Gateway, ir: &ir::Ir) -> wire::FilterConfig 
     let place_of_pool = places(pools.iter().map(|pool| pool.name.as_str()));
     let place_of_backend = places(backends.iter().map(|backend| backend.cluster.as_str()));
     let used: BTreeSet<&str> = gateway.routes().flat_map(|route| route.action.limits()).map(String::as_str).collect();
-    let limits: Vec<&ir::Limit> = ir.limits.values().map(AsRef::as_ref).filter(|limit| used.contains(limit.id.as_str())).collect();
+    let limits: Vec<&ir::Limit> =
+        ir.limits.values().map(AsRef::as_ref).filter(|limit| used.contains(limit.id.as_str())).collect();
     let place_of_limit = places(limits.iter().map(|limit| limit.id.as_str()));
     // A route that is in several virtual hosts appears once.
     let routes: BTreeMap<&str, wire::Route> = gateway
@@ -55,7 +56,8 @@ pub fn request_config(gateway: &ir::Gateway, ir: &ir::Ir) -> wire::FilterConfig 
 
 /// The configuration of the upstream filter. None: no backend needs one.
 pub fn attempt_config(gateway: &ir::Gateway) -> Option<wire::FilterConfig> {
-    let backends: Vec<_> = gateway.backends.values().filter(|backend| backend.per_attempt).map(|backend| self::backend(backend)).collect();
+    let backends: Vec<_> =
+        gateway.backends.values().filter(|backend| backend.per_attempt).map(|backend| self::backend(backend)).collect();
     (!backends.is_empty())
         .then_some(wire::FilterConfig { stage: Some(Stage::Attempt(wire::AttemptStage { backends })) })
 }

@@ -70,7 +70,8 @@ mod tests {
 
     #[test]
     fn what_a_wildcard_covers_comes_after_it() {
-        let mut domains = ["b.com", "*.a.com", "*", "xa.com", "x.a.com", "a.com", "*.com", "y.x.a.com"].map(Domain::from);
+        let mut domains =
+            ["b.com", "*.a.com", "*", "xa.com", "x.a.com", "a.com", "*.com", "y.x.a.com"].map(Domain::from);
         domains.sort();
         assert_eq!(
             domains.map(|domain| domain.to_string()),

@@ -8,8 +8,8 @@ mod route;
 pub use domain::Domain;
 pub use gateway::{Certificate, Gateway, Listener, Site, VirtualHost};
 pub use model::{
-    Access, BACKEND_PREFIX, Authority, Backend, ConsumerNamespaces, Credential, Endpoint, Model, Pool, Schema, Service, Target,
-    Timeouts, Tls,
+    Access, Authority, BACKEND_PREFIX, Backend, ConsumerNamespaces, Credential, Endpoint, Model, Pool, Schema, Service,
+    Target, Timeouts, Tls,
 };
 pub use route::{
     Action, Class, HeaderEdits, HeaderMatch, Match, PathMatch, PathRewrite, Redirect, Rewrite, Route, TextMatch,

@@ -20,7 +20,7 @@ pub struct Document {
 }
 
 /// Lines of one object, by dotted path (`spec.models[0].name`); the empty path is its start.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lines(BTreeMap<String, u64>);
 
 /// Why a file could not be read as YAML.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::{EachStore, Kind, Key, Meta, Objects, Store};
+use super::{EachStore, Key, Kind, Meta, Objects, Store};
 use crate::status::{Finding, Origin, Severity, Spot};
 
 /// What was taken over, for the findings.

@@ -5,6 +5,7 @@
 //! ```
 //! References between objects are the business of `translate`.
 
+mod changes;
 mod check;
 mod consumer;
 mod decode;
@@ -26,6 +27,7 @@ mod standard;
 mod store;
 mod token_policy;
 
+pub use changes::{Changes, Refused, Replaced};
 pub use check::{is_dns_label, is_dns_subdomain, is_wildcard_hostname};
 pub use consumer::{ANONYMOUS, Consumer, ConsumerKey, KeySource};
 pub use decode::closest;

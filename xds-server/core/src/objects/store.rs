@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::status::{Finding, Origin, Severity, Spot};
 
 use super::document::Lines;
-use super::redact;
+use super::{Kind, Secret, redact};
 
 /// Namespace and name; the namespace is empty for kinds without one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,6 +67,10 @@ impl Meta {
 
     pub fn key(&self) -> Key {
         Key::new(self.namespace(), self.name())
+    }
+
+    fn stands_where(&self, other: &Self) -> bool {
+        self.file == other.file && self.lines == other.lines
     }
 
     pub fn spot(&self, field: &str) -> Spot {
@@ -136,8 +140,23 @@ impl<T> Store<T> {
         self.0.get(&Key::new(namespace, name)).map(AsRef::as_ref)
     }
 
+    /// The same as [`Self::get`], to share.
+    pub fn get_shared(&self, namespace: &str, name: &str) -> Option<&Arc<Object<T>>> {
+        self.0.get(&Key::new(namespace, name))
+    }
+
     pub fn insert(&mut self, object: Object<T>) {
         self.0.insert(object.meta.key(), Arc::new(object));
+    }
+
+    /// Puts an object in. Returns the one that had its name.
+    pub fn put(&mut self, object: Arc<Object<T>>) -> Option<Arc<Object<T>>> {
+        self.0.insert(object.meta.key(), object)
+    }
+
+    /// Takes an object out.
+    pub fn take(&mut self, key: &Key) -> Option<Arc<Object<T>>> {
+        self.0.remove(key)
     }
 
     /// Takes an object of another store, unless there is one of this name.
@@ -170,13 +189,20 @@ impl<T> Store<T> {
     }
 }
 
-impl<T: Clone> Store<T> {
-    /// Notes since when each object is as it is: as before if it was the same in `last`, else from `now` on.
+impl<T: Kind> Store<T> {
+    /// Notes since when each object is as it is: as before if it was the same in `last`, else from `now` on. An object
+    /// that says and stands where it did before is shared with `last`, unless it is a Secret, which may have its values
+    /// from elsewhere.
     pub fn date(&mut self, last: &Self, now: i64) {
         for (key, object) in &mut self.0 {
             let before = last.0.get(key).filter(|before| before.meta.source == object.meta.source);
-            let since = before.map_or(now, |before| before.meta.since);
-            Arc::make_mut(object).meta.since = since;
+            let stands = before.filter(|before| before.meta.stands_where(&object.meta) && T::NAME != Secret::NAME);
+            match stands {
+                Some(before) => *object = Arc::clone(before),
+                None => {
+                    Arc::make_mut(object).meta.since = before.map_or(now, |before| before.meta.since);
+                }
+            }
         }
     }
 }

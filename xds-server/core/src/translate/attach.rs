@@ -73,7 +73,11 @@ pub fn attach(
         .filter_map(|listener| {
             let hostnames: Vec<Domain> = match own {
                 [] => vec![listener.hostname.clone()],
-                own => own.iter().filter_map(|hostname| intersection(&listener.hostname, hostname)).map(Domain::from).collect(),
+                own => own
+                    .iter()
+                    .filter_map(|hostname| intersection(&listener.hostname, hostname))
+                    .map(Domain::from)
+                    .collect(),
             };
             (!hostnames.is_empty()).then(|| (listener.name.clone(), hostnames))
         })

@@ -124,11 +124,7 @@ pub fn uses(route: &Route) -> Vec<Use> {
 }
 
 /// What a Gateway has whose routes have these uses.
-pub fn parts<'a>(
-    made: &Made,
-    uses: impl Iterator<Item = &'a Use>,
-    attempts_at: impl Fn(&str) -> bool,
-) -> Parts {
+pub fn parts<'a>(made: &Made, uses: impl Iterator<Item = &'a Use>, attempts_at: impl Fn(&str) -> bool) -> Parts {
     let mut parts = Parts::default();
     for used in uses {
         match used {
@@ -192,6 +188,6 @@ fn with_attempts(backend: &Arc<Backend>, attempts_at: &impl Fn(&str) -> bool) ->
 
 /// A cluster whose attempts are rewritten has a name of its own. So a request that is on its way while its pool is
 /// edited never reaches, with the path and model of one backend, another backend that expects to find them rewritten.
-fn of_attempts(cluster: &str) -> String {
+pub fn of_attempts(cluster: &str) -> String {
     format!("{cluster}/attempts")
 }

@@ -56,11 +56,7 @@ fn limits(policy: &Object<TokenPolicy>) -> impl Iterator<Item = Limit> {
 }
 
 /// The targets that exist and are acted on. The policy stays in force for them even if another target is neither.
-fn targets<'a>(
-    view: View<'_>,
-    policy: &'a Object<TokenPolicy>,
-    findings: &mut Vec<Finding>,
-) -> Vec<&'a PolicyTarget> {
+fn targets<'a>(view: View<'_>, policy: &'a Object<TokenPolicy>, findings: &mut Vec<Finding>) -> Vec<&'a PolicyTarget> {
     let mut targets = Vec::new();
     for (index, target) in policy.spec.targets.iter().enumerate() {
         let field = format!("spec.targetRefs[{index}]");
@@ -166,7 +162,8 @@ impl<'a> Way<'a> {
             (TargetKind::HttpRoute, self.route),
             (TargetKind::ModelPool, self.pool),
         ];
-        let limits = targets.into_iter().flat_map(|(kind, (namespace, name))| view.limits(kind, &Key::new(namespace, name)));
+        let limits =
+            targets.into_iter().flat_map(|(kind, (namespace, name))| view.limits(kind, &Key::new(namespace, name)));
         let ids: BTreeSet<&String> = limits.collect();
         ids.into_iter().cloned().collect()
     }

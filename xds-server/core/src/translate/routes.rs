@@ -87,13 +87,9 @@ pub fn route(view: View<'_>, object: &Object<HttpRoute>, findings: &mut Vec<Find
                     }
                 }
             }
-            Err(refusal) => findings.push(object.meta.finding(
-                Severity::Error,
-                refusal.reason(),
-                &field,
-                &refusal,
-                refusal.hint(),
-            )),
+            Err(refusal) => {
+                findings.push(object.meta.finding(Severity::Error, refusal.reason(), &field, &refusal, refusal.hint()))
+            }
         }
     }
     // Routes of other controllers do not concern us.

@@ -145,10 +145,7 @@ impl<'a> View<'a> {
         T::store(self.objects).get(namespace, name)
     }
 
-    pub fn grants<'n>(
-        &self,
-        namespace: &'n str,
-    ) -> impl Iterator<Item = &'a Object<ReferenceGrant>> + use<'a, 'n> {
+    pub fn grants<'n>(&self, namespace: &'n str) -> impl Iterator<Item = &'a Object<ReferenceGrant>> + use<'a, 'n> {
         self.reads.note(Fact::namespace(ReferenceGrant::NAME, namespace));
         self.objects.reference_grants.of_namespace(namespace)
     }

@@ -1,0 +1,49 @@
+//! What a step changed in the IR.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::ir::Domain;
+use crate::objects::Key;
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Delta {
+    /// SHA-256 of keys.
+    pub keys: BTreeSet<String>,
+    /// Ids of limits.
+    pub limits: BTreeSet<String>,
+    pub gateways: BTreeMap<Key, GatewayDelta>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum GatewayDelta {
+    /// It is new, or it has other listeners.
+    Whole,
+    Gone,
+    Parts(PartsDelta),
+}
+
+/// What is new, changed or gone in a Gateway whose listeners are the same.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct PartsDelta {
+    /// Virtual hosts, by listener. Those whose routes lead to a pool that changed are among them.
+    pub hosts: BTreeSet<Host>,
+    pub classes: bool,
+    pub pools: BTreeSet<String>,
+    pub backends: BTreeSet<String>,
+    pub services: BTreeSet<String>,
+}
+
+/// One virtual host of a Gateway.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Host {
+    pub listener: String,
+    pub domain: Domain,
+}
+
+// === impl PartsDelta ===
+
+impl PartsDelta {
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}

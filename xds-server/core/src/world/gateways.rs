@@ -1,0 +1,228 @@
+//! The Gateways of the IR, changed where routes, pools, backends or Services changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::ir::{self, Gateway};
+use crate::objects::Key;
+use crate::translate::gateways::{Use, needing_attempts, of_attempts, parts, without_parts};
+use crate::translate::routes::AttachedRoute;
+use crate::translate::view::Made;
+
+use super::Touched;
+use super::delta::{GatewayDelta, Host, PartsDelta};
+use super::memo::{Memo, Turn};
+use super::place::Place;
+
+#[derive(Debug, Default)]
+pub struct Gateways {
+    places: BTreeMap<Key, Place>,
+    /// The routes that are attached to each Gateway.
+    attached: BTreeMap<Key, BTreeSet<std::sync::Arc<Key>>>,
+    /// How many Gateways need attempts at a backend to be rewritten, by its cluster name.
+    attempts_at: BTreeMap<String, usize>,
+}
+
+// === impl Gateways ===
+
+impl Gateways {
+    pub(super) fn step(
+        &mut self,
+        made: &Made,
+        routes: &Memo<AttachedRoute>,
+        turns: &[Turn<AttachedRoute>],
+        touched: &Touched,
+        gateways: &mut BTreeMap<Key, Gateway>,
+    ) -> BTreeMap<Key, GatewayDelta> {
+        let mut deltas: BTreeMap<Key, PartsDelta> = BTreeMap::new();
+        // Gateways whose uses are others now.
+        let mut other_uses: BTreeSet<Key> = BTreeSet::new();
+        let mut hosts = self.attach(turns);
+        // Backends at which attempts are rewritten now and were not, or the other way round.
+        let mut other_attempts = BTreeSet::new();
+        for key in &touched.gateways {
+            if let Some(place) = self.places.remove(key) {
+                other_attempts.extend(self.release(&place));
+            }
+            gateways.remove(key);
+            hosts.remove(key);
+            if let Some(open) = made.listeners.get(key) {
+                let place = self.open(key, Place::new(open), routes);
+                hosts.insert(key.clone(), place.hosts());
+                self.places.insert(key.clone(), place);
+                gateways.insert(key.clone(), without_parts(open));
+                other_uses.insert(key.clone());
+            }
+        }
+        for (key, hosts) in hosts {
+            let (Some(place), Some(gateway)) = (self.places.get_mut(&key), gateways.get_mut(&key)) else { continue };
+            let delta = deltas.entry(key.clone()).or_default();
+            for host in hosts {
+                let made = place.make(&host, &key, gateway, routes);
+                if made.changed {
+                    delta.hosts.insert(host);
+                }
+                if !made.uses.is_empty() {
+                    other_uses.insert(key.clone());
+                }
+            }
+        }
+        let mut due = self.due(made, other_uses, touched, gateways, &mut other_attempts);
+        let shares = |gateway: &Gateway| other_attempts.iter().any(|cluster| has_backend(gateway, cluster));
+        due.extend(gateways.iter().filter(|(_, gateway)| shares(gateway)).map(|(key, _)| key.clone()));
+        for key in due {
+            if let (Some(place), Some(gateway)) = (self.places.get(&key), gateways.get_mut(&key)) {
+                let attempts_at = |cluster: &str| self.attempts_at.contains_key(cluster);
+                renew(place, gateway, made, attempts_at, deltas.entry(key).or_default());
+            }
+        }
+        let parts = deltas.into_iter().filter(|(_, parts)| !parts.is_empty());
+        let mut deltas: BTreeMap<Key, GatewayDelta> =
+            parts.map(|(key, parts)| (key, GatewayDelta::Parts(parts))).collect();
+        for key in &touched.gateways {
+            let delta = if gateways.contains_key(key) { GatewayDelta::Whole } else { GatewayDelta::Gone };
+            deltas.insert(key.clone(), delta);
+        }
+        deltas
+    }
+
+    /// Moves routes to where they are attached now. Returns the virtual hosts that this may change, by Gateway.
+    fn attach(&mut self, turns: &[Turn<AttachedRoute>]) -> BTreeMap<Key, BTreeSet<Host>> {
+        let mut touched: BTreeMap<Key, BTreeSet<Host>> = BTreeMap::new();
+        for Turn { key, before, after } in turns {
+            for (gateway, route) in of_gateways(before.as_deref()) {
+                if let Some(place) = self.places.get_mut(gateway) {
+                    place.detach(gateway, key, route, touched.entry(gateway.clone()).or_default());
+                }
+                if let Some(attached) = self.attached.get_mut(gateway) {
+                    attached.remove(key);
+                    if attached.is_empty() {
+                        self.attached.remove(gateway);
+                    }
+                }
+            }
+            for (gateway, route) in of_gateways(after.as_deref()) {
+                if let Some(place) = self.places.get_mut(gateway) {
+                    place.attach(gateway, key, route, touched.entry(gateway.clone()).or_default());
+                }
+                self.attached.entry(gateway.clone()).or_default().insert(key.clone());
+            }
+        }
+        touched
+    }
+
+    /// A Gateway begins with the routes that are attached to it.
+    fn open(&self, key: &Key, mut place: Place, routes: &Memo<AttachedRoute>) -> Place {
+        let mut all = BTreeSet::new();
+        for route in self.attached.get(key).into_iter().flatten() {
+            if let Some(attached) = routes.output(route) {
+                place.attach(key, route, &attached, &mut all);
+            }
+        }
+        place
+    }
+
+    fn release(&mut self, place: &Place) -> BTreeSet<String> {
+        let mut free = BTreeSet::new();
+        for cluster in &place.needs_attempts_at {
+            let count = self.attempts_at.get(cluster).copied().unwrap_or_default();
+            if count > 1 {
+                self.attempts_at.insert(cluster.clone(), count - 1);
+            } else {
+                self.attempts_at.remove(cluster);
+                free.insert(cluster.clone());
+            }
+        }
+        free
+    }
+
+    /// The Gateways whose pools, backends or Services may be others now. Counts anew where they need attempts to be
+    /// rewritten.
+    fn due(
+        &mut self,
+        made: &Made,
+        other_uses: BTreeSet<Key>,
+        touched: &Touched,
+        gateways: &BTreeMap<Key, Gateway>,
+        other_attempts: &mut BTreeSet<String>,
+    ) -> BTreeSet<Key> {
+        let mut due = other_uses;
+        for (key, gateway) in gateways {
+            if touched.pools.iter().any(|name| gateway.pools.contains_key(name))
+                || touched.backends.iter().any(|cluster| has_backend(gateway, cluster))
+                || touched.services.iter().any(|cluster| gateway.services.contains_key(cluster))
+            {
+                due.insert(key.clone());
+            }
+        }
+        for key in &due {
+            let Some(mut place) = self.places.remove(key) else { continue };
+            let pools = place.uses().filter_map(|used| match used {
+                Use::Class(class) => made.pools.get(&class.pool),
+                Use::Service(_) => None,
+            });
+            let needs: BTreeSet<String> = pools.flat_map(|pool| needing_attempts(pool)).map(str::to_owned).collect();
+            other_attempts.extend(self.release(&place));
+            for cluster in &needs {
+                let count = self.attempts_at.entry(cluster.clone()).or_default();
+                *count += 1;
+                if *count == 1 {
+                    other_attempts.insert(cluster.clone());
+                }
+            }
+            place.needs_attempts_at = needs;
+            self.places.insert(key.clone(), place);
+        }
+        due
+    }
+}
+
+/// Whether a Gateway has a backend, by the cluster name that it has where attempts are not rewritten.
+fn has_backend(gateway: &Gateway, cluster: &str) -> bool {
+    gateway.backends.contains_key(cluster) || gateway.backends.contains_key(&of_attempts(cluster))
+}
+
+/// The Gateways that a route is attached to.
+fn of_gateways(route: Option<&AttachedRoute>) -> impl Iterator<Item = (&Key, &AttachedRoute)> {
+    route.into_iter().flat_map(|route| route.routes.keys().map(move |gateway| (gateway, route)))
+}
+
+/// Makes pools, backends and Services of a Gateway anew, and notes which are others now.
+fn renew(
+    place: &Place,
+    gateway: &mut Gateway,
+    made: &Made,
+    attempts_at: impl Fn(&str) -> bool,
+    delta: &mut PartsDelta,
+) {
+    let parts = parts(made, place.uses(), attempts_at);
+    let pools = replace(&mut gateway.pools, parts.pools);
+    let backends = replace(&mut gateway.backends, parts.backends);
+    delta.services.extend(replace(&mut gateway.services, parts.services));
+    // A route to a pool says what it says by the pool and its backends.
+    let leads_to = |pool: &ir::Pool| {
+        pool.models.iter().flat_map(|model| &model.targets).any(|target| backends.contains(&target.backend))
+    };
+    let by_backend = gateway.pools.iter().filter(|(_, pool)| leads_to(pool)).map(|(name, _)| name);
+    for name in pools.iter().chain(by_backend) {
+        delta.hosts.extend(place.hosts_of_pool(name).cloned());
+    }
+    delta.pools.extend(pools);
+    delta.backends.extend(backends);
+    let classes = place.uses().filter_map(|used| match used {
+        Use::Class(class) => Some(class.clone()),
+        Use::Service(_) => None,
+    });
+    let classes = classes.collect();
+    if gateway.classes != classes {
+        gateway.classes = classes;
+        delta.classes = true;
+    }
+}
+
+/// Returns the names of what is another now.
+fn replace<T: PartialEq>(before: &mut BTreeMap<String, T>, after: BTreeMap<String, T>) -> BTreeSet<String> {
+    let names = before.keys().chain(after.keys());
+    let others = names.filter(|name| before.get(*name) != after.get(*name)).cloned().collect();
+    *before = after;
+    others
+}

@@ -1,0 +1,357 @@
+//! All objects and what they mean, kept up to date. A change costs what it touches.
+//!
+//! ```text
+//! changes -> objects -> stages (memo.rs), in the order of `translate` -> places (place.rs) -> IR, and what changed in it
+//! ```
+//! The units are those of [`translate`](crate::translate), and this module only knows which of them to ask again: those
+//! whose own object changed, and those that read a fact that changed. What they say then may change further facts, for
+//! the stages after theirs. A whole translation comes to the same result, which a property test holds against this.
+
+mod delta;
+mod gateways;
+mod memo;
+mod place;
+#[cfg(test)]
+mod tests;
+
+pub use delta::{Delta, GatewayDelta, Host, PartsDelta};
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::ir::{self, Ir};
+use crate::objects::{BackendSlice, Changes, Consumer, Gateway, Key, Kind, Namespace, Objects, TargetKind};
+use crate::status::Finding;
+use crate::translate::consumers::{self, Claim};
+use crate::translate::listeners::{self, OpenListeners};
+use crate::translate::policies::{self, Policy};
+use crate::translate::routes::{self, AttachedRoute};
+use crate::translate::services::{self, service_of};
+use crate::translate::view::{Fact, Made};
+use crate::translate::{backends, pools};
+
+use self::gateways::Gateways;
+use self::memo::{Dirty, Memo, Turn};
+
+#[derive(Debug, Default)]
+pub struct World {
+    objects: Objects,
+    made: Made,
+    ir: Ir,
+    consumers: Memo<Vec<Claim>>,
+    policies: Memo<Policy>,
+    services: Memo<Vec<Arc<ir::Service>>>,
+    backends: Memo<ir::Backend>,
+    pools: Memo<ir::Pool>,
+    listeners: Memo<OpenListeners>,
+    routes: Memo<AttachedRoute>,
+    gateways: Gateways,
+    /// The Consumers that claim each key, by its SHA-256.
+    claimants: BTreeMap<String, BTreeSet<Arc<Key>>>,
+    /// What is wrong with keys, by their SHA-256.
+    of_keys: BTreeMap<String, Vec<Finding>>,
+    /// What Gateways cannot have because others have it.
+    of_ports: BTreeMap<Key, Vec<Finding>>,
+    /// What refused policies close.
+    of_refused: Vec<Finding>,
+}
+
+/// What later stages must know of earlier ones beyond facts.
+#[derive(Debug, Default)]
+struct Touched {
+    /// By `namespace/name`.
+    pools: BTreeSet<String>,
+    /// By the cluster name that they have where attempts are not rewritten.
+    backends: BTreeSet<String>,
+    /// By cluster name.
+    services: BTreeSet<String>,
+    /// Gateways that are new, gone or have other listeners.
+    gateways: BTreeSet<Key>,
+}
+
+// === impl World ===
+
+impl World {
+    pub fn objects(&self) -> &Objects {
+        &self.objects
+    }
+
+    pub fn ir(&self) -> &Ir {
+        &self.ir
+    }
+
+    /// What is wrong with the objects, sorted by file and line.
+    pub fn findings(&self) -> Vec<Finding> {
+        let of_units = self.consumers.findings().chain(self.policies.findings()).chain(self.services.findings());
+        let of_units = of_units.chain(self.backends.findings()).chain(self.pools.findings());
+        let of_units = of_units.chain(self.listeners.findings()).chain(self.routes.findings());
+        let of_all = self.of_keys.values().chain(self.of_ports.values()).flatten().chain(&self.of_refused);
+        let mut findings: Vec<Finding> = of_units.chain(of_all).cloned().collect();
+        findings.sort_by(Finding::by_spot);
+        findings.dedup();
+        findings
+    }
+
+    /// Takes changes, and says what they change in the IR.
+    pub fn step(&mut self, changes: Changes) -> Delta {
+        let mut delta = Delta::default();
+        let mut touched = Touched::default();
+        let mut dirty = self.apply(changes);
+        self.step_keys(&dirty, &mut delta);
+        self.step_policies(&mut dirty, &mut delta);
+        self.step_services(&mut dirty, &mut touched);
+        self.step_backends(&mut dirty, &mut touched);
+        self.step_pools(&mut dirty, &mut touched);
+        self.step_listeners(&mut dirty, &mut touched);
+        let turns = self.routes.step(&self.objects, &self.made, &dirty, routes::route);
+        delta.gateways = self.gateways.step(&self.made, &self.routes, &turns, &touched, &mut self.ir.gateways);
+        self.of_refused.clear();
+        policies::closed(&self.objects.refused_policies, &self.ir.gateways, &mut self.of_refused);
+        delta
+    }
+
+    /// Takes the objects themselves.
+    fn apply(&mut self, changes: Changes) -> Dirty {
+        let mut dirty = Dirty::default();
+        self.index(&changes, &mut dirty);
+        if let Some(refused) = &changes.refused {
+            dirty.facts.extend(self.objects.refused.symmetric_difference(&refused.origins).map(Fact::refused));
+            dirty.facts.insert(Fact::refused_policies());
+        }
+        self.objects.apply(changes, &mut |kind, key, comes_or_goes| dirty.note(kind, key, comes_or_goes));
+        dirty
+    }
+
+    /// Notes which Service has which slices, and which namespaces there are. The objects are still those of before.
+    fn index(&mut self, changes: &Changes, dirty: &mut Dirty) {
+        let Changes { set, gone, .. } = changes;
+        let gone_of = |kind: &'static str| gone.iter().filter(move |(other, _)| *other == kind).map(|(_, key)| key);
+        let slices = &self.objects.endpoint_slices;
+        let set_slices = || set.endpoint_slices.iter().map(|slice| slice.meta.key());
+        for key in set_slices().chain(gone_of(BackendSlice::NAME).cloned()) {
+            if let Some(service) = slices.get(&key.namespace, &key.name).and_then(service_of) {
+                dirty.facts.insert(Fact::slices(&service));
+                if let Some(of_service) = self.made.slices.get_mut(&service) {
+                    of_service.remove(&key);
+                    if of_service.is_empty() {
+                        self.made.slices.remove(&service);
+                    }
+                }
+            }
+        }
+        for slice in set.endpoint_slices.iter() {
+            if let Some(service) = service_of(slice) {
+                dirty.facts.insert(Fact::slices(&service));
+                self.made.slices.entry(service).or_default().insert(slice.meta.key());
+            }
+        }
+        let Objects { namespaces, consumers, .. } = &self.objects;
+        let new = set.namespaces.iter().filter(|object| namespaces.get("", object.meta.name()).is_none());
+        let new = new.map(|object| object.meta.name());
+        let owned = set.consumers.iter().map(|object| &object.meta);
+        let owned = owned.filter(|meta| consumers.get(meta.namespace(), meta.name()).is_none());
+        for name in new.chain(owned.map(|meta| meta.namespace())) {
+            let count = self.made.namespaces.entry(name.to_owned()).or_default();
+            *count += 1;
+            if *count == 1 {
+                dirty.facts.insert(Fact::known_namespaces());
+            }
+        }
+        let lost = gone_of(Namespace::NAME).filter(|key| namespaces.get("", &key.name).is_some()).map(|key| &key.name);
+        let left = gone_of(Consumer::NAME).filter(|key| consumers.get(&key.namespace, &key.name).is_some());
+        for name in lost.chain(left.map(|key| &key.namespace)) {
+            let count = self.made.namespaces.get(name).copied().unwrap_or_default();
+            if count > 1 {
+                self.made.namespaces.insert(name.clone(), count - 1);
+            } else {
+                self.made.namespaces.remove(name);
+                dirty.facts.insert(Fact::known_namespaces());
+            }
+        }
+    }
+
+    fn step_keys(&mut self, dirty: &Dirty, delta: &mut Delta) {
+        let turns = self.consumers.step(&self.objects, &self.made, dirty, |view, object, findings| {
+            Some(consumers::claims(view, object, findings))
+        });
+        let hashes = |claims: &Option<Arc<Vec<Claim>>>| -> BTreeSet<String> {
+            claims.iter().flat_map(|claims| claims.iter()).map(|claim| claim.key.sha256.clone()).collect()
+        };
+        let mut due = BTreeSet::new();
+        for Turn { key, before, after } in turns {
+            let (before, after) = (hashes(&before), hashes(&after));
+            for hash in before.difference(&after) {
+                if let Some(claimants) = self.claimants.get_mut(hash) {
+                    claimants.remove(&key);
+                    if claimants.is_empty() {
+                        self.claimants.remove(hash);
+                    }
+                }
+            }
+            for hash in after.difference(&before) {
+                self.claimants.entry(hash.clone()).or_default().insert(Arc::clone(&key));
+            }
+            due.extend(before);
+            due.extend(after);
+        }
+        // A finding on a key says where the Consumers stand.
+        for key in dirty.of::<Consumer>() {
+            due.extend(hashes(&self.consumers.output(key)).into_iter().filter(|hash| self.of_keys.contains_key(hash)));
+        }
+        for hash in due {
+            let claimants: Vec<_> = self.claimants.get(&hash).into_iter().flatten().map(Arc::clone).collect();
+            let outputs: Vec<_> = claimants.iter().filter_map(|key| Some((key, self.consumers.output(key)?))).collect();
+            let claims: Vec<_> = outputs
+                .iter()
+                .filter_map(|(key, claims)| Some((self.objects.consumers.get(&key.namespace, &key.name)?, claims)))
+                .flat_map(|(object, claims)| claims.iter().map(move |claim| (object, claim)))
+                .filter(|(_, claim)| claim.key.sha256 == hash)
+                .collect();
+            let mut findings = Vec::new();
+            let key = consumers::settle(&claims, &mut findings);
+            if findings.is_empty() {
+                self.of_keys.remove(&hash);
+            } else {
+                self.of_keys.insert(hash.clone(), findings);
+            }
+            if self.ir.keys.get(&hash) != key.as_ref() {
+                match key {
+                    Some(key) => self.ir.keys.insert(hash.clone(), key),
+                    None => self.ir.keys.remove(&hash),
+                };
+                delta.keys.insert(hash);
+            }
+        }
+    }
+
+    fn step_policies(&mut self, dirty: &mut Dirty, delta: &mut Delta) {
+        let turns = self.policies.step(&self.objects, &self.made, dirty, |view, object, findings| {
+            Some(policies::policy(view, object, findings))
+        });
+        let mut targets: BTreeMap<(TargetKind, Key), BTreeSet<String>> = BTreeMap::new();
+        for Turn { before, after, .. } in &turns {
+            let both = [before, after].into_iter().flatten();
+            for target in both.flat_map(|policy| &policy.targets) {
+                let now = || self.made.limits.get(target).cloned().unwrap_or_default();
+                targets.entry(target.clone()).or_insert_with(now);
+            }
+            if let Some(policy) = before {
+                let ids = || policy.limits.iter().map(|limit| &limit.id);
+                for target in &policy.targets {
+                    if let Some(limits) = self.made.limits.get_mut(target) {
+                        ids().for_each(|id| {
+                            limits.remove(id);
+                        });
+                        if limits.is_empty() {
+                            self.made.limits.remove(target);
+                        }
+                    }
+                }
+            }
+        }
+        for Turn { before, after, .. } in turns {
+            let limits = |policy: Option<Arc<Policy>>| -> BTreeMap<String, Arc<ir::Limit>> {
+                let limits = policy.into_iter().flat_map(|policy| policy.limits.clone());
+                limits.map(|limit| (limit.id.clone(), limit)).collect()
+            };
+            after.iter().for_each(|policy| self.made.add_policy(policy));
+            let (before, after) = (limits(before), limits(after));
+            for id in before.keys().filter(|id| !after.contains_key(*id)) {
+                self.ir.limits.remove(id);
+                delta.limits.insert(id.clone());
+            }
+            for (id, limit) in after {
+                if before.get(&id) != Some(&limit) {
+                    delta.limits.insert(id.clone());
+                }
+                self.ir.limits.insert(id, limit);
+            }
+        }
+        for (target, before) in targets {
+            if self.made.limits.get(&target).map_or(!before.is_empty(), |now| *now != before) {
+                dirty.facts.insert(Fact::limits(target.0, &target.1));
+            }
+        }
+    }
+
+    fn step_services(&mut self, dirty: &mut Dirty, touched: &mut Touched) {
+        let turns = self
+            .services
+            .step(&self.objects, &self.made, dirty, |view, object, _| Some(services::service(view, object)));
+        for Turn { before, after, .. } in turns {
+            let ports = |ports: Option<Arc<Vec<Arc<ir::Service>>>>| -> BTreeMap<String, Arc<ir::Service>> {
+                let ports = ports.into_iter().flat_map(|ports| ports.to_vec());
+                ports.map(|port| (port.cluster.clone(), port)).collect()
+            };
+            let (before, after) = (ports(before), ports(after));
+            let has_endpoints = |port: Option<&Arc<ir::Service>>| port.map(|port| !port.endpoints.is_empty());
+            for cluster in before.keys().chain(after.keys()) {
+                let (before, after) = (before.get(cluster), after.get(cluster));
+                if before == after {
+                    continue;
+                }
+                touched.services.insert(cluster.clone());
+                if has_endpoints(before) != has_endpoints(after) {
+                    dirty.facts.insert(Fact::service(cluster));
+                }
+                match after {
+                    Some(port) => self.made.services.insert(cluster.clone(), Arc::clone(port)),
+                    None => self.made.services.remove(cluster),
+                };
+            }
+        }
+    }
+
+    fn step_backends(&mut self, dirty: &mut Dirty, touched: &mut Touched) {
+        let turns = self.backends.step(&self.objects, &self.made, dirty, |view, object, findings| {
+            backends::backend(view, object).map_err(|finding| findings.push(finding)).ok()
+        });
+        for Turn { key, before, after } in turns {
+            touched.backends.extend(before.iter().chain(&after).map(|backend| backend.cluster.clone()));
+            let schema = |backend: &Option<Arc<ir::Backend>>| backend.as_ref().map(|backend| backend.schema);
+            if schema(&before) != schema(&after) {
+                dirty.facts.insert(Fact::backend(&key));
+            }
+            let key = Key::clone(&key);
+            match after {
+                Some(backend) => self.made.backends.insert(key, backend),
+                None => self.made.backends.remove(&key),
+            };
+        }
+    }
+
+    fn step_pools(&mut self, dirty: &mut Dirty, touched: &mut Touched) {
+        let turns = self
+            .pools
+            .step(&self.objects, &self.made, dirty, |view, object, findings| Some(pools::pool(view, object, findings)));
+        for Turn { key, before, after } in turns {
+            let name = format!("{}/{}", key.namespace, key.name);
+            if before.is_some() != after.is_some() {
+                dirty.facts.insert(Fact::pool(&name));
+            }
+            match after {
+                Some(pool) => self.made.pools.insert(name.clone(), pool),
+                None => self.made.pools.remove(&name),
+            };
+            touched.pools.insert(name);
+        }
+    }
+
+    fn step_listeners(&mut self, dirty: &mut Dirty, touched: &mut Touched) {
+        let turns = self.listeners.step(&self.objects, &self.made, dirty, listeners::listeners);
+        // A finding says where a Gateway stands, so even one that means the same is looked at.
+        if turns.is_empty() && !dirty.has::<Gateway>() {
+            return;
+        }
+        let valid = self.listeners.outputs().map(|(key, open)| (Key::clone(key), Arc::clone(open))).collect();
+        let (open, lost) = listeners::share_ports(&self.objects.gateways, &valid);
+        self.of_ports = lost;
+        let before = std::mem::replace(&mut self.made.listeners, open);
+        for key in before.keys().chain(self.made.listeners.keys()) {
+            if before.get(key) != self.made.listeners.get(key) {
+                dirty.facts.insert(Fact::listeners(key));
+                touched.gateways.insert(key.clone());
+            }
+        }
+    }
+}

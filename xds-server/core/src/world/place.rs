@@ -1,0 +1,192 @@
+//! One Gateway's index: which routes are attached to its listeners by which hostname, and what its virtual hosts use.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::ir::{Class, Domain, Gateway, Site, VirtualHost};
+use crate::objects::Key;
+use crate::translate::gateways::{Use, uses};
+use crate::translate::hostname::{covering_stems, covers};
+use crate::translate::hosts::{in_order, more_specific, with_precedence};
+use crate::translate::listeners::OpenListeners;
+use crate::translate::routes::AttachedRoute;
+
+use super::delta::Host;
+use super::memo::Memo;
+
+#[derive(Debug, Default)]
+pub struct Place {
+    sites: BTreeMap<String, Attached>,
+    /// The virtual hosts of each use.
+    uses: BTreeMap<Use, BTreeSet<Host>>,
+    /// Clusters of the backends at which this Gateway needs attempts to be rewritten.
+    pub needs_attempts_at: BTreeSet<String>,
+}
+
+/// What is attached to one listener.
+#[derive(Debug)]
+struct Attached {
+    hostname: Domain,
+    /// Hostnames that belong to other listeners of the port.
+    elsewhere: Vec<Domain>,
+    routes: BTreeMap<Domain, BTreeSet<Arc<Key>>>,
+}
+
+// === impl Place ===
+
+impl Place {
+    pub fn new(open: &OpenListeners) -> Self {
+        let sites = open.open.iter().map(|listener| {
+            let elsewhere = more_specific(listener, open).into_iter().cloned().collect();
+            let hostname = listener.hostname.clone();
+            (listener.name.clone(), Attached { hostname, elsewhere, routes: BTreeMap::new() })
+        });
+        Self { sites: sites.collect(), ..Self::default() }
+    }
+
+    /// Every virtual host.
+    pub fn hosts(&self) -> BTreeSet<Host> {
+        let sites = self.sites.iter();
+        sites
+            .flat_map(|(name, site)| {
+                let domains = site.routes.keys().chain([&site.hostname]);
+                domains.map(|domain| Host { listener: name.clone(), domain: domain.clone() })
+            })
+            .collect()
+    }
+
+    /// Takes a route out. Notes the virtual hosts that this may change.
+    pub fn detach(&mut self, gateway: &Key, key: &Arc<Key>, route: &AttachedRoute, touched: &mut BTreeSet<Host>) {
+        self.each_hostname(gateway, route, |listener, site, domain| {
+            touched.extend(site.covered(domain).map(|domain| Host { listener: listener.to_owned(), domain }));
+            if let Some(routes) = site.routes.get_mut(domain) {
+                routes.remove(key);
+                if routes.is_empty() {
+                    site.routes.remove(domain);
+                }
+            }
+        });
+    }
+
+    /// Puts a route in. Notes the virtual hosts that this may change.
+    pub fn attach(&mut self, gateway: &Key, key: &Arc<Key>, route: &AttachedRoute, touched: &mut BTreeSet<Host>) {
+        self.each_hostname(gateway, route, |listener, site, domain| {
+            site.routes.entry(domain.clone()).or_default().insert(Arc::clone(key));
+            touched.extend(site.covered(domain).map(|domain| Host { listener: listener.to_owned(), domain }));
+        });
+    }
+
+    fn each_hostname(
+        &mut self,
+        gateway: &Key,
+        route: &AttachedRoute,
+        mut each: impl FnMut(&str, &mut Attached, &Domain),
+    ) {
+        for attachment in route.attachments.iter().filter(|attachment| attachment.gateway == *gateway) {
+            if let Some(site) = self.sites.get_mut(&attachment.listener) {
+                for domain in &attachment.hostnames {
+                    each(&attachment.listener, site, domain);
+                }
+            }
+        }
+    }
+
+    /// Makes a virtual host anew. Returns whether it is another one now, and notes what it uses.
+    pub fn make(&mut self, host: &Host, key: &Key, gateway: &mut Gateway, routes: &Memo<AttachedRoute>) -> Made {
+        let Some(site) = site_mut(gateway, &host.listener) else { return Made::default() };
+        let after = self.sites.get(&host.listener).and_then(|site| site.virtual_host(&host.domain, key, routes));
+        let before = site.virtual_hosts.get(&host.domain);
+        if before.map(AsRef::as_ref) == after.as_ref() {
+            return Made::default();
+        }
+        let used = |host: Option<&VirtualHost>| -> BTreeSet<Use> {
+            host.into_iter().flat_map(|host| &host.routes).flat_map(|route| uses(route)).collect()
+        };
+        let (old, new) = (used(before.map(AsRef::as_ref)), used(after.as_ref()));
+        match after {
+            Some(after) => site.virtual_hosts.insert(host.domain.clone(), Arc::new(after)),
+            None => site.virtual_hosts.remove(&host.domain),
+        };
+        let mut made = Made { changed: true, uses: BTreeSet::new() };
+        for used in old.difference(&new) {
+            if let Some(hosts) = self.uses.get_mut(used) {
+                hosts.remove(host);
+                if hosts.is_empty() {
+                    self.uses.remove(used);
+                    made.uses.insert(used.clone());
+                }
+            }
+        }
+        for used in new.difference(&old) {
+            let hosts = self.uses.entry(used.clone()).or_default();
+            if hosts.is_empty() {
+                made.uses.insert(used.clone());
+            }
+            hosts.insert(host.clone());
+        }
+        made
+    }
+
+    pub fn uses(&self) -> impl Iterator<Item = &Use> {
+        self.uses.keys()
+    }
+
+    /// The virtual hosts with a route to this pool.
+    pub fn hosts_of_pool<'a>(&'a self, pool: &'a str) -> impl Iterator<Item = &'a Host> {
+        let first = Class { pool: pool.to_owned(), limits: Vec::new(), closed_by: None };
+        let classes = self.uses.range(Use::Class(first)..);
+        let of_pool = classes.take_while(move |(used, _)| matches!(used, Use::Class(class) if class.pool == pool));
+        of_pool.flat_map(|(_, hosts)| hosts)
+    }
+}
+
+/// What a virtual host that was made anew has changed.
+#[derive(Debug, Default)]
+pub struct Made {
+    pub changed: bool,
+    /// Uses that the Gateway did not have before, or has no more.
+    pub uses: BTreeSet<Use>,
+}
+
+fn site_mut<'a>(gateway: &'a mut Gateway, name: &str) -> Option<&'a mut Site> {
+    gateway.listeners.iter_mut().flat_map(|listener| &mut listener.sites).find(|site| site.name == name)
+}
+
+// === impl Attached ===
+
+impl Attached {
+    /// The domains that this one covers, itself included.
+    fn covered(&self, domain: &Domain) -> impl Iterator<Item = Domain> {
+        let stem = if domain.is_wildcard() { domain.stem() } else { &**domain };
+        let after = self.routes.range(domain.clone()..).map(|(domain, _)| domain);
+        let covered: Vec<Domain> = if domain.is_wildcard() {
+            after.take_while(|below| below.stem().ends_with(stem)).cloned().collect()
+        } else {
+            Vec::new()
+        };
+        std::iter::once(domain.clone()).chain(covered)
+    }
+
+    /// None: there is no virtual host of this name.
+    fn virtual_host(&self, domain: &Domain, gateway: &Key, routes: &Memo<AttachedRoute>) -> Option<VirtualHost> {
+        let is_elsewhere = || self.elsewhere.iter().any(|other| covers(other, domain));
+        if *domain != self.hostname && (!self.routes.contains_key(domain) || is_elsewhere()) {
+            return None;
+        }
+        let mut seen: BTreeSet<&Arc<Key>> = BTreeSet::new();
+        let mut all = Vec::new();
+        for stem in covering_stems(domain) {
+            let keys = self.routes.get(&of_stem(stem)).into_iter().flatten().filter(|key| seen.insert(key));
+            let found: Vec<_> = keys.filter_map(|key| Some((key, routes.output(key)?))).collect();
+            let found = found.iter().flat_map(|(key, route)| with_precedence(key, route, gateway));
+            all.extend(in_order(found.collect()));
+        }
+        Some(VirtualHost { domain: domain.clone(), routes: all })
+    }
+}
+
+/// The domain that has this stem.
+fn of_stem(stem: &str) -> Domain {
+    let is_wildcard = stem.is_empty() || stem.starts_with('.');
+    if is_wildcard { format!("*{stem}").as_str().into() } else { stem.into() }
+}

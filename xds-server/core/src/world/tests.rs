@@ -1,0 +1,308 @@
+//! A step comes to what a whole translation comes to, and says what it changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::objects::NoSecretSource;
+use crate::status::Finding;
+use crate::translate::{Translation, translate};
+
+/// The places of objects. Each place has its versions; the one before the first is that there is no such object.
+fn places() -> Vec<Vec<String>> {
+    let mut places: Vec<Vec<String>> = Vec::new();
+    let mut place = |kind: &str, namespace: &str, name: &str, bodies: &[&str]| {
+        let version = match kind {
+            "Gateway" | "HTTPRoute" | "GatewayClass" => "gateway.networking.k8s.io/v1",
+            "ReferenceGrant" => "gateway.networking.k8s.io/v1beta1",
+            "EndpointSlice" => "discovery.k8s.io/v1",
+            "Service" | "Secret" | "Namespace" => "v1",
+            _ => "tollgate.dev/v1alpha1",
+        };
+        let document = |body: &&str| {
+            let (labels, body) = body.split_once('|').unwrap_or(("", body));
+            let labels = if labels.is_empty() { String::new() } else { format!(", labels: {{{labels}}}") };
+            let metadata = format!("{{name: {name}, namespace: {namespace}{labels}}}");
+            format!("apiVersion: {version}\nkind: {kind}\nmetadata: {metadata}\n{body}\n")
+        };
+        let mut versions: Vec<String> = bodies.iter().map(document).collect();
+        // The same as the first version, further down in its file.
+        versions.extend(versions.first().map(|first| format!("# moved\n\n{first}")));
+        places.push(versions);
+    };
+    place(
+        "GatewayClass",
+        "",
+        "tollgate",
+        &[
+            "spec: {controllerName: tollgate.dev/gateway-controller}",
+            "spec: {controllerName: other.example/controller}",
+        ],
+    );
+    for namespace in ["a", "b"] {
+        place("Namespace", "", namespace, &["", "team: red|", "team: blue|"]);
+        let gateway = |listeners: &str| format!("spec: {{gatewayClassName: tollgate, listeners: [{listeners}]}}");
+        let gateways = [
+            gateway("{name: http, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}"),
+            gateway("{name: http, port: 80, protocol: HTTP}"),
+            gateway(
+                "{name: http, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}, {name: wild, port: 80, protocol: HTTP, hostname: '*.x.com', allowedRoutes: {namespaces: {from: All}}}",
+            ),
+            gateway(
+                "{name: http, port: 81, protocol: HTTP, allowedRoutes: {namespaces: {from: Selector, selector: {matchLabels: {team: red}}}}}",
+            ),
+            gateway(
+                "{name: http, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}, {name: tls, port: 443, protocol: HTTPS, hostname: www.x.com, tls: {certificateRefs: [{name: s, namespace: a}]}, allowedRoutes: {namespaces: {from: All}}}",
+            ),
+            "spec: {gatewayClassName: other, listeners: [{name: http, port: 80, protocol: HTTP}]}".to_owned(),
+        ];
+        let gateways: Vec<&str> = gateways.iter().map(String::as_str).collect();
+        place("Gateway", namespace, "g", &gateways);
+        place("Gateway", namespace, "h", gateways.get(..3).unwrap());
+        for name in ["r", "s"] {
+            place(
+                "HTTPRoute",
+                namespace,
+                name,
+                &[
+                    "spec: {parentRefs: [{name: g, namespace: a}], rules: [{backendRefs: [{name: s, port: 80}]}]}",
+                    "spec: {parentRefs: [{name: g, namespace: a}], hostnames: [www.x.com, '*.x.com'], rules: [{matches: [{path: {value: /a}}, {path: {value: /b, type: Exact}}], backendRefs: [{group: tollgate.dev, kind: ModelPool, name: p}]}]}",
+                    "spec: {parentRefs: [{name: g, namespace: a}, {name: h, namespace: b}], hostnames: ['*.x.com'], rules: [{backendRefs: [{group: tollgate.dev, kind: ModelPool, name: p, namespace: b}]}]}",
+                    "spec: {parentRefs: [{name: g, sectionName: wild}], hostnames: [a.x.com, b.org], rules: [{filters: [{type: RequestRedirect, requestRedirect: {hostname: z.com}}]}]}",
+                    "spec: {parentRefs: [{name: h}], rules: [{backendRefs: [{name: s, namespace: b, port: 80, weight: 3}, {name: t, port: 80}]}]}",
+                    "spec: {parentRefs: [{name: gg}], hostnames: [7], rules: []}",
+                    "spec: {rules: [{backendRefs: []}]}",
+                ],
+            );
+        }
+        place(
+            "ReferenceGrant",
+            namespace,
+            "all",
+            &[
+                "spec: {from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: a}, {group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: b}], to: [{group: '', kind: Service}, {group: tollgate.dev, kind: ModelPool}]}",
+                "spec: {from: [{group: tollgate.dev, kind: ModelPool, namespace: a}, {group: gateway.networking.k8s.io, kind: Gateway, namespace: b}], to: [{group: tollgate.dev, kind: ModelBackend, name: m}, {group: '', kind: Secret}]}",
+                "spec: {from: [{group: tollgate.dev, kind: ModelBackend, namespace: b}, {group: tollgate.dev, kind: Consumer, namespace: b}], to: [{group: '', kind: Secret}, {group: '', kind: Service}]}",
+            ],
+        );
+        place(
+            "Service",
+            namespace,
+            "s",
+            &[
+                "spec: {ports: [{port: 80}]}",
+                "spec: {ports: [{port: 80, name: web}, {port: 8080, name: h2, appProtocol: kubernetes.io/h2c}]}",
+                "spec: {ports: [{port: 8080}]}",
+            ],
+        );
+        for name in ["e", "f"] {
+            place(
+                "EndpointSlice",
+                namespace,
+                name,
+                &[
+                    "kubernetes.io/service-name: s|addressType: IPv4\nendpoints: [{addresses: [10.0.0.1]}]\nports: [{port: 8000}]",
+                    "kubernetes.io/service-name: s|addressType: IPv4\nendpoints: [{addresses: [10.0.0.2], conditions: {ready: false}}]\nports: [{port: 8000}]",
+                    "kubernetes.io/service-name: t|addressType: IPv4\nendpoints: [{addresses: [10.0.0.1]}]\nports: [{port: 8000, name: web}]",
+                ],
+            );
+        }
+        place(
+            "Secret",
+            namespace,
+            "s",
+            &[
+                "stringData: {apiKey: one, tls.crt: '-----BEGIN CERTIFICATE-----', tls.key: '-----BEGIN PRIVATE KEY-----'}",
+                "stringData: {apiKey: two}",
+                "stringData: {apiKey: ''}",
+            ],
+        );
+        place(
+            "ModelBackend",
+            namespace,
+            "m",
+            &[
+                "spec: {schema: OpenAI, endpoint: {hostname: 127.0.0.1, port: 80}}",
+                "spec: {schema: Anthropic, endpoint: {hostname: m.example, port: 443}, tls: {mode: Simple}, credential: {secretRef: {name: s, namespace: a}}}",
+                "spec: {schema: OpenAI, endpoint: {service: {name: s, namespace: a, port: 80}}, timeouts: {firstToken: 7s}}",
+                "spec: {schema: None}",
+            ],
+        );
+        place("ModelBackend", namespace, "k", &["spec: {schema: OpenAI, endpoint: {service: {name: s, port: 8080}}}"]);
+        place(
+            "ModelPool",
+            namespace,
+            "p",
+            &[
+                "spec: {models: [{name: x, targets: [{backendRef: {name: m}}]}]}",
+                "spec: {access: Anonymous, models: [{name: x, targets: [{backendRef: {name: m}}, {backendRef: {name: k}}]}]}",
+                "spec: {allowedConsumers: {namespaces: {from: Selector, selector: {matchLabels: {team: red}}}}, models: [{name: 'x*', retries: 3, targets: [{backendRef: {name: m, namespace: b}}]}]}",
+                "spec: {allowedConsumers: {namespaces: {from: All}}, models: [{name: w, targets: [{backendRef: {name: kk}}]}]}",
+            ],
+        );
+        place(
+            "ModelPool",
+            namespace,
+            "q",
+            &["spec: {models: [{name: q, targets: [{backendRef: {name: m}, weight: 2}]}]}"],
+        );
+        let hash = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
+        let (one, two) = (
+            format!("spec: {{keys: [{{sha256: {hash}}}]}}"),
+            format!("spec: {{keys: [{{sha256: {hash}}}, {{secretRef: {{name: s, namespace: a}}}}], models: [x]}}"),
+        );
+        place("Consumer", namespace, "c", &[&one, &two, "spec: {keys: [{secretRef: {name: s}}]}", "spec: {keys: 7}"]);
+        place("Consumer", namespace, "d", &["spec: {keys: [{secretRef: {name: s}}, {secretRef: {name: s}}]}", &one]);
+        place(
+            "TokenPolicy",
+            namespace,
+            "t",
+            &[
+                "spec: {targetRefs: [{group: tollgate.dev, kind: ModelPool, name: p}], limits: [{name: day, tokens: 5, window: 1d}]}",
+                "spec: {targetRefs: [{group: tollgate.dev, kind: ModelPool, name: p}, {group: gateway.networking.k8s.io, kind: HTTPRoute, name: r}], limits: [{name: day, tokens: 6, window: 1d}, {name: week, tokens: 6, window: week}]}",
+                "spec: {targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: g}], mode: Shadow, limits: [{name: day, tokens: 5, window: 1d}]}",
+                "spec: {targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: s}], limits: [{name: day, tokens: 5, window: 1 d}]}",
+                "spec: {targetRefs: 7, limits: []}",
+            ],
+        );
+        place(
+            "TokenPolicy",
+            namespace,
+            "u",
+            &[
+                "spec: {targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: r}], limits: [{name: hour, tokens: 5, window: 1h}]}",
+            ],
+        );
+    }
+    places
+}
+
+/// Objects of which each was decoded once, so that what stays the same is shared.
+struct Folder {
+    places: Vec<Vec<(Objects, Vec<Finding>)>>,
+    now: BTreeMap<usize, usize>,
+}
+
+impl Folder {
+    fn new() -> Self {
+        let decode = |place: usize, text: &String| {
+            let mut objects = Objects::default();
+            let findings = objects.add_yaml(&format!("{place:02}.yaml"), text, &NoSecretSource);
+            (objects, findings)
+        };
+        let places = places().into_iter().enumerate();
+        let places = places.map(|(place, versions)| versions.iter().map(|text| decode(place, text)).collect());
+        Self { places: places.collect(), now: BTreeMap::new() }
+    }
+
+    fn set(&mut self, (place, version): (usize, usize)) {
+        let place = place % self.places.len();
+        // Objects that are not there are as likely as each version of those that are.
+        match version % (self.places.get(place).unwrap().len() + 1) {
+            0 => self.now.remove(&place),
+            version => self.now.insert(place, version - 1),
+        };
+    }
+
+    fn objects(&self) -> Objects {
+        let mut objects = Objects::default();
+        for (place, version) in &self.now {
+            objects.merge(&self.places.get(*place).unwrap().get(*version).unwrap().0);
+        }
+        objects
+    }
+}
+
+/// Holds that the step did what a whole translation does.
+fn check(world: &World, whole: &Translation) {
+    let (stepped, whole_ir) = (world.ir(), &whole.ir);
+    assert_eq!(stepped.keys, whole_ir.keys);
+    assert_eq!(stepped.limits, whole_ir.limits);
+    let gateways = |ir: &Ir| ir.gateways.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(gateways(stepped), gateways(whole_ir));
+    for (stepped, whole) in stepped.gateways.values().zip(whole_ir.gateways.values()) {
+        assert_eq!(stepped, whole);
+    }
+    assert_eq!(world.findings(), whole.findings);
+}
+
+/// Holds that the delta names everything that is another than before, and that no unit was asked for nothing.
+fn check_delta(before: &Ir, after: &Ir, delta: &Delta) {
+    assert_eq!(others(&before.keys, &after.keys), delta.keys);
+    assert_eq!(others(&before.limits, &after.limits), delta.limits);
+    for (key, gateway) in &after.gateways {
+        let Some(before) = before.gateways.get(key) else {
+            assert_eq!(delta.gateways.get(key), Some(&GatewayDelta::Whole));
+            continue;
+        };
+        let parts = match delta.gateways.get(key) {
+            Some(GatewayDelta::Whole) => continue,
+            Some(GatewayDelta::Gone) => panic!("{key:?} is there"),
+            Some(GatewayDelta::Parts(parts)) => parts,
+            None => &PartsDelta::default(),
+        };
+        let hosts = |gateway: &ir::Gateway| {
+            let sites = gateway.listeners.iter().flat_map(|listener| listener.sites.clone());
+            let hosts = sites.flat_map(|site| {
+                let listener = site.name;
+                site.virtual_hosts
+                    .into_iter()
+                    .map(move |(domain, host)| (Host { listener: listener.clone(), domain }, host))
+            });
+            hosts.collect::<BTreeMap<_, _>>()
+        };
+        assert!(others(&hosts(before), &hosts(gateway)).is_subset(&parts.hosts), "{parts:?}");
+        assert_eq!(others(&before.pools, &gateway.pools), parts.pools);
+        assert_eq!(others(&before.backends, &gateway.backends), parts.backends);
+        assert_eq!(others(&before.services, &gateway.services), parts.services);
+        assert_eq!(before.classes != gateway.classes, parts.classes);
+    }
+    let gone: BTreeSet<&Key> = before.gateways.keys().filter(|key| !after.gateways.contains_key(*key)).collect();
+    for key in gone {
+        assert_eq!(delta.gateways.get(key), Some(&GatewayDelta::Gone));
+    }
+}
+
+fn others<K: Ord + Clone, T: PartialEq>(before: &BTreeMap<K, T>, after: &BTreeMap<K, T>) -> BTreeSet<K> {
+    let keys = before.keys().chain(after.keys());
+    keys.filter(|key| before.get(*key) != after.get(*key)).cloned().collect()
+}
+
+proptest! {
+    /// Any objects appear, change, move, disappear and come back, some of them at the same time.
+    #[test]
+    fn a_step_is_as_a_whole_translation(
+        steps in prop::collection::vec(prop::collection::vec((any::<usize>(), any::<usize>()), 1..12), 1..16),
+    ) {
+        thread_local! { static FOLDER: std::cell::RefCell<Folder> = std::cell::RefCell::new(Folder::new()); }
+        FOLDER.with_borrow_mut(|folder| {
+            folder.now.clear();
+            let mut world = World::default();
+            for step in steps {
+                step.into_iter().for_each(|change| folder.set(change));
+                let next = folder.objects();
+                let before = world.ir().clone();
+                let delta = world.step(Changes::between(world.objects(), &next));
+                check(&world, &translate(&next));
+                check_delta(&before, world.ir(), &delta);
+            }
+        });
+    }
+}
+
+#[test]
+fn the_places_are_decoded_as_they_are_meant() {
+    let folder = Folder::new();
+    let findings = folder.places.iter().flatten().flat_map(|(_, findings)| findings);
+    let mut refused: Vec<String> =
+        findings.filter_map(|finding| finding.origin.as_ref()).map(ToString::to_string).collect();
+    refused.sort();
+    let of = |namespace: &str| {
+        ["Consumer N/c", "HTTPRoute N/r", "HTTPRoute N/s", "ModelBackend N/m", "TokenPolicy N/t", "TokenPolicy N/t"]
+            .map(|name| name.replace('N', namespace))
+    };
+    let mut meant = [of("a"), of("b")].concat();
+    meant.sort();
+    assert_eq!(refused, meant);
+}
