@@ -2,9 +2,13 @@
 //! Envoy, and back with ACK and NACK.
 //!
 //! One response is under way at a time. What to send next is always the difference between the snapshot of this moment
-//! and what the client is known to have. So snapshots that come while a response is under way are skipped over, not
-//! queued. A reconnect is a new `Subscription`. A delta client then says what it has kept
+//! (the target) and what the client is known to have. So snapshots that come while a response is under way are skipped
+//! over, not queued. A reconnect is a new `Subscription`. A delta client then says what it has kept
 //! (`initial_resource_versions`), and only the difference is sent.
+//!
+//! Only names that are *open* are looked at: those of which the client does not have what the target says, or not for
+//! sure. A name gets open when it changes or is asked for, so an event costs as much as there is to do, however large the
+//! snapshot is. All of a snapshot is looked at once, when a client asks for all of it.
 //!
 //! When a response of several resources is refused, they are sent again one by one, except where a response is a whole
 //! set (`full.rs`). This finds the bad one, so a NACK ends as a message on exactly one object and holds nobody else
@@ -22,8 +26,8 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use self::{each::Each, full::Full, interest::Interest};
-use crate::snapshot::{Resource, ResourceType, Snapshot};
+use self::{each::Each, full::Full, interest::Asked, interest::Interest};
+use crate::snapshot::{Changed, Resource, ResourceType, Snapshot};
 
 /// The two forms of xDS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,9 +69,16 @@ pub enum Phase {
     Removals,
 }
 
+/// Each event comes with the target of that moment. It is the same target as before, except after
+/// [`Self::Target`].
 #[derive(Debug)]
 pub enum SubscriptionEvent<'a> {
-    Request(Request),
+    Request(Request, &'a Snapshot),
+    /// There is another target. This is the one before it, and what changed since.
+    Target {
+        before: &'a Snapshot,
+        changed: &'a Changed,
+    },
     /// What the client refused may be sent again. This is for types that are always asked for by name.
     Retry,
     /// It is this type's turn: what the snapshot requires is sent, if anything.
@@ -85,16 +96,16 @@ pub enum Output {
 pub struct Response {
     pub kind: ResourceType,
     pub nonce: String,
-    pub resources: BTreeMap<String, Arc<Resource>>,
+    pub resources: BTreeMap<Arc<str>, Arc<Resource>>,
     /// Delta only.
-    pub removed: BTreeSet<String>,
+    pub removed: BTreeSet<Arc<str>>,
 }
 
 /// A version that the client does not take. By itself it is not sent again.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RejectedVersion {
     pub kind: ResourceType,
-    pub resources: BTreeMap<String, Arc<Resource>>,
+    pub resources: BTreeMap<Arc<str>, Arc<Resource>>,
     pub message: String,
 }
 
@@ -130,8 +141,16 @@ enum Client {
 #[derive(Debug, Clone, Default)]
 struct Sent {
     nonce: String,
-    resources: BTreeMap<String, Arc<Resource>>,
-    removed: BTreeSet<String>,
+    resources: BTreeMap<Arc<str>, Arc<Resource>>,
+    removed: BTreeSet<Arc<str>>,
+}
+
+/// What a client is to have: what it asks for, as the snapshot has it.
+#[derive(Debug, Clone, Copy)]
+struct Wanted<'a> {
+    kind: ResourceType,
+    interest: &'a Interest,
+    snapshot: &'a Snapshot,
 }
 
 /// What a refusal means for what is sent next.
@@ -156,14 +175,22 @@ impl Subscription {
 
     pub fn step(&mut self, event: SubscriptionEvent<'_>) -> Option<Output> {
         match event {
-            SubscriptionEvent::Request(request) => self.request(request),
+            SubscriptionEvent::Request(request, target) => self.request(request, target),
+            SubscriptionEvent::Target { before, changed } => {
+                let names = changed.of(self.kind);
+                match &mut self.client {
+                    Client::Each(each) => each.changed(names, self.interest.in_snapshot(self.kind, before)),
+                    Client::Full(full) => full.changed(names, &self.interest),
+                }
+                None
+            }
             SubscriptionEvent::Retry => {
                 if let Client::Each(each) = &mut self.client {
                     each.retry();
                 }
                 None
             }
-            SubscriptionEvent::Turn(phase, snapshot) => self.turn(phase, snapshot).map(Output::Send),
+            SubscriptionEvent::Turn(phase, target) => self.turn(phase, target).map(Output::Send),
         }
     }
 
@@ -177,22 +204,32 @@ impl Subscription {
     }
 
     /// Whether the client has taken this version of this resource.
-    pub fn holds(&self, name: &str, version: &str) -> bool {
+    pub fn holds(&self, name: &str, version: &str, target: &Snapshot) -> bool {
         match &self.client {
-            Client::Each(each) => each.holds(name, version),
+            Client::Each(each) => each.holds(name, version, self.interest.in_snapshot(self.kind, target)),
             Client::Full(full) => full.holds(name, version),
         }
     }
 
-    /// Whether the client has refused something of this snapshot.
-    pub fn refuses(&self, snapshot: &Snapshot) -> bool {
+    /// Whether the client has taken all that this part of the target has of this type.
+    pub fn holds_all(&self, part: &Snapshot) -> bool {
+        let asks = self.interest.is_wildcard() || part.of(self.kind).all(|(name, _)| self.interest.covers(name));
+        let lacks = match &self.client {
+            Client::Each(each) => each.lacks_some(self.kind, part),
+            Client::Full(full) => full.lacks_some(self.kind, part),
+        };
+        asks && !lacks
+    }
+
+    /// Whether the client has refused something of the target.
+    pub fn refuses(&self, target: &Snapshot) -> bool {
         match &self.client {
-            Client::Each(each) => snapshot.of(self.kind).any(|(name, resource)| each.refuses(name, &resource.version)),
-            Client::Full(full) => full.refuses_any(),
+            Client::Each(each) => each.refuses_some(self.kind, target),
+            Client::Full(full) => full.refuses_some(),
         }
     }
 
-    fn request(&mut self, request: Request) -> Option<Output> {
+    fn request(&mut self, request: Request, target: &Snapshot) -> Option<Output> {
         let first = matches!(self.state, State::Silent);
         if first {
             self.state = State::Settled;
@@ -228,7 +265,7 @@ impl Subscription {
                 None => None,
             },
         };
-        self.ask(request.ask, first);
+        self.ask(request.ask, first, target);
         output
     }
 
@@ -250,36 +287,39 @@ impl Subscription {
         matches!(ask, Ask::Exactly(_)) && nonce != self.nonces.to_string()
     }
 
-    fn ask(&mut self, ask: Ask, first: bool) {
-        let (renewed, initial) = match ask {
+    fn ask(&mut self, ask: Ask, first: bool, target: &Snapshot) {
+        let (asked, initial) = match ask {
             Ask::Change { subscribe, unsubscribe, initial } => {
-                self.interest.change(self.kind, &subscribe, &unsubscribe, first);
-                // "The server must still provide those resources", even when it believes the client has them:
-                // the client may have forgotten them.
-                let renewed: Vec<String> = subscribe.into_iter().chain(unsubscribe).collect();
-                (renewed, if first { initial } else { BTreeMap::new() })
+                let asked = self.interest.change(self.kind, subscribe, unsubscribe, first);
+                (asked, if first { initial } else { BTreeMap::new() })
             }
             Ask::Exactly(names) => (self.interest.replace(self.kind, names, first), BTreeMap::new()),
         };
-        let Client::Each(each) = &mut self.client else {
+        if asked == Asked::default() && initial.is_empty() {
             return;
+        }
+        let wanted = self.interest.in_snapshot(self.kind, target);
+        let each = match &mut self.client {
+            Client::Each(each) => each,
+            Client::Full(full) => return full.asked(&asked, wanted),
         };
         if let State::UnderWay(sent) = &mut self.state {
             // Whether the client kept these is not known: they were on their way when it changed what it asks for.
-            let sure = |name: &String| self.interest.covers(name) && !renewed.contains(name);
+            let sure = |name: &str| self.interest.covers(name) && !asked.renewed.contains(name);
             sent.resources.retain(|name, _| sure(name));
-            sent.removed.retain(sure);
+            sent.removed.retain(|name| sure(name));
         }
-        each.asked(&self.interest, &renewed, initial);
+        each.asked(&asked, initial, wanted);
     }
 
-    fn turn(&mut self, phase: Phase, snapshot: &Snapshot) -> Option<Response> {
+    fn turn(&mut self, phase: Phase, target: &Snapshot) -> Option<Response> {
         if !matches!(self.state, State::Settled) {
             return None;
         }
+        let wanted = self.interest.in_snapshot(self.kind, target);
         let mut sent = match &mut self.client {
-            Client::Each(each) => each.next(self.kind, phase, &self.interest, snapshot),
-            Client::Full(full) => full.next(self.kind, phase, &self.interest, snapshot),
+            Client::Each(each) => each.next(phase, wanted),
+            Client::Full(full) => full.next(phase, wanted),
         }?;
         self.nonces += 1;
         sent.nonce = self.nonces.to_string();
@@ -291,5 +331,22 @@ impl Subscription {
         };
         self.state = State::UnderWay(sent);
         Some(response)
+    }
+}
+
+// === impl Wanted ===
+
+impl<'a> Wanted<'a> {
+    fn entry(&self, name: &str) -> Option<(&'a Arc<str>, &'a Arc<Resource>)> {
+        if self.interest.covers(name) { self.snapshot.entry(self.kind, name) } else { None }
+    }
+
+    fn version(&self, name: &str) -> Option<&'a Arc<str>> {
+        self.entry(name).map(|(_, resource)| &resource.version)
+    }
+
+    fn all(&self) -> impl Iterator<Item = (&'a Arc<str>, &'a Arc<Resource>)> {
+        let interest = self.interest;
+        self.snapshot.shared_of(self.kind).filter(move |(name, _)| interest.covers(name))
     }
 }

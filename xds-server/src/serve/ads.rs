@@ -57,7 +57,12 @@ struct Driver<W: Wire> {
     identity: Identity,
     node: String,
     stream: stream::Stream,
+    /// The stream's target.
     snapshot: Arc<Snapshot>,
+    /// The publication that it is from.
+    generation: u64,
+    /// The Gateways that it is of, as they were then.
+    gateways: Vec<(String, Arc<Snapshot>)>,
     published: watch::Receiver<Arc<Published>>,
     responses: mpsc::Sender<Result<W::Response, Status>>,
     refused: Vec<RefusedResource>,
@@ -122,10 +127,16 @@ impl Ads {
         let identity = Identity::of_request(&request)?.clone();
         let (responses, receiver) = mpsc::channel(QUEUE);
         let mut published = self.published.clone();
-        let snapshot = published.borrow_and_update().of(&identity);
+        let (snapshot, generation, gateways) = {
+            let published = published.borrow_and_update();
+            let snapshot = Arc::clone(&published.of(&identity).snapshot);
+            (snapshot, published.generation, published.snapshots_of(&identity))
+        };
         let driver = Driver::<W> {
             stream: stream::Stream::new(W::PROTOCOL, Arc::clone(&snapshot)),
             snapshot,
+            generation,
+            gateways,
             identity,
             node: String::new(),
             published,
@@ -244,12 +255,16 @@ impl<W: Wire> Driver<W> {
     }
 
     fn new_target(&mut self) -> StreamEvent {
-        let snapshot = self.published.borrow_and_update().of(&self.identity);
-        self.snapshot = Arc::clone(&snapshot);
-        if self.stream.is_under_way() {
+        let published = self.published.borrow_and_update();
+        let edition = published.of(&self.identity);
+        let since = edition.since(self.generation);
+        self.snapshot = Arc::clone(&edition.snapshot);
+        self.generation = published.generation;
+        self.gateways = published.snapshots_of(&self.identity);
+        if self.stream.is_under_way() && !since.is_nothing() {
             self.overdue_at.get_or_insert(Instant::now() + OVERDUE);
         }
-        StreamEvent::Target(snapshot)
+        StreamEvent::Target(Arc::clone(&self.snapshot), since)
     }
 
     async fn carry_out(&mut self, outputs: Vec<Output>) -> Result<(), Gone> {
@@ -277,16 +292,16 @@ impl<W: Wire> Driver<W> {
         }
         let message = envoy::without_stamps(rejected.message.trim());
         // When a whole set is refused, the message names the bad resources.
-        let named = rejected.resources.keys().any(|name| message.contains(name.as_str()));
+        let named = rejected.resources.keys().any(|name| message.contains(&**name));
         for (name, resource) in rejected.resources {
-            if named && !message.contains(name.as_str()) {
+            if named && !message.contains(&*name) {
                 continue;
             }
-            self.refused.retain(|old| (old.kind, &old.name) != (rejected.kind, &name));
+            self.refused.retain(|old| (old.kind, &*old.name) != (rejected.kind, &*name));
             self.refused.push(RefusedResource {
                 kind: rejected.kind,
-                name,
-                version: resource.version.clone(),
+                name: name.to_string(),
+                version: resource.version.to_string(),
                 origin: resource.origins.first().cloned(),
                 message: message.clone(),
             });
@@ -300,12 +315,10 @@ impl<W: Wire> Driver<W> {
         let (stream, snapshot) = (&self.stream, &self.snapshot);
         self.refused.retain(|refused| {
             let current = snapshot.get(refused.kind, &refused.name);
-            current.is_some_and(|resource| resource.version == refused.version)
+            current.is_some_and(|resource| *resource.version == *refused.version)
                 && !stream.holds(refused.kind, &refused.name, &refused.version)
         });
-        let published = self.published.borrow();
-        let gateways = published.gateways_of(&self.identity);
-        let taken = gateways.filter(|(_, gateway)| self.stream.has_taken(&gateway.snapshot));
+        let taken = self.gateways.iter().filter(|(_, gateway)| self.stream.has_taken(gateway));
         let keys = match (self.asks_for_keys, self.stream.has_keys()) {
             (false, _) => Keys::NotAsked,
             (true, false) => Keys::Waiting,

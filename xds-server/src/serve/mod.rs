@@ -2,19 +2,22 @@
 //!
 //! ```text
 //! tls.rs, incoming.rs (who is there?) -> identity.rs -> standing.rs (is there such a Gateway?)
-//! published.rs (objects -> what is served, swapped whole) -> ads.rs (a task per stream) -> Envoy, filter
+//! published.rs (objects -> what is served, swapped whole; edition.rs: what changed) -> ads.rs (a task per stream) -> Envoy, filter
 //!                                                               | ACK, NACK
 //! admin::Status <- status.rs <- board.rs (a report per stream) <-
 //! ```
 
 pub mod ads;
 pub mod board;
+mod edition;
 pub mod identity;
 pub mod incoming;
 pub mod pki;
 #[cfg(test)]
 mod port_test;
 pub mod published;
+#[cfg(test)]
+mod published_test;
 mod standing;
 pub mod status;
 pub mod tls;

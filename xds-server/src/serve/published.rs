@@ -8,10 +8,11 @@ use tollgate_core::envoy::{self, Surroundings};
 use tollgate_core::ir::{self, Ir};
 use tollgate_core::ledger::{Configured, Thing};
 use tollgate_core::objects::{Changes, Store};
-use tollgate_core::snapshot::Snapshot;
+use tollgate_core::snapshot::{Changed, Resources, Snapshot};
 use tollgate_core::status::{Finding, Origin, Spot};
 use tollgate_core::world::World;
 
+use super::edition::Edition;
 use super::identity::Identity;
 use crate::admin;
 
@@ -22,7 +23,9 @@ pub struct Published {
     /// By `namespace/name`.
     pub gateways: BTreeMap<String, ServedGateway>,
     /// All Gateways together, for the one Envoy of `tollgate run`.
-    all: Arc<Snapshot>,
+    all: Arc<Edition>,
+    /// All keys. Each snapshot has these and says which of them it serves.
+    keys: Resources,
     /// All findings about the input, from parsing and from translation.
     pub findings: Vec<Finding>,
     /// Names of the models that clients can ask for.
@@ -33,7 +36,7 @@ pub struct Published {
 
 #[derive(Debug)]
 pub struct ServedGateway {
-    pub snapshot: Arc<Snapshot>,
+    pub edition: Arc<Edition>,
     pub listeners: Vec<admin::Listener>,
 }
 
@@ -50,11 +53,17 @@ pub struct Publisher {
 
 impl Published {
     /// What a proxy may have.
-    pub fn of(&self, identity: &Identity) -> Arc<Snapshot> {
+    pub fn of(&self, identity: &Identity) -> Arc<Edition> {
         match identity.gateway() {
             None => Arc::clone(&self.all),
-            Some(name) => self.gateways.get(&name).map_or_else(Arc::default, |gateway| Arc::clone(&gateway.snapshot)),
+            Some(name) => self.gateways.get(&name).map_or_else(Arc::default, |gateway| Arc::clone(&gateway.edition)),
         }
+    }
+
+    /// The same, Gateway by Gateway.
+    pub fn snapshots_of(&self, identity: &Identity) -> Vec<(String, Arc<Snapshot>)> {
+        let gateways = self.gateways_of(identity);
+        gateways.map(|(name, gateway)| (name.clone(), Arc::clone(&gateway.edition.snapshot))).collect()
     }
 
     /// Whether the Gateway that this identity is for is there.
@@ -112,15 +121,29 @@ impl Publisher {
         let _delta = world.step(changes);
         findings.extend(world.findings());
         let ir = world.ir();
-        let mut all = Snapshot::default();
+        let before = Arc::clone(&self.published.borrow());
+        let generation = before.generation + 1;
+        let mut keys = before.keys.clone();
+        let touched = keys.update(envoy::api_keys(ir).iter());
+        let mut together = Snapshot::default();
         let mut gateways = BTreeMap::new();
         for gateway in ir.gateways.values() {
-            let snapshot = envoy::snapshot(gateway, ir, &self.surroundings);
-            all.merge(&snapshot);
+            let made = envoy::without_keys(gateway, ir, &self.surroundings);
             let name = format!("{}/{}", gateway.origin.namespace, gateway.origin.name);
+            let old = before.gateways.get(&name).map(|old| &old.edition);
+            let (edition, _) = next_edition(old, generation, |snapshot, changed| {
+                snapshot.update(&made, changed);
+                snapshot.serve_keys(&keys, &touched, envoy::consumers(gateway), changed);
+            });
+            together.merge(&edition.snapshot);
             let listeners = listeners(gateway, &self.surroundings.bind);
-            gateways.insert(name, ServedGateway { snapshot: Arc::new(snapshot), listeners });
+            gateways.insert(name, ServedGateway { edition, listeners });
         }
+        let old = (before.generation > 0).then_some(&before.all);
+        let (all, changed) = next_edition(old, generation, |snapshot, changed| {
+            snapshot.update(&together, changed);
+            snapshot.serve_keys(&keys, &touched, together.served().clone(), changed);
+        });
         // The ledger knows a limit before any filter asks for tokens of it.
         let next = configured(ir);
         self.for_ledger.send_if_modified(|configured| {
@@ -128,16 +151,8 @@ impl Publisher {
             *configured = Arc::new(next);
             changed
         });
-        let before = Arc::clone(&self.published.borrow());
-        let changed = all.changes_since(&before.all);
-        let next = Published {
-            generation: before.generation + 1,
-            gateways,
-            all: Arc::new(all),
-            findings,
-            models: models(ir),
-            world: Arc::clone(&self.world),
-        };
+        let world = Arc::clone(&self.world);
+        let next = Published { generation, gateways, all, keys, findings, models: models(ir), world };
         self.published.send_replace(Arc::new(next));
         changed
     }
@@ -146,6 +161,23 @@ impl Publisher {
 /// A step that panicked has not been published. What was published before still counts.
 fn locked(world: &Mutex<World>) -> MutexGuard<'_, World> {
     world.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The edition after the old one, and how many resources changed.
+fn next_edition(
+    old: Option<&Arc<Edition>>,
+    generation: u64,
+    change: impl FnOnce(&mut Snapshot, &mut Changed),
+) -> (Arc<Edition>, usize) {
+    let mut snapshot = old.map_or_else(Snapshot::default, |old| Snapshot::clone(&old.snapshot));
+    let mut changed = Changed::default();
+    change(&mut snapshot, &mut changed);
+    let count = changed.len();
+    let edition = match old {
+        Some(old) => Arc::new(old.next(generation, Arc::new(snapshot), changed)),
+        None => Arc::new(Edition::first(generation, Arc::new(snapshot))),
+    };
+    (edition, count)
 }
 
 /// What the ledger must know. The Envoy of all Gateways may name what any of them serves.

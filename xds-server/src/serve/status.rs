@@ -95,7 +95,7 @@ fn waits(name: &str, gateway: &ServedGateway, envoys: &[&Report], with_keys: &[&
     let Some(report) = envoys.iter().find(|report| report.taken.contains(name)) else {
         return Some(format!("gateway {name}: no Envoy has taken its configuration yet"));
     };
-    let has_filter = gateway.snapshot.of(ResourceType::ExtensionConfig).next().is_some();
+    let has_filter = gateway.edition.snapshot.of(ResourceType::ExtensionConfig).next().is_some();
     // A filter's stream that does not name its node speaks for every Envoy with its certificate.
     let has_keys = with_keys
         .iter()

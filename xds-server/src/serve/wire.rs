@@ -53,14 +53,14 @@ impl Wire for Delta {
                 .resources
                 .iter()
                 .map(|(name, resource)| WireResource {
-                    name: name.clone(),
-                    version: resource.version.clone(),
+                    name: name.to_string(),
+                    version: resource.version.to_string(),
                     resource: Some(any(kind, resource)),
                     ..WireResource::default()
                 })
                 .collect(),
             type_url: kind.type_url().to_owned(),
-            removed_resources: response.removed.into_iter().collect(),
+            removed_resources: response.removed.iter().map(ToString::to_string).collect(),
             nonce: response.nonce,
             ..DeltaDiscoveryResponse::default()
         }

@@ -24,10 +24,13 @@ use filter_config::{MAX_BODY_BYTES, attempt_config, connection_config, request_c
 pub use print::to_json;
 pub use wasm::{stamped, without_stamps};
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
 use tollgate_proto::v1::ApiKey;
 
-use crate::ir::{self, AllowedModels};
-use crate::snapshot::{Resource, ResourceType, Snapshot};
+use crate::ir::{self, AllowedModels, ConsumerNamespaces};
+use crate::snapshot::{Changed, Resource, Snapshot};
 
 /// What the surroundings add to the resources of a Gateway.
 #[derive(Debug, Clone)]
@@ -61,39 +64,56 @@ pub const CONTROL_CLUSTER: &str = "tollgate_control";
 
 /// Envoy resources and filter configuration of one Gateway, with the keys that it serves.
 pub fn snapshot(gateway: &ir::Gateway, ir: &ir::Ir, surroundings: &Surroundings) -> Snapshot {
+    let mut snapshot = without_keys(gateway, ir, surroundings);
+    let keys = api_keys(ir).into_iter().collect();
+    snapshot.serve_keys(&keys, &BTreeSet::new(), consumers(gateway), &mut Changed::default());
+    snapshot
+}
+
+/// The same, without keys. All Gateways share these ([`api_keys`]).
+pub fn without_keys(gateway: &ir::Gateway, ir: &ir::Ir, surroundings: &Surroundings) -> Snapshot {
     let mut snapshot = Snapshot::default();
     secret::add(&mut snapshot, gateway);
     cluster::add(&mut snapshot, gateway);
     wasm::add(&mut snapshot, gateway, ir, surroundings);
     listener::add(&mut snapshot, gateway, surroundings);
-    add_keys(&mut snapshot, gateway, ir);
     snapshot
 }
 
-/// The keys that go to the proxies of this Gateway: those that some pool of the Gateway takes. A proxy gets no key that
-/// it has no use for.
-pub fn keys<'a>(gateway: &'a ir::Gateway, ir: &'a ir::Ir) -> impl Iterator<Item = &'a ir::Key> {
-    ir.keys.values().map(AsRef::as_ref).filter(|key| {
-        let mut pools = gateway.pools.values().filter(|pool| pool.access == ir::Access::Required);
-        pools.any(|pool| pool.consumers.include(&key.origin.namespace))
-    })
+/// All keys, by hash. Which of them a Gateway serves, [`consumers`] says.
+pub fn api_keys(ir: &ir::Ir) -> BTreeMap<Arc<str>, Arc<Resource>> {
+    ir.keys.values().map(|key| (key.sha256.as_str().into(), Arc::new(api_key(key)))).collect()
 }
 
-fn add_keys(snapshot: &mut Snapshot, gateway: &ir::Gateway, ir: &ir::Ir) {
-    for key in keys(gateway, ir) {
-        let (models, all_models) = match &key.models {
-            AllowedModels::All => (Vec::new(), true),
-            AllowedModels::Only(models) => (models.clone(), false),
-        };
-        let message = ApiKey {
-            consumer: key.consumer.clone(),
-            labels: key.labels.clone(),
-            // 0 means that the key never ends. A key that ended in second 0 is long gone, so it gets 1.
-            not_after: key.not_after.map_or(0, |second| second.max(1)),
-            models,
-            all_models,
-            namespace: key.origin.namespace.clone(),
-        };
-        snapshot.insert(ResourceType::ApiKey, &key.sha256, Resource::new(&message, vec![key.origin.clone()]));
+/// The namespaces of the Consumers that some pool of this Gateway takes. Only their keys go to its proxies, because a
+/// proxy gets no key that it has no use for.
+pub fn consumers(gateway: &ir::Gateway) -> ConsumerNamespaces {
+    let mut consumers = ConsumerNamespaces::default();
+    for pool in gateway.pools.values().filter(|pool| pool.access == ir::Access::Required) {
+        consumers.extend(&pool.consumers);
     }
+    consumers
+}
+
+/// The keys that go to the proxies of this Gateway.
+pub fn keys<'a>(gateway: &ir::Gateway, ir: &'a ir::Ir) -> impl Iterator<Item = &'a ir::Key> {
+    let consumers = consumers(gateway);
+    ir.keys.values().map(AsRef::as_ref).filter(move |key| consumers.include(&key.origin.namespace))
+}
+
+fn api_key(key: &ir::Key) -> Resource {
+    let (models, all_models) = match &key.models {
+        AllowedModels::All => (Vec::new(), true),
+        AllowedModels::Only(models) => (models.clone(), false),
+    };
+    let message = ApiKey {
+        consumer: key.consumer.clone(),
+        labels: key.labels.clone(),
+        // 0 means that the key never ends. A key that ended in second 0 is long gone, so it gets 1.
+        not_after: key.not_after.map_or(0, |second| second.max(1)),
+        models,
+        all_models,
+        namespace: key.origin.namespace.clone(),
+    };
+    Resource::new(&message, vec![key.origin.clone()])
 }

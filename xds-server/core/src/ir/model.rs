@@ -136,4 +136,20 @@ impl ConsumerNamespaces {
             Self::Only(names) => names.contains(namespace),
         }
     }
+
+    /// Includes what the other one includes, too.
+    pub fn extend(&mut self, other: &Self) {
+        match (&mut *self, other) {
+            (Self::All, _) => {}
+            (_, Self::All) => *self = Self::All,
+            (Self::Only(names), Self::Only(more)) => names.extend(more.iter().cloned()),
+        }
+    }
+}
+
+impl Default for ConsumerNamespaces {
+    /// None.
+    fn default() -> Self {
+        Self::Only(BTreeSet::new())
+    }
 }

@@ -1,8 +1,20 @@
 //! What is published: resources by type and name, each versioned by the hash of its content.
+//!
+//! A snapshot is cheap to clone and to change, because its clones share what they have in common. What a change does to a
+//! snapshot is noted in [`Changed`], so that nobody who follows a snapshot has to compare all of it.
 
-use std::collections::BTreeMap;
+mod changed;
+mod resources;
+#[cfg(test)]
+mod tests;
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+pub use self::changed::Changed;
+pub use self::resources::Resources;
+use crate::ir::ConsumerNamespaces;
 use crate::status::Origin;
 
 /// The kinds of resources, in the order in which additions are sent (make before break). Removals go in reverse.
@@ -23,7 +35,7 @@ pub enum ResourceType {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resource {
     /// Lowercase hex of the first 8 bytes of the SHA-256 of `value`.
-    pub version: String,
+    pub version: Arc<str>,
     /// The message, encoded (the value of the Any; its type URL is the resource type's).
     pub value: Vec<u8>,
     /// Objects that it was made from, the first being the one that a NACK is reported on.
@@ -32,9 +44,14 @@ pub struct Resource {
 
 /// Everything that the Envoys of one Gateway may have. It is always complete: nothing in it refers to something that is
 /// missing.
+///
+/// Keys are an exception: all Gateways share one set of them, and each serves some of it. The others are not there for
+/// whoever asks.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Snapshot {
-    resources: BTreeMap<ResourceType, BTreeMap<String, Arc<Resource>>>,
+    resources: BTreeMap<ResourceType, Resources>,
+    /// The namespaces of the Consumers whose keys are served.
+    served: ConsumerNamespaces,
 }
 
 // === impl ResourceType ===
@@ -81,15 +98,62 @@ impl Resource {
         use sha2::Digest as _;
         let value = message.encode_to_vec();
         let digest: [u8; 32] = sha2::Sha256::digest(&value).into();
-        Self { version: hex::encode(digest.first_chunk::<8>().unwrap_or(&[0; 8])), value, origins }
+        Self { version: hex::encode(digest.first_chunk::<8>().unwrap_or(&[0; 8])).into(), value, origins }
+    }
+
+    /// Whether a client that has one of them has the other, too.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other) || self.version == other.version
     }
 }
 
 // === impl Snapshot ===
 
 impl Snapshot {
-    pub fn insert(&mut self, kind: ResourceType, name: impl Into<String>, resource: Resource) {
-        self.resources.entry(kind).or_default().insert(name.into(), Arc::new(resource));
+    pub fn insert(&mut self, kind: ResourceType, name: impl AsRef<str>, resource: Resource) {
+        self.resources.entry(kind).or_default().insert(name.as_ref().into(), Arc::new(resource));
+    }
+
+    /// The same, noted if it is a change.
+    pub fn put(&mut self, kind: ResourceType, name: &Arc<str>, resource: Arc<Resource>, changed: &mut Changed) {
+        if self.resources.entry(kind).or_default().put(name, resource) {
+            changed.add(kind, Arc::clone(name));
+        }
+    }
+
+    pub fn remove(&mut self, kind: ResourceType, name: &Arc<str>, changed: &mut Changed) {
+        if self.resources.get_mut(&kind).is_some_and(|resources| resources.remove(name)) {
+            changed.add(kind, Arc::clone(name));
+        }
+    }
+
+    /// Becomes `next`, but keeps what is the same. Keys stay as they are.
+    pub fn update(&mut self, next: &Self, changed: &mut Changed) {
+        for kind in ResourceType::ALL.into_iter().filter(|kind| *kind != ResourceType::ApiKey) {
+            let resources = self.resources.entry(kind).or_default();
+            changed.add_all(kind, resources.update(next.resources.get(&kind).into_iter().flat_map(Resources::iter)));
+        }
+    }
+
+    /// Serves the keys of these namespaces. `touched` are those of all keys that are not as they were in this snapshot.
+    pub fn serve_keys(
+        &mut self,
+        keys: &Resources,
+        touched: &BTreeSet<Arc<str>>,
+        served: ConsumerNamespaces,
+        changed: &mut Changed,
+    ) {
+        let kind = ResourceType::ApiKey;
+        let before = self.clone();
+        self.resources.insert(kind, keys.clone());
+        self.served = served;
+        if self.served == before.served {
+            // A key that was not served and is not served now is nobody's business.
+            let visible = |name: &&Arc<str>| before.shared(kind, name).is_some() || self.shared(kind, name).is_some();
+            changed.add_all(kind, touched.iter().filter(visible).cloned());
+        } else {
+            changed.add_all(kind, changed::between(kind, &before, self));
+        }
     }
 
     pub fn get(&self, kind: ResourceType, name: &str) -> Option<&Resource> {
@@ -98,41 +162,47 @@ impl Snapshot {
 
     /// The same, to keep.
     pub fn shared(&self, kind: ResourceType, name: &str) -> Option<&Arc<Resource>> {
-        self.resources.get(&kind)?.get(name)
+        self.entry(kind, name).map(|(_, resource)| resource)
+    }
+
+    /// The same, with the name to keep.
+    pub fn entry(&self, kind: ResourceType, name: &str) -> Option<(&Arc<str>, &Arc<Resource>)> {
+        self.resources.get(&kind)?.entry(name).filter(|(_, resource)| self.serves(kind, resource))
     }
 
     /// All of one type, by name, to keep.
-    pub fn shared_of(&self, kind: ResourceType) -> impl Iterator<Item = (&str, &Arc<Resource>)> {
-        self.resources.get(&kind).into_iter().flatten().map(|(name, resource)| (name.as_str(), resource))
-    }
-
-    /// Adds everything of another Gateway: what one Envoy that serves both is given.
-    pub fn merge(&mut self, other: &Self) {
-        for (kind, resources) in &other.resources {
-            let all = self.resources.entry(*kind).or_default();
-            all.extend(resources.iter().map(|(name, resource)| (name.clone(), Arc::clone(resource))));
-        }
-    }
-
-    /// How many resources differ: new, changed or gone.
-    pub fn changes_since(&self, old: &Self) -> usize {
-        let new_or_changed = |a: &Self, b: &Self| {
-            ResourceType::ALL
-                .into_iter()
-                .flat_map(|kind| a.of(kind).map(move |(name, resource)| (kind, name, &resource.version)))
-                .filter(|(kind, name, version)| b.get(*kind, name).is_none_or(|other| other.version != **version))
-                .count()
-        };
-        let gone = ResourceType::ALL
-            .into_iter()
-            .flat_map(|kind| old.of(kind).map(move |(name, _)| (kind, name)))
-            .filter(|(kind, name)| self.get(*kind, name).is_none())
-            .count();
-        new_or_changed(self, old) + gone
+    pub fn shared_of(&self, kind: ResourceType) -> impl Iterator<Item = (&Arc<str>, &Arc<Resource>)> {
+        let all = self.resources.get(&kind).into_iter().flat_map(Resources::iter);
+        all.filter(move |(_, resource)| self.serves(kind, resource))
     }
 
     /// All of one type, by name.
     pub fn of(&self, kind: ResourceType) -> impl Iterator<Item = (&str, &Resource)> {
-        self.resources.get(&kind).into_iter().flatten().map(|(name, resource)| (name.as_str(), resource.as_ref()))
+        self.shared_of(kind).map(|(name, resource)| (name.as_ref(), resource.as_ref()))
+    }
+
+    /// The namespaces of the Consumers whose keys are served.
+    pub fn served(&self) -> &ConsumerNamespaces {
+        &self.served
+    }
+
+    /// Adds everything of another Gateway: what one Envoy that serves both is given. Both have the same keys, but more of
+    /// them may be served now.
+    pub fn merge(&mut self, other: &Self) {
+        for (kind, resources) in &other.resources {
+            match self.resources.entry(*kind) {
+                Entry::Vacant(entry) => {
+                    entry.insert(resources.clone());
+                }
+                Entry::Occupied(_) if *kind == ResourceType::ApiKey => {}
+                Entry::Occupied(mut entry) => entry.get_mut().merge(resources),
+            }
+        }
+        self.served.extend(&other.served);
+    }
+
+    fn serves(&self, kind: ResourceType, resource: &Resource) -> bool {
+        let of_consumer = || resource.origins.first().is_some_and(|origin| self.served.include(&origin.namespace));
+        kind != ResourceType::ApiKey || of_consumer()
     }
 }

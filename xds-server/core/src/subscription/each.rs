@@ -1,14 +1,18 @@
-//! What a client has, resource by resource, and the difference to a snapshot.
+//! What a client has, resource by resource, and the difference to what it wants.
+//!
+//! Most of it needs no memory: the client has what the target has. Only names of which that is not so, or not for sure,
+//! have an entry here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Phase, Refused, Sent, interest::Interest};
-use crate::snapshot::{ResourceType, Snapshot};
+use super::interest::{Asked, Wildcard};
+use super::{Phase, Refused, Sent, Wanted};
+use crate::snapshot::{Resource, ResourceType, Snapshot};
 
 #[derive(Debug)]
 pub(super) struct Each {
-    entries: BTreeMap<String, Entry>,
+    open: BTreeMap<Arc<str>, Entry>,
     wording: Wording,
 }
 
@@ -26,7 +30,7 @@ enum Wording {
 struct Entry {
     client: Copy,
     /// The version that the client does not take.
-    refused: Option<String>,
+    refused: Option<Arc<str>>,
     /// The resource was in a refused response with others, so next time it is sent by itself.
     alone: bool,
 }
@@ -37,66 +41,106 @@ enum Copy {
     #[default]
     Unknown,
     Missing,
-    Has(String),
+    Has(Arc<str>),
+}
+
+/// What is to be done about an open name.
+enum Task<'a> {
+    Send(&'a Arc<str>, &'a Arc<Resource>),
+    /// The client waits for it, but there is no such resource. Telling it so breaks nothing, so it is told at once.
+    TellMissing,
+    /// The client has it and should not have it any more.
+    Remove,
+    /// Nothing now, but what is known of it counts later.
+    Remember,
+    /// Nothing. The client has what the target has.
+    Close,
 }
 
 // === impl Each ===
 
 impl Each {
     pub(super) fn delta() -> Self {
-        Self { entries: BTreeMap::new(), wording: Wording::Removed { greeted: false } }
+        Self { open: BTreeMap::new(), wording: Wording::Removed { greeted: false } }
     }
 
     pub(super) fn by_name() -> Self {
-        Self { entries: BTreeMap::new(), wording: Wording::Silence }
+        Self { open: BTreeMap::new(), wording: Wording::Silence }
     }
 
-    pub(super) fn holds(&self, name: &str, version: &str) -> bool {
-        self.entries.get(name).is_some_and(|entry| matches!(&entry.client, Copy::Has(has) if has == version))
-    }
-
-    pub(super) fn refuses(&self, name: &str, version: &str) -> bool {
-        self.entries.get(name).is_some_and(|entry| entry.refuses(version))
-    }
-
-    /// `renewed` names were asked for (again) or given up, so nothing is known of them.
-    pub(super) fn asked(&mut self, interest: &Interest, renewed: &[String], initial: BTreeMap<String, String>) {
-        for name in renewed {
-            if name == "*"
-                && let Wording::Removed { greeted } = &mut self.wording
-            {
-                *greeted = false;
-            }
-            self.entries.remove(name);
-        }
-        // That a resource is missing is worth remembering only if the client asks for it by name.
-        let worth = |name: &str, entry: &Entry| entry.client != Copy::Missing || interest.is_named(name);
-        self.entries.retain(|name, entry| interest.covers(name) && worth(name, entry));
-        for (name, version) in initial {
-            if interest.covers(&name) {
-                self.entries.insert(name, Entry { client: Copy::Has(version), ..Entry::default() });
-            }
+    pub(super) fn holds(&self, name: &str, version: &str, target: Wanted<'_>) -> bool {
+        match self.open.get(name) {
+            Some(entry) => entry.has(version),
+            None => target.version(name).is_some_and(|has| **has == *version),
         }
     }
 
-    pub(super) fn next(
-        &mut self,
+    /// Whether the client lacks something of this part of the target that it asks for.
+    pub(super) fn lacks_some(&self, kind: ResourceType, part: &Snapshot) -> bool {
+        self.open_of(kind, part).any(|(entry, resource)| !entry.has(&resource.version))
+    }
+
+    pub(super) fn refuses_some(&self, kind: ResourceType, target: &Snapshot) -> bool {
+        self.open_of(kind, target).any(|(entry, resource)| entry.refuses(&resource.version))
+    }
+
+    /// The open names that there are in the snapshot.
+    fn open_of<'a>(
+        &'a self,
         kind: ResourceType,
-        phase: Phase,
-        interest: &Interest,
-        snapshot: &Snapshot,
-    ) -> Option<Sent> {
-        let sent = match phase {
-            Phase::Awaited => {
-                let awaited = |name: &str| interest.is_named(name) && !self.is_known(name);
-                self.additions(kind, interest, snapshot, awaited)
+        snapshot: &'a Snapshot,
+    ) -> impl Iterator<Item = (&'a Entry, &'a Resource)> {
+        self.open.iter().filter_map(move |(name, entry)| snapshot.get(kind, name).map(|resource| (entry, resource)))
+    }
+
+    /// There is another target. `before` is what was wanted until now.
+    pub(super) fn changed<'a>(&mut self, names: impl Iterator<Item = &'a Arc<str>>, before: Wanted<'_>) {
+        for name in names.filter(|name| before.interest.covers(name)) {
+            if !self.open.contains_key(name) {
+                let client = self.wording.copy_of_closed(name, before);
+                self.open.insert(Arc::clone(name), Entry { client, ..Entry::default() });
             }
-            Phase::Additions => self.additions(kind, interest, snapshot, |_| true),
-            Phase::Removals => Sent { removed: self.gone(kind, snapshot), ..Sent::default() },
+        }
+    }
+
+    /// The client asks for something else. `initial` is what it says to have.
+    pub(super) fn asked(&mut self, asked: &Asked, initial: BTreeMap<String, String>, wanted: Wanted<'_>) {
+        for name in &asked.renewed {
+            self.open.insert(Arc::clone(name), Entry::default());
+        }
+        match asked.wildcard {
+            Wildcard::AsBefore | Wildcard::Again => {}
+            Wildcard::Begins => {
+                let before = |name: &Arc<str>| wanted.interest.is_named(name) || asked.dropped.contains(name);
+                for (name, _) in wanted.all().filter(|(name, _)| !before(name)) {
+                    self.open.entry(Arc::clone(name)).or_default();
+                }
+            }
+            Wildcard::Ends => self.open.retain(|name, _| wanted.interest.covers(name)),
+        }
+        if let (Wording::Removed { greeted }, true) = (&mut self.wording, asked.wildcard != Wildcard::AsBefore) {
+            *greeted = false;
+        }
+        for name in asked.renewed.iter().chain(&asked.dropped).filter(|name| !wanted.interest.covers(name)) {
+            self.open.remove(name);
+        }
+        for (name, version) in initial {
+            if wanted.interest.covers(&name) {
+                let name = wanted.entry(&name).map_or_else(|| name.into(), |(name, _)| Arc::clone(name));
+                self.open.insert(name, Entry { client: Copy::Has(version.into()), ..Entry::default() });
+            }
+        }
+    }
+
+    pub(super) fn next(&mut self, phase: Phase, wanted: Wanted<'_>) -> Option<Sent> {
+        let sent = match phase {
+            Phase::Awaited if !wanted.interest.names_some() => return None,
+            Phase::Awaited | Phase::Additions => self.additions(phase, wanted),
+            Phase::Removals => Sent { removed: self.gone(wanted), ..Sent::default() },
         };
         let empty = sent.resources.is_empty() && sent.removed.is_empty();
         if let Wording::Removed { greeted } = &mut self.wording
-            && interest.is_wildcard()
+            && wanted.interest.is_wildcard()
             && phase == Phase::Additions
             && !std::mem::replace(greeted, true)
         {
@@ -105,53 +149,45 @@ impl Each {
         (!empty).then_some(sent)
     }
 
-    fn is_known(&self, name: &str) -> bool {
-        self.entries.get(name).is_some_and(|entry| entry.client != Copy::Unknown)
-    }
-
-    fn additions(
-        &self,
-        kind: ResourceType,
-        interest: &Interest,
-        snapshot: &Snapshot,
-        wanted: impl Fn(&str) -> bool,
-    ) -> Sent {
+    /// On the way, names that need no more looks are closed.
+    fn additions(&mut self, phase: Phase, wanted: Wanted<'_>) -> Sent {
         let mut sent = Sent::default();
-        for (name, resource) in snapshot.shared_of(kind).filter(|(name, _)| interest.covers(name) && wanted(name)) {
-            let entry = self.entries.get(name);
-            if entry.is_some_and(|entry| entry.is_done_with(&resource.version)) {
-                continue;
+        let mut closed = Vec::new();
+        for (name, entry) in &self.open {
+            let is_awaited = || entry.client == Copy::Unknown && wanted.interest.is_named(name);
+            match self.wording.task(name, entry, wanted) {
+                Task::Send(..) if phase == Phase::Awaited && !is_awaited() => {}
+                Task::Send(name, resource) if entry.alone => {
+                    let resources = BTreeMap::from([(Arc::clone(name), Arc::clone(resource))]);
+                    sent = Sent { resources, ..Sent::default() };
+                    break;
+                }
+                Task::Send(name, resource) => {
+                    sent.resources.insert(Arc::clone(name), Arc::clone(resource));
+                }
+                Task::TellMissing => {
+                    sent.removed.insert(Arc::clone(name));
+                }
+                Task::Remove | Task::Remember => {}
+                Task::Close => closed.push(Arc::clone(name)),
             }
-            if entry.is_some_and(|entry| entry.alone) {
-                return Sent {
-                    resources: BTreeMap::from([(name.to_owned(), Arc::clone(resource))]),
-                    ..Sent::default()
-                };
-            }
-            sent.resources.insert(name.to_owned(), Arc::clone(resource));
         }
-        // A client may wait for a resource that does not exist. Telling it so breaks nothing, so it is told at once.
-        if matches!(self.wording, Wording::Removed { .. }) {
-            let missing = interest.names().filter(|name| snapshot.get(kind, name).is_none() && !self.is_known(name));
-            sent.removed.extend(missing.map(str::to_owned));
+        for name in closed {
+            self.open.remove(&name);
         }
         sent
     }
 
-    /// What the client has and should not have any more.
-    fn gone(&self, kind: ResourceType, snapshot: &Snapshot) -> BTreeSet<String> {
-        if matches!(self.wording, Wording::Silence) {
-            return BTreeSet::new();
-        }
-        let has = |entry: &Entry| matches!(entry.client, Copy::Has(_));
-        let gone = self.entries.iter().filter(|(name, entry)| has(entry) && snapshot.get(kind, name).is_none());
-        gone.map(|(name, _)| name.clone()).collect()
+    fn gone(&self, wanted: Wanted<'_>) -> BTreeSet<Arc<str>> {
+        let gone =
+            self.open.iter().filter(|(name, entry)| matches!(self.wording.task(name, entry, wanted), Task::Remove));
+        gone.map(|(name, _)| Arc::clone(name)).collect()
     }
 
     pub(super) fn accepted(&mut self, sent: Sent) {
         for (name, resource) in sent.resources {
-            let client = Copy::Has(resource.version.clone());
-            self.entries.insert(name, Entry { client, ..Entry::default() });
+            let client = Copy::Has(Arc::clone(&resource.version));
+            self.open.insert(name, Entry { client, ..Entry::default() });
         }
         self.removed(sent.removed);
     }
@@ -164,24 +200,55 @@ impl Each {
         }
         let several = sent.resources.len() + sent.removed.len() > 1;
         for (name, resource) in sent.resources {
-            let entry = self.entries.entry(name).or_default();
+            let entry = self.open.entry(name).or_default();
             entry.alone = several;
             if !several {
-                entry.refused = Some(resource.version.clone());
+                entry.refused = Some(Arc::clone(&resource.version));
             }
         }
         if several { Refused::OneOfThem } else { Refused::ForGood }
     }
 
     pub(super) fn retry(&mut self) {
-        for entry in self.entries.values_mut() {
+        for entry in self.open.values_mut() {
             entry.refused = None;
         }
     }
 
-    fn removed(&mut self, names: impl IntoIterator<Item = String>) {
+    fn removed(&mut self, names: impl IntoIterator<Item = Arc<str>>) {
         for name in names {
-            self.entries.insert(name, Entry { client: Copy::Missing, ..Entry::default() });
+            self.open.insert(name, Entry { client: Copy::Missing, ..Entry::default() });
+        }
+    }
+}
+
+// === impl Wording ===
+
+impl Wording {
+    /// What the client has of a name that is not open.
+    fn copy_of_closed(&self, name: &str, wanted: Wanted<'_>) -> Copy {
+        match (wanted.version(name), self) {
+            (Some(version), _) => Copy::Has(Arc::clone(version)),
+            (None, Self::Removed { .. }) if wanted.interest.is_named(name) => Copy::Missing,
+            (None, _) => Copy::Unknown,
+        }
+    }
+
+    fn task<'a>(&self, name: &str, entry: &Entry, wanted: Wanted<'a>) -> Task<'a> {
+        match (wanted.entry(name), &entry.client, self) {
+            (Some((_, resource)), _, _) if entry.has(&resource.version) => {
+                if entry.refused.is_none() && !entry.alone {
+                    Task::Close
+                } else {
+                    Task::Remember
+                }
+            }
+            (Some((_, resource)), _, _) if entry.refuses(&resource.version) => Task::Remember,
+            (Some((name, resource)), _, _) => Task::Send(name, resource),
+            (None, Copy::Has(_), Self::Removed { .. }) => Task::Remove,
+            (None, Copy::Has(_), Self::Silence) => Task::Remember,
+            (None, Copy::Unknown, Self::Removed { .. }) if wanted.interest.is_named(name) => Task::TellMissing,
+            (None, Copy::Unknown | Copy::Missing, _) => Task::Close,
         }
     }
 }
@@ -189,11 +256,11 @@ impl Each {
 // === impl Entry ===
 
 impl Entry {
-    fn refuses(&self, version: &str) -> bool {
-        self.refused.as_deref() == Some(version)
+    fn has(&self, version: &str) -> bool {
+        matches!(&self.client, Copy::Has(has) if **has == *version)
     }
 
-    fn is_done_with(&self, version: &str) -> bool {
-        self.refuses(version) || matches!(&self.client, Copy::Has(has) if has == version)
+    fn refuses(&self, version: &str) -> bool {
+        self.refused.as_deref() == Some(version)
     }
 }

@@ -1,17 +1,20 @@
 //! What a state-of-the-world client has of a type whose responses hold the whole set (LDS, CDS, keys).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Phase, Refused, Sent, interest::Interest};
+use super::interest::{Asked, Interest, Wildcard};
+use super::{Phase, Refused, Sent, Wanted};
 use crate::snapshot::{Resource, ResourceType, Snapshot};
 
 #[derive(Debug, Default)]
 pub(super) struct Full {
     /// The last set that the client took. None: it has taken none yet.
-    held: Option<BTreeMap<String, Arc<Resource>>>,
+    held: Option<BTreeMap<Arc<str>, Arc<Resource>>>,
     /// The versions of the last set that it refused.
-    refused: Option<BTreeMap<String, String>>,
+    refused: Option<BTreeMap<Arc<str>, Arc<str>>>,
+    /// Of all other names the client has what the target has.
+    open: BTreeSet<Arc<str>>,
 }
 
 // === impl Full ===
@@ -19,33 +22,54 @@ pub(super) struct Full {
 impl Full {
     pub(super) fn holds(&self, name: &str, version: &str) -> bool {
         let held = self.held.as_ref().and_then(|held| held.get(name));
-        held.is_some_and(|resource| resource.version == version)
+        held.is_some_and(|resource| *resource.version == *version)
     }
 
-    pub(super) fn refuses_any(&self) -> bool {
+    /// Whether the client lacks something of this part of the target that it asks for.
+    pub(super) fn lacks_some(&self, kind: ResourceType, part: &Snapshot) -> bool {
+        let lacks = |name: &str| part.get(kind, name).is_some_and(|resource| !self.holds(name, &resource.version));
+        match self.held {
+            None => part.of(kind).next().is_some(),
+            Some(_) => self.open.iter().any(|name| lacks(name)),
+        }
+    }
+
+    pub(super) fn refuses_some(&self) -> bool {
         self.refused.is_some()
+    }
+
+    /// There is another target.
+    pub(super) fn changed<'a>(&mut self, names: impl Iterator<Item = &'a Arc<str>>, interest: &Interest) {
+        self.open.extend(names.filter(|name| interest.covers(name)).cloned());
+    }
+
+    /// The client asks for something else.
+    pub(super) fn asked(&mut self, asked: &Asked, wanted: Wanted<'_>) {
+        self.open.extend(asked.renewed.iter().chain(&asked.dropped).cloned());
+        if asked.wildcard != Wildcard::AsBefore {
+            self.open.extend(wanted.all().map(|(name, _)| Arc::clone(name)));
+            self.open.extend(self.held.iter().flat_map(BTreeMap::keys).cloned());
+        }
     }
 
     /// For additions the response is the old and the new set together, so that it keeps what is to go. For removals it
     /// is the new set alone.
-    pub(super) fn next(
-        &mut self,
-        kind: ResourceType,
-        phase: Phase,
-        interest: &Interest,
-        snapshot: &Snapshot,
-    ) -> Option<Sent> {
+    pub(super) fn next(&mut self, phase: Phase, wanted: Wanted<'_>) -> Option<Sent> {
         if phase == Phase::Awaited {
             return None;
         }
-        let mut set: BTreeMap<_, _> = snapshot
-            .shared_of(kind)
-            .filter(|(name, _)| interest.covers(name))
-            .map(|(name, resource)| (name.to_owned(), Arc::clone(resource)))
-            .collect();
+        if let Some(held) = &self.held {
+            self.open.retain(|name| held.get(name).map(|resource| &resource.version) != wanted.version(name));
+            if self.open.is_empty() {
+                self.refused = None;
+                return None;
+            }
+        }
+        let mut set: BTreeMap<_, _> =
+            wanted.all().map(|(name, resource)| (Arc::clone(name), Arc::clone(resource))).collect();
         if let (Phase::Additions, Some(held)) = (phase, &self.held) {
             for (name, resource) in held {
-                set.entry(name.clone()).or_insert_with(|| Arc::clone(resource));
+                set.entry(Arc::clone(name)).or_insert_with(|| Arc::clone(resource));
             }
         }
         let versions = versions(&set);
@@ -69,6 +93,6 @@ impl Full {
     }
 }
 
-fn versions(set: &BTreeMap<String, Arc<Resource>>) -> BTreeMap<String, String> {
-    set.iter().map(|(name, resource)| (name.clone(), resource.version.clone())).collect()
+fn versions(set: &BTreeMap<Arc<str>, Arc<Resource>>) -> BTreeMap<Arc<str>, Arc<str>> {
+    set.iter().map(|(name, resource)| (Arc::clone(name), Arc::clone(&resource.version))).collect()
 }

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Output, Phase, Protocol, Request, Subscription, SubscriptionEvent};
-use crate::snapshot::{ResourceType, Snapshot};
+use crate::snapshot::{Changed, ResourceType, Snapshot};
 
 /// Additions in this order, removals in the reverse.
 const ORDER: [ResourceType; 6] = [
@@ -26,13 +26,22 @@ const ORDER: [ResourceType; 6] = [
     ResourceType::Route,
 ];
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum StreamEvent {
     Request(ResourceType, Request),
-    /// There is a new snapshot.
-    Target(Arc<Snapshot>),
+    /// There is a new snapshot. What changed since the one before it is told, as far as it is known.
+    Target(Arc<Snapshot>, Since),
     /// Filter configurations that were refused may be sent again: what was missing may be there now.
     RetryFilters,
+}
+
+/// What changed since a stream's last target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Since {
+    /// Nothing but these names.
+    Names(Changed),
+    /// It is not known, so the two are compared.
+    Unknown,
 }
 
 /// One client's stream. A reconnect is a new stream.
@@ -41,6 +50,15 @@ pub struct Stream {
     protocol: Protocol,
     target: Arc<Snapshot>,
     subscriptions: BTreeMap<ResourceType, Subscription>,
+}
+
+// === impl Since ===
+
+impl Since {
+    /// Whether nothing changed, for sure.
+    pub fn is_nothing(&self) -> bool {
+        matches!(self, Self::Names(changed) if changed.is_empty())
+    }
 }
 
 // === impl Stream ===
@@ -57,9 +75,9 @@ impl Stream {
             StreamEvent::Request(kind, request) => {
                 let protocol = self.protocol;
                 let subscription = self.subscriptions.entry(kind).or_insert_with(|| Subscription::new(kind, protocol));
-                outputs.extend(subscription.step(SubscriptionEvent::Request(request)));
+                outputs.extend(subscription.step(SubscriptionEvent::Request(request, &self.target)));
             }
-            StreamEvent::Target(target) => self.target = target,
+            StreamEvent::Target(target, since) => self.aim(target, since),
             StreamEvent::RetryFilters => {
                 if let Some(subscription) = self.subscriptions.get_mut(&ResourceType::ExtensionConfig) {
                     outputs.extend(subscription.step(SubscriptionEvent::Retry));
@@ -75,12 +93,16 @@ impl Stream {
 
     /// Whether the client has taken this version of this resource.
     pub fn holds(&self, kind: ResourceType, name: &str, version: &str) -> bool {
-        self.subscriptions.get(&kind).is_some_and(|subscription| subscription.holds(name, version))
+        self.subscriptions.get(&kind).is_some_and(|subscription| subscription.holds(name, version, &self.target))
     }
 
-    /// Whether the client has taken everything of this snapshot that makes a Gateway work. Then it is `Programmed`.
+    /// Whether the client has taken everything of this snapshot that makes a Gateway work. Then it is `Programmed`. The
+    /// snapshot is the target or a part of it.
     pub fn has_taken(&self, gateway: &Snapshot) -> bool {
-        let whole = |kind| gateway.of(kind).all(|(name, resource)| self.holds(kind, name, &resource.version));
+        let whole = |kind| match self.subscriptions.get(&kind) {
+            Some(subscription) => subscription.holds_all(gateway),
+            None => gateway.of(kind).next().is_none(),
+        };
         whole(ResourceType::Listener) && whole(ResourceType::Route) && self.has_taken_filters(gateway)
     }
 
@@ -104,6 +126,17 @@ impl Stream {
     /// Whether some response has not been answered yet.
     pub fn is_under_way(&self) -> bool {
         self.subscriptions.values().any(Subscription::is_under_way)
+    }
+
+    fn aim(&mut self, target: Arc<Snapshot>, since: Since) {
+        let before = std::mem::replace(&mut self.target, target);
+        let changed = match since {
+            Since::Names(changed) => changed,
+            Since::Unknown => Changed::between(&before, &self.target),
+        };
+        for subscription in self.subscriptions.values_mut() {
+            let _nothing = subscription.step(SubscriptionEvent::Target { before: &before, changed: &changed });
+        }
     }
 
     /// Gives each type its turn, as far as the types before it have been answered.

@@ -1,0 +1,112 @@
+//! A stream that looks only at what is said to have changed misses nothing, whichever publications it has seen.
+
+use std::sync::Arc;
+
+use tollgate_core::envoy::{FilterCode, Ports, Surroundings};
+use tollgate_core::objects::{Changes, NoSecretSource, Objects};
+use tollgate_core::snapshot::{Changed, ResourceType, Snapshot};
+use tollgate_core::subscription::stream::Since;
+
+use super::identity::Identity;
+use super::published::{Published, Publisher};
+
+/// Gateways that serve different keys: `own`, `labelled`, `all`, and `anonymous`, which serves none.
+const CASE: &str = include_str!("../../../tests/cases/consumers/scoped.yaml");
+
+fn publisher() -> Publisher {
+    Publisher::new(Surroundings {
+        bind: "127.0.0.1".to_owned(),
+        ports: Ports::Shared,
+        code: FilterCode::File("filter.wasm".to_owned()),
+    })
+}
+
+/// Publishes the texts one after the other.
+fn published(texts: &[String]) -> Vec<Arc<Published>> {
+    let publisher = publisher();
+    let mut before = Objects::default();
+    let publications = texts.iter().map(|text| {
+        let mut objects = Objects::default();
+        objects.add_yaml("case", text, &NoSecretSource);
+        publisher.publish(Changes::between(&before, &objects), Vec::new());
+        before = objects;
+        Arc::clone(&publisher.published().borrow())
+    });
+    publications.collect()
+}
+
+fn identity(gateway: &str) -> Identity {
+    Identity::Gateway { namespace: "default".to_owned(), name: gateway.to_owned() }
+}
+
+fn changed(from: &str, to: &str) -> String {
+    assert!(CASE.contains(from), "{from}");
+    CASE.replace(from, to)
+}
+
+/// What the streams of a Gateway look at, from one publication to the next.
+fn news(published: &[Arc<Published>], gateway: &str) -> Vec<(ResourceType, String)> {
+    match published[1].of(&identity(gateway)).since(published[0].generation) {
+        Since::Names(changed) => changed.iter().map(|(kind, name)| (kind, name.to_string())).collect(),
+        Since::Unknown => panic!("everything is looked at"),
+    }
+}
+
+#[test]
+fn whichever_publications_a_stream_has_seen_it_is_told_all_that_changed() {
+    let without_own = CASE.replacen("metadata: {name: own}", "metadata: {name: owned}", 1);
+    assert_ne!(without_own, CASE);
+    let texts = [
+        CASE.to_owned(),
+        changed("4bb80d", "6bb80d"),
+        changed("tollgate: \"yes\"", "tollgate: \"no\""),
+        CASE.to_owned(),
+        without_own,
+        changed("port: 8084", "port: 9999"),
+        String::new(),
+        CASE.to_owned(),
+        CASE.to_owned(),
+    ];
+    let published = published(&texts);
+    let gateways = ["own", "owned", "labelled", "all", "anonymous"].map(identity);
+    for identity in gateways.into_iter().chain([Identity::AllGateways]) {
+        let snapshots: Vec<Arc<Snapshot>> =
+            published.iter().map(|published| Arc::clone(&published.of(&identity).snapshot)).collect();
+        for (seen, before) in published.iter().enumerate() {
+            for (next, after) in published.iter().enumerate().skip(seen) {
+                let stayed = published[seen..=next].iter().all(|published| published.knows(&identity));
+                let expected = Changed::between(&snapshots[seen], &snapshots[next]);
+                match after.of(&identity).since(before.generation) {
+                    Since::Names(told) if next == seen + 1 => assert_eq!(told, expected, "{identity} {seen}"),
+                    Since::Names(told) => {
+                        let mut more = told.clone();
+                        more.merge(&expected);
+                        assert_eq!(told, more, "{identity} {seen} {next}: something is missing");
+                    }
+                    Since::Unknown => assert!(!stayed, "{identity} {seen} {next}: it was there all the time"),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_not_of_a_gateway_is_no_news_for_it() {
+    let key = "4bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
+    let other = key.replace("4bb8", "6bb8");
+    let published = published(&[CASE.to_owned(), changed(key, &other)]);
+    assert_eq!(["own", "labelled", "anonymous"].map(|gateway| news(&published, gateway)), [vec![], vec![], vec![]]);
+    assert_eq!(news(&published, "all"), [(ResourceType::ApiKey, key.to_owned()), (ResourceType::ApiKey, other)]);
+}
+
+#[test]
+fn keys_are_held_once_and_stay_the_same() {
+    let published = published(&[CASE.to_owned(), changed("port: 8084", "port: 9999")]);
+    let key = "3bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
+    let of = |published: &Published, gateway: &str| {
+        published.of(&identity(gateway)).snapshot.shared(ResourceType::ApiKey, key).cloned().unwrap()
+    };
+    let first = of(&published[0], "all");
+    assert!(Arc::ptr_eq(&first, &of(&published[0], "labelled")));
+    assert!(Arc::ptr_eq(&first, &of(&published[1], "all")));
+}
