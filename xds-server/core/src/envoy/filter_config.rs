@@ -6,6 +6,7 @@ use tollgate_proto::v1::{self as wire, filter_config::Stage, scope_part::Part};
 
 use crate::ir;
 
+use super::class::Class;
 use super::{CONTROL_CLUSTER, edge};
 
 /// The largest request body that is read. Envoy's buffer is a little larger, so that the filter answers first.
@@ -20,31 +21,18 @@ pub fn request_config(gateway: &ir::Gateway, ir: &ir::Ir) -> wire::FilterConfig 
     let used: BTreeSet<&str> = gateway.routes().flat_map(|route| route.action.limits()).map(String::as_str).collect();
     let limits: Vec<&ir::Limit> = ir.limits.iter().filter(|limit| used.contains(limit.id.as_str())).collect();
     let place_of_limit = places(limits.iter().map(|limit| limit.id.as_str()));
-    // A route that is in several virtual hosts appears once.
-    let routes: BTreeMap<&str, wire::Route> = gateway
-        .routes()
-        .map(|route| {
-            let pool = match &route.action {
-                ir::Action::Pool { pool, .. } => place_of_pool.get(pool.as_str()).copied(),
-                _ => None,
-            };
-            let limits = route.action.limits().iter();
-            let limits = limits.filter_map(|id| place_of_limit.get(id.as_str()).copied()).collect();
-            (
-                route.name.as_str(),
-                wire::Route {
-                    name: route.name.clone(),
-                    route: route.route.clone(),
-                    pool,
-                    limits,
-                    closed_by: closed_by(route),
-                },
-            )
+    let classes = classes(gateway).into_iter().filter_map(|(id, class)| {
+        let limits = class.limits.iter().filter_map(|id| place_of_limit.get(id.as_str()).copied());
+        Some(wire::Class {
+            id,
+            pool: Some(*place_of_pool.get(class.pool)?),
+            limits: limits.collect(),
+            closed_by: class.closed_by.unwrap_or_default().to_owned(),
         })
-        .collect();
+    });
     let stage = wire::RequestStage {
         control_cluster: CONTROL_CLUSTER.to_owned(),
-        routes: routes.into_values().collect(),
+        classes: classes.collect(),
         pools: pools.iter().map(|pool| self::pool(pool, &place_of_backend)).collect(),
         backends: backends.iter().copied().map(backend).collect(),
         limits: limits.into_iter().map(limit).collect(),
@@ -66,11 +54,10 @@ pub fn connection_config() -> wire::FilterConfig {
     wire::FilterConfig { stage: Some(Stage::Connection(stage)) }
 }
 
-fn closed_by(route: &ir::Route) -> String {
-    match &route.action {
-        ir::Action::Pool { closed_by: Some(policy), .. } => policy.clone(),
-        _ => String::new(),
-    }
+/// The classes of the Gateway's routes, each once, by id.
+fn classes(gateway: &ir::Gateway) -> BTreeMap<String, Class<'_>> {
+    let found: BTreeSet<Class<'_>> = gateway.routes().filter_map(|route| Class::of(&route.action)).collect();
+    found.into_iter().map(|class| (class.id(), class)).collect()
 }
 
 /// The place of each in its list, by name.

@@ -8,8 +8,8 @@ use envoy_types::pb::google::protobuf::UInt64Value;
 use crate::ir::{self, Action, Redirect, Rewrite, Route, WeightedService};
 
 use super::path::{Change, change, header_options, route_match};
-use super::pool_route;
 use super::wire::{duration, number};
+use super::{class, pool_route};
 
 /// Where the requests of some routes come in.
 #[derive(Debug, Clone, Copy)]
@@ -25,7 +25,7 @@ pub fn routes(entry: EntryPoint<'_>, routes: &[Route]) -> Vec<route::Route> {
 
 fn route(entry: EntryPoint<'_>, found: &Route) -> Vec<route::Route> {
     let made = route::Route {
-        name: found.name.clone(),
+        name: class::route_name(found).into_owned(),
         r#match: Some(route_match(&found.matches)),
         request_headers_to_add: header_options(&found.request_headers),
         request_headers_to_remove: found.request_headers.remove.clone(),

@@ -11,7 +11,7 @@ use crate::status::Origin;
 pub struct Route {
     /// The rule; its section is `rule <i>`.
     pub origin: Origin,
-    /// `httproute/<namespace>/<name>/rule/<i>/match/<j>`.
+    /// `httproute/<namespace>/<name>/rule/<i>/match/<j>`. In Envoy its class may stand before that.
     pub name: String,
     /// Display name of the HTTPRoute.
     pub route: String,
