@@ -110,21 +110,37 @@ fn check(name: &str, snapshot: &Snapshot) {
     }
 }
 
-/// The filter reads the name of every route and has the classes in them, and no others.
+/// The filter reads the name of every route and has the classes in them, and no others. It is on where a route has one.
 fn check_routes(name: &str, snapshot: &Snapshot, classes: &BTreeSet<String>) {
-    use envoy_types::pb::envoy::config::route::v3::RouteConfiguration;
+    use envoy_types::pb::envoy::config::route::v3::{FilterConfig, RouteConfiguration};
     use prost::Message as _;
     let mut used = BTreeSet::new();
+    let is_there = snapshot.of(ResourceType::ExtensionConfig).any(|(filter, _)| filter.ends_with("/request"));
     for (resource, value) in snapshot.of(ResourceType::Route) {
         for host in RouteConfiguration::decode(value.value.as_slice()).unwrap().virtual_hosts {
+            let mut has_pool = false;
             for route in host.routes {
                 match RouteName::parse(&route.name) {
                     Some(RouteName::Plain) => {}
                     Some(RouteName::OfClass { class, .. }) => {
+                        has_pool = true;
                         used.insert(class.to_owned());
                     }
                     None => panic!("{name}: the filter cannot read {:?} in {resource}", route.name),
                 }
+            }
+            let off: Vec<_> = host.typed_per_filter_config.into_iter().collect();
+            match off.as_slice() {
+                [] => assert!(has_pool || !is_there, "{name}: the filter is on in {} of {resource}", host.name),
+                [(filter, config)] => {
+                    assert!(
+                        snapshot.get(ResourceType::ExtensionConfig, filter).is_some(),
+                        "{name}: there is no {filter}"
+                    );
+                    assert!(FilterConfig::decode(config.value.as_slice()).unwrap().disabled, "{name}: {filter}");
+                    assert!(!has_pool, "{name}: the filter is off in {} of {resource}", host.name);
+                }
+                more => panic!("{name}: {} settings in {} of {resource}", more.len(), host.name),
             }
         }
     }
