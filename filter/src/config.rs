@@ -3,6 +3,7 @@
 //! and the last good one goes on serving.
 
 mod by_name;
+mod known;
 
 use std::rc::Rc;
 
@@ -11,6 +12,7 @@ use thiserror::Error;
 use tollgate_proto::v1 as wire;
 
 pub use by_name::ByName;
+pub use known::Known;
 
 /// The configuration of one root context.
 #[derive(Debug)]
@@ -30,8 +32,8 @@ pub enum Stage {
 #[derive(Debug)]
 pub struct RequestStage {
     pub control_cluster: String,
-    /// By Envoy's route name.
-    pub routes: ByName<Route>,
+    /// By the id that stands in the names of Envoy's routes.
+    pub classes: ByName<Class>,
     pub max_body_bytes: usize,
 }
 
@@ -48,25 +50,21 @@ pub struct ConnectionStage {
     pub max_per_source: u32,
 }
 
+/// What all routes have in common that lead to one pool under the same limits.
 #[derive(Debug)]
-pub struct Route {
-    /// The HTTPRoute's display name.
-    pub name: Rc<str>,
-    pub target: RouteTarget,
-}
-
-#[derive(Debug)]
-pub enum RouteTarget {
-    /// The route is not for models, and the filter lets the request pass.
-    Plain,
-    /// A TokenPolicy that names this route is refused: nobody passes until it is mended.
+pub enum Class {
+    /// A TokenPolicy that names these routes is refused: nobody passes until it is mended.
     Closed {
         policy: String,
     },
-    Models {
-        pool: Rc<Pool>,
-        limits: Vec<Rc<Limit>>,
-    },
+    Open(Rc<Terms>),
+}
+
+/// Where a request may go, and what it is held to.
+#[derive(Debug)]
+pub struct Terms {
+    pub pool: Rc<Pool>,
+    pub limits: Vec<Rc<Limit>>,
 }
 
 #[derive(Debug)]
@@ -238,12 +236,12 @@ impl TryFrom<wire::RequestStage> for RequestStage {
             .into_iter()
             .map(|pool| Pool::new(pool, &backends).map(Rc::new))
             .collect::<Result<Vec<_>, _>>()?;
-        let routes = stage.routes.into_iter().map(|route| {
-            let name = route.name.clone();
-            Ok((name, Rc::new(Route::new(route, &pools, &limits)?)))
+        let classes = stage.classes.into_iter().map(|class| {
+            let id = class.id.clone();
+            Ok((id, Rc::new(Class::new(class, &pools, &limits)?)))
         });
-        let routes = ByName::new("route", routes.collect::<Result<_, InvalidConfig>>()?)?;
-        Ok(Self { control_cluster: stage.control_cluster, routes, max_body_bytes: stage.max_body_bytes as usize })
+        let classes = ByName::new("class", classes.collect::<Result<_, InvalidConfig>>()?)?;
+        Ok(Self { control_cluster: stage.control_cluster, classes, max_body_bytes: stage.max_body_bytes as usize })
     }
 }
 
@@ -270,25 +268,21 @@ impl TryFrom<wire::ConnectionStage> for ConnectionStage {
     }
 }
 
-impl Route {
-    fn new(route: wire::Route, pools: &[Rc<Pool>], limits: &[Rc<Limit>]) -> Result<Self, InvalidConfig> {
-        let place = || format!("route {:?}", route.name);
-        if route.name.is_empty() {
-            return Err(InvalidConfig::Missing { what: "name", place: "a route".to_owned() });
+impl Class {
+    fn new(class: wire::Class, pools: &[Rc<Pool>], limits: &[Rc<Limit>]) -> Result<Self, InvalidConfig> {
+        let place = || format!("class {:?}", class.id);
+        if class.id.is_empty() {
+            return Err(InvalidConfig::Missing { what: "id", place: "a class".to_owned() });
         }
-        let target = match route.pool {
-            _ if !route.closed_by.is_empty() => RouteTarget::Closed { policy: route.closed_by.clone() },
-            None => RouteTarget::Plain,
-            Some(index) => RouteTarget::Models {
-                pool: at("pool", place, pools, index)?,
-                limits: route
-                    .limits
-                    .iter()
-                    .map(|index| at("limit", place, limits, *index))
-                    .collect::<Result<_, _>>()?,
-            },
-        };
-        Ok(Self { name: route.route.as_str().into(), target })
+        let pool = class.pool.ok_or_else(|| InvalidConfig::Missing { what: "pool", place: place() })?;
+        let pool = at("pool", place, pools, pool)?;
+        let held_to = class.limits.iter().map(|index| at("limit", place, limits, *index));
+        let terms = Terms { pool, limits: held_to.collect::<Result<_, _>>()? };
+        Ok(if class.closed_by.is_empty() {
+            Self::Open(Rc::new(terms))
+        } else {
+            Self::Closed { policy: class.closed_by }
+        })
     }
 }
 
@@ -450,13 +444,7 @@ mod tests {
     fn stage() -> wire::RequestStage {
         wire::RequestStage {
             control_cluster: "tollgate_control".into(),
-            routes: vec![wire::Route {
-                name: "r".into(),
-                route: "chat".into(),
-                pool: Some(0),
-                limits: vec![],
-                ..Default::default()
-            }],
+            classes: vec![wire::Class { id: "c".into(), pool: Some(0), ..Default::default() }],
             pools: vec![wire::Pool {
                 name: "chat".into(),
                 access: wire::Access::Required.into(),
@@ -482,17 +470,38 @@ mod tests {
     fn a_good_configuration_is_taken() {
         let config = parsed(stage()).unwrap();
         let Stage::Request(stage) = config.stage else { panic!("{config:?}") };
-        assert!(matches!(stage.routes.get("r").unwrap().target, RouteTarget::Models { .. }));
+        let Class::Open(terms) = &**stage.classes.get("c").unwrap() else { panic!("{stage:?}") };
+        assert_eq!((terms.pool.models.len(), terms.limits.len()), (1, 0));
     }
 
     #[test]
     fn what_points_nowhere_is_refused() {
+        let refused = |change: fn(&mut wire::Class)| {
+            let mut bad = stage();
+            change(&mut bad.classes[0]);
+            parsed(bad).unwrap_err()
+        };
+        let dangling = |what, index, len| InvalidConfig::Dangling { what, place: "class \"c\"".into(), index, len };
+        assert_eq!(refused(|class| class.pool = Some(1)), dangling("pool", 1, 1));
+        assert_eq!(refused(|class| class.limits = vec![0]), dangling("limit", 0, 0));
+        let missing = |what, place: &str| InvalidConfig::Missing { what, place: place.into() };
+        assert_eq!(refused(|class| class.pool = None), missing("pool", "class \"c\""));
+        assert_eq!(refused(|class| class.id.clear()), missing("id", "a class"));
+    }
+
+    #[test]
+    fn a_class_that_a_policy_closes_lets_nobody_pass() {
+        let mut closed = stage();
+        closed.classes[0].closed_by = "default/p".into();
+        let Stage::Request(stage) = parsed(closed).unwrap().stage else { panic!() };
+        assert!(matches!(&**stage.classes.get("c").unwrap(), Class::Closed { policy } if policy == "default/p"));
+    }
+
+    #[test]
+    fn one_id_means_one_class() {
         let mut bad = stage();
-        bad.routes[0].pool = Some(1);
-        assert_eq!(
-            parsed(bad).unwrap_err(),
-            InvalidConfig::Dangling { what: "pool", place: "route \"r\"".into(), index: 1, len: 1 }
-        );
+        bad.classes.push(bad.classes[0].clone());
+        assert_eq!(parsed(bad).unwrap_err(), InvalidConfig::Twice { what: "class", name: "c".into() });
     }
 
     #[test]

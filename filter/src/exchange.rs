@@ -16,7 +16,7 @@ mod settle;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, rc::Rc};
+use std::{borrow::Cow, collections::HashMap, rc::Rc};
 
 pub use answer::{Answer, AnswerHead, Chunk, Origin};
 pub use arrive::Head;
@@ -26,7 +26,7 @@ pub use settle::{Ending, LastAttempt};
 use crate::{
     body::{content_type::ContentType, held::Room},
     budget::{Bucket, Budget, Counter, Holder, Rate, Reservation},
-    config::{RequestStage, Rewrite, Route},
+    config::{Known, RequestStage, Rewrite, Terms},
     counters::Counters,
     errors::{Refusal, Shape},
     host::{RequestBody, Shared},
@@ -62,7 +62,9 @@ pub enum Exchange {
 
 #[derive(Debug)]
 pub struct Reading {
-    route: Rc<Route>,
+    /// The HTTPRoute's display name.
+    route: Rc<str>,
+    terms: Rc<Terms>,
     caller: Rc<Caller>,
     api: Api,
     shape: Shape,
@@ -83,7 +85,9 @@ pub struct Waiting {
 /// What is known of a request when it is admitted, for its way and for its bill.
 #[derive(Debug)]
 pub struct Ticket {
-    route: Rc<Route>,
+    /// The HTTPRoute's display name.
+    route: Rc<str>,
+    terms: Rc<Terms>,
     caller: Rc<Caller>,
     api: Api,
     shape: Shape,
@@ -117,6 +121,8 @@ enum Hold {
 /// What a step may use of its surroundings.
 pub struct Desk<'a> {
     pub stage: &'a RequestStage,
+    /// Classes of earlier configurations, too.
+    pub known: &'a Known,
     pub shared: &'a dyn Shared,
     pub request: &'a dyn RequestBody,
     /// The number of this worker. 0: it has none yet.
@@ -166,7 +172,7 @@ pub enum Event<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Effect {
     RemoveRequestHeader(String),
-    SetRequestHeader(&'static str, String),
+    SetRequestHeader(&'static str, Cow<'static, str>),
     /// The cluster that the route's matcher finds in filter state.
     Target(Rc<str>),
     /// Where the attempts go, for the upstream filter.

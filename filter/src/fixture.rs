@@ -10,22 +10,21 @@ use crate::{
     worker::prepare_records,
 };
 
-/// One model on backend a with b behind it, held to 1000 tokens per consumer, and a plain route.
+/// The names of routes: to the pool, plain, closed by a policy, and of a class that there is not.
+pub const CHAT: &str = "c0/httproute/default/chat/rule/0/match/0";
+pub const PLAIN: &str = "httproute/default/plain/rule/0/match/0";
+pub const CLOSED: &str = "c1/httproute/default/closed/rule/0/match/0";
+pub const UNKNOWN: &str = "c2/httproute/default/chat/rule/0/match/0";
+
+/// One model on backend a with b behind it, held to 1000 tokens per consumer, and a class that a policy closes.
 pub fn stage() -> wire::RequestStage {
     let target =
         |backend: u32| wire::Target { backend, model: format!("smol-{backend}"), weight: 1, priority: backend };
     wire::RequestStage {
         control_cluster: "tollgate_control".into(),
-        routes: vec![
-            wire::Route {
-                name: "chat".into(),
-                route: "chat".into(),
-                pool: Some(0),
-                limits: vec![0],
-                ..Default::default()
-            },
-            wire::Route { name: "plain".into(), route: "plain".into(), ..Default::default() },
-            wire::Route { name: "closed".into(), closed_by: "default/p".into(), ..Default::default() },
+        classes: vec![
+            wire::Class { id: "c0".into(), pool: Some(0), limits: vec![0], ..Default::default() },
+            wire::Class { id: "c1".into(), pool: Some(0), closed_by: "default/p".into(), ..Default::default() },
         ],
         pools: vec![wire::Pool {
             name: "chat".into(),

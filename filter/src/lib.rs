@@ -36,6 +36,7 @@ pub mod path;
 pub mod report;
 pub mod roll;
 pub mod root;
+pub mod route_name;
 pub mod slices;
 pub mod sources;
 pub mod stream;

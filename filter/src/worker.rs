@@ -14,7 +14,7 @@ use tollgate_proto::{
 use crate::{
     body::held::Room,
     budget::{Bucket, Counter, Holder, Lease},
-    config::RequestStage,
+    config::{Known, RequestStage},
     counters::Counters,
     exchange::Desk,
     host::{RequestBody, Shared, prepare, read_u64, update},
@@ -47,6 +47,7 @@ pub struct Worker {
     pub habits: Habits,
     pub room: Room,
     pub sources: Sources,
+    pub known: Known,
     pub touched: HashMap<Rc<str>, Bucket>,
     pub random: XorShift,
     /// The root that acts for this worker.
@@ -127,6 +128,7 @@ impl Worker {
         self.slices.are_put_back = self.owner.is_some() && now.abs_diff(self.signed_at) < SLEPT_MS;
         Desk {
             stage,
+            known: &self.known,
             shared,
             request,
             worker: self.number,

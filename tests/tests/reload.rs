@@ -2,19 +2,20 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tollgate_tests::client::{Traffic, chat, chat_stream};
 use tollgate_tests::config::{self, Target};
 use tollgate_tests::envoy_admin::EnvoyAdmin;
 use tollgate_tests::gateway::RunningGateway;
 use tollgate_tests::poll;
-use tollgate_tests::tap::Tap;
+use tollgate_tests::tap::{Behaviour, Tap};
 
 use crate::fixtures::APP_KEY;
 use crate::suite::{Shared, e2e};
 
 e2e! {
     changes_act_without_a_drop,
+    a_policy_comes_and_goes_without_a_drop,
     a_broken_file_changes_nothing,
 }
 
@@ -62,6 +63,39 @@ async fn changes_act_without_a_drop(shared: Arc<Shared>) -> anyhow::Result<()> {
     all_well(traffic).await?;
     anyhow::ensure!(Drains::of(&gateway.envoy()?)? == before, "a listener was changed or drained");
     Ok(())
+}
+
+/// A policy gives a route another class. The filter hears of it first, and the route names the old class until the next
+/// message.
+async fn a_policy_comes_and_goes_without_a_drop(shared: Arc<Shared>) -> anyhow::Result<()> {
+    let (tap, other) = (shared.tap().await?, shared.tap().await?);
+    let gateway = start(&shared, "a_policy_comes_and_goes_without_a_drop", &tap, &other).await?;
+    let usage = json!({"usage": {"prompt_tokens": 3, "completion_tokens": 2}});
+    tap.behave(Behaviour::Answer { content_type: "application/json", body: usage.to_string().into_bytes() });
+    let client = gateway.client(APP_KEY);
+    let traffic = Traffic::start(&client, "/v1/chat/completions", &vec![chat("smol", 2); 8]);
+    traffic.more(8).await?;
+    let is_limited = |limited: bool| {
+        let client = client.clone();
+        poll::until("the policy acts, or no more", move || {
+            let client = client.clone();
+            async move {
+                let answer = client.chat("smol").await?.expect(200)?;
+                anyhow::ensure!(
+                    answer.headers.contains_key("x-ratelimit-limit-tokens") == limited,
+                    "{limited}: not yet"
+                );
+                Ok(())
+            }
+        })
+    };
+    for _ in 0..10 {
+        gateway.folder().write("budget.yaml", &config::budget(1_000_000, ""))?;
+        is_limited(true).await?;
+        gateway.folder().remove("budget.yaml")?;
+        is_limited(false).await?;
+    }
+    all_well(traffic).await
 }
 
 /// YAML that is broken, and an object that is wrong: said precisely, and nothing else changes.

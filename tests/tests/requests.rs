@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use serde_json::json;
-use tollgate_tests::client::Answer;
+use tollgate_tests::client::{self, Answer};
 use tollgate_tests::config::{self, Target};
+use tollgate_tests::gateway::Setup;
 use tollgate_tests::tap::{Behaviour, Tap};
+use tollgate_tests::{poll, process};
 
 use crate::fixtures::{APP_KEY, BACKEND_MODEL, Basic, models_with};
 use crate::suite::{Shared, e2e};
@@ -15,6 +17,7 @@ use crate::suite::{Shared, e2e};
 e2e! {
     a_request_means_one_thing_to_all,
     a_client_key_never_passes_a_plain_route,
+    a_host_without_a_pool_has_no_filter,
 }
 
 const FORM: (&str, &str) = ("content-type", "multipart/form-data; boundary=xYz");
@@ -140,6 +143,46 @@ async fn a_client_key_never_passes_a_plain_route(shared: Arc<Shared>) -> anyhow:
         }
     }
     Ok(())
+}
+
+/// Two listeners of one Gateway, and an application on both. The models are on the first one alone. What a client sends to
+/// the other one arrives as it is, even a key of this gateway: the filter would have taken that away.
+async fn a_host_without_a_pool_has_no_filter(shared: Arc<Shared>) -> anyhow::Result<()> {
+    let app = Tap::start(shared.llm.url()).await?;
+    app.behave(Behaviour::Answer { content_type: "text/plain", body: b"hello".to_vec() });
+    let second = process::free_port()?;
+    let with_models = |setup: &Setup, on: &str| {
+        let both = format!("  listeners:\n  - {{name: plain, port: {second}, protocol: HTTP}}\n");
+        let entry = config::entry(setup.port()).replace("  listeners:\n", &both);
+        entry.replace("  - {name: llm}\n", &format!("  - {{name: llm{on}}}\n"))
+    };
+    let mut everywhere = String::new();
+    let basic = Basic::start_with(&shared, "a_host_without_a_pool_has_no_filter", |setup, _| {
+        everywhere = with_models(&setup, "");
+        let entry = with_models(&setup, ", sectionName: http");
+        setup.file("entry.yaml", &entry)?.file("app-route.yaml", &plain(app.port()))
+    })
+    .await?;
+    let (first, second) = (basic.gateway.port(), second);
+    let passes = async |port: u16| -> anyhow::Result<bool> {
+        app.forget();
+        let url = format!("http://127.0.0.1:{port}/app");
+        let answer = client::direct().get(url).header("x-api-key", APP_KEY).send().await?;
+        anyhow::ensure!(answer.status() == 200, "{}", answer.status());
+        let [seen] = &app.settled().await?[..] else { anyhow::bail!("not one request") };
+        Ok(seen.header("x-api-key") == Some(APP_KEY))
+    };
+    anyhow::ensure!(!passes(first).await?, "the filter is off beside a pool");
+    anyhow::ensure!(passes(second).await?, "the filter is on where there is no pool");
+    basic.client().chat("smol").await?.expect(200)?;
+    basic.gateway.without_key().chat("smol").await?.expect(401)?;
+
+    basic.gateway.folder().write("entry.yaml", &everywhere)?;
+    poll::until("the filter is on where a pool came", || async {
+        anyhow::ensure!(!passes(second).await?, "the key passes");
+        Ok(())
+    })
+    .await
 }
 
 /// An HTTPRoute from /app to a Service of one endpoint.

@@ -29,6 +29,11 @@ impl<T> ByName<T> {
         let at = self.0.binary_search_by(|(known, _)| known.as_str().cmp(name)).ok()?;
         self.0.get(at).map(|(_, item)| item)
     }
+
+    /// All, in the order of their names.
+    pub fn all(&self) -> &[(String, Rc<T>)] {
+        &self.0
+    }
 }
 
 #[cfg(test)]

@@ -161,9 +161,9 @@ impl RootContext for Root {
                 return false;
             }
         };
-        let acts = matches!(config.stage, Stage::Request(_));
-        self.config = Some(config);
-        if acts {
+        self.config = Some(config.clone());
+        if let Stage::Request(stage) = &config.stage {
+            with_vm(|vm| vm.worker.known.add(&stage.classes));
             worker::prepare_records(&EnvoyShared, hostcall::now_ns());
             with_vm(Vm::define_metrics);
             self.root = Some(root::Root::new(self.id));

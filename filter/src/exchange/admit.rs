@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::{Desk, Draft, Effect, Exchange, Held, Hold, PATIENCE_MS, Stepped, Ticket, Waiting};
 use crate::{
     budget::{Budget, Rate, Reserve, Scope},
-    config::{Limit, Mode, RouteTarget, WithoutLedger},
+    config::{Limit, Mode, WithoutLedger},
     errors::{Refusal, Unavailable},
     report::Want,
 };
@@ -100,13 +100,10 @@ fn over(refusal: &Refusal, ticket: &Ticket, desk: &mut Desk<'_>) -> Stepped {
 
 /// Reserves from every limit. What was reserved goes back unless all of them have enough.
 fn reserve(ticket: &mut Ticket, patience: Patience, desk: &mut Desk<'_>) -> Tried {
-    let route = ticket.route.clone();
-    let RouteTarget::Models { limits, .. } = &route.target else {
-        return Tried::Admitted;
-    };
+    let terms = ticket.terms.clone();
     ticket.rate = None;
     let mut short = Vec::new();
-    for limit in limits {
+    for limit in &terms.limits {
         match ask(ticket, limit, patience, desk) {
             Outcome::Held(held) => ticket.held.push(held),
             Outcome::Short(want) => short.push(want),
@@ -127,7 +124,7 @@ fn ask(ticket: &mut Ticket, limit: &Rc<Limit>, patience: Patience, desk: &mut De
     let scope = Scope {
         consumer: &ticket.caller.consumer,
         model: &ticket.pattern,
-        route: &ticket.route.name,
+        route: &ticket.route,
         labels: &ticket.caller.labels,
     };
     let budget = Budget::new(limit, &scope);

@@ -7,7 +7,7 @@ use crate::{
         held::{Passed, Room},
         sse::{LastText, Scan, UsageOnly},
     },
-    config::{Mode, RouteTarget},
+    config::Mode,
     errors::{Refusal, Shape},
     usage::{
         Api, Habit, Tally, Tokens, Used,
@@ -182,10 +182,7 @@ impl Chunk for Vec<u8> {
 impl Ticket {
     /// Whether some limit of the route is enforced.
     fn is_limited(&self) -> bool {
-        let RouteTarget::Models { limits, .. } = &self.route.target else {
-            return false;
-        };
-        limits.iter().any(|limit| limit.mode != Mode::Shadow)
+        self.terms.limits.iter().any(|limit| limit.mode != Mode::Shadow)
     }
 }
 

@@ -6,11 +6,12 @@ use std::rc::Rc;
 use super::{Desk, Effect, Exchange, Reading, Stepped};
 use crate::{
     body::{content_type::ContentType, same},
-    config::{Access, Limit, Mode, Pool, RouteTarget},
+    config::{Access, Class, Limit, Mode, Pool},
     errors::{Refusal, Shape, Unavailable},
     key::{self, Caller, KeyHash, Presented, Table},
     models,
     path::{EscapedSlash, Path},
+    route_name::RouteName,
     usage::Api,
 };
 
@@ -52,23 +53,29 @@ pub(super) fn arrived(head: &Head<'_>, end: bool, desk: &mut Desk<'_>) -> Steppe
         .filter(|(name, _)| name.starts_with("x-tollgate-"))
         .map(|(name, _)| Effect::RemoveRequestHeader(name.clone()))
         .collect();
-    let Some(route_name) = head.route else {
-        return plain(head, effects, desk);
+    let said = match head.route.map(RouteName::parse) {
+        None | Some(Some(RouteName::Plain)) => return plain(head, effects, desk),
+        Some(Some(RouteName::OfClass { class, route })) => Some((class, route)),
+        Some(None) => None,
     };
     let path = head.path();
     let api = path.as_ref().map_or(Api::Other, |path| Api::of(path.below()));
     let shape = shape(api, &path, head);
     let refused = |refusal, effects, desk: &mut Desk<'_>| Exchange::refused(&refusal, shape, effects, desk);
-    let Some(route) = desk.stage.routes.get(route_name).cloned() else {
+    let found = said.and_then(|(class, route)| {
+        let class = desk.stage.classes.get(class).or_else(|| desk.known.get(class))?;
+        Some((class.clone(), route))
+    });
+    let Some((class, route)) = found else {
         return refused(Refusal::Unavailable(Unavailable::Unconfigured), effects, desk);
     };
-    let (pool, limits) = match &route.target {
-        RouteTarget::Models { pool, limits } => (pool, limits),
-        RouteTarget::Plain => return plain(head, effects, desk),
-        RouteTarget::Closed { policy } => {
+    let terms = match &*class {
+        Class::Open(terms) => terms.clone(),
+        Class::Closed { policy } => {
             return refused(Refusal::PolicyInvalid { policy: policy.clone() }, effects, desk);
         }
     };
+    let pool = &terms.pool;
     desk.counters.requests += 1;
     effects.extend(
         head.headers
@@ -79,7 +86,7 @@ pub(super) fn arrived(head: &Head<'_>, end: bool, desk: &mut Desk<'_>) -> Steppe
     );
     // The header is set and not removed: without it a backend may choose any coding, and usage is read only from
     // plain answers.
-    effects.push(Effect::SetRequestHeader("accept-encoding", "identity".to_owned()));
+    effects.push(Effect::SetRequestHeader("accept-encoding", "identity".into()));
     let caller = match caller(head, pool, desk) {
         Ok(caller) => caller,
         Err(refusal) => return refused(refusal, effects, desk),
@@ -100,12 +107,12 @@ pub(super) fn arrived(head: &Head<'_>, end: bool, desk: &mut Desk<'_>) -> Steppe
             Err(refusal) => refused(refusal, effects, desk),
         };
     }
-    let content_type = match take_body(head, end, &path, limits, desk.stage.max_body_bytes) {
+    let content_type = match take_body(head, end, &path, &terms.limits, desk.stage.max_body_bytes) {
         Ok(content_type) => content_type,
         Err(refusal) => return refused(refusal, effects, desk),
     };
     if head.get("content-type").is_none() {
-        effects.push(Effect::SetRequestHeader("content-type", "application/json".to_owned()));
+        effects.push(Effect::SetRequestHeader("content-type", "application/json".into()));
     }
     let raw_path = head.text(":path").unwrap_or_default();
     let reading = Reading {
@@ -115,7 +122,8 @@ pub(super) fn arrived(head: &Head<'_>, end: bool, desk: &mut Desk<'_>) -> Steppe
         path: raw_path.to_owned(),
         below: raw_path.len() - path.below_with_query().len(),
         content_type,
-        route,
+        route: route.into(),
+        terms,
     };
     (Exchange::Reading(Box::new(reading)), effects)
 }

@@ -7,7 +7,7 @@ use super::{Desk, Effect, Exchange, Reading, Stepped, Ticket, admit, arrive};
 use crate::{
     attempt::{Attempt, AttemptPlan, backend_path},
     body::{AnswerMode, Asked, ModelForm, UsageEvent, content_type::ContentType, form, json, rewrite},
-    config::{Rewrite, RouteTarget, Target},
+    config::{Rewrite, Target},
     errors::{Refusal, Unavailable},
     model::{self, Plan},
     usage::Weighed,
@@ -41,16 +41,13 @@ fn decide(reading: Reading, body: &[u8], desk: &mut Desk<'_>) -> Result<Draft, R
         return Err(Refusal::TooLarge { limit: max });
     }
     let asked = asked(&reading, body)?;
-    let RouteTarget::Models { pool, limits } = &reading.route.target else {
-        return Err(Refusal::Unavailable(Unavailable::Unconfigured));
-    };
     if let Some(member) = asked.deferred
-        && arrive::are_enforced(limits)
+        && arrive::are_enforced(&reading.terms.limits)
     {
         return Err(arrive::usage_never_comes(&format!("of an answer with \"{member}\""), Some(member)));
     }
-    let model =
-        model::find(pool, &asked.model).ok_or_else(|| Refusal::ModelNotFound { model: asked.model.to_string() })?;
+    let model = model::find(&reading.terms.pool, &asked.model)
+        .ok_or_else(|| Refusal::ModelNotFound { model: asked.model.to_string() })?;
     if !reading.caller.may_use(&asked.model) {
         return Err(Refusal::ModelNotAllowed { model: asked.model.to_string() });
     }
@@ -66,6 +63,7 @@ fn decide(reading: Reading, body: &[u8], desk: &mut Desk<'_>) -> Result<Draft, R
     let ticket = Ticket {
         model: asked.model.into_owned(),
         route: reading.route,
+        terms: reading.terms,
         caller: reading.caller,
         api: reading.api,
         shape: reading.shape,
@@ -121,17 +119,17 @@ impl Draft {
         // This header is always set: a header that changes after the target makes Envoy choose the route, and with it
         // the cluster, anew.
         let retries = self.ticket.plan.model.retries.to_string();
-        effects.push(Effect::SetRequestHeader("x-envoy-max-retries", retries));
+        effects.push(Effect::SetRequestHeader("x-envoy-max-retries", retries.into()));
         if first.backend.rewrite == Rewrite::PerAttempt {
             // Such retries are made only where each attempt is counted, because a backend that reset may have worked.
-            effects.push(Effect::SetRequestHeader("x-envoy-retry-on", "reset".to_owned()));
+            effects.push(Effect::SetRequestHeader("x-envoy-retry-on", "reset".into()));
         }
         effects.push(match first.backend.rewrite {
             Rewrite::Once => self.rewritten_once(first),
             Rewrite::PerAttempt => self.planned(model_at, edited.as_deref().unwrap_or(body).len()),
         });
         if let Some(edited) = edited {
-            effects.push(Effect::SetRequestHeader("content-length", edited.len().to_string()));
+            effects.push(Effect::SetRequestHeader("content-length", edited.len().to_string().into()));
             effects.push(Effect::RequestBody(edited));
         }
         effects

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use super::{Answer, Desk, Exchange, Held, Stepped, Ticket};
 use crate::{
     attempt::Unanswered,
-    config::{EarlyEnd, Limit, RouteTarget},
+    config::{EarlyEnd, Limit},
     report::{Row, RowKey},
     usage::{Api, Sample, Tokens, Used},
 };
@@ -84,7 +84,7 @@ fn settle(mut ticket: Ticket, last: Used, ending: &Ending, desk: &mut Desk<'_>) 
             ended_at: desk.now,
             key: RowKey {
                 consumer: ticket.caller.consumer.clone(),
-                route: ticket.route.name.clone(),
+                route: ticket.route.clone(),
                 asked_model: ticket.asked_model(),
                 model: ticket.pattern.clone(),
                 backend: charge.backend,
@@ -135,12 +135,7 @@ impl Ticket {
 
     /// Whether some limit of the route charges at least the reservation where the usage is not known.
     fn charges_reservation(&self) -> bool {
-        match &self.route.target {
-            RouteTarget::Models { limits, .. } => {
-                limits.iter().any(|limit| limit.on_early_end == EarlyEnd::Reservation)
-            }
-            RouteTarget::Plain | RouteTarget::Closed { .. } => false,
-        }
+        self.terms.limits.iter().any(|limit| limit.on_early_end == EarlyEnd::Reservation)
     }
 }
 

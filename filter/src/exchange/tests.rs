@@ -74,7 +74,7 @@ impl World {
         for effect in effects {
             match effect {
                 Effect::RemoveRequestHeader(name) => seen.removed.push(name),
-                Effect::SetRequestHeader(name, value) => seen.sent_headers.push((name.to_owned(), value)),
+                Effect::SetRequestHeader(name, value) => seen.sent_headers.push((name.to_owned(), value.into_owned())),
                 Effect::Target(cluster) => seen.target = Some(cluster.to_string()),
                 Effect::Plan(_) => {}
                 Effect::RemoveResponseHeader(name) => seen.answer_headers_removed.push(name),
@@ -99,7 +99,7 @@ impl World {
     }
 
     fn arrive_with(&mut self, method: &str, path: &str, more: &[(&str, &str)], seen: &mut Seen) -> Exchange {
-        self.arrive_on(Some("chat"), method, path, more, seen)
+        self.arrive_on(Some(fixture::CHAT), method, path, more, seen)
     }
 
     fn arrive_on(
@@ -278,19 +278,19 @@ fn two_keys_are_nobodys_and_one_key_twice_is_one() {
 #[test]
 fn a_known_key_never_passes_a_plain_route() {
     let known = [("authorization", "Bearer good"), ("x-api-key", "the-app's-own"), ("api-key", "other")];
-    for route in [Some("plain"), None] {
+    for route in [Some(fixture::PLAIN), None] {
         let mut seen = Seen::default();
         let state = world().arrive_on(route, "GET", "/a;b%2f..", &known, &mut seen);
         assert!(matches!(state, Exchange::Passing));
         assert_eq!(seen.removed, ["authorization", "api-key"]);
     }
     let mut seen = Seen::default();
-    world().arrive_on(Some("plain"), "GET", "/", &[("authorization", "Bearer theirs,Bearer good")], &mut seen);
+    world().arrive_on(Some(fixture::PLAIN), "GET", "/", &[("authorization", "Bearer theirs,Bearer good")], &mut seen);
     assert_eq!(seen.removed, ["authorization"]);
     // Before the keys are there nobody can tell.
     let (mut world, mut seen) = (world(), Seen::default());
     Table::Empty.write(&world.shared);
-    world.arrive_on(Some("plain"), "GET", "/", &[("x-api-key", "good")], &mut seen);
+    world.arrive_on(Some(fixture::PLAIN), "GET", "/", &[("x-api-key", "good")], &mut seen);
     assert_eq!(code(&seen), (503, "backend_unavailable".into()));
 }
 
@@ -313,7 +313,7 @@ fn work_whose_usage_never_comes_is_refused_under_a_budget() {
         assert!(error["message"].as_str().unwrap().contains("mode Shadow"), "{error}");
         for free in
             [(|stage: &mut wire::RequestStage| stage.limits[0].shadow = true) as fn(&mut wire::RequestStage), |stage| {
-                stage.routes[0].limits.clear()
+                stage.classes[0].limits.clear()
             }]
         {
             let mut seen = Seen::default();
@@ -363,7 +363,9 @@ fn without_keys_or_configuration_it_is_503_and_never_401() {
     Table::Empty.write(&world.shared);
     world.arrive(CHAT, "good", &mut seen);
     assert_eq!(code(&seen), (503, "backend_unavailable".into()));
-    for (route, passes) in [(Some("unknown"), false), (Some("plain"), true), (None, true)] {
+    for (route, passes) in
+        [(Some(fixture::UNKNOWN), false), (Some("unknown"), false), (Some(fixture::PLAIN), true), (None, true)]
+    {
         let mut seen = Seen::default();
         let state = world.step(
             Exchange::New,
@@ -372,6 +374,67 @@ fn without_keys_or_configuration_it_is_503_and_never_401() {
         );
         assert_eq!(matches!(state, Exchange::Passing), passes, "{route:?}");
     }
+}
+
+#[test]
+fn the_routes_name_says_what_its_requests_are_held_to() {
+    let refused = |route: &str| {
+        let mut seen = Seen::default();
+        world().arrive_on(Some(route), "POST", CHAT, &[("x-api-key", "good")], &mut seen);
+        code(&seen)
+    };
+    assert_eq!(refused(fixture::CLOSED), (503, "policy_invalid".into()));
+    for unknown in [fixture::UNKNOWN, "chat", "c0", "c0/httproute/default/chat", &fixture::CHAT.replace("0/m", "x/m")] {
+        assert_eq!(refused(unknown), (503, "backend_unavailable".into()), "{unknown}");
+    }
+}
+
+/// Each has its own budget and its own rows, whatever the route's rule and class.
+#[test]
+fn the_routes_name_says_whose_budget_and_usage_it_is() {
+    let scope = vec![wire::ScopePart { part: Some(wire::scope_part::Part::Route(true)) }];
+    let mut world = World::new(|stage| {
+        stage.limits[0].scope = scope;
+        stage.limits[0].shadow = true;
+        stage.classes.push(wire::Class { id: "c2".into(), ..stage.classes[0].clone() });
+    });
+    for (route, told) in [
+        ("c0/httproute/default/chat/rule/0/match/0", "chat"),
+        ("c2/httproute/default/chat/rule/1/match/2", "chat"),
+        ("c2/httproute/tenant/chat/rule/0/match/0", "tenant/chat"),
+    ] {
+        let mut seen = Seen::default();
+        let reading = world.arrive_on(Some(route), "POST", CHAT, &[("x-api-key", "good")], &mut seen);
+        world.body = br#"{"model":"smol"}"#.to_vec();
+        let sent = world.step(reading, Event::RequestEnd, &mut seen);
+        let answering = world.answer(sent, "200", "application/json", &[EXACT], &mut seen);
+        let report = world.end(answering, Ending::default());
+        let (usage, settlements) = (&report.usage[..], &report.settlements[..]);
+        let ([usage], [settled]) = (usage, settlements) else { panic!("{report:?}") };
+        assert_eq!((usage.route.as_str(), &*settled.bucket.clone().unwrap().scope), (told, &[told.to_owned()][..]));
+        world.ledger(&report, 0, 0);
+    }
+}
+
+/// Envoy has the new configuration of a filter before it has the routes that name the new classes.
+#[test]
+fn a_class_of_the_configuration_before_serves_its_routes_until_they_change() {
+    let mut world = world();
+    let Stage::Request(before) = &world.config.stage else { panic!() };
+    world.worker.known.add(&before.classes);
+    let mut now = fixture::stage();
+    now.classes = vec![wire::Class { id: "c9".into(), pool: Some(0), ..Default::default() }];
+    world.config = fixture::config(now);
+    for (route, serves) in
+        [(fixture::CHAT, true), (&fixture::CHAT.replace("c0", "c9"), true), (fixture::UNKNOWN, false)]
+    {
+        let mut seen = Seen::default();
+        let state = world.arrive_on(Some(route), "POST", CHAT, &[("x-api-key", "good")], &mut seen);
+        assert_eq!(state.wants() == Wants::RequestBody, serves, "{route}");
+    }
+    let mut seen = Seen::default();
+    world.arrive_on(Some(fixture::CLOSED), "POST", CHAT, &[("x-api-key", "good")], &mut seen);
+    assert_eq!(code(&seen), (503, "policy_invalid".into()), "what was closed stays closed");
 }
 
 #[test]
@@ -594,7 +657,7 @@ fn a_route_rewrites_what_its_only_backend_has_otherwise() {
             stage.backends[0].path_prefix = prefix.into();
             stage.backends[0].authority = authority.into();
             stage.pools[0].models[0].targets.truncate(1);
-            stage.routes[0].limits.clear();
+            stage.classes[0].limits.clear();
         });
         let mut seen = Seen::default();
         world.ask_at("/v1/chat/completions?a=b", r#"{"model":"smol"}"#, &mut seen);
@@ -610,7 +673,7 @@ fn the_asked_name_is_told_where_the_pool_has_a_pattern() {
         let target = wire::Target { backend: 0, weight: 1, ..Default::default() };
         let model = wire::Model { name: "gpt-".into(), prefix: true, targets: vec![target], ..Default::default() };
         stage.pools[0].models.push(model);
-        stage.routes[0].limits.clear();
+        stage.classes[0].limits.clear();
     });
     let long = format!("gpt-{}", "\u{e4}".repeat(40));
     for (asked, told, model) in [("smol", "", "smol"), ("gpt-mine", "gpt-mine", "gpt-*"), (&long, &long[..64], "gpt-*")]
@@ -633,7 +696,7 @@ fn requests_and_their_tokens_are_counted() {
     world.end(answering, Ending::default());
     let counters = &world.worker.counters;
     assert_eq!((counters.requests, counters.input_tokens, counters.output_tokens, counters.estimated), (1, 8, 5, 0));
-    world.arrive_on(Some("plain"), "POST", CHAT, &[], &mut seen);
+    world.arrive_on(Some(fixture::PLAIN), "POST", CHAT, &[], &mut seen);
     assert_eq!(world.worker.counters.requests, 1, "only those to models");
 
     let sent = world.ask(r#"{"model":"smol","max_tokens":5}"#, &mut seen);

@@ -147,7 +147,7 @@ fn request() -> FakeStream {
         body: BODY.to_vec(),
         ..FakeStream::default()
     }
-    .with(Property::Route, "chat")
+    .with(Property::Route, fixture::CHAT)
 }
 
 /// The row of a request that ended in this state, if it has one.
@@ -471,7 +471,14 @@ fn any_stream() -> impl Strategy<Value = FakeStream> {
         prop::sample::select(vec!["via_upstream", "response_timeout"]),
     );
     let attempts = (any::<bool>(), 1u64..4, prop::collection::vec((1u64..4, 0u8..3, any::<bool>()), 0..3));
-    let route = prop::sample::select(vec!["chat", "chat", "chat", "plain", "closed", "unknown"]);
+    let route = prop::sample::select(vec![
+        fixture::CHAT,
+        fixture::CHAT,
+        fixture::CHAT,
+        fixture::PLAIN,
+        fixture::CLOSED,
+        fixture::UNKNOWN,
+    ]);
     let key = prop::sample::select(vec!["good", "good", "good", "other", "foreign", "none"]);
     (body, chunk, answer, attempts, route, key).prop_map(|(body, chunk, answer, attempts, route, key)| {
         let (status, kind, details) = answer;

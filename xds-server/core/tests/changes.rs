@@ -29,13 +29,21 @@ fn surroundings() -> Surroundings {
 /// What a client that has the resources of the example is sent, and what is taken from it.
 fn changed(from: &str, to: &str) -> Vec<String> {
     assert!(EXAMPLE.contains(from), "{from}");
-    let (before, after) = (made(EXAMPLE), made(&EXAMPLE.replacen(from, to, 1)));
+    differences(&made(EXAMPLE), &made(&EXAMPLE.replacen(from, to, 1)))
+}
+
+/// What such a client is sent for more documents, beside those of `before`.
+fn added(before: &str, documents: &str) -> Vec<String> {
+    differences(&made(before), &made(&format!("{before}{documents}")))
+}
+
+fn differences(before: &Snapshot, after: &Snapshot) -> Vec<String> {
     let mut changes = BTreeSet::new();
     for kind in ResourceType::ALL {
         let names = before.of(kind).chain(after.of(kind)).map(|(name, _)| name);
         for name in names {
             let version = |snapshot: &Snapshot| snapshot.get(kind, name).map(|resource| resource.version.clone());
-            if version(&before) != version(&after) {
+            if version(before) != version(after) {
                 changes.insert(format!("{kind:?} {name}"));
             }
         }
@@ -87,6 +95,33 @@ fn a_backend_that_moves_is_one_cluster_and_its_authority() {
 #[test]
 fn matches_change_the_route_alone() {
     assert_eq!(changed("value: /v1", "value: /v2"), [ROUTE]);
+}
+
+/// An HTTPRoute of the example's Gateway.
+fn route(name: &str, rule: &str) -> String {
+    format!(
+        "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: {name}}}\n\
+         spec: {{hostnames: [{name}.example], parentRefs: [{{name: llm}}], rules: [{rule}]}}\n"
+    )
+}
+
+#[test]
+fn a_route_changes_the_filter_only_where_it_brings_a_new_class() {
+    let documents = &EXAMPLE[..EXAMPLE.find("--- # findings").unwrap()];
+    let to_pool = "{backendRefs: [{group: tollgate.dev, kind: ModelPool, name: chat}]}";
+    let redirect = "{filters: [{type: RequestRedirect, requestRedirect: {scheme: https}}]}";
+    // The example's own route is under a limit, and this one is not.
+    let with_pool = format!("{documents}{}", route("other", to_pool));
+    assert_eq!(added(documents, &route("other", to_pool)), [REQUEST, ROUTE]);
+    assert_eq!(added(&with_pool, &route("another", to_pool)), [ROUTE]);
+    assert_eq!(added(documents, &route("app", redirect)), [ROUTE]);
+    let and_plain = format!("{with_pool}{}", route("app", redirect));
+    assert_eq!(added(&and_plain, &route("another", to_pool)), [ROUTE]);
+    // A policy for a route gives it another class, and the route says so.
+    let policy = "---\napiVersion: tollgate.dev/v1alpha1\nkind: TokenPolicy\nmetadata: {name: p}\nspec: {targetRefs: \
+                  [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: other}], limits: [{name: l, tokens: 5, \
+                  window: 1d}]}\n";
+    assert_eq!(added(&with_pool, policy), [REQUEST, ROUTE]);
 }
 
 #[test]

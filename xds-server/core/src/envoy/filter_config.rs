@@ -6,7 +6,7 @@ use tollgate_proto::v1::{self as wire, filter_config::Stage, scope_part::Part};
 
 use crate::ir;
 
-use super::{CONTROL_CLUSTER, edge};
+use super::{CONTROL_CLUSTER, class, edge};
 
 /// The largest request body that is read. Envoy's buffer is a little larger, so that the filter answers first.
 pub const MAX_BODY_BYTES: u32 = 10 * 1024 * 1024;
@@ -17,35 +17,24 @@ pub fn request_config(gateway: &ir::Gateway, ir: &ir::Ir) -> wire::FilterConfig 
     let pools: Vec<&ir::Pool> = gateway.pools.values().map(AsRef::as_ref).collect();
     let place_of_pool = places(pools.iter().map(|pool| pool.name.as_str()));
     let place_of_backend = places(backends.iter().map(|backend| backend.cluster.as_str()));
-    let used: BTreeSet<&str> = gateway.routes().flat_map(|route| route.action.limits()).map(String::as_str).collect();
+    let used: BTreeSet<&str> = gateway.classes.iter().flat_map(|class| &class.limits).map(String::as_str).collect();
     let limits: Vec<&ir::Limit> =
         ir.limits.values().map(AsRef::as_ref).filter(|limit| used.contains(limit.id.as_str())).collect();
     let place_of_limit = places(limits.iter().map(|limit| limit.id.as_str()));
-    // A route that is in several virtual hosts appears once.
-    let routes: BTreeMap<&str, wire::Route> = gateway
-        .routes()
-        .map(|route| {
-            let pool = match &route.action {
-                ir::Action::Pool { pool, .. } => place_of_pool.get(pool.as_str()).copied(),
-                _ => None,
-            };
-            let limits = route.action.limits().iter();
-            let limits = limits.filter_map(|id| place_of_limit.get(id.as_str()).copied()).collect();
-            (
-                route.name.as_str(),
-                wire::Route {
-                    name: route.name.clone(),
-                    route: route.route.clone(),
-                    pool,
-                    limits,
-                    closed_by: closed_by(route),
-                },
-            )
+    // Each class once, by id.
+    let classes: BTreeMap<String, &ir::Class> = gateway.classes.iter().map(|class| (class::id(class), class)).collect();
+    let classes = classes.into_iter().filter_map(|(id, class)| {
+        let limits = class.limits.iter().filter_map(|id| place_of_limit.get(id.as_str()).copied());
+        Some(wire::Class {
+            id,
+            pool: Some(*place_of_pool.get(class.pool.as_str())?),
+            limits: limits.collect(),
+            closed_by: class.closed_by.clone().unwrap_or_default(),
         })
-        .collect();
+    });
     let stage = wire::RequestStage {
         control_cluster: CONTROL_CLUSTER.to_owned(),
-        routes: routes.into_values().collect(),
+        classes: classes.collect(),
         pools: pools.iter().map(|pool| self::pool(pool, &place_of_backend)).collect(),
         backends: backends.iter().copied().map(backend).collect(),
         limits: limits.into_iter().map(limit).collect(),
@@ -66,13 +55,6 @@ pub fn attempt_config(gateway: &ir::Gateway) -> Option<wire::FilterConfig> {
 pub fn connection_config() -> wire::FilterConfig {
     let stage = wire::ConnectionStage { max_per_source: edge::MAX_CONNECTIONS_PER_SOURCE };
     wire::FilterConfig { stage: Some(Stage::Connection(stage)) }
-}
-
-fn closed_by(route: &ir::Route) -> String {
-    match &route.action {
-        ir::Action::Pool { closed_by: Some(policy), .. } => policy.clone(),
-        _ => String::new(),
-    }
 }
 
 /// The place of each in its list, by name.

@@ -16,7 +16,7 @@ use crate::snapshot::{Resource, ResourceType, Snapshot};
 use crate::status::Origin;
 
 use super::cluster::filter;
-use super::path::{route_configuration, virtual_host};
+use super::path::route_configuration;
 use super::route::{self, EntryPoint};
 use super::wire::{address, ads, any, duration, extension, number, prefix_of, yes};
 use super::{Ports, Surroundings, edge, tls, wasm};
@@ -81,7 +81,7 @@ fn add_routes(snapshot: &mut Snapshot, gateway: &ir::Gateway, port: u16, name: &
         for host in site.virtual_hosts.values() {
             origins.extend(host.routes.iter().map(|route| route.origin.clone()));
             let name = format!("{}/{}", site.name, host.domain);
-            hosts.push(virtual_host(name, &host.domain, route::routes(entry, &host.routes)));
+            hosts.push(route::virtual_host(entry, name, host));
         }
     }
     dedup(&mut origins);

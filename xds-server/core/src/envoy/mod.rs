@@ -6,6 +6,7 @@
 //! ```
 //! Every reference between resources goes over ADS, so that each resource can change alone.
 
+mod class;
 mod cluster;
 mod edge;
 mod filter_config;

@@ -1,17 +1,15 @@
 //! Routes of the IR to Envoy's.
 
-use std::sync::Arc;
-
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::route::v3 as route;
 use envoy_types::pb::envoy::r#type::v3::{FractionalPercent, fractional_percent::DenominatorType};
-use envoy_types::pb::google::protobuf::UInt64Value;
+use envoy_types::pb::google::protobuf::{Any, UInt64Value};
 
 use crate::ir::{self, Action, Redirect, Rewrite, Route, WeightedService};
 
-use super::path::{Change, change, header_options, route_match};
-use super::pool_route;
-use super::wire::{duration, number};
+use super::path::{self, Change, change, header_options, route_match};
+use super::wire::{any, duration, number};
+use super::{class, pool_route, wasm};
 
 /// Where the requests of some routes come in.
 #[derive(Debug, Clone, Copy)]
@@ -21,13 +19,31 @@ pub struct EntryPoint<'a> {
     pub tls: bool,
 }
 
-pub fn routes(entry: EntryPoint<'_>, routes: &[Arc<Route>]) -> Vec<route::Route> {
-    routes.iter().flat_map(|found| route(entry, found)).collect()
+/// The whole of a hostname is with the filter or without it. Envoy looks for a filter's own settings when a stream
+/// begins, by the route that it finds then. If it finds another route later, that one is of the same virtual host.
+pub fn virtual_host(entry: EntryPoint<'_>, name: String, host: &ir::VirtualHost) -> route::VirtualHost {
+    let routes = host.routes.iter().flat_map(|found| route(entry, found)).collect();
+    let mut made = path::virtual_host(name, &host.domain, routes);
+    if wasm::is_needed(entry.gateway) && !has_pool(host) {
+        made.typed_per_filter_config = [(wasm::request_name(entry.gateway), off())].into();
+    }
+    made
+}
+
+/// Whether some route leads to a pool. If so, all of the virtual host's requests meet the filter: beside a pool's
+/// routes it keeps the clients' keys from the plain ones.
+fn has_pool(host: &ir::VirtualHost) -> bool {
+    host.routes.iter().any(|route| matches!(route.action, Action::Pool { .. }))
+}
+
+/// Envoy makes no such filter for a request.
+fn off() -> Any {
+    any(&route::FilterConfig { disabled: true, ..Default::default() })
 }
 
 fn route(entry: EntryPoint<'_>, found: &Route) -> Vec<route::Route> {
     let made = route::Route {
-        name: found.name.clone(),
+        name: class::route_name(found).into_owned(),
         r#match: Some(route_match(&found.matches)),
         request_headers_to_add: header_options(&found.request_headers),
         request_headers_to_remove: found.request_headers.remove.clone(),

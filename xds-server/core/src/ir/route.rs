@@ -11,7 +11,7 @@ use crate::status::Origin;
 pub struct Route {
     /// The rule; its section is `rule <i>`.
     pub origin: Origin,
-    /// `httproute/<namespace>/<name>/rule/<i>/match/<j>`.
+    /// `httproute/<namespace>/<name>/rule/<i>/match/<j>`. In Envoy its class may stand before that.
     pub name: String,
     /// Display name of the HTTPRoute.
     pub route: String,
@@ -138,7 +138,7 @@ pub struct Redirect {
     pub status: u16,
 }
 
-/// What the filter does for a route to a pool. Many routes have the same.
+/// What all routes have in common that lead to one pool under the same limits.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Class {
     /// See [`Action::Pool`].
@@ -150,9 +150,9 @@ pub struct Class {
 // === impl Class ===
 
 impl Class {
-    /// None: the route leads to no pool.
-    pub fn of(route: &Route) -> Option<Self> {
-        match &route.action {
+    /// None: the action leads to no pool.
+    pub fn of(action: &Action) -> Option<Self> {
+        match action {
             Action::Pool { pool, limits, closed_by } => {
                 Some(Self { pool: pool.clone(), limits: limits.clone(), closed_by: closed_by.clone() })
             }

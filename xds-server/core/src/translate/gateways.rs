@@ -38,7 +38,7 @@ pub fn gateways(made: &Made, routes: &BTreeMap<Key, Arc<AttachedRoute>>) -> BTre
                 let here = attached.get(&(key, site.name.as_str())).map(Vec::as_slice).unwrap_or_default();
                 site.virtual_hosts = hosts::virtual_hosts(&listener.hostname, &elsewhere, &candidates(key, here));
             }
-            gateway.classes = gateway.routes().filter_map(Class::of).collect();
+            gateway.classes = gateway.routes().filter_map(|route| Class::of(&route.action)).collect();
             (key.clone(), gateway)
         })
         .collect();
@@ -115,7 +115,7 @@ fn candidates<'a>(gateway: &Key, here: &'a [(&Key, &AttachedRoute, Vec<Domain>)]
 /// What a route leads to.
 pub fn uses(route: &Route) -> Vec<Use> {
     match &route.action {
-        Action::Pool { .. } => Class::of(route).map(Use::Class).into_iter().collect(),
+        Action::Pool { .. } => Class::of(&route.action).map(Use::Class).into_iter().collect(),
         Action::Services { services, .. } => {
             services.iter().map(|service| Use::Service(service.service.clone())).collect()
         }

@@ -9,7 +9,7 @@
 //! --- # envoy
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use serde::Serialize as _;
@@ -20,6 +20,7 @@ use tollgate_core::objects::{Objects, SecretSource};
 use tollgate_core::snapshot::{ResourceType, Snapshot};
 use tollgate_core::status::Finding;
 use tollgate_core::translate::translate;
+use tollgate_filter::route_name::RouteName;
 
 pub struct Case<'a> {
     input: &'a str,
@@ -82,15 +83,19 @@ fn check(name: &str, snapshot: &Snapshot) {
     use envoy_types::pb::envoy::extensions::filters::http::wasm::v3::Wasm;
     use envoy_types::pb::google::protobuf::BytesValue;
     use prost::Message as _;
+    let mut classes = BTreeSet::new();
     for (resource, value) in snapshot.of(ResourceType::ExtensionConfig) {
         let extension = TypedExtensionConfig::decode(value.value.as_slice()).unwrap();
         let wasm = Wasm::decode(extension.typed_config.unwrap().value.as_slice()).unwrap();
         let configuration = wasm.config.unwrap().configuration.unwrap();
         let bytes = BytesValue::decode(configuration.value.as_slice()).unwrap().value;
-        if let Err(error) = tollgate_filter::config::parse(&bytes) {
-            panic!("{name}: the filter refuses {resource}: {error}");
+        let config = tollgate_filter::config::parse(&bytes);
+        let config = config.unwrap_or_else(|error| panic!("{name}: the filter refuses {resource}: {error}"));
+        if let tollgate_filter::config::Stage::Request(stage) = config.stage {
+            classes = stage.classes.all().iter().map(|(id, _)| id.clone()).collect();
         }
     }
+    check_routes(name, snapshot, &classes);
     let printed = envoy::to_json(snapshot).to_string();
     assert!(!printed.contains("PLANTED"), "{name}: a secret is printed");
     assert!(!printed.contains("\"error\":"), "{name}: a resource cannot be printed: {printed}");
@@ -103,6 +108,43 @@ fn check(name: &str, snapshot: &Snapshot) {
     for (resource, value) in ResourceType::ALL.into_iter().flat_map(|kind| snapshot.of(kind)) {
         assert!(!value.origins.is_empty(), "{name}: {resource} has no origin");
     }
+}
+
+/// The filter reads the name of every route and has the classes in them, and no others. It is on where a route has one.
+fn check_routes(name: &str, snapshot: &Snapshot, classes: &BTreeSet<String>) {
+    use envoy_types::pb::envoy::config::route::v3::{FilterConfig, RouteConfiguration};
+    use prost::Message as _;
+    let mut used = BTreeSet::new();
+    let is_there = snapshot.of(ResourceType::ExtensionConfig).any(|(filter, _)| filter.ends_with("/request"));
+    for (resource, value) in snapshot.of(ResourceType::Route) {
+        for host in RouteConfiguration::decode(value.value.as_slice()).unwrap().virtual_hosts {
+            let mut has_pool = false;
+            for route in host.routes {
+                match RouteName::parse(&route.name) {
+                    Some(RouteName::Plain) => {}
+                    Some(RouteName::OfClass { class, .. }) => {
+                        has_pool = true;
+                        used.insert(class.to_owned());
+                    }
+                    None => panic!("{name}: the filter cannot read {:?} in {resource}", route.name),
+                }
+            }
+            let off: Vec<_> = host.typed_per_filter_config.into_iter().collect();
+            match off.as_slice() {
+                [] => assert!(has_pool || !is_there, "{name}: the filter is on in {} of {resource}", host.name),
+                [(filter, config)] => {
+                    assert!(
+                        snapshot.get(ResourceType::ExtensionConfig, filter).is_some(),
+                        "{name}: there is no {filter}"
+                    );
+                    assert!(FilterConfig::decode(config.value.as_slice()).unwrap().disabled, "{name}: {filter}");
+                    assert!(!has_pool, "{name}: the filter is off in {} of {resource}", host.name);
+                }
+                more => panic!("{name}: {} settings in {} of {resource}", more.len(), host.name),
+            }
+        }
+    }
+    assert_eq!(&used, classes, "{name}: the classes of the filter are those of the routes");
 }
 
 fn lines(findings: &[Finding]) -> String {
