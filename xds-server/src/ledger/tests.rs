@@ -44,7 +44,7 @@ pub(crate) fn configured(limits: Vec<Limit>) -> Configured {
     let mut served: BTreeSet<Thing> = consumers.map(|name| Thing::Consumer(name.into())).into();
     served.insert(Thing::Route("chat".into()));
     served.extend(limits.iter().map(|limit| Thing::Limit(limit.id.as_str().into())));
-    Configured { limits, served: [(US.to_string(), served)].into() }
+    Configured { limits, served: [(US.to_string(), vec![Arc::new(served)])].into() }
 }
 
 pub(crate) fn limits(limits: Vec<Limit>) -> watch::Receiver<Arc<Configured>> {

@@ -15,6 +15,7 @@ pub mod incoming;
 pub mod pki;
 #[cfg(test)]
 mod port_test;
+mod publication;
 pub mod published;
 #[cfg(test)]
 mod published_test;

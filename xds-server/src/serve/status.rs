@@ -76,7 +76,7 @@ fn make(published: &Published, reports: &BTreeMap<u64, Report>, readiness: Readi
         gateways.push(admin::GatewayStatus {
             name: name.clone(),
             programmed,
-            listeners: gateway.listeners.clone(),
+            listeners: gateway.listeners.to_vec(),
             proxies: envoys.into_iter().map(|report| proxy(name, report)).collect(),
         });
     }

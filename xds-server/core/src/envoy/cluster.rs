@@ -17,18 +17,27 @@ use super::{edge, tls, upstream};
 
 pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway) {
     for backend in gateway.backends.values() {
-        let message = of_backend(gateway, backend);
-        let mut origins = vec![backend.origin.clone()];
-        origins.extend(backend.credential.as_ref().map(|credential| credential.origin.clone()));
-        snapshot.insert(ResourceType::Cluster, &backend.cluster, Resource::new(&message, origins));
+        snapshot.insert(ResourceType::Cluster, &backend.cluster, self::backend(gateway, backend));
     }
     for service in gateway.services.values() {
-        let origins = vec![service.origin.clone()];
-        snapshot.insert(ResourceType::Cluster, &service.cluster, Resource::new(&of_service(service), origins.clone()));
-        let hosts = service.endpoints.iter().map(|(ip, port)| (ip.to_string(), *port));
-        let assignment = assignment(&service.cluster, hosts);
-        snapshot.insert(ResourceType::Endpoint, &service.cluster, Resource::new(&assignment, origins));
+        let (cluster, endpoints) = self::service(service);
+        snapshot.insert(ResourceType::Cluster, &service.cluster, cluster);
+        snapshot.insert(ResourceType::Endpoint, &service.cluster, endpoints);
     }
+}
+
+pub fn backend(gateway: &ir::Gateway, backend: &ir::Backend) -> Resource {
+    let mut origins = vec![backend.origin.clone()];
+    origins.extend(backend.credential.as_ref().map(|credential| credential.origin.clone()));
+    Resource::new(&of_backend(gateway, backend), origins)
+}
+
+/// The cluster, and its endpoints.
+pub fn service(service: &ir::Service) -> (Resource, Resource) {
+    let origins = vec![service.origin.clone()];
+    let hosts = service.endpoints.iter().map(|(ip, port)| (ip.to_string(), *port));
+    let endpoints = assignment(&service.cluster, hosts);
+    (Resource::new(&of_service(service), origins.clone()), Resource::new(&endpoints, origins))
 }
 
 fn of_backend(gateway: &ir::Gateway, backend: &ir::Backend) -> cluster::Cluster {

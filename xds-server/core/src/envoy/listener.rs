@@ -26,8 +26,12 @@ const SERVER_NAME: &str = "tollgate";
 
 pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway, surroundings: &Surroundings) {
     for open in &gateway.listeners {
-        let name = format!("{}/{}", gateway.scope(), open.port);
-        let chains = chains(snapshot, gateway, open, &name);
+        let name = name(gateway, open);
+        let mut chains = Vec::new();
+        for table in of_listener(gateway, open) {
+            chains.push(chain_of(gateway, &table));
+            snapshot.insert(ResourceType::Route, &table.name, routes(gateway, &table));
+        }
         let inspects = chains.iter().any(|chain| chain.transport_socket.is_some());
         let inspector = listener::ListenerFilter {
             name: "envoy.filters.listener.tls_inspector".to_owned(),
@@ -48,36 +52,55 @@ pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway, surroundings: &Surrou
     }
 }
 
-/// The filter chains of a listener. The route configurations that they name are added.
-fn chains(
-    snapshot: &mut Snapshot,
-    gateway: &ir::Gateway,
-    open: &ir::Listener,
-    name: &str,
-) -> Vec<listener::FilterChain> {
-    let (tls, plain): (Vec<_>, Vec<_>) = open.sites.iter().partition(|site| site.certificate.is_some());
-    let mut chains = Vec::new();
-    if !plain.is_empty() {
-        // On a plain port the Host header tells the sites apart.
-        add_routes(snapshot, gateway, open.port, name, &plain);
-        chains.push(chain(gateway, name, None, None));
-    }
-    for site in tls {
-        let name = format!("{name}/{}", site.name);
-        add_routes(snapshot, gateway, open.port, &name, &[site]);
-        let server_names = if site.hostname == "*" { Vec::new() } else { vec![site.hostname.clone()] };
-        let found = listener::FilterChainMatch { server_names, ..Default::default() };
-        chains.push(chain(gateway, &name, Some(found), site.certificate.as_ref()));
-    }
-    chains
+/// The route table of a filter chain.
+#[derive(Debug)]
+pub struct Table<'a> {
+    /// The filter chain has the same name.
+    pub name: String,
+    pub port: u16,
+    pub sites: Vec<&'a ir::Site>,
 }
 
-fn add_routes(snapshot: &mut Snapshot, gateway: &ir::Gateway, port: u16, name: &str, sites: &[&ir::Site]) {
+/// Every route table of a Gateway.
+pub fn tables(gateway: &ir::Gateway) -> impl Iterator<Item = Table<'_>> {
+    gateway.listeners.iter().flat_map(|open| of_listener(gateway, open))
+}
+
+/// On a plain port the Host header tells the sites apart. With TLS, each has its own filter chain.
+fn of_listener<'a>(gateway: &ir::Gateway, open: &'a ir::Listener) -> Vec<Table<'a>> {
+    let (name, port) = (name(gateway, open), open.port);
+    let (tls, plain): (Vec<_>, Vec<_>) = open.sites.iter().partition(|site| site.certificate.is_some());
+    let tls = tls.into_iter().map(|site| Table { name: format!("{name}/{}", site.name), port, sites: vec![site] });
+    let mut tables: Vec<Table<'_>> = tls.collect();
+    if !plain.is_empty() {
+        tables.insert(0, Table { name, port, sites: plain });
+    }
+    tables
+}
+
+fn name(gateway: &ir::Gateway, open: &ir::Listener) -> String {
+    format!("{}/{}", gateway.scope(), open.port)
+}
+
+/// The filter chain that has this route table.
+fn chain_of(gateway: &ir::Gateway, table: &Table<'_>) -> listener::FilterChain {
+    match table.sites.as_slice() {
+        [site] if site.certificate.is_some() => {
+            let server_names = if site.hostname == "*" { Vec::new() } else { vec![site.hostname.clone()] };
+            let found = listener::FilterChainMatch { server_names, ..Default::default() };
+            chain(gateway, &table.name, Some(found), site.certificate.as_ref())
+        }
+        _ => chain(gateway, &table.name, None, None),
+    }
+}
+
+/// The route configuration of a table.
+pub fn routes(gateway: &ir::Gateway, table: &Table<'_>) -> Resource {
     let mut hosts = Vec::new();
     let mut origins: Vec<Origin> = Vec::new();
-    for site in sites {
+    for site in &table.sites {
         origins.push(site.origin.clone());
-        let entry = EntryPoint { gateway, port, tls: site.certificate.is_some() };
+        let entry = EntryPoint { gateway, port: table.port, tls: site.certificate.is_some() };
         for host in site.virtual_hosts.values() {
             origins.extend(host.routes.iter().map(|route| route.origin.clone()));
             let name = format!("{}/{}", site.name, host.domain);
@@ -85,8 +108,7 @@ fn add_routes(snapshot: &mut Snapshot, gateway: &ir::Gateway, port: u16, name: &
         }
     }
     dedup(&mut origins);
-    let message = route_configuration(name.to_owned(), hosts);
-    snapshot.insert(ResourceType::Route, name, Resource::new(&message, origins));
+    Resource::new(&route_configuration(table.name.clone(), hosts), origins)
 }
 
 fn dedup(origins: &mut Vec<Origin>) {

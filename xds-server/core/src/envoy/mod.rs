@@ -17,12 +17,14 @@ mod print;
 mod route;
 mod secret;
 mod tls;
+mod update;
 mod upstream;
 mod wasm;
 mod wire;
 
 use filter_config::{MAX_BODY_BYTES, attempt_config, connection_config, request_config};
 pub use print::to_json;
+pub use update::update;
 pub use wasm::{stamped, without_stamps};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -102,7 +104,8 @@ pub fn keys<'a>(gateway: &ir::Gateway, ir: &'a ir::Ir) -> impl Iterator<Item = &
     ir.keys.values().map(AsRef::as_ref).filter(move |key| consumers.include(&key.origin.namespace))
 }
 
-fn api_key(key: &ir::Key) -> Resource {
+/// What a proxy is told of a key.
+pub fn api_key(key: &ir::Key) -> Resource {
     let (models, all_models) = match &key.models {
         AllowedModels::All => (Vec::new(), true),
         AllowedModels::Only(models) => (models.clone(), false),

@@ -1,10 +1,12 @@
 //! What the configuration means, free of Kubernetes and of Envoy. Every value is valid and carries its origin.
 
+mod delta;
 mod domain;
 mod gateway;
 mod model;
 mod route;
 
+pub use delta::{Delta, GatewayDelta, Host, PartsDelta};
 pub use domain::Domain;
 pub use gateway::{Certificate, Gateway, Listener, Site, VirtualHost};
 pub use model::{

@@ -33,7 +33,7 @@ pub use apply::{Outcome, Past, apply};
 pub use asked::{ASKED_NAMES, Asked, MAX_ASKED_NAME};
 pub use bucket::{Bucket, BucketKey, Lease};
 pub use call::{Call, InvalidCall, MAX_ENTRIES, MAX_TEXT};
-pub use served::{Configured, SERVED_BEFORE, Thing};
+pub use served::{Configured, SERVED_BEFORE, Thing, Things};
 pub use state::{Changes, Entry, HolderKey, Reason, Records, RefusedEntry, State, Worker, WorkerKey};
 pub use upkeep::{BUCKET_KEPT, HOLDER_KEPT, USAGE_KEPT};
 

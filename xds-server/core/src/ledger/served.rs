@@ -34,13 +34,16 @@ pub enum Thing {
 pub struct Configured {
     pub limits: Vec<Limit>,
     /// By the identity that certificates name.
-    pub served: BTreeMap<String, BTreeSet<Thing>>,
+    pub served: BTreeMap<String, Vec<Things>>,
 }
+
+/// Identities share what they have in common, and so do configurations that follow each other.
+pub type Things = Arc<BTreeSet<Thing>>;
 
 /// Who serves what, and who served it a while ago.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Served {
-    now: BTreeMap<String, BTreeSet<Thing>>,
+    now: BTreeMap<String, Vec<Things>>,
     /// What was served until a while ago. It counts until this steady time.
     before: BTreeMap<String, BTreeMap<Thing, Duration>>,
 }
@@ -48,12 +51,21 @@ pub(super) struct Served {
 // === impl Thing ===
 
 impl Thing {
-    /// Everything that one Gateway serves.
-    pub fn served_by(gateway: &Gateway, ir: &Ir) -> BTreeSet<Self> {
-        let limits = gateway.routes().flat_map(|route| route.action.limits()).map(|id| Self::limit(id));
-        let routes = gateway.routes().map(|route| Self::route(&route.route));
+    /// The limits that hold at a Gateway.
+    pub fn limits_of(gateway: &Gateway) -> Things {
+        let limits = gateway.classes.iter().flat_map(|class| &class.limits);
+        Arc::new(limits.map(|id| Self::limit(id)).collect())
+    }
+
+    /// The routes of a Gateway, by their display names.
+    pub fn routes<'a>(names: impl Iterator<Item = &'a str>) -> Things {
+        Arc::new(names.map(Self::route).collect())
+    }
+
+    /// Everybody who has a key for a Gateway or needs none.
+    pub fn consumers_of(gateway: &Gateway, ir: &Ir) -> Things {
         let consumers = envoy::keys(gateway, ir).map(|key| Self::consumer(&key.consumer));
-        limits.chain(routes).chain(consumers).chain([Self::consumer(ANONYMOUS)]).collect()
+        Arc::new(consumers.chain([Self::consumer(ANONYMOUS)]).collect())
     }
 
     pub(super) fn limit(id: &str) -> Self {
@@ -72,19 +84,22 @@ impl Thing {
 // === impl Served ===
 
 impl Served {
-    pub fn new(now: BTreeMap<String, BTreeSet<Thing>>) -> Self {
+    pub fn new(now: BTreeMap<String, Vec<Things>>) -> Self {
         Self { now, before: BTreeMap::new() }
     }
 
-    pub fn replace(&mut self, next: BTreeMap<String, BTreeSet<Thing>>, now: Now) {
+    pub fn replace(&mut self, next: BTreeMap<String, Vec<Things>>, now: Now) {
         let until = now.steady.saturating_add(SERVED_BEFORE);
         self.before.retain(|_, things| {
             things.retain(|_, until| *until > now.steady);
             !things.is_empty()
         });
-        let nothing = BTreeSet::new();
         for (identity, things) in &self.now {
-            let mut gone = things.difference(next.get(identity).unwrap_or(&nothing)).peekable();
+            let next = next.get(identity).map(Vec::as_slice).unwrap_or_default();
+            // What is one and the same needs no look into it.
+            let others = things.iter().filter(|things| !next.iter().any(|next| Arc::ptr_eq(next, things)));
+            let stays = |thing: &&Thing| next.iter().any(|things| things.contains(*thing));
+            let mut gone = others.flat_map(|things| things.iter()).filter(|thing| !stays(thing)).peekable();
             if gone.peek().is_some() {
                 let gone = gone.map(|thing| (thing.clone(), until));
                 self.before.entry(identity.clone()).or_default().extend(gone);
@@ -95,7 +110,7 @@ impl Served {
 
     pub fn has(&self, identity: &str, thing: &Thing, now: Now) -> bool {
         let before = |things: &BTreeMap<Thing, Duration>| things.get(thing).is_some_and(|until| *until > now.steady);
-        self.now.get(identity).is_some_and(|things| things.contains(thing))
+        self.now.get(identity).is_some_and(|all| all.iter().any(|things| things.contains(thing)))
             || self.before.get(identity).is_some_and(before)
     }
 

@@ -20,7 +20,7 @@ fn both() -> Configured {
     let mut both = configured(&[limit("day", 1000, DAY), limit("secret", 1000, DAY)]);
     let theirs = [Thing::limit("day"), Thing::limit("own"), Thing::consumer("stranger"), Thing::route("theirs")];
     both.limits.push(limit("own", 1000, DAY));
-    both.served.insert(THEIRS.into(), theirs.into());
+    both.served.insert(THEIRS.into(), vec![std::sync::Arc::new(theirs.into())]);
     both
 }
 
@@ -119,7 +119,7 @@ fn a_report_of_what_was_served_a_moment_ago_counts() {
     let mut ledger = ledger();
     let lease = ledger.sync(&SyncRequest { wants: vec![want("day", 100, 100)], ..request(1) }).grants.remove(0);
     // The route goes, with its limit and its consumer, and then the whole Gateway.
-    ledger.configure(&Configured { served: [(OURS.to_owned(), BTreeSet::new())].into(), ..both() });
+    ledger.configure(&Configured { served: [(OURS.to_owned(), Vec::new())].into(), ..both() });
     ledger.second += 60;
     ledger.configure(&Configured::default());
     let settlement = Settlement {

@@ -59,7 +59,7 @@ pub fn limit(id: &str, tokens: u64, window: Duration) -> Limit {
 pub fn configured(limits: &[Limit]) -> Configured {
     let mut served: BTreeSet<Thing> = limits.iter().map(|limit| Thing::limit(&limit.id)).collect();
     served.extend([Thing::consumer("app"), Thing::consumer("other"), Thing::route("chat")]);
-    Configured { limits: limits.to_vec(), served: [(OURS.to_owned(), served)].into() }
+    Configured { limits: limits.to_vec(), served: [(OURS.to_owned(), vec![std::sync::Arc::new(served)])].into() }
 }
 
 /// One request.

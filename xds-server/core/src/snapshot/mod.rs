@@ -130,9 +130,14 @@ impl Snapshot {
     /// Becomes `next`, but keeps what is the same. Keys stay as they are.
     pub fn update(&mut self, next: &Self, changed: &mut Changed) {
         for kind in ResourceType::ALL.into_iter().filter(|kind| *kind != ResourceType::ApiKey) {
-            let resources = self.resources.entry(kind).or_default();
-            changed.add_all(kind, resources.update(next.resources.get(&kind).into_iter().flat_map(Resources::iter)));
+            self.update_kind(kind, next, changed);
         }
+    }
+
+    /// The same for one type.
+    pub fn update_kind(&mut self, kind: ResourceType, next: &Self, changed: &mut Changed) {
+        let resources = self.resources.entry(kind).or_default();
+        changed.add_all(kind, resources.update(next.resources.get(&kind).into_iter().flat_map(Resources::iter)));
     }
 
     /// Serves the keys of these namespaces. `touched` are those of all keys that are not as they were in this snapshot.

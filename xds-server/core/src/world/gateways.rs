@@ -1,15 +1,15 @@
 //! The Gateways of the IR, changed where routes, pools, backends or Services changed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use crate::ir::{self, Gateway};
+use crate::ir::{self, Gateway, GatewayDelta, Host, PartsDelta};
 use crate::objects::Key;
 use crate::translate::gateways::{Use, needing_attempts, of_attempts, parts, without_parts};
 use crate::translate::routes::AttachedRoute;
 use crate::translate::view::Made;
 
 use super::Touched;
-use super::delta::{GatewayDelta, Host, PartsDelta};
 use super::memo::{Memo, Turn};
 use super::place::Place;
 
@@ -17,7 +17,7 @@ use super::place::Place;
 pub struct Gateways {
     places: BTreeMap<Key, Place>,
     /// The routes that are attached to each Gateway.
-    attached: BTreeMap<Key, BTreeSet<std::sync::Arc<Key>>>,
+    attached: BTreeMap<Key, BTreeSet<Arc<Key>>>,
     /// How many Gateways need attempts at a backend to be rewritten, by its cluster name.
     attempts_at: BTreeMap<String, usize>,
 }
@@ -36,7 +36,7 @@ impl Gateways {
         let mut deltas: BTreeMap<Key, PartsDelta> = BTreeMap::new();
         // Gateways whose uses are others now.
         let mut other_uses: BTreeSet<Key> = BTreeSet::new();
-        let mut hosts = self.attach(turns);
+        let mut hosts = self.attach(turns, &mut deltas);
         // Backends at which attempts are rewritten now and were not, or the other way round.
         let mut other_attempts = BTreeSet::new();
         for key in &touched.gateways {
@@ -75,7 +75,7 @@ impl Gateways {
                 renew(place, gateway, made, attempts_at, deltas.entry(key).or_default());
             }
         }
-        let parts = deltas.into_iter().filter(|(_, parts)| !parts.is_empty());
+        let parts = deltas.into_iter().filter(|(key, parts)| !parts.is_empty() && gateways.contains_key(key));
         let mut deltas: BTreeMap<Key, GatewayDelta> =
             parts.map(|(key, parts)| (key, GatewayDelta::Parts(parts))).collect();
         for key in &touched.gateways {
@@ -85,10 +85,45 @@ impl Gateways {
         deltas
     }
 
+    /// Notes which Gateways have limits that changed.
+    pub(super) fn note_limits(
+        limits: &BTreeSet<String>,
+        gateways: &BTreeMap<Key, Gateway>,
+        deltas: &mut BTreeMap<Key, GatewayDelta>,
+    ) {
+        if limits.is_empty() {
+            return;
+        }
+        let has = |gateway: &Gateway| {
+            gateway.classes.iter().flat_map(|class| &class.limits).any(|limit| limits.contains(limit))
+        };
+        for (key, _) in gateways.iter().filter(|(_, gateway)| has(gateway)) {
+            let parts = || GatewayDelta::Parts(PartsDelta::default());
+            if let GatewayDelta::Parts(parts) = deltas.entry(key.clone()).or_insert_with(parts) {
+                parts.classes = true;
+            }
+        }
+    }
+
+    /// The routes that are attached to a Gateway.
+    pub fn attached(&self, gateway: &Key) -> impl Iterator<Item = &Key> {
+        self.attached.get(gateway).into_iter().flatten().map(AsRef::as_ref)
+    }
+
     /// Moves routes to where they are attached now. Returns the virtual hosts that this may change, by Gateway.
-    fn attach(&mut self, turns: &[Turn<AttachedRoute>]) -> BTreeMap<Key, BTreeSet<Host>> {
+    fn attach(
+        &mut self,
+        turns: &[Turn<AttachedRoute>],
+        deltas: &mut BTreeMap<Key, PartsDelta>,
+    ) -> BTreeMap<Key, BTreeSet<Host>> {
         let mut touched: BTreeMap<Key, BTreeSet<Host>> = BTreeMap::new();
         for Turn { key, before, after } in turns {
+            let at = |route: &Option<Arc<AttachedRoute>>| -> BTreeSet<Key> {
+                of_gateways(route.as_deref()).map(|(gateway, _)| gateway.clone()).collect()
+            };
+            for gateway in at(before).symmetric_difference(&at(after)) {
+                deltas.entry(gateway.clone()).or_default().attached = true;
+            }
             for (gateway, route) in of_gateways(before.as_deref()) {
                 if let Some(place) = self.places.get_mut(gateway) {
                     place.detach(gateway, key, route, touched.entry(gateway.clone()).or_default());

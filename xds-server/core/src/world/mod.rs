@@ -7,19 +7,16 @@
 //! whose own object changed, and those that read a fact that changed. What they say then may change further facts, for
 //! the stages after theirs. A whole translation comes to the same result, which a property test holds against this.
 
-mod delta;
 mod gateways;
 mod memo;
 mod place;
 #[cfg(test)]
 mod tests;
 
-pub use delta::{Delta, GatewayDelta, Host, PartsDelta};
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::ir::{self, Ir};
+use crate::ir::{self, Delta, Ir};
 use crate::objects::{BackendSlice, Changes, Consumer, Gateway, Key, Kind, Namespace, Objects, TargetKind};
 use crate::status::Finding;
 use crate::translate::consumers::{self, Claim};
@@ -80,6 +77,11 @@ impl World {
         &self.ir
     }
 
+    /// The HTTPRoutes that are attached to a Gateway.
+    pub fn attached(&self, gateway: &Key) -> impl Iterator<Item = &Key> {
+        self.gateways.attached(gateway)
+    }
+
     /// What is wrong with the objects, sorted by file and line.
     pub fn findings(&self) -> Vec<Finding> {
         let of_units = self.consumers.findings().chain(self.policies.findings()).chain(self.services.findings());
@@ -105,6 +107,7 @@ impl World {
         self.step_listeners(&mut dirty, &mut touched);
         let turns = self.routes.step(&self.objects, &self.made, &dirty, routes::route);
         delta.gateways = self.gateways.step(&self.made, &self.routes, &turns, &touched, &mut self.ir.gateways);
+        Gateways::note_limits(&delta.limits, &self.ir.gateways, &mut delta.gateways);
         self.of_refused.clear();
         policies::closed(&self.objects.refused_policies, &self.ir.gateways, &mut self.of_refused);
         delta

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::ir::{Class, Domain, Gateway, Site, VirtualHost};
+use crate::ir::{Class, Domain, Gateway, Host, Site, VirtualHost};
 use crate::objects::Key;
 use crate::translate::gateways::{Use, uses};
 use crate::translate::hostname::{covering_stems, covers};
@@ -11,7 +11,6 @@ use crate::translate::hosts::{in_order, more_specific, with_precedence};
 use crate::translate::listeners::OpenListeners;
 use crate::translate::routes::AttachedRoute;
 
-use super::delta::Host;
 use super::memo::Memo;
 
 #[derive(Debug, Default)]

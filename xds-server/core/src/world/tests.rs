@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
+use crate::envoy::{self, FilterCode, Ports, Surroundings};
+use crate::ir::{GatewayDelta, Host, PartsDelta};
 use crate::objects::NoSecretSource;
+use crate::snapshot::{Changed, Resource, ResourceType, Snapshot};
 use crate::status::Finding;
 use crate::translate::{Translation, translate};
 
@@ -227,8 +230,16 @@ fn check(world: &World, whole: &Translation) {
     assert_eq!(world.findings(), whole.findings);
 }
 
+/// The routes that are attached to each Gateway.
+type Attached = BTreeMap<Key, BTreeSet<Key>>;
+
+fn attached(world: &World) -> Attached {
+    let gateways = world.ir().gateways.keys();
+    gateways.map(|gateway| (gateway.clone(), world.attached(gateway).cloned().collect())).collect()
+}
+
 /// Holds that the delta names everything that is another than before, and that no unit was asked for nothing.
-fn check_delta(before: &Ir, after: &Ir, delta: &Delta) {
+fn check_delta((before, before_attached): &(Ir, Attached), (after, after_attached): &(Ir, Attached), delta: &Delta) {
     assert_eq!(others(&before.keys, &after.keys), delta.keys);
     assert_eq!(others(&before.limits, &after.limits), delta.limits);
     for (key, gateway) in &after.gateways {
@@ -242,6 +253,8 @@ fn check_delta(before: &Ir, after: &Ir, delta: &Delta) {
             Some(GatewayDelta::Parts(parts)) => parts,
             None => &PartsDelta::default(),
         };
+        let attached = |routes: &BTreeMap<Key, BTreeSet<Key>>| routes.get(key).cloned().unwrap_or_default();
+        assert_eq!(attached(before_attached) != attached(after_attached), parts.attached);
         let hosts = |gateway: &ir::Gateway| {
             let sites = gateway.listeners.iter().flat_map(|listener| listener.sites.clone());
             let hosts = sites.flat_map(|site| {
@@ -256,7 +269,8 @@ fn check_delta(before: &Ir, after: &Ir, delta: &Delta) {
         assert_eq!(others(&before.pools, &gateway.pools), parts.pools);
         assert_eq!(others(&before.backends, &gateway.backends), parts.backends);
         assert_eq!(others(&before.services, &gateway.services), parts.services);
-        assert_eq!(before.classes != gateway.classes, parts.classes);
+        let limits = gateway.classes.iter().flat_map(|class| &class.limits).any(|limit| delta.limits.contains(limit));
+        assert_eq!(before.classes != gateway.classes || limits, parts.classes);
     }
     let gone: BTreeSet<&Key> = before.gateways.keys().filter(|key| !after.gateways.contains_key(*key)).collect();
     for key in gone {
@@ -269,6 +283,38 @@ fn others<K: Ord + Clone, T: PartialEq>(before: &BTreeMap<K, T>, after: &BTreeMa
     keys.filter(|key| before.get(*key) != after.get(*key)).cloned().collect()
 }
 
+/// Holds that the resources of each Gateway, brought up to date, are those that are made of all of it, and that what
+/// changed was noted.
+fn check_resources(snapshots: &mut BTreeMap<Key, Snapshot>, world: &World, delta: &Delta) {
+    let surroundings = Surroundings {
+        bind: "127.0.0.1".to_owned(),
+        ports: Ports::Shared,
+        code: FilterCode::File("filter.wasm".to_owned()),
+    };
+    let resources = |snapshot: &Snapshot| -> Vec<(ResourceType, String, Resource)> {
+        let all = ResourceType::ALL.into_iter();
+        all.flat_map(|kind| snapshot.of(kind).map(move |(name, resource)| (kind, name.to_owned(), resource.clone())))
+            .collect()
+    };
+    snapshots.retain(|key, _| world.ir().gateways.contains_key(key));
+    for (key, gateway) in &world.ir().gateways {
+        let whole = envoy::without_keys(gateway, world.ir(), &surroundings);
+        let snapshot = snapshots.entry(key.clone()).or_default();
+        let before = snapshot.clone();
+        let mut changed = Changed::default();
+        match delta.gateways.get(key) {
+            Some(GatewayDelta::Whole) => snapshot.update(&whole, &mut changed),
+            Some(GatewayDelta::Parts(parts)) => {
+                envoy::update(snapshot, (gateway, world.ir()), parts, &surroundings, &mut changed);
+            }
+            Some(GatewayDelta::Gone) => panic!("{key:?} is there"),
+            None => {}
+        }
+        assert_eq!(resources(snapshot), resources(&whole), "{key:?}");
+        assert_eq!(changed, Changed::between(&before, snapshot));
+    }
+}
+
 proptest! {
     /// Any objects appear, change, move, disappear and come back, some of them at the same time.
     #[test]
@@ -279,13 +325,15 @@ proptest! {
         FOLDER.with_borrow_mut(|folder| {
             folder.now.clear();
             let mut world = World::default();
+            let mut snapshots = BTreeMap::new();
             for step in steps {
                 step.into_iter().for_each(|change| folder.set(change));
                 let next = folder.objects();
-                let before = world.ir().clone();
+                let before = (world.ir().clone(), attached(&world));
                 let delta = world.step(Changes::between(world.objects(), &next));
                 check(&world, &translate(&next));
-                check_delta(&before, world.ir(), &delta);
+                check_resources(&mut snapshots, &world, &delta);
+                check_delta(&before, &(world.ir().clone(), attached(&world)), &delta);
             }
         });
     }

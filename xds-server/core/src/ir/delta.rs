@@ -1,9 +1,10 @@
-//! What a step changed in the IR.
+//! What is another in the IR than before.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::ir::Domain;
 use crate::objects::Key;
+
+use super::Domain;
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Delta {
@@ -27,7 +28,10 @@ pub enum GatewayDelta {
 pub struct PartsDelta {
     /// Virtual hosts, by listener. Those whose routes lead to a pool that changed are among them.
     pub hosts: BTreeSet<Host>,
+    /// What the filter is told of classes and limits.
     pub classes: bool,
+    /// Which HTTPRoutes are attached.
+    pub attached: bool,
     pub pools: BTreeSet<String>,
     pub backends: BTreeSet<String>,
     pub services: BTreeSet<String>,

@@ -1,0 +1,87 @@
+//! Brings the snapshot of a Gateway up to date where the Gateway changed, and leaves the rest alone.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::ir::{self, PartsDelta};
+use crate::snapshot::{Changed, Resource, ResourceType, Snapshot};
+
+use super::listener::{self, Table};
+use super::{Surroundings, cluster, secret, wasm, without_keys};
+
+/// The snapshot becomes what [`without_keys`] makes, which a property test holds against this. Notes what changed in it.
+pub fn update(
+    snapshot: &mut Snapshot,
+    (gateway, ir): (&ir::Gateway, &ir::Ir),
+    delta: &PartsDelta,
+    surroundings: &Surroundings,
+    changed: &mut Changed,
+) {
+    let had_filter = snapshot.of(ResourceType::ExtensionConfig).next().is_some();
+    // A filter that comes or goes is named in every listener.
+    if had_filter != wasm::is_needed(gateway) {
+        snapshot.update(&without_keys(gateway, ir, surroundings), changed);
+        return;
+    }
+    let mut updating = Updating { snapshot, changed };
+    updating.backends(gateway, delta);
+    updating.services(gateway, delta);
+    if delta.classes || !delta.pools.is_empty() || !delta.backends.is_empty() {
+        updating.kind(ResourceType::ExtensionConfig, |made| wasm::add(made, gateway, ir, surroundings));
+    }
+    let listeners: BTreeSet<&str> = delta.hosts.iter().map(|host| host.listener.as_str()).collect();
+    for table in listener::tables(gateway) {
+        if table.sites.iter().any(|site| listeners.contains(site.name.as_str())) {
+            updating.table(gateway, &table);
+        }
+    }
+}
+
+struct Updating<'a> {
+    snapshot: &'a mut Snapshot,
+    changed: &'a mut Changed,
+}
+
+// === impl Updating ===
+
+impl Updating<'_> {
+    /// What is there now under this name. None: nothing is.
+    fn set(&mut self, kind: ResourceType, name: &str, resource: Option<Resource>) {
+        let name: Arc<str> = name.into();
+        match resource {
+            Some(resource) => self.snapshot.put(kind, &name, Arc::new(resource), self.changed),
+            None => self.snapshot.remove(kind, &name, self.changed),
+        }
+    }
+
+    /// Everything of one type is made anew.
+    fn kind(&mut self, kind: ResourceType, add: impl FnOnce(&mut Snapshot)) {
+        let mut made = Snapshot::default();
+        add(&mut made);
+        self.snapshot.update_kind(kind, &made, self.changed);
+    }
+
+    fn backends(&mut self, gateway: &ir::Gateway, delta: &PartsDelta) {
+        if delta.backends.is_empty() {
+            return;
+        }
+        // Backends share secrets.
+        self.kind(ResourceType::Secret, |made| secret::add(made, gateway));
+        for name in &delta.backends {
+            let backend = gateway.backends.get(name).map(|backend| cluster::backend(gateway, backend));
+            self.set(ResourceType::Cluster, name, backend);
+        }
+    }
+
+    fn services(&mut self, gateway: &ir::Gateway, delta: &PartsDelta) {
+        for name in &delta.services {
+            let (cluster, endpoints) = gateway.services.get(name).map(|service| cluster::service(service)).unzip();
+            self.set(ResourceType::Cluster, name, cluster);
+            self.set(ResourceType::Endpoint, name, endpoints);
+        }
+    }
+
+    fn table(&mut self, gateway: &ir::Gateway, table: &Table<'_>) {
+        self.set(ResourceType::Route, &table.name, Some(listener::routes(gateway, table)));
+    }
+}

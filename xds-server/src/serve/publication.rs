@@ -1,0 +1,251 @@
+//! The next publication, made from the one before and what changed since.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use tollgate_core::envoy::{self, Surroundings};
+use tollgate_core::ir::{self, Delta, GatewayDelta, Ir, PartsDelta};
+use tollgate_core::ledger::{Configured, Thing, Things};
+use tollgate_core::objects::Key;
+use tollgate_core::snapshot::{Changed, ResourceType, Resources, Snapshot};
+use tollgate_core::status::display_name;
+use tollgate_core::world::World;
+
+use super::edition::Edition;
+use super::identity::Identity;
+use super::published::{Published, ServedGateway};
+use crate::admin;
+
+pub(super) struct Publication<'a> {
+    pub world: &'a World,
+    pub delta: &'a Delta,
+    pub surroundings: &'a Surroundings,
+    pub before: &'a Published,
+}
+
+/// All keys, and the names of those that changed.
+pub(super) struct Keys {
+    pub all: Resources,
+    touched: BTreeSet<Arc<str>>,
+}
+
+/// What one Gateway serves, as the ledger is to know it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Serves {
+    limits: Things,
+    routes: Things,
+    consumers: Things,
+}
+
+// === impl Publication ===
+
+impl Publication<'_> {
+    pub fn generation(&self) -> u64 {
+        self.before.generation + 1
+    }
+
+    fn ir(&self) -> &Ir {
+        self.world.ir()
+    }
+
+    pub fn keys(&self) -> Keys {
+        let mut all = self.before.keys.clone();
+        let mut touched = BTreeSet::new();
+        for hash in &self.delta.keys {
+            let name: Arc<str> = hash.as_str().into();
+            let is_other = match self.ir().keys.get(hash) {
+                Some(key) => all.put(&name, Arc::new(envoy::api_key(key))),
+                None => all.remove(&name),
+            };
+            if is_other {
+                touched.insert(name);
+            }
+        }
+        Keys { all, touched }
+    }
+
+    /// Every Gateway, and what changed in any of them besides keys.
+    pub fn gateways(&self, keys: &Keys) -> (BTreeMap<String, ServedGateway>, Changed) {
+        let mut changed = Changed::default();
+        let mut gateways = self.before.gateways.clone();
+        for (key, delta) in &self.delta.gateways {
+            let name = name(key);
+            let old = gateways.remove(&name);
+            match self.ir().gateways.get(key) {
+                Some(gateway) => {
+                    let next = self.gateway((key, gateway), delta, old, keys, &mut changed);
+                    gateways.insert(name, next);
+                }
+                None => {
+                    old.iter().for_each(|old| note_all(&old.edition.snapshot, &mut changed));
+                }
+            }
+        }
+        if !keys.touched.is_empty() {
+            let others = self.ir().gateways.iter().filter(|(key, _)| !self.delta.gateways.contains_key(*key));
+            for (key, gateway) in others {
+                let Some(served) = gateways.get_mut(&name(key)) else { continue };
+                let (edition, _) = self.edition(Some(&served.edition), |snapshot, changed| {
+                    snapshot.serve_keys(&keys.all, &keys.touched, envoy::consumers(gateway), changed);
+                });
+                served.edition = edition;
+                served.serves.consumers = Thing::consumers_of(gateway, self.ir());
+            }
+        }
+        (gateways, changed)
+    }
+
+    fn gateway(
+        &self,
+        (key, gateway): (&Key, &ir::Gateway),
+        delta: &GatewayDelta,
+        old: Option<ServedGateway>,
+        keys: &Keys,
+        changed: &mut Changed,
+    ) -> ServedGateway {
+        let parts = match (delta, &old) {
+            (GatewayDelta::Parts(parts), Some(_)) => Some(parts),
+            _ => None,
+        };
+        let consumers = envoy::consumers(gateway);
+        let other_consumers = old.as_ref().is_none_or(|old| *old.edition.snapshot.served() != consumers);
+        let (edition, own) = self.edition(old.as_ref().map(|old| &old.edition), |snapshot, changed| {
+            match parts {
+                Some(parts) => envoy::update(snapshot, (gateway, self.ir()), parts, self.surroundings, changed),
+                None => snapshot.update(&envoy::without_keys(gateway, self.ir(), self.surroundings), changed),
+            }
+            snapshot.serve_keys(&keys.all, &keys.touched, consumers, changed);
+        });
+        own.iter().filter(|(kind, _)| *kind != ResourceType::ApiKey).for_each(|(kind, name)| {
+            changed.add(kind, Arc::clone(name));
+        });
+        let (listeners, mut serves) = old.map_or_else(Default::default, |old| (old.listeners, old.serves));
+        let other = |part: fn(&PartsDelta) -> bool| parts.is_none_or(part);
+        if other(|parts| parts.classes) {
+            serves.limits = Thing::limits_of(gateway);
+        }
+        if other(|parts| parts.attached) {
+            let names = self.world.attached(key).map(|route| display_name(&route.namespace, &route.name));
+            let names: Vec<String> = names.collect();
+            serves.routes = Thing::routes(names.iter().map(String::as_str));
+        }
+        if other_consumers || !self.delta.keys.is_empty() {
+            serves.consumers = Thing::consumers_of(gateway, self.ir());
+        }
+        let listeners = if parts.is_some() { listeners } else { self::listeners(gateway, &self.surroundings.bind) };
+        ServedGateway { edition, listeners, serves }
+    }
+
+    /// What the one Envoy of all Gateways has. A resource that several have is the same in all of them.
+    pub fn all(
+        &self,
+        gateways: &BTreeMap<String, ServedGateway>,
+        changed: &Changed,
+        keys: &Keys,
+    ) -> (Arc<Edition>, usize) {
+        let old = (self.before.generation > 0).then_some(&self.before.all);
+        let (edition, changed) = self.edition(old, |snapshot, own| {
+            for (kind, name) in changed.iter() {
+                let found = gateways.values().rev().find_map(|gateway| gateway.edition.snapshot.shared(kind, name));
+                match found {
+                    Some(resource) => snapshot.put(kind, name, Arc::clone(resource), own),
+                    None => snapshot.remove(kind, name, own),
+                }
+            }
+            let mut served = ir::ConsumerNamespaces::default();
+            gateways.values().for_each(|gateway| served.extend(gateway.edition.snapshot.served()));
+            snapshot.serve_keys(&keys.all, &keys.touched, served, own);
+        });
+        (edition, changed.len())
+    }
+
+    /// The edition after the old one, and what changed.
+    fn edition(
+        &self,
+        old: Option<&Arc<Edition>>,
+        change: impl FnOnce(&mut Snapshot, &mut Changed),
+    ) -> (Arc<Edition>, Changed) {
+        let mut snapshot = old.map_or_else(Snapshot::default, |old| Snapshot::clone(&old.snapshot));
+        let mut changed = Changed::default();
+        change(&mut snapshot, &mut changed);
+        let (generation, snapshot) = (self.generation(), Arc::new(snapshot));
+        let edition = match old {
+            Some(old) => old.next(generation, snapshot, changed.clone()),
+            None => Edition::first(generation, snapshot),
+        };
+        (Arc::new(edition), changed)
+    }
+
+    /// What the ledger must know. None: nothing of it has changed.
+    pub fn configured(&self, gateways: &BTreeMap<String, ServedGateway>) -> Option<Configured> {
+        let serves = |gateways: &BTreeMap<String, ServedGateway>| -> Vec<(String, Serves)> {
+            gateways.iter().map(|(name, gateway)| (name.clone(), gateway.serves.clone())).collect()
+        };
+        if self.delta.limits.is_empty() && serves(gateways) == serves(&self.before.gateways) {
+            return None;
+        }
+        let mut served: BTreeMap<String, Vec<Things>> = BTreeMap::new();
+        let mut all = Vec::new();
+        for key in self.ir().gateways.keys() {
+            let Some(gateway) = gateways.get(&name(key)) else { continue };
+            let things = gateway.serves.things();
+            all.extend(things.iter().map(Arc::clone));
+            let identity = Identity::Gateway { namespace: key.namespace.clone(), name: key.name.clone() };
+            served.insert(identity.to_string(), things);
+        }
+        // The Envoy of all Gateways may name what any of them serves.
+        served.insert(Identity::AllGateways.to_string(), all);
+        Some(Configured { limits: self.ir().limits.values().map(|limit| limit.as_ref().clone()).collect(), served })
+    }
+
+    /// Names of the models that clients can ask for.
+    pub fn models(&self) -> Arc<[String]> {
+        let other_pools = |delta: &GatewayDelta| match delta {
+            GatewayDelta::Whole | GatewayDelta::Gone => true,
+            GatewayDelta::Parts(parts) => !parts.pools.is_empty(),
+        };
+        if !self.delta.gateways.values().any(other_pools) {
+            return Arc::clone(&self.before.models);
+        }
+        let pools = self.ir().gateways.values().flat_map(|gateway| gateway.pools.values());
+        let name = |model: &ir::Model| if model.prefix { format!("{}*", model.name) } else { model.name.clone() };
+        let names: BTreeSet<String> = pools.flat_map(|pool| pool.models.iter().map(name)).collect();
+        names.into_iter().collect()
+    }
+}
+
+/// As in [`Published::gateways`].
+fn name(key: &Key) -> String {
+    format!("{}/{}", key.namespace, key.name)
+}
+
+/// Everything but keys.
+fn note_all(snapshot: &Snapshot, changed: &mut Changed) {
+    for kind in ResourceType::ALL.into_iter().filter(|kind| *kind != ResourceType::ApiKey) {
+        changed.add_all(kind, snapshot.shared_of(kind).map(|(name, _)| Arc::clone(name)));
+    }
+}
+
+fn listeners(gateway: &ir::Gateway, bind: &str) -> Arc<[admin::Listener]> {
+    let sites = gateway.listeners.iter().flat_map(|listener| listener.sites.iter().map(move |site| (listener, site)));
+    sites
+        .map(|(listener, site)| admin::Listener {
+            name: site.name.clone(),
+            address: authority(bind, listener.port),
+            protocol: if site.certificate.is_some() { "HTTPS" } else { "HTTP" }.to_owned(),
+        })
+        .collect()
+}
+
+/// `127.0.0.1:8080`, `[::1]:8080`
+fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+// === impl Serves ===
+
+impl Serves {
+    fn things(&self) -> Vec<Things> {
+        [&self.limits, &self.routes, &self.consumers].map(Arc::clone).into()
+    }
+}
