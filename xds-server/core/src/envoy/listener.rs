@@ -13,21 +13,21 @@ use envoy_types::pb::google::protobuf::BoolValue;
 
 use crate::ir;
 use crate::snapshot::{Resource, ResourceType, Snapshot};
-use crate::status::Origin;
 
 use super::cluster::filter;
-use super::path::{route_configuration, virtual_host};
-use super::route::{self, EntryPoint};
+use super::route_table::{self, Form, RouteTables};
 use super::wire::{address, ads, any, duration, extension, number, prefix_of, yes};
-use super::{Ports, Surroundings, edge, tls, wasm};
+use super::{Ports, Surroundings, edge, scope, tls, wasm};
 
 /// The `server` header of every answer.
 const SERVER_NAME: &str = "tollgate";
 
+const EARLY_MUTATION: &str = "envoy.http.early_header_mutation.header_mutation";
+
 pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway, surroundings: &Surroundings) {
     for open in &gateway.listeners {
         let name = format!("{}/{}", gateway.scope(), open.port);
-        let chains = chains(snapshot, gateway, open, &name);
+        let chains = chains(snapshot, gateway, open, &name, surroundings.route_tables);
         let inspects = chains.iter().any(|chain| chain.transport_socket.is_some());
         let inspector = listener::ListenerFilter {
             name: "envoy.filters.listener.tls_inspector".to_owned(),
@@ -48,83 +48,75 @@ pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway, surroundings: &Surrou
     }
 }
 
-/// The filter chains of a listener. The route configurations that they name are added.
+/// The filter chains of a listener. The route tables that they name are added.
 fn chains(
     snapshot: &mut Snapshot,
     gateway: &ir::Gateway,
     open: &ir::Listener,
     name: &str,
+    tables: RouteTables,
 ) -> Vec<listener::FilterChain> {
     let (tls, plain): (Vec<_>, Vec<_>) = open.sites.iter().partition(|site| site.certificate.is_some());
     let mut chains = Vec::new();
     if !plain.is_empty() {
         // On a plain port the Host header tells the sites apart.
-        add_routes(snapshot, gateway, open.port, name, &plain);
-        chains.push(chain(gateway, name, None, None));
+        let form = tables.form(&plain);
+        route_table::add(snapshot, gateway, open.port, name, &plain, form);
+        chains.push(chain(gateway, (name, form), None, None));
     }
     for site in tls {
         let name = format!("{name}/{}", site.name);
-        add_routes(snapshot, gateway, open.port, &name, &[site]);
+        let form = tables.form(&[site]);
+        route_table::add(snapshot, gateway, open.port, &name, &[site], form);
         let server_names = if site.hostname == "*" { Vec::new() } else { vec![site.hostname.clone()] };
         let found = listener::FilterChainMatch { server_names, ..Default::default() };
-        chains.push(chain(gateway, &name, Some(found), site.certificate.as_ref()));
+        chains.push(chain(gateway, (&name, form), Some(found), site.certificate.as_ref()));
     }
     chains
 }
 
-fn add_routes(snapshot: &mut Snapshot, gateway: &ir::Gateway, port: u16, name: &str, sites: &[&ir::Site]) {
-    let mut hosts = Vec::new();
-    let mut origins: Vec<Origin> = Vec::new();
-    for site in sites {
-        origins.push(site.origin.clone());
-        let entry = EntryPoint { gateway, port, tls: site.certificate.is_some() };
-        for host in &site.virtual_hosts {
-            origins.extend(host.routes.iter().map(|route| route.origin.clone()));
-            let name = format!("{}/{}", site.name, host.domain);
-            hosts.push(virtual_host(name, &host.domain, route::routes(entry, &host.routes)));
-        }
-    }
-    dedup(&mut origins);
-    let message = route_configuration(name.to_owned(), hosts);
-    snapshot.insert(ResourceType::Route, name, Resource::new(&message, origins));
-}
-
-fn dedup(origins: &mut Vec<Origin>) {
-    let mut seen = std::collections::BTreeSet::new();
-    origins.retain(|origin| seen.insert(origin.clone()));
-}
-
 fn chain(
     gateway: &ir::Gateway,
-    routes: &str,
+    table: (&str, Form),
     found: Option<listener::FilterChainMatch>,
     certificate: Option<&ir::Certificate>,
 ) -> listener::FilterChain {
     listener::FilterChain {
-        name: routes.to_owned(),
+        name: table.0.to_owned(),
         filter_chain_match: found,
         transport_socket: certificate.map(tls::downstream),
-        filters: network_filters(gateway, routes),
+        filters: network_filters(gateway, table),
         ..Default::default()
     }
 }
 
-fn network_filters(gateway: &ir::Gateway, routes: &str) -> Vec<listener::Filter> {
+fn network_filters(gateway: &ir::Gateway, (table, form): (&str, Form)) -> Vec<listener::Filter> {
     let native = |name: &str, config| listener::Filter {
         name: name.to_owned(),
         config_type: Some(listener::filter::ConfigType::TypedConfig(config)),
     };
-    let mut filters = vec![native("envoy.filters.network.connection_limit", any(&edge::connection_limit(routes)))];
+    let mut filters = vec![native("envoy.filters.network.connection_limit", any(&edge::connection_limit(table)))];
     if wasm::is_needed(gateway) {
-        let until_then = any(&edge::connection_limit(&format!("{routes}/without_code")));
+        let until_then = any(&edge::connection_limit(&format!("{table}/without_code")));
         filters.push(wasm::discovered_for_connections(wasm::connection_name(gateway), until_then));
     }
-    filters.push(native("envoy.filters.network.http_connection_manager", any(&manager(gateway, routes))));
+    filters.push(native("envoy.filters.network.http_connection_manager", any(&manager(gateway, table, form))));
     filters
 }
 
-fn manager(gateway: &ir::Gateway, routes: &str) -> HttpConnectionManager {
+fn manager(gateway: &ir::Gateway, table: &str, form: Form) -> HttpConnectionManager {
+    let mut mutations = vec![without_own_headers()];
     let mut http_filters = Vec::new();
+    let specifier = match form {
+        Form::OneTable => {
+            hcm::RouteSpecifier::Rds(Rds { config_source: Some(ads()), route_config_name: table.to_owned() })
+        }
+        Form::Scoped => {
+            mutations.push(scope::write_key(table));
+            http_filters.extend(scope::filters());
+            hcm::RouteSpecifier::ScopedRoutes(scope::routes())
+        }
+    };
     if wasm::is_needed(gateway) {
         http_filters.push(wasm::discovered(wasm::request_name(gateway)));
     }
@@ -134,13 +126,10 @@ fn manager(gateway: &ir::Gateway, routes: &str) -> HttpConnectionManager {
         .push(filter("envoy.filters.http.router", &Router { suppress_envoy_headers: true, ..Default::default() }));
     HttpConnectionManager {
         codec_type: hcm::CodecType::Auto.into(),
-        stat_prefix: routes.to_owned(),
-        route_specifier: Some(hcm::RouteSpecifier::Rds(Rds {
-            config_source: Some(ads()),
-            route_config_name: routes.to_owned(),
-        })),
+        stat_prefix: table.to_owned(),
+        route_specifier: Some(specifier),
         http_filters,
-        early_header_mutation_extensions: vec![without_own_headers()],
+        early_header_mutation_extensions: vec![extension(EARLY_MUTATION, &HeaderMutation { mutations })],
         // The peer is the client. No peer is trusted to set headers that steer this proxy.
         use_remote_address: yes(),
         internal_address_config: Some(hcm::InternalAddressConfig {
@@ -166,8 +155,7 @@ fn manager(gateway: &ir::Gateway, routes: &str) -> HttpConnectionManager {
 }
 
 /// Removes headers with our prefix from a client's request before anything looks at them: they are ours alone.
-fn without_own_headers() -> core::TypedExtensionConfig {
+fn without_own_headers() -> mutation::HeaderMutation {
     let removal = mutation::header_mutation::RemoveOnMatch { key_matcher: Some(prefix_of("x-tollgate-")) };
-    let removal = mutation::HeaderMutation { action: Some(mutation::header_mutation::Action::RemoveOnMatch(removal)) };
-    extension("envoy.http.early_header_mutation.header_mutation", &HeaderMutation { mutations: vec![removal] })
+    mutation::HeaderMutation { action: Some(mutation::header_mutation::Action::RemoveOnMatch(removal)) }
 }

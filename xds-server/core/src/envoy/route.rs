@@ -19,6 +19,14 @@ pub struct EntryPoint<'a> {
     pub tls: bool,
 }
 
+// === impl EntryPoint ===
+
+impl<'a> EntryPoint<'a> {
+    pub fn of(gateway: &'a ir::Gateway, port: u16, site: &ir::Site) -> Self {
+        Self { gateway, port, tls: site.certificate.is_some() }
+    }
+}
+
 pub fn routes(entry: EntryPoint<'_>, routes: &[Route]) -> Vec<route::Route> {
     routes.iter().flat_map(|found| route(entry, found)).collect()
 }

@@ -144,7 +144,8 @@ impl Each {
             return BTreeSet::new();
         }
         let has = |entry: &Entry| matches!(entry.client, Copy::Has(_));
-        let gone = self.entries.iter().filter(|(name, entry)| has(entry) && snapshot.get(kind, name).is_none());
+        let stays = |name: &str| snapshot.get(kind, name).is_some() || snapshot.leaves(kind, name);
+        let gone = self.entries.iter().filter(|(name, entry)| has(entry) && !stays(name));
         gone.map(|(name, _)| name.clone()).collect()
     }
 

@@ -43,8 +43,8 @@ impl Full {
             .filter(|(name, _)| interest.covers(name))
             .map(|(name, resource)| (name.to_owned(), Arc::clone(resource)))
             .collect();
-        if let (Phase::Additions, Some(held)) = (phase, &self.held) {
-            for (name, resource) in held {
+        for (name, resource) in self.held.iter().flatten() {
+            if phase == Phase::Additions || snapshot.leaves(kind, name) {
                 set.entry(name.clone()).or_insert_with(|| Arc::clone(resource));
             }
         }
