@@ -2,6 +2,7 @@
 
 use tollgate_tests::client::Client;
 use tollgate_tests::config::{self, Target};
+use tollgate_tests::envoy_admin::EnvoyAdmin;
 use tollgate_tests::gateway::{RunningGateway, Setup};
 use tollgate_tests::tap::Tap;
 
@@ -56,4 +57,31 @@ pub fn models(tap: &Tap) -> String {
 /// A pool with these models, and the backend `runner`.
 pub fn models_with(tap: &Tap, access: &str, models: &[(&str, &[Target<'_>], Option<u32>)]) -> String {
     config::documents(&[config::pool(access, models), config::backend("runner", "OpenAI", tap.port(), "")])
+}
+
+/// What Envoy counts when listeners change.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Drains {
+    modified: u64,
+    in_place: u64,
+    added: u64,
+    removed: u64,
+    draining: u64,
+    chains_draining: u64,
+}
+
+// === impl Drains ===
+
+impl Drains {
+    pub fn of(envoy: &EnvoyAdmin) -> anyhow::Result<Self> {
+        let stat = |name: &str| envoy.stat(&format!("listener_manager.{name}"));
+        Ok(Self {
+            modified: stat("listener_modified")?,
+            in_place: stat("listener_in_place_updated")?,
+            added: stat("listener_added")?,
+            removed: stat("listener_removed")?,
+            draining: stat("total_listeners_draining")?,
+            chains_draining: stat("total_filter_chains_draining")?,
+        })
+    }
 }

@@ -18,6 +18,7 @@ mod interruptions;
 mod providers;
 mod reload;
 mod requests;
+mod scopes;
 mod secrets;
 mod suite;
 mod upgrade;

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tollgate_tests::client::{Traffic, chat, chat_stream};
 use tollgate_tests::config::{self, Target};
-use tollgate_tests::envoy_admin::EnvoyAdmin;
 use tollgate_tests::gateway::RunningGateway;
 use tollgate_tests::poll;
 use tollgate_tests::tap::{Behaviour, Tap};
 
-use crate::fixtures::APP_KEY;
+use crate::fixtures::{APP_KEY, Drains};
 use crate::suite::{Shared, e2e};
 
 e2e! {
@@ -203,29 +202,4 @@ async fn all_well(traffic: Traffic) -> anyhow::Result<()> {
         answer.expect(200)?;
     }
     Ok(())
-}
-
-/// What Envoy counts when listeners change.
-#[derive(Debug, PartialEq, Eq)]
-struct Drains {
-    modified: u64,
-    added: u64,
-    removed: u64,
-    draining: u64,
-    chains_draining: u64,
-}
-
-// === impl Drains ===
-
-impl Drains {
-    fn of(envoy: &EnvoyAdmin) -> anyhow::Result<Self> {
-        let stat = |name: &str| envoy.stat(&format!("listener_manager.{name}"));
-        Ok(Self {
-            modified: stat("listener_modified")?,
-            added: stat("listener_added")?,
-            removed: stat("listener_removed")?,
-            draining: stat("total_listeners_draining")?,
-            chains_draining: stat("total_filter_chains_draining")?,
-        })
-    }
 }

@@ -29,6 +29,13 @@ const ENVOY_PREFIX: &str = "x-envoy-";
 const ENVOY_KEPT: [&str; 4] =
     ["x-envoy-external-address", "x-envoy-internal", "x-envoy-decorator-operation", "x-envoy-peer-metadata"];
 
+/// Headers that are ours alone. Envoy removes a client's own on arrival, and so does the filter.
+const OWN_PREFIX: &str = "x-tollgate-";
+
+/// The key by which Envoy finds the routes of this request. Envoy looks for the route again after every change of
+/// headers, so this one stays. It is removed by the route.
+const SCOPE: &str = "x-tollgate-scope";
+
 /// The first segment, below the client's `/v1`, of APIs whose work is done later. Its usage is in no answer that
 /// passes here. [`LATER_MESSAGES`] is another one.
 const LATER: [&str; 11] = [
@@ -50,7 +57,7 @@ pub(super) fn arrived(head: &Head<'_>, end: bool, desk: &mut Desk<'_>) -> Steppe
     let mut effects: Vec<Effect> = head
         .headers
         .iter()
-        .filter(|(name, _)| name.starts_with("x-tollgate-"))
+        .filter(|(name, _)| name.starts_with(OWN_PREFIX) && name != SCOPE)
         .map(|(name, _)| Effect::RemoveRequestHeader(name.clone()))
         .collect();
     let said = match head.route.map(RouteName::parse) {

@@ -190,6 +190,15 @@ fn world() -> World {
     World::new(|_| {})
 }
 
+/// Without the key of its scope a request would lose its route: Envoy looks for it again when headers change.
+#[test]
+fn the_key_of_the_scope_stays() {
+    let mut seen = Seen::default();
+    let more = [("x-tollgate-scope", "default/llm/8080"), ("x-tollgate-scope-other", "")];
+    world().arrive_with("POST", CHAT, &more, &mut seen);
+    assert_eq!(seen.removed, ["x-tollgate-scope-other"]);
+}
+
 #[test]
 fn nothing_of_the_clients_key_goes_on() {
     let mut seen = Seen::default();

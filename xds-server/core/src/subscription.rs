@@ -345,6 +345,11 @@ impl<'a> Wanted<'a> {
         self.entry(name).map(|(_, resource)| &resource.version)
     }
 
+    /// See [`Snapshot::leaves`].
+    fn leaves(&self, name: &str) -> bool {
+        self.snapshot.leaves(self.kind, name)
+    }
+
     fn all(&self) -> impl Iterator<Item = (&'a Arc<str>, &'a Arc<Resource>)> {
         let interest = self.interest;
         self.snapshot.shared_of(self.kind).filter(move |(name, _)| interest.covers(name))

@@ -4,22 +4,23 @@
 
 use std::collections::BTreeSet;
 
-use tollgate_core::envoy::{FilterCode, Ports, Surroundings, snapshot};
+use tollgate_core::envoy::{FilterCode, Ports, RouteTables, Surroundings, snapshot};
 use tollgate_core::objects::{NoSecretSource, Objects};
 use tollgate_core::snapshot::{ResourceType, Snapshot};
 use tollgate_core::translate::translate;
 
 const EXAMPLE: &str = include_str!("../../../tests/cases/pools/example.yaml");
 
-fn made(text: &str) -> Snapshot {
+fn made(text: &str, route_tables: RouteTables) -> Snapshot {
     let mut objects = Objects::default();
     objects.add_yaml("example", text, &NoSecretSource);
     let ir = translate(&objects).ir;
-    snapshot(ir.gateways.values().next().unwrap(), &ir, &surroundings())
+    snapshot(ir.gateways.values().next().unwrap(), &ir, &surroundings(route_tables))
 }
 
-fn surroundings() -> Surroundings {
+fn surroundings(route_tables: RouteTables) -> Surroundings {
     Surroundings {
+        route_tables,
         bind: "127.0.0.1".to_owned(),
         ports: Ports::Shared,
         code: FilterCode::File("filter.wasm".to_owned()),
@@ -29,11 +30,13 @@ fn surroundings() -> Surroundings {
 /// What a client that has the resources of the example is sent, and what is taken from it.
 fn changed(from: &str, to: &str) -> Vec<String> {
     assert!(EXAMPLE.contains(from), "{from}");
+    let made = |text: &str| made(text, RouteTables::default());
     differences(&made(EXAMPLE), &made(&EXAMPLE.replacen(from, to, 1)))
 }
 
 /// What such a client is sent for more documents, beside those of `before`.
 fn added(before: &str, documents: &str) -> Vec<String> {
+    let made = |text: &str| made(text, RouteTables::default());
     differences(&made(before), &made(&format!("{before}{documents}")))
 }
 
@@ -137,8 +140,75 @@ fn keys_go_only_where_they_count() {
     let ir = translate(&objects).ir;
     let keys = |gateway: &str| -> String {
         let gateway = ir.gateways.values().find(|known| known.origin.name == gateway).unwrap();
-        let snapshot = snapshot(gateway, &ir, &surroundings());
+        let snapshot = snapshot(gateway, &ir, &surroundings(RouteTables::default()));
         snapshot.of(ResourceType::ApiKey).map(|(hash, _)| hash.get(..1).unwrap()).collect()
     };
     assert_eq!(["own", "labelled", "all", "anonymous"].map(keys), ["1", "23", "1234", ""]);
+}
+
+/// A Gateway with one route for each of these hostnames; the route of the marked one is another.
+fn hosts(names: &[&str], marked: &str) -> String {
+    let route = |(number, host): (usize, &&str)| {
+        let target = if *host == marked { "other" } else { "same" };
+        format!(
+            "---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: r{number}}}
+spec:
+  parentRefs: [{{name: llm}}]
+  hostnames: [\"{host}\"]
+  rules: [{{filters: [{{type: RequestRedirect, requestRedirect: {{hostname: {target}.org}}}}]}}]
+"
+        )
+    };
+    let gateway = "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: llm}
+spec: {gatewayClassName: tollgate, listeners: [{name: http, port: 8080, protocol: HTTP}]}
+";
+    gateway.to_owned() + &names.iter().enumerate().map(route).collect::<String>()
+}
+
+const LISTENER: &str = "Listener default/llm/8080";
+const WILDCARDS: &str = "ScopedRoute default/llm/8080";
+
+#[test]
+fn in_scopes_a_hostname_changes_alone() {
+    let made = |names: &[&str], marked: &str| made(&hosts(names, marked), RouteTables { scoped_above: 0 });
+    let all = ["a.org", "b.org", "*.b.org", "*.d.org"];
+    let before = made(&all, "");
+    assert_eq!(before.of(ResourceType::Route).count(), 0);
+    let changed = |names: &[&str], marked: &str| differences(&before, &made(names, marked));
+    assert_eq!(changed(&all, "a.org"), ["ScopedRoute default/llm/8080|a.org"]);
+    assert_eq!(changed(&all, "*.b.org"), [WILDCARDS]);
+    assert_eq!(changed(&["a.org", "b.org", "*.b.org", "*.d.org", "c.org"], ""), ["ScopedRoute default/llm/8080|c.org"]);
+    assert_eq!(changed(&["a.org", "b.org", "*.b.org"], ""), [WILDCARDS]);
+    assert_eq!(changed(&["a.org"], ""), [WILDCARDS, "ScopedRoute default/llm/8080|b.org"]);
+}
+
+#[test]
+fn a_listener_changes_where_its_table_crosses_the_limit_and_nowhere_else() {
+    // The listener's own hostname counts as well.
+    let made = |names: &[&str]| made(&hosts(names, ""), RouteTables { scoped_above: 3 });
+    let one = made(&["a.org"]);
+    let two = made(&["a.org", "b.org"]);
+    let three = made(&["a.org", "b.org", "c.org"]);
+    let four = made(&["a.org", "b.org", "c.org", "*.net"]);
+    assert_eq!(differences(&one, &two), [ROUTE]);
+    let scopes = ["a", "b", "c"].map(|name| format!("ScopedRoute default/llm/8080|{name}.org"));
+    assert_eq!(differences(&two, &three), [&[LISTENER, ROUTE, WILDCARDS].map(str::to_owned)[..], &scopes].concat());
+    assert_eq!(differences(&three, &four), [WILDCARDS]);
+}
+
+/// A refusal is reported on the first origin.
+#[test]
+fn a_scope_is_about_the_rules_in_it() {
+    let snapshot = made(&hosts(&["a.org", "b.org"], ""), RouteTables { scoped_above: 0 });
+    let first = |name: &str| {
+        let scope = snapshot.get(ResourceType::ScopedRoute, name).unwrap();
+        scope.origins.first().unwrap().to_string()
+    };
+    assert_eq!(first("default/llm/8080|b.org"), "HTTPRoute default/r1 (rule 0)");
 }

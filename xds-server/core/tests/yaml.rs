@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test: what is wrong ends it")]
 
 use proptest::prelude::*;
-use tollgate_core::envoy::{FilterCode, Ports, Surroundings, snapshot};
+use tollgate_core::envoy::{FilterCode, Ports, RouteTables, Surroundings, snapshot};
 use tollgate_core::objects::{NoSecretSource, Objects};
 use tollgate_core::translate::translate;
 
@@ -14,11 +14,17 @@ fn walk(text: &str) {
         assert!(finding.spot.as_ref().is_some_and(|spot| spot.line >= 1), "{finding}");
     }
     let translation = translate(&objects);
-    let surroundings =
-        Surroundings { bind: "::1".to_owned(), ports: Ports::Shared, code: FilterCode::File("f".to_owned()) };
-    for gateway in translation.ir.gateways.values() {
-        let snapshot = snapshot(gateway, &translation.ir, &surroundings);
-        tollgate_core::envoy::to_json(&snapshot);
+    for scoped_above in [0, RouteTables::default().scoped_above] {
+        let surroundings = Surroundings {
+            bind: "::1".to_owned(),
+            ports: Ports::Shared,
+            code: FilterCode::File("f".to_owned()),
+            route_tables: RouteTables { scoped_above },
+        };
+        for gateway in translation.ir.gateways.values() {
+            let snapshot = snapshot(gateway, &translation.ir, &surroundings);
+            tollgate_core::envoy::to_json(&snapshot);
+        }
     }
 }
 

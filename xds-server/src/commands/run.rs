@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tollgate_core::envoy::{FilterCode as EnvoyCode, Ports, Surroundings};
+use tollgate_core::envoy::{FilterCode as EnvoyCode, Ports, RouteTables, Surroundings};
 
 use super::Outcome;
 use super::logging::LogFormat;
@@ -68,6 +68,10 @@ pub struct Args {
     /// How long certificates between control plane and Envoy live; they are renewed at two thirds of it
     #[arg(long, default_value = LIFETIME, value_parser = lifetime, hide = true, value_name = "DURATION")]
     certificate_lifetime: Duration,
+    /// Route tables with more hostnames than this are sent one scope for each hostname, so that a change of one costs
+    /// little however many there are
+    #[arg(long, default_value_t = RouteTables::default().scoped_above, value_name = "N")]
+    scoped_routes_above: usize,
     #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
 }
@@ -123,6 +127,7 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
             bind: args.bind.to_string(),
             ports: Ports::Exclusive,
             code: EnvoyCode::File(filter),
+            route_tables: RouteTables { scoped_above: args.scoped_routes_above },
         },
         code,
         lease_ttl: args.lease_ttl,

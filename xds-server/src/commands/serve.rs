@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tollgate_core::envoy::{FilterCode as EnvoyCode, Ports, Surroundings};
+use tollgate_core::envoy::{FilterCode as EnvoyCode, Ports, RouteTables, Surroundings};
 
 use super::Outcome;
 use super::logging::LogFormat;
@@ -60,6 +60,10 @@ pub struct Args {
     /// How long certificates live; they are renewed at two thirds of it
     #[arg(long, default_value = LIFETIME, value_parser = lifetime, value_name = "DURATION")]
     certificate_lifetime: Duration,
+    /// Route tables with more hostnames than this are sent one scope for each hostname, so that a change of one costs
+    /// little however many there are
+    #[arg(long, default_value_t = RouteTables::default().scoped_above, value_name = "N")]
+    scoped_routes_above: usize,
     #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
 }
@@ -90,7 +94,12 @@ async fn serve(args: Args) -> anyhow::Result<Outcome> {
         folder: &args.source,
         state: state.path(),
         certificates,
-        surroundings: Surroundings { bind: args.bind.to_string(), ports: Ports::Shared, code: remote },
+        surroundings: Surroundings {
+            bind: args.bind.to_string(),
+            ports: Ports::Shared,
+            code: remote,
+            route_tables: RouteTables { scoped_above: args.scoped_routes_above },
+        },
         code,
         lease_ttl: args.lease_ttl,
         xds,

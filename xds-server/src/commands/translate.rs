@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde_json::{Map, Value};
-use tollgate_core::envoy::{self, FilterCode, Ports, Surroundings};
+use tollgate_core::envoy::{self, FilterCode, Ports, RouteTables, Surroundings};
 
 use super::validate::{outcome, read};
 use super::{Format, Outcome, print};
@@ -20,6 +20,10 @@ pub struct Args {
     /// Only this Gateway
     #[arg(long, value_name = "NAMESPACE/NAME")]
     gateway: Option<String>,
+    /// Route tables with more hostnames than this are sent one scope for each hostname, so that a change of one costs
+    /// little however many there are
+    #[arg(long, default_value_t = RouteTables::default().scoped_above, value_name = "N")]
+    scoped_routes_above: usize,
     #[arg(short, long, value_enum, default_value = "yaml")]
     output: Format,
 }
@@ -35,6 +39,7 @@ pub fn main(args: &Args) -> anyhow::Result<Outcome> {
         bind: "127.0.0.1".to_owned(),
         ports: Ports::Shared,
         code: FilterCode::File("filter.wasm".to_owned()),
+        route_tables: RouteTables { scoped_above: args.scoped_routes_above },
     };
     let mut gateways = Map::new();
     for gateway in ir.gateways.values() {

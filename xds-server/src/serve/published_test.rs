@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tollgate_core::envoy::{FilterCode, Ports, Surroundings};
+use tollgate_core::envoy::{FilterCode, Ports, RouteTables, Surroundings};
 use tollgate_core::objects::{Changes, NoSecretSource, Objects};
 use tollgate_core::snapshot::{Changed, ResourceType, Snapshot};
 use tollgate_core::subscription::stream::Since;
@@ -15,6 +15,7 @@ const CASE: &str = include_str!("../../../tests/cases/consumers/scoped.yaml");
 
 fn publisher() -> Publisher {
     Publisher::new(Surroundings {
+        route_tables: RouteTables::default(),
         bind: "127.0.0.1".to_owned(),
         ports: Ports::Shared,
         code: FilterCode::File("filter.wasm".to_owned()),

@@ -13,24 +13,24 @@ use envoy_types::pb::google::protobuf::BoolValue;
 
 use crate::ir;
 use crate::snapshot::{Resource, ResourceType, Snapshot};
-use crate::status::Origin;
 
 use super::cluster::filter;
-use super::path::route_configuration;
-use super::route::{self, EntryPoint};
+use super::route_table::{Form, Table};
 use super::wire::{address, ads, any, duration, extension, number, prefix_of, yes};
-use super::{Ports, Surroundings, edge, tls, wasm};
+use super::{Ports, Surroundings, edge, route_table, scope, tls, wasm};
 
 /// The `server` header of every answer.
 const SERVER_NAME: &str = "tollgate";
 
+const EARLY_MUTATION: &str = "envoy.http.early_header_mutation.header_mutation";
+
 pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway, surroundings: &Surroundings) {
     for open in &gateway.listeners {
-        let name = name(gateway, open);
         let mut chains = Vec::new();
-        for table in of_listener(gateway, open) {
-            chains.push(chain_of(gateway, &table));
-            snapshot.insert(ResourceType::Route, &table.name, routes(gateway, &table));
+        for table in Table::of_listener(gateway, open) {
+            let form = table.form(surroundings.route_tables);
+            table.add(snapshot, gateway, form);
+            chains.push(chain(gateway, &table, form));
         }
         let inspects = chains.iter().any(|chain| chain.transport_socket.is_some());
         let inspector = listener::ListenerFilter {
@@ -38,6 +38,7 @@ pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway, surroundings: &Surrou
             config_type: Some(listener::listener_filter::ConfigType::TypedConfig(any(&TlsInspector::default()))),
             ..Default::default()
         };
+        let name = route_table::name(gateway, open);
         let message = listener::Listener {
             name: name.clone(),
             address: Some(address(&surroundings.bind, open.port)),
@@ -52,101 +53,49 @@ pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway, surroundings: &Surrou
     }
 }
 
-/// The route table of a filter chain.
-#[derive(Debug)]
-pub struct Table<'a> {
-    /// The filter chain has the same name.
-    pub name: String,
-    pub port: u16,
-    pub sites: Vec<&'a ir::Site>,
-}
-
-/// Every route table of a Gateway.
-pub fn tables(gateway: &ir::Gateway) -> impl Iterator<Item = Table<'_>> {
-    gateway.listeners.iter().flat_map(|open| of_listener(gateway, open))
-}
-
-/// On a plain port the Host header tells the sites apart. With TLS, each has its own filter chain.
-fn of_listener<'a>(gateway: &ir::Gateway, open: &'a ir::Listener) -> Vec<Table<'a>> {
-    let (name, port) = (name(gateway, open), open.port);
-    let (tls, plain): (Vec<_>, Vec<_>) = open.sites.iter().partition(|site| site.certificate.is_some());
-    let tls = tls.into_iter().map(|site| Table { name: format!("{name}/{}", site.name), port, sites: vec![site] });
-    let mut tables: Vec<Table<'_>> = tls.collect();
-    if !plain.is_empty() {
-        tables.insert(0, Table { name, port, sites: plain });
-    }
-    tables
-}
-
-fn name(gateway: &ir::Gateway, open: &ir::Listener) -> String {
-    format!("{}/{}", gateway.scope(), open.port)
-}
-
 /// The filter chain that has this route table.
-fn chain_of(gateway: &ir::Gateway, table: &Table<'_>) -> listener::FilterChain {
-    match table.sites.as_slice() {
-        [site] if site.certificate.is_some() => {
-            let server_names = if site.hostname == "*" { Vec::new() } else { vec![site.hostname.clone()] };
-            let found = listener::FilterChainMatch { server_names, ..Default::default() };
-            chain(gateway, &table.name, Some(found), site.certificate.as_ref())
-        }
-        _ => chain(gateway, &table.name, None, None),
-    }
-}
-
-/// The route configuration of a table.
-pub fn routes(gateway: &ir::Gateway, table: &Table<'_>) -> Resource {
-    let mut hosts = Vec::new();
-    let mut origins: Vec<Origin> = Vec::new();
-    for site in &table.sites {
-        origins.push(site.origin.clone());
-        let entry = EntryPoint { gateway, port: table.port, tls: site.certificate.is_some() };
-        for host in site.virtual_hosts.values() {
-            origins.extend(host.routes.iter().map(|route| route.origin.clone()));
-            let name = format!("{}/{}", site.name, host.domain);
-            hosts.push(route::virtual_host(entry, name, host));
-        }
-    }
-    dedup(&mut origins);
-    Resource::new(&route_configuration(table.name.clone(), hosts), origins)
-}
-
-fn dedup(origins: &mut Vec<Origin>) {
-    let mut seen = std::collections::BTreeSet::new();
-    origins.retain(|origin| seen.insert(origin.clone()));
-}
-
-fn chain(
-    gateway: &ir::Gateway,
-    routes: &str,
-    found: Option<listener::FilterChainMatch>,
-    certificate: Option<&ir::Certificate>,
-) -> listener::FilterChain {
+fn chain(gateway: &ir::Gateway, table: &Table<'_>, form: Form) -> listener::FilterChain {
+    let tls = table.tls();
+    let found = tls.map(|(hostname, _)| {
+        let server_names = if hostname == "*" { Vec::new() } else { vec![hostname.to_owned()] };
+        listener::FilterChainMatch { server_names, ..Default::default() }
+    });
     listener::FilterChain {
-        name: routes.to_owned(),
+        name: table.name.clone(),
         filter_chain_match: found,
-        transport_socket: certificate.map(tls::downstream),
-        filters: network_filters(gateway, routes),
+        transport_socket: tls.map(|(_, certificate)| tls::downstream(certificate)),
+        filters: network_filters(gateway, (&table.name, form)),
         ..Default::default()
     }
 }
 
-fn network_filters(gateway: &ir::Gateway, routes: &str) -> Vec<listener::Filter> {
+fn network_filters(gateway: &ir::Gateway, (table, form): (&str, Form)) -> Vec<listener::Filter> {
     let native = |name: &str, config| listener::Filter {
         name: name.to_owned(),
         config_type: Some(listener::filter::ConfigType::TypedConfig(config)),
     };
-    let mut filters = vec![native("envoy.filters.network.connection_limit", any(&edge::connection_limit(routes)))];
+    let mut filters = vec![native("envoy.filters.network.connection_limit", any(&edge::connection_limit(table)))];
     if wasm::is_needed(gateway) {
-        let until_then = any(&edge::connection_limit(&format!("{routes}/without_code")));
+        let until_then = any(&edge::connection_limit(&format!("{table}/without_code")));
         filters.push(wasm::discovered_for_connections(wasm::connection_name(gateway), until_then));
     }
-    filters.push(native("envoy.filters.network.http_connection_manager", any(&manager(gateway, routes))));
+    filters.push(native("envoy.filters.network.http_connection_manager", any(&manager(gateway, table, form))));
     filters
 }
 
-fn manager(gateway: &ir::Gateway, routes: &str) -> HttpConnectionManager {
+fn manager(gateway: &ir::Gateway, table: &str, form: Form) -> HttpConnectionManager {
+    let mut mutations = vec![without_own_headers()];
     let mut http_filters = Vec::new();
+    let specifier = match form {
+        Form::OneTable => {
+            hcm::RouteSpecifier::Rds(Rds { config_source: Some(ads()), route_config_name: table.to_owned() })
+        }
+        Form::Scoped => {
+            mutations.push(scope::write_key(table));
+            http_filters.extend(scope::filters());
+            hcm::RouteSpecifier::ScopedRoutes(scope::routes())
+        }
+    };
     if wasm::is_needed(gateway) {
         http_filters.push(wasm::discovered(wasm::request_name(gateway)));
     }
@@ -156,13 +105,10 @@ fn manager(gateway: &ir::Gateway, routes: &str) -> HttpConnectionManager {
         .push(filter("envoy.filters.http.router", &Router { suppress_envoy_headers: true, ..Default::default() }));
     HttpConnectionManager {
         codec_type: hcm::CodecType::Auto.into(),
-        stat_prefix: routes.to_owned(),
-        route_specifier: Some(hcm::RouteSpecifier::Rds(Rds {
-            config_source: Some(ads()),
-            route_config_name: routes.to_owned(),
-        })),
+        stat_prefix: table.to_owned(),
+        route_specifier: Some(specifier),
         http_filters,
-        early_header_mutation_extensions: vec![without_own_headers()],
+        early_header_mutation_extensions: vec![extension(EARLY_MUTATION, &HeaderMutation { mutations })],
         // The peer is the client. No peer is trusted to set headers that steer this proxy.
         use_remote_address: yes(),
         internal_address_config: Some(hcm::InternalAddressConfig {
@@ -188,8 +134,7 @@ fn manager(gateway: &ir::Gateway, routes: &str) -> HttpConnectionManager {
 }
 
 /// Removes headers with our prefix from a client's request before anything looks at them: they are ours alone.
-fn without_own_headers() -> core::TypedExtensionConfig {
+fn without_own_headers() -> mutation::HeaderMutation {
     let removal = mutation::header_mutation::RemoveOnMatch { key_matcher: Some(prefix_of("x-tollgate-")) };
-    let removal = mutation::HeaderMutation { action: Some(mutation::header_mutation::Action::RemoveOnMatch(removal)) };
-    extension("envoy.http.early_header_mutation.header_mutation", &HeaderMutation { mutations: vec![removal] })
+    mutation::HeaderMutation { action: Some(mutation::header_mutation::Action::RemoveOnMatch(removal)) }
 }

@@ -1,7 +1,7 @@
 //! IR to Envoy resources: one Gateway becomes one complete snapshot.
 //!
 //! ```text
-//! Gateway -> listeners (LDS) -> routes (RDS) -> clusters (CDS) -> endpoints (EDS), secrets (SDS)
+//! Gateway -> listeners (LDS) -> routes (RDS or SRDS) -> clusters (CDS) -> endpoints (EDS), secrets (SDS)
 //!        \-> the filter's configuration (ECDS), keys (ApiKey)
 //! ```
 //! Every reference between resources goes over ADS, so that each resource can change alone.
@@ -15,6 +15,8 @@ mod path;
 mod pool_route;
 mod print;
 mod route;
+mod route_table;
+mod scope;
 mod secret;
 mod tls;
 mod update;
@@ -24,6 +26,7 @@ mod wire;
 
 use filter_config::{MAX_BODY_BYTES, attempt_config, connection_config, request_config};
 pub use print::to_json;
+pub use route_table::RouteTables;
 pub use update::update;
 pub use wasm::{stamped, without_stamps};
 
@@ -42,6 +45,7 @@ pub struct Surroundings {
     pub bind: String,
     pub ports: Ports,
     pub code: FilterCode,
+    pub route_tables: RouteTables,
 }
 
 /// Who may listen on a Gateway's port besides its Envoy.

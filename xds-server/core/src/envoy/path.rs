@@ -43,6 +43,11 @@ fn header(name: &str, value: StringMatcher) -> route::HeaderMatcher {
     }
 }
 
+/// Matches a header with exactly this value.
+pub fn exact_header(name: &str, value: &str) -> route::HeaderMatcher {
+    header(name, exact(value))
+}
+
 fn text(value: &TextMatch) -> StringMatcher {
     match value {
         TextMatch::Exact(value) => exact(value),

@@ -1,12 +1,11 @@
 //! Brings the snapshot of a Gateway up to date where the Gateway changed, and leaves the rest alone.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::ir::{self, PartsDelta};
+use crate::ir::{self, Host, PartsDelta};
 use crate::snapshot::{Changed, Resource, ResourceType, Snapshot};
 
-use super::listener::{self, Table};
+use super::route_table::{Form, Table};
 use super::{Surroundings, cluster, secret, wasm, without_keys};
 
 /// The snapshot becomes what [`without_keys`] makes, which a property test holds against this. Notes what changed in it.
@@ -18,8 +17,9 @@ pub fn update(
     changed: &mut Changed,
 ) {
     let had_filter = snapshot.of(ResourceType::ExtensionConfig).next().is_some();
-    // A filter that comes or goes is named in every listener.
-    if had_filter != wasm::is_needed(gateway) {
+    let other_form = |table: Table<'_>| table.form(surroundings.route_tables) != table.form_in(snapshot);
+    // A filter that comes or goes is named in every listener, and so is the form of a table.
+    if had_filter != wasm::is_needed(gateway) || Table::all(gateway).any(other_form) {
         snapshot.update(&without_keys(gateway, ir, surroundings), changed);
         return;
     }
@@ -29,11 +29,8 @@ pub fn update(
     if delta.classes || !delta.pools.is_empty() || !delta.backends.is_empty() {
         updating.kind(ResourceType::ExtensionConfig, |made| wasm::add(made, gateway, ir, surroundings));
     }
-    let listeners: BTreeSet<&str> = delta.hosts.iter().map(|host| host.listener.as_str()).collect();
-    for table in listener::tables(gateway) {
-        if table.sites.iter().any(|site| listeners.contains(site.name.as_str())) {
-            updating.table(gateway, &table);
-        }
+    for table in Table::all(gateway) {
+        updating.table(gateway, &table, delta, table.form(surroundings.route_tables));
     }
 }
 
@@ -81,7 +78,26 @@ impl Updating<'_> {
         }
     }
 
-    fn table(&mut self, gateway: &ir::Gateway, table: &Table<'_>) {
-        self.set(ResourceType::Route, &table.name, Some(listener::routes(gateway, table)));
+    fn table(&mut self, gateway: &ir::Gateway, table: &Table<'_>, delta: &PartsDelta, form: Form) {
+        let site = |host: &Host| table.sites.iter().find(|site| site.name == host.listener);
+        let hosts = delta.hosts.iter().filter_map(|host| Some((site(host)?, &host.domain)));
+        let (wildcards, exact): (Vec<_>, Vec<_>) = hosts.partition(|(_, domain)| domain.is_wildcard());
+        match form {
+            Form::OneTable if !(wildcards.is_empty() && exact.is_empty()) => {
+                self.set(ResourceType::Route, &table.name, Some(table.one_table(gateway)));
+            }
+            Form::OneTable => {}
+            Form::Scoped => {
+                for (site, domain) in exact {
+                    let host = site.virtual_hosts.get(domain);
+                    let scope = host.map(|host| table.host_scope(gateway, site, host));
+                    self.set(ResourceType::ScopedRoute, &table.scope_of(domain), scope);
+                }
+                if !wildcards.is_empty() {
+                    let scope = table.wildcard_scope(gateway);
+                    self.set(ResourceType::ScopedRoute, &table.scope_of_wildcards(), Some(scope));
+                }
+            }
+        }
     }
 }

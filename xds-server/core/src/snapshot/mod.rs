@@ -17,6 +17,9 @@ pub use self::resources::Resources;
 use crate::ir::ConsumerNamespaces;
 use crate::status::Origin;
 
+/// In the name of a scope, between the route table and the hostname. No name of an object has it.
+pub const HOST_MARK: char = '|';
+
 /// The kinds of resources, in the order in which additions are sent (make before break). Removals go in reverse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ResourceType {
@@ -25,6 +28,8 @@ pub enum ResourceType {
     Endpoint,
     /// Filter configurations by ECDS.
     ExtensionConfig,
+    /// The routes of one hostname. Listeners name no scopes, they look among those that are there, so these go first.
+    ScopedRoute,
     Listener,
     Route,
     /// `tollgate.v1.ApiKey`, asked for by the filter.
@@ -57,8 +62,16 @@ pub struct Snapshot {
 // === impl ResourceType ===
 
 impl ResourceType {
-    pub const ALL: [Self; 7] =
-        [Self::Secret, Self::Cluster, Self::Endpoint, Self::ExtensionConfig, Self::Listener, Self::Route, Self::ApiKey];
+    pub const ALL: [Self; 8] = [
+        Self::Secret,
+        Self::Cluster,
+        Self::Endpoint,
+        Self::ExtensionConfig,
+        Self::ScopedRoute,
+        Self::Listener,
+        Self::Route,
+        Self::ApiKey,
+    ];
 
     /// The type URL on the wire.
     pub const fn type_url(self) -> &'static str {
@@ -67,6 +80,7 @@ impl ResourceType {
             Self::Cluster => "type.googleapis.com/envoy.config.cluster.v3.Cluster",
             Self::Endpoint => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
             Self::ExtensionConfig => "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
+            Self::ScopedRoute => "type.googleapis.com/envoy.config.route.v3.ScopedRouteConfiguration",
             Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
             Self::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
             Self::ApiKey => tollgate_proto::v1::API_KEY_TYPE,
@@ -80,6 +94,7 @@ impl ResourceType {
             Self::Cluster => "Cluster",
             Self::Endpoint => "ClusterLoadAssignment",
             Self::ExtensionConfig => "TypedExtensionConfig",
+            Self::ScopedRoute => "ScopedRouteConfiguration",
             Self::Listener => "Listener",
             Self::Route => "RouteConfiguration",
             Self::ApiKey => "ApiKey",
@@ -179,6 +194,13 @@ impl Snapshot {
     pub fn shared_of(&self, kind: ResourceType) -> impl Iterator<Item = (&Arc<str>, &Arc<Resource>)> {
         let all = self.resources.get(&kind).into_iter().flat_map(Resources::iter);
         all.filter(move |(_, resource)| self.serves(kind, resource))
+    }
+
+    /// Whether a client keeps this resource that is not in the snapshot. When a table of scopes becomes one table,
+    /// connections from before still look among its scopes until they are drained.
+    pub fn leaves(&self, kind: ResourceType, name: &str) -> bool {
+        let table = name.split(HOST_MARK).next().unwrap_or(name);
+        kind == ResourceType::ScopedRoute && self.get(ResourceType::Route, table).is_some()
     }
 
     /// All of one type, by name.

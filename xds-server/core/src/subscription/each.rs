@@ -245,6 +245,7 @@ impl Wording {
             }
             (Some((_, resource)), _, _) if entry.refuses(&resource.version) => Task::Remember,
             (Some((name, resource)), _, _) => Task::Send(name, resource),
+            (None, Copy::Has(_), Self::Removed { .. }) if wanted.leaves(name) => Task::Remember,
             (None, Copy::Has(_), Self::Removed { .. }) => Task::Remove,
             (None, Copy::Has(_), Self::Silence) => Task::Remember,
             (None, Copy::Unknown, Self::Removed { .. }) if wanted.interest.is_named(name) => Task::TellMissing,

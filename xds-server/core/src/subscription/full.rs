@@ -67,8 +67,8 @@ impl Full {
         }
         let mut set: BTreeMap<_, _> =
             wanted.all().map(|(name, resource)| (Arc::clone(name), Arc::clone(resource))).collect();
-        if let (Phase::Additions, Some(held)) = (phase, &self.held) {
-            for (name, resource) in held {
+        for (name, resource) in self.held.iter().flatten() {
+            if phase == Phase::Additions || wanted.leaves(name) {
                 set.entry(Arc::clone(name)).or_insert_with(|| Arc::clone(resource));
             }
         }

@@ -35,7 +35,8 @@ pub(super) enum Wildcard {
 /// For these types, a first request that names nothing asks for everything. For the other types it asks for nothing.
 /// State-of-the-world responses of these types hold the whole set.
 pub(super) fn may_be_implicit(kind: ResourceType) -> bool {
-    matches!(kind, ResourceType::Cluster | ResourceType::Listener | ResourceType::ApiKey)
+    use ResourceType::{ApiKey, Cluster, Listener, ScopedRoute};
+    matches!(kind, Cluster | Listener | ScopedRoute | ApiKey)
 }
 
 // === impl Interest ===

@@ -4,7 +4,8 @@
 //! answered the one before. Removals go the other way, after all additions were answered. Filter configurations go
 //! before listeners and routes, so that a new route never meets a filter that does not know it. While the client
 //! refuses a filter configuration of this snapshot, listeners and routes stay as they are, so the last good
-//! configuration goes on as a whole.
+//! configuration goes on as a whole. Scopes of routes go before listeners, because a new listener does not wait for
+//! them where another one has asked for scopes before.
 //!
 //! What the client asks for by name and has never had is sent at once, outside of this order. Envoy withholds the ACK
 //! of a cluster until the cluster's secrets, endpoints and filters are there and it is warm. So the ACK is the signal
@@ -17,14 +18,18 @@ use super::{Output, Phase, Protocol, Request, Subscription, SubscriptionEvent};
 use crate::snapshot::{Changed, ResourceType, Snapshot};
 
 /// Additions in this order, removals in the reverse.
-const ORDER: [ResourceType; 6] = [
+const ORDER: [ResourceType; 7] = [
     ResourceType::Secret,
     ResourceType::Cluster,
     ResourceType::Endpoint,
     ResourceType::ExtensionConfig,
+    ResourceType::ScopedRoute,
     ResourceType::Listener,
     ResourceType::Route,
 ];
+
+/// What stays as it is while a filter configuration is refused.
+const BEHIND_FILTERS: [ResourceType; 3] = [ResourceType::ScopedRoute, ResourceType::Listener, ResourceType::Route];
 
 #[derive(Debug, Clone)]
 pub enum StreamEvent {
@@ -103,7 +108,7 @@ impl Stream {
             Some(subscription) => subscription.holds_all(gateway),
             None => gateway.of(kind).next().is_none(),
         };
-        whole(ResourceType::Listener) && whole(ResourceType::Route) && self.has_taken_filters(gateway)
+        BEHIND_FILTERS.into_iter().all(whole) && self.has_taken_filters(gateway)
     }
 
     /// An Envoy asks only for the filter configurations that it uses. If it serves several Gateways with a backend in
@@ -145,7 +150,7 @@ impl Stream {
             self.turn(kind, Phase::Awaited, outputs);
         }
         for kind in ORDER {
-            if matches!(kind, ResourceType::Listener | ResourceType::Route) && self.refuses_filter() {
+            if BEHIND_FILTERS.contains(&kind) && self.refuses_filter() {
                 return;
             }
             if !self.turn(kind, Phase::Additions, outputs) {

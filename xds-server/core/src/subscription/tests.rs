@@ -61,7 +61,7 @@ struct World {
 }
 
 fn wildcard(kind: ResourceType) -> bool {
-    kind == ResourceType::Cluster
+    matches!(kind, ResourceType::Cluster | ResourceType::Listener | ResourceType::ScopedRoute)
 }
 
 fn is_bad(version: &str) -> bool {
@@ -170,7 +170,8 @@ impl World {
             let mut all = self.target.of(kind);
             all.all(|(name, resource)| self.server.holds(kind, name, &resource.version))
         };
-        let (routes, filters) = (whole(ResourceType::Route), whole(ResourceType::ExtensionConfig));
+        let behind = [ResourceType::ScopedRoute, ResourceType::Listener, ResourceType::Route];
+        let (routes, filters) = (behind.into_iter().all(whole), whole(ResourceType::ExtensionConfig));
         let taken = self.server.has_taken(&self.target);
         // Not every filter has to be asked for.
         assert!(if taken { routes } else { !routes || !filters }, "{taken} {routes} {filters}");
@@ -497,4 +498,77 @@ fn state_of_the_world_asks_again_under_a_nonce_that_was_answered() {
     world.settle();
     assert!(world.client[&ResourceType::Endpoint].has.contains_key("c"));
     world.check();
+}
+
+/// A client's whole set of one type, delta or not.
+fn takes_all(world: &mut World, kind: ResourceType) {
+    world.client.insert(kind, Copies::default());
+    let ask = match world.protocol {
+        Protocol::Delta => Ask::Change { subscribe: vec![], unsubscribe: vec![], initial: BTreeMap::new() },
+        Protocol::StateOfTheWorld => Ask::Exactly(vec![]),
+    };
+    world.to_server.push_back((kind, Request { answer: Answer::Nothing, ask }));
+}
+
+/// A listener does not wait for its scopes where another one has asked for scopes before: they are there before it and
+/// go after it.
+#[test]
+fn scopes_come_before_the_listeners_that_look_among_them() {
+    use ResourceType::{Listener, ScopedRoute};
+    for protocol in [Protocol::Delta, Protocol::StateOfTheWorld] {
+        let snapshot = |tables: &[&str]| {
+            let mut snapshot = Snapshot::default();
+            for table in tables {
+                snapshot.insert(Listener, *table, resource("1"));
+                snapshot.insert(ScopedRoute, *table, resource("1"));
+                snapshot.insert(ScopedRoute, format!("{table}|a"), resource("1"));
+            }
+            Arc::new(snapshot)
+        };
+        let mut world = World::new(protocol);
+        world.start(snapshot(&["t"]));
+        takes_all(&mut world, Listener);
+        takes_all(&mut world, ScopedRoute);
+        world.settle();
+        for tables in [&["t", "u"][..], &["u"], &["t", "u"], &["t"]] {
+            world.aim(snapshot(tables));
+            for _ in 0..20 {
+                world.step(Step::ToClient);
+                let has = |kind: ResourceType, name: &str| world.client[&kind].has.contains_key(name);
+                for table in ["t", "u"].into_iter().filter(|table| has(Listener, table)) {
+                    assert!(has(ScopedRoute, table) && has(ScopedRoute, &format!("{table}|a")), "{protocol:?} {table}");
+                }
+                world.step(Step::ToServer);
+            }
+            let scopes = world.client[&ScopedRoute].has.len();
+            assert_eq!(scopes, 2 * tables.len(), "{protocol:?}: {tables:?}");
+        }
+    }
+}
+
+/// Connections from before a table became one table again are still served by its scopes. When it is scoped again, what
+/// is gone is taken away.
+#[test]
+fn a_table_that_is_one_table_again_leaves_its_scopes() {
+    use ResourceType::{Route, ScopedRoute};
+    for protocol in [Protocol::Delta, Protocol::StateOfTheWorld] {
+        let scoped = |names: &[&str]| {
+            let mut snapshot = Snapshot::default();
+            names.iter().for_each(|name| snapshot.insert(ScopedRoute, *name, resource("1")));
+            Arc::new(snapshot)
+        };
+        let mut world = World::new(protocol);
+        world.start(scoped(&["t", "t|a", "t|b", "u", "u|a"]));
+        takes_all(&mut world, ScopedRoute);
+        world.settle();
+        let mut one_table = Snapshot::clone(&scoped(&["u"]));
+        one_table.insert(Route, "t", resource("1"));
+        world.aim(Arc::new(one_table));
+        world.settle();
+        let has = |world: &World| world.client[&ScopedRoute].has.keys().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(has(&world), ["t", "t|a", "t|b", "u"], "{protocol:?}");
+        world.aim(scoped(&["t", "t|a", "u"]));
+        world.settle();
+        assert_eq!(has(&world), ["t", "t|a", "u"], "{protocol:?}");
+    }
 }

@@ -3,6 +3,7 @@
 //! ```yaml
 //! # What the case is about.
 //! # Shows: findings, ir, envoy
+//! # Scoped above: 0          (only where the form of route tables is what the case is about)
 //! apiVersion: ...
 //! --- # findings
 //! --- # ir
@@ -14,7 +15,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize as _;
 use serde_json::{Value, json};
-use tollgate_core::envoy::{self, FilterCode, Ports, Surroundings};
+use tollgate_core::envoy::{self, FilterCode, Ports, RouteTables, Surroundings};
 use tollgate_core::ir::Ir;
 use tollgate_core::objects::{Objects, SecretSource};
 use tollgate_core::snapshot::{ResourceType, Snapshot};
@@ -25,6 +26,7 @@ use tollgate_filter::route_name::RouteName;
 pub struct Case<'a> {
     input: &'a str,
     shows: Vec<&'a str>,
+    route_tables: RouteTables,
 }
 
 const SECTIONS: [&str; 3] = ["findings", "ir", "envoy"];
@@ -35,7 +37,10 @@ impl<'a> Case<'a> {
         let input = &text[..end.unwrap_or(text.len())];
         let shows = input.lines().find_map(|line| line.strip_prefix("# Shows: "));
         let shows = shows.map_or(SECTIONS.to_vec(), |shows| shows.split(", ").collect());
-        Self { input, shows }
+        let scoped_above = input.lines().find_map(|line| line.strip_prefix("# Scoped above: "));
+        let route_tables = scoped_above
+            .map_or_else(RouteTables::default, |limit| RouteTables { scoped_above: limit.parse().unwrap() });
+        Self { input, shows, route_tables }
     }
 
     /// The whole file as it should be.
@@ -45,15 +50,16 @@ impl<'a> Case<'a> {
         let mut findings = objects.add_yaml("case", self.input, &Machine);
         let translation = translate(&objects);
         findings.extend(translation.findings);
+        let surroundings = surroundings(self.route_tables);
         let mut output = self.input.trim_end().to_owned() + "\n";
         let snapshots: BTreeMap<String, Snapshot> = translation
             .ir
             .gateways
             .values()
-            .map(|gateway| (gateway.scope(), envoy::snapshot(gateway, &translation.ir, &surroundings())))
+            .map(|gateway| (gateway.scope(), envoy::snapshot(gateway, &translation.ir, &surroundings)))
             .collect();
         for gateway in translation.ir.gateways.values() {
-            let again = envoy::snapshot(gateway, &translation.ir, &surroundings());
+            let again = envoy::snapshot(gateway, &translation.ir, &surroundings);
             assert!(snapshots.get(&gateway.scope()) == Some(&again), "{name}: the same input has two versions");
         }
         for (gateway, snapshot) in &snapshots {
@@ -99,7 +105,13 @@ fn check(name: &str, snapshot: &Snapshot) {
     let printed = envoy::to_json(snapshot).to_string();
     assert!(!printed.contains("PLANTED"), "{name}: a secret is printed");
     assert!(!printed.contains("\"error\":"), "{name}: a resource cannot be printed: {printed}");
-    for kind in [ResourceType::Listener, ResourceType::Route, ResourceType::Cluster, ResourceType::ExtensionConfig] {
+    for kind in [
+        ResourceType::Listener,
+        ResourceType::Route,
+        ResourceType::ScopedRoute,
+        ResourceType::Cluster,
+        ResourceType::ExtensionConfig,
+    ] {
         for (resource, value) in snapshot.of(kind) {
             let content = String::from_utf8_lossy(&value.value);
             assert!(!content.contains("PLANTED"), "{name}: a secret is in {kind:?} {resource}");
@@ -188,8 +200,9 @@ fn yaml(value: &Value) -> String {
     if text.ends_with('\n') { text } else { text + "\n" }
 }
 
-fn surroundings() -> Surroundings {
+fn surroundings(route_tables: RouteTables) -> Surroundings {
     Surroundings {
+        route_tables,
         bind: "127.0.0.1".to_owned(),
         ports: Ports::Shared,
         code: FilterCode::File("filter.wasm".to_owned()),
