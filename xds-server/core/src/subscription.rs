@@ -239,7 +239,7 @@ impl Subscription {
             Answer::Ack { nonce } => match self.answered(&nonce) {
                 Some(sent) => {
                     match &mut self.client {
-                        Client::Each(each) => each.accepted(sent),
+                        Client::Each(each) => each.accepted(sent, self.interest.in_snapshot(self.kind, target)),
                         Client::Full(full) => full.accepted(sent),
                     }
                     Some(Output::Accepted)

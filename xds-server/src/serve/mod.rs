@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! tls.rs, incoming.rs (who is there?) -> identity.rs -> standing.rs (is there such a Gateway?)
-//! published.rs (objects -> what is served, swapped whole; edition.rs: what changed) -> ads.rs (a task per stream) -> Envoy, filter
-//!                                                               | ACK, NACK
+//! published.rs (objects -> what is served, swapped whole) -> ads.rs (a task per stream) -> Envoy, filter
+//! edition.rs (a snapshot and its last changes) ->                | ACK, NACK
 //! admin::Status <- status.rs <- board.rs (a report per stream) <-
 //! ```
 

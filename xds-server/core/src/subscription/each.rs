@@ -184,10 +184,14 @@ impl Each {
         gone.map(|(name, _)| Arc::clone(name)).collect()
     }
 
-    pub(super) fn accepted(&mut self, sent: Sent) {
+    pub(super) fn accepted(&mut self, sent: Sent, wanted: Wanted<'_>) {
         for (name, resource) in sent.resources {
-            let client = Copy::Has(Arc::clone(&resource.version));
-            self.open.insert(name, Entry { client, ..Entry::default() });
+            if wanted.version(&name) == Some(&resource.version) {
+                self.open.remove(&name);
+            } else {
+                let client = Copy::Has(Arc::clone(&resource.version));
+                self.open.insert(name, Entry { client, ..Entry::default() });
+            }
         }
         self.removed(sent.removed);
     }
@@ -249,7 +253,7 @@ impl Wording {
             (None, Copy::Has(_), Self::Removed { .. }) => Task::Remove,
             (None, Copy::Has(_), Self::Silence) => Task::Remember,
             (None, Copy::Unknown, Self::Removed { .. }) if wanted.interest.is_named(name) => Task::TellMissing,
-            (None, Copy::Unknown | Copy::Missing, _) => Task::Close,
+            (None, Copy::Unknown | Copy::Missing, _) => entry.close(),
         }
     }
 }
@@ -263,5 +267,10 @@ impl Entry {
 
     fn refuses(&self, version: &str) -> bool {
         self.refused.as_deref() == Some(version)
+    }
+
+    /// The name can be closed, unless a refusal is to be remembered.
+    fn close<'a>(&self) -> Task<'a> {
+        if self.refused.is_none() && !self.alone { Task::Close } else { Task::Remember }
     }
 }
