@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use self::{each::Each, full::Full, interest::Interest};
-use crate::snapshot::{Resource, ResourceType, Snapshot};
+use crate::snapshot::{Resource, ResourceType, Snapshot, is_scope_of};
 
 /// The two forms of xDS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +70,8 @@ pub enum SubscriptionEvent<'a> {
     Request(Request),
     /// What the client refused may be sent again. This is for types that are always asked for by name.
     Retry,
+    /// The client has new listeners with these names, and may have forgotten the scopes that these look among.
+    Listeners(&'a BTreeSet<String>),
     /// It is this type's turn: what the snapshot requires is sent, if anything.
     Turn(Phase, &'a Snapshot),
 }
@@ -160,6 +162,14 @@ impl Subscription {
             SubscriptionEvent::Retry => {
                 if let Client::Each(each) = &mut self.client {
                     each.retry();
+                }
+                None
+            }
+            SubscriptionEvent::Listeners(names) => {
+                let looked_among = |scope: &str| names.iter().any(|listener| is_scope_of(listener, scope));
+                match &mut self.client {
+                    Client::Each(each) => each.renew(looked_among),
+                    Client::Full(full) => full.renew(),
                 }
                 None
             }

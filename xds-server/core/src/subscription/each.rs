@@ -180,6 +180,15 @@ impl Each {
         }
     }
 
+    /// What the client has of these is not known any more, except that it may have them.
+    pub(super) fn renew(&mut self, which: impl Fn(&str) -> bool) {
+        for (_, entry) in self.entries.iter_mut().filter(|(name, _)| which(name)) {
+            if let Copy::Has(version) = &mut entry.client {
+                version.clear();
+            }
+        }
+    }
+
     fn removed(&mut self, names: impl IntoIterator<Item = String>) {
         for name in names {
             self.entries.insert(name, Entry { client: Copy::Missing, ..Entry::default() });

@@ -22,6 +22,11 @@ impl Full {
         held.is_some_and(|resource| resource.version == version)
     }
 
+    /// The next response is sent even if it is the same again.
+    pub(super) fn renew(&mut self) {
+        self.held = None;
+    }
+
     pub(super) fn refuses_any(&self) -> bool {
         self.refused.is_some()
     }
