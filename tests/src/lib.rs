@@ -27,3 +27,4 @@ pub mod soak;
 pub mod tap;
 pub mod tools;
 pub mod usage;
+pub mod xxh64;

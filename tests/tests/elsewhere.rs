@@ -79,6 +79,11 @@ impl Elsewhere {
     }
 
     pub fn envoy(&self, workers: u32) -> anyhow::Result<Process> {
+        self.envoy_with(workers, &[])
+    }
+
+    /// With further arguments of Envoy.
+    pub fn envoy_with(&self, workers: u32, arguments: &[&str]) -> anyhow::Result<Process> {
         let bootstrap = self.home.join("envoy.json");
         let mut command = Command::new(&self.tools.envoy);
         command.arg("--config-path").arg(bootstrap).args([
@@ -86,6 +91,7 @@ impl Elsewhere {
             "--concurrency",
             &workers.to_string(),
         ]);
+        command.args(arguments);
         Process::start(&mut command, &self.home.join("envoy.log"))
     }
 

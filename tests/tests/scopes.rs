@@ -13,11 +13,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tollgate_tests::client::{Answer, chat};
 use tollgate_tests::config;
+use tollgate_tests::envoy_admin::EnvoyAdmin;
 use tollgate_tests::gateway::RunningGateway;
 use tollgate_tests::poll;
 use tollgate_tests::process;
 use tollgate_tests::tap::Behaviour;
+use tollgate_tests::xxh64;
 
+use crate::elsewhere::Elsewhere;
 use crate::fixtures::{APP_KEY, Drains, models};
 use crate::suite::{Shared, e2e};
 
@@ -26,6 +29,8 @@ e2e! {
     in_scopes_changes_act_without_a_drop,
     a_pool_behind_a_wildcard_is_never_unfiltered,
     a_table_crosses_the_limit_without_a_drop,
+    a_listener_that_is_scoped_again_has_its_scopes,
+    a_key_of_the_same_hash_finds_nothing,
 }
 
 const SCOPED: [&str; 2] = ["--scoped-routes-above", "0"];
@@ -366,6 +371,37 @@ async fn a_table_crosses_the_limit_without_a_drop(shared: Arc<Shared>) -> anyhow
     Ok(())
 }
 
+/// Envoy forgets all scopes with the last listener that looks among them, and does not ask again when there is one again.
+async fn a_listener_that_is_scoped_again_has_its_scopes(shared: Arc<Shared>) -> anyhow::Result<()> {
+    let parts = Elsewhere::new(&shared, "a_listener_that_is_scoped_again_has_its_scopes")?;
+    let port = process::free_port()?;
+    parts.conf.write("entry.yaml", &gateway_without_routes(port))?;
+    for host in [1, 2] {
+        parts.conf.write(&format!("h{host}.yaml"), &redirect(host, 0))?;
+    }
+    let _control = parts.serve(&["--scoped-routes-above", "3"])?;
+    parts.bootstrap("24h")?;
+    let envoy = parts.envoy_with(1, &["--drain-time-s", "1"])?;
+    let url = format!("http://127.0.0.1:{port}");
+    answers_at(&url, &name_of(1), Some("/h1-v0")).await?;
+    let admin = EnvoyAdmin::of(envoy.id())?;
+    for version in 1..=2 {
+        parts.conf.write("h3.yaml", &redirect(3, version))?;
+        for (host, version) in [(3, version), (1, 0), (2, 0)] {
+            answers_at(&url, &name_of(host), Some(&format!("/h{host}-v{version}"))).await?;
+        }
+        parts.conf.remove("h3.yaml")?;
+        answers_at(&url, &name_of(3), None).await?;
+        poll::until("nothing looks among the scopes any more", || async {
+            let draining = admin.stat("listener_manager.total_filter_chains_draining")?;
+            anyhow::ensure!(draining == 0, "{draining} are drained");
+            Ok(())
+        })
+        .await?;
+    }
+    Ok(())
+}
+
 /// Every fifth is a wildcard.
 const HOSTS: usize = 20;
 
@@ -421,9 +457,12 @@ async fn location(http: &reqwest::Client, url: &str, host: &str) -> anyhow::Resu
 
 /// Waits until new connections have this answer.
 async fn answers_with(gateway: &RunningGateway, host: &str, wanted: Option<&str>) -> anyhow::Result<()> {
-    let url = gateway.url();
+    answers_at(&gateway.url(), host, wanted).await
+}
+
+async fn answers_at(url: &str, host: &str, wanted: Option<&str>) -> anyhow::Result<()> {
     poll::until(&format!("{host} is answered with {wanted:?}"), || async {
-        let location = location(&without_redirects()?, &url, host).await?;
+        let location = location(&without_redirects()?, url, host).await?;
         anyhow::ensure!(location.as_deref() == wanted, "{location:?}");
         Ok(())
     })
@@ -483,6 +522,64 @@ impl Asking {
         }
         Ok(self.asked.load(Ordering::Relaxed))
     }
+}
+
+// === keys ===
+
+/// Envoy compares hashes of keys, and a client writes the host. So a client of one port can write a host whose key has
+/// the hash of another port's, and must not get there.
+async fn a_key_of_the_same_hash_finds_nothing(shared: Arc<Shared>) -> anyhow::Result<()> {
+    let setup = shared.setup("a_key_of_the_same_hash_finds_nothing")?.arguments(&SCOPED);
+    let (port, inside) = (setup.port(), process::free_port()?);
+    let route = |name: &str, hostname: &str| {
+        redirect(0, 0)
+            .replace("metadata: {name: h0}", &format!("metadata: {{name: {name}}}"))
+            .replace("parentRefs: [{name: llm}]", "parentRefs: [{name: llm, sectionName: inside}]")
+            .replace("  hostnames: ['*.h0.test']\n", hostname)
+    };
+    let listeners = format!(
+        "listeners: [{{name: http, port: {port}, protocol: HTTP}}, {{name: inside, port: {inside}, protocol: HTTP}}]"
+    );
+    let entry = gateway_without_routes(port)
+        .replace(&format!("listeners: [{{name: http, port: {port}, protocol: HTTP}}]"), &listeners);
+    let gateway = setup
+        .file("entry.yaml", &entry)?
+        .file("all.yaml", &route("all", ""))?
+        .file("one.yaml", &route("one", "  hostnames: [in.test]\n"))?
+        .start()
+        .await?;
+    let http = without_redirects()?;
+    let inside_url = format!("http://127.0.0.1:{inside}");
+    for (begin, scope) in [("", ""), ("in.test:", "|in.test")] {
+        let key = format!("default/llm/{inside}{scope}");
+        let host = host_with_hash(&format!("default/llm/{port}|"), begin, xxh64::hash(key.as_bytes()))?;
+        let found = location(&http, &inside_url, &host).await?;
+        anyhow::ensure!(found.is_some(), "{host} has no route on its own port either");
+        let found = location(&http, &gateway.url(), &host).await?;
+        anyhow::ensure!(found.is_none(), "{host} is answered by another port's route: {found:?}");
+    }
+    Ok(())
+}
+
+/// A host that begins so, whose key in the table has this hash.
+fn host_with_hash(table: &str, begin: &str, wanted: u64) -> anyhow::Result<String> {
+    const LETTERS: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyz";
+    let mut random = StdRng::seed_from_u64(3);
+    let may_stand = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(byte);
+    // One in some ten thousand has letters only.
+    for _ in 0..10_000_000 {
+        let mut first = format!("{table}{begin}").into_bytes();
+        while first.len() < 32 {
+            first.push(*LETTERS.choose(&mut random).context("a letter")?);
+        }
+        let first: [u8; 32] = first.try_into().map_err(|_| anyhow::anyhow!("the table's name is too long"))?;
+        let last = xxh64::last_for(&first, wanted);
+        if last.iter().all(may_stand) {
+            let key = String::from_utf8([&first[..], &last].concat())?;
+            return Ok(key.strip_prefix(table).context("the key begins with the table")?.to_owned());
+        }
+    }
+    anyhow::bail!("no host was found")
 }
 
 // === the filter ===

@@ -21,7 +21,7 @@ use tonic::Code;
 use tonic::client::GrpcService as _;
 use tonic::transport::Endpoint;
 
-use support::{CLUSTER, Client, EXTENSION, KEY, LISTENER, ROUTE, SECRET, Server, nack, names, versions};
+use support::{CLUSTER, Client, EXTENSION, KEY, LISTENER, ROUTE, SCOPED_ROUTE, SECRET, Server, nack, names, versions};
 
 /// A Gateway with its route, pool and backend, all called `name`.
 fn gateway(name: &str, port: u16, backend_port: u16) -> String {
@@ -143,6 +143,50 @@ async fn a_nack_ends_in_the_status_and_its_version_is_not_sent_again() {
         }
     }
     server.status_with(|status| !status.to_string().contains("Address already in use")).await;
+}
+
+/// One bad scope refuses the whole response. It is found, the others are taken, and its rule is told.
+#[tokio::test]
+async fn a_refused_scope_is_reported_on_its_rule() {
+    let route = |name: &str, target: &str| {
+        format!(
+            r"apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: {name}}}
+spec:
+  parentRefs: [{{name: one}}]
+  hostnames: [{name}.org]
+  rules: [{{filters: [{{type: RequestRedirect, requestRedirect: {{hostname: {target}}}}}]}}]
+"
+        )
+    };
+    let files =
+        [("one.yaml", &gateway("one", 18080, 18081)), ("a.yaml", &route("a", "x")), ("b.yaml", &route("b", "x"))];
+    let files = files.map(|(name, text)| (name, text.as_str()));
+    let server = Server::start_with(&files, &["--scoped-routes-above", "0"]);
+    let mut envoy = server.client("default/one").delta(&server).await;
+    envoy.ask(SCOPED_ROUTE, &[]).await;
+    let all = envoy.next().await;
+    assert_eq!(names(&all), ["default/one/18080", "default/one/18080|a.org", "default/one/18080|b.org"]);
+    envoy.answer(&all, nack("one of them is bad")).await;
+    for name in names(&all) {
+        let one = envoy.next().await;
+        assert_eq!(names(&one), [name.as_str()]);
+        envoy.answer(&one, if name.ends_with("b.org") { nack("this one is bad") } else { None }).await;
+    }
+    let status = server.status_with(|status| status.to_string().contains("this one is bad")).await;
+    assert_eq!(status["gateways"][0]["programmed"], false);
+    let finding = status["findings"].as_array().unwrap().iter().find(|finding| finding["reason"] == "Refused").unwrap();
+    assert_eq!(
+        (finding["origin"]["kind"].as_str(), finding["origin"]["name"].as_str()),
+        (Some("HTTPRoute"), Some("b"))
+    );
+    assert!(finding["spot"]["file"].as_str().unwrap().ends_with("b.yaml"));
+    envoy.assert_silent().await;
+
+    server.write("b.yaml", &route("b", "z"));
+    assert_eq!(names(&envoy.take(SCOPED_ROUTE).await), ["default/one/18080|b.org"]);
+    server.status_with(|status| !status.to_string().contains("this one is bad")).await;
 }
 
 /// Envoy says ACK to bytes that it has seen before, whether it could use them or not. So no sending is like another, and

@@ -27,7 +27,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use self::{each::Each, full::Full, interest::Asked, interest::Interest};
-use crate::snapshot::{Changed, Resource, ResourceType, Snapshot};
+use crate::snapshot::{Changed, Resource, ResourceType, Snapshot, is_scope_of};
 
 /// The two forms of xDS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +81,8 @@ pub enum SubscriptionEvent<'a> {
     },
     /// What the client refused may be sent again. This is for types that are always asked for by name.
     Retry,
+    /// The client has new listeners with these names, and may have forgotten the scopes that these look among.
+    Listeners(&'a BTreeSet<Arc<str>>, &'a Snapshot),
     /// It is this type's turn: what the snapshot requires is sent, if anything.
     Turn(Phase, &'a Snapshot),
 }
@@ -187,6 +189,17 @@ impl Subscription {
             SubscriptionEvent::Retry => {
                 if let Client::Each(each) = &mut self.client {
                     each.retry();
+                }
+                None
+            }
+            SubscriptionEvent::Listeners(names, target) => {
+                let looked_among = |scope: &str| names.iter().any(|listener| is_scope_of(listener, scope));
+                match &mut self.client {
+                    Client::Each(each) => {
+                        let wanted = Wanted { kind: self.kind, interest: &self.interest, snapshot: target };
+                        each.renew(looked_among, wanted);
+                    }
+                    Client::Full(full) => full.renew(),
                 }
                 None
             }

@@ -106,6 +106,16 @@ impl ResourceType {
     }
 }
 
+/// Whether a listener looks among the scopes of this one's table. A table has the name of its listener, or stands below
+/// it.
+pub fn is_scope_of(listener: &str, scope: &str) -> bool {
+    table_of(scope).strip_prefix(listener).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn table_of(scope: &str) -> &str {
+    scope.split(HOST_MARK).next().unwrap_or(scope)
+}
+
 // === impl Resource ===
 
 impl Resource {
@@ -199,8 +209,7 @@ impl Snapshot {
     /// Whether a client keeps this resource that is not in the snapshot. When a table of scopes becomes one table,
     /// connections from before still look among its scopes until they are drained.
     pub fn leaves(&self, kind: ResourceType, name: &str) -> bool {
-        let table = name.split(HOST_MARK).next().unwrap_or(name);
-        kind == ResourceType::ScopedRoute && self.get(ResourceType::Route, table).is_some()
+        kind == ResourceType::ScopedRoute && self.get(ResourceType::Route, table_of(name)).is_some()
     }
 
     /// All of one type, by name.

@@ -10,6 +10,9 @@ use super::interest::{Asked, Wildcard};
 use super::{Phase, Refused, Sent, Wanted};
 use crate::snapshot::{Resource, ResourceType, Snapshot};
 
+/// No resource has this version.
+const UNKNOWN: &str = "";
+
 #[derive(Debug)]
 pub(super) struct Each {
     open: BTreeMap<Arc<str>, Entry>,
@@ -216,6 +219,19 @@ impl Each {
     pub(super) fn retry(&mut self) {
         for entry in self.open.values_mut() {
             entry.refused = None;
+        }
+    }
+
+    /// What the client has of these is not known any more, except that it may have them.
+    pub(super) fn renew(&mut self, which: impl Fn(&str) -> bool, wanted: Wanted<'_>) {
+        for (name, _) in wanted.all().filter(|(name, _)| which(name)) {
+            let client = self.wording.copy_of_closed(name, wanted);
+            self.open.entry(Arc::clone(name)).or_insert_with(|| Entry { client, ..Entry::default() });
+        }
+        for (_, entry) in self.open.iter_mut().filter(|(name, _)| which(name)) {
+            if let Copy::Has(version) = &mut entry.client {
+                *version = UNKNOWN.into();
+            }
         }
     }
 

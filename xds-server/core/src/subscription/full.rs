@@ -25,6 +25,11 @@ impl Full {
         held.is_some_and(|resource| *resource.version == *version)
     }
 
+    /// The next response is sent even if it is the same again.
+    pub(super) fn renew(&mut self) {
+        self.held = None;
+    }
+
     /// Whether the client lacks something of this part of the target that it asks for.
     pub(super) fn lacks_some(&self, kind: ResourceType, part: &Snapshot) -> bool {
         let lacks = |name: &str| part.get(kind, name).is_some_and(|resource| !self.holds(name, &resource.version));

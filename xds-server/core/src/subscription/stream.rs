@@ -4,14 +4,17 @@
 //! answered the one before. Removals go the other way, after all additions were answered. Filter configurations go
 //! before listeners and routes, so that a new route never meets a filter that does not know it. While the client
 //! refuses a filter configuration of this snapshot, listeners and routes stay as they are, so the last good
-//! configuration goes on as a whole. Scopes of routes go before listeners, because a new listener does not wait for
-//! them where another one has asked for scopes before.
+//! configuration goes on as a whole.
+//!
+//! Scopes of routes go before listeners, because a new listener does not wait for them where another one has asked for
+//! scopes before. After its ACK they go once more. Where all such listeners were gone, Envoy 1.40 has forgotten its
+//! scopes, and the new listener waits for a response without asking for it.
 //!
 //! What the client asks for by name and has never had is sent at once, outside of this order. Envoy withholds the ACK
 //! of a cluster until the cluster's secrets, endpoints and filters are there and it is warm. So the ACK is the signal
 //! that routes may follow, but secrets, endpoints and filters cannot wait for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Output, Phase, Protocol, Request, Subscription, SubscriptionEvent};
@@ -55,6 +58,8 @@ pub struct Stream {
     protocol: Protocol,
     target: Arc<Snapshot>,
     subscriptions: BTreeMap<ResourceType, Subscription>,
+    /// The listeners of a response under way, if the client had asked for scopes before it.
+    listeners: BTreeSet<Arc<str>>,
 }
 
 // === impl Since ===
@@ -70,7 +75,7 @@ impl Since {
 
 impl Stream {
     pub fn new(protocol: Protocol, target: Arc<Snapshot>) -> Self {
-        Self { protocol, target, subscriptions: BTreeMap::new() }
+        Self { protocol, target, subscriptions: BTreeMap::new(), listeners: BTreeSet::new() }
     }
 
     /// Takes in the event and returns what follows from it. The [`Output::Send`]s are in the order of sending.
@@ -80,7 +85,11 @@ impl Stream {
             StreamEvent::Request(kind, request) => {
                 let protocol = self.protocol;
                 let subscription = self.subscriptions.entry(kind).or_insert_with(|| Subscription::new(kind, protocol));
-                outputs.extend(subscription.step(SubscriptionEvent::Request(request, &self.target)));
+                let output = subscription.step(SubscriptionEvent::Request(request, &self.target));
+                if kind == ResourceType::Listener && output == Some(Output::Accepted) {
+                    self.listeners_came();
+                }
+                outputs.extend(output);
             }
             StreamEvent::Target(target, since) => self.aim(target, since),
             StreamEvent::RetryFilters => {
@@ -169,8 +178,25 @@ impl Stream {
         let Some(subscription) = self.subscriptions.get_mut(&kind) else {
             return true;
         };
-        outputs.extend(subscription.step(SubscriptionEvent::Turn(phase, &self.target)));
-        !subscription.is_under_way()
+        let output = subscription.step(SubscriptionEvent::Turn(phase, &self.target));
+        let through = !subscription.is_under_way();
+        if let Some(Output::Send(response)) = &output
+            && kind == ResourceType::Listener
+        {
+            let asked = self.subscriptions.contains_key(&ResourceType::ScopedRoute);
+            self.listeners = response.resources.keys().filter(|_| asked).cloned().collect();
+        }
+        outputs.extend(output);
+        through
+    }
+
+    fn listeners_came(&mut self) {
+        let names = std::mem::take(&mut self.listeners);
+        if let Some(scopes) = self.subscriptions.get_mut(&ResourceType::ScopedRoute)
+            && !names.is_empty()
+        {
+            scopes.step(SubscriptionEvent::Listeners(&names, &self.target));
+        }
     }
 
     fn refuses_filter(&self) -> bool {

@@ -572,3 +572,42 @@ fn a_table_that_is_one_table_again_leaves_its_scopes() {
         assert_eq!(has(&world), ["t", "t|a", "u"], "{protocol:?}");
     }
 }
+
+/// Envoy forgets its scopes with the last listener that looks among them, and says nothing when there is one again.
+#[test]
+fn a_new_listener_gets_its_scopes_even_if_the_client_seems_to_have_them() {
+    use ResourceType::{Listener, ScopedRoute};
+    for protocol in [Protocol::Delta, Protocol::StateOfTheWorld] {
+        let snapshot = |version: &str| {
+            let mut snapshot = Snapshot::default();
+            snapshot.insert(Listener, "n/g/80", resource(version));
+            for scope in ["n/g/80", "n/g/80|a", "n/g/80/tls|b", "n/g/8080|c"] {
+                snapshot.insert(ScopedRoute, scope, resource("1"));
+            }
+            Arc::new(snapshot)
+        };
+        let mut world = World::new(protocol);
+        world.start(snapshot("1"));
+        takes_all(&mut world, Listener);
+        world.step(Step::ToServer);
+        takes_all(&mut world, ScopedRoute);
+        world.settle();
+        let sent = world.sent;
+        world.aim(snapshot("1"));
+        assert_eq!(world.sent, sent, "{protocol:?}: at its start a client is sent everything once");
+
+        world.aim(snapshot("2"));
+        world.step(Step::ToClient);
+        assert_eq!(&*world.client[&Listener].has["n/g/80"], "2");
+        world.client.get_mut(&ScopedRoute).unwrap().has.clear();
+        world.settle();
+        let has: Vec<_> = world.client[&ScopedRoute].has.keys().map(AsRef::as_ref).collect();
+        // State of the world has no smaller response than all.
+        let wanted: &[&str] = match protocol {
+            Protocol::Delta => &["n/g/80", "n/g/80/tls|b", "n/g/80|a"],
+            Protocol::StateOfTheWorld => &["n/g/80", "n/g/80/tls|b", "n/g/8080|c", "n/g/80|a"],
+        };
+        assert_eq!(has, wanted, "{protocol:?}");
+        assert_eq!(world.sent, sent + 2, "{protocol:?}: the listener, and its scopes");
+    }
+}
