@@ -13,6 +13,7 @@ pub mod envoy;
 pub mod ir;
 pub mod ledger;
 pub mod objects;
+pub mod placement;
 pub mod snapshot;
 pub mod status;
 pub mod subscription;

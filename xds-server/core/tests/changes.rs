@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use tollgate_core::envoy::{FilterCode, Ports, RouteTables, Surroundings, snapshot};
 use tollgate_core::objects::{NoSecretSource, Objects};
 use tollgate_core::snapshot::{ResourceType, Snapshot};
+use tollgate_core::placement::Placement;
 use tollgate_core::translate::translate;
 
 const EXAMPLE: &str = include_str!("../../../tests/cases/pools/example.yaml");
@@ -14,7 +15,7 @@ const EXAMPLE: &str = include_str!("../../../tests/cases/pools/example.yaml");
 fn made(text: &str, route_tables: RouteTables) -> Snapshot {
     let mut objects = Objects::default();
     objects.add_yaml("example", text, &NoSecretSource);
-    let ir = translate(&objects).ir;
+    let ir = translate(&objects, Placement::OneHost).ir;
     snapshot(ir.gateways.values().next().unwrap(), &ir, &surroundings(route_tables))
 }
 
@@ -137,7 +138,7 @@ fn what_stays_the_same_is_not_sent_again() {
 fn keys_go_only_where_they_count() {
     let mut objects = Objects::default();
     objects.add_yaml("case", include_str!("../../../tests/cases/consumers/scoped.yaml"), &NoSecretSource);
-    let ir = translate(&objects).ir;
+    let ir = translate(&objects, Placement::OneHost).ir;
     let keys = |gateway: &str| -> String {
         let gateway = ir.gateways.values().find(|known| known.origin.name == gateway).unwrap();
         let snapshot = snapshot(gateway, &ir, &surroundings(RouteTables::default()));

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test: what is wrong ends it")]
 
 use tollgate_core::objects::{NoSecretSource, Objects};
+use tollgate_core::placement::Placement;
 use tollgate_core::translate::translate;
 
 const CASES: [&str; 5] = [
@@ -22,7 +23,7 @@ const KEYS: [[&str; 2]; 4] = [
 fn said(text: &str) -> String {
     let mut objects = Objects::default();
     let mut findings = objects.add_yaml("case", text, &NoSecretSource);
-    findings.extend(translate(&objects).findings);
+    findings.extend(translate(&objects, Placement::OneHost).findings);
     // As people and as programs read them.
     findings.iter().map(|finding| format!("{finding}\n{}\n", serde_json::to_string(finding).unwrap())).collect()
 }

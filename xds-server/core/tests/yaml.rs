@@ -4,6 +4,7 @@
 use proptest::prelude::*;
 use tollgate_core::envoy::{FilterCode, Ports, RouteTables, Surroundings, snapshot};
 use tollgate_core::objects::{NoSecretSource, Objects};
+use tollgate_core::placement::Placement;
 use tollgate_core::translate::translate;
 
 /// All the way, as a server would go it.
@@ -13,7 +14,7 @@ fn walk(text: &str) {
     for finding in &findings {
         assert!(finding.spot.as_ref().is_some_and(|spot| spot.line >= 1), "{finding}");
     }
-    let translation = translate(&objects);
+    let translation = translate(&objects, Placement::OneHost);
     for scoped_above in [0, RouteTables::default().scoped_above] {
         let surroundings = Surroundings {
             bind: "::1".to_owned(),

@@ -4,6 +4,7 @@ mod bootstrap;
 mod completion;
 mod key;
 mod logging;
+mod placement;
 mod reload;
 mod run;
 mod serve;

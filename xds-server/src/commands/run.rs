@@ -123,6 +123,8 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
         folder: &args.file,
         state: state.path(),
         certificates,
+        // Its one Envoy serves all Gateways.
+        placement: Placement::OneHost,
         surroundings: Surroundings {
             bind: args.bind.to_string(),
             ports: Ports::Exclusive,

@@ -8,6 +8,7 @@ use tollgate_core::envoy::{FilterCode as EnvoyCode, Ports, RouteTables, Surround
 
 use super::Outcome;
 use super::logging::LogFormat;
+use super::placement::Placements;
 use super::stages::{Admin, Parts, Stages, duration, listen};
 use crate::filter_code::FilterCode;
 use crate::ledger::Consumers;
@@ -29,6 +30,8 @@ pub struct Args {
     /// Folder with the configuration, or `kubernetes`
     #[arg(long, value_name = "kubernetes|DIR")]
     source: PathBuf,
+    #[command(flatten)]
+    placement: Placements,
     /// Where discovery, ledger and filter code are served (gRPC, mTLS)
     #[arg(long, default_value = "0.0.0.0:18000", value_name = "IP:PORT")]
     xds: String,
@@ -94,6 +97,7 @@ async fn serve(args: Args) -> anyhow::Result<Outcome> {
         folder: &args.source,
         state: state.path(),
         certificates,
+        placement: args.placement.get(),
         surroundings: Surroundings {
             bind: args.bind.to_string(),
             ports: Ports::Shared,

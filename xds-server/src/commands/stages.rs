@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tollgate_core::envoy::Surroundings;
+use tollgate_core::placement::Placement;
 
 use super::reload;
 use crate::accept;
@@ -29,6 +30,7 @@ pub struct Parts<'a> {
     pub folder: &'a Path,
     pub state: &'a Path,
     pub certificates: Keeper,
+    pub placement: Placement,
     pub surroundings: Surroundings,
     pub code: FilterCode,
     pub lease_ttl: Duration,
@@ -64,7 +66,7 @@ impl Stages {
         let metrics = Metrics::default();
 
         // 1 to 4: files -> objects -> IR -> resources, once now and again on every change.
-        let publisher = Publisher::new(parts.surroundings);
+        let publisher = Publisher::new(parts.placement, parts.surroundings);
         let published = publisher.published();
         let configured = publisher.for_ledger();
         let reload = reload::start(parts.folder, &parts.state.join("last-good"), publisher, metrics.clone())?;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde_json::{Map, Value};
 use tollgate_core::envoy::{self, FilterCode, Ports, RouteTables, Surroundings};
 
+use super::placement::Placements;
 use super::validate::{outcome, read};
 use super::{Format, Outcome, print};
 
@@ -17,6 +18,8 @@ pub struct Args {
     /// Folder with the configuration
     #[arg(short, long, value_name = "DIR")]
     file: PathBuf,
+    #[command(flatten)]
+    placement: Placements,
     /// Only this Gateway
     #[arg(long, value_name = "NAMESPACE/NAME")]
     gateway: Option<String>,
@@ -29,7 +32,7 @@ pub struct Args {
 }
 
 pub fn main(args: &Args) -> anyhow::Result<Outcome> {
-    let (translation, findings) = read(&args.file)?;
+    let (translation, findings) = read(&args.file, args.placement.get())?;
     for finding in &findings {
         eprintln!("{finding}");
     }

@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
+use tollgate_core::placement::Placement;
 use tollgate_core::status::{Finding, Severity};
 use tollgate_core::translate::{Translation, translate};
 
+use super::placement::Placements;
 use super::{Outcome, print};
 use crate::watch::folder::Folder;
 
@@ -20,6 +22,8 @@ pub struct Args {
     /// Folder with the configuration
     #[arg(short, long, value_name = "DIR")]
     file: PathBuf,
+    #[command(flatten)]
+    placement: Placements,
     #[arg(short, long, value_enum, default_value = "text")]
     output: Output,
 }
@@ -32,7 +36,7 @@ enum Output {
 }
 
 pub fn main(args: &Args) -> anyhow::Result<Outcome> {
-    let (_, findings) = read(&args.file)?;
+    let (_, findings) = read(&args.file, args.placement.get())?;
     match args.output {
         Output::Text => {
             for finding in &findings {
@@ -48,10 +52,10 @@ pub fn main(args: &Args) -> anyhow::Result<Outcome> {
 }
 
 /// Reads a folder and translates it as far as the IR. Returns everything that is wrong on the way as well.
-pub(super) fn read(path: &Path) -> anyhow::Result<(Translation, Vec<Finding>)> {
+pub(super) fn read(path: &Path, placement: Placement) -> anyhow::Result<(Translation, Vec<Finding>)> {
     let mut folder = Folder::new(path);
     let reading = folder.read()?;
-    let mut translation = translate(folder.objects());
+    let mut translation = translate(folder.objects(), placement);
     let mut findings = reading.findings;
     findings.append(&mut translation.findings);
     Ok((translation, findings))

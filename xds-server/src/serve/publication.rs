@@ -7,6 +7,7 @@ use tollgate_core::envoy::{self, Surroundings};
 use tollgate_core::ir::{self, Delta, GatewayDelta, Ir, PartsDelta};
 use tollgate_core::ledger::{Configured, Thing, Things};
 use tollgate_core::objects::Key;
+use tollgate_core::placement::Placement;
 use tollgate_core::snapshot::{Changed, ResourceType, Resources, Snapshot};
 use tollgate_core::status::display_name;
 use tollgate_core::world::World;
@@ -17,6 +18,7 @@ use super::published::{Published, ServedGateway};
 use crate::admin;
 
 pub(super) struct Publication<'a> {
+    pub placement: Placement,
     pub world: &'a World,
     pub delta: &'a Delta,
     pub surroundings: &'a Surroundings,
@@ -136,7 +138,8 @@ impl Publication<'_> {
         ServedGateway { edition, listeners, serves }
     }
 
-    /// What the one Envoy of all Gateways has. A resource that several have is the same in all of them.
+    /// What the one Envoy of all Gateways has, if there may be one. A resource that several have is the same in all of
+    /// them.
     pub fn all(
         &self,
         gateways: &BTreeMap<String, ServedGateway>,
@@ -145,6 +148,9 @@ impl Publication<'_> {
     ) -> (Arc<Edition>, usize) {
         let old = (self.before.generation > 0).then_some(&self.before.all);
         let (edition, changed) = self.edition(old, |snapshot, own| {
+            if self.placement == Placement::ProxyPerGateway {
+                return;
+            }
             for (kind, name) in changed.iter() {
                 let found = gateways.values().rev().find_map(|gateway| gateway.edition.snapshot.shared(kind, name));
                 match found {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use tollgate_core::envoy::Surroundings;
 use tollgate_core::ledger::Configured;
+use tollgate_core::placement::Placement;
 use tollgate_core::objects::{Changes, Store};
 use tollgate_core::snapshot::{Resources, Snapshot};
 use tollgate_core::status::{Finding, Origin, Spot};
@@ -24,6 +25,7 @@ pub struct Published {
     pub gateways: BTreeMap<String, ServedGateway>,
     /// All Gateways together, for the one Envoy of `tollgate run`.
     pub(super) all: Arc<Edition>,
+    placement: Placement,
     /// All keys. Each snapshot has these and says which of them it serves.
     pub(super) keys: Resources,
     /// All findings about the input, from parsing and from translation.
@@ -45,6 +47,7 @@ pub struct ServedGateway {
 /// Turns objects into what is served. Nothing else does.
 #[derive(Debug)]
 pub struct Publisher {
+    placement: Placement,
     surroundings: Surroundings,
     world: Arc<Mutex<World>>,
     published: watch::Sender<Arc<Published>>,
@@ -68,9 +71,12 @@ impl Published {
         gateways.map(|(name, gateway)| (name.clone(), Arc::clone(&gateway.edition.snapshot))).collect()
     }
 
-    /// Whether the Gateway that this identity is for is there.
+    /// Whether the Gateway that this identity is for is there, or all may be served together.
     pub fn knows(&self, identity: &Identity) -> bool {
-        identity.gateway().is_none_or(|name| self.gateways.contains_key(&name))
+        match identity.gateway() {
+            None => self.placement == Placement::OneHost,
+            Some(name) => self.gateways.contains_key(&name),
+        }
     }
 
     /// The file and line of an object of which an Envoy may refuse a part.
@@ -100,10 +106,11 @@ impl Published {
 // === impl Publisher ===
 
 impl Publisher {
-    pub fn new(surroundings: Surroundings) -> Self {
+    pub fn new(placement: Placement, surroundings: Surroundings) -> Self {
         Self {
+            placement,
             surroundings,
-            world: Arc::default(),
+            world: Arc::new(Mutex::new(World::new(placement))),
             published: watch::Sender::default(),
             for_ledger: watch::Sender::default(),
         }
@@ -123,7 +130,13 @@ impl Publisher {
         let delta = world.step(changes);
         findings.extend(world.findings());
         let before = Arc::clone(&self.published.borrow());
-        let next = Publication { world: &world, delta: &delta, surroundings: &self.surroundings, before: &before };
+        let next = Publication {
+            placement: self.placement,
+            world: &world,
+            delta: &delta,
+            surroundings: &self.surroundings,
+            before: &before,
+        };
         let keys = next.keys();
         let (gateways, changed) = next.gateways(&keys);
         let (all, changed) = next.all(&gateways, &changed, &keys);
@@ -133,7 +146,8 @@ impl Publisher {
         }
         let (generation, models) = (next.generation(), next.models());
         let world = Arc::clone(&self.world);
-        let next = Published { generation, gateways, all, keys: keys.all, findings, models, world };
+        let placement = self.placement;
+        let next = Published { generation, gateways, all, placement, keys: keys.all, findings, models, world };
         self.published.send_replace(Arc::new(next));
         changed
     }

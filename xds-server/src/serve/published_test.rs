@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tollgate_core::envoy::{FilterCode, Ports, RouteTables, Surroundings};
 use tollgate_core::objects::{Changes, NoSecretSource, Objects};
+use tollgate_core::placement::Placement;
 use tollgate_core::snapshot::{Changed, ResourceType, Snapshot};
 use tollgate_core::subscription::stream::Since;
 
@@ -14,7 +15,7 @@ use super::published::{Published, Publisher};
 const CASE: &str = include_str!("../../../tests/cases/consumers/scoped.yaml");
 
 fn publisher() -> Publisher {
-    Publisher::new(Surroundings {
+    Publisher::new(Placement::OneHost, Surroundings {
         route_tables: RouteTables::default(),
         bind: "127.0.0.1".to_owned(),
         ports: Ports::Shared,

@@ -511,7 +511,7 @@ spec:
     /// What holds on the route: the size of its budget, or the policy that closes it.
     fn holds(reading: &Read) -> String {
         use tollgate_core::ir::Action;
-        let ir = tollgate_core::translate::translate(&reading.objects).ir;
+        let ir = tollgate_core::translate::translate(&reading.objects, tollgate_core::placement::Placement::OneHost).ir;
         let route = ir.gateways.values().next().unwrap().routes().next().unwrap().clone();
         let Action::Pool { closed_by, limits, .. } = route.action else { panic!("no pool") };
         let tokens =

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::ir::{self, Action, Backend, Class, Domain, Endpoint, Gateway, Listener, Pool, Route, Service, Site};
 use crate::objects::Key;
+use crate::placement::Placement;
 
 use super::hosts::{self, Candidate};
 use super::listeners::OpenListeners;
@@ -27,7 +28,11 @@ pub struct Parts {
     pub services: BTreeMap<String, Arc<Service>>,
 }
 
-pub fn gateways(made: &Made, routes: &BTreeMap<Key, Arc<AttachedRoute>>) -> BTreeMap<Key, Gateway> {
+pub fn gateways(
+    placement: Placement,
+    made: &Made,
+    routes: &BTreeMap<Key, Arc<AttachedRoute>>,
+) -> BTreeMap<Key, Gateway> {
     let attached = by_listener(routes);
     let listeners = made.listeners.iter();
     let mut gateways: BTreeMap<Key, Gateway> = listeners
@@ -42,11 +47,18 @@ pub fn gateways(made: &Made, routes: &BTreeMap<Key, Arc<AttachedRoute>>) -> BTre
             (key.clone(), gateway)
         })
         .collect();
-    let pools = gateways.values().flat_map(|gateway| &gateway.classes).filter_map(|class| made.pools.get(&class.pool));
-    let needed: BTreeSet<String> = pools.flat_map(|pool| needing_attempts(pool)).map(str::to_owned).collect();
+    let needs = |gateway: &Gateway| -> BTreeSet<String> {
+        let pools = gateway.classes.iter().filter_map(|class| made.pools.get(&class.pool));
+        pools.flat_map(|pool| needing_attempts(pool)).map(str::to_owned).collect()
+    };
+    let of_all: BTreeSet<String> = gateways.values().flat_map(needs).collect();
     for gateway in gateways.values_mut() {
+        let own = match placement {
+            Placement::OneHost => &of_all,
+            Placement::ProxyPerGateway => &needs(gateway),
+        };
         let uses: BTreeSet<Use> = gateway.routes().flat_map(uses).collect();
-        let parts = parts(made, uses.iter(), |cluster| needed.contains(cluster));
+        let parts = parts(made, uses.iter(), |cluster| own.contains(cluster));
         (gateway.pools, gateway.backends, gateway.services) = (parts.pools, parts.backends, parts.services);
     }
     gateways
@@ -168,9 +180,9 @@ fn backend_of(cluster: &str) -> Option<Key> {
 
 /// The clusters of the backends at which this pool needs attempts to be rewritten one by one and counted: where attempts
 /// may go to several backends, and where a model has more than one retry. With one target, one rewrite does for all
-/// attempts, and the one retry that is the default is made only if the attempt before was free. One Envoy may serve
-/// several Gateways, and a backend is one cluster for all of them. So if one Gateway needs this at a backend, all of
-/// them do it there.
+/// attempts, and the one retry that is the default is made only if the attempt before was free. If one Envoy may serve
+/// several Gateways, a backend is one cluster for all of them. So if one Gateway needs this at a backend, all of them do
+/// it there.
 pub fn needing_attempts(pool: &Pool) -> impl Iterator<Item = &str> {
     let models = pool.models.iter().filter(|model| model.targets.len() > 1 || model.retries > 1);
     models.flat_map(|model| &model.targets).map(|target| target.backend.as_str())

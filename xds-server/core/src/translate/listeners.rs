@@ -15,6 +15,7 @@ use crate::objects::{
     CONTROLLER_NAME, DEFAULT_CLASS, GATEWAY_GROUP, Gateway, Key, LabelSelector, Namespaces, Object, Operator,
     Requirement, SecretRef, Shown, Store,
 };
+use crate::placement::Placement;
 use crate::status::{Finding, Origin, Severity};
 
 use super::hostname::ANY;
@@ -245,12 +246,18 @@ fn without_conflict(
     Ok(listener)
 }
 
-/// What is open of each Gateway if all are opened on the same addresses. A port belongs to the first Gateway by name.
-/// The findings are those of each Gateway.
-pub fn share_ports(
-    gateways: &Store<Gateway>,
-    valid: &BTreeMap<Key, Arc<OpenListeners>>,
-) -> (BTreeMap<Key, Arc<OpenListeners>>, BTreeMap<Key, Vec<Finding>>) {
+/// What is open of each Gateway, and what each cannot have because others have it.
+pub type Open = (BTreeMap<Key, Arc<OpenListeners>>, BTreeMap<Key, Vec<Finding>>);
+
+pub fn open(placement: Placement, gateways: &Store<Gateway>, valid: BTreeMap<Key, Arc<OpenListeners>>) -> Open {
+    match placement {
+        Placement::OneHost => share_ports(gateways, &valid),
+        Placement::ProxyPerGateway => (valid, BTreeMap::new()),
+    }
+}
+
+/// All Gateways are opened on the same addresses. A port belongs to the first Gateway by name.
+fn share_ports(gateways: &Store<Gateway>, valid: &BTreeMap<Key, Arc<OpenListeners>>) -> Open {
     let mut owners: BTreeMap<u16, &Key> = BTreeMap::new();
     let mut findings: BTreeMap<Key, Vec<Finding>> = BTreeMap::new();
     let mut open = BTreeMap::new();

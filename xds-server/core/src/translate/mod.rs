@@ -33,6 +33,7 @@ use std::sync::Arc;
 
 use crate::ir::Ir;
 use crate::objects::{Key, Kind, Object, Objects};
+use crate::placement::Placement;
 use crate::status::Finding;
 
 use self::routes::AttachedRoute;
@@ -47,7 +48,7 @@ pub struct Translation {
 }
 
 /// Turns objects into IR. It never fails, because what is invalid is left out and reported.
-pub fn translate(objects: &Objects) -> Translation {
+pub fn translate(objects: &Objects, placement: Placement) -> Translation {
     let mut findings = Vec::new();
     let mut ir = Ir::default();
     let mut made = Made::default();
@@ -83,13 +84,13 @@ pub fn translate(objects: &Objects) -> Translation {
     }
     let valid = each(objects, &made, |view, object| listeners::listeners(view, object, &mut findings)).into_iter();
     let valid = valid.filter_map(|(object, valid)| Some((object.meta.key(), Arc::new(valid?)))).collect();
-    let (open, lost) = listeners::share_ports(&objects.gateways, &valid);
+    let (open, lost) = listeners::open(placement, &objects.gateways, valid);
     made.listeners = open;
     findings.extend(lost.into_values().flatten());
     let routes = each(objects, &made, |view, object| routes::route(view, object, &mut findings)).into_iter();
     let routes: BTreeMap<Key, Arc<AttachedRoute>> =
         routes.filter_map(|(object, route)| Some((object.meta.key(), Arc::new(route?)))).collect();
-    ir.gateways = gateways::gateways(&made, &routes);
+    ir.gateways = gateways::gateways(placement, &made, &routes);
     policies::closed(&objects.refused_policies, &ir.gateways, &mut findings);
     // Several parents of a route may lead to the same finding. It is told once.
     findings.sort_by(Finding::by_spot);

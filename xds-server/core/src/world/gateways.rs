@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::ir::{self, Gateway, GatewayDelta, Host, PartsDelta};
 use crate::objects::Key;
+use crate::placement::Placement;
 use crate::translate::gateways::{Use, needing_attempts, of_attempts, parts, without_parts};
 use crate::translate::routes::AttachedRoute;
 use crate::translate::view::Made;
@@ -27,7 +28,7 @@ pub struct Gateways {
 impl Gateways {
     pub(super) fn step(
         &mut self,
-        made: &Made,
+        (placement, made): (Placement, &Made),
         routes: &Memo<AttachedRoute>,
         turns: &[Turn<AttachedRoute>],
         touched: &Touched,
@@ -67,11 +68,14 @@ impl Gateways {
             }
         }
         let mut due = self.due(made, other_uses, touched, gateways, &mut other_attempts);
-        let shares = |gateway: &Gateway| other_attempts.iter().any(|cluster| has_backend(gateway, cluster));
+        let shares = |gateway: &Gateway| placement == Placement::OneHost && other_attempts.iter().any(|cluster| has_backend(gateway, cluster));
         due.extend(gateways.iter().filter(|(_, gateway)| shares(gateway)).map(|(key, _)| key.clone()));
         for key in due {
             if let (Some(place), Some(gateway)) = (self.places.get(&key), gateways.get_mut(&key)) {
-                let attempts_at = |cluster: &str| self.attempts_at.contains_key(cluster);
+                let attempts_at = |cluster: &str| match placement {
+                    Placement::OneHost => self.attempts_at.contains_key(cluster),
+                    Placement::ProxyPerGateway => place.needs_attempts_at.contains(cluster),
+                };
                 renew(place, gateway, made, attempts_at, deltas.entry(key).or_default());
             }
         }

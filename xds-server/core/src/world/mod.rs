@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use crate::ir::{self, Delta, Ir};
 use crate::objects::{BackendSlice, Changes, Consumer, Gateway, Key, Kind, Namespace, Objects, TargetKind};
+use crate::placement::Placement;
 use crate::status::Finding;
 use crate::translate::consumers::{self, Claim};
 use crate::translate::listeners::{self, OpenListeners};
@@ -32,6 +33,7 @@ use self::memo::{Dirty, Memo, Turn};
 
 #[derive(Debug, Default)]
 pub struct World {
+    placement: Placement,
     objects: Objects,
     made: Made,
     ir: Ir,
@@ -69,6 +71,11 @@ struct Touched {
 // === impl World ===
 
 impl World {
+    /// Without any object.
+    pub fn new(placement: Placement) -> Self {
+        Self { placement, ..Self::default() }
+    }
+
     pub fn objects(&self) -> &Objects {
         &self.objects
     }
@@ -106,7 +113,7 @@ impl World {
         self.step_pools(&mut dirty, &mut touched);
         self.step_listeners(&mut dirty, &mut touched);
         let turns = self.routes.step(&self.objects, &self.made, &dirty, routes::route);
-        delta.gateways = self.gateways.step(&self.made, &self.routes, &turns, &touched, &mut self.ir.gateways);
+        delta.gateways = self.gateways.step((self.placement, &self.made), &self.routes, &turns, &touched, &mut self.ir.gateways);
         Gateways::note_limits(&delta.limits, &self.ir.gateways, &mut delta.gateways);
         self.of_refused.clear();
         policies::closed(&self.objects.refused_policies, &self.ir.gateways, &mut self.of_refused);
@@ -347,7 +354,7 @@ impl World {
             return;
         }
         let valid = self.listeners.outputs().map(|(key, open)| (Key::clone(key), Arc::clone(open))).collect();
-        let (open, lost) = listeners::share_ports(&self.objects.gateways, &valid);
+        let (open, lost) = listeners::open(self.placement, &self.objects.gateways, valid);
         self.of_ports = lost;
         let before = std::mem::replace(&mut self.made.listeners, open);
         for key in before.keys().chain(self.made.listeners.keys()) {

@@ -321,19 +321,20 @@ proptest! {
     /// Any objects appear, change, move, disappear and come back, some of them at the same time.
     #[test]
     fn a_step_is_as_a_whole_translation(
+        placement in prop::sample::select(vec![Placement::OneHost, Placement::ProxyPerGateway]),
         steps in prop::collection::vec(prop::collection::vec((any::<usize>(), any::<usize>()), 1..12), 1..16),
     ) {
         thread_local! { static FOLDER: std::cell::RefCell<Folder> = std::cell::RefCell::new(Folder::new()); }
         FOLDER.with_borrow_mut(|folder| {
             folder.now.clear();
-            let mut world = World::default();
+            let mut world = World::new(placement);
             let mut snapshots = BTreeMap::new();
             for step in steps {
                 step.into_iter().for_each(|change| folder.set(change));
                 let next = folder.objects();
                 let before = (world.ir().clone(), attached(&world));
                 let delta = world.step(Changes::between(world.objects(), &next));
-                check(&world, &translate(&next));
+                check(&world, &translate(&next, placement));
                 check_resources(&mut snapshots, &world, &delta);
                 check_delta(&before, &(world.ir().clone(), attached(&world)), &delta);
             }

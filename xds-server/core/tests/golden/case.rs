@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use tollgate_core::envoy::{self, FilterCode, Ports, RouteTables, Surroundings};
 use tollgate_core::ir::Ir;
 use tollgate_core::objects::{Objects, SecretSource};
+use tollgate_core::placement::Placement;
 use tollgate_core::snapshot::{ResourceType, Snapshot};
 use tollgate_core::status::Finding;
 use tollgate_core::translate::translate;
@@ -27,6 +28,7 @@ pub struct Case<'a> {
     input: &'a str,
     shows: Vec<&'a str>,
     route_tables: RouteTables,
+    placement: Placement,
 }
 
 const SECTIONS: [&str; 3] = ["findings", "ir", "envoy"];
@@ -40,7 +42,12 @@ impl<'a> Case<'a> {
         let scoped_above = input.lines().find_map(|line| line.strip_prefix("# Scoped above: "));
         let route_tables = scoped_above
             .map_or_else(RouteTables::default, |limit| RouteTables { scoped_above: limit.parse().unwrap() });
-        Self { input, shows, route_tables }
+        let placement = match input.lines().find_map(|line| line.strip_prefix("# Placement: ")) {
+            None | Some("OneHost") => Placement::OneHost,
+            Some("ProxyPerGateway") => Placement::ProxyPerGateway,
+            Some(other) => panic!("there is no placement {other}"),
+        };
+        Self { input, shows, route_tables, placement }
     }
 
     /// The whole file as it should be.
@@ -48,7 +55,7 @@ impl<'a> Case<'a> {
         let mut objects = Objects::default();
         // Findings of a file are shown by line alone: where the case lies is no part of what it shows.
         let mut findings = objects.add_yaml("case", self.input, &Machine);
-        let translation = translate(&objects);
+        let translation = translate(&objects, self.placement);
         findings.extend(translation.findings);
         let surroundings = surroundings(self.route_tables);
         let mut output = self.input.trim_end().to_owned() + "\n";
