@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 
 use tollgate_core::envoy::{FilterCode, Ports, RouteTables, Surroundings, snapshot};
 use tollgate_core::objects::{NoSecretSource, Objects};
-use tollgate_core::snapshot::{ResourceType, Snapshot};
 use tollgate_core::placement::Placement;
+use tollgate_core::snapshot::{ResourceType, Snapshot};
 use tollgate_core::translate::translate;
 
 const EXAMPLE: &str = include_str!("../../../tests/cases/pools/example.yaml");

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tollgate_core::envoy::{FilterCode as EnvoyCode, Ports, RouteTables, Surroundings};
+use tollgate_core::placement::Placement;
 
 use super::Outcome;
 use super::logging::LogFormat;

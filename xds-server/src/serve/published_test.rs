@@ -15,12 +15,15 @@ use super::published::{Published, Publisher};
 const CASE: &str = include_str!("../../../tests/cases/consumers/scoped.yaml");
 
 fn publisher() -> Publisher {
-    Publisher::new(Placement::OneHost, Surroundings {
-        route_tables: RouteTables::default(),
-        bind: "127.0.0.1".to_owned(),
-        ports: Ports::Shared,
-        code: FilterCode::File("filter.wasm".to_owned()),
-    })
+    Publisher::new(
+        Placement::OneHost,
+        Surroundings {
+            route_tables: RouteTables::default(),
+            bind: "127.0.0.1".to_owned(),
+            ports: Ports::Shared,
+            code: FilterCode::File("filter.wasm".to_owned()),
+        },
+    )
 }
 
 /// Publishes the texts one after the other.

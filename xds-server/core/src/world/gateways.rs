@@ -68,7 +68,9 @@ impl Gateways {
             }
         }
         let mut due = self.due(made, other_uses, touched, gateways, &mut other_attempts);
-        let shares = |gateway: &Gateway| placement == Placement::OneHost && other_attempts.iter().any(|cluster| has_backend(gateway, cluster));
+        let shares = |gateway: &Gateway| {
+            placement == Placement::OneHost && other_attempts.iter().any(|cluster| has_backend(gateway, cluster))
+        };
         due.extend(gateways.iter().filter(|(_, gateway)| shares(gateway)).map(|(key, _)| key.clone()));
         for key in due {
             if let (Some(place), Some(gateway)) = (self.places.get(&key), gateways.get_mut(&key)) {

@@ -113,7 +113,8 @@ impl World {
         self.step_pools(&mut dirty, &mut touched);
         self.step_listeners(&mut dirty, &mut touched);
         let turns = self.routes.step(&self.objects, &self.made, &dirty, routes::route);
-        delta.gateways = self.gateways.step((self.placement, &self.made), &self.routes, &turns, &touched, &mut self.ir.gateways);
+        delta.gateways =
+            self.gateways.step((self.placement, &self.made), &self.routes, &turns, &touched, &mut self.ir.gateways);
         Gateways::note_limits(&delta.limits, &self.ir.gateways, &mut delta.gateways);
         self.of_refused.clear();
         policies::closed(&self.objects.refused_policies, &self.ir.gateways, &mut self.of_refused);
