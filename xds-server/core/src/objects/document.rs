@@ -3,8 +3,9 @@
 //! Typed values are made from the tree later, so that one bad document leaves its neighbours alone and
 //! every complaint, however late it is found, can name its line.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
@@ -20,8 +21,15 @@ pub struct Document {
 }
 
 /// Lines of one object, by dotted path (`spec.models[0].name`); the empty path is its start.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Lines(BTreeMap<String, u64>);
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lines {
+    start: u64,
+    below: Arc<Offsets>,
+}
+
+/// How far below the start of its object each field stands, by its path. An alias may stand above it. Objects of a file
+/// that look the same share theirs.
+type Offsets = BTreeMap<Box<str>, i64>;
 
 /// Why a file could not be read as YAML.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -52,16 +60,18 @@ pub fn parse(text: &str) -> Result<Vec<Document>, SyntaxError> {
         // It may quote the text.
         SyntaxError { line, message: redact::foreign(first) }
     })?;
+    let mut known: BTreeSet<Arc<Offsets>> = BTreeSet::new();
     Ok(nodes
         .into_iter()
         .flat_map(Node::objects)
         .filter(|node| !matches!(node.kind, Kind::Null))
         .map(|node| {
-            let mut lines = Lines::default();
             let start = node.line;
-            let value = node.into_value("", 0, &mut lines);
-            lines.0.insert(String::new(), start);
-            Document { value, lines }
+            let mut fields = Fields { start, below: Offsets::new() };
+            let value = node.into_value("", 0, &mut fields);
+            let below = known.get(&fields.below).cloned().unwrap_or_else(|| Arc::new(fields.below));
+            known.insert(Arc::clone(&below));
+            Document { value, lines: Lines { start, below } }
         })
         .collect())
 }
@@ -82,20 +92,37 @@ fn options() -> serde_saphyr::Options {
 impl Lines {
     /// Of an object of which only its first line is known.
     pub fn starting_at(line: u64) -> Self {
-        Self(BTreeMap::from([(String::new(), line)]))
+        Self { start: line, below: Arc::default() }
     }
 
     /// Line of the field, or of the closest field around it.
     pub fn of(&self, field: &str) -> u64 {
         let mut path = field;
         loop {
-            if let Some(line) = self.0.get(path) {
-                return *line;
+            if let Some(offset) = self.below.get(path) {
+                return self.start.saturating_add_signed(*offset);
             }
             match path.rfind(['.', '[']) {
                 Some(end) => path = path.get(..end).unwrap_or_default(),
-                None => return self.0.get("").copied().unwrap_or(1),
+                None => return self.start,
             }
+        }
+    }
+}
+
+/// The lines of an object on their way into [`Lines`].
+struct Fields {
+    start: u64,
+    below: Offsets,
+}
+
+// === impl Fields ===
+
+impl Fields {
+    fn note(&mut self, path: &str, line: u64) {
+        let (line, start) = (i64::try_from(line), i64::try_from(self.start));
+        if let (Ok(line), Ok(start)) = (line, start) {
+            self.below.insert(path.into(), line - start);
         }
     }
 }
@@ -133,7 +160,7 @@ impl Node {
     }
 
     /// Nulls are left out, as in Kubernetes: `field:` means that the field is not set.
-    fn into_value(self, path: &str, depth: usize, lines: &mut Lines) -> Value {
+    fn into_value(self, path: &str, depth: usize, lines: &mut Fields) -> Value {
         match self.kind {
             _ if depth > MAX_DEPTH => Value::Null,
             Kind::Null => Value::Null,
@@ -144,7 +171,7 @@ impl Node {
                     .enumerate()
                     .map(|(index, item)| {
                         let path = format!("{path}[{index}]");
-                        lines.0.insert(path.clone(), item.line);
+                        lines.note(&path, item.line);
                         item.into_value(&path, depth + 1, lines)
                     })
                     .collect(),
@@ -153,7 +180,7 @@ impl Node {
                 let mut map = Map::new();
                 for (key, node) in entries {
                     let path = if path.is_empty() { key.value.clone() } else { format!("{path}.{}", key.value) };
-                    lines.0.insert(path.clone(), key.referenced.line());
+                    lines.note(&path, key.referenced.line());
                     if !matches!(node.kind, Kind::Null) {
                         map.insert(key.value, node.into_value(&path, depth + 1, lines));
                     }
@@ -249,6 +276,17 @@ impl<'de> Visitor<'de> for KindVisitor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn objects_that_look_the_same_share_their_offsets() {
+        let text = "a: 1\nb: {c: 2}\n---\n# another\na: 3\nb: {c: 4}\n---\na: 5\n\nb: 6\n";
+        let documents = parse(text).unwrap();
+        assert!(Arc::ptr_eq(&documents[0].lines.below, &documents[1].lines.below));
+        assert!(!Arc::ptr_eq(&documents[0].lines.below, &documents[2].lines.below));
+        let lines: Vec<[u64; 2]> =
+            documents.iter().map(|document| ["a", "b.c"].map(|path| document.lines.of(path))).collect();
+        assert_eq!(lines, [[1, 2], [5, 6], [8, 10]]);
+    }
 
     #[test]
     fn lines_of_every_field() {

@@ -83,7 +83,7 @@ pub fn with_precedence<'a>(
     gateway: &Key,
 ) -> impl Iterator<Item = (Precedence<'a>, &'a Arc<Route>)> {
     let created = route.created;
-    let rules = route.routes.get(gateway).into_iter().flatten();
+    let rules = route.routes.at(gateway).iter();
     rules.map(move |rule| (Precedence { created, object, rule: rule.rule, index: rule.index }, &rule.route))
 }
 

@@ -1,6 +1,6 @@
 //! HTTPRoutes: their rules, and the listeners that each is attached to.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::ir::{Action, Domain};
@@ -19,9 +19,12 @@ pub struct AttachedRoute {
     /// Unix seconds; the oldest is tried first.
     pub created: i64,
     pub attachments: Vec<Attachment>,
-    /// What each of the Gateways has of it. They differ by the limits that hold there.
-    pub routes: BTreeMap<Key, Vec<RuleRoute>>,
+    pub routes: ByGateway,
 }
+
+/// What each of the Gateways of a route has of it. They differ by the limits that hold there. There are few.
+#[derive(Debug, PartialEq)]
+pub struct ByGateway(Box<[(Key, Vec<RuleRoute>)]>);
 
 /// One listener that a route is attached to, and the hostnames that both are for.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,6 +32,18 @@ pub struct Attachment {
     pub gateway: Key,
     pub listener: String,
     pub hostnames: Vec<Domain>,
+}
+
+// === impl ByGateway ===
+
+impl ByGateway {
+    pub fn at(&self, gateway: &Key) -> &[RuleRoute] {
+        self.0.iter().find(|(other, _)| other == gateway).map(|(_, rules)| rules.as_slice()).unwrap_or_default()
+    }
+
+    pub fn gateways(&self) -> impl Iterator<Item = &Key> {
+        self.0.iter().map(|(gateway, _)| gateway)
+    }
 }
 
 /// None: the route does not concern us, because its Gateways are of other controllers.
@@ -99,6 +114,7 @@ pub fn route(view: View<'_>, object: &Object<HttpRoute>, findings: &mut Vec<Find
     let rules = rules::rules(view, object, findings);
     let gateways: BTreeSet<&Key> = attachments.iter().map(|attachment| &attachment.gateway).collect();
     let routes = gateways.into_iter().map(|gateway| (gateway.clone(), at(view, object, gateway, &rules))).collect();
+    let routes = ByGateway(routes);
     Some(AttachedRoute { created: object.meta.created.unwrap_or(i64::MAX), attachments, routes })
 }
 

@@ -224,7 +224,7 @@ fn has_backend(gateway: &Gateway, cluster: &str) -> bool {
 
 /// The Gateways that a route is attached to.
 fn of_gateways(route: Option<&AttachedRoute>) -> impl Iterator<Item = (&Key, &AttachedRoute)> {
-    route.into_iter().flat_map(|route| route.routes.keys().map(move |gateway| (gateway, route)))
+    route.into_iter().flat_map(|route| route.routes.gateways().map(move |gateway| (gateway, route)))
 }
 
 /// Makes pools, backends and Services of a Gateway anew, and notes which are others now.
