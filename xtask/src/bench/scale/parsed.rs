@@ -2,6 +2,7 @@
 
 use tollgate_core::ir::Ir;
 use tollgate_core::objects::{NoSecretSource, Objects};
+use tollgate_core::placement::Placement;
 use tollgate_core::translate::translate;
 
 /// Nothing may be wrong with the files.
@@ -10,7 +11,7 @@ pub fn ir(texts: &[String]) -> Ir {
     for (index, text) in texts.iter().enumerate() {
         assert_eq!(objects.add_yaml(&format!("{index}.yaml"), text, &NoSecretSource), []);
     }
-    let translation = translate(&objects);
+    let translation = translate(&objects, Placement::OneHost);
     assert_eq!(translation.findings, []);
     translation.ir
 }
