@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tollgate_core::status::{Finding, Origin, Severity, Spot};
+use tollgate_core::status::{Finding, Origin, Reason, Severity, Spot};
 use tollgate_proto::v1::{self, Settlement, SyncRequest};
 
 use super::*;
@@ -91,7 +91,7 @@ fn status() -> Status {
         }],
         findings: vec![Finding {
             severity: Severity::Error,
-            reason: "UnsupportedValue".into(),
+            reason: Reason::UnsupportedValue,
             origin: Some(Origin::new("ModelPool", "default", "chat")),
             spot: Some(Spot { file: "pool.yaml".into(), line: 7 }),
             field: "spec.models[0].retries".into(),

@@ -5,14 +5,11 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 use tollgate_core::snapshot::ResourceType;
-use tollgate_core::status::{Finding, Severity};
+use tollgate_core::status::{Finding, Reason, Severity};
 
 use super::board::{Board, Keys, RefusedResource, Report};
 use super::published::{Published, ServedGateway};
 use crate::admin;
-
-/// The reason of a finding that an Envoy made.
-const REFUSED: &str = "Refused";
 
 /// What `ready` stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +32,7 @@ pub async fn keep(
         let next = make(&published.borrow_and_update(), &reports.borrow_and_update(), readiness);
         status.send_if_modified(|status| {
             let changed = **status != next;
-            let new = next.findings.iter().filter(|finding| finding.reason == REFUSED);
+            let new = next.findings.iter().filter(|finding| finding.reason == Reason::Refused);
             for finding in new.filter(|finding| !status.findings.contains(finding)) {
                 tracing::error!("{finding}");
             }
@@ -119,7 +116,7 @@ fn proxy(gateway: &str, report: &Report) -> admin::Proxy {
 fn finding(published: &Published, node: &str, refused: &RefusedResource) -> Finding {
     Finding {
         severity: Severity::Error,
-        reason: REFUSED.to_owned(),
+        reason: Reason::Refused,
         origin: refused.origin.clone(),
         spot: refused.origin.as_ref().and_then(|origin| published.spot(origin)),
         field: String::new(),

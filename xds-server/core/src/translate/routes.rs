@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::ir::{Action, Domain};
 use crate::objects::{GATEWAY_GROUP, Gateway, HttpRoute, Key, Object, Shown};
-use crate::status::{Finding, Severity};
+use crate::status::{Finding, Reason, Severity};
 
 use super::attach::{self, Parent};
 use super::policies::Way;
@@ -39,7 +39,7 @@ pub fn route(view: View<'_>, object: &Object<HttpRoute>, findings: &mut Vec<Find
     if parents.is_empty() {
         findings.push(object.meta.finding(
             Severity::Warning,
-            "NoMatchingParent",
+            Reason::NoMatchingParent,
             "spec.parentRefs",
             "the route has no parent and is not served",
             "parentRefs: [{name: the Gateway}]",
@@ -52,7 +52,7 @@ pub fn route(view: View<'_>, object: &Object<HttpRoute>, findings: &mut Vec<Find
         if (group, kind) != (GATEWAY_GROUP, "Gateway") {
             findings.push(object.meta.finding(
                 Severity::Warning,
-                "NotActedOn",
+                Reason::NotActedOn,
                 &field,
                 format_args!("a parent of kind {} has no effect here", Shown(kind)),
                 "kind: Gateway",
@@ -73,7 +73,7 @@ pub fn route(view: View<'_>, object: &Object<HttpRoute>, findings: &mut Vec<Find
                     name: &parent.name,
                     field: &field,
                 };
-                findings.push(reference.not_found::<Gateway>("NoMatchingParent", view));
+                findings.push(reference.not_found::<Gateway>(Reason::NoMatchingParent, view));
             }
             continue;
         };
