@@ -34,6 +34,19 @@ pub struct Finding {
 // === impl Finding ===
 
 impl Finding {
+    /// Which entry of a list it is about: 2 of `spec.rules` for `spec.rules[2].filters[0]`.
+    pub fn entry_of(&self, list: &str) -> Option<usize> {
+        let (index, _) = self.field.strip_prefix(list)?.strip_prefix('[')?.split_once(']')?;
+        index.parse().ok()
+    }
+
+    /// What a condition says of it: `spec.x: message (hint)`
+    pub fn text(&self) -> String {
+        let field = if self.field.is_empty() { String::new() } else { format!("{}: ", self.field) };
+        let hint = if self.hint.is_empty() { String::new() } else { format!(" ({})", self.hint) };
+        format!("{field}{}{hint}", self.message)
+    }
+
     /// The order in which people read: by file and line.
     pub fn by_spot(a: &Self, b: &Self) -> std::cmp::Ordering {
         (&a.spot, a).cmp(&(&b.spot, b))
@@ -53,13 +66,6 @@ impl fmt::Display for Finding {
         if let Some(origin) = &self.origin {
             write!(f, "{origin}: ")?;
         }
-        if !self.field.is_empty() {
-            write!(f, "{}: ", self.field)?;
-        }
-        f.write_str(&self.message)?;
-        if !self.hint.is_empty() {
-            write!(f, " ({})", self.hint)?;
-        }
-        Ok(())
+        f.write_str(&self.text())
     }
 }

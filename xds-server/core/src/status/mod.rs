@@ -5,10 +5,15 @@
 
 mod condition;
 mod finding;
+mod object;
 mod origin;
 mod reason;
 
-pub use condition::{ConditionType, Verdict};
+pub use condition::{Condition, ConditionType, Conditions, Verdict};
 pub use finding::{Finding, Severity};
+pub use object::{
+    Address, AddressKind, AncestorStatus, Brief, ListenerStatus, ObjectRef, ObjectStatus, ParentStatus, RouteKind,
+    Status, StatusKind,
+};
 pub use origin::{Origin, Spot, display_name};
 pub use reason::Reason;

@@ -130,8 +130,6 @@ fn listener(
         }
     };
     let kinds = spec.allowed_routes.as_ref().and_then(|allowed| allowed.kinds.as_deref()).unwrap_or_default();
-    let is_http_route =
-        |group: Option<&str>, kind: &str| kind == "HTTPRoute" && group.is_none_or(|group| group == GATEWAY_GROUP);
     for (index, kind) in kinds.iter().enumerate() {
         if !is_http_route(kind.group.as_deref(), &kind.kind) {
             let field = format!("{field}.allowedRoutes.kinds[{index}]");
@@ -139,8 +137,6 @@ fn listener(
             findings.push(error(Reason::InvalidRouteKinds, field, &message, "only HTTPRoute"));
         }
     }
-    let takes_http_routes =
-        kinds.is_empty() || kinds.iter().any(|kind| is_http_route(kind.group.as_deref(), &kind.kind));
     Ok(OpenListener {
         index,
         name: spec.name.clone(),
@@ -148,9 +144,20 @@ fn listener(
         port: u16::try_from(spec.port).unwrap_or_default(),
         hostname: spec.hostname.as_deref().unwrap_or(ANY).into(),
         certificate,
-        takes_http_routes,
+        takes_http_routes: takes_http_routes(spec),
         allowed: allowed(spec.allowed_routes.as_ref().and_then(|allowed| allowed.namespaces.as_ref())),
     })
+}
+
+fn is_http_route(group: Option<&str>, kind: &str) -> bool {
+    kind == "HTTPRoute" && group.is_none_or(|group| group == GATEWAY_GROUP)
+}
+
+/// Whether HTTPRoutes may attach to such a listener, if it can be opened.
+pub fn takes_http_routes(spec: &GatewayListeners) -> bool {
+    let kinds = spec.allowed_routes.as_ref().and_then(|allowed| allowed.kinds.as_deref()).unwrap_or_default();
+    matches!(spec.protocol.as_str(), "HTTP" | "HTTPS")
+        && (kinds.is_empty() || kinds.iter().any(|kind| is_http_route(kind.group.as_deref(), &kind.kind)))
 }
 
 fn certificate(

@@ -18,6 +18,8 @@ use super::view::View;
 pub struct AttachedRoute {
     /// Unix seconds; the oldest is tried first.
     pub created: i64,
+    /// The parentRefs that are for us to answer, by their places in the object. Those of other controllers are not.
+    pub parents: BTreeSet<usize>,
     pub attachments: Vec<Attachment>,
     /// What each of the Gateways has of it. They differ by the limits that hold there.
     pub routes: BTreeMap<Key, Vec<RuleRoute>>,
@@ -34,6 +36,7 @@ pub struct Attachment {
 /// None: the route does not concern us, because its Gateways are of other controllers.
 pub fn route(view: View<'_>, object: &Object<HttpRoute>, findings: &mut Vec<Finding>) -> Option<AttachedRoute> {
     let mut attachments: Vec<Attachment> = Vec::new();
+    let mut ours: BTreeSet<usize> = BTreeSet::new();
     let mut foreign = false;
     let parents = object.spec.parent_refs.as_deref().unwrap_or_default();
     if parents.is_empty() {
@@ -74,9 +77,11 @@ pub fn route(view: View<'_>, object: &Object<HttpRoute>, findings: &mut Vec<Find
                     field: &field,
                 };
                 findings.push(reference.not_found::<Gateway>(Reason::NoMatchingParent, view));
+                ours.insert(index);
             }
             continue;
         };
+        ours.insert(index);
         let parent = Parent { section: parent.section_name.as_deref(), port: parent.port };
         match attach::attach(view, object, &parent, gateway) {
             Ok(found) => {
@@ -93,13 +98,13 @@ pub fn route(view: View<'_>, object: &Object<HttpRoute>, findings: &mut Vec<Find
         }
     }
     // Routes of other controllers do not concern us.
-    if foreign && attachments.is_empty() {
+    if foreign && ours.is_empty() {
         return None;
     }
     let rules = rules::rules(view, object, findings);
     let gateways: BTreeSet<&Key> = attachments.iter().map(|attachment| &attachment.gateway).collect();
     let routes = gateways.into_iter().map(|gateway| (gateway.clone(), at(view, object, gateway, &rules))).collect();
-    Some(AttachedRoute { created: object.meta.created.unwrap_or(i64::MAX), attachments, routes })
+    Some(AttachedRoute { created: object.meta.created.unwrap_or(i64::MAX), parents: ours, attachments, routes })
 }
 
 /// The rules at one Gateway, with the limits that hold there.
