@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::objects::{GatewayClass, Key, Objects, Refused};
+use crate::objects::{GatewayClass, Key, Objects, Refused, plain};
 use crate::status::{Finding, ObjectStatus, Origin, StatusKind};
 use crate::translate::listeners::OpenListeners;
 use crate::translate::routes::AttachedRoute;
@@ -57,7 +57,7 @@ impl World {
 }
 
 fn named(origin: &Origin) -> Option<(StatusKind, Key)> {
-    Some((StatusKind::parse(&origin.kind)?, Key::new(origin.namespace.clone(), origin.name.clone())))
+    Some((StatusKind::parse(&origin.kind)?, Key::new(plain(&origin.namespace), plain(&origin.name))))
 }
 
 impl Known for World {

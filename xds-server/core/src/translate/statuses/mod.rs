@@ -11,7 +11,7 @@ mod verdicts;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::objects::{Key, Kind, Object, Objects, Store};
+use crate::objects::{Key, Kind, Object, Objects, Store, plain};
 use crate::status::{Brief, Finding, ObjectStatus, Origin, Status, StatusKind};
 
 use self::verdicts::Verdicts;
@@ -83,7 +83,8 @@ fn names(objects: &Objects, kind: StatusKind) -> BTreeSet<(StatusKind, Key)> {
         StatusKind::TokenPolicy => of(&objects.token_policies),
     };
     let refused = objects.refused.iter().filter(|origin| origin.kind == kind.name());
-    let refused = refused.map(|origin| Key::new(origin.namespace.clone(), origin.name.clone()));
+    // A name that was refused may be anything, and findings do not quote it either.
+    let refused = refused.map(|origin| Key::new(plain(&origin.namespace), plain(&origin.name)));
     stored.into_iter().chain(refused).map(|key| (kind, key)).collect()
 }
 
