@@ -7,6 +7,7 @@ mod condition;
 mod finding;
 mod object;
 mod origin;
+mod proxies;
 mod reason;
 
 pub use condition::{Condition, ConditionType, Conditions, Verdict};
@@ -16,4 +17,5 @@ pub use object::{
     Status, StatusKind,
 };
 pub use origin::{Origin, Spot, display_name};
+pub use proxies::{Heard, Refusal, Said};
 pub use reason::Reason;
