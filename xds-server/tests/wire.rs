@@ -131,6 +131,14 @@ async fn a_nack_ends_in_the_status_and_its_version_is_not_sent_again() {
     let finding = status["findings"].as_array().unwrap().iter().find(|finding| finding["reason"] == "Refused").unwrap();
     assert_eq!(finding["origin"]["kind"], "Gateway");
     assert_eq!(finding["origin"]["name"], "one");
+    let objects = status["objects"].as_array().unwrap();
+    let gateway_object = objects.iter().find(|object| object["kind"] == "Gateway" && object["name"] == "one").unwrap();
+    for conditions in [&gateway_object["conditions"], &gateway_object["listeners"][0]["conditions"]] {
+        let programmed = conditions.as_array().unwrap().iter().find(|condition| condition["type"] == "Programmed");
+        let programmed = programmed.unwrap();
+        assert_eq!((&programmed["status"], &programmed["reason"]), (&"False".into(), &"Invalid".into()));
+        assert!(programmed["message"].to_string().contains("Address already in use"), "{programmed}");
+    }
     envoy.assert_silent().await;
 
     server.write("one.yaml", &gateway("one", 18082, 18081));

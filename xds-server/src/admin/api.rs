@@ -6,8 +6,9 @@ use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use tollgate_core::status::ObjectStatus;
 
-use super::{Admin, Json, paging, since};
+use super::{Admin, Json, Status, paging, since};
 use crate::ledger::OpenError;
 use crate::ledger::query::{BudgetRow, Listed, Page, UsageQuery, UsageRow};
 
@@ -52,9 +53,21 @@ pub(super) async fn budgets(
     Ok(Json(admin.ledger.budgets(page).await?.into()))
 }
 
+/// The status of the control plane, and that of each object as `kubectl get -o json` would show it.
+#[derive(Serialize)]
+struct WithObjects<'a> {
+    #[serde(flatten)]
+    status: &'a Status,
+    objects: Vec<ObjectStatus>,
+}
+
 pub(super) async fn status(State(admin): State<Admin>) -> Response {
     let status = admin.status.borrow().clone();
-    Json(&*status).into_response()
+    // With many objects it takes a while.
+    match tokio::task::spawn_blocking(move || admin.objects.statuses()).await {
+        Ok(objects) => Json(WithObjects { status: &status, objects }).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
 }
 
 /// An empty value counts as absent: `?consumer=&model=&since=` asks for everything.

@@ -18,7 +18,7 @@ mod status;
 mod tests;
 
 pub use metrics::{Certificate, Metrics};
-pub use status::{GatewayStatus, Listener, Nack, Proxy, Status};
+pub use status::{GatewayStatus, Listener, Nack, Objects, Proxy, Status};
 
 use std::sync::Arc;
 
@@ -35,6 +35,7 @@ use crate::ledger::{Consumers, Ledger};
 struct Admin {
     ledger: Ledger,
     status: watch::Receiver<Arc<Status>>,
+    objects: Arc<dyn Objects>,
     metrics: Metrics,
 }
 
@@ -51,11 +52,12 @@ pub struct Routers {
 pub fn routers(
     ledger: Ledger,
     status: watch::Receiver<Arc<Status>>,
+    objects: Arc<dyn Objects>,
     metrics: Metrics,
     for_scrapers: Consumers,
 ) -> Routers {
     metrics.add(&ledger);
-    let admin = Admin { ledger, status, metrics };
+    let admin = Admin { ledger, status, objects, metrics };
     let for_people = Router::new()
         .route("/", get(page::page))
         .route("/api/usage", get(api::usage))

@@ -1,7 +1,12 @@
 //! What the control plane knows about itself, as `/api/status`, `/readyz` and the page show it.
 
 use serde::Serialize;
-use tollgate_core::status::Finding;
+use tollgate_core::status::{Finding, ObjectStatus};
+
+/// Who knows the statuses of objects. They are made when somebody asks.
+pub trait Objects: Send + Sync {
+    fn statuses(&self) -> Vec<ObjectStatus>;
+}
 
 /// The control plane publishes it whenever it changes.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]

@@ -6,7 +6,10 @@ use std::time::Duration;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tollgate_core::status::{Finding, Origin, Severity, Spot};
+use tollgate_core::status::{
+    Brief, Condition, ConditionType, Finding, ObjectStatus, Origin, Reason, Severity, Spot, Status as ObjectConditions,
+    StatusKind,
+};
 use tollgate_proto::v1::{self, Settlement, SyncRequest};
 
 use super::*;
@@ -23,11 +26,27 @@ struct Port {
     _dir: tempfile::TempDir,
 }
 
+/// Knows one object.
+struct OneObject;
+
+impl Objects for OneObject {
+    fn statuses(&self) -> Vec<ObjectStatus> {
+        let conditions = [Condition::bad(ConditionType::Accepted, Reason::Invalid, "it has no models")];
+        vec![ObjectStatus {
+            kind: StatusKind::ModelPool,
+            namespace: "default".into(),
+            name: "chat".into(),
+            brief: Brief::ModelPool { models: vec!["smol".into()] },
+            status: ObjectConditions { conditions: conditions.into_iter().collect(), ..ObjectConditions::default() },
+        }]
+    }
+}
+
 async fn port() -> Port {
     let dir = tempfile::tempdir().unwrap();
     let ledger = Ledger::open(dir.path(), limits(vec![consumer_limit(1000)]), TTL).unwrap();
     let (status, metrics) = (watch::Sender::new(Arc::new(Status::default())), Metrics::default());
-    let routers = routers(ledger.clone(), status.subscribe(), metrics.clone(), Consumers::LeftOut);
+    let routers = routers(ledger.clone(), status.subscribe(), Arc::new(OneObject), metrics.clone(), Consumers::LeftOut);
     let [address, scrapers, probes] = [serve(routers.all), serve(routers.metrics), serve(routers.probes)];
     let (address, scrapers, probes) = (address.await, scrapers.await, probes.await);
     Port { address, scrapers, probes, ledger, status, metrics, _dir: dir }
@@ -91,7 +110,7 @@ fn status() -> Status {
         }],
         findings: vec![Finding {
             severity: Severity::Error,
-            reason: "UnsupportedValue".into(),
+            reason: Reason::UnsupportedValue,
             origin: Some(Origin::new("ModelPool", "default", "chat")),
             spot: Some(Spot { file: "pool.yaml".into(), line: 7 }),
             field: "spec.models[0].retries".into(),
@@ -156,6 +175,12 @@ async fn probes_and_status_follow_the_control_plane() {
     assert_eq!(status["gateways"][0]["proxies"][0]["nacks"][0]["message"], "no");
     assert_eq!(status["findings"][0]["spot"], json!({"file": "pool.yaml", "line": 7}));
     assert_eq!((&status["generation"], &status["ready"]), (&json!(3), &json!(true)));
+    let conditions =
+        json!([{"type": "Accepted", "status": "False", "reason": "Invalid", "message": "it has no models"}]);
+    let object = json!({
+        "kind": "ModelPool", "namespace": "default", "name": "chat", "models": ["smol"], "conditions": conditions,
+    });
+    assert_eq!(status["objects"], json!([object]));
 }
 
 #[tokio::test]

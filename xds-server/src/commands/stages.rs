@@ -22,7 +22,7 @@ use crate::serve::board::Board;
 use crate::serve::incoming::Limits;
 use crate::serve::pki::Keeper;
 use crate::serve::published::{Published, Publisher};
-use crate::serve::status::{self, Readiness};
+use crate::serve::status::{self, Readiness, Statuses};
 use crate::serve::tls;
 
 /// What the stages need from the command.
@@ -81,10 +81,11 @@ impl Stages {
         let serving = Serving::start(parts.xds, tls, Limits::PROXIES, ads, &ledger, Arc::new(parts.code));
         let certificates = tokio::spawn(parts.certificates.keep(metrics.clone()));
         let (sender, status) = watch::channel(Arc::default());
+        let objects = Arc::new(Statuses { published: published.clone(), board: board.clone() });
         let keep = tokio::spawn(status::keep(published.clone(), board, parts.readiness, sender));
 
         // 7: people and probes.
-        let routers = admin::routers(ledger.clone(), status.clone(), metrics, parts.consumers_in_metrics);
+        let routers = admin::routers(ledger.clone(), status.clone(), objects, metrics, parts.consumers_in_metrics);
         let mut tasks = vec![reload, keep, certificates];
         for admin in parts.admin {
             let (port, listener, router) = match admin {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::watch;
 use tollgate_core::snapshot::ResourceType;
-use tollgate_core::status::Origin;
+use tollgate_core::status::{Origin, Refusal};
 
 use super::identity::Identity;
 
@@ -55,6 +55,21 @@ pub struct RefusedResource {
 pub struct Place {
     board: Board,
     number: u64,
+}
+
+// === impl RefusedResource ===
+
+impl RefusedResource {
+    /// The refusal of the proxy with this node id.
+    pub fn by(&self, node: &str) -> Refusal {
+        Refusal {
+            node: node.to_owned(),
+            kind: self.kind,
+            name: self.name.clone(),
+            origin: self.origin.clone(),
+            message: self.message.clone(),
+        }
+    }
 }
 
 // === impl Board ===

@@ -9,7 +9,7 @@ use tollgate_core::ledger::Configured;
 use tollgate_core::objects::{Changes, Store};
 use tollgate_core::placement::Placement;
 use tollgate_core::snapshot::{Resources, Snapshot};
-use tollgate_core::status::{Finding, Origin, Spot};
+use tollgate_core::status::{Finding, ObjectStatus, Origin, Spot};
 use tollgate_core::world::World;
 
 use super::edition::Edition;
@@ -30,6 +30,8 @@ pub struct Published {
     pub(super) keys: Resources,
     /// All findings about the input, from parsing and from translation.
     pub findings: Vec<Finding>,
+    /// Those of parsing.
+    given: Vec<Finding>,
     /// Names of the models that clients can ask for.
     pub models: Arc<[String]>,
     /// What all of it was made from, or from newer objects.
@@ -77,6 +79,11 @@ impl Published {
             None => self.placement == Placement::OneHost,
             Some(name) => self.gateways.contains_key(&name),
         }
+    }
+
+    /// The statuses of all objects, before proxies are heard.
+    pub fn statuses(&self) -> Vec<ObjectStatus> {
+        locked(&self.world).statuses(&self.given)
     }
 
     /// The file and line of an object of which an Envoy may refuse a part.
@@ -128,6 +135,7 @@ impl Publisher {
     pub fn publish(&self, changes: Changes, mut findings: Vec<Finding>) -> usize {
         let mut world = locked(&self.world);
         let delta = world.step(changes);
+        let given = findings.clone();
         findings.extend(world.findings());
         let before = Arc::clone(&self.published.borrow());
         let next = Publication {
@@ -147,7 +155,7 @@ impl Publisher {
         let (generation, models) = (next.generation(), next.models());
         let world = Arc::clone(&self.world);
         let placement = self.placement;
-        let next = Published { generation, gateways, all, placement, keys: keys.all, findings, models, world };
+        let next = Published { generation, gateways, all, placement, keys: keys.all, findings, given, models, world };
         self.published.send_replace(Arc::new(next));
         changed
     }

@@ -1,18 +1,17 @@
-//! What people and probes are told. It is made anew from what is published and from what proxies have said.
+//! What people and probes are told. It is made anew from what is published and from what proxies have said. The statuses
+//! of objects are made when somebody asks, because there may be many of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 use tollgate_core::snapshot::ResourceType;
-use tollgate_core::status::{Finding, Severity};
+use tollgate_core::status::{Address, AddressKind, Heard, ObjectStatus, Reason, Said};
 
 use super::board::{Board, Keys, RefusedResource, Report};
 use super::published::{Published, ServedGateway};
 use crate::admin;
-
-/// The reason of a finding that an Envoy made.
-const REFUSED: &str = "Refused";
 
 /// What `ready` stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +34,7 @@ pub async fn keep(
         let next = make(&published.borrow_and_update(), &reports.borrow_and_update(), readiness);
         status.send_if_modified(|status| {
             let changed = **status != next;
-            let new = next.findings.iter().filter(|finding| finding.reason == REFUSED);
+            let new = next.findings.iter().filter(|finding| finding.reason == Reason::Refused);
             for finding in new.filter(|finding| !status.findings.contains(finding)) {
                 tracing::error!("{finding}");
             }
@@ -54,6 +53,63 @@ pub async fn keep(
     }
 }
 
+/// Makes the statuses of objects when somebody asks.
+#[derive(Debug, Clone)]
+pub struct Statuses {
+    pub published: watch::Receiver<Arc<Published>>,
+    pub board: Board,
+}
+
+// === impl Statuses ===
+
+impl admin::Objects for Statuses {
+    fn statuses(&self) -> Vec<ObjectStatus> {
+        let published = Arc::clone(&self.published.borrow());
+        let heard = heard(&published, &self.board.reports().borrow());
+        let mut statuses = published.statuses();
+        statuses.iter_mut().for_each(|status| status.hear(&heard));
+        statuses
+    }
+}
+
+/// What the Envoys of each Gateway say.
+fn heard(published: &Published, reports: &BTreeMap<u64, Report>) -> Heard {
+    let of_gateway = |(name, gateway): (&String, &ServedGateway)| {
+        let envoys = envoys(published, name, reports);
+        // An Envoy of several Gateways may refuse what only another one has.
+        let has = |refused: &&RefusedResource| gateway.edition.snapshot.get(refused.kind, &refused.name).is_some();
+        let refused =
+            envoys.iter().flat_map(|report| report.refused.iter().filter(has).map(|refused| refused.by(&report.node)));
+        let said = Said {
+            taken: envoys.iter().any(|report| report.taken.contains(name)),
+            refused: refused.collect(),
+            addresses: addresses(&gateway.listeners),
+        };
+        (name.clone(), said)
+    };
+    published.gateways.iter().map(of_gateway).collect()
+}
+
+/// The reports of the Envoys of a Gateway. The streams of filters are others.
+fn envoys<'a>(published: &Published, gateway: &str, reports: &'a BTreeMap<u64, Report>) -> Vec<&'a Report> {
+    reports
+        .values()
+        .filter(|report| report.keys == Keys::NotAsked)
+        .filter(|report| published.gateways_of(&report.identity).any(|(other, _)| other == gateway))
+        .collect()
+}
+
+/// The hosts on which listeners are, each once.
+fn addresses(listeners: &[admin::Listener]) -> Vec<Address> {
+    let hosts = listeners.iter().filter_map(|listener| listener.address.rsplit_once(':'));
+    let hosts: BTreeSet<&str> = hosts.map(|(host, _)| host.trim_matches(['[', ']'])).collect();
+    let address = |host: &str| {
+        let kind = if host.parse::<IpAddr>().is_ok() { AddressKind::IPAddress } else { AddressKind::Hostname };
+        Address { kind, value: host.to_owned() }
+    };
+    hosts.into_iter().map(address).collect()
+}
+
 fn make(published: &Published, reports: &BTreeMap<u64, Report>, readiness: Readiness) -> admin::Status {
     let with_keys: Vec<&Report> = reports.values().filter(|report| report.keys == Keys::Taken).collect();
     let mut gateways = Vec::new();
@@ -64,11 +120,7 @@ fn make(published: &Published, reports: &BTreeMap<u64, Report>, readiness: Readi
         waiting_for.push("there is no Gateway that can be served".to_owned());
     }
     for (name, gateway) in &published.gateways {
-        let envoys: Vec<&Report> = reports
-            .values()
-            .filter(|report| report.keys == Keys::NotAsked)
-            .filter(|report| published.gateways_of(&report.identity).any(|(other, _)| other == name))
-            .collect();
+        let envoys = envoys(published, name, reports);
         let programmed = envoys.iter().any(|report| report.taken.contains(name));
         if readiness == Readiness::Gateways {
             waiting_for.extend(waits(name, gateway, &envoys, &with_keys));
@@ -81,7 +133,10 @@ fn make(published: &Published, reports: &BTreeMap<u64, Report>, readiness: Readi
         });
     }
     let refused = reports.values().flat_map(|report| report.refused.iter().map(move |refused| (report, refused)));
-    let findings = refused.map(|(report, refused)| finding(published, &report.node, refused));
+    let findings = refused.map(|(report, refused)| {
+        let refusal = refused.by(&report.node);
+        refusal.finding(refusal.origin.as_ref().and_then(|origin| published.spot(origin)))
+    });
     admin::Status {
         gateways,
         findings: published.findings.iter().cloned().chain(findings).collect(),
@@ -104,34 +159,14 @@ fn waits(name: &str, gateway: &ServedGateway, envoys: &[&Report], with_keys: &[&
 }
 
 fn proxy(gateway: &str, report: &Report) -> admin::Proxy {
-    let nacks = report.refused.iter().map(|refused| admin::Nack {
-        resource: format!("{} {}", refused.kind.name(), refused.name),
-        message: words(refused).to_owned(),
+    let nacks = report.refused.iter().map(|refused| {
+        let refusal = refused.by(&report.node);
+        admin::Nack { resource: refusal.resource(), message: refusal.words().to_owned() }
     });
     admin::Proxy {
         node: report.node.clone(),
         connected: true,
         acked: report.taken.contains(gateway) && report.refused.is_empty(),
         nacks: nacks.collect(),
-    }
-}
-
-fn finding(published: &Published, node: &str, refused: &RefusedResource) -> Finding {
-    Finding {
-        severity: Severity::Error,
-        reason: REFUSED.to_owned(),
-        origin: refused.origin.clone(),
-        spot: refused.origin.as_ref().and_then(|origin| published.spot(origin)),
-        field: String::new(),
-        message: format!("Envoy {node} refuses {} {}: {}", refused.kind.name(), refused.name, words(refused)),
-        hint: "it goes on with what it took before".to_owned(),
-    }
-}
-
-/// Envoy's own message, except about a secret, because the message might quote it.
-fn words(refused: &RefusedResource) -> &str {
-    match refused.kind {
-        ResourceType::Secret => "the secret is not usable",
-        _ => &refused.message,
     }
 }

@@ -6,7 +6,7 @@ use std::{fs, io};
 
 use jiff::Timestamp;
 use tollgate_core::objects::{Changes, Objects, Replaced};
-use tollgate_core::status::{Finding, Severity, Spot};
+use tollgate_core::status::{Finding, Reason, Severity, Spot};
 
 use super::last_good::LastGood;
 use super::print::Print;
@@ -260,14 +260,14 @@ fn base(root: &Path) -> &Path {
 /// kept.
 fn hides_an_object(finding: &Finding) -> bool {
     let nameless = finding.origin.as_ref().is_none_or(|origin| origin.name.is_empty());
-    let wrong_kind = matches!(finding.reason.as_str(), "UnsupportedKind" | "UnsupportedVersion");
+    let wrong_kind = matches!(finding.reason, Reason::UnsupportedKind | Reason::UnsupportedVersion);
     finding.severity == Severity::Error && (nameless || wrong_kind)
 }
 
 fn unreadable(file: &str, error: &io::Error) -> Finding {
     Finding {
         severity: Severity::Error,
-        reason: "Unreadable".to_owned(),
+        reason: Reason::Unreadable,
         origin: None,
         spot: Some(Spot { file: file.to_owned(), line: 1 }),
         field: String::new(),
@@ -446,8 +446,8 @@ mod tests {
         let reading = read(&mut folder);
         assert_eq!(names(&reading), ["a", "b"]);
         // The mistake, and what goes on in spite of it.
-        let reasons: Vec<&str> = reading.findings.iter().map(|finding| finding.reason.as_str()).collect();
-        assert_eq!(reasons, ["SyntaxError", "LastGood"]);
+        let reasons: Vec<Reason> = reading.findings.iter().map(|finding| finding.reason).collect();
+        assert_eq!(reasons, [Reason::SyntaxError, Reason::LastGood]);
         // It stays, however often the broken file is read.
         assert_eq!(names(&read(&mut folder)), ["a", "b"]);
         fs::remove_file(&one).unwrap();
@@ -564,7 +564,7 @@ spec:
             for _ in 0..2 {
                 let reading = read(&mut start.folder());
                 assert_eq!(holds(&reading), "1000 tokens", "{broken}");
-                let kept = reading.findings.iter().find(|finding| finding.reason == "LastGood").unwrap();
+                let kept = reading.findings.iter().find(|finding| finding.reason == Reason::LastGood).unwrap();
                 assert_eq!(kept.severity, Severity::Warning);
                 assert!(kept.message.contains("20") && kept.message.contains('T'), "{kept}");
             }

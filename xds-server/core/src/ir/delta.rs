@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::objects::Key;
+use crate::status::StatusKind;
 
 use super::Domain;
 
@@ -13,6 +14,8 @@ pub struct Delta {
     /// Ids of limits.
     pub limits: BTreeSet<String>,
     pub gateways: BTreeMap<Key, GatewayDelta>,
+    /// The objects whose statuses may be others now.
+    pub statuses: BTreeSet<(StatusKind, Key)>,
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use crate::status::{Finding, Severity};
+use crate::status::{Finding, Reason, Severity};
 
 use super::redact::Shown;
 use super::{Meta, duration};
@@ -36,15 +36,15 @@ impl<'a> Check<'a> {
 
     pub fn error(&mut self, field: impl Display, message: impl Display, hint: impl Display) {
         self.errors += 1;
-        self.findings.push(self.meta.finding(Severity::Error, "Invalid", field, message, hint));
+        self.findings.push(self.meta.finding(Severity::Error, Reason::Invalid, field, message, hint));
     }
 
     pub fn unsupported(&mut self, field: impl Display, message: impl Display, hint: impl Display) {
         self.errors += 1;
-        self.findings.push(self.meta.finding(Severity::Error, "UnsupportedValue", field, message, hint));
+        self.findings.push(self.meta.finding(Severity::Error, Reason::UnsupportedValue, field, message, hint));
     }
 
-    pub fn warning(&mut self, reason: &str, field: impl Display, message: impl Display, hint: impl Display) {
+    pub fn warning(&mut self, reason: Reason, field: impl Display, message: impl Display, hint: impl Display) {
         self.findings.push(self.meta.finding(Severity::Warning, reason, field, message, hint));
     }
 

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use serde::Deserialize;
 
+use crate::status::Reason;
+
 use super::check::Check;
 use super::redact::Shown;
 use super::secret_ref::{SecretRef, SecretRefWire};
@@ -56,11 +58,11 @@ struct KeyWire {
 pub fn consumer(wire: ConsumerWire, check: &mut Check<'_>) -> Option<Consumer> {
     check.reserved_name(ANONYMOUS, "it stands for the callers of pools with access: Anonymous");
     if wire.keys.is_empty() && wire.identities.is_empty() {
-        check.warning("NoKey", "spec.keys", "the consumer has no key and no identity", "nobody can be it");
+        check.warning(Reason::NoKey, "spec.keys", "the consumer has no key and no identity", "nobody can be it");
     }
     if !wire.identities.is_empty() {
         check.warning(
-            "NotActedOn",
+            Reason::NotActedOn,
             "spec.identities",
             "identities are not looked at in a gateway that reads files",
             "give the consumer a key",

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 
 use super::{EachStore, Key, Kind, Meta, Objects, Store};
-use crate::status::{Finding, Origin, Severity, Spot};
+use crate::status::{Finding, Origin, Reason, Severity, Spot};
 
 /// What was taken over, for the findings.
 #[derive(Debug, Default)]
@@ -110,14 +110,14 @@ impl TakenOver {
             *oldest = meta.since.min(*oldest);
         } else {
             let message = format!("its version of {} stays in force", time(meta.since));
-            self.findings.push(meta.finding(Severity::Warning, KEPT, "", message, HINT));
+            self.findings.push(meta.finding(Severity::Warning, Reason::LastGood, "", message, HINT));
         }
     }
 
     fn into_findings(self) -> Vec<Finding> {
         let files = self.by_file.into_iter().map(|(file, (count, oldest))| Finding {
             severity: Severity::Warning,
-            reason: KEPT.to_owned(),
+            reason: Reason::LastGood,
             origin: None,
             spot: Some(Spot { file, line: 1 }),
             field: String::new(),
@@ -131,8 +131,6 @@ impl TakenOver {
     }
 }
 
-/// The reason of findings about last good versions.
-const KEPT: &str = "LastGood";
 const HINT: &str = "until it is mended or removed";
 
 fn time(second: i64) -> String {

@@ -5,7 +5,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::status::{Finding, Severity, Spot};
+use crate::status::{Finding, Reason, Severity, Spot};
 
 use super::check::Check;
 use super::decode::decode;
@@ -44,7 +44,7 @@ pub fn add_yaml(objects: &mut Objects, file: &str, text: &str, secrets: &dyn Sec
             objects.refused_policies.extend(refused_policy::in_broken_text(file, text));
             findings.push(Finding {
                 severity: Severity::Error,
-                reason: "SyntaxError".to_owned(),
+                reason: Reason::SyntaxError,
                 origin: None,
                 spot: Some(Spot { file: file.to_owned(), line: error.line }),
                 field: String::new(),
@@ -103,7 +103,7 @@ fn add(
 fn nameless(file: &str, line: u64, field: &str, message: &str, hint: &str) -> Finding {
     Finding {
         severity: Severity::Error,
-        reason: "Invalid".to_owned(),
+        reason: Reason::Invalid,
         origin: None,
         spot: Some(Spot { file: file.to_owned(), line }),
         field: field.to_owned(),
@@ -148,7 +148,7 @@ fn try_add(
         Err(misfits) => {
             for misfit in misfits {
                 let field = format!("metadata.{}", misfit.field);
-                findings.push(meta.finding(Severity::Error, "Invalid", field, misfit.message, misfit.hint));
+                findings.push(meta.finding(Severity::Error, Reason::Invalid, field, misfit.message, misfit.hint));
             }
             return refused(objects, meta);
         }
@@ -227,7 +227,7 @@ fn with_spec<W: DeserializeOwned, T>(
 /// Another object has the name already.
 pub fn duplicate(first: &Meta, meta: &Meta) -> Finding {
     let Spot { file, line } = first.spot("");
-    let finding = meta.finding(Severity::Error, "Duplicate", "", "", "the first one is used");
+    let finding = meta.finding(Severity::Error, Reason::Duplicate, "", "", "the first one is used");
     // The file's name is the user's own choice and is shown with every finding.
     Finding { message: format!("the same object is already at {file}:{line}"), ..finding }
 }
@@ -287,7 +287,7 @@ fn is_known_place(api_version: &str, kind: &str, meta: &Meta, findings: &mut Vec
         }
         let message = format!("{kind} has no version {} here", Shown(version));
         let hint = format!("one of {}", versions.join(", "));
-        findings.push(meta.finding(Severity::Error, "UnsupportedVersion", "apiVersion", message, hint));
+        findings.push(meta.finding(Severity::Error, Reason::UnsupportedVersion, "apiVersion", message, hint));
         return false;
     }
     let (severity, message, hint) = match group {
@@ -311,6 +311,6 @@ fn is_known_place(api_version: &str, kind: &str, meta: &Meta, findings: &mut Vec
             (Severity::Warning, format!("{version} {kind} is not for Tollgate"), "it is ignored".to_owned())
         }
     };
-    findings.push(meta.finding(severity, "UnsupportedKind", "kind", message, hint));
+    findings.push(meta.finding(severity, Reason::UnsupportedKind, "kind", message, hint));
     false
 }

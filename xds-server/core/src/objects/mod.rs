@@ -46,7 +46,7 @@ pub use token_policy::{PolicyTarget, TargetKind, TokenPolicy, TokenPolicyLimit};
 
 use std::collections::BTreeSet;
 
-use gateway_api::apis::standard::gatewayclasses::GatewayClassSpec;
+pub use gateway_api::apis::standard::gatewayclasses::GatewayClassSpec as GatewayClass;
 
 use crate::status::{Finding, Origin};
 
@@ -62,7 +62,7 @@ const KINDS: [&str; 4] = ["ModelPool", "ModelBackend", "Consumer", "TokenPolicy"
 /// Every object that is known, valid in itself. References between objects are checked by `translate`.
 #[derive(Debug, Default, Clone)]
 pub struct Objects {
-    pub gateway_classes: Store<GatewayClassSpec>,
+    pub gateway_classes: Store<GatewayClass>,
     pub gateways: Store<Gateway>,
     pub http_routes: Store<HttpRoute>,
     pub reference_grants: Store<ReferenceGrant>,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::ir::duration_as_text;
+use crate::status::Reason;
 
 use super::check::Check;
 use super::redact::Shown;
@@ -146,7 +147,7 @@ pub fn model_backend(wire: ModelBackendWire, check: &mut Check<'_>) -> Option<Mo
     let tls = tls(wire.tls, check);
     if tls == Tls::None && endpoint.as_ref().is_some_and(|endpoint| endpoint.port() == 443) {
         check.warning(
-            "Plaintext",
+            Reason::Plaintext,
             "spec.tls",
             "port 443 without TLS",
             "tls: {mode: Simple} for a provider on the internet",
@@ -154,7 +155,7 @@ pub fn model_backend(wire: ModelBackendWire, check: &mut Check<'_>) -> Option<Mo
     }
     if wire.credential.is_some() && tls == Tls::None && matches!(endpoint, Some(Endpoint::Hostname { .. })) {
         check.warning(
-            "Plaintext",
+            Reason::Plaintext,
             "spec.credential",
             "the credential is sent without TLS",
             "tls: {mode: Simple} unless the network is trusted",

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::status::Reason;
+
 use super::TOLLGATE_GROUP;
 use super::check::Check;
 use super::namespaces::{Namespaces, NamespacesWire};
@@ -117,7 +119,7 @@ pub fn model_pool(wire: ModelPoolWire, check: &mut Check<'_>) -> Option<ModelPoo
     }
     if wire.runners.is_some() {
         check.warning(
-            "NotActedOn",
+            Reason::NotActedOn,
             "spec.runners",
             "Services do not become backends by their label yet",
             "list the models with their targets",
@@ -154,7 +156,7 @@ fn model(wire: ModelWire, field: &str, check: &mut Check<'_>) -> Model {
     }
     if wire.affinity == Affinity::PromptPrefix {
         check.warning(
-            "NotActedOn",
+            Reason::NotActedOn,
             format_args!("{field}.affinity"),
             "PromptPrefix is not acted on yet",
             "targets are chosen by weight",
@@ -168,7 +170,7 @@ fn model(wire: ModelWire, field: &str, check: &mut Check<'_>) -> Model {
         .collect();
     if !targets.is_empty() && targets.iter().all(|target| target.weight == 0) {
         check.warning(
-            "NoTarget",
+            Reason::NoTarget,
             format_args!("{field}.targets"),
             "every target has weight 0: requests for this model are answered with 503",
             "",

@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 use std::fmt::{self, Display};
 use std::sync::Arc;
 
-use crate::status::{Finding, Origin, Severity, Spot};
+use crate::status::{Finding, Origin, Reason, Severity, Spot};
 
 use super::document::Lines;
 use super::{Kind, Secret, redact};
@@ -80,7 +80,7 @@ impl Meta {
     pub fn finding(
         &self,
         severity: Severity,
-        reason: &str,
+        reason: Reason,
         field: impl Display,
         message: impl Display,
         hint: impl Display,
@@ -88,7 +88,7 @@ impl Meta {
         let field = field.to_string();
         Finding {
             severity,
-            reason: reason.to_owned(),
+            reason,
             origin: Some(Origin {
                 kind: redact::plain(&self.origin.kind),
                 namespace: redact::plain(&self.origin.namespace),

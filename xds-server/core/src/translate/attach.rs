@@ -2,6 +2,7 @@
 
 use crate::ir::Domain;
 use crate::objects::{HttpRoute, Namespace, Namespaces, Object};
+use crate::status::Reason;
 
 use super::hostname::intersection;
 use super::listeners::{OpenListener, OpenListeners};
@@ -27,11 +28,11 @@ pub enum NotAttached {
 // === impl NotAttached ===
 
 impl NotAttached {
-    pub fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> Reason {
         match self {
-            Self::NoMatchingParent => "NoMatchingParent",
-            Self::NotAllowedByListeners => "NotAllowedByListeners",
-            Self::NoMatchingListenerHostname => "NoMatchingListenerHostname",
+            Self::NoMatchingParent => Reason::NoMatchingParent,
+            Self::NotAllowedByListeners => Reason::NotAllowedByListeners,
+            Self::NoMatchingListenerHostname => Reason::NoMatchingListenerHostname,
         }
     }
 

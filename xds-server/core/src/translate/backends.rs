@@ -2,7 +2,7 @@
 
 use crate::ir;
 use crate::objects::{Endpoint, ModelBackend, Object, Service, Tls};
-use crate::status::{Finding, Severity};
+use crate::status::{Finding, Reason, Severity};
 
 use super::refs::{self, MODEL_BACKEND, Reference, SERVICE};
 use super::services::cluster_name;
@@ -18,7 +18,7 @@ pub fn backend(view: View<'_>, object: &Object<ModelBackend>) -> Result<ir::Back
         Tls::Istio { .. } => {
             return Err(meta.finding(
                 Severity::Error,
-                "UnsupportedValue",
+                Reason::UnsupportedValue,
                 "spec.tls.mode",
                 "Istio's certificates are not there when the configuration comes from files",
                 "mode: None or Simple",
@@ -32,7 +32,7 @@ pub fn backend(view: View<'_>, object: &Object<ModelBackend>) -> Result<ir::Back
                     let (origin, pem) = refs::secret_value(view, meta, MODEL_BACKEND, secret, field)?;
                     if !pem.expose().contains("-----BEGIN CERTIFICATE-----") {
                         let message = "the authority is not a certificate in PEM";
-                        return Err(meta.finding(Severity::Error, "InvalidSecret", field, message, ""));
+                        return Err(meta.finding(Severity::Error, Reason::InvalidSecret, field, message, ""));
                     }
                     let name = format!("{}/{}/{}", origin.namespace, origin.name, secret.key);
                     ir::Authority::Certificate { origin, name, pem }
@@ -47,7 +47,7 @@ pub fn backend(view: View<'_>, object: &Object<ModelBackend>) -> Result<ir::Back
             let field = "spec.credential.secretRef";
             let (origin, secret) = refs::secret_value(view, meta, MODEL_BACKEND, &credential.secret, field)?;
             refs::header_value(&secret)
-                .map_err(|error| meta.finding(Severity::Error, "InvalidSecret", field, error, ""))?;
+                .map_err(|error| meta.finding(Severity::Error, Reason::InvalidSecret, field, error, ""))?;
             Some(ir::Credential { origin, secret })
         }
     };
@@ -86,12 +86,12 @@ fn endpoint(view: View<'_>, object: &Object<ModelBackend>) -> Result<(ir::Endpoi
                 return Err(reference.not_permitted());
             }
             if view.object::<Service>(namespace, name).is_none() {
-                return Err(reference.not_found::<Service>("BackendNotFound", view));
+                return Err(reference.not_found::<Service>(Reason::BackendNotFound, view));
             }
             let cluster = cluster_name(namespace, name, *port);
             if view.has_endpoints(&cluster).is_none() {
                 let message = format!("{} has no port {port}", reference.target());
-                return Err(reference.finding("BackendNotFound", &message, ""));
+                return Err(reference.finding(Reason::BackendNotFound, &message, ""));
             }
             Ok((ir::Endpoint::Service { cluster }, format!("{name}.{namespace}.svc.cluster.local")))
         }

@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::ir::{AllowedModels, Key};
 use crate::objects::{Consumer, ConsumerKey, KeySource, Object};
-use crate::status::{Finding, Origin, Severity};
+use crate::status::{Finding, Origin, Reason, Severity};
 
 use super::refs;
 use super::view::View;
@@ -40,7 +40,7 @@ fn field(index: usize) -> String {
 pub fn settle(claims: &[(&Object<Consumer>, &Claim)], findings: &mut Vec<Finding>) -> Option<Arc<Key>> {
     let owners: BTreeSet<&Origin> = claims.iter().map(|(consumer, _)| &consumer.meta.origin).collect();
     let mut duplicate = |(consumer, claim): &(&Object<Consumer>, &Claim), message: String, hint: &str| {
-        findings.push(consumer.meta.finding(Severity::Error, "DuplicateKey", field(claim.index), message, hint));
+        findings.push(consumer.meta.finding(Severity::Error, Reason::DuplicateKey, field(claim.index), message, hint));
     };
     if owners.len() > 1 {
         for claim in claims {
@@ -64,7 +64,7 @@ fn key(view: View<'_>, consumer: &Object<Consumer>, key: &ConsumerKey, field: &s
             let field = format!("{field}.secretRef");
             let (_, value) = refs::secret_value(view, &consumer.meta, refs::CONSUMER, secret, &field)?;
             refs::header_value(&value)
-                .map_err(|error| consumer.meta.finding(Severity::Error, "InvalidSecret", &field, error, ""))?;
+                .map_err(|error| consumer.meta.finding(Severity::Error, Reason::InvalidSecret, &field, error, ""))?;
             hex::encode(Sha256::digest(value.expose()))
         }
     };

@@ -16,7 +16,7 @@ use crate::objects::{
     Requirement, SecretRef, Shown, Store,
 };
 use crate::placement::Placement;
-use crate::status::{Finding, Origin, Severity};
+use crate::status::{Finding, Origin, Reason, Severity};
 
 use super::hostname::ANY;
 use super::refs;
@@ -54,7 +54,7 @@ pub fn listeners(view: View<'_>, gateway: &Object<Gateway>, findings: &mut Vec<F
         None => {
             findings.push(gateway.meta.finding(
                 Severity::Warning,
-                "UnknownClass",
+                Reason::UnknownClass,
                 "spec.gatewayClassName",
                 format_args!("there is no GatewayClass {}", Shown(class)),
                 format_args!("gatewayClassName: {DEFAULT_CLASS}"),
@@ -93,28 +93,28 @@ fn listener(
     findings: &mut Vec<Finding>,
 ) -> Result<OpenListener, Finding> {
     let field = field(index);
-    let error = |reason: &str, field: String, message: &str, hint: &str| {
+    let error = |reason: Reason, field: String, message: &str, hint: &str| {
         gateway.meta.finding(Severity::Error, reason, field, message, hint)
     };
     let certificate = match (spec.protocol.as_str(), &spec.tls) {
         ("HTTP", None) => None,
         ("HTTP", Some(_)) => {
-            return Err(error("Invalid", format!("{field}.tls"), "protocol HTTP has no TLS", "protocol: HTTPS"));
+            return Err(error(Reason::Invalid, format!("{field}.tls"), "protocol HTTP has no TLS", "protocol: HTTPS"));
         }
         ("HTTPS", Some(tls)) => {
             if tls.mode == Some(GatewayListenersTlsMode::Passthrough) {
                 let field = format!("{field}.tls.mode");
-                return Err(error("UnsupportedValue", field, "Passthrough is not served", "mode: Terminate"));
+                return Err(error(Reason::UnsupportedValue, field, "Passthrough is not served", "mode: Terminate"));
             }
             if tls.options.as_ref().is_some_and(|options| !options.is_empty()) {
                 let field = format!("{field}.tls.options");
-                return Err(error("UnsupportedValue", field, "no option is known", "remove them"));
+                return Err(error(Reason::UnsupportedValue, field, "no option is known", "remove them"));
             }
             Some(certificate(view, gateway, tls.certificate_refs.as_deref(), &field, findings)?)
         }
         ("HTTPS", None) => {
             return Err(error(
-                "Invalid",
+                Reason::Invalid,
                 format!("{field}.tls"),
                 "protocol HTTPS needs a certificate",
                 "certificateRefs",
@@ -122,21 +122,22 @@ fn listener(
         }
         (protocol, _) => {
             let message = format!("protocol {} is not served", Shown(protocol));
-            return Err(error("UnsupportedProtocol", format!("{field}.protocol"), &message, "one of HTTP, HTTPS"));
+            return Err(error(
+                Reason::UnsupportedProtocol,
+                format!("{field}.protocol"),
+                &message,
+                "one of HTTP, HTTPS",
+            ));
         }
     };
     let kinds = spec.allowed_routes.as_ref().and_then(|allowed| allowed.kinds.as_deref()).unwrap_or_default();
-    let is_http_route =
-        |group: Option<&str>, kind: &str| kind == "HTTPRoute" && group.is_none_or(|group| group == GATEWAY_GROUP);
     for (index, kind) in kinds.iter().enumerate() {
         if !is_http_route(kind.group.as_deref(), &kind.kind) {
             let field = format!("{field}.allowedRoutes.kinds[{index}]");
             let message = format!("routes of kind {} are not served", Shown(&kind.kind));
-            findings.push(error("InvalidRouteKinds", field, &message, "only HTTPRoute"));
+            findings.push(error(Reason::InvalidRouteKinds, field, &message, "only HTTPRoute"));
         }
     }
-    let takes_http_routes =
-        kinds.is_empty() || kinds.iter().any(|kind| is_http_route(kind.group.as_deref(), &kind.kind));
     Ok(OpenListener {
         index,
         name: spec.name.clone(),
@@ -144,9 +145,20 @@ fn listener(
         port: u16::try_from(spec.port).unwrap_or_default(),
         hostname: spec.hostname.as_deref().unwrap_or(ANY).into(),
         certificate,
-        takes_http_routes,
+        takes_http_routes: takes_http_routes(spec),
         allowed: allowed(spec.allowed_routes.as_ref().and_then(|allowed| allowed.namespaces.as_ref())),
     })
+}
+
+fn is_http_route(group: Option<&str>, kind: &str) -> bool {
+    kind == "HTTPRoute" && group.is_none_or(|group| group == GATEWAY_GROUP)
+}
+
+/// Whether HTTPRoutes may attach to such a listener, if it can be opened.
+pub fn takes_http_routes(spec: &GatewayListeners) -> bool {
+    let kinds = spec.allowed_routes.as_ref().and_then(|allowed| allowed.kinds.as_deref()).unwrap_or_default();
+    matches!(spec.protocol.as_str(), "HTTP" | "HTTPS")
+        && (kinds.is_empty() || kinds.iter().any(|kind| is_http_route(kind.group.as_deref(), &kind.kind)))
 }
 
 fn certificate(
@@ -158,7 +170,7 @@ fn certificate(
 ) -> Result<Certificate, Finding> {
     let field = format!("{field}.tls.certificateRefs");
     let error = |field: &str, message: &str, hint: &str| {
-        gateway.meta.finding(Severity::Error, "InvalidCertificateRef", field, message, hint)
+        gateway.meta.finding(Severity::Error, Reason::InvalidCertificateRef, field, message, hint)
     };
     let (Some(reference), rest) = (match references.and_then(<[_]>::split_first) {
         Some((first, rest)) => (Some(first), rest.len()),
@@ -169,7 +181,7 @@ fn certificate(
     if rest > 0 {
         findings.push(gateway.meta.finding(
             Severity::Warning,
-            "NotActedOn",
+            Reason::NotActedOn,
             format!("{field}[1]"),
             "only the first certificate is used",
             "a listener for each hostname",
@@ -232,9 +244,9 @@ fn without_conflict(
     for other in open.iter().filter(|other| other.port == listener.port) {
         let name = &other.name;
         let conflict = if other.protocol != listener.protocol {
-            Some(("ProtocolConflict", format!("listener `{name}` has the port with another protocol")))
+            Some((Reason::ProtocolConflict, format!("listener `{name}` has the port with another protocol")))
         } else if other.hostname == listener.hostname {
-            Some(("HostnameConflict", format!("listener `{name}` has the same port and hostname")))
+            Some((Reason::HostnameConflict, format!("listener `{name}` has the same port and hostname")))
         } else {
             None
         };
@@ -270,7 +282,7 @@ fn share_ports(gateways: &Store<Gateway>, valid: &BTreeMap<Key, Arc<OpenListener
             let message = format!("port {} belongs to Gateway {}/{}", listener.port, owner.namespace, owner.name);
             let field = format!("{}.port", field(listener.index));
             let hint = "take another port";
-            let finding = gateway.meta.finding(Severity::Error, "PortUnavailable", field, message, hint);
+            let finding = gateway.meta.finding(Severity::Error, Reason::PortUnavailable, field, message, hint);
             findings.entry(key.clone()).or_default().push(finding);
         }
         let listeners = if lost.is_empty() {

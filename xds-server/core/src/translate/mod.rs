@@ -26,6 +26,7 @@ mod refs;
 pub(crate) mod routes;
 mod rules;
 pub(crate) mod services;
+pub(crate) mod statuses;
 pub(crate) mod view;
 
 use std::collections::BTreeMap;
@@ -34,9 +35,10 @@ use std::sync::Arc;
 use crate::ir::Ir;
 use crate::objects::{Key, Kind, Object, Objects};
 use crate::placement::Placement;
-use crate::status::Finding;
+use crate::status::{Finding, ObjectStatus};
 
 use self::routes::AttachedRoute;
+use self::statuses::Units;
 use self::view::{Made, Reads, View};
 
 /// What a set of objects means, and what is wrong with it.
@@ -45,6 +47,8 @@ pub struct Translation {
     pub ir: Ir,
     /// Sorted by file and line. An error refuses only the object or part that it is about.
     pub findings: Vec<Finding>,
+    /// What statuses are made from.
+    units: Units,
 }
 
 /// Turns objects into IR. It never fails, because what is invalid is left out and reported.
@@ -95,7 +99,17 @@ pub fn translate(objects: &Objects, placement: Placement) -> Translation {
     // Several parents of a route may lead to the same finding. It is told once.
     findings.sort_by(Finding::by_spot);
     findings.dedup();
-    Translation { ir, findings }
+    Translation { ir, findings, units: Units { listeners: made.listeners, routes } }
+}
+
+// === impl Translation ===
+
+impl Translation {
+    /// The statuses of the objects that it was made from. `given` is what is wrong with them besides, as they were read.
+    pub fn statuses(&self, objects: &Objects, given: &[Finding]) -> Vec<ObjectStatus> {
+        let whole = statuses::Whole::new(objects, &self.units, &self.findings);
+        statuses::all(&whole, given)
+    }
 }
 
 /// What is made of each object of a kind.

@@ -7,7 +7,7 @@ use crate::ir::{Action, Gateway, Limit, Route};
 use crate::objects::{
     self, HttpRoute, Key, ModelPool, Names, Object, PolicyTarget, RefusedPolicy, TargetKind, TokenPolicy,
 };
-use crate::status::{Finding, Severity};
+use crate::status::{Finding, Reason, Severity};
 
 use super::refs::{GATEWAY, GroupKind, HTTP_ROUTE, MODEL_POOL, Reference};
 use super::view::View;
@@ -73,7 +73,7 @@ fn targets<'a>(view: View<'_>, policy: &'a Object<TokenPolicy>, findings: &mut V
         } else if target.kind == TargetKind::Service {
             findings.push(policy.meta.finding(
                 Severity::Warning,
-                "NotActedOn",
+                Reason::NotActedOn,
                 &field,
                 "a Service as target has an effect in sidecars only",
                 "target the Gateway, HTTPRoute or ModelPool",
@@ -92,7 +92,7 @@ fn check<'a>(
     namespace: &str,
     reference: impl Fn(GroupKind) -> Reference<'a>,
 ) -> Option<Finding> {
-    let reason = "TargetNotFound";
+    let reason = Reason::TargetNotFound;
     match target.kind {
         TargetKind::Gateway if view.object::<objects::Gateway>(namespace, &target.name).is_none() => {
             Some(reference(GATEWAY).not_found::<objects::Gateway>(reason, view))
@@ -128,7 +128,7 @@ pub fn closed(refused: &[RefusedPolicy], gateways: &BTreeMap<Key, Gateway>, find
             (Severity::Error, message)
         };
         let hint = "until it is mended or removed";
-        let finding = policy.meta.finding(severity, "PolicyInvalid", "", message, hint);
+        let finding = policy.meta.finding(severity, Reason::PolicyInvalid, "", message, hint);
         // A policy without a name is identified by its file and line.
         let origin = finding.origin.clone().filter(|_| policy.is_named());
         findings.push(Finding { origin, ..finding });

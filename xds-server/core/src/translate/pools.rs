@@ -2,7 +2,7 @@
 
 use crate::ir::{self, ConsumerNamespaces};
 use crate::objects::{Key, Model, ModelBackend, ModelPool, Namespace, Namespaces, Object, Shown};
-use crate::status::{Finding, Severity};
+use crate::status::{Finding, Reason, Severity};
 
 use super::refs::{MODEL_BACKEND, MODEL_POOL, Reference};
 use super::view::View;
@@ -69,19 +69,19 @@ fn model(
             });
         } else if view.object::<ModelBackend>(namespace, &target.backend_name).is_some() {
             let message = format!("{} is refused", reference.target());
-            findings.push(reference.finding("BackendNotFound", &message, "see the findings on it"));
+            findings.push(reference.finding(Reason::BackendNotFound, &message, "see the findings on it"));
         } else {
-            findings.push(reference.not_found::<ModelBackend>("BackendNotFound", view));
+            findings.push(reference.not_found::<ModelBackend>(Reason::BackendNotFound, view));
         }
     }
     if targets.is_empty() {
         let message = format!("model {} has no target left: its requests are answered with 503", Shown(&model.name));
-        findings.push(pool.meta.finding(Severity::Error, "NoTarget", &field, message, ""));
+        findings.push(pool.meta.finding(Severity::Error, Reason::NoTarget, &field, message, ""));
     }
     if schemas.windows(2).any(|pair| matches!(pair, [a, b] if a != b)) {
         findings.push(pool.meta.finding(
             Severity::Warning,
-            "MixedSchemas",
+            Reason::MixedSchemas,
             format!("{field}.targets"),
             "the backends speak different APIs and requests are not translated between them",
             "targets of one model should have the same schema",

@@ -1,7 +1,7 @@
 //! References between objects: whether they may cross namespaces, and what to say when they lead nowhere.
 
 use crate::objects::{Kind, Meta, Secret, SecretRef, Shown, plain};
-use crate::status::{Finding, Origin, Severity};
+use crate::status::{Finding, Origin, Reason, Severity};
 
 use crate::ir::SecretText;
 
@@ -58,13 +58,13 @@ impl Reference<'_> {
         let (_, kind) = self.to_kind;
         let (_, from) = self.from_kind;
         self.finding(
-            "RefNotPermitted",
+            Reason::RefNotPermitted,
             &format!("{} may not be used from namespace {}", self.target(), self.from.namespace()),
             &format!("a ReferenceGrant in {} from {from} to {kind} would permit it", plain(self.namespace)),
         )
     }
 
-    pub fn not_found<T: Kind>(&self, reason: &str, view: View<'_>) -> Finding {
+    pub fn not_found<T: Kind>(&self, reason: Reason, view: View<'_>) -> Finding {
         let (_, kind) = self.to_kind;
         let message = format!("{} does not exist", self.target());
         if view.is_refused(&Origin::new(kind, self.namespace, self.name)) {
@@ -80,7 +80,7 @@ impl Reference<'_> {
         self.finding(reason, &message, &hint)
     }
 
-    pub fn finding(&self, reason: &str, message: &str, hint: &str) -> Finding {
+    pub fn finding(&self, reason: Reason, message: &str, hint: &str) -> Finding {
         self.from.finding(Severity::Error, reason, self.field, message, hint)
     }
 }
@@ -99,12 +99,12 @@ pub fn secret_value(
         return Err(reference.not_permitted());
     }
     let Some(object) = view.object::<Secret>(namespace, &secret.name) else {
-        return Err(reference.not_found::<Secret>("SecretNotFound", view));
+        return Err(reference.not_found::<Secret>(Reason::SecretNotFound, view));
     };
     match object.spec.values.get(&secret.key) {
         Some(value) if !value.expose().is_empty() => Ok((object.meta.origin.clone(), value.clone())),
         Some(_) => Err(reference.finding(
-            "InvalidSecret",
+            Reason::InvalidSecret,
             &format!("key {} of {} is empty", Shown(&secret.key), reference.target()),
             "",
         )),
@@ -112,7 +112,7 @@ pub fn secret_value(
             let keys: Vec<String> = object.spec.values.keys().map(|key| plain(key)).collect();
             let hint = if keys.is_empty() { String::new() } else { format!("it has {}", keys.join(", ")) };
             let message = format!("{} has no key {}", reference.target(), Shown(&secret.key));
-            Err(reference.finding("InvalidSecret", &message, &hint))
+            Err(reference.finding(Reason::InvalidSecret, &message, &hint))
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::ir::{Action, Domain};
 use crate::objects::{GATEWAY_GROUP, Gateway, HttpRoute, Key, Object, Shown};
-use crate::status::{Finding, Severity};
+use crate::status::{Finding, Reason, Severity};
 
 use super::attach::{self, Parent};
 use super::policies::Way;
@@ -18,6 +18,8 @@ use super::view::View;
 pub struct AttachedRoute {
     /// Unix seconds; the oldest is tried first.
     pub created: i64,
+    /// The parentRefs that are for us to answer, by their places in the object. Those of other controllers are not.
+    pub parents: BTreeSet<usize>,
     pub attachments: Vec<Attachment>,
     pub routes: ByGateway,
 }
@@ -41,6 +43,11 @@ impl ByGateway {
         self.0.iter().find(|(other, _)| other == gateway).map(|(_, rules)| rules.as_slice()).unwrap_or_default()
     }
 
+    /// The same for one of the Gateways, whichever that is.
+    pub fn somewhere(&self) -> &[RuleRoute] {
+        self.0.first().map(|(_, rules)| rules.as_slice()).unwrap_or_default()
+    }
+
     pub fn gateways(&self) -> impl Iterator<Item = &Key> {
         self.0.iter().map(|(gateway, _)| gateway)
     }
@@ -49,12 +56,13 @@ impl ByGateway {
 /// None: the route does not concern us, because its Gateways are of other controllers.
 pub fn route(view: View<'_>, object: &Object<HttpRoute>, findings: &mut Vec<Finding>) -> Option<AttachedRoute> {
     let mut attachments: Vec<Attachment> = Vec::new();
+    let mut ours: BTreeSet<usize> = BTreeSet::new();
     let mut foreign = false;
     let parents = object.spec.parent_refs.as_deref().unwrap_or_default();
     if parents.is_empty() {
         findings.push(object.meta.finding(
             Severity::Warning,
-            "NoMatchingParent",
+            Reason::NoMatchingParent,
             "spec.parentRefs",
             "the route has no parent and is not served",
             "parentRefs: [{name: the Gateway}]",
@@ -67,7 +75,7 @@ pub fn route(view: View<'_>, object: &Object<HttpRoute>, findings: &mut Vec<Find
         if (group, kind) != (GATEWAY_GROUP, "Gateway") {
             findings.push(object.meta.finding(
                 Severity::Warning,
-                "NotActedOn",
+                Reason::NotActedOn,
                 &field,
                 format_args!("a parent of kind {} has no effect here", Shown(kind)),
                 "kind: Gateway",
@@ -88,10 +96,12 @@ pub fn route(view: View<'_>, object: &Object<HttpRoute>, findings: &mut Vec<Find
                     name: &parent.name,
                     field: &field,
                 };
-                findings.push(reference.not_found::<Gateway>("NoMatchingParent", view));
+                findings.push(reference.not_found::<Gateway>(Reason::NoMatchingParent, view));
+                ours.insert(index);
             }
             continue;
         };
+        ours.insert(index);
         let parent = Parent { section: parent.section_name.as_deref(), port: parent.port };
         match attach::attach(view, object, &parent, gateway) {
             Ok(found) => {
@@ -108,14 +118,14 @@ pub fn route(view: View<'_>, object: &Object<HttpRoute>, findings: &mut Vec<Find
         }
     }
     // Routes of other controllers do not concern us.
-    if foreign && attachments.is_empty() {
+    if foreign && ours.is_empty() {
         return None;
     }
     let rules = rules::rules(view, object, findings);
     let gateways: BTreeSet<&Key> = attachments.iter().map(|attachment| &attachment.gateway).collect();
     let routes = gateways.into_iter().map(|gateway| (gateway.clone(), at(view, object, gateway, &rules))).collect();
     let routes = ByGateway(routes);
-    Some(AttachedRoute { created: object.meta.created.unwrap_or(i64::MAX), attachments, routes })
+    Some(AttachedRoute { created: object.meta.created.unwrap_or(i64::MAX), parents: ours, attachments, routes })
 }
 
 /// The rules at one Gateway, with the limits that hold there.

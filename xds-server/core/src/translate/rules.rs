@@ -9,7 +9,7 @@ use gateway_api::apis::standard::httproutes::{
 
 use crate::ir::{Action, Route, WeightedService};
 use crate::objects::{GATEWAY_GROUP, HttpRoute, ModelPool, Object, Service, Shown, TOLLGATE_GROUP, parse_duration};
-use crate::status::{Finding, Severity};
+use crate::status::{Finding, Reason, Severity};
 
 use super::filters::{self, Filters};
 use super::matches;
@@ -106,7 +106,7 @@ impl Context<'_> {
             [] => {
                 findings.push(self.object.meta.finding(
                     Severity::Warning,
-                    "BackendNotFound",
+                    Reason::BackendNotFound,
                     format!("{}.backendRefs", self.field),
                     "the rule has no backend and answers 500",
                     "",
@@ -150,7 +150,7 @@ impl Context<'_> {
         }
         let pool = format!("{namespace}/{}", backend.name);
         if !self.view.has_pool(&pool) {
-            return Err(reference.not_found::<ModelPool>("BackendNotFound", self.view));
+            return Err(reference.not_found::<ModelPool>(Reason::BackendNotFound, self.view));
         }
         // A pool of weight 0 takes no requests, and then nobody is left to answer.
         if backend.weight == Some(0) {
@@ -199,7 +199,7 @@ impl Context<'_> {
                 _ => "a Service, or kind ModelPool of group tollgate.dev",
             };
             let message = format!("a backend cannot be {} of group {}", Shown(kind), Shown(group));
-            return Err(self.object.meta.finding(Severity::Error, "InvalidKind", field, message, hint));
+            return Err(self.object.meta.finding(Severity::Error, Reason::InvalidKind, field, message, hint));
         }
         let namespace = backend.namespace.as_deref().unwrap_or(self.object.meta.namespace());
         let reference = self.reference(backend, (SERVICE, namespace), field);
@@ -207,22 +207,22 @@ impl Context<'_> {
             return Err(reference.not_permitted());
         }
         if self.view.object::<Service>(namespace, &backend.name).is_none() {
-            return Err(reference.not_found::<Service>("BackendNotFound", self.view));
+            return Err(reference.not_found::<Service>(Reason::BackendNotFound, self.view));
         }
         let Some(port) = backend.port.and_then(|port| u16::try_from(port).ok()) else {
-            return Err(reference.finding("BackendNotFound", "a Service needs a port", "port: 80"));
+            return Err(reference.finding(Reason::BackendNotFound, "a Service needs a port", "port: 80"));
         };
         let cluster = cluster_name(namespace, &backend.name, port);
         let Some(has_endpoints) = self.view.has_endpoints(&cluster) else {
             let message = format!("{} has no port {port}", reference.target());
-            return Err(reference.finding("BackendNotFound", &message, ""));
+            return Err(reference.finding(Reason::BackendNotFound, &message, ""));
         };
         let filters = filters::backend_filters(backend.filters.as_deref().unwrap_or_default())
             .map_err(|unusable| self.refused(format!("{field}.filters[{}]", unusable.index), &unusable.error))?;
         let warning = (!has_endpoints).then(|| {
             self.object.meta.finding(
                 Severity::Warning,
-                "NoEndpoints",
+                Reason::NoEndpoints,
                 field,
                 format_args!("{} has no endpoints for port {port}: it answers 503", reference.target()),
                 "an EndpointSlice with the label kubernetes.io/service-name",
@@ -247,11 +247,11 @@ impl Context<'_> {
     }
 
     fn invalid(&self, field: String, message: &str, hint: &str) -> Refused {
-        self.object.meta.finding(Severity::Error, "UnsupportedValue", field, message, hint)
+        self.object.meta.finding(Severity::Error, Reason::UnsupportedValue, field, message, hint)
     }
 
     fn refused(&self, field: String, error: &filters::InvalidFilter) -> Refused {
         let hint = "the rule answers 500";
-        self.object.meta.finding(Severity::Error, "UnsupportedValue", field, error, hint)
+        self.object.meta.finding(Severity::Error, Reason::UnsupportedValue, field, error, hint)
     }
 }

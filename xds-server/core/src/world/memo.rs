@@ -21,6 +21,8 @@ pub struct Memo<O> {
     /// Those of units that have any.
     findings: BTreeMap<Arc<Key>, Vec<Finding>>,
     readers: HashMap<Fact, BTreeSet<Arc<Key>>>,
+    /// The units that were asked in the last step.
+    asked: BTreeSet<Arc<Key>>,
 }
 
 #[derive(Debug)]
@@ -66,7 +68,7 @@ impl Dirty {
 
 impl<O> Default for Memo<O> {
     fn default() -> Self {
-        Self { units: BTreeMap::new(), findings: BTreeMap::new(), readers: HashMap::new() }
+        Self { units: BTreeMap::new(), findings: BTreeMap::new(), readers: HashMap::new(), asked: BTreeSet::new() }
     }
 }
 
@@ -84,7 +86,8 @@ impl<O: PartialEq> Memo<O> {
         let readers = dirty.facts.iter().filter_map(|fact| self.readers.get(fact)).flatten().map(Arc::clone);
         let due: BTreeSet<Arc<Key>> = own.chain(readers).collect();
         let mut turns = Vec::new();
-        for key in due {
+        for key in &due {
+            let key = Arc::clone(key);
             let mut findings = Vec::new();
             let reads = Reads::default();
             let object = T::store(objects).get(&key.namespace, &key.name);
@@ -98,6 +101,7 @@ impl<O: PartialEq> Memo<O> {
                 turns.push(Turn { key, before, after });
             }
         }
+        self.asked = due;
         turns
     }
 
@@ -148,6 +152,15 @@ impl<O: PartialEq> Memo<O> {
 
     pub fn outputs(&self) -> impl Iterator<Item = (&Arc<Key>, &Arc<O>)> {
         self.units.iter().filter_map(|(key, unit)| Some((key, unit.output.as_ref()?)))
+    }
+
+    pub fn findings_of(&self, key: &Key) -> &[Finding] {
+        self.findings.get(key).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The units that were asked in the last step, whatever they said.
+    pub fn asked(&self) -> impl Iterator<Item = &Key> {
+        self.asked.iter().map(AsRef::as_ref)
     }
 
     pub fn findings(&self) -> impl Iterator<Item = &Finding> {

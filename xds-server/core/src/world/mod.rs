@@ -10,6 +10,7 @@
 mod gateways;
 mod memo;
 mod place;
+mod statuses;
 #[cfg(test)]
 mod tests;
 
@@ -19,7 +20,7 @@ use std::sync::Arc;
 use crate::ir::{self, Delta, Ir};
 use crate::objects::{BackendSlice, Changes, Consumer, Gateway, Key, Kind, Namespace, Objects, TargetKind};
 use crate::placement::Placement;
-use crate::status::Finding;
+use crate::status::{Finding, Origin, StatusKind};
 use crate::translate::consumers::{self, Claim};
 use crate::translate::listeners::{self, OpenListeners};
 use crate::translate::policies::{self, Policy};
@@ -105,19 +106,26 @@ impl World {
     pub fn step(&mut self, changes: Changes) -> Delta {
         let mut delta = Delta::default();
         let mut touched = Touched::default();
+        if let Some(refused) = &changes.refused {
+            delta.statuses = self.affected_by_refused(refused);
+        }
         let mut dirty = self.apply(changes);
         self.step_keys(&dirty, &mut delta);
         self.step_policies(&mut dirty, &mut delta);
         self.step_services(&mut dirty, &mut touched);
         self.step_backends(&mut dirty, &mut touched);
         self.step_pools(&mut dirty, &mut touched);
-        self.step_listeners(&mut dirty, &mut touched);
+        self.step_listeners(&mut dirty, &mut touched, &mut delta);
         let turns = self.routes.step(&self.objects, &self.made, &dirty, routes::route);
         delta.gateways =
             self.gateways.step((self.placement, &self.made), &self.routes, &turns, &touched, &mut self.ir.gateways);
         Gateways::note_limits(&delta.limits, &self.ir.gateways, &mut delta.gateways);
+        self.affected(&dirty, &turns, &mut delta.statuses);
         self.of_refused.clear();
         policies::closed(&self.objects.refused_policies, &self.ir.gateways, &mut self.of_refused);
+        // What they close may have changed with anything.
+        let refused = self.objects.refused_policies.iter();
+        delta.statuses.extend(refused.map(|policy| (StatusKind::TokenPolicy, policy.meta.key())));
         delta
     }
 
@@ -220,6 +228,13 @@ impl World {
                 .collect();
             let mut findings = Vec::new();
             let key = consumers::settle(&claims, &mut findings);
+            if self.of_keys.get(&hash).map(Vec::as_slice).unwrap_or_default() != findings {
+                let before = self.of_keys.get(&hash).into_iter().flatten();
+                let of_both = before.chain(&findings).filter_map(|finding| finding.origin.as_ref());
+                delta.statuses.extend(of_both.map(|Origin { namespace, name, .. }| {
+                    (StatusKind::Consumer, Key::new(namespace.clone(), name.clone()))
+                }));
+            }
             if findings.is_empty() {
                 self.of_keys.remove(&hash);
             } else {
@@ -348,7 +363,7 @@ impl World {
         }
     }
 
-    fn step_listeners(&mut self, dirty: &mut Dirty, touched: &mut Touched) {
+    fn step_listeners(&mut self, dirty: &mut Dirty, touched: &mut Touched, delta: &mut Delta) {
         let turns = self.listeners.step(&self.objects, &self.made, dirty, listeners::listeners);
         // A finding says where a Gateway stands, so even one that means the same is looked at.
         if turns.is_empty() && !dirty.has::<Gateway>() {
@@ -356,6 +371,9 @@ impl World {
         }
         let valid = self.listeners.outputs().map(|(key, open)| (Key::clone(key), Arc::clone(open))).collect();
         let (open, lost) = listeners::open(self.placement, &self.objects.gateways, valid);
+        let lost_by = |key: &&Key| self.of_ports.get(*key) != lost.get(*key);
+        let lost_by = self.of_ports.keys().chain(lost.keys()).filter(lost_by);
+        delta.statuses.extend(lost_by.map(|key| (StatusKind::Gateway, key.clone())));
         self.of_ports = lost;
         let before = std::mem::replace(&mut self.made.listeners, open);
         for key in before.keys().chain(self.made.listeners.keys()) {

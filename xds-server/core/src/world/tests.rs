@@ -9,7 +9,7 @@ use crate::envoy::{self, FilterCode, Ports, RouteTables, Surroundings};
 use crate::ir::{GatewayDelta, Host, PartsDelta};
 use crate::objects::NoSecretSource;
 use crate::snapshot::{Changed, Resource, ResourceType, Snapshot};
-use crate::status::Finding;
+use crate::status::{Finding, ObjectStatus, StatusKind};
 use crate::translate::{Translation, translate};
 
 /// The places of objects. Each place has its versions; the one before the first is that there is no such object.
@@ -230,6 +230,24 @@ fn check(world: &World, whole: &Translation) {
     assert_eq!(world.findings(), whole.findings);
 }
 
+/// By kind, namespace and name.
+type Statuses = BTreeMap<(StatusKind, Key), ObjectStatus>;
+
+/// Holds that the statuses are those of a whole translation, and that the delta names all that are others than before.
+/// Returns them.
+fn check_statuses(before: &Statuses, world: &World, whole: &Translation, delta: &Delta) -> Statuses {
+    let stepped = world.statuses(&[]);
+    assert_eq!(stepped, whole.statuses(world.objects(), &[]));
+    let named = |status: ObjectStatus| {
+        let key = Key::new(status.namespace.clone(), status.name.clone());
+        ((status.kind, key), status)
+    };
+    let after: Statuses = stepped.into_iter().map(named).collect();
+    let others = others(before, &after);
+    assert!(others.is_subset(&delta.statuses), "{:?}", others.difference(&delta.statuses));
+    after
+}
+
 /// The routes that are attached to each Gateway.
 type Attached = BTreeMap<Key, BTreeSet<Key>>;
 
@@ -329,12 +347,15 @@ proptest! {
             folder.now.clear();
             let mut world = World::new(placement);
             let mut snapshots = BTreeMap::new();
+            let mut statuses = Statuses::new();
             for step in steps {
                 step.into_iter().for_each(|change| folder.set(change));
                 let next = folder.objects();
                 let before = (world.ir().clone(), attached(&world));
                 let delta = world.step(Changes::between(world.objects(), &next));
-                check(&world, &translate(&next, placement));
+                let whole = translate(&next, placement);
+                check(&world, &whole);
+                statuses = check_statuses(&statuses, &world, &whole, &delta);
                 check_resources(&mut snapshots, &world, &delta);
                 check_delta(&before, &(world.ir().clone(), attached(&world)), &delta);
             }

@@ -2,10 +2,11 @@
 //!
 //! ```yaml
 //! # What the case is about.
-//! # Shows: findings, ir, envoy
+//! # Shows: findings, statuses, ir, envoy
 //! # Scoped above: 0          (only where the form of route tables is what the case is about)
 //! apiVersion: ...
 //! --- # findings
+//! --- # statuses
 //! --- # ir
 //! --- # envoy
 //! ```
@@ -20,7 +21,7 @@ use tollgate_core::ir::Ir;
 use tollgate_core::objects::{Objects, SecretSource};
 use tollgate_core::placement::Placement;
 use tollgate_core::snapshot::{ResourceType, Snapshot};
-use tollgate_core::status::Finding;
+use tollgate_core::status::{Finding, ObjectStatus};
 use tollgate_core::translate::translate;
 use tollgate_filter::route_name::RouteName;
 
@@ -31,14 +32,14 @@ pub struct Case<'a> {
     placement: Placement,
 }
 
-const SECTIONS: [&str; 3] = ["findings", "ir", "envoy"];
+const SECTIONS: [&str; 4] = ["findings", "statuses", "ir", "envoy"];
 
 impl<'a> Case<'a> {
     pub fn parse(text: &'a str) -> Self {
         let end = SECTIONS.iter().filter_map(|section| text.find(&format!("--- # {section}\n"))).min();
         let input = &text[..end.unwrap_or(text.len())];
         let shows = input.lines().find_map(|line| line.strip_prefix("# Shows: "));
-        let shows = shows.map_or(SECTIONS.to_vec(), |shows| shows.split(", ").collect());
+        let shows = shows.map_or_else(|| SECTIONS.to_vec(), |shows| shows.split(", ").collect());
         let scoped_above = input.lines().find_map(|line| line.strip_prefix("# Scoped above: "));
         let route_tables = scoped_above
             .map_or_else(RouteTables::default, |limit| RouteTables { scoped_above: limit.parse().unwrap() });
@@ -55,8 +56,9 @@ impl<'a> Case<'a> {
         let mut objects = Objects::default();
         // Findings of a file are shown by line alone: where the case lies is no part of what it shows.
         let mut findings = objects.add_yaml("case", self.input, &Machine);
-        let translation = translate(&objects, self.placement);
-        findings.extend(translation.findings);
+        let mut translation = translate(&objects, self.placement);
+        let statuses = translation.statuses(&objects, &findings);
+        findings.append(&mut translation.findings);
         let surroundings = surroundings(self.route_tables);
         let mut output = self.input.trim_end().to_owned() + "\n";
         let snapshots: BTreeMap<String, Snapshot> = translation
@@ -75,6 +77,7 @@ impl<'a> Case<'a> {
         for section in &self.shows {
             let value = match *section {
                 "findings" => lines(&findings),
+                "statuses" => yaml(&self::statuses(&statuses)),
                 "ir" => yaml(&ir(&translation.ir)),
                 "envoy" => yaml(&json!(
                     snapshots
@@ -172,6 +175,18 @@ fn lines(findings: &[Finding]) -> String {
         writeln!(text, "- {line}").unwrap();
         text
     })
+}
+
+/// The `status` of each object, before any proxy is heard.
+fn statuses(statuses: &[ObjectStatus]) -> Value {
+    let of = |object: &ObjectStatus| {
+        let place = if object.namespace.is_empty() { String::new() } else { format!("{}/", object.namespace) };
+        let name = format!("{} {place}{}", object.kind.name(), object.name);
+        (name, serde_json::to_value(&object.status).unwrap())
+    };
+    let value = Value::Object(statuses.iter().map(of).collect());
+    assert!(!value.to_string().contains("PLANTED"), "a secret is in a status");
+    value
 }
 
 /// The IR, with origins in one word each.

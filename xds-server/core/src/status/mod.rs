@@ -1,0 +1,21 @@
+//! What is wrong, and on which object: findings of parsing and translation, and refusals of Envoys.
+//!
+//! In files a finding ends as one line with file, line, field and hint; in Kubernetes as a condition. Its reason says of
+//! which condition.
+
+mod condition;
+mod finding;
+mod object;
+mod origin;
+mod proxies;
+mod reason;
+
+pub use condition::{Condition, ConditionType, Conditions, Verdict};
+pub use finding::{Finding, Severity};
+pub use object::{
+    Address, AddressKind, AncestorStatus, Brief, ListenerStatus, ObjectRef, ObjectStatus, ParentStatus, RouteKind,
+    Status, StatusKind,
+};
+pub use origin::{Origin, Spot, display_name};
+pub use proxies::{Heard, Refusal, Said};
+pub use reason::Reason;

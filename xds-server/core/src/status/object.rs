@@ -1,0 +1,186 @@
+//! The status of an object, in the fields that it has in Kubernetes.
+
+use serde::Serialize;
+
+use super::Conditions;
+
+/// The kinds of objects that have a status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum StatusKind {
+    GatewayClass,
+    Gateway,
+    #[serde(rename = "HTTPRoute")]
+    HttpRoute,
+    ModelPool,
+    ModelBackend,
+    Consumer,
+    TokenPolicy,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ObjectStatus {
+    pub kind: StatusKind,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
+    pub name: String,
+    #[serde(flatten)]
+    pub brief: Brief,
+    #[serde(flatten)]
+    pub status: Status,
+}
+
+/// What a table shows of an object besides its status.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Brief {
+    GatewayClass {
+        controller: String,
+    },
+    Gateway {
+        class: String,
+    },
+    HttpRoute {
+        hostnames: Vec<String>,
+    },
+    ModelPool {
+        models: Vec<String>,
+    },
+    ModelBackend {
+        endpoint: String,
+    },
+    Consumer {
+        keys: usize,
+    },
+    TokenPolicy {
+        targets: Vec<String>,
+    },
+    /// The object is refused, and nothing of it is known.
+    Refused {},
+}
+
+/// A field that a kind does not have is absent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Status {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<Address>,
+    #[serde(skip_serializing_if = "Conditions::is_empty")]
+    pub conditions: Conditions,
+    /// Of a Gateway.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listeners: Option<Vec<ListenerStatus>>,
+    /// Of a route.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parents: Option<Vec<ParentStatus>>,
+    /// Of a policy (GEP-713).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ancestors: Option<Vec<AncestorStatus>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Address {
+    #[serde(rename = "type")]
+    pub kind: AddressKind,
+    pub value: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum AddressKind {
+    IPAddress,
+    Hostname,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListenerStatus {
+    pub name: String,
+    /// How many routes are attached to it.
+    pub attached_routes: usize,
+    pub supported_kinds: Vec<RouteKind>,
+    pub conditions: Conditions,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RouteKind {
+    pub group: &'static str,
+    pub kind: StatusKind,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ParentStatus {
+    pub parent_ref: ObjectRef,
+    pub controller_name: &'static str,
+    pub conditions: Conditions,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AncestorStatus {
+    pub ancestor_ref: ObjectRef,
+    pub controller_name: &'static str,
+    pub conditions: Conditions,
+}
+
+/// A reference, as the object has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ObjectRef {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    pub name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub section_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<i32>,
+}
+
+// === impl StatusKind ===
+
+impl StatusKind {
+    pub const ALL: [Self; 7] = [
+        Self::GatewayClass,
+        Self::Gateway,
+        Self::HttpRoute,
+        Self::ModelPool,
+        Self::ModelBackend,
+        Self::Consumer,
+        Self::TokenPolicy,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::GatewayClass => "GatewayClass",
+            Self::Gateway => "Gateway",
+            Self::HttpRoute => "HTTPRoute",
+            Self::ModelPool => "ModelPool",
+            Self::ModelBackend => "ModelBackend",
+            Self::Consumer => "Consumer",
+            Self::TokenPolicy => "TokenPolicy",
+        }
+    }
+
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+}
+
+// === impl Status ===
+
+impl Status {
+    /// The conditions that are about the object as such: at each parent or ancestor, or on the object itself.
+    pub(crate) fn each_own(&mut self, mut each: impl FnMut(&mut Conditions)) {
+        match (&mut self.parents, &mut self.ancestors) {
+            (Some(parents), _) if !parents.is_empty() => {
+                parents.iter_mut().for_each(|parent| each(&mut parent.conditions));
+            }
+            (_, Some(ancestors)) if !ancestors.is_empty() => {
+                ancestors.iter_mut().for_each(|ancestor| each(&mut ancestor.conditions));
+            }
+            _ => each(&mut self.conditions),
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Why something is as it is, in one word. The word is the Gateway API's where it has one, else ours in the same style.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use super::{ConditionType, Verdict};
+
+/// It prints and serializes as the name of its variant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub enum Reason {
+    // Of what is well.
+    Accepted,
+    ResolvedRefs,
+    NoConflicts,
+    Programmed,
+    // Of objects as such.
+    SyntaxError,
+    Unreadable,
+    UnsupportedKind,
+    UnsupportedVersion,
+    Invalid,
+    UnsupportedValue,
+    Duplicate,
+    LastGood,
+    // Of references.
+    RefNotPermitted,
+    InvalidKind,
+    BackendNotFound,
+    TargetNotFound,
+    SecretNotFound,
+    InvalidSecret,
+    InvalidCertificateRef,
+    NoTarget,
+    // Of Gateways and their listeners.
+    UnknownClass,
+    ListenersNotValid,
+    UnsupportedProtocol,
+    UnsupportedAddress,
+    InvalidRouteKinds,
+    ProtocolConflict,
+    HostnameConflict,
+    PortUnavailable,
+    // Of routes at their parents.
+    NoMatchingParent,
+    NotAllowedByListeners,
+    NoMatchingListenerHostname,
+    NoEndpoints,
+    // Of our own kinds.
+    DuplicateKey,
+    NoKey,
+    PolicyInvalid,
+    MixedSchemas,
+    Plaintext,
+    NotActedOn,
+    // Of proxies.
+    Pending,
+    Refused,
+}
+
+// === impl Reason ===
+
+impl Reason {
+    /// The condition that it speaks about, and the verdict. None: it is a remark, and no condition has it.
+    pub fn condition(self) -> Option<(ConditionType, Verdict)> {
+        use ConditionType::{Accepted, Conflicted, PartiallyInvalid, Programmed, ResolvedRefs};
+        let (condition, is_good) = match self {
+            Self::Accepted => (Accepted, true),
+            Self::ResolvedRefs => (ResolvedRefs, true),
+            Self::NoConflicts => (Conflicted, true),
+            Self::Programmed => (Programmed, true),
+            Self::SyntaxError
+            | Self::Unreadable
+            | Self::UnsupportedKind
+            | Self::UnsupportedVersion
+            | Self::Invalid
+            | Self::UnsupportedValue
+            | Self::UnknownClass
+            | Self::ListenersNotValid
+            | Self::UnsupportedProtocol
+            | Self::PortUnavailable
+            | Self::NoMatchingParent
+            | Self::NotAllowedByListeners
+            | Self::NoMatchingListenerHostname
+            | Self::TargetNotFound
+            | Self::PolicyInvalid
+            | Self::Refused => (Accepted, false),
+            Self::RefNotPermitted
+            | Self::InvalidKind
+            | Self::BackendNotFound
+            | Self::SecretNotFound
+            | Self::InvalidSecret
+            | Self::InvalidCertificateRef
+            | Self::InvalidRouteKinds
+            | Self::NoTarget => (ResolvedRefs, false),
+            Self::ProtocolConflict | Self::HostnameConflict => (Conflicted, false),
+            // The first one of them is in force.
+            Self::Duplicate | Self::DuplicateKey | Self::LastGood => (PartiallyInvalid, false),
+            Self::Pending => (Programmed, false),
+            Self::UnsupportedAddress
+            | Self::NoEndpoints
+            | Self::NoKey
+            | Self::MixedSchemas
+            | Self::Plaintext
+            | Self::NotActedOn => return None,
+        };
+        Some((condition, if is_good { condition.good() } else { condition.bad() }))
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_the_same_text_everywhere() {
+        for reason in [Reason::Invalid, Reason::NoMatchingListenerHostname] {
+            assert_eq!(serde_json::to_value(reason).unwrap(), reason.to_string());
+        }
+        assert_eq!(Reason::RefNotPermitted.to_string(), "RefNotPermitted");
+    }
+
+    #[test]
+    fn a_conflict_is_true_where_other_mistakes_are_false() {
+        assert_eq!(Reason::HostnameConflict.condition(), Some((ConditionType::Conflicted, Verdict::True)));
+        assert_eq!(Reason::BackendNotFound.condition(), Some((ConditionType::ResolvedRefs, Verdict::False)));
+        assert_eq!(Reason::Accepted.condition(), Some((ConditionType::Accepted, Verdict::True)));
+        assert_eq!(Reason::NoEndpoints.condition(), None);
+    }
+}

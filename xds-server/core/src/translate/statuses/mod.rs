@@ -1,0 +1,205 @@
+//! The statuses of objects, as their units left them: what is wrong are the units' own findings, and what is well are
+//! their outputs. Nothing is looked at a second time, so a status cannot contradict what is served.
+//!
+//! Whether proxies work by it is added later (`status/proxies.rs`).
+
+mod gateways;
+mod own;
+mod routes;
+mod verdicts;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::objects::{Key, Kind, Object, Objects, Store, plain};
+use crate::status::{Brief, Finding, ObjectStatus, Origin, Status, StatusKind};
+
+use self::verdicts::Verdicts;
+
+use super::listeners::OpenListeners;
+use super::routes::AttachedRoute;
+
+/// What the units have said. `translate` knows it of all objects at once, and `world` of each.
+pub trait Known {
+    fn objects(&self) -> &Objects;
+
+    /// None: the Gateway is not ours.
+    fn listeners(&self, gateway: &Key) -> Option<&OpenListeners>;
+
+    fn route(&self, route: &Key) -> Option<Arc<AttachedRoute>>;
+
+    /// How many routes are attached to each listener.
+    fn attached(&self, gateway: &Key) -> BTreeMap<String, usize>;
+
+    fn findings(&self, kind: StatusKind, key: &Key) -> Vec<&Finding>;
+}
+
+/// What the units of a translation say besides the IR.
+#[derive(Debug, Default)]
+pub struct Units {
+    pub listeners: BTreeMap<Key, Arc<OpenListeners>>,
+    pub routes: BTreeMap<Key, Arc<AttachedRoute>>,
+}
+
+/// A whole translation, in order of its objects.
+pub struct Whole<'a> {
+    objects: &'a Objects,
+    units: &'a Units,
+    findings: ByObject<'a>,
+    attached: BTreeMap<&'a Key, BTreeMap<String, usize>>,
+}
+
+/// Findings by the object that they are about.
+struct ByObject<'a>(BTreeMap<(&'a str, Key), Vec<&'a Finding>>);
+
+/// What there is of an object.
+enum Found {
+    /// It is not ours to answer for.
+    Foreign,
+    /// It was refused when it was read, and no version of it is in force.
+    Refused,
+    Here(Brief, Status),
+}
+
+/// The statuses of all objects. `given` is what is wrong with them as they were read.
+pub fn all(known: &impl Known, given: &[Finding]) -> Vec<ObjectStatus> {
+    let given = ByObject::new(given);
+    let names = StatusKind::ALL.into_iter().flat_map(|kind| names(known.objects(), kind));
+    names.filter_map(|(kind, key)| one(known, (kind, &key), &given)).collect()
+}
+
+/// The objects of a kind, those that were refused included.
+fn names(objects: &Objects, kind: StatusKind) -> BTreeSet<(StatusKind, Key)> {
+    fn of<T>(store: &Store<T>) -> Vec<Key> {
+        store.iter().map(|object| object.meta.key()).collect()
+    }
+    let stored = match kind {
+        StatusKind::GatewayClass => of(&objects.gateway_classes),
+        StatusKind::Gateway => of(&objects.gateways),
+        StatusKind::HttpRoute => of(&objects.http_routes),
+        StatusKind::ModelPool => of(&objects.model_pools),
+        StatusKind::ModelBackend => of(&objects.model_backends),
+        StatusKind::Consumer => of(&objects.consumers),
+        StatusKind::TokenPolicy => of(&objects.token_policies),
+    };
+    let refused = objects.refused.iter().filter(|origin| origin.kind == kind.name());
+    // A name that was refused may be anything, and findings do not quote it either.
+    let refused = refused.map(|origin| Key::new(plain(&origin.namespace), plain(&origin.name)));
+    stored.into_iter().chain(refused).map(|key| (kind, key)).collect()
+}
+
+/// None: the object is not ours to answer for.
+fn one(known: &impl Known, (kind, key): (StatusKind, &Key), given: &ByObject<'_>) -> Option<ObjectStatus> {
+    let mut findings = known.findings(kind, key);
+    findings.sort_by(|a, b| Finding::by_spot(a, b));
+    findings.dedup();
+    let verdicts = Verdicts::new(&findings, given.of(kind, key));
+    match of_object(known, (kind, key), &verdicts) {
+        Found::Foreign => None,
+        Found::Refused => {
+            let status = Status { conditions: verdicts.refused(), ..Status::default() };
+            Some(named(kind, key, Brief::Refused {}, status))
+        }
+        Found::Here(brief, mut status) => {
+            if let Some(partial) = verdicts.partial() {
+                status.each_own(|conditions| conditions.set(partial.clone()));
+            }
+            Some(named(kind, key, brief, status))
+        }
+    }
+}
+
+fn named(kind: StatusKind, key: &Key, brief: Brief, status: Status) -> ObjectStatus {
+    ObjectStatus { kind, namespace: key.namespace.clone(), name: key.name.clone(), brief, status }
+}
+
+fn of_object(known: &impl Known, (kind, key): (StatusKind, &Key), verdicts: &Verdicts<'_>) -> Found {
+    fn get<'a, T: Kind>(known: &'a impl Known, key: &Key) -> Option<&'a Object<T>> {
+        T::store(known.objects()).get(&key.namespace, &key.name)
+    }
+    let here = |(brief, status)| Found::Here(brief, status);
+    let ours = |found: Option<_>| found.map_or(Found::Foreign, here);
+    let plain = |brief| Found::Here(brief, own::status(verdicts));
+    let found = match kind {
+        StatusKind::GatewayClass => get(known, key).map(|object| ours(gateways::class(object, verdicts))),
+        StatusKind::Gateway => get(known, key)
+            .map(|object| ours(gateways::gateway(object, known.listeners(key), &known.attached(key), verdicts))),
+        StatusKind::HttpRoute => get(known, key)
+            .map(|object| ours(known.route(key).map(|attached| routes::route(object, &attached, verdicts)))),
+        StatusKind::ModelPool => get(known, key).map(|object| plain(own::pool(object))),
+        StatusKind::ModelBackend => get(known, key).map(|object| plain(own::backend(object))),
+        StatusKind::Consumer => get(known, key).map(|object| plain(own::consumer(object))),
+        StatusKind::TokenPolicy => get(known, key).map(|object| here(own::policy(object, verdicts))),
+    };
+    found.unwrap_or(Found::Refused)
+}
+
+/// Counts the routes at each listener.
+pub fn count<'a>(gateway: &Key, routes: impl Iterator<Item = &'a AttachedRoute>) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for route in routes {
+        // A route may be attached to a listener by several of its parents.
+        let here = route.attachments.iter().filter(|attachment| attachment.gateway == *gateway);
+        let listeners: BTreeSet<&String> = here.map(|attachment| &attachment.listener).collect();
+        for listener in listeners {
+            *counts.entry(listener.clone()).or_default() += 1;
+        }
+    }
+    counts
+}
+
+// === impl Whole ===
+
+impl<'a> Whole<'a> {
+    pub fn new(objects: &'a Objects, units: &'a Units, findings: &'a [Finding]) -> Self {
+        let mut by_gateway: BTreeMap<&Key, Vec<&AttachedRoute>> = BTreeMap::new();
+        for route in units.routes.values() {
+            for gateway in route.routes.gateways() {
+                by_gateway.entry(gateway).or_default().push(route);
+            }
+        }
+        let attached = by_gateway.into_iter().map(|(gateway, routes)| (gateway, count(gateway, routes.into_iter())));
+        Self { objects, units, findings: ByObject::new(findings), attached: attached.collect() }
+    }
+}
+
+impl Known for Whole<'_> {
+    fn objects(&self) -> &Objects {
+        self.objects
+    }
+
+    fn listeners(&self, gateway: &Key) -> Option<&OpenListeners> {
+        self.units.listeners.get(gateway).map(AsRef::as_ref)
+    }
+
+    fn route(&self, route: &Key) -> Option<Arc<AttachedRoute>> {
+        self.units.routes.get(route).map(Arc::clone)
+    }
+
+    fn attached(&self, gateway: &Key) -> BTreeMap<String, usize> {
+        self.attached.get(gateway).cloned().unwrap_or_default()
+    }
+
+    fn findings(&self, kind: StatusKind, key: &Key) -> Vec<&Finding> {
+        self.findings.of(kind, key).to_vec()
+    }
+}
+
+// === impl ByObject ===
+
+impl<'a> ByObject<'a> {
+    fn new(findings: &'a [Finding]) -> Self {
+        let mut all: BTreeMap<_, Vec<&Finding>> = BTreeMap::new();
+        for finding in findings {
+            if let Some(Origin { kind, namespace, name, .. }) = &finding.origin {
+                let key = Key::new(namespace.clone(), name.clone());
+                all.entry((kind.as_str(), key)).or_default().push(finding);
+            }
+        }
+        Self(all)
+    }
+
+    fn of(&self, kind: StatusKind, key: &Key) -> &[&'a Finding] {
+        self.0.get(&(kind.name(), key.clone())).map(Vec::as_slice).unwrap_or_default()
+    }
+}

@@ -1,0 +1,62 @@
+//! Our own kinds.
+
+use crate::objects::{
+    CONTROLLER_NAME, Consumer, Endpoint, GATEWAY_GROUP, ModelBackend, ModelPool, Object, TOLLGATE_GROUP, TargetKind,
+    TokenPolicy,
+};
+use crate::status::{AncestorStatus, Brief, ConditionType, ObjectRef, Reason, Status};
+
+use super::verdicts::{Verdicts, condition};
+
+const TARGETS: &str = "spec.targetRefs";
+
+pub fn pool(object: &Object<ModelPool>) -> Brief {
+    Brief::ModelPool { models: object.spec.models.iter().map(|model| model.name.clone()).collect() }
+}
+
+pub fn backend(object: &Object<ModelBackend>) -> Brief {
+    let endpoint = match &object.spec.endpoint {
+        Endpoint::Address { ip, port } => std::net::SocketAddr::new(*ip, *port).to_string(),
+        Endpoint::Hostname { hostname, port } => format!("{hostname}:{port}"),
+        Endpoint::Service { namespace: Some(namespace), name, port } => format!("{namespace}/{name}:{port}"),
+        Endpoint::Service { namespace: None, name, port } => format!("{name}:{port}"),
+    };
+    Brief::ModelBackend { endpoint }
+}
+
+pub fn consumer(object: &Object<Consumer>) -> Brief {
+    Brief::Consumer { keys: object.spec.keys.len() }
+}
+
+/// The status of a kind that has its conditions on the object.
+pub fn status(verdicts: &Verdicts<'_>) -> Status {
+    let accepted = condition(ConditionType::Accepted, &verdicts.about(ConditionType::Accepted), Reason::Accepted);
+    let resolved = verdicts.about(ConditionType::ResolvedRefs);
+    let resolved = condition(ConditionType::ResolvedRefs, &resolved, Reason::ResolvedRefs);
+    Status { conditions: [accepted, resolved].into_iter().collect(), ..Status::default() }
+}
+
+/// A policy has its conditions at its targets. A target that nobody acts on here has none.
+pub fn policy(object: &Object<TokenPolicy>, verdicts: &Verdicts<'_>) -> (Brief, Status) {
+    let targets = &object.spec.targets;
+    let ancestors = targets.iter().enumerate().filter(|(_, target)| target.kind != TargetKind::Service);
+    let ancestors = ancestors.map(|(index, target)| {
+        let mut errors = verdicts.about(ConditionType::Accepted);
+        errors.retain(|finding| finding.entry_of(TARGETS).is_none_or(|entry| entry == index));
+        let group = if target.kind == TargetKind::ModelPool { TOLLGATE_GROUP } else { GATEWAY_GROUP };
+        let accepted = condition(ConditionType::Accepted, &errors, Reason::Accepted);
+        AncestorStatus {
+            ancestor_ref: ObjectRef {
+                group: Some(group.to_owned()),
+                kind: Some(target.kind.name().to_owned()),
+                name: target.name.clone(),
+                ..ObjectRef::default()
+            },
+            controller_name: CONTROLLER_NAME,
+            conditions: [accepted].into_iter().collect(),
+        }
+    });
+    let status = Status { ancestors: Some(ancestors.collect()), ..Status::default() };
+    let targets = targets.iter().map(|target| format!("{}/{}", target.kind.name(), target.name));
+    (Brief::TokenPolicy { targets: targets.collect() }, status)
+}
