@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand. Exit codes: 0; 1 findings; 2 wrong usage or cannot start.
 
+mod ask;
 mod bootstrap;
 mod completion;
 mod key;
@@ -8,6 +9,8 @@ mod reload;
 mod run;
 mod serve;
 mod stages;
+mod status;
+mod terminal;
 mod translate;
 mod usage;
 mod validate;
@@ -28,6 +31,7 @@ First steps:
   tollgate key new --consumer alice      make a key, and the YAML that goes with it
   tollgate validate -f ./conf            check a folder of Gateway, HTTPRoute, ModelPool, ... objects
   tollgate run -f ./conf                 serve it with an Envoy of its own; edits act at once
+  tollgate status                        whether all of it works, and what does not
   tollgate usage --since 1h              who used how many tokens"
 )]
 struct Cli {
@@ -47,6 +51,8 @@ enum Command {
     Validate(validate::Args),
     /// Make keys
     Key(key::Args),
+    /// The status of each object, as kubectl would show it; exit 1 when one is not well
+    Status(status::Args),
     /// Who used how many tokens, from a running control plane
     Usage(usage::Args),
     /// Print the bootstrap of an Envoy that is to be served by `tollgate serve`
@@ -80,6 +86,7 @@ pub fn main() -> ExitCode {
         Command::Translate(args) => translate::main(&args),
         Command::Validate(args) => validate::main(&args),
         Command::Key(args) => key::main(args),
+        Command::Status(args) => status::main(&args),
         Command::Usage(args) => usage::main(args),
         Command::Bootstrap(args) => bootstrap::main(&args),
         Command::Completion(args) => completion::main(&args),

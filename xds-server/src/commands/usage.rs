@@ -1,10 +1,10 @@
 //! `tollgate usage`: the usage table of a running control plane, for people.
 
-use anyhow::Context as _;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use super::{Outcome, print};
+use super::terminal::{self, Side, inert, inert_json};
+use super::{Outcome, ask, print};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -22,7 +22,7 @@ pub struct Args {
     #[arg(long, value_name = "DURATION")]
     since: Option<String>,
     /// Where the control plane's admin API is
-    #[arg(long, default_value = "127.0.0.1:19000", value_name = "IP:PORT")]
+    #[arg(long, default_value = ask::DEFAULT, value_name = "IP:PORT")]
     admin: String,
     #[arg(short, long, value_enum, default_value = "table")]
     output: Output,
@@ -61,9 +61,8 @@ struct Row {
 }
 
 pub fn main(args: Args) -> anyhow::Result<Outcome> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let output = args.output;
-    let usage = runtime.block_on(ask(args))?;
+    let usage = ask::block_on(asked(args))?;
     match output {
         Output::Json => print(&(inert_json(&serde_json::to_string_pretty(&usage)?) + "\n")),
         Output::Table => print(&table(&usage.rows)),
@@ -71,18 +70,16 @@ pub fn main(args: Args) -> anyhow::Result<Outcome> {
     Ok(Outcome::Good)
 }
 
-async fn ask(args: Args) -> anyhow::Result<Usage> {
-    let query: Vec<(&str, String)> = [("consumer", args.consumer), ("model", args.model), ("since", args.since)]
-        .into_iter()
-        .filter_map(|(name, value)| Some((name, value?)))
-        .chain([("limit", PAGE.to_owned())])
-        .collect();
-    let client = reqwest::Client::builder().no_proxy().build()?;
-    let url = format!("http://{}/api/usage", args.admin);
+async fn asked(args: Args) -> anyhow::Result<Usage> {
+    let given = [("consumer", &args.consumer), ("model", &args.model), ("since", &args.since)];
+    let given: Vec<(&str, &str)> =
+        given.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))).collect();
     let mut all = Usage::default();
+    // If it is empty, the first rows are asked for.
     let mut next = String::new();
     loop {
-        let page = page(&client, &url, &query, &next).await?;
+        let query = [given.as_slice(), &[("limit", PAGE), ("continue", &next)]].concat();
+        let page: Usage = ask::get(&args.admin, "/api/usage", &query).await?;
         all.rows.extend(page.rows);
         match page.next {
             Some(after) if after != next => next = after,
@@ -91,23 +88,7 @@ async fn ask(args: Args) -> anyhow::Result<Usage> {
     }
 }
 
-/// Asks for the rows after `next`. If `next` is empty, asks for the first ones.
-async fn page(client: &reqwest::Client, url: &str, query: &[(&str, String)], next: &str) -> anyhow::Result<Usage> {
-    let answer = client
-        .get(url)
-        .query(query)
-        .query(&[("continue", next)])
-        .send()
-        .await
-        .with_context(|| format!("{url} does not answer (is tollgate running? --admin names its admin address)"))?;
-    let status = answer.status();
-    if !status.is_success() {
-        anyhow::bail!("{url} answers {status}: {}", answer.text().await.unwrap_or_default().trim());
-    }
-    answer.json().await.with_context(|| format!("{url} is not the admin API of tollgate"))
-}
-
-/// A table of the rows: columns as wide as their widest cell, numbers to the right, a line of sums.
+/// A table of the rows: numbers to the right, a line of sums.
 fn table(rows: &[Row]) -> String {
     const HEAD: [&str; 10] =
         ["CONSUMER", "ROUTE", "MODEL", "BACKEND", "REQUESTS", "INPUT", "OUTPUT", "CACHED", "REASONING", "ESTIMATED"];
@@ -127,47 +108,9 @@ fn table(rows: &[Row]) -> String {
     }
     let mut lines = vec![HEAD.map(str::to_owned)];
     lines.extend(rows.iter().chain([&sum]).map(Row::cells));
-    let mut widths = [0; HEAD.len()];
-    for line in &lines {
-        for (width, cell) in widths.iter_mut().zip(line) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    let mut text = String::new();
-    for line in &lines {
-        let cells = line.iter().zip(widths).enumerate().map(|(column, (cell, width))| {
-            if column < TEXTS { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
-        });
-        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
-        text.push('\n');
-    }
-    text
-}
-
-/// A name that a client made up, with all escaped that a terminal acts on or that misleads the eye: control characters,
-/// characters that turn the direction of text, and invisible ones.
-fn inert(name: &str) -> String {
-    let mut text = String::with_capacity(name.len());
-    for character in name.chars() {
-        match character {
-            '"' | '\'' => text.push(character),
-            other => text.extend(other.escape_debug()),
-        }
-    }
-    text
-}
-
-/// JSON leaves some control characters as they are. Escaped, they are the same text.
-fn inert_json(json: &str) -> String {
-    let mut text = String::with_capacity(json.len());
-    for character in json.chars() {
-        match character {
-            '\n' => text.push('\n'),
-            control if control.is_control() => text.push_str(&format!("\\u{:04x}", u32::from(control))),
-            other => text.push(other),
-        }
-    }
-    text
+    let mut sides = [Side::Right; HEAD.len()];
+    sides.iter_mut().take(TEXTS).for_each(|side| *side = Side::Left);
+    terminal::table(&lines, sides)
 }
 
 // === impl Row ===

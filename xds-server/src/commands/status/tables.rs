@@ -1,0 +1,168 @@
+//! The tables that people read: one for each kind, with the columns that its CRD has.
+
+use tollgate_core::status::StatusKind;
+
+use super::object::{NotWell, Object};
+use crate::commands::terminal::{self, Side, inert};
+
+/// Up to this many entries of a list stand in a cell.
+const MAX_LISTED: usize = 3;
+
+/// What is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kinds {
+    One,
+    /// Then the names are told apart as kubectl does it: `gateway/llm`
+    Several,
+}
+
+/// Whose objects are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Namespaces {
+    /// Then there is no column for it.
+    One,
+    All,
+}
+
+pub fn tables(objects: &[Object], namespaces: Namespaces) -> String {
+    let of_kind = |kind: StatusKind| -> (StatusKind, Vec<&Object>) {
+        (kind, objects.iter().filter(|object| object.kind == kind.name()).collect())
+    };
+    let by_kind: Vec<_> = StatusKind::ALL.into_iter().map(of_kind).filter(|(_, own)| !own.is_empty()).collect();
+    let kinds = if by_kind.len() > 1 { Kinds::Several } else { Kinds::One };
+    let tables: Vec<String> = by_kind.iter().map(|(kind, own)| table(*kind, own, kinds, namespaces)).collect();
+    if tables.is_empty() { "no objects\n".to_owned() } else { tables.join("\n") }
+}
+
+/// What is not well, each with its reason and message.
+pub fn not_well(objects: &[Object], of_files: &[String]) -> String {
+    let mut text = String::new();
+    for object in objects {
+        let namespace = if object.namespace.is_empty() { String::new() } else { format!("{}/", object.namespace) };
+        for NotWell { part, condition } in object.not_well() {
+            let part = if part.is_empty() { part } else { format!(", {part}") };
+            let what = format!("{} {namespace}{}{part}", object.kind, object.name);
+            text.push_str(&inert(&format!("{what}: {}={} {}", condition.about, condition.status, condition.reason)));
+            text.push('\n');
+            if !condition.message.is_empty() {
+                text.push_str(&format!("    {}\n", inert(&condition.message)));
+            }
+        }
+    }
+    of_files.iter().for_each(|line| text.push_str(&(inert(line) + "\n")));
+    if text.is_empty() { text } else { format!("\nNot well:\n{text}") }
+}
+
+fn table(kind: StatusKind, objects: &[&Object], kinds: Kinds, namespaces: Namespaces) -> String {
+    let head: [&str; 5] = match kind {
+        StatusKind::GatewayClass => ["NAME", "CONTROLLER", "ACCEPTED", "", ""],
+        StatusKind::Gateway => ["NAME", "CLASS", "ADDRESS", "PROGRAMMED", ""],
+        StatusKind::HttpRoute => ["NAME", "HOSTNAMES", "PARENTS", "ACCEPTED", "RESOLVED"],
+        StatusKind::ModelPool => ["NAME", "MODELS", "ACCEPTED", "RESOLVED", ""],
+        StatusKind::ModelBackend => ["NAME", "ENDPOINT", "ACCEPTED", "RESOLVED", ""],
+        StatusKind::Consumer => ["NAME", "KEYS", "ACCEPTED", "RESOLVED", ""],
+        StatusKind::TokenPolicy => ["NAME", "TARGETS", "ACCEPTED", "", ""],
+    };
+    let has_namespace = namespaces == Namespaces::All && kind != StatusKind::GatewayClass;
+    let place = |namespace: &str, cells: [String; 5]| {
+        let [name, a, b, c, d] = cells;
+        if has_namespace { [inert(namespace), name, a, b, c, d] } else { [name, a, b, c, d, String::new()] }
+    };
+    let mut lines = vec![place("NAMESPACE", head.map(str::to_owned))];
+    lines.extend(objects.iter().map(|object| place(&object.namespace, cells(kind, object, kinds))));
+    terminal::table(&lines, [Side::Left; 6])
+}
+
+fn cells(kind: StatusKind, object: &Object, kinds: Kinds) -> [String; 5] {
+    let accepted = || object.verdict("Accepted").to_owned();
+    let resolved = || object.verdict("ResolvedRefs").to_owned();
+    let none = String::new;
+    let [a, b, c, d] = match kind {
+        StatusKind::GatewayClass => [object.controller.clone(), accepted(), none(), none()],
+        StatusKind::Gateway => {
+            let addresses = list(object.addresses.iter().map(|address| address.value.clone()));
+            [object.class.clone(), addresses, object.verdict("Programmed").to_owned(), none()]
+        }
+        StatusKind::HttpRoute => {
+            let parents = list(object.parents.iter().map(|parent| parent.parent_ref.text()));
+            [list(object.hostnames.iter().cloned()), parents, accepted(), resolved()]
+        }
+        StatusKind::ModelPool => [list(object.models.iter().cloned()), accepted(), resolved(), none()],
+        StatusKind::ModelBackend => [object.endpoint.clone(), accepted(), resolved(), none()],
+        StatusKind::Consumer => {
+            let keys = object.keys.map_or_else(String::new, |keys| keys.to_string());
+            [keys, accepted(), resolved(), none()]
+        }
+        StatusKind::TokenPolicy => [list(object.targets.iter().cloned()), accepted(), none(), none()],
+    };
+    let name = match kinds {
+        Kinds::One => object.name.clone(),
+        Kinds::Several => format!("{}/{}", kind.name().to_lowercase(), object.name),
+    };
+    [name, a, b, c, d].map(|cell| inert(&cell))
+}
+
+fn list(entries: impl Iterator<Item = String>) -> String {
+    let entries: Vec<String> = entries.collect();
+    let listed = entries.iter().take(MAX_LISTED).cloned().collect::<Vec<_>>().join(",");
+    let more = entries.len().saturating_sub(MAX_LISTED);
+    if more > 0 { format!("{listed} +{more}") } else { listed }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn objects() -> Vec<Object> {
+        let condition = |about: &str, status: &str, reason: &str, message: &str| json!({"type": about, "status": status, "reason": reason, "message": message});
+        let accepted = || condition("Accepted", "True", "Accepted", "");
+        let values = json!([
+            {
+                "kind": "Gateway", "namespace": "edge", "name": "llm", "class": "tollgate",
+                "addresses": [{"type": "IPAddress", "value": "127.0.0.1"}],
+                "conditions": [accepted(), condition("Programmed", "True", "Programmed", "")],
+                "listeners": [{"name": "http", "conditions": [condition("Conflicted", "False", "NoConflicts", "")]}],
+            },
+            {
+                "kind": "HTTPRoute", "namespace": "app", "name": "chat", "hostnames": ["a.org", "b.org", "c.org", "d.org"],
+                "parents": [
+                    {"parentRef": {"namespace": "edge", "name": "llm"}, "conditions": [accepted()]},
+                    {
+                        "parentRef": {"name": "other"},
+                        "conditions": [condition("Accepted", "False", "NoMatchingParent", "there is none\u{1b}[2J")],
+                    },
+                ],
+            },
+        ]);
+        serde_json::from_value(values).unwrap()
+    }
+
+    #[test]
+    fn a_table_for_each_kind() {
+        let expected = "\
+NAMESPACE  NAME         CLASS     ADDRESS    PROGRAMMED
+edge       gateway/llm  tollgate  127.0.0.1  True
+
+NAMESPACE  NAME            HOSTNAMES             PARENTS         ACCEPTED  RESOLVED
+app        httproute/chat  a.org,b.org,c.org +1  edge/llm,other  False
+";
+        assert_eq!(tables(&objects(), Namespaces::All), expected);
+        let one = "NAME  CLASS     ADDRESS    PROGRAMMED\nllm   tollgate  127.0.0.1  True\n";
+        assert_eq!(tables(objects().get(..1).unwrap(), Namespaces::One), one);
+        assert_eq!(tables(&[], Namespaces::All), "no objects\n");
+    }
+
+    #[test]
+    fn what_is_not_well_is_told_and_does_nothing_to_a_terminal() {
+        let expected = "
+Not well:
+HTTPRoute app/chat, parent other: Accepted=False NoMatchingParent
+    there is none\\u{1b}[2J
+a.yaml:1: SyntaxError: no
+";
+        assert_eq!(not_well(&objects(), &["a.yaml:1: SyntaxError: no".to_owned()]), expected);
+        assert_eq!(not_well(objects().get(..1).unwrap(), &[]), "");
+    }
+}
