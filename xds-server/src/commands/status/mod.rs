@@ -119,10 +119,10 @@ impl std::str::FromStr for What {
         let (kind, name) = text.split_once('/').map_or((text, None), |(kind, name)| (kind, Some(name)));
         let is_it = |known: &StatusKind| {
             let one = known.name().to_lowercase();
-            let many = match one.strip_suffix('y') {
-                Some(stem) => format!("{stem}ies"),
-                None if one.ends_with('s') => format!("{one}es"),
-                None => format!("{one}s"),
+            let many = match (one.strip_suffix("cy"), one.ends_with('s')) {
+                (Some(stem), _) => format!("{stem}cies"),
+                (None, true) => format!("{one}es"),
+                (None, false) => format!("{one}s"),
             };
             let given = kind.to_lowercase();
             given == one || given == many
@@ -143,6 +143,7 @@ mod tests {
         assert_eq!(what("HTTPRoute").unwrap(), (StatusKind::HttpRoute, None));
         assert_eq!(what("httproutes/chat").unwrap(), (StatusKind::HttpRoute, Some("chat".to_owned())));
         assert_eq!(what("tokenpolicies").unwrap(), (StatusKind::TokenPolicy, None));
+        assert_eq!(what("gateways/llm").unwrap(), (StatusKind::Gateway, Some("llm".to_owned())));
         assert_eq!(what("gatewayclasses/").unwrap(), (StatusKind::GatewayClass, None));
         assert!(what("pods").is_err() && what("").is_err());
     }
