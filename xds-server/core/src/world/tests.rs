@@ -74,6 +74,7 @@ fn places() -> Vec<Vec<String>> {
                     "spec: {parentRefs: [{name: g, namespace: a}, {name: h, namespace: b}], hostnames: ['*.x.com'], rules: [{backendRefs: [{group: tollgate.dev, kind: ModelPool, name: p, namespace: b}]}]}",
                     "spec: {parentRefs: [{name: g, sectionName: wild}], hostnames: [a.x.com, b.org], rules: [{filters: [{type: RequestRedirect, requestRedirect: {hostname: z.com}}]}]}",
                     "spec: {parentRefs: [{name: h}], rules: [{backendRefs: [{name: s, namespace: b, port: 80, weight: 3}, {name: t, port: 80}]}]}",
+                    "spec: {parentRefs: [{name: g, namespace: a}], hostnames: [q.org], rules: [{backendRefs: [{group: tollgate.dev, kind: ModelPool, name: q}]}]}",
                     "spec: {parentRefs: [{name: gg}], hostnames: [7], rules: []}",
                     "spec: {rules: [{backendRefs: []}]}",
                 ],
@@ -148,7 +149,10 @@ fn places() -> Vec<Vec<String>> {
             "ModelPool",
             namespace,
             "q",
-            &["spec: {models: [{name: q, targets: [{backendRef: {name: m}, weight: 2}]}]}"],
+            // It takes namespaces of which nothing is known but that a Consumer is there.
+            &[
+                "spec: {allowedConsumers: {namespaces: {from: Selector, selector: {matchExpressions: [{key: team, operator: DoesNotExist}]}}}, models: [{name: q, targets: [{backendRef: {name: m}, weight: 2}]}]}",
+            ],
         );
         let hash = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
         let (one, two) = (
