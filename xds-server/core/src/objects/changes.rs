@@ -175,6 +175,18 @@ mod tests {
         format!("{:?} {:?}", objects.namespaces, objects.services)
     }
 
+    /// A file that cannot be read may hold policies for anything, though no object is known to be refused.
+    #[test]
+    fn a_refused_policy_that_comes_or_goes_is_a_change() {
+        let nothing = Objects::default();
+        let mut unreadable = Objects::default();
+        unreadable.add_unreadable("a.yaml");
+        let policies = |before, after| Changes::between(before, after).refused.map(|refused| refused.policies.len());
+        assert_eq!(policies(&nothing, &nothing), None);
+        assert_eq!(policies(&nothing, &unreadable), Some(1));
+        assert_eq!(policies(&unreadable, &nothing), Some(0));
+    }
+
     proptest! {
         /// Some of three files say something else now, are new or are gone.
         #[test]
