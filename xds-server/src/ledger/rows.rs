@@ -152,8 +152,8 @@ fn write_records(transaction: &WriteTransaction, changes: &Changes) -> Result<()
         put(&mut table, (identity, proxy, epoch, &*key.limit, &*scope, key.window_start), value)?;
     }
     let mut table = transaction.open_table(HOLDERS)?;
-    for (holder, seen) in &changes.holders {
-        put(&mut table, holder_row(holder), *seen)?;
+    for (holder, heard) in &changes.holders {
+        put(&mut table, holder_row(holder), heard.map(|heard| heard.seen))?;
     }
     let mut table = transaction.open_table(WORKERS)?;
     for ((holder, number), worker) in &changes.workers {
