@@ -149,8 +149,9 @@ mod tests {
         assert!(change.text.contains("/route/215/1") && change.text.contains("/route/216/0"), "{}", change.text);
         let texts = [models(8080), routes.text(0), routes.text(1), change.text];
         let ir = parsed::ir(&texts);
-        let sites = ir.gateways.iter().flat_map(|gateway| &gateway.listeners).flat_map(|listener| &listener.sites);
-        let hosts: BTreeSet<&str> = sites.flat_map(|site| &site.virtual_hosts).map(|host| &*host.domain).collect();
+        let sites = ir.gateways.values().flat_map(|gateway| &gateway.listeners).flat_map(|listener| &listener.sites);
+        let hosts: BTreeSet<&str> =
+            sites.flat_map(|site| site.virtual_hosts.values()).map(|host| &*host.domain).collect();
         assert!((0..230).map(host).chain([MODELS_HOST.to_owned()]).all(|host| hosts.contains(&*host)), "{hosts:?}");
     }
 
