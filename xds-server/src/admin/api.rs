@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::{Admin, Json, paging, since};
-use crate::ledger::OpenError;
+use crate::ledger::StoreError;
 use crate::ledger::query::{BudgetRow, Listed, Page, UsageQuery, UsageRow};
 
 /// `{"rows": [...]}`, and `next` if there are more rows.
@@ -29,7 +29,7 @@ pub(super) enum Problem {
         hint: String,
     },
     NotFound,
-    Ledger(OpenError),
+    Ledger(StoreError),
 }
 
 pub(super) async fn usage(
@@ -103,8 +103,8 @@ impl Problem {
     }
 }
 
-impl From<OpenError> for Problem {
-    fn from(error: OpenError) -> Self {
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
         Self::Ledger(error)
     }
 }

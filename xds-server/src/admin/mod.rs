@@ -33,7 +33,7 @@ use crate::ledger::{Consumers, Ledger};
 /// What the handlers need for their answers.
 #[derive(Clone)]
 struct Admin {
-    ledger: Ledger,
+    ledger: Arc<dyn Ledger>,
     status: watch::Receiver<Arc<Status>>,
     metrics: Metrics,
 }
@@ -49,12 +49,11 @@ pub struct Routers {
 
 /// `for_scrapers` says whether the separate port for metrics names consumers. The admin port always does.
 pub fn routers(
-    ledger: Ledger,
+    ledger: Arc<dyn Ledger>,
     status: watch::Receiver<Arc<Status>>,
     metrics: Metrics,
     for_scrapers: Consumers,
 ) -> Routers {
-    metrics.add(&ledger);
     let admin = Admin { ledger, status, metrics };
     let for_people = Router::new()
         .route("/", get(page::page))

@@ -10,10 +10,10 @@ use tollgate_core::ledger::{
     usage::{Totals, UsageKey},
 };
 
-use super::store::{Sums, Window};
 use super::tables::{
     self, ASKED, BEFORE, BUCKETS, HOLDERS, InvalidRow, LEASES, META, SCHEMA, TOTALS, USAGE, WORKERS, before,
 };
+use crate::ledger::query::{Sums, Window};
 
 /// Anything that goes wrong inside a transaction.
 #[derive(Debug, thiserror::Error)]
