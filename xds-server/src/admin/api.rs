@@ -9,7 +9,7 @@ use serde::Serialize;
 use tollgate_core::status::ObjectStatus;
 
 use super::{Admin, Json, Status, paging, since};
-use crate::ledger::OpenError;
+use crate::ledger::StoreError;
 use crate::ledger::query::{BudgetRow, Listed, Page, UsageQuery, UsageRow};
 
 /// `{"rows": [...]}`, and `next` if there are more rows.
@@ -30,7 +30,7 @@ pub(super) enum Problem {
         hint: String,
     },
     NotFound,
-    Ledger(OpenError),
+    Ledger(StoreError),
 }
 
 pub(super) async fn usage(
@@ -116,8 +116,8 @@ impl Problem {
     }
 }
 
-impl From<OpenError> for Problem {
-    fn from(error: OpenError) -> Self {
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
         Self::Ledger(error)
     }
 }

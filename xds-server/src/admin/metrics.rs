@@ -11,7 +11,7 @@ use prometheus_client::registry::Registry;
 use tollgate_core::status::Severity;
 
 use super::Status;
-use crate::ledger::{Consumers, Ledger};
+use crate::ledger::{self, Consumers};
 
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -115,10 +115,10 @@ impl Metrics {
     }
 
     /// Serves the ledger's metrics together with these.
-    pub(super) fn add(&self, ledger: &Ledger) {
+    pub fn add(&self, ledger: &ledger::Metrics) {
         let mut registries = self.registries.lock().unwrap_or_else(PoisonError::into_inner);
-        ledger.register_metrics(&mut registries.named, Consumers::Named);
-        ledger.register_metrics(&mut registries.left_out, Consumers::LeftOut);
+        ledger.register(&mut registries.named, Consumers::Named);
+        ledger.register(&mut registries.left_out, Consumers::LeftOut);
     }
 
     pub(super) fn text(&self, status: &Status, consumers: Consumers) -> Result<String, fmt::Error> {

@@ -33,7 +33,7 @@ use crate::ledger::{Consumers, Ledger};
 /// What the handlers need for their answers.
 #[derive(Clone)]
 struct Admin {
-    ledger: Ledger,
+    ledger: Arc<dyn Ledger>,
     status: watch::Receiver<Arc<Status>>,
     objects: Arc<dyn Objects>,
     metrics: Metrics,
@@ -50,13 +50,12 @@ pub struct Routers {
 
 /// `for_scrapers` says whether the separate port for metrics names consumers. The admin port always does.
 pub fn routers(
-    ledger: Ledger,
+    ledger: Arc<dyn Ledger>,
     status: watch::Receiver<Arc<Status>>,
     objects: Arc<dyn Objects>,
     metrics: Metrics,
     for_scrapers: Consumers,
 ) -> Routers {
-    metrics.add(&ledger);
     let admin = Admin { ledger, status, objects, metrics };
     let for_people = Router::new()
         .route("/", get(page::page))

@@ -13,14 +13,15 @@ use tollgate_core::status::{
 use tollgate_proto::v1::{self, Settlement, SyncRequest};
 
 use super::*;
-use crate::ledger::tests::{TTL, US, bucket, consumer_limit, limits, request, used, want};
+use crate::ledger::Embedded;
+use crate::ledger::tests::{TTL, bucket, consumer_limit, limits, request, sync, used, want};
 
 struct Port {
     address: String,
     /// The ports for metrics and probes alone.
     scrapers: String,
     probes: String,
-    ledger: Ledger,
+    ledger: Embedded,
     status: watch::Sender<Arc<Status>>,
     metrics: Metrics,
     _dir: tempfile::TempDir,
@@ -44,9 +45,11 @@ impl Objects for OneObject {
 
 async fn port() -> Port {
     let dir = tempfile::tempdir().unwrap();
-    let ledger = Ledger::open(dir.path(), limits(vec![consumer_limit(1000)]), TTL).unwrap();
+    let ledger = Embedded::open(dir.path(), limits(vec![consumer_limit(1000)]), TTL).unwrap();
     let (status, metrics) = (watch::Sender::new(Arc::new(Status::default())), Metrics::default());
-    let routers = routers(ledger.clone(), status.subscribe(), Arc::new(OneObject), metrics.clone(), Consumers::LeftOut);
+    metrics.add(ledger.metrics());
+    let (handle, objects) = (Arc::new(ledger.clone()), Arc::new(OneObject));
+    let routers = routers(handle, status.subscribe(), objects, metrics.clone(), Consumers::LeftOut);
     let [address, scrapers, probes] = [serve(routers.all), serve(routers.metrics), serve(routers.probes)];
     let (address, scrapers, probes) = (address.await, scrapers.await, probes.await);
     Port { address, scrapers, probes, ledger, status, metrics, _dir: dir }
@@ -77,7 +80,7 @@ impl Port {
 
     /// Makes a lease of 100, of which one request uses 30.
     async fn traffic(&self) {
-        let first = self.ledger.sync(&US, SyncRequest { wants: want(100, 100), ..request(1, 1) }).await.unwrap();
+        let first = sync(&self.ledger, SyncRequest { wants: want(100, 100), ..request(1, 1) }).await.unwrap();
         let settlement = Settlement {
             bucket: Some(bucket()),
             window_start: first.grants[0].window_start,
@@ -87,7 +90,7 @@ impl Port {
         };
         let report =
             SyncRequest { settlements: vec![settlement], usage: vec![used("app", "smol", 29)], ..request(1, 2) };
-        self.ledger.sync(&US, report).await.unwrap();
+        sync(&self.ledger, report).await.unwrap();
     }
 }
 
@@ -220,7 +223,7 @@ async fn metrics_move() {
 async fn consumers_and_models_in_metrics_are_bounded() {
     let port = port().await;
     let usage = (0..1500).map(|n| used("app", &format!("made-up-{n}"), 1)).collect();
-    port.ledger.sync(&US, SyncRequest { usage, ..request(1, 1) }).await.unwrap();
+    sync(&port.ledger, SyncRequest { usage, ..request(1, 1) }).await.unwrap();
     let (_, text) = port.text("/metrics").await;
     assert_eq!(text.lines().filter(|line| line.starts_with("tollgate_requests_total")).count(), 1001);
     assert!(text.contains("tollgate_requests_total{consumer=\"other\",model=\"other\"} 500"), "{text}");
@@ -271,7 +274,7 @@ async fn the_share_of_estimated_requests_is_there_for_each_consumer_and_scrapers
     let port = port().await;
     let estimated = v1::Usage { estimated_requests: 1, ..used("other", "smol", 5) };
     let usage = vec![used("other", "smol", 5), estimated.clone(), estimated, used("app", "smol", 1)];
-    port.ledger.sync(&US, SyncRequest { usage, ..request(1, 1) }).await.unwrap();
+    sync(&port.ledger, SyncRequest { usage, ..request(1, 1) }).await.unwrap();
     let (_, text) = port.text("/metrics").await;
     for line in [
         "tollgate_requests_total{consumer=\"other\",model=\"smol\"} 3",
@@ -311,7 +314,7 @@ async fn pages(port: &Port, path: &str, limit: usize) -> Vec<Value> {
 async fn long_lists_come_in_pages() {
     let port = port().await;
     let usage = (0..1234).map(|n| v1::Usage { backend: format!("b-{n}"), ..used("app", "smol", 1) }).collect();
-    port.ledger.sync(&US, SyncRequest { usage, ..request(1, 1) }).await.unwrap();
+    sync(&port.ledger, SyncRequest { usage, ..request(1, 1) }).await.unwrap();
     let first = port.json("/api/usage").await;
     assert_eq!(first["rows"].as_array().unwrap().len(), 1000, "as many as by default");
     assert!(first["next"].is_string());
@@ -328,7 +331,7 @@ async fn long_lists_come_in_pages() {
         let bucket = v1::Bucket { scope: vec![name.to_owned()], ..bucket() };
         v1::Want { bucket: Some(bucket), wish: 1, least: 1 }
     });
-    port.ledger.sync(&US, SyncRequest { wants: wants.to_vec(), ..request(1, 2) }).await.unwrap();
+    sync(&port.ledger, SyncRequest { wants: wants.to_vec(), ..request(1, 2) }).await.unwrap();
     let all = pages(&port, "/api/budgets?", 1000).await;
     assert_eq!(all.len(), consumers.len());
     for limit in [1, 2, 5] {

@@ -15,7 +15,7 @@ use super::reload;
 use crate::accept;
 use crate::admin::{self, Metrics};
 use crate::filter_code::FilterCode;
-use crate::ledger::{Consumers, Ledger};
+use crate::ledger::{self, Consumers, Embedded, Ledger};
 use crate::serve::Serving;
 use crate::serve::ads::Ads;
 use crate::serve::board::Board;
@@ -53,7 +53,7 @@ pub struct Stages {
     pub published: watch::Receiver<Arc<Published>>,
     pub status: watch::Receiver<Arc<admin::Status>>,
     serving: Serving,
-    ledger: Ledger,
+    ledger: Embedded,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -72,20 +72,24 @@ impl Stages {
         let reload = reload::start(parts.folder, &parts.state.join("last-good"), publisher, metrics.clone())?;
 
         // 6: the ledger, before anybody can ask it.
-        let ledger = Ledger::open(&parts.state.join("ledger"), configured, parts.lease_ttl)?;
+        let embedded = Embedded::open(&parts.state.join("ledger"), configured, parts.lease_ttl)?;
+        let counted = embedded.metrics().clone();
+        metrics.add(&counted);
+        let ledger: Arc<dyn Ledger> = Arc::new(embedded.clone());
 
         // 5: discovery, ledger and code for the proxies.
         let board = Board::default();
         let ads = Ads { published: published.clone(), board: board.clone(), metrics: metrics.clone() };
+        let for_proxies = ledger::service(Arc::clone(&ledger), counted);
         let tls = tls::config(parts.certificates.authority(), parts.certificates.server_certificate())?;
-        let serving = Serving::start(parts.xds, tls, Limits::PROXIES, ads, &ledger, Arc::new(parts.code));
+        let serving = Serving::start(parts.xds, tls, Limits::PROXIES, ads, for_proxies, Arc::new(parts.code));
         let certificates = tokio::spawn(parts.certificates.keep(metrics.clone()));
         let (sender, status) = watch::channel(Arc::default());
         let objects = Arc::new(Statuses { published: published.clone(), board: board.clone() });
         let keep = tokio::spawn(status::keep(published.clone(), board, parts.readiness, sender));
 
         // 7: people and probes.
-        let routers = admin::routers(ledger.clone(), status.clone(), objects, metrics, parts.consumers_in_metrics);
+        let routers = admin::routers(ledger, status.clone(), objects, metrics, parts.consumers_in_metrics);
         let mut tasks = vec![reload, keep, certificates];
         for admin in parts.admin {
             let (port, listener, router) = match admin {
@@ -96,7 +100,7 @@ impl Stages {
             let limits = admin::server::Limits::PEOPLE;
             tasks.push(tokio::spawn(admin::server::serve(listener, port, router.clone(), limits)));
         }
-        Ok(Self { published, status, serving, ledger, tasks })
+        Ok(Self { published, status, serving, ledger: embedded, tasks })
     }
 
     /// Ends every stage in an order that loses nothing: the proxies' last reports arrive before the ledger closes.

@@ -1,31 +1,40 @@
 //! `tollgate.v1.Ledger` on the wire: takes a call, and returns its answer or a status. A caller without an identity is
 //! refused.
 
+use std::sync::Arc;
+
+use tollgate_core::ledger::Call;
 use tollgate_proto::v1::{SyncRequest, SyncResponse, ledger_server};
 use tonic::{Request, Response, Status};
 
+use super::metrics::{CallLabels, CallOutcome, Metrics};
 use super::{Ledger, SyncError};
 use crate::serve::identity::Identity;
 
-/// See [`Ledger::grpc`].
+/// See [`service`](super::service).
 #[derive(Debug)]
 pub struct Service {
-    ledger: Ledger,
+    ledger: Arc<dyn Ledger>,
+    metrics: Metrics,
 }
 
 // === impl Service ===
 
 impl Service {
-    pub(super) fn new(ledger: Ledger) -> Self {
-        Self { ledger }
+    pub(super) fn new(ledger: Arc<dyn Ledger>, metrics: Metrics) -> Self {
+        Self { ledger, metrics }
     }
 }
 
 #[tonic::async_trait]
 impl ledger_server::Ledger for Service {
     async fn sync(&self, request: Request<SyncRequest>) -> Result<Response<SyncResponse>, Status> {
-        let identity = Identity::of_request(&request)?.clone();
-        self.ledger.sync(&identity, request.into_inner()).await.map(Response::new).map_err(Status::from)
+        let identity = Identity::of_request(&request)?.to_string();
+        let call = Call::new(identity, request.into_inner()).map_err(|invalid| {
+            self.metrics.calls.get_or_create(&CallLabels { outcome: CallOutcome::Refused }).inc();
+            Status::invalid_argument(invalid.to_string())
+        })?;
+        self.ledger.sync(call).await.map(Response::new).map_err(Status::from)
     }
 }
 
@@ -34,11 +43,10 @@ impl From<SyncError> for Status {
     /// not help.
     fn from(error: SyncError) -> Self {
         match &error {
-            SyncError::Invalid(_) => Self::invalid_argument(error.to_string()),
             SyncError::Past(_) => Self::failed_precondition(error.to_string()),
             // The path of the file is the operator's business, and it is in the log.
             SyncError::Store(_) => Self::unavailable("the ledger cannot write; see the control plane's log"),
-            SyncError::Busy | SyncError::Closed => Self::unavailable(error.to_string()),
+            SyncError::Busy | SyncError::Contended(_) | SyncError::Closed => Self::unavailable(error.to_string()),
         }
     }
 }

@@ -13,15 +13,16 @@ use tollgate_core::ledger::{Entry, Reason, RefusedEntry};
 /// because each series costs memory here and at each scraper.
 const MAX_PAIRS: usize = 1000;
 
+/// Clones count the same.
 #[derive(Debug, Clone)]
-pub(super) struct Metrics {
-    pub calls: Family<CallLabels, Counter>,
-    pub call_seconds: Histogram,
-    pub commit_seconds: Histogram,
-    pub commit_calls: Histogram,
-    pub writable: Gauge,
-    pub holders: Gauge,
-    pub leased: Gauge,
+pub struct Metrics {
+    pub(super) calls: Family<CallLabels, Counter>,
+    pub(super) call_seconds: Histogram,
+    pub(super) commit_seconds: Histogram,
+    pub(super) commit_calls: Histogram,
+    pub(super) writable: Gauge,
+    pub(super) holders: Gauge,
+    pub(super) leased: Gauge,
     refused: Family<RefusedLabels, Counter>,
     tokens: Family<TokenLabels, Counter>,
     requests: Family<RequestLabels, Counter>,
@@ -111,7 +112,7 @@ enum TokenKind {
 // === impl Metrics ===
 
 impl Metrics {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         let seconds = || Histogram::new([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5]);
         Self {
             calls: Family::default(),
@@ -130,6 +131,7 @@ impl Metrics {
         }
     }
 
+    /// Adds these metrics to those that are served.
     pub fn register(&self, registry: &mut Registry, consumers: Consumers) {
         let ledger = registry.sub_registry_with_prefix("ledger");
         ledger.register("calls", "Calls of proxies, by outcome", self.calls.clone());
@@ -171,7 +173,7 @@ impl Metrics {
         }
     }
 
-    pub fn refused(&self, refusal: &RefusedEntry, count: u64) {
+    pub(super) fn refused(&self, refusal: &RefusedEntry, count: u64) {
         let entry = match refusal.entry {
             Entry::Usage => EntryLabel::Usage,
             Entry::Settlement => EntryLabel::Settlement,
@@ -185,7 +187,7 @@ impl Metrics {
     }
 
     /// Counts usage. Only what is durable comes here.
-    pub fn used(&self, consumer: &str, model: &str, totals: &Totals) {
+    pub(super) fn used(&self, consumer: &str, model: &str, totals: &Totals) {
         let (consumer, model) = self.pair(consumer, model);
         let tokens = |kind, count| {
             let labels = TokenLabels { consumer: consumer.clone(), model: model.clone(), kind };

@@ -1,4 +1,5 @@
-//! Questions to the ledger: what was used, and what is left. They are answered from what is committed.
+//! Questions to a ledger: what was used, and what is left. They are answered from what is committed. A store only reads
+//! sums and budgets; which ones, and what rows and pages they make, is decided here for all stores.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,8 +13,7 @@ use tollgate_core::ledger::{
     window,
 };
 
-use super::store::{Sums, Window};
-use super::{Ledger, StoreError};
+use super::StoreError;
 
 /// Which usage is asked for. Fields that are absent do not filter.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -75,81 +75,88 @@ pub struct BudgetRow {
     pub mode: &'static str,
 }
 
-// === impl Ledger ===
+/// Which sums are asked for: the first ones, in the order of their keys.
+pub(super) struct Sums<'a> {
+    /// Only usage from this minute since the epoch on. None: usage of all time.
+    pub since: Option<u64>,
+    pub after: Option<&'a UsageKey>,
+    pub keep: &'a dyn Fn(&UsageKey) -> bool,
+    pub most: usize,
+}
 
-impl Ledger {
-    /// Sorted by consumer, route, model, backend.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub async fn usage(&self, query: UsageQuery) -> Result<Listed<UsageRow>, StoreError> {
-        let since = query.since.map(|back| {
-            let from =
-                self.clock.now().wall.as_second().saturating_sub(i64::try_from(back.as_secs()).unwrap_or(i64::MAX));
-            u64::try_from(from.div_euclid(60)).unwrap_or(0)
-        });
-        let reader = self.reader.clone();
-        blocking(move || {
-            let UsageQuery { consumer, model, page, .. } = query;
-            let consumer = consumer.map(|name| name.strip_prefix("default/").map(str::to_owned).unwrap_or(name));
-            let keep = |key: &UsageKey| {
-                consumer.as_ref().is_none_or(|name| *name == key.consumer)
-                    && model.as_ref().is_none_or(|model| *model == key.model)
-            };
-            let after = page.after.and_then(usage_key);
-            let asked = Sums { since, after: after.as_ref(), keep: &keep, most: page.limit.saturating_add(1) };
-            let sums = reader.usage(&asked)?;
-            let rows = sums.into_iter().map(|(key, totals)| UsageRow { key, totals }).collect();
-            Ok(Listed::of(rows, page.limit, |UsageRow { key, .. }| {
-                vec![key.consumer.clone(), key.route.clone(), key.model.clone(), key.backend.clone()]
-            }))
-        })
-        .await
-    }
+/// Which budgets are asked for: the first ones of one limit and one window, in the order of their scopes as JSON.
+pub(super) struct Window<'a> {
+    pub limit: &'a str,
+    pub start: i64,
+    pub scope_len: usize,
+    pub after: Option<&'a [String]>,
+    pub most: usize,
+}
 
-    /// The current windows of the limits that are configured, sorted by limit and scope.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub async fn budgets(&self, page: Page) -> Result<Listed<BudgetRow>, StoreError> {
-        let (reader, configured, now) = (self.reader.clone(), self.configured.borrow().clone(), self.clock.now().wall);
-        blocking(move || {
-            let mut limits: Vec<&Limit> = configured.limits.iter().collect();
-            limits.sort_by(|one, other| one.id.cmp(&other.id));
-            let (last, scope) = match page.after.as_deref() {
-                Some([limit, scope @ ..]) => (limit.as_str(), Some(scope)),
-                _ => ("", None),
-            };
-            let most = page.limit.saturating_add(1);
-            let mut rows: Vec<(&Limit, BucketKey, Bucket, window::Span)> = Vec::new();
-            for limit in limits.into_iter().filter(|limit| limit.id.as_str() >= last) {
-                let Ok(span) = window::at(&limit.window, now) else {
-                    continue;
-                };
-                let after = scope.filter(|_| limit.id == last);
-                let asked = Window {
-                    limit: &limit.id,
-                    start: span.start,
-                    scope_len: limit.scope.len(),
-                    after,
-                    most: most.saturating_sub(rows.len()),
-                };
-                let mut buckets = reader.buckets(&asked)?;
-                if buckets.is_empty() && limit.scope.is_empty() && after.is_none() && asked.most > 0 {
-                    // There is exactly one budget, which nobody has used yet.
-                    let key = BucketKey { limit: limit.id.clone(), scope: Vec::new(), window_start: span.start };
-                    buckets.push((key, Bucket { window_end: span.end, ..Bucket::default() }));
-                }
-                rows.extend(buckets.into_iter().map(|(key, bucket)| (limit, key, bucket, span)));
-            }
-            let listed = Listed::of(rows, page.limit, |(limit, key, ..)| {
-                std::iter::once(&limit.id).chain(&key.scope).cloned().collect()
-            });
-            let rows = listed.rows.into_iter().map(|(limit, key, bucket, span)| budget_row(limit, key, bucket, span));
-            Ok(Listed { rows: rows.collect(), next: listed.next })
-        })
-        .await
+/// See [`Ledger::usage`](super::Ledger::usage).
+pub(super) fn usage(
+    query: UsageQuery,
+    now: Timestamp,
+    read: impl FnOnce(&Sums<'_>) -> Result<BTreeMap<UsageKey, Totals>, StoreError>,
+) -> Result<Listed<UsageRow>, StoreError> {
+    let UsageQuery { consumer, model, since, page } = query;
+    let since = since.map(|back| {
+        let from = now.as_second().saturating_sub(i64::try_from(back.as_secs()).unwrap_or(i64::MAX));
+        u64::try_from(from.div_euclid(60)).unwrap_or(0)
+    });
+    let consumer = consumer.map(|name| name.strip_prefix("default/").map(str::to_owned).unwrap_or(name));
+    let keep = |key: &UsageKey| {
+        consumer.as_ref().is_none_or(|name| *name == key.consumer)
+            && model.as_ref().is_none_or(|model| *model == key.model)
+    };
+    let after = page.after.and_then(usage_key);
+    let sums = read(&Sums { since, after: after.as_ref(), keep: &keep, most: page.limit.saturating_add(1) })?;
+    let rows = sums.into_iter().map(|(key, totals)| UsageRow { key, totals }).collect();
+    Ok(Listed::of(rows, page.limit, |UsageRow { key, .. }| {
+        vec![key.consumer.clone(), key.route.clone(), key.model.clone(), key.backend.clone()]
+    }))
+}
+
+/// See [`Ledger::budgets`](super::Ledger::budgets).
+pub(super) fn budgets(
+    limits: &[Limit],
+    page: Page,
+    now: Timestamp,
+    read: impl Fn(&Window<'_>) -> Result<Vec<(BucketKey, Bucket)>, StoreError>,
+) -> Result<Listed<BudgetRow>, StoreError> {
+    let mut limits: Vec<&Limit> = limits.iter().collect();
+    limits.sort_by(|one, other| one.id.cmp(&other.id));
+    let (last, scope) = match page.after.as_deref() {
+        Some([limit, scope @ ..]) => (limit.as_str(), Some(scope)),
+        _ => ("", None),
+    };
+    let most = page.limit.saturating_add(1);
+    let mut rows: Vec<(&Limit, BucketKey, Bucket, window::Span)> = Vec::new();
+    for limit in limits.into_iter().filter(|limit| limit.id.as_str() >= last) {
+        let Ok(span) = window::at(&limit.window, now) else {
+            continue;
+        };
+        let after = scope.filter(|_| limit.id == last);
+        let asked = Window {
+            limit: &limit.id,
+            start: span.start,
+            scope_len: limit.scope.len(),
+            after,
+            most: most.saturating_sub(rows.len()),
+        };
+        let mut buckets = read(&asked)?;
+        if buckets.is_empty() && limit.scope.is_empty() && after.is_none() && asked.most > 0 {
+            // There is exactly one budget, which nobody has used yet.
+            let key = BucketKey { limit: limit.id.clone(), scope: Vec::new(), window_start: span.start };
+            buckets.push((key, Bucket { window_end: span.end, ..Bucket::default() }));
+        }
+        rows.extend(buckets.into_iter().map(|(key, bucket)| (limit, key, bucket, span)));
     }
+    let listed = Listed::of(rows, page.limit, |(limit, key, ..)| {
+        std::iter::once(&limit.id).chain(&key.scope).cloned().collect()
+    });
+    let rows = listed.rows.into_iter().map(|(limit, key, bucket, span)| budget_row(limit, key, bucket, span));
+    Ok(Listed { rows: rows.collect(), next: listed.next })
 }
 
 // === impl Page ===
@@ -205,11 +212,4 @@ fn part_name(part: &ScopePart) -> String {
 
 fn rfc3339(second: i64) -> String {
     Timestamp::from_second(second).map_or_else(|_| second.to_string(), |moment| moment.to_string())
-}
-
-/// Reads on a thread of its own, because a large table would hold up a thread that serves others.
-async fn blocking<T: Send + 'static>(
-    read: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> Result<T, StoreError> {
-    tokio::task::spawn_blocking(read).await.unwrap_or(Err(StoreError::Closed))
 }

@@ -1,18 +1,27 @@
 //! The ledger as a whole: the wire, the thread, the file.
 
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tollgate_core::ir::{Limit, Mode, OnEarlyEnd, OnLedgerUnavailable, ScopePart, Window};
-use tollgate_core::ledger::{Changes, Now, Records, Thing};
+use tollgate_core::ledger::{Changes, Configured, Now, Records, Thing};
 use tollgate_core::status::Origin;
-use tollgate_proto::v1::{self, ledger_client::LedgerClient};
+use tollgate_proto::v1::{self, SyncRequest, ledger_client::LedgerClient};
 use tonic::transport::{Channel, Server};
 
+use super::embedded::clock::{Clock, SystemClock};
+use super::embedded::disk::Disk;
+use super::embedded::file::{File, Redb};
+use super::embedded::tables::META;
 use super::query::{Page, UsageQuery};
 use super::*;
+use crate::serve::identity::Identity;
 
 pub(crate) const TTL: Duration = Duration::from_secs(30);
 
@@ -78,7 +87,7 @@ pub(crate) fn used(consumer: &str, model: &str, tokens: u64) -> v1::Usage {
 }
 
 /// Serves until the test ends.
-pub(crate) async fn serve(ledger: &Ledger) -> String {
+pub(crate) async fn serve<L: Ledger + Clone + 'static>(ledger: &L) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
@@ -86,10 +95,18 @@ pub(crate) async fn serve(ledger: &Ledger) -> String {
         request.extensions_mut().insert(US);
         Ok(request)
     };
-    let service = tonic::service::interceptor::InterceptedService::new(ledger.grpc(), introduce);
+    let service = tonic::service::interceptor::InterceptedService::new(
+        service(Arc::new(ledger.clone()), Metrics::new()),
+        introduce,
+    );
     let server = Server::builder().add_service(service);
     tokio::spawn(async move { server.serve_with_incoming(incoming).await });
     address
+}
+
+/// A call of the Envoy of the tests.
+pub(crate) async fn sync(ledger: &dyn Ledger, request: SyncRequest) -> Result<SyncResponse, SyncError> {
+    ledger.sync(Call::new(US.to_string(), request).unwrap()).await
 }
 
 pub(crate) async fn connect(address: &str) -> Result<LedgerClient<Channel>, tonic::transport::Error> {
@@ -127,11 +144,11 @@ impl Clock for FakeClock {
 /// A disk that can be full.
 #[derive(Debug)]
 struct Breakable {
-    store: embedded::Embedded,
+    store: Redb,
     broken: Arc<AtomicBool>,
 }
 
-impl Store for Breakable {
+impl Disk for Breakable {
     fn load(&mut self) -> Result<Records, StoreError> {
         if self.broken.load(Ordering::SeqCst) { Err(full()) } else { self.store.load() }
     }
@@ -140,8 +157,8 @@ impl Store for Breakable {
         if self.broken.load(Ordering::SeqCst) { Err(full()) } else { self.store.commit(changes) }
     }
 
-    fn reader(&self) -> Arc<dyn Reader> {
-        self.store.reader()
+    fn file(&self) -> Arc<File> {
+        self.store.file()
     }
 }
 
@@ -152,17 +169,23 @@ fn full() -> StoreError {
 #[tokio::test]
 async fn many_clients_cannot_overdraw_a_budget_and_every_token_is_in_the_books() {
     let dir = tempfile::tempdir().unwrap();
-    let ledger = Ledger::open(dir.path(), limits(vec![consumer_limit(1000)]), TTL).unwrap();
+    let ledger = Embedded::open(dir.path(), limits(vec![consumer_limit(1000)]), TTL).unwrap();
     let address = serve(&ledger).await;
-    let workers = (0..16).map(|worker| {
-        let address = address.clone();
+    spend_all([address.clone(), address], &ledger).await;
+}
+
+/// Many clients of these two addresses spend a budget of 1000 tokens to its end.
+pub(super) async fn spend_all(addresses: [String; 2], ledger: &dyn Ledger) {
+    let worker = |worker| {
+        let [even, odd] = addresses.clone();
+        let address = if worker % 2 == 0 { even } else { odd };
         tokio::spawn(async move {
             let mut client = client(&address).await;
             let (mut sequence, mut spent) = (0, 0);
             loop {
                 sequence += 1;
                 let wants = SyncRequest { wants: want(30, 10), ..request(worker, sequence) };
-                let grant = client.sync(wants).await.unwrap().into_inner().grants.remove(0);
+                let grant = until_answered(&mut client, &wants).await.grants.remove(0);
                 if grant.granted == 0 {
                     return spent;
                 }
@@ -176,10 +199,13 @@ async fn many_clients_cannot_overdraw_a_budget_and_every_token_is_in_the_books()
                     released: 0,
                 }];
                 let usage = vec![used("app", "smol", grant.granted)];
-                client.sync(SyncRequest { settlements, usage, ..request(worker, sequence) }).await.unwrap();
+                let report = SyncRequest { settlements, usage, ..request(worker, sequence) };
+                until_answered(&mut client, &report).await;
             }
         })
-    });
+    };
+    // All of them begin before the first is waited for.
+    let workers: Vec<_> = (0..16).map(worker).collect();
     let mut spent = 0;
     for worker in workers {
         spent += worker.await.unwrap();
@@ -194,10 +220,20 @@ async fn many_clients_cannot_overdraw_a_budget_and_every_token_is_in_the_books()
     );
 }
 
+/// A filter sends a call again that the ledger could not take now.
+async fn until_answered(client: &mut LedgerClient<Channel>, call: &SyncRequest) -> SyncResponse {
+    loop {
+        match client.sync(call.clone()).await {
+            Ok(answer) => return answer.into_inner(),
+            Err(status) => assert_eq!(status.code(), tonic::Code::Unavailable, "{status}"),
+        }
+    }
+}
+
 #[tokio::test]
 async fn the_wire_says_what_is_wrong_with_a_call() {
     let dir = tempfile::tempdir().unwrap();
-    let ledger = Ledger::open(dir.path(), limits(vec![consumer_limit(1000)]), TTL).unwrap();
+    let ledger = Embedded::open(dir.path(), limits(vec![consumer_limit(1000)]), TTL).unwrap();
     let mut client = client(&serve(&ledger).await).await;
     let status = client.sync(request(1, 0)).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::InvalidArgument);
@@ -216,10 +252,10 @@ async fn the_wire_says_what_is_wrong_with_a_call() {
 async fn time_ends_leases_and_windows() {
     let dir = tempfile::tempdir().unwrap();
     let clock = FakeClock::new();
-    let store = Box::new(embedded::Embedded::new(dir.path()).unwrap());
+    let store = Box::new(Redb::new(dir.path()).unwrap());
     let limits = limits(vec![consumer_limit(1000), Limit { id: "x".into(), ..limit(50, vec![]) }]);
-    let ledger = Ledger::start(store, clock.clone(), limits, TTL).unwrap();
-    ledger.sync(&US, SyncRequest { wants: want(100, 100), ..request(1, 1) }).await.unwrap();
+    let ledger = Embedded::start(store, clock.clone(), limits, TTL).unwrap();
+    sync(&ledger, SyncRequest { wants: want(100, 100), ..request(1, 1) }).await.unwrap();
     let rows = ledger.budgets(Page::default()).await.unwrap().rows;
     assert_eq!((rows[0].spent, rows[0].leased, rows[0].window_start.as_str()), (0, 100, "2026-11-22T00:00:00Z"));
     assert_eq!(rows[0].scope, [("Consumer".to_owned(), "app".to_owned())].into());
@@ -243,26 +279,25 @@ async fn time_ends_leases_and_windows() {
 async fn a_full_disk_refuses_calls_and_nothing_half_done_stays() {
     let dir = tempfile::tempdir().unwrap();
     let broken = Arc::new(AtomicBool::new(false));
-    let store =
-        Box::new(Breakable { store: embedded::Embedded::new(dir.path()).unwrap(), broken: Arc::clone(&broken) });
-    let ledger = Ledger::start(store, Arc::new(SystemClock::new()), limits(vec![consumer_limit(1000)]), TTL).unwrap();
-    ledger.sync(&US, SyncRequest { wants: want(100, 100), ..request(1, 1) }).await.unwrap();
+    let store = Box::new(Breakable { store: Redb::new(dir.path()).unwrap(), broken: Arc::clone(&broken) });
+    let ledger = Embedded::start(store, Arc::new(SystemClock::new()), limits(vec![consumer_limit(1000)]), TTL).unwrap();
+    sync(&ledger, SyncRequest { wants: want(100, 100), ..request(1, 1) }).await.unwrap();
     broken.store(true, Ordering::SeqCst);
     let call = SyncRequest { wants: want(50, 50), usage: vec![used("app", "smol", 7)], ..request(1, 2) };
     for _ in 0..2 {
-        let error = ledger.sync(&US, call.clone()).await.unwrap_err();
+        let error = sync(&ledger, call.clone()).await.unwrap_err();
         assert!(matches!(&error, SyncError::Store(store) if matches!(**store, StoreError::Full { .. })), "{error}");
     }
     assert_eq!(ledger.budgets(Page::default()).await.unwrap().rows[0].leased, 100);
     broken.store(false, Ordering::SeqCst);
     let answer = loop {
-        match ledger.sync(&US, call.clone()).await {
+        match sync(&ledger, call.clone()).await {
             Ok(answer) => break answer,
             Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     };
     assert_eq!(answer.grants[0].granted, 50);
-    assert_eq!(ledger.sync(&US, call).await.unwrap().grants[0].granted, 50);
+    assert_eq!(sync(&ledger, call).await.unwrap().grants[0].granted, 50);
     assert_eq!(ledger.budgets(Page::default()).await.unwrap().rows[0].leased, 150);
     assert_eq!(ledger.usage(UsageQuery::default()).await.unwrap().rows[0].totals.requests, 1);
 }
@@ -271,11 +306,11 @@ async fn a_full_disk_refuses_calls_and_nothing_half_done_stays() {
 async fn a_changed_limit_is_followed_while_it_runs() {
     let dir = tempfile::tempdir().unwrap();
     let (sender, receiver) = watch::channel(Arc::new(configured(vec![consumer_limit(100)])));
-    let ledger = Ledger::open(dir.path(), receiver, TTL).unwrap();
-    let first = ledger.sync(&US, SyncRequest { wants: want(100, 100), ..request(1, 1) }).await.unwrap();
+    let ledger = Embedded::open(dir.path(), receiver, TTL).unwrap();
+    let first = sync(&ledger, SyncRequest { wants: want(100, 100), ..request(1, 1) }).await.unwrap();
     assert_eq!((first.grants[0].granted, first.grants[0].remaining), (100, 0));
     sender.send(Arc::new(configured(vec![consumer_limit(130)]))).unwrap();
-    let second = ledger.sync(&US, SyncRequest { wants: want(100, 100), ..request(1, 2) }).await.unwrap();
+    let second = sync(&ledger, SyncRequest { wants: want(100, 100), ..request(1, 2) }).await.unwrap();
     assert_eq!(second.grants[0].granted, 30);
     assert_eq!(ledger.budgets(Page::default()).await.unwrap().rows[0].tokens, 130);
     sender.send(Arc::default()).unwrap();
@@ -285,11 +320,11 @@ async fn a_changed_limit_is_followed_while_it_runs() {
 #[tokio::test]
 async fn usage_is_filtered_and_survives_a_restart() {
     let dir = tempfile::tempdir().unwrap();
-    let open = || Ledger::open(dir.path(), limits(vec![]), TTL).unwrap();
+    let open = || Embedded::open(dir.path(), limits(vec![]), TTL).unwrap();
     let ledger = open();
     let old = v1::Usage { ended_at: Timestamp::now().as_millisecond() - 7_200_000, ..used("app", "smol", 40) };
     let usage = vec![used("app", "smol", 10), used("app", "gpt", 20), used("team/app", "smol", 30), old];
-    ledger.sync(&US, SyncRequest { usage, ..request(1, 1) }).await.unwrap();
+    sync(&ledger, SyncRequest { usage, ..request(1, 1) }).await.unwrap();
     ledger.close().await;
     assert!(matches!(ledger.usage(UsageQuery::default()).await, Err(StoreError::Closed)));
     let ledger = open();
@@ -314,9 +349,9 @@ async fn usage_is_filtered_and_survives_a_restart() {
 #[tokio::test]
 async fn a_file_that_cannot_be_used_says_why() {
     let dir = tempfile::tempdir().unwrap();
-    let open = |dir: &Path| Ledger::open(dir, limits(vec![]), TTL);
+    let open = |dir: &Path| Embedded::open(dir, limits(vec![]), TTL);
     let ledger = open(dir.path()).unwrap();
-    assert!(matches!(open(dir.path()), Err(OpenError::Locked { .. })));
+    assert!(matches!(open(dir.path()), Err(StoreError::Locked { .. })));
     ledger.close().await;
     let file = dir.path().join("ledger.redb");
     let sound = std::fs::read(&file).unwrap();
@@ -326,34 +361,34 @@ async fn a_file_that_cannot_be_used_says_why() {
     {
         std::fs::write(&file, &bytes).unwrap();
         let error = open(dir.path()).unwrap_err();
-        assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
+        assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
         assert_eq!(std::fs::read(&file).unwrap().len(), bytes.len(), "it is left as it was");
     }
     std::fs::write(&file, &sound).unwrap();
     assert!(open(dir.path()).is_ok());
-    assert!(matches!(open(Path::new("/proc/nowhere")), Err(OpenError::Unusable { .. })));
+    assert!(matches!(open(Path::new("/proc/nowhere")), Err(StoreError::Unusable { .. })));
 }
 
 #[tokio::test]
 async fn a_file_of_a_newer_version_is_left_alone() {
     let dir = tempfile::tempdir().unwrap();
-    Ledger::open(dir.path(), limits(vec![]), TTL).unwrap().close().await;
+    Embedded::open(dir.path(), limits(vec![]), TTL).unwrap().close().await;
     {
         let database = redb::Database::create(dir.path().join("ledger.redb")).unwrap();
         let transaction = database.begin_write().unwrap();
-        let mut meta = transaction.open_table(tables::META).unwrap();
+        let mut meta = transaction.open_table(META).unwrap();
         meta.insert("schema", 99).unwrap();
         drop(meta);
         transaction.commit().unwrap();
     }
-    let error = Ledger::open(dir.path(), limits(vec![]), TTL).unwrap_err();
-    assert!(matches!(error, OpenError::Newer { found: 99, .. }), "{error}");
+    let error = Embedded::open(dir.path(), limits(vec![]), TTL).unwrap_err();
+    assert!(matches!(error, StoreError::Newer { found: 99, .. }), "{error}");
 }
 
 /// A file of schema 1, in which holders had no identity.
 #[tokio::test]
 async fn leases_of_an_older_file_are_charged_when_they_expire_and_can_be_settled_by_nobody() {
-    use super::tables::{BUCKETS, META, before};
+    use super::embedded::tables::{BUCKETS, before};
     let dir = tempfile::tempdir().unwrap();
     let (limit, scope, start) = ("default/per-consumer/daily", "[\"app\"]", 1_795_305_600);
     {
@@ -369,17 +404,17 @@ async fn leases_of_an_older_file_are_charged_when_they_expire_and_can_be_settled
     }
     let clock = FakeClock::new();
     clock.0.lock().unwrap().wall = Timestamp::from_second(start + 5).unwrap();
-    let store = Box::new(embedded::Embedded::new(dir.path()).unwrap());
-    let ledger = Ledger::start(store, clock.clone(), limits(vec![consumer_limit(1000)]), TTL).unwrap();
+    let store = Box::new(Redb::new(dir.path()).unwrap());
+    let ledger = Embedded::start(store, clock.clone(), limits(vec![consumer_limit(1000)]), TTL).unwrap();
     let settlements =
         vec![v1::Settlement { bucket: Some(bucket()), window_start: start, from_lease: 100, charged: 0, released: 0 }];
-    ledger.sync(&US, SyncRequest { settlements, ..request(1, 10) }).await.unwrap();
+    sync(&ledger, SyncRequest { settlements, ..request(1, 10) }).await.unwrap();
     let budget = ledger.budgets(Page::default()).await.unwrap().rows.remove(0);
     assert_eq!((budget.spent, budget.leased), (7, 100));
     clock.advance(TTL);
-    ledger.sync(&US, request(1, 11)).await.unwrap();
+    sync(&ledger, request(1, 11)).await.unwrap();
     let budget = ledger.budgets(Page::default()).await.unwrap().rows.remove(0);
     assert_eq!((budget.spent, budget.leased), (107, 0));
     ledger.close().await;
-    Ledger::open(dir.path(), limits(vec![]), TTL).unwrap().close().await;
+    Embedded::open(dir.path(), limits(vec![]), TTL).unwrap().close().await;
 }

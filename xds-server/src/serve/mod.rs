@@ -38,13 +38,14 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tollgate_proto::v1::ledger_server::LedgerServer;
 use tonic::service::Routes;
 use tonic::transport::Server;
 
 use self::ads::Ads;
 use self::incoming::{Limits, incoming};
 use crate::filter_code::FilterCode;
-use crate::ledger::Ledger;
+use crate::ledger;
 
 /// The most bytes of one discovery request. A proxy that comes back names the version of each key that it has, in about
 /// 100 bytes. This is enough for 300,000 keys.
@@ -78,12 +79,12 @@ impl Serving {
         tls: ServerConfig,
         limits: Limits,
         ads: Ads,
-        ledger: &Ledger,
+        ledger: LedgerServer<ledger::Service>,
         code: Arc<FilterCode>,
     ) -> Self {
         let check = from_fn_with_state(ads.published.clone(), standing::check);
         let discovery = AggregatedDiscoveryServiceServer::new(ads).max_decoding_message_size(MAX_DISCOVERY_REQUEST);
-        let mut routes = Routes::new(ledger.grpc());
+        let mut routes = Routes::new(ledger);
         let router = routes.axum_router_mut();
         *router = std::mem::take(router).merge(self::code(code)).layer(check);
         let routes = routes.add_service(discovery);

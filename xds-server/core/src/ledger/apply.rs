@@ -5,7 +5,7 @@ use std::time::Duration;
 use tollgate_proto::v1::{self, SyncResponse};
 
 use super::{
-    Asked, BucketKey, Call, Entry, HolderKey, Now, Reason, Rules, State, Thing, USAGE_KEPT, Worker,
+    Asked, BucketKey, Call, Entry, Heard, HolderKey, Now, Reason, Rules, State, Thing, USAGE_KEPT, Worker,
     asked::Kept,
     call::{Named, Settlement, Want},
     usage::Used,
@@ -81,7 +81,8 @@ impl State {
         let second = now.wall.as_second();
         if second.abs_diff(holder.seen) > WORTH_A_WRITE.unsigned_abs() {
             holder.seen = second;
-            self.changes.holders.insert(key.clone(), Some(second));
+            let heard = Heard { seen: second, expires: holder.expires };
+            self.changes.holders.insert(key.clone(), Some(heard));
         }
     }
 
@@ -105,8 +106,7 @@ impl State {
 
     /// The name that was asked for, if usage is kept under it.
     fn row_of(&mut self, consumer: &str, name: String, now: Now) -> Option<String> {
-        let day = u64::try_from(now.wall.as_second().div_euclid(SECONDS_OF_A_DAY)).unwrap_or(0);
-        let asked = Asked { day, consumer: consumer.to_owned(), name };
+        let asked = Asked { day: day_of(now), consumer: consumer.to_owned(), name };
         match self.asked.keep(&asked) {
             Kept::No => return None,
             Kept::Already => {}
@@ -177,9 +177,14 @@ impl State {
     }
 }
 
+/// Days since the epoch.
+pub(super) fn day_of(now: Now) -> u64 {
+    u64::try_from(now.wall.as_second().div_euclid(SECONDS_OF_A_DAY)).unwrap_or(0)
+}
+
 /// The window that a debt without a lease counts in. None: that window is over and forgotten, so no budget depends on
 /// it. Start 0 says that the sender never had a lease, and so knows no window.
-fn window_of_debt(limit: &Limit, start: i64, now: Now) -> Option<Span> {
+pub(super) fn window_of_debt(limit: &Limit, start: i64, now: Now) -> Option<Span> {
     let current = window::at(&limit.window, now.wall).ok()?;
     let named = jiff::Timestamp::from_second(start).ok().and_then(|start| window::at(&limit.window, start).ok());
     let over = start != 0 && start < current.start && named.is_some_and(|span| span.start == start);

@@ -68,6 +68,11 @@ impl Bucket {
         granted
     }
 
+    /// Whether its window ended before this second.
+    pub(super) fn is_over(&self, before: i64) -> bool {
+        self.window_end != 0 && self.window_end < before
+    }
+
     pub(super) fn settle(&mut self, lease: &mut Lease, settled: Settled) {
         let late = settled.ended.min(lease.expired);
         let live = (settled.ended - late).min(lease.outstanding);

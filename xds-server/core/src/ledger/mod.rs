@@ -9,11 +9,18 @@
 //!
 //! A step changes the state in memory and notes what it changed. The caller makes the changes of many steps durable at
 //! once, and answers only then. When that fails, the state is loaded again from the store.
+//!
+//! A store that others write to as well is used in another way, by the same steps: `batch` says which records the calls
+//! touch, they run on this excerpt, and what changed is written if nobody else has changed it. `reference` says what
+//! such a store does.
 
 mod apply;
 mod asked;
+mod batch;
 mod bucket;
 mod call;
+mod excerpt;
+mod reference;
 mod served;
 mod state;
 mod upkeep;
@@ -21,7 +28,11 @@ pub mod usage;
 pub mod window;
 
 #[cfg(test)]
+mod excerpt_test;
+#[cfg(test)]
 mod model_test;
+#[cfg(test)]
+mod shared_test;
 #[cfg(test)]
 mod step_test;
 #[cfg(test)]
@@ -31,11 +42,14 @@ mod test_support;
 
 pub use apply::{Outcome, Past, apply};
 pub use asked::{ASKED_NAMES, Asked, MAX_ASKED_NAME};
+pub use batch::{Batch, Contended, MAX_LOADS};
 pub use bucket::{Bucket, BucketKey, Lease};
 pub use call::{Call, InvalidCall, MAX_ENTRIES, MAX_TEXT};
+pub use excerpt::{Excerpt, Step, Touched};
+pub use reference::{Committed, Reference};
 pub use served::{Configured, SERVED_BEFORE, Thing, Things};
-pub use state::{Changes, Entry, HolderKey, Reason, Records, RefusedEntry, State, Worker, WorkerKey};
-pub use upkeep::{BUCKET_KEPT, HOLDER_KEPT, USAGE_KEPT};
+pub use state::{Changes, Entry, Heard, HolderKey, Reason, Records, RefusedEntry, State, Worker, WorkerKey};
+pub use upkeep::{BUCKET_KEPT, HOLDER_KEPT, USAGE_KEPT, Upkeep};
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -32,6 +32,15 @@ pub struct Worker {
     pub answer: SyncResponse,
 }
 
+/// When a holder was heard.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// In unix seconds. It is only as precise as is worth a write.
+    pub seen: i64,
+    /// The steady time at which its leases are charged. If only one process knows it, it ends with the process.
+    pub expires: Duration,
+}
+
 /// Everything that decisions need. Usage is not here, because it only goes to the store.
 #[derive(Debug, Default)]
 pub struct State {
@@ -80,8 +89,7 @@ pub(super) struct Holder {
 pub struct Changes {
     pub buckets: BTreeMap<BucketKey, Option<Bucket>>,
     pub leases: BTreeMap<(HolderKey, BucketKey), Option<Lease>>,
-    /// When each was last seen, in unix seconds.
-    pub holders: BTreeMap<HolderKey, Option<i64>>,
+    pub holders: BTreeMap<HolderKey, Option<Heard>>,
     pub workers: BTreeMap<WorkerKey, Option<Worker>>,
     /// By minute since the epoch.
     pub usage: BTreeMap<(u64, UsageKey), Totals>,
@@ -98,6 +106,7 @@ pub struct Changes {
 pub struct Records {
     pub buckets: BTreeMap<BucketKey, Bucket>,
     pub leases: BTreeMap<(HolderKey, BucketKey), Lease>,
+    /// When each was last seen, in unix seconds.
     pub holders: BTreeMap<HolderKey, i64>,
     pub workers: BTreeMap<WorkerKey, Worker>,
     pub asked: BTreeSet<Asked>,

@@ -14,7 +14,7 @@ use crate::status::Origin;
 pub const OURS: &str = "gateway/ours";
 pub const TTL: Duration = Duration::from_secs(30);
 /// A multiple of a day, so that windows begin with it.
-const BEGIN: i64 = 1_795_305_600;
+pub const BEGIN: i64 = 1_795_305_600;
 
 /// What is durable.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -37,6 +37,21 @@ pub enum Death {
     Never,
     BeforeCommit,
     AfterCommit,
+}
+
+pub type Buckets = BTreeMap<BucketKey, Bucket>;
+pub type Leases = BTreeMap<(HolderKey, BucketKey), Lease>;
+
+/// A ledger as the model sees it.
+pub trait Books {
+    fn call(&mut self, request: &SyncRequest, death: Death) -> Result<Outcome, Past>;
+    /// Two calls, neither of which waits for the other.
+    fn both(&mut self, requests: &[SyncRequest; 2]) -> [Result<Outcome, Past>; 2];
+    fn pass(&mut self, seconds: u64);
+    fn restart(&mut self);
+    fn configure(&mut self, configured: &Configured);
+    fn books(&self) -> (&Buckets, &Leases);
+    fn used(&self) -> usage::Totals;
 }
 
 pub fn limit(id: &str, tokens: u64, window: Duration) -> Limit {
@@ -62,6 +77,28 @@ pub fn configured(limits: &[Limit]) -> Configured {
     Configured { limits: limits.to_vec(), served: [(OURS.to_owned(), vec![std::sync::Arc::new(served)])].into() }
 }
 
+/// So many seconds after the beginning.
+pub fn now(second: u64) -> Now {
+    let wall = Timestamp::from_second(BEGIN + i64::try_from(second).unwrap()).unwrap();
+    Now { wall, steady: Duration::from_secs(second) }
+}
+
+pub fn sum(usage: &BTreeMap<(u64, usage::UsageKey), usage::Totals>) -> usage::Totals {
+    let mut sum = usage::Totals::default();
+    usage.values().for_each(|totals| sum += *totals);
+    sum
+}
+
+/// What was granted is within the limit at that moment.
+pub fn within_limits(outcome: &Result<Outcome, Past>, buckets: &Buckets) {
+    let Ok(Outcome::Applied(answer)) = outcome else { return };
+    for grant in answer.grants.iter().filter(|grant| grant.granted > 0) {
+        let v1::Bucket { limit, scope } = grant.bucket.clone().unwrap();
+        let bucket = buckets[&BucketKey { limit, scope, window_start: grant.window_start }];
+        assert!(bucket.spent + bucket.leased <= grant.limit, "{bucket:?} after {grant:?}");
+    }
+}
+
 /// One request.
 pub fn used() -> v1::Usage {
     let (consumer, route, model) = ("app".into(), "chat".into(), "smol".into());
@@ -79,7 +116,7 @@ pub fn want(limit: &str, wish: u64, least: u64) -> v1::Want {
 // === impl Disk ===
 
 impl Disk {
-    fn commit(&mut self, changes: &Changes) {
+    pub fn commit(&mut self, changes: &Changes) {
         fn put<K: Ord + Clone, V: Clone>(records: &mut BTreeMap<K, V>, changes: &BTreeMap<K, Option<V>>) {
             for (key, value) in changes {
                 match value {
@@ -90,7 +127,8 @@ impl Disk {
         }
         put(&mut self.records.buckets, &changes.buckets);
         put(&mut self.records.leases, &changes.leases);
-        put(&mut self.records.holders, &changes.holders);
+        let seen = changes.holders.iter().map(|(key, heard)| (key.clone(), heard.map(|heard| heard.seen))).collect();
+        put(&mut self.records.holders, &seen);
         put(&mut self.records.workers, &changes.workers);
         if let Some(last) = changes.asked.last() {
             self.records.asked.extend(changes.asked.iter().cloned());
@@ -113,8 +151,7 @@ impl TestLedger {
     }
 
     pub fn now(&self) -> Now {
-        let wall = Timestamp::from_second(BEGIN + i64::try_from(self.second).unwrap()).unwrap();
-        Now { wall, steady: Duration::from_secs(self.second) }
+        now(self.second)
     }
 
     /// From now on these are configured.
@@ -176,9 +213,7 @@ impl TestLedger {
     }
 
     pub fn used(&self) -> usage::Totals {
-        let mut sum = usage::Totals::default();
-        self.disk.usage.values().for_each(|totals| sum += *totals);
-        sum
+        sum(&self.disk.usage)
     }
 
     /// What is leased is what holders have; what is in memory is what is on the disk.
@@ -194,5 +229,40 @@ impl TestLedger {
             let stored = self.disk.records.buckets.get(key).copied().unwrap_or_default();
             assert_eq!(stored, *bucket, "{key:?}");
         }
+    }
+}
+
+impl Books for TestLedger {
+    fn call(&mut self, request: &SyncRequest, death: Death) -> Result<Outcome, Past> {
+        let outcome = Self::call(self, request, death);
+        if death != Death::BeforeCommit {
+            within_limits(&outcome, &self.disk.records.buckets);
+        }
+        outcome
+    }
+
+    fn both(&mut self, requests: &[SyncRequest; 2]) -> [Result<Outcome, Past>; 2] {
+        requests.each_ref().map(|request| Books::call(self, request, Death::Never))
+    }
+
+    fn pass(&mut self, seconds: u64) {
+        self.second += seconds;
+        self.tick();
+    }
+
+    fn restart(&mut self) {
+        Self::restart(self);
+    }
+
+    fn configure(&mut self, configured: &Configured) {
+        Self::configure(self, configured);
+    }
+
+    fn books(&self) -> (&Buckets, &Leases) {
+        (&self.disk.records.buckets, &self.disk.records.leases)
+    }
+
+    fn used(&self) -> usage::Totals {
+        Self::used(self)
     }
 }

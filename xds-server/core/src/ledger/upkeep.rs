@@ -1,4 +1,7 @@
 //! What happens as time passes. The leases of silent holders are charged, and old records are removed.
+//!
+//! Like calls, these are steps over what they touch. A state in memory has all of it. A shared store says what is due,
+//! a part at a time.
 
 use std::time::Duration;
 
@@ -11,7 +14,30 @@ pub const HOLDER_KEPT: Duration = Duration::from_secs(24 * 3600);
 /// How long usage per minute is kept.
 pub const USAGE_KEPT: Duration = Duration::from_secs(90 * 24 * 3600);
 
+/// What is to be done again and again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Upkeep {
+    /// Charges the leases of holders that were silent for too long.
+    Expire,
+    /// Removes windows that ended long ago, what is leased in them, and old usage per minute.
+    ForgetWindows,
+    /// Removes holders that were not seen for long and have no lease.
+    ForgetHolders,
+}
+
 impl State {
+    /// Does this to all records that are here. Those to which it does not apply stay as they are.
+    pub fn keep_up(&mut self, upkeep: Upkeep, now: Now) {
+        match upkeep {
+            Upkeep::Expire => self.expire(now),
+            Upkeep::ForgetWindows => {
+                self.prune_buckets(older_than(now, BUCKET_KEPT));
+                self.changes.forget_before = u64::try_from(older_than(now, USAGE_KEPT).div_euclid(60)).ok();
+            }
+            Upkeep::ForgetHolders => self.prune_holders(older_than(now, HOLDER_KEPT)),
+        }
+    }
+
     /// Charges the leases of holders that were silent for too long.
     pub fn expire(&mut self, now: Now) {
         let silent = |holder: &super::state::Holder| {
@@ -24,11 +50,8 @@ impl State {
 
     /// Removes what nothing depends on any more.
     pub fn prune(&mut self, now: Now) {
-        let second = now.wall.as_second();
-        let older_than = |kept: Duration| second.saturating_sub(i64::try_from(kept.as_secs()).unwrap_or(i64::MAX));
-        self.prune_buckets(older_than(BUCKET_KEPT));
-        self.prune_holders(older_than(HOLDER_KEPT));
-        self.changes.forget_before = u64::try_from(older_than(USAGE_KEPT).div_euclid(60)).ok();
+        self.keep_up(Upkeep::ForgetWindows, now);
+        self.keep_up(Upkeep::ForgetHolders, now);
     }
 
     pub(super) fn charge_leases(&mut self, holder: &HolderKey) {
@@ -41,7 +64,7 @@ impl State {
     fn prune_buckets(&mut self, ended_before: i64) {
         let Self { buckets, holders, changes, .. } = self;
         buckets.retain(|key, bucket| {
-            let kept = bucket.window_end == 0 || bucket.window_end >= ended_before;
+            let kept = !bucket.is_over(ended_before);
             if !kept {
                 changes.buckets.insert(key.clone(), None);
             }
@@ -64,6 +87,11 @@ impl State {
             false
         });
     }
+}
+
+/// The second before which something is older than this.
+pub(super) fn older_than(now: Now, kept: Duration) -> i64 {
+    now.wall.as_second().saturating_sub(i64::try_from(kept.as_secs()).unwrap_or(i64::MAX))
 }
 
 /// Notes that a lease goes. Returns that it is not kept.

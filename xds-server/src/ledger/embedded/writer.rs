@@ -10,8 +10,9 @@ use tollgate_core::ledger::{Call, Configured, Now, Outcome, Past, Reason, Refuse
 use tollgate_proto::v1::SyncResponse;
 
 use super::clock::Clock;
-use super::metrics::{CallLabels, CallOutcome, Metrics};
-use super::store::{Store, StoreError};
+use super::disk::Disk;
+use crate::ledger::StoreError;
+use crate::ledger::metrics::{CallLabels, CallOutcome, Metrics};
 
 /// The most calls in one commit.
 const MAX_BATCH: usize = 512;
@@ -59,7 +60,7 @@ pub(super) enum Books {
 
 #[derive(Debug)]
 pub(super) struct Writer {
-    pub store: Box<dyn Store>,
+    pub disk: Box<dyn Disk>,
     pub books: Books,
     pub configured: watch::Receiver<Arc<Configured>>,
     pub rules: Rules,
@@ -148,7 +149,7 @@ impl Writer {
     }
 
     fn load(&mut self, now: Now) -> Result<(), StoreError> {
-        self.books = Books::Open(Box::new(State::new(self.store.load()?, self.rules.lease_ttl, now)));
+        self.books = Books::Open(Box::new(State::new(self.disk.load()?, self.rules.lease_ttl, now)));
         tracing::info!("the ledger can write again");
         Ok(())
     }
@@ -175,7 +176,7 @@ impl Writer {
         let changes = state.take_changes();
         if !changes.is_empty() {
             let started = Instant::now();
-            self.store.commit(&changes)?;
+            self.disk.commit(&changes)?;
             self.metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
             self.metrics.commit_calls.observe(f64::from(count));
             changes.metered.iter().for_each(|((consumer, model), totals)| self.metrics.used(consumer, model, totals));

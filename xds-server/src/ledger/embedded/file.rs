@@ -1,4 +1,4 @@
-//! The store in one file on this machine (redb). Every commit is durable before it returns.
+//! One file on this machine (redb). Every commit is durable before it returns.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt as _;
@@ -11,28 +11,31 @@ use tollgate_core::ledger::{
     usage::{Totals, UsageKey},
 };
 
+use super::disk::Disk;
 use super::rows::{self, Failure};
-use super::store::{Reader, Store, StoreError, Sums, Window};
 use super::tables::SCHEMA;
+use crate::ledger::StoreError;
+use crate::ledger::query::{Sums, Window};
 
 const FILE: &str = "ledger.redb";
 
 /// The writer's side. Only it opens and closes the file.
 #[derive(Debug)]
-pub struct Embedded {
+pub struct Redb {
     file: Arc<File>,
 }
 
+/// The file, open or closed.
 #[derive(Debug)]
-struct File {
+pub struct File {
     path: PathBuf,
     /// None while it is closed.
     database: RwLock<Option<Arc<Database>>>,
 }
 
-// === impl Embedded ===
+// === impl Redb ===
 
-impl Embedded {
+impl Redb {
     /// Makes the directory. `load` opens the file.
     ///
     /// # Errors
@@ -55,7 +58,7 @@ impl Embedded {
     }
 }
 
-impl Store for Embedded {
+impl Disk for Redb {
     fn load(&mut self) -> Result<Records, StoreError> {
         self.file.put(None);
         self.open().map_err(|failure| self.file.explain(failure))
@@ -65,12 +68,12 @@ impl Store for Embedded {
         self.file.with(|database| rows::write(database, changes))
     }
 
-    fn reader(&self) -> Arc<dyn Reader> {
-        Arc::clone(&self.file) as Arc<dyn Reader>
+    fn file(&self) -> Arc<File> {
+        Arc::clone(&self.file)
     }
 }
 
-impl Drop for Embedded {
+impl Drop for Redb {
     fn drop(&mut self) {
         self.file.put(None);
     }
@@ -116,17 +119,23 @@ impl File {
             },
         }
     }
-}
 
-impl Reader for File {
-    fn usage(&self, asked: &Sums<'_>) -> Result<BTreeMap<UsageKey, Totals>, StoreError> {
+    /// The first sums, in the order of their keys.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn usage(&self, asked: &Sums<'_>) -> Result<BTreeMap<UsageKey, Totals>, StoreError> {
         self.with(|database| match asked.since {
             None => rows::usage(database, asked),
             Some(minute) => rows::usage_since(database, minute, asked),
         })
     }
 
-    fn buckets(&self, asked: &Window<'_>) -> Result<Vec<(BucketKey, Bucket)>, StoreError> {
+    /// The first budgets of one limit and one window, in the order of their scopes as JSON.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn buckets(&self, asked: &Window<'_>) -> Result<Vec<(BucketKey, Bucket)>, StoreError> {
         self.with(|database| rows::buckets(database, asked))
     }
 }

@@ -10,10 +10,10 @@ use tollgate_core::ledger::{
     usage::{Totals, UsageKey},
 };
 
-use super::store::{Sums, Window};
 use super::tables::{
     self, ASKED, BEFORE, BUCKETS, HOLDERS, InvalidRow, LEASES, META, SCHEMA, TOTALS, USAGE, WORKERS, before,
 };
+use crate::ledger::query::{Sums, Window};
 
 /// Anything that goes wrong inside a transaction.
 #[derive(Debug, thiserror::Error)]
@@ -152,8 +152,8 @@ fn write_records(transaction: &WriteTransaction, changes: &Changes) -> Result<()
         put(&mut table, (identity, proxy, epoch, &*key.limit, &*scope, key.window_start), value)?;
     }
     let mut table = transaction.open_table(HOLDERS)?;
-    for (holder, seen) in &changes.holders {
-        put(&mut table, holder_row(holder), *seen)?;
+    for (holder, heard) in &changes.holders {
+        put(&mut table, holder_row(holder), heard.map(|heard| heard.seen))?;
     }
     let mut table = transaction.open_table(WORKERS)?;
     for ((holder, number), worker) in &changes.workers {

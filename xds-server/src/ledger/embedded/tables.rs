@@ -14,9 +14,10 @@ pub(super) const SCHEMA: u64 = 2;
 pub(super) const BEFORE: u64 = 1;
 
 /// `schema` -> number.
-pub(super) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
+pub(in crate::ledger) const META: TableDefinition<'_, &str, u64> = TableDefinition::new("meta");
 /// Limit, scope, window start -> spent, leased, window end.
-pub(super) const BUCKETS: TableDefinition<'_, BucketRow<'_>, (u64, u64, i64)> = TableDefinition::new("buckets");
+pub(in crate::ledger) const BUCKETS: TableDefinition<'_, BucketRow<'_>, (u64, u64, i64)> =
+    TableDefinition::new("buckets");
 /// Identity, proxy, epoch, limit, scope, window start -> outstanding, expired.
 pub(super) const LEASES: TableDefinition<'_, LeaseRow<'_>, (u64, u64)> = TableDefinition::new("leases_of");
 /// Identity, proxy, epoch -> last seen, unix seconds.
@@ -30,7 +31,7 @@ pub(super) const USAGE: TableDefinition<'_, UsageRow<'_>, Sums> = TableDefinitio
 /// Consumer, route, model, backend -> sums of all time.
 pub(super) const TOTALS: TableDefinition<'_, TotalsRow<'_>, Sums> = TableDefinition::new("totals");
 
-pub(super) type BucketRow<'a> = (&'a str, &'a str, i64);
+pub(in crate::ledger) type BucketRow<'a> = (&'a str, &'a str, i64);
 pub(super) type HolderRow<'a> = (&'a str, &'a str, u64);
 pub(super) type LeaseRow<'a> = (&'a str, &'a str, u64, &'a str, &'a str, i64);
 pub(super) type WorkerRow<'a> = (&'a str, &'a str, u64, u64);
@@ -40,7 +41,7 @@ pub(super) type TotalsRow<'a> = (&'a str, &'a str, &'a str, &'a str);
 pub(super) type Sums = (u64, u64, u64, u64, u64, u64);
 
 /// Tables of schema 1.
-pub(super) mod before {
+pub(in crate::ledger) mod before {
     use redb::TableDefinition;
 
     /// Proxy, epoch, limit, scope, window start -> outstanding, expired.
