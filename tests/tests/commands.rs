@@ -20,6 +20,7 @@ e2e! {
     translate_shows_everything_but_secrets,
     a_new_key_works,
     usage_prints_what_the_api_says,
+    status_says_what_is_not_well_and_why,
     the_help_teaches,
     a_stop_is_clean,
     an_unknown_consumer_is_refused_from_the_start,
@@ -168,10 +169,87 @@ async fn usage_prints_what_the_api_says(shared: Arc<Shared>) -> anyhow::Result<(
     Ok(())
 }
 
+/// The status of a gateway that works, of a route that leads nowhere, and of a listener that Envoy cannot open.
+async fn status_says_what_is_not_well_and_why(shared: Arc<Shared>) -> anyhow::Result<()> {
+    let basic = Basic::start(&shared, "status_says_what_is_not_well_and_why").await?;
+    let admin = format!("127.0.0.1:{}", basic.gateway.admin_port());
+    let status = |arguments: &[&str]| tollgate(&shared.tools, &[&["status"], arguments, &["--admin", &admin]].concat());
+    let is_well = || async { status(&[])?.success() };
+    let table = poll::until("all is well", is_well).await?.out;
+    for word in ["gateway/llm", "httproute/chat", "modelpool/chat", "modelbackend/runner", "consumer/app", "127.0.0.1"]
+    {
+        anyhow::ensure!(table.contains(word), "no {word} in\n{table}");
+    }
+    anyhow::ensure!(!table.contains("Not well") && !table.contains("False"), "{table}");
+
+    let folder = basic.gateway.folder();
+    folder.write(
+        "broken.yaml",
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: broken}\n\
+         spec: {parentRefs: [{name: llm}], hostnames: [broken.org], rules: [{backendRefs: [{name: absent, port: 80}]}]}\n",
+    )?;
+    let broken = poll::until("the broken route has a status", || async {
+        let json = status(&["httproute/broken", "-o", "json"])?;
+        anyhow::ensure!(json.code == Some(1), "{json:?}");
+        Ok(serde_json::from_str::<Value>(&json.out)?)
+    })
+    .await?;
+    let conditions = conditions(&broken, "/objects/0/parents/0/conditions");
+    anyhow::ensure!(conditions.contains("Accepted=True Accepted"), "{conditions}");
+    anyhow::ensure!(conditions.contains("ResolvedRefs=False BackendNotFound"), "{conditions}");
+    anyhow::ensure!(conditions.contains("Service default/absent does not exist"), "{conditions}");
+    status(&["httproute/chat"])?.success()?;
+    folder.remove("broken.yaml")?;
+
+    let held = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let gateway = |port: u16| {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{name: taken}}\n\
+             spec: {{gatewayClassName: tollgate, listeners: [{{name: http, port: {port}, protocol: HTTP}}]}}\n"
+        )
+    };
+    folder.write("taken.yaml", &gateway(held.local_addr()?.port()))?;
+    let refused = poll::until("Envoy refuses the port", || async {
+        let json = status(&["gateways/taken", "--namespace", "default", "-o", "json"])?;
+        let value: Value = serde_json::from_str(&json.out)?;
+        let said = self::conditions(&value, "/objects/0/conditions");
+        anyhow::ensure!(json.code == Some(1) && said.contains("Programmed=False Invalid"), "{json:?}");
+        Ok(value)
+    })
+    .await?;
+    for conditions in ["/objects/0/conditions", "/objects/0/listeners/0/conditions"] {
+        let said = self::conditions(&refused, conditions);
+        let is_told = said.contains("Programmed=False Invalid") && said.contains("in use");
+        anyhow::ensure!(is_told && said.contains("Accepted=True"), "{said}");
+    }
+    let table = status(&[])?;
+    anyhow::ensure!(
+        table.code == Some(1) && table.out.contains("Gateway default/taken: Programmed=False"),
+        "{table:?}"
+    );
+    status(&["gateway/llm"])?.success()?;
+    basic.client().chat("smol").await?.expect(200)?;
+
+    folder.remove("taken.yaml")?;
+    poll::until("all is well again", is_well).await?;
+    anyhow::ensure!(status(&["gateway/taken"])?.code == Some(2), "it is gone");
+    Ok(())
+}
+
+/// `Type=Status Reason message`, a line each.
+fn conditions(value: &Value, path: &str) -> String {
+    let conditions = value.pointer(path).and_then(Value::as_array).into_iter().flatten();
+    let line = |condition: &Value| {
+        let text = |name: &str| condition.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        format!("{}={} {} {}\n", text("type"), text("status"), text("reason"), text("message"))
+    };
+    conditions.map(line).collect()
+}
+
 /// Every command has help, and shells can complete them.
 async fn the_help_teaches(shared: Arc<Shared>) -> anyhow::Result<()> {
     let help = tollgate(&shared.tools, &["--help"])?.success()?.out;
-    for command in ["run", "serve", "translate", "validate", "key", "usage"] {
+    for command in ["run", "serve", "translate", "validate", "key", "status", "usage"] {
         anyhow::ensure!(help.contains(command), "no {command} in\n{help}");
         let own = tollgate(&shared.tools, &[command, "--help"])?.success()?.out;
         anyhow::ensure!(own.lines().count() > 5, "little help about {command}:\n{own}");
