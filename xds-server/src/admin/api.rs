@@ -61,13 +61,32 @@ struct WithObjects<'a> {
     objects: Vec<ObjectStatus>,
 }
 
-pub(super) async fn status(State(admin): State<Admin>) -> Response {
+/// `?objects=false` leaves the objects out.
+pub(super) async fn status(
+    State(admin): State<Admin>,
+    Query(parameters): Query<Vec<(String, String)>>,
+) -> Result<Response, Problem> {
+    let mut shows_objects = true;
+    for (field, value) in parameters {
+        match (field.as_str(), value.as_str()) {
+            ("objects", "" | "true") => shows_objects = true,
+            ("objects", "false") => shows_objects = false,
+            ("objects", _) => {
+                let message = format!("{value:?} is neither true nor false");
+                return Err(Problem::Parameter { field, message, hint: "use objects=false to leave them out".into() });
+            }
+            _ => return Err(unknown(field, "objects")),
+        }
+    }
     let status = admin.status.borrow().clone();
+    if !shows_objects {
+        return Ok(Json(&*status).into_response());
+    }
     // With many objects it takes a while.
-    match tokio::task::spawn_blocking(move || admin.objects.statuses()).await {
+    Ok(match tokio::task::spawn_blocking(move || admin.objects.statuses()).await {
         Ok(objects) => Json(WithObjects { status: &status, objects }).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
-    }
+    })
 }
 
 /// An empty value counts as absent: `?consumer=&model=&since=` asks for everything.

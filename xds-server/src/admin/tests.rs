@@ -184,6 +184,12 @@ async fn probes_and_status_follow_the_control_plane() {
         "kind": "ModelPool", "namespace": "default", "name": "chat", "models": ["smol"], "conditions": conditions,
     });
     assert_eq!(status["objects"], json!([object]));
+    assert_eq!(port.json("/api/status?objects=true").await, status);
+    let without = port.json("/api/status?objects=false").await;
+    assert_eq!((&without["generation"], without.get("objects")), (&json!(3), None));
+    for wrong in ["/api/status?objects=no", "/api/status?object=false"] {
+        assert_eq!(port.get(wrong).await.status(), StatusCode::BAD_REQUEST, "{wrong}");
+    }
 }
 
 #[tokio::test]
