@@ -44,7 +44,9 @@ async fn a_policy_with_a_typo_closes_its_route(shared: Arc<Shared>) -> anyhow::R
     let answer = basic.client().chat("smol").await?.expect(503)?;
     anyhow::ensure!(answer.json()?.pointer("/error/code") == Some(&json!("policy_invalid")), "{}", answer.text());
     anyhow::ensure!(basic.tap.seen().is_empty(), "a closed route reached the backend");
-    let told = |status: &serde_json::Value| status.to_string().contains("HTTPRoute chat answers 503 policy_invalid");
+    let told = |status: &serde_json::Value| {
+        status["findings"].to_string().contains("HTTPRoute chat answers 503 policy_invalid")
+    };
     basic.gateway.status_when("the status says which route is closed", told).await?;
     anyhow::ensure!(basic.gateway.logs()?.contains("HTTPRoute chat answers 503 policy_invalid"), "the log does not");
 
@@ -54,7 +56,7 @@ async fn a_policy_with_a_typo_closes_its_route(shared: Arc<Shared>) -> anyhow::R
     anyhow::ensure!(limit.as_deref() == Some("100000"), "the mended budget does not hold: {limit:?}");
 
     basic.gateway.folder().write("budget.yaml", &typo)?;
-    let kept = |status: &serde_json::Value| status.to_string().contains("stays in force");
+    let kept = |status: &serde_json::Value| status["findings"].to_string().contains("stays in force");
     basic.gateway.status_when("the last good version is told of", kept).await?;
     anyhow::ensure!(self::limit(&basic.client()).await? == limit, "a typo took the budget away");
 

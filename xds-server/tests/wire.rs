@@ -124,7 +124,7 @@ async fn a_nack_ends_in_the_status_and_its_version_is_not_sent_again() {
     envoy.ask(LISTENER, &[]).await;
     let listener = envoy.next().await;
     envoy.answer(&listener, nack("cannot bind '0.0.0.0:18080': Address already in use")).await;
-    let status = server.status_with(|status| status.to_string().contains("Address already in use")).await;
+    let status = server.status_with(|status| status["findings"].to_string().contains("Address already in use")).await;
     let gateway_status = &status["gateways"][0];
     assert_eq!(gateway_status["programmed"], false);
     assert_eq!(gateway_status["proxies"][0]["acked"], false);
@@ -182,7 +182,7 @@ spec:
         assert_eq!(names(&one), [name.as_str()]);
         envoy.answer(&one, if name.ends_with("b.org") { nack("this one is bad") } else { None }).await;
     }
-    let status = server.status_with(|status| status.to_string().contains("this one is bad")).await;
+    let status = server.status_with(|status| status["findings"].to_string().contains("this one is bad")).await;
     assert_eq!(status["gateways"][0]["programmed"], false);
     let finding = status["findings"].as_array().unwrap().iter().find(|finding| finding["reason"] == "Refused").unwrap();
     assert_eq!(
@@ -224,7 +224,7 @@ async fn a_filter_that_was_refused_is_never_sent_again_unchanged() {
     envoy.answer(&first, nack(&format!("Unable to create Wasm plugin {}#sent=18", refused[0]))).await;
     let second = envoy.take(EXTENSION).await;
     assert!(is_new(&second));
-    let status = server.status_with(|status| status.to_string().contains("Unable to create")).await;
+    let status = server.status_with(|status| status["findings"].to_string().contains("Unable to create")).await;
     assert_eq!(status["gateways"][0]["programmed"], false);
     assert!(status.to_string().contains(&format!("Unable to create Wasm plugin {}\"", refused[0])), "{status}");
 
