@@ -119,7 +119,7 @@ fn key(consumer: &str) -> String {
 async fn usage_is_forced_and_taken_out_again(shared: Arc<Shared>) -> anyhow::Result<()> {
     let basic = Basic::start(&shared, "usage_is_forced_and_taken_out_again").await?;
     let body = |options: Option<Value>| {
-        let mut body = tollgate_tests::client::chat_stream("smol", 5);
+        let mut body = tollgate_tests::client::long_stream("smol", 5);
         if let (Value::Object(fields), Some(options)) = (&mut body, options) {
             fields.insert("stream_options".to_owned(), options);
         }
