@@ -14,6 +14,7 @@ pub mod ir;
 pub mod ledger;
 pub mod objects;
 pub mod placement;
+mod sets;
 pub mod snapshot;
 pub mod status;
 pub mod subscription;

@@ -45,19 +45,15 @@ pub fn main(args: &Args) -> anyhow::Result<Outcome> {
         route_tables: RouteTables { scoped_above: args.scoped_routes_above },
     };
     let mut gateways = Map::new();
-    for gateway in ir.gateways.values() {
-        let name = format!("{}/{}", gateway.origin.namespace, gateway.origin.name);
+    for (key, gateway) in &ir.gateways {
+        let name = key.to_string();
         if args.gateway.as_ref().is_none_or(|only| *only == name) {
             let snapshot = envoy::snapshot(gateway, &ir, &surroundings);
             gateways.insert(name, envoy::to_json(&snapshot));
         }
     }
     if let Some(gateway) = args.gateway.as_ref().filter(|_| gateways.is_empty()) {
-        let known: Vec<String> = ir
-            .gateways
-            .values()
-            .map(|gateway| format!("{}/{}", gateway.origin.namespace, gateway.origin.name))
-            .collect();
+        let known: Vec<String> = ir.gateways.keys().map(ToString::to_string).collect();
         anyhow::bail!("there is no Gateway `{gateway}` that can be served (there are: {})", known.join(", "));
     }
     let gateways = Value::Object(gateways);

@@ -70,8 +70,15 @@ impl Publication<'_> {
     pub fn gateways(&self, keys: &Keys) -> (BTreeMap<String, ServedGateway>, Changed) {
         let mut changed = Changed::default();
         let mut gateways = self.before.gateways.clone();
-        for (key, delta) in &self.delta.gateways {
-            let name = name(key);
+        let mut due: BTreeMap<&Key, &GatewayDelta> = self.delta.gateways.iter().collect();
+        let nothing_but_keys = GatewayDelta::Parts(PartsDelta::default());
+        if !keys.touched.is_empty() {
+            self.ir().gateways.keys().for_each(|key| {
+                due.entry(key).or_insert(&nothing_but_keys);
+            });
+        }
+        for (key, delta) in due {
+            let name = key.to_string();
             let old = gateways.remove(&name);
             match self.ir().gateways.get(key) {
                 Some(gateway) => {
@@ -81,17 +88,6 @@ impl Publication<'_> {
                 None => {
                     old.iter().for_each(|old| note_all(&old.edition.snapshot, &mut changed));
                 }
-            }
-        }
-        if !keys.touched.is_empty() {
-            let others = self.ir().gateways.iter().filter(|(key, _)| !self.delta.gateways.contains_key(*key));
-            for (key, gateway) in others {
-                let Some(served) = gateways.get_mut(&name(key)) else { continue };
-                let (edition, _) = self.edition(Some(&served.edition), |snapshot, changed| {
-                    snapshot.serve_keys(&keys.all, &keys.touched, envoy::consumers(gateway), changed);
-                });
-                served.edition = edition;
-                served.serves.consumers = Thing::consumers_of(gateway, self.ir());
             }
         }
         (gateways, changed)
@@ -184,16 +180,16 @@ impl Publication<'_> {
 
     /// What the ledger must know. None: nothing of it has changed.
     pub fn configured(&self, gateways: &BTreeMap<String, ServedGateway>) -> Option<Configured> {
-        let serves = |gateways: &BTreeMap<String, ServedGateway>| -> Vec<(String, Serves)> {
-            gateways.iter().map(|(name, gateway)| (name.clone(), gateway.serves.clone())).collect()
-        };
-        if self.delta.limits.is_empty() && serves(gateways) == serves(&self.before.gateways) {
+        fn serves(gateways: &BTreeMap<String, ServedGateway>) -> impl Iterator<Item = (&String, &Serves)> {
+            gateways.iter().map(|(name, gateway)| (name, &gateway.serves))
+        }
+        if self.delta.limits.is_empty() && serves(gateways).eq(serves(&self.before.gateways)) {
             return None;
         }
         let mut served: BTreeMap<String, Vec<Things>> = BTreeMap::new();
         let mut all = Vec::new();
         for key in self.ir().gateways.keys() {
-            let Some(gateway) = gateways.get(&name(key)) else { continue };
+            let Some(gateway) = gateways.get(&key.to_string()) else { continue };
             let things = gateway.serves.things();
             all.extend(things.iter().map(Arc::clone));
             let identity = Identity::Gateway { namespace: key.namespace.clone(), name: key.name.clone() };
@@ -218,11 +214,6 @@ impl Publication<'_> {
         let names: BTreeSet<String> = pools.flat_map(|pool| pool.models.iter().map(name)).collect();
         names.into_iter().collect()
     }
-}
-
-/// As in [`Published::gateways`].
-fn name(key: &Key) -> String {
-    format!("{}/{}", key.namespace, key.name)
 }
 
 /// Everything but keys.

@@ -54,6 +54,13 @@ impl Key {
     }
 }
 
+impl Display for Key {
+    /// `namespace/name`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
 // === impl Meta ===
 
 impl Meta {

@@ -47,10 +47,7 @@ pub fn gateways(
             (key.clone(), gateway)
         })
         .collect();
-    let needs = |gateway: &Gateway| -> BTreeSet<String> {
-        let pools = gateway.classes.iter().filter_map(|class| made.pools.get(&class.pool));
-        pools.flat_map(|pool| needing_attempts(pool)).map(str::to_owned).collect()
-    };
+    let needs = |gateway: &Gateway| needs_attempts_at(made, gateway.classes.iter());
     let of_all: BTreeSet<String> = gateways.values().flat_map(needs).collect();
     for gateway in gateways.values_mut() {
         let own = match placement {
@@ -183,9 +180,15 @@ fn backend_of(cluster: &str) -> Option<Key> {
 /// attempts, and the one retry that is the default is made only if the attempt before was free. If one Envoy may serve
 /// several Gateways, a backend is one cluster for all of them. So if one Gateway needs this at a backend, all of them do
 /// it there.
-pub fn needing_attempts(pool: &Pool) -> impl Iterator<Item = &str> {
+fn needing_attempts(pool: &Pool) -> impl Iterator<Item = &str> {
     let models = pool.models.iter().filter(|model| model.targets.len() > 1 || model.retries > 1);
     models.flat_map(|model| &model.targets).map(|target| target.backend.as_str())
+}
+
+/// The same for all pools that the routes of these classes lead to.
+pub fn needs_attempts_at<'a>(made: &Made, classes: impl Iterator<Item = &'a Class>) -> BTreeSet<String> {
+    let pools = classes.filter_map(|class| made.pools.get(&class.pool));
+    pools.flat_map(|pool| needing_attempts(pool)).map(str::to_owned).collect()
 }
 
 fn with_attempts(backend: &Arc<Backend>, attempts_at: &impl Fn(&str) -> bool) -> Arc<Backend> {

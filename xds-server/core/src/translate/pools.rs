@@ -11,7 +11,7 @@ pub fn pool(view: View<'_>, pool: &Object<ModelPool>, findings: &mut Vec<Finding
     let models = pool.spec.models.iter().enumerate();
     ir::Pool {
         origin: pool.meta.origin.clone(),
-        name: format!("{}/{}", pool.meta.namespace(), pool.meta.name()),
+        name: pool.meta.key().to_string(),
         access: pool.spec.access,
         consumers: consumers(view, pool),
         models: models.map(|(index, model)| self::model(view, pool, index, model, findings)).collect(),

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use crate::ir;
 use crate::objects::{BackendSlice, Key, Kind, Object, Objects, ReferenceGrant, RefusedPolicy, TargetKind};
+use crate::sets::Counted;
 use crate::status::Origin;
 
 use super::listeners::OpenListeners;
@@ -40,8 +41,8 @@ pub struct Made {
     pub listeners: BTreeMap<Key, Arc<OpenListeners>>,
     /// Ids of the limits that hold for each target.
     pub limits: BTreeMap<(TargetKind, Key), BTreeSet<String>>,
-    /// The namespaces that are known, each with the number of objects by which it is.
-    pub namespaces: BTreeMap<String, usize>,
+    /// The namespaces that are known, each by some objects.
+    pub namespaces: Counted<String>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -212,7 +213,7 @@ impl<'a> View<'a> {
 
     pub fn known_namespaces(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         self.reads.note(Fact::known_namespaces());
-        self.made.namespaces.keys().map(String::as_str)
+        self.made.namespaces.iter().map(String::as_str)
     }
 }
 
@@ -228,7 +229,7 @@ impl Made {
         }
         let namespaces = objects.namespaces.iter().map(|namespace| namespace.meta.name());
         for name in namespaces.chain(objects.consumers.iter().map(|consumer| consumer.meta.namespace())) {
-            *self.namespaces.entry(name.to_owned()).or_default() += 1;
+            self.namespaces.add(name.to_owned());
         }
     }
 

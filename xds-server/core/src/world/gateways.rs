@@ -6,7 +6,8 @@ use std::sync::Arc;
 use crate::ir::{self, Gateway, GatewayDelta, Host, PartsDelta};
 use crate::objects::Key;
 use crate::placement::Placement;
-use crate::translate::gateways::{Use, needing_attempts, of_attempts, parts, without_parts};
+use crate::sets::{Counted, take_out};
+use crate::translate::gateways::{needs_attempts_at, of_attempts, parts, without_parts};
 use crate::translate::routes::AttachedRoute;
 use crate::translate::view::Made;
 
@@ -19,8 +20,8 @@ pub struct Gateways {
     places: BTreeMap<Key, Place>,
     /// The routes that are attached to each Gateway.
     attached: BTreeMap<Key, BTreeSet<Arc<Key>>>,
-    /// How many Gateways need attempts at a backend to be rewritten, by its cluster name.
-    attempts_at: BTreeMap<String, usize>,
+    /// Clusters of the backends at which some Gateways need attempts to be rewritten.
+    attempts_at: Counted<String>,
 }
 
 // === impl Gateways ===
@@ -75,7 +76,7 @@ impl Gateways {
         for key in due {
             if let (Some(place), Some(gateway)) = (self.places.get(&key), gateways.get_mut(&key)) {
                 let attempts_at = |cluster: &str| match placement {
-                    Placement::OneHost => self.attempts_at.contains_key(cluster),
+                    Placement::OneHost => self.attempts_at.contains(cluster),
                     Placement::ProxyPerGateway => place.needs_attempts_at.contains(cluster),
                 };
                 renew(place, gateway, made, attempts_at, deltas.entry(key).or_default());
@@ -134,12 +135,7 @@ impl Gateways {
                 if let Some(place) = self.places.get_mut(gateway) {
                     place.detach(gateway, key, route, touched.entry(gateway.clone()).or_default());
                 }
-                if let Some(attached) = self.attached.get_mut(gateway) {
-                    attached.remove(key);
-                    if attached.is_empty() {
-                        self.attached.remove(gateway);
-                    }
-                }
+                take_out(&mut self.attached, gateway, key);
             }
             for (gateway, route) in of_gateways(after.as_deref()) {
                 if let Some(place) = self.places.get_mut(gateway) {
@@ -163,17 +159,8 @@ impl Gateways {
     }
 
     fn release(&mut self, place: &Place) -> BTreeSet<String> {
-        let mut free = BTreeSet::new();
-        for cluster in &place.needs_attempts_at {
-            let count = self.attempts_at.get(cluster).copied().unwrap_or_default();
-            if count > 1 {
-                self.attempts_at.insert(cluster.clone(), count - 1);
-            } else {
-                self.attempts_at.remove(cluster);
-                free.insert(cluster.clone());
-            }
-        }
-        free
+        let needed = place.needs_attempts_at.iter();
+        needed.filter(|cluster| self.attempts_at.remove(*cluster)).cloned().collect()
     }
 
     /// The Gateways whose pools, backends or Services may be others now. Counts anew where they need attempts to be
@@ -197,19 +184,9 @@ impl Gateways {
         }
         for key in &due {
             let Some(mut place) = self.places.remove(key) else { continue };
-            let pools = place.uses().filter_map(|used| match used {
-                Use::Class(class) => made.pools.get(&class.pool),
-                Use::Service(_) => None,
-            });
-            let needs: BTreeSet<String> = pools.flat_map(|pool| needing_attempts(pool)).map(str::to_owned).collect();
+            let needs = needs_attempts_at(made, place.classes());
             other_attempts.extend(self.release(&place));
-            for cluster in &needs {
-                let count = self.attempts_at.entry(cluster.clone()).or_default();
-                *count += 1;
-                if *count == 1 {
-                    other_attempts.insert(cluster.clone());
-                }
-            }
+            other_attempts.extend(needs.iter().filter(|cluster| self.attempts_at.add((*cluster).clone())).cloned());
             place.needs_attempts_at = needs;
             self.places.insert(key.clone(), place);
         }
@@ -249,11 +226,7 @@ fn renew(
     }
     delta.pools.extend(pools);
     delta.backends.extend(backends);
-    let classes = place.uses().filter_map(|used| match used {
-        Use::Class(class) => Some(class.clone()),
-        Use::Service(_) => None,
-    });
-    let classes = classes.collect();
+    let classes = place.classes().cloned().collect();
     if gateway.classes != classes {
         gateway.classes = classes;
         delta.classes = true;

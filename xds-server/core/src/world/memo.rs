@@ -1,9 +1,10 @@
 //! A stage of the translation, remembered: what was made of each object of a kind, and what was read for it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use crate::objects::{Key, Kind, Object, Objects};
+use crate::sets::take_out;
 use crate::status::Finding;
 use crate::translate::view::{Fact, Made, Reads, View};
 
@@ -20,7 +21,7 @@ pub struct Memo<O> {
     units: BTreeMap<Arc<Key>, Unit<O>>,
     /// Those of units that have any.
     findings: BTreeMap<Arc<Key>, Vec<Finding>>,
-    readers: HashMap<Fact, BTreeSet<Arc<Key>>>,
+    readers: BTreeMap<Fact, BTreeSet<Arc<Key>>>,
     /// The units that were asked in the last step.
     asked: BTreeSet<Arc<Key>>,
 }
@@ -68,7 +69,7 @@ impl Dirty {
 
 impl<O> Default for Memo<O> {
     fn default() -> Self {
-        Self { units: BTreeMap::new(), findings: BTreeMap::new(), readers: HashMap::new(), asked: BTreeSet::new() }
+        Self { units: BTreeMap::new(), findings: BTreeMap::new(), readers: BTreeMap::new(), asked: BTreeSet::new() }
     }
 }
 
@@ -121,7 +122,7 @@ impl<O: PartialEq> Memo<O> {
         let before = self.units.remove(key);
         let last = before.as_ref().map_or(&[][..], |unit| &unit.reads);
         for fact in last.iter().filter(|fact| !reads.contains(fact)) {
-            forget(&mut self.readers, *fact, key);
+            take_out(&mut self.readers, fact, key);
         }
         for fact in reads.iter().filter(|fact| last.binary_search(fact).is_err()) {
             self.readers.entry(*fact).or_default().insert(Arc::clone(key));
@@ -141,7 +142,7 @@ impl<O: PartialEq> Memo<O> {
         self.findings.remove(key);
         let unit = self.units.remove(key)?;
         for fact in &unit.reads {
-            forget(&mut self.readers, *fact, key);
+            take_out(&mut self.readers, fact, key);
         }
         unit.output
     }
@@ -165,14 +166,5 @@ impl<O: PartialEq> Memo<O> {
 
     pub fn findings(&self) -> impl Iterator<Item = &Finding> {
         self.findings.values().flatten()
-    }
-}
-
-fn forget(readers: &mut HashMap<Fact, BTreeSet<Arc<Key>>>, fact: Fact, key: &Key) {
-    if let Some(of_fact) = readers.get_mut(&fact) {
-        of_fact.remove(key);
-        if of_fact.is_empty() {
-            readers.remove(&fact);
-        }
     }
 }

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use crate::ir::{self, Delta, Ir};
 use crate::objects::{BackendSlice, Changes, Consumer, Gateway, Key, Kind, Namespace, Objects, TargetKind};
 use crate::placement::Placement;
+use crate::sets::take_out;
 use crate::status::{Finding, Origin, StatusKind};
 use crate::translate::consumers::{self, Claim};
 use crate::translate::listeners::{self, OpenListeners};
@@ -150,12 +151,7 @@ impl World {
         for key in set_slices().chain(gone_of(BackendSlice::NAME).cloned()) {
             if let Some(service) = slices.get(&key.namespace, &key.name).and_then(service_of) {
                 dirty.facts.insert(Fact::slices(&service));
-                if let Some(of_service) = self.made.slices.get_mut(&service) {
-                    of_service.remove(&key);
-                    if of_service.is_empty() {
-                        self.made.slices.remove(&service);
-                    }
-                }
+                take_out(&mut self.made.slices, &service, &key);
             }
         }
         for slice in set.endpoint_slices.iter() {
@@ -170,20 +166,14 @@ impl World {
         let owned = set.consumers.iter().map(|object| &object.meta);
         let owned = owned.filter(|meta| consumers.get(meta.namespace(), meta.name()).is_none());
         for name in new.chain(owned.map(|meta| meta.namespace())) {
-            let count = self.made.namespaces.entry(name.to_owned()).or_default();
-            *count += 1;
-            if *count == 1 {
+            if self.made.namespaces.add(name.to_owned()) {
                 dirty.facts.insert(Fact::known_namespaces());
             }
         }
         let lost = gone_of(Namespace::NAME).filter(|key| namespaces.get("", &key.name).is_some()).map(|key| &key.name);
         let left = gone_of(Consumer::NAME).filter(|key| consumers.get(&key.namespace, &key.name).is_some());
         for name in lost.chain(left.map(|key| &key.namespace)) {
-            let count = self.made.namespaces.get(name).copied().unwrap_or_default();
-            if count > 1 {
-                self.made.namespaces.insert(name.clone(), count - 1);
-            } else {
-                self.made.namespaces.remove(name);
+            if self.made.namespaces.remove(name) {
                 dirty.facts.insert(Fact::known_namespaces());
             }
         }
@@ -200,12 +190,7 @@ impl World {
         for Turn { key, before, after } in turns {
             let (before, after) = (hashes(&before), hashes(&after));
             for hash in before.difference(&after) {
-                if let Some(claimants) = self.claimants.get_mut(hash) {
-                    claimants.remove(&key);
-                    if claimants.is_empty() {
-                        self.claimants.remove(hash);
-                    }
-                }
+                take_out(&mut self.claimants, hash, &key);
             }
             for hash in after.difference(&before) {
                 self.claimants.entry(hash.clone()).or_default().insert(Arc::clone(&key));
@@ -262,15 +247,9 @@ impl World {
                 targets.entry(target.clone()).or_insert_with(now);
             }
             if let Some(policy) = before {
-                let ids = || policy.limits.iter().map(|limit| &limit.id);
                 for target in &policy.targets {
-                    if let Some(limits) = self.made.limits.get_mut(target) {
-                        ids().for_each(|id| {
-                            limits.remove(id);
-                        });
-                        if limits.is_empty() {
-                            self.made.limits.remove(target);
-                        }
+                    for limit in &policy.limits {
+                        take_out(&mut self.made.limits, target, &limit.id);
                     }
                 }
             }
@@ -351,7 +330,7 @@ impl World {
             .pools
             .step(&self.objects, &self.made, dirty, |view, object, findings| Some(pools::pool(view, object, findings)));
         for Turn { key, before, after } in turns {
-            let name = format!("{}/{}", key.namespace, key.name);
+            let name = key.to_string();
             if before.is_some() != after.is_some() {
                 dirty.facts.insert(Fact::pool(&name));
             }

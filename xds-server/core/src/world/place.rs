@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::ir::{Class, Domain, Gateway, Host, Site, VirtualHost};
 use crate::objects::Key;
+use crate::sets::take_out;
 use crate::translate::gateways::{Use, uses};
 use crate::translate::hostname::{covering_stems, covers};
 use crate::translate::hosts::{in_order, more_specific, with_precedence};
@@ -58,12 +59,7 @@ impl Place {
     pub fn detach(&mut self, gateway: &Key, key: &Arc<Key>, route: &AttachedRoute, touched: &mut BTreeSet<Host>) {
         self.each_hostname(gateway, route, |listener, site, domain| {
             touched.extend(site.covered(domain).map(|domain| Host { listener: listener.to_owned(), domain }));
-            if let Some(routes) = site.routes.get_mut(domain) {
-                routes.remove(key);
-                if routes.is_empty() {
-                    site.routes.remove(domain);
-                }
-            }
+            take_out(&mut site.routes, domain, key);
         });
     }
 
@@ -108,12 +104,8 @@ impl Place {
         };
         let mut made = Made { changed: true, uses: BTreeSet::new() };
         for used in old.difference(&new) {
-            if let Some(hosts) = self.uses.get_mut(used) {
-                hosts.remove(host);
-                if hosts.is_empty() {
-                    self.uses.remove(used);
-                    made.uses.insert(used.clone());
-                }
+            if take_out(&mut self.uses, used, host) {
+                made.uses.insert(used.clone());
             }
         }
         for used in new.difference(&old) {
@@ -128,6 +120,13 @@ impl Place {
 
     pub fn uses(&self) -> impl Iterator<Item = &Use> {
         self.uses.keys()
+    }
+
+    pub fn classes(&self) -> impl Iterator<Item = &Class> {
+        self.uses().filter_map(|used| match used {
+            Use::Class(class) => Some(class),
+            Use::Service(_) => None,
+        })
     }
 
     /// The virtual hosts with a route to this pool.

@@ -1,0 +1,90 @@
+//! Sets that are kept for keys, and members that are counted.
+
+use std::borrow::Borrow;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Members, each with how often it was added. It is gone when it was removed as often.
+#[derive(Debug, Clone)]
+pub struct Counted<K>(BTreeMap<K, usize>);
+
+/// Takes a value out of the set of a key. A key without values is forgotten. Returns whether it was the last one.
+pub fn take_out<K, V, Q>(sets: &mut BTreeMap<K, BTreeSet<V>>, key: &K, value: &Q) -> bool
+where
+    K: Ord,
+    V: Ord + Borrow<Q>,
+    Q: Ord + ?Sized,
+{
+    let Some(set) = sets.get_mut(key) else { return false };
+    set.remove(value);
+    let was_last = set.is_empty();
+    if was_last {
+        sets.remove(key);
+    }
+    was_last
+}
+
+// === impl Counted ===
+
+impl<K> Default for Counted<K> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<K: Ord> Counted<K> {
+    /// Returns whether it is new.
+    pub fn add(&mut self, member: K) -> bool {
+        let count = self.0.entry(member).or_default();
+        *count += 1;
+        *count == 1
+    }
+
+    /// Returns whether it is gone now.
+    pub fn remove<Q: Ord + ?Sized>(&mut self, member: &Q) -> bool
+    where
+        K: Borrow<Q>,
+    {
+        match self.0.get_mut(member) {
+            Some(count) if *count > 1 => {
+                *count -= 1;
+                false
+            }
+            _ => {
+                self.0.remove(member);
+                true
+            }
+        }
+    }
+
+    pub fn contains<Q: Ord + ?Sized>(&self, member: &Q) -> bool
+    where
+        K: Borrow<Q>,
+    {
+        self.0.contains_key(member)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &K> {
+        self.0.keys()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_without_values_is_forgotten() {
+        let mut sets: BTreeMap<u8, BTreeSet<&str>> = BTreeMap::from([(1, BTreeSet::from(["a", "b"]))]);
+        assert!(!take_out(&mut sets, &2, &"a") && !take_out(&mut sets, &1, &"a"));
+        assert!(take_out(&mut sets, &1, &"b") && sets.is_empty());
+    }
+
+    #[test]
+    fn a_member_is_there_as_long_as_it_was_added_more_often() {
+        let mut counted = Counted::default();
+        assert!(counted.add("a") && !counted.add("a") && counted.add("b"));
+        assert!(!counted.remove("a") && counted.contains("a"));
+        assert!(counted.remove("a") && !counted.contains("a"));
+        assert_eq!(counted.iter().collect::<Vec<_>>(), [&"b"]);
+    }
+}
