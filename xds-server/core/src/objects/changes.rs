@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::{EachStore, Key, Kind, Objects, RefusedPolicy, Store};
+use super::{EachKind, Key, Kind, Objects, RefusedPolicy, each_kind};
 use crate::status::Origin;
 
 #[derive(Debug, Default, Clone)]
@@ -57,16 +57,17 @@ impl Changes {
             }
         }
         let changes = Self::of(&before, &after);
-        let mut elsewhere = Elsewhere { before: &before, all, found: false };
-        Objects::default().each_store(&changes.set, &mut elsewhere);
-        (!elsewhere.found).then_some(changes)
+        let mut elsewhere = Elsewhere { before: &before, all, set: &changes.set, found: false };
+        each_kind(&mut elsewhere);
+        let found = elsewhere.found;
+        (!found).then_some(changes)
     }
 
     /// What became of the objects in the stores.
     fn of(before: &Objects, after: &Objects) -> Self {
-        let mut changes = Self::default();
-        Objects::default().each_store(after, &mut Comparing { before, changes: &mut changes });
-        changes
+        let mut comparing = Comparing { before, after, changes: Self::default() };
+        each_kind(&mut comparing);
+        comparing.changes
     }
 }
 
@@ -76,7 +77,7 @@ impl Objects {
     /// Takes changes. Says the kind and name of each object that changed, and whether it came or went.
     pub fn apply(&mut self, changes: Changes, each: &mut impl FnMut(&'static str, Key, bool)) {
         let Changes { set, gone, refused } = changes;
-        self.each_store(&set, &mut Applying { gone: &gone, each });
+        each_kind(&mut Applying { objects: self, set: &set, gone: &gone, each });
         if let Some(Refused { origins, policies }) = refused {
             self.refused = origins;
             self.refused_policies = policies;
@@ -86,12 +87,14 @@ impl Objects {
 
 struct Comparing<'a> {
     before: &'a Objects,
-    changes: &'a mut Changes,
+    after: &'a Objects,
+    changes: Changes,
 }
 
-impl EachStore for Comparing<'_> {
-    fn store<T: Kind>(&mut self, _: &mut Store<T>, after: &Store<T>) {
-        let (before, set) = (T::store(self.before), T::store_mut(&mut self.changes.set));
+impl EachKind for Comparing<'_> {
+    fn kind<T: Kind>(&mut self) {
+        let (before, after) = (T::store(self.before), T::store(self.after));
+        let set = T::store_mut(&mut self.changes.set);
         for object in after.shared() {
             let (namespace, name) = (object.meta.namespace(), object.meta.name());
             if !before.get_shared(namespace, name).is_some_and(|before| Arc::ptr_eq(before, object)) {
@@ -107,13 +110,14 @@ impl EachStore for Comparing<'_> {
 struct Elsewhere<'a> {
     before: &'a Objects,
     all: &'a Objects,
+    set: &'a Objects,
     found: bool,
 }
 
-impl EachStore for Elsewhere<'_> {
-    fn store<T: Kind>(&mut self, _: &mut Store<T>, set: &Store<T>) {
+impl EachKind for Elsewhere<'_> {
+    fn kind<T: Kind>(&mut self) {
         let (before, all) = (T::store(self.before), T::store(self.all));
-        self.found |= set.iter().any(|object| {
+        self.found |= T::store(self.set).iter().any(|object| {
             let (namespace, name) = (object.meta.namespace(), object.meta.name());
             before.get(namespace, name).is_none() && all.get(namespace, name).is_some()
         });
@@ -121,13 +125,16 @@ impl EachStore for Elsewhere<'_> {
 }
 
 struct Applying<'a, F> {
+    objects: &'a mut Objects,
+    set: &'a Objects,
     gone: &'a BTreeSet<(&'static str, Key)>,
     each: &'a mut F,
 }
 
-impl<F: FnMut(&'static str, Key, bool)> EachStore for Applying<'_, F> {
-    fn store<T: Kind>(&mut self, ours: &mut Store<T>, set: &Store<T>) {
-        for object in set.shared() {
+impl<F: FnMut(&'static str, Key, bool)> EachKind for Applying<'_, F> {
+    fn kind<T: Kind>(&mut self) {
+        let ours = T::store_mut(self.objects);
+        for object in T::store(self.set).shared() {
             let is_new = ours.put(Arc::clone(object)).is_none();
             (self.each)(T::NAME, object.meta.key(), is_new);
         }

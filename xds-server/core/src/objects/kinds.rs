@@ -16,9 +16,9 @@ pub trait Kind: Clone + 'static {
     fn store_mut(objects: &mut Objects) -> &mut Store<Self>;
 }
 
-/// Something that is done to the store of each kind, together with the same store of other objects.
-pub trait EachStore {
-    fn store<T: Kind>(&mut self, ours: &mut Store<T>, others: &Store<T>);
+/// Something that is done for each kind.
+pub trait EachKind {
+    fn kind<T: Kind>(&mut self);
 }
 
 macro_rules! kinds {
@@ -35,11 +35,9 @@ macro_rules! kinds {
             }
         })*
 
-        impl Objects {
-            /// Goes through the stores, one kind after the other.
-            pub fn each_store(&mut self, others: &Self, each: &mut impl EachStore) {
-                $(each.store(&mut self.$store, &others.$store);)*
-            }
+        /// Goes through the kinds.
+        pub fn each_kind(each: &mut impl EachKind) {
+            $(each.kind::<$spec>();)*
         }
     };
 }

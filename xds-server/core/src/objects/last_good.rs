@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
-use super::{EachStore, Key, Kind, Meta, Objects, Store};
-use crate::status::{Finding, Origin, Reason, Severity, Spot};
+use super::{EachKind, Key, Kind, Meta, Objects, each_kind};
+use crate::status::{Finding, Reason, Severity, Spot};
 
 /// What was taken over, for the findings.
 #[derive(Debug, Default)]
@@ -26,11 +26,9 @@ impl Objects {
     ///
     /// A policy that is refused closes what it names only when there is no good version of it.
     pub fn keep_last_good(&mut self, last: &Self, broken_files: &BTreeSet<String>) -> Vec<Finding> {
-        let mut keeper =
-            Keeper { refused: std::mem::take(&mut self.refused), broken_files, taken: TakenOver::default() };
-        self.each_store(last, &mut keeper);
-        let Keeper { refused, taken, .. } = keeper;
-        self.refused = refused;
+        let mut keeper = Keeper { new: self, last, broken_files, taken: TakenOver::default() };
+        each_kind(&mut keeper);
+        let taken = keeper.taken;
         let Self { refused_policies, files, .. } = self;
         // A good version stands for the later ones of a policy, and what a file said when it could be read for all of
         // it, refused policies included.
@@ -47,50 +45,55 @@ impl Objects {
     /// Everything that is in force, by its file. Files without objects are in it too. So are refused policies, because
     /// they close what they name.
     pub fn kept(&self) -> BTreeMap<&str, Vec<&Meta>> {
-        fn of<T>(store: &Store<T>) -> impl Iterator<Item = &Meta> {
-            store.iter().map(|object| &object.meta)
+        let kept = self.files.iter().map(|file| (file.as_str(), Vec::new())).collect();
+        let mut collecting = Collecting { objects: self, kept };
+        each_kind(&mut collecting);
+        self.refused_policies.iter().for_each(|policy| collecting.keep(&policy.meta));
+        collecting.kept
+    }
+}
+
+/// Everything by its file.
+struct Collecting<'a> {
+    objects: &'a Objects,
+    kept: BTreeMap<&'a str, Vec<&'a Meta>>,
+}
+
+// === impl Collecting ===
+
+impl<'a> Collecting<'a> {
+    fn keep(&mut self, meta: &'a Meta) {
+        // A file that could never be read is no last good version of anything.
+        if let Some(of_file) = self.kept.get_mut(meta.file.as_str()) {
+            of_file.push(meta);
         }
-        let mut kept: BTreeMap<&str, Vec<&Meta>> = self.files.iter().map(|file| (file.as_str(), Vec::new())).collect();
-        let all = of(&self.gateway_classes)
-            .chain(of(&self.gateways))
-            .chain(of(&self.http_routes))
-            .chain(of(&self.reference_grants))
-            .chain(of(&self.namespaces))
-            .chain(of(&self.services))
-            .chain(of(&self.endpoint_slices))
-            .chain(of(&self.secrets))
-            .chain(of(&self.model_pools))
-            .chain(of(&self.model_backends))
-            .chain(of(&self.consumers))
-            .chain(of(&self.token_policies))
-            .chain(self.refused_policies.iter().map(|policy| &policy.meta));
-        for meta in all {
-            // A file that could never be read is no last good version of anything.
-            if let Some(of_file) = kept.get_mut(meta.file.as_str()) {
-                of_file.push(meta);
-            }
-        }
-        kept
+    }
+}
+
+impl EachKind for Collecting<'_> {
+    fn kind<T: Kind>(&mut self) {
+        T::store(self.objects).iter().for_each(|object| self.keep(&object.meta));
     }
 }
 
 struct Keeper<'a> {
-    refused: BTreeSet<Origin>,
+    new: &'a mut Objects,
+    last: &'a Objects,
     broken_files: &'a BTreeSet<String>,
     taken: TakenOver,
 }
 
 // === impl Keeper ===
 
-impl EachStore for Keeper<'_> {
-    fn store<T: Kind>(&mut self, new: &mut Store<T>, last: &Store<T>) {
-        for object in last.shared() {
+impl EachKind for Keeper<'_> {
+    fn kind<T: Kind>(&mut self) {
+        for object in T::store(self.last).shared() {
             let meta = &object.meta;
             let with_its_file = self.broken_files.contains(&meta.file);
-            let lost = with_its_file || self.refused.contains(&meta.origin);
-            if lost && new.share(object).is_ok() {
+            let lost = with_its_file || self.new.refused.contains(&meta.origin);
+            if lost && T::store_mut(self.new).share(object).is_ok() {
                 self.taken.note(meta, with_its_file);
-                self.refused.remove(&meta.origin);
+                self.new.refused.remove(&meta.origin);
             }
         }
     }

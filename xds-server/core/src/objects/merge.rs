@@ -2,18 +2,21 @@
 
 use super::load;
 use super::refused_policy::{RefusedPolicy, Suspect};
-use super::{EachStore, Kind, Objects, Store};
+use super::{EachKind, Kind, Objects, each_kind};
 use crate::status::Finding;
 
-/// What was found while files were put together.
-#[derive(Debug, Default)]
-struct Merged {
+/// Files that are put together, and what was found on the way.
+struct Merging<'a> {
+    all: &'a mut Objects,
+    file: &'a Objects,
     findings: Vec<Finding>,
     refused_policies: Vec<RefusedPolicy>,
 }
 
 /// Notes since when objects are as they are.
-struct Dating {
+struct Dating<'a> {
+    new: &'a mut Objects,
+    last: &'a Objects,
     now: i64,
 }
 
@@ -23,28 +26,29 @@ impl Objects {
     /// Adds what another file says. An object that is there already stays as it is, and a finding says so. The objects
     /// themselves are shared.
     pub fn merge(&mut self, file: &Self) -> Vec<Finding> {
-        let mut merged = Merged::default();
-        self.each_store(file, &mut merged);
+        let mut merging = Merging { all: self, file, findings: Vec::new(), refused_policies: Vec::new() };
+        each_kind(&mut merging);
+        let Merging { mut findings, mut refused_policies, .. } = merging;
         self.refused.extend(file.refused.iter().cloned());
         self.files.extend(file.files.iter().cloned());
         self.refused_policies.extend(file.refused_policies.iter().cloned());
-        self.refused_policies.append(&mut merged.refused_policies);
-        merged.findings.sort_by(Finding::by_spot);
-        merged.findings
+        self.refused_policies.append(&mut refused_policies);
+        findings.sort_by(Finding::by_spot);
+        findings
     }
 
     /// Notes since when each object is as it is. `now` is the time in Unix seconds.
     pub fn date(&mut self, last: &Self, now: i64) {
-        self.each_store(last, &mut Dating { now });
+        each_kind(&mut Dating { new: self, last, now });
     }
 }
 
-// === impl Merged ===
+// === impl Merging ===
 
-impl EachStore for Merged {
-    fn store<T: Kind>(&mut self, all: &mut Store<T>, file: &Store<T>) {
-        for object in file.shared() {
-            let Err(first) = all.share(object) else { continue };
+impl EachKind for Merging<'_> {
+    fn kind<T: Kind>(&mut self) {
+        for object in T::store(self.file).shared() {
+            let Err(first) = T::store_mut(self.all).share(object) else { continue };
             self.findings.push(load::duplicate(&first.meta, &object.meta));
             // It may be that a policy was to say this, and not what the first one says.
             if first.meta.source != object.meta.source
@@ -58,9 +62,9 @@ impl EachStore for Merged {
 
 // === impl Dating ===
 
-impl EachStore for Dating {
-    fn store<T: Kind>(&mut self, new: &mut Store<T>, last: &Store<T>) {
-        new.date(last, self.now);
+impl EachKind for Dating<'_> {
+    fn kind<T: Kind>(&mut self) {
+        T::store_mut(self.new).date(T::store(self.last), self.now);
     }
 }
 
