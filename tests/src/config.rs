@@ -65,8 +65,8 @@ impl Folder {
     }
 }
 
-/// A Gateway `llm` on this port and an HTTPRoute `chat` from /v1 to the pool `chat`.
-pub fn entry(port: u16) -> String {
+/// A Gateway `llm` with one listener on this port.
+pub fn gateway(port: u16) -> String {
     format!(
         "\
 apiVersion: gateway.networking.k8s.io/v1
@@ -76,18 +76,43 @@ spec:
   gatewayClassName: tollgate
   listeners:
   - {{name: http, port: {port}, protocol: HTTP}}
----
+"
+    )
+}
+
+/// The [`gateway`] and an HTTPRoute `chat` from /v1 to the pool `chat`.
+pub fn entry(port: u16) -> String {
+    const ROUTE: &str = "\
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
-metadata: {{name: chat}}
+metadata: {name: chat}
 spec:
   parentRefs:
-  - {{name: llm}}
+  - {name: llm}
   rules:
   - matches:
-    - path: {{type: PathPrefix, value: /v1}}
+    - path: {type: PathPrefix, value: /v1}
     backendRefs:
-    - {{group: tollgate.dev, kind: ModelPool, name: chat}}
+    - {group: tollgate.dev, kind: ModelPool, name: chat}
+";
+    documents(&[gateway(port), ROUTE.to_owned()])
+}
+
+/// A Service `app` with port 80, of which this port is the one endpoint.
+pub fn service(port: u16) -> String {
+    format!(
+        "\
+apiVersion: v1
+kind: Service
+metadata: {{name: app}}
+spec: {{ports: [{{port: 80}}]}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: app-1, labels: {{kubernetes.io/service-name: app}}}}
+addressType: IPv4
+endpoints: [{{addresses: [127.0.0.1]}}]
+ports: [{{port: {port}}}]
 "
     )
 }

@@ -187,31 +187,18 @@ async fn a_host_without_a_pool_has_no_filter(shared: Arc<Shared>) -> anyhow::Res
 
 /// An HTTPRoute from /app to a Service of one endpoint.
 fn plain(port: u16) -> String {
-    format!(
-        "\
+    const ROUTE: &str = "\
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
-metadata: {{name: app}}
+metadata: {name: app}
 spec:
   parentRefs:
-  - {{name: llm}}
+  - {name: llm}
   rules:
   - matches:
-    - path: {{type: PathPrefix, value: /app}}
+    - path: {type: PathPrefix, value: /app}
     backendRefs:
-    - {{name: app, port: 80}}
----
-apiVersion: v1
-kind: Service
-metadata: {{name: app}}
-spec: {{ports: [{{port: 80}}]}}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {{name: app-1, labels: {{kubernetes.io/service-name: app}}}}
-addressType: IPv4
-endpoints: [{{addresses: [127.0.0.1]}}]
-ports: [{{port: {port}}}]
-"
-    )
+    - {name: app, port: 80}
+";
+    config::documents(&[ROUTE.to_owned(), config::service(port)])
 }

@@ -312,7 +312,7 @@ fn generated_rule(random: &mut StdRng, route: usize, rule: usize) -> String {
 /// its own host, and no listener notices. TOLLGATE_SCOPE_CHANGES makes more changes.
 async fn in_scopes_changes_act_without_a_drop(shared: Arc<Shared>) -> anyhow::Result<()> {
     let setup = shared.setup("in_scopes_changes_act_without_a_drop")?.arguments(&SCOPED);
-    let entry = gateway_without_routes(setup.port());
+    let entry = config::gateway(setup.port());
     let mut setup = setup.file("entry.yaml", &entry)?;
     let mut versions = [0_u64; HOSTS];
     for host in 0..HOSTS {
@@ -349,7 +349,7 @@ async fn a_table_crosses_the_limit_without_a_drop(shared: Arc<Shared>) -> anyhow
     // The listener's own hostname counts as well.
     let limit = (HOSTS + 1).to_string();
     let setup = shared.setup("a_table_crosses_the_limit_without_a_drop")?.arguments(&["--scoped-routes-above", &limit]);
-    let entry = gateway_without_routes(setup.port());
+    let entry = config::gateway(setup.port());
     let mut setup = setup.file("entry.yaml", &entry)?;
     for host in 0..HOSTS {
         setup = setup.file(&format!("h{host}.yaml"), &redirect(host, 0))?;
@@ -375,7 +375,7 @@ async fn a_table_crosses_the_limit_without_a_drop(shared: Arc<Shared>) -> anyhow
 async fn a_listener_that_is_scoped_again_has_its_scopes(shared: Arc<Shared>) -> anyhow::Result<()> {
     let parts = Elsewhere::new(&shared, "a_listener_that_is_scoped_again_has_its_scopes")?;
     let port = process::free_port()?;
-    parts.conf.write("entry.yaml", &gateway_without_routes(port))?;
+    parts.conf.write("entry.yaml", &config::gateway(port))?;
     for host in [1, 2] {
         parts.conf.write(&format!("h{host}.yaml"), &redirect(host, 0))?;
     }
@@ -412,17 +412,6 @@ fn is_wildcard(host: usize) -> bool {
 /// A name that the host's route serves.
 fn name_of(host: usize) -> String {
     if is_wildcard(host) { format!("any.of.h{host}.test") } else { format!("h{host}.test") }
-}
-
-fn gateway_without_routes(port: u16) -> String {
-    format!(
-        "\
-apiVersion: gateway.networking.k8s.io/v1
-kind: Gateway
-metadata: {{name: llm}}
-spec: {{gatewayClassName: tollgate, listeners: [{{name: http, port: {port}, protocol: HTTP}}]}}
-"
-    )
 }
 
 /// The route of a host, which redirects to a place that says whose route it is.
@@ -537,11 +526,7 @@ async fn a_key_of_the_same_hash_finds_nothing(shared: Arc<Shared>) -> anyhow::Re
             .replace("parentRefs: [{name: llm}]", "parentRefs: [{name: llm, sectionName: inside}]")
             .replace("  hostnames: ['*.h0.test']\n", hostname)
     };
-    let listeners = format!(
-        "listeners: [{{name: http, port: {port}, protocol: HTTP}}, {{name: inside, port: {inside}, protocol: HTTP}}]"
-    );
-    let entry = gateway_without_routes(port)
-        .replace(&format!("listeners: [{{name: http, port: {port}, protocol: HTTP}}]"), &listeners);
+    let entry = config::gateway(port) + &format!("  - {{name: inside, port: {inside}, protocol: HTTP}}\n");
     let gateway = setup
         .file("entry.yaml", &entry)?
         .file("all.yaml", &route("all", ""))?
@@ -592,7 +577,7 @@ async fn a_pool_behind_a_wildcard_is_never_unfiltered(shared: Arc<Shared>) -> an
     tap.behave(quick());
     open.behave(quick());
     let setup = shared.setup("a_pool_behind_a_wildcard_is_never_unfiltered")?.arguments(&SCOPED);
-    let (entry, routes) = (gateway_without_routes(setup.port()), pool_and_open(open.port()));
+    let (entry, routes) = (config::gateway(setup.port()), pool_and_open(open.port()));
     let gateway = setup
         .file("entry.yaml", &entry)?
         .file("routes.yaml", &routes)?
@@ -668,21 +653,7 @@ spec:
     config::documents(&[
         route("chat", "'*.pool.test', exact.pool.test", "{group: tollgate.dev, kind: ModelPool, name: chat}"),
         route("open", "open.test, '*.open.test'", "{name: app, port: 80}"),
-        format!(
-            "\
-apiVersion: v1
-kind: Service
-metadata: {{name: app}}
-spec: {{ports: [{{port: 80}}]}}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {{name: app-1, labels: {{kubernetes.io/service-name: app}}}}
-addressType: IPv4
-endpoints: [{{addresses: [127.0.0.1]}}]
-ports: [{{port: {port}}}]
-"
-        ),
+        config::service(port),
     ])
 }
 
