@@ -120,6 +120,14 @@ pub struct FakeShared {
 }
 
 #[cfg(test)]
+impl FakeShared {
+    /// Another worker is creating a record since then, and was interrupted. At 0 it has ended.
+    pub fn lock(&self, since: u64) {
+        let _ = self.set(LOCK, &since.to_le_bytes(), None);
+    }
+}
+
+#[cfg(test)]
 impl Shared for FakeShared {
     fn get(&self, key: &str) -> Option<(Vec<u8>, Version)> {
         self.records.borrow().get(key).map(|(value, version)| (value.clone(), Version(*version)))
@@ -160,7 +168,7 @@ mod tests {
     #[test]
     fn a_lock_left_by_a_dead_worker_is_taken_over() {
         let shared = FakeShared::default();
-        shared.set(LOCK, &10u64.to_le_bytes(), None).unwrap();
+        shared.lock(10);
         assert_eq!(create(&shared, "x", 500), Err(Contended));
         assert_eq!(create(&shared, "x", 1010), Ok(()));
         assert!(shared.get("x").is_some());

@@ -127,7 +127,7 @@ impl Root {
         match event {
             RootEvent::Configured => {
                 self.take_over(around);
-                Vec::new()
+                self.hang_bell(around)
             }
             RootEvent::Tick => self.tick(around),
             RootEvent::Rang => self.report(around),
@@ -165,12 +165,8 @@ impl Root {
         if !self.acts(around) {
             return self.step_back();
         }
-        let mut orders = Vec::new();
         around.worker.introduce(around.shared, around.node, around.now);
-        if let (Bell::None, Some(identity)) = (self.bell, around.worker.identity(around.shared)) {
-            self.bell = Bell::Hung;
-            orders.push(RootOrder::HangBell { name: format!("tollgate/{}", identity.worker) });
-        }
+        let mut orders = self.hang_bell(around);
         around.worker.refresh(around.shared);
         around.worker.sweep(around.shared, around.now);
         orders.push(RootOrder::ExportMetrics);
@@ -184,18 +180,28 @@ impl Root {
     }
 
     /// Whether this root acts for its VM. It takes over if no other root acts.
-    fn acts(&self, around: &mut Surroundings<'_>) -> bool {
+    fn acts(&mut self, around: &mut Surroundings<'_>) -> bool {
         if around.worker.owner.is_none() {
             self.take_over(around);
         }
         around.worker.owner == Some(self.id)
     }
 
-    /// Takes over from an earlier root. The worker opens or sends again what that root had under way.
-    fn take_over(&self, around: &mut Surroundings<'_>) {
+    /// Takes over from another root. The worker opens or sends again what that root had under way.
+    fn take_over(&mut self, around: &mut Surroundings<'_>) {
+        self.bell = Bell::None;
         around.worker.owner = Some(self.id);
         around.worker.reporter.orphaned(around.now);
         around.worker.keeper.orphaned(around.now);
+    }
+
+    /// Takes the bell to itself. The worker has one, at the root that hung it last.
+    fn hang_bell(&mut self, around: &Surroundings<'_>) -> Vec<RootOrder> {
+        let (Bell::None, Some(identity)) = (self.bell, around.worker.identity(around.shared)) else {
+            return Vec::new();
+        };
+        self.bell = Bell::Hung;
+        vec![RootOrder::HangBell { name: format!("tollgate/{}", identity.worker) }]
     }
 
     /// Closes what this root has open, because another root acts.
@@ -207,8 +213,12 @@ impl Root {
         self.keys.take_if(|open| *open == token).map(|token| RootOrder::CloseKeys { token })
     }
 
-    /// Sends what is due to the ledger.
-    fn report(&self, around: &mut Surroundings<'_>) -> Vec<RootOrder> {
+    /// Sends what is due to the ledger. Only the root that acts does so: Envoy deletes the others with their last stream,
+    /// and their calls end without a word.
+    fn report(&mut self, around: &mut Surroundings<'_>) -> Vec<RootOrder> {
+        if !self.acts(around) {
+            return Vec::new();
+        }
         let call = around.worker.next_call(around.shared, around.now);
         call.map(|call| RootOrder::Call(call.encode_to_vec())).into_iter().collect()
     }

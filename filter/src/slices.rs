@@ -15,7 +15,7 @@ use std::{collections::HashMap, rc::Rc};
 
 use crate::{
     budget::{Bucket, Budget, Counter, Lease, Rate, Reservation, Reserve, Settled},
-    host::{Contended, update},
+    host::update,
     report::Reporter,
 };
 
@@ -63,23 +63,18 @@ pub struct Drawn {
 
 impl Slices {
     /// Reserves from the slice, or from the shared lease if the slice has too little. The reporter hears of what goes back
-    /// to the ledger.
-    pub fn reserve(
-        &mut self,
-        budget: &Budget,
-        counter: &Counter<'_>,
-        amount: u64,
-        reporter: &mut Reporter,
-    ) -> Result<Drawn, Contended> {
+    /// to the ledger. Other workers may be at the lease, and one of them may have been interrupted there. A request can
+    /// wait for that as it waits for the ledger.
+    pub fn reserve(&mut self, budget: &Budget, counter: &Counter<'_>, amount: u64, reporter: &mut Reporter) -> Drawn {
         let bucket = &budget.bucket;
         let used = self.used.entry(bucket.key.clone()).or_insert_with(|| InUse::new(bucket));
         let cuts = self.are_put_back && used.is_busy(counter.now);
         used.at = counter.now;
         if let Some(drawn) = used.slice.as_mut().and_then(|slice| slice.draw(counter, amount)) {
-            return Ok(drawn);
+            return drawn;
         }
         let old = used.slice.as_ref();
-        let (drawn, back, release, cut) = update(counter.shared, &bucket.key, counter.now, |record| {
+        let reserved = update(counter.shared, &bucket.key, counter.now, |record| {
             let before = Lease::decode(record);
             let (lease, back) = match old {
                 Some(slice) => slice.put_back(before.clone(), counter),
@@ -91,7 +86,10 @@ impl Slices {
             let cut = (cuts && taken).then(|| reserved.lease.cut(amount, counter.worker, counter.holder)).flatten();
             let changed = (reserved.lease != before).then(|| reserved.lease.encode());
             (changed, (Drawn { outcome: reserved.outcome, rate }, back, reserved.release, cut))
-        })?;
+        });
+        let Ok((drawn, back, release, cut)) = reserved else {
+            return Drawn { outcome: Reserve::Ask { wish: amount }, rate: None };
+        };
         if let (Some(slice), Some(settled)) = (old, back) {
             tell(reporter, bucket, &slice.taken, settled);
         }
@@ -99,7 +97,7 @@ impl Slices {
         if let Some(release) = release {
             reporter.released(bucket, release);
         }
-        Ok(drawn)
+        drawn
     }
 
     /// Replaces a reservation by what the request really cost. A cost of 0 gives it back. The reporter hears of it.

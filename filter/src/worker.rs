@@ -13,7 +13,7 @@ use tollgate_proto::{
 
 use crate::{
     body::held::Room,
-    budget::{Bucket, Counter, Holder, Lease},
+    budget::{Bucket, Counter, Holder, Lease, Release},
     config::{Known, RequestStage},
     counters::Counters,
     exchange::Desk,
@@ -190,7 +190,9 @@ impl Worker {
                 let (lease, release) = Lease::decode(record).grant(&granted.grant, granted.least, sent_at, now, holder);
                 (Some(lease.encode()), release)
             });
-            if let Ok(Some(release)) = release {
+            // If the record cannot be changed now, the tokens go back.
+            let given = Release { window_start: granted.grant.window_start, amount: granted.grant.granted };
+            if let Some(release) = release.unwrap_or((given.amount > 0).then_some(given)) {
                 self.reporter.released(&granted.bucket, release);
             }
             // The sweep gives it back when it is idle, even if the request that wanted it is gone.

@@ -88,8 +88,10 @@ async fn a_policy_comes_and_goes_without_a_drop(shared: Arc<Shared>) -> anyhow::
             }
         })
     };
-    for _ in 0..10 {
-        gateway.folder().write("budget.yaml", &config::budget(1_000_000, ""))?;
+    for round in 0..10 {
+        // Each policy has another name, so each is a new budget to the workers and to the ledger.
+        let budget = config::budget(1_000_000, "").replace("name: budget", &format!("name: budget-{round}"));
+        gateway.folder().write("budget.yaml", &budget)?;
         is_limited(true).await?;
         gateway.folder().remove("budget.yaml")?;
         is_limited(false).await?;

@@ -133,9 +133,7 @@ fn ask(ticket: &mut Ticket, limit: &Rc<Limit>, patience: Patience, desk: &mut De
     }
     let amount = limit.count.cost(ticket.expected).max(1);
     let counter = desk.counter();
-    let Ok(drawn) = desk.slices.reserve(&budget, &counter, amount, desk.reporter) else {
-        return Outcome::Refused(Refusal::Unavailable(Unavailable::Ledger));
-    };
+    let drawn = desk.slices.reserve(&budget, &counter, amount, desk.reporter);
     desk.touch(&budget.bucket);
     match drawn.outcome {
         Reserve::Taken { reservation, low } => {

@@ -191,6 +191,38 @@ fn world() -> World {
 }
 
 /// Without the key of its scope a request would lose its route: Envoy looks for it again when headers change.
+/// Two workers have the first requests of a new budget, and one of them is interrupted while it creates the lease.
+#[test]
+fn a_request_waits_while_another_worker_is_at_the_lease() {
+    let (mut world, mut seen) = (World::new(|_| {}), Seen::default());
+    world.shared.lock(world.now);
+    let waiting = world.ask(r#"{"model":"smol"}"#, &mut seen);
+    assert!(waiting.wants() == Wants::Ledger && seen.rang, "{waiting:?}");
+    world.shared.lock(0);
+    let call = world.call().unwrap();
+    world.ledger(&call, 600, 400);
+    let sent = world.step(waiting, Event::LedgerAnswered, &mut seen);
+    assert!(seen.resumed && sent.wants() == Wants::AnswerHeaders, "{sent:?}");
+}
+
+/// That worker died there. The lock of the dead one is broken in the time that a request waits.
+#[test]
+fn a_request_that_waited_for_another_worker_is_tried_again_before_it_is_refused() {
+    let (mut world, mut seen) = (World::new(|_| {}), Seen::default());
+    world.shared.lock(world.now);
+    let waiting = world.ask(r#"{"model":"smol"}"#, &mut seen);
+    let call = world.call().unwrap();
+    world.ledger(&call, 600, 400);
+    let waiting = world.step(waiting, Event::LedgerAnswered, &mut seen);
+    assert!(waiting.wants() == Wants::Ledger, "{waiting:?}");
+    let back = world.call().unwrap();
+    assert_eq!(back.settlements.iter().map(|settled| settled.released).collect::<Vec<_>>(), [600], "nothing is lost");
+    world.shared.lock(0);
+    world.ledger(&back, 600, 400);
+    let sent = world.step(waiting, Event::LedgerAnswered, &mut seen);
+    assert!(seen.resumed && sent.wants() == Wants::AnswerHeaders, "{sent:?}");
+}
+
 #[test]
 fn the_key_of_the_scope_stays() {
     let mut seen = Seen::default();

@@ -164,7 +164,8 @@ fn the_newest_root_acts_and_an_older_one_when_none_does() {
 
     vm.step(&mut new, RootEvent::Done);
     assert!(new.is_gone());
-    assert_eq!(vm.step(&mut old, RootEvent::Tick)[..2], [RootOrder::ExportMetrics, RootOrder::OpenKeys]);
+    let bell = RootOrder::HangBell { name: "tollgate/1".into() };
+    assert_eq!(vm.step(&mut old, RootEvent::Tick)[..3], [bell, RootOrder::ExportMetrics, RootOrder::OpenKeys]);
     assert_eq!(vm.worker.owner, Some(1));
 }
 
@@ -176,6 +177,23 @@ fn what_the_root_before_had_sent_goes_out_again_unchanged() {
     let mut new = Root::new(2);
     vm.step(&mut new, RootEvent::Configured);
     assert_eq!(call(&vm.step(&mut new, RootEvent::Woken(Callback::Tick))), first);
+}
+
+/// A call of the root before once ended with its last stream, without a word, and a request waited for it in vain.
+#[test]
+fn a_root_that_acts_no_more_sends_nothing() {
+    let (mut vm, mut old) = Vm::with_root();
+    let number = vm.worker.reporter.hold(vec![Want { bucket: bucket(), wish: 100, least: 10 }]);
+    let sent = vm.sent(&mut old);
+    let mut new = Root::new(2);
+    assert_eq!(vm.step(&mut new, RootEvent::Configured), [RootOrder::HangBell { name: "tollgate/1".into() }]);
+    assert_eq!(vm.step(&mut old, RootEvent::Rang), []);
+    assert_eq!(call(&vm.step(&mut new, RootEvent::Rang)), sent);
+    let message = answer(&sent, 100);
+    assert_eq!(vm.step(&mut old, answered(&message)), [RootOrder::Wake(Callback::LedgerAnswered)], "an answer is one");
+    assert_eq!(vm.step(&mut old, RootEvent::Woken(Callback::LedgerAnswered)), [], "the next call is not its own");
+    assert_eq!(call(&vm.step(&mut new, RootEvent::Rang)).sequence, 2);
+    vm.worker.reporter.let_go(number);
 }
 
 // === calls ===

@@ -41,7 +41,7 @@ impl<'s> Worker<'s> {
 
     fn draw(&mut self, amount: u64, now: u64) -> Drawn {
         let counter = self.counter(now);
-        self.slices.reserve(&budget(), &counter, amount, &mut self.reporter).unwrap()
+        self.slices.reserve(&budget(), &counter, amount, &mut self.reporter)
     }
 
     fn reserve(&mut self, amount: u64, now: u64) -> Reservation {
