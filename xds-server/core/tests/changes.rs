@@ -140,7 +140,7 @@ fn keys_go_only_where_they_count() {
     objects.add_yaml("case", include_str!("../../../tests/cases/consumers/scoped.yaml"), &NoSecretSource);
     let ir = translate(&objects, Placement::OneHost).ir;
     let keys = |gateway: &str| -> String {
-        let gateway = ir.gateways.values().find(|known| known.origin.name == gateway).unwrap();
+        let gateway = ir.gateways.values().find(|known| *known.origin.name == *gateway).unwrap();
         let snapshot = snapshot(gateway, &ir, &surroundings(RouteTables::default()));
         snapshot.of(ResourceType::ApiKey).map(|(hash, _)| hash.get(..1).unwrap()).collect()
     };

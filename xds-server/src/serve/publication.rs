@@ -192,7 +192,7 @@ impl Publication<'_> {
             let Some(gateway) = gateways.get(&key.to_string()) else { continue };
             let things = gateway.serves.things();
             all.extend(things.iter().map(Arc::clone));
-            let identity = Identity::Gateway { namespace: key.namespace.clone(), name: key.name.clone() };
+            let identity = Identity::Gateway { namespace: key.namespace.to_string(), name: key.name.to_string() };
             served.insert(identity.to_string(), things);
         }
         // The Envoy of all Gateways may name what any of them serves.
@@ -227,7 +227,7 @@ fn listeners(gateway: &ir::Gateway, bind: &str) -> Arc<[admin::Listener]> {
     let sites = gateway.listeners.iter().flat_map(|listener| listener.sites.iter().map(move |site| (listener, site)));
     sites
         .map(|(listener, site)| admin::Listener {
-            name: site.name.clone(),
+            name: site.name.to_string(),
             address: authority(bind, listener.port),
             protocol: if site.certificate.is_some() { "HTTPS" } else { "HTTP" }.to_owned(),
         })

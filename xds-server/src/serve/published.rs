@@ -93,7 +93,7 @@ impl Published {
         }
         let world = locked(&self.world);
         let objects = world.objects();
-        match origin.kind.as_str() {
+        match origin.kind.as_ref() {
             "Gateway" => of(&objects.gateways, origin),
             "HTTPRoute" => of(&objects.http_routes, origin),
             "Service" => of(&objects.services, origin),

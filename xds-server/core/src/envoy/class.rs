@@ -42,7 +42,7 @@ mod tests {
     use tollgate_filter::route_name::RouteName;
 
     use super::*;
-    use crate::ir::{Action, HeaderEdits, Match, Rewrite};
+    use crate::ir::{Action, HeaderEdits, Match};
     use crate::status::Origin;
 
     fn pool(pool: &str, limits: &[&str], closed_by: Option<&str>) -> Action {
@@ -61,7 +61,7 @@ mod tests {
             matches: Match::default(),
             request_headers: HeaderEdits::default(),
             response_headers: HeaderEdits::default(),
-            rewrite: Rewrite::default(),
+            rewrite: None,
             request_timeout: None,
             attempt_timeout: None,
             action,

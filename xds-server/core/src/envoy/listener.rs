@@ -48,7 +48,7 @@ pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway, surroundings: &Surrou
             enable_reuse_port: (surroundings.ports == Ports::Exclusive).then_some(BoolValue { value: false }),
             ..Default::default()
         };
-        let origins = open.sites.iter().map(|site| site.origin.clone()).collect();
+        let origins = open.sites.iter().map(|site| site.origin.clone()).collect::<Box<[_]>>();
         snapshot.insert(ResourceType::Listener, name, Resource::new(&message, origins));
     }
 }

@@ -121,7 +121,7 @@ pub fn api_key(key: &ir::Key) -> Resource {
         not_after: key.not_after.map_or(0, |second| second.max(1)),
         models,
         all_models,
-        namespace: key.origin.namespace.clone(),
+        namespace: key.origin.namespace.to_string(),
     };
     Resource::new(&message, vec![key.origin.clone()])
 }

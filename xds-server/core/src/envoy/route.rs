@@ -123,7 +123,9 @@ fn to_services(found: &Route, services: &[WeightedService]) -> route::RouteActio
         let shorter = found.request_timeout.filter(|request| !request.is_zero()).map_or(timeout, |r| r.min(timeout));
         action.timeout = duration(shorter);
     }
-    rewrite(&mut action, found, &found.rewrite);
+    if let Some(changed) = &found.rewrite {
+        rewrite(&mut action, found, changed);
+    }
     action
 }
 

@@ -1,6 +1,7 @@
 //! What is another in the IR than before.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::objects::Key;
 use crate::status::StatusKind;
@@ -43,7 +44,7 @@ pub struct PartsDelta {
 /// One virtual host of a Gateway.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Host {
-    pub listener: String,
+    pub listener: Arc<str>,
     pub domain: Domain,
 }
 

@@ -37,7 +37,7 @@ pub struct Listener {
 pub struct Site {
     /// Its section is the listener's name.
     pub origin: Origin,
-    pub name: String,
+    pub name: Arc<str>,
     /// `*` for every hostname.
     pub hostname: String,
     /// Present: TLS is terminated with it.

@@ -14,7 +14,7 @@ pub use model::{
     Target, Timeouts, Tls,
 };
 pub use route::{
-    Action, Class, HeaderEdits, HeaderMatch, Match, PathMatch, PathRewrite, Redirect, Rewrite, Route, TextMatch,
+    Action, Class, Edits, HeaderEdits, HeaderMatch, Match, PathMatch, PathRewrite, Redirect, Rewrite, Route, TextMatch,
     WeightedService,
 };
 

@@ -1,5 +1,6 @@
 //! What a request must look like, and what is done with it.
 
+use std::ops::Deref;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -21,8 +22,8 @@ pub struct Route {
     pub request_headers: HeaderEdits,
     #[serde(skip_serializing_if = "HeaderEdits::is_empty")]
     pub response_headers: HeaderEdits,
-    #[serde(skip_serializing_if = "Rewrite::is_empty")]
-    pub rewrite: Rewrite,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rewrite: Option<Box<Rewrite>>,
     /// The timeouts of the whole request, and of one attempt.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "super::optional_duration")]
     pub request_timeout: Option<Duration>,
@@ -63,8 +64,12 @@ pub enum TextMatch {
     Regex(String),
 }
 
+/// What is done to headers. Most routes do nothing to them, and then it takes no memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct HeaderEdits {
+pub struct HeaderEdits(Option<Box<Edits>>);
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Edits {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub set: Vec<(String, String)>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -106,7 +111,7 @@ pub enum Action {
         /// The weight of references that cannot be used. Their share of requests is answered with 500.
         invalid: u32,
     },
-    Redirect(Redirect),
+    Redirect(Box<Redirect>),
     /// Answered by the proxy itself.
     Fail {
         status: u16,
@@ -177,15 +182,22 @@ impl Action {
 
 impl HeaderEdits {
     pub fn is_empty(&self) -> bool {
-        self.set.is_empty() && self.add.is_empty() && self.remove.is_empty()
+        self.0.is_none()
     }
 }
 
-// === impl Rewrite ===
+impl From<Edits> for HeaderEdits {
+    fn from(edits: Edits) -> Self {
+        Self((edits != Edits::default()).then(|| Box::new(edits)))
+    }
+}
 
-impl Rewrite {
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+impl Deref for HeaderEdits {
+    type Target = Edits;
+
+    fn deref(&self) -> &Edits {
+        static NONE: Edits = Edits { set: Vec::new(), add: Vec::new(), remove: Vec::new() };
+        self.0.as_deref().unwrap_or(&NONE)
     }
 }
 

@@ -1,5 +1,7 @@
 //! The kinds of objects, each with its name and its store. The list is here once, so that no kind is forgotten anywhere.
 
+use std::borrow::Cow;
+
 use gateway_api::apis::standard::gatewayclasses::GatewayClassSpec;
 
 use super::{
@@ -34,6 +36,14 @@ macro_rules! kinds {
                 &mut objects.$store
             }
         })*
+
+        /// The name of a kind as a document has it. Those that are known take no memory.
+        pub fn named(name: &str) -> Cow<'static, str> {
+            match name {
+                $($name => Cow::Borrowed($name),)*
+                other => Cow::Owned(other.to_owned()),
+            }
+        }
 
         /// Goes through the kinds.
         pub fn each_kind(each: &mut impl EachKind) {

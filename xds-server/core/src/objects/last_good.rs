@@ -1,6 +1,7 @@
 //! What stays in force when new input is broken: the last good version of each object.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -11,10 +12,10 @@ use crate::status::{Finding, Reason, Severity, Spot};
 #[derive(Debug, Default)]
 struct TakenOver {
     /// By file that cannot be read: how many objects, and since when the oldest is as it is.
-    by_file: BTreeMap<String, (usize, i64)>,
+    by_file: BTreeMap<Arc<str>, (usize, i64)>,
     policies: BTreeSet<Key>,
     /// Files that policies were taken over of.
-    policy_files: BTreeSet<String>,
+    policy_files: BTreeSet<Arc<str>>,
     findings: Vec<Finding>,
 }
 
@@ -32,7 +33,7 @@ impl Objects {
         let Self { refused_policies, files, .. } = self;
         // A good version stands for the later ones of a policy, and what a file said when it could be read for all of
         // it, refused policies included.
-        let is_lost = |file: &String| broken_files.contains(file) && !files.contains(file) && last.files.contains(file);
+        let is_lost = |file: &str| broken_files.contains(file) && !files.contains(file) && last.files.contains(file);
         refused_policies.retain(|policy| {
             let nameless = !policy.is_named() && taken.policy_files.contains(&policy.meta.file);
             !(is_lost(&policy.meta.file) || nameless || taken.policies.contains(&policy.meta.key()))
@@ -64,7 +65,7 @@ struct Collecting<'a> {
 impl<'a> Collecting<'a> {
     fn keep(&mut self, meta: &'a Meta) {
         // A file that could never be read is no last good version of anything.
-        if let Some(of_file) = self.kept.get_mut(meta.file.as_str()) {
+        if let Some(of_file) = self.kept.get_mut(meta.file.as_ref()) {
             of_file.push(meta);
         }
     }
@@ -89,7 +90,7 @@ impl EachKind for Keeper<'_> {
     fn kind<T: Kind>(&mut self) {
         for object in T::store(self.last).shared() {
             let meta = &object.meta;
-            let with_its_file = self.broken_files.contains(&meta.file);
+            let with_its_file = self.broken_files.contains(&*meta.file);
             let lost = with_its_file || self.new.refused.contains(&meta.origin);
             if lost && T::store_mut(self.new).share(object).is_ok() {
                 self.taken.note(meta, with_its_file);
@@ -122,7 +123,7 @@ impl TakenOver {
             severity: Severity::Warning,
             reason: Reason::LastGood,
             origin: None,
-            spot: Some(Spot { file, line: 1 }),
+            spot: Some(Spot { file: file.to_string(), line: 1 }),
             field: String::new(),
             message: format!(
                 "{count} objects of this file stay in force as they were read, the oldest on {}",

@@ -1,5 +1,7 @@
 //! Documents of one file into the stores: which kind each is, its metadata, and what becomes of it.
 
+use std::sync::Arc;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -32,21 +34,22 @@ struct Candidate {
 }
 
 pub fn add_yaml(objects: &mut Objects, file: &str, text: &str, secrets: &dyn SecretSource) -> Vec<Finding> {
+    let file: Arc<str> = file.into();
     let mut findings = Vec::new();
     match document::parse(text) {
         Ok(documents) => {
-            objects.files.insert(file.to_owned());
+            objects.files.insert(file.to_string());
             for document in documents {
-                add(objects, file, document, 0, secrets, &mut findings);
+                add(objects, &file, document, 0, secrets, &mut findings);
             }
         }
         Err(error) => {
-            objects.refused_policies.extend(refused_policy::in_broken_text(file, text));
+            objects.refused_policies.extend(refused_policy::in_broken_text(&file, text));
             findings.push(Finding {
                 severity: Severity::Error,
                 reason: Reason::SyntaxError,
                 origin: None,
-                spot: Some(Spot { file: file.to_owned(), line: error.line }),
+                spot: Some(Spot { file: file.to_string(), line: error.line }),
                 field: String::new(),
                 message: error.message,
                 hint: "nothing of this file is used until it can be read".to_owned(),
@@ -68,14 +71,14 @@ pub fn add_source(
 ) {
     if let Ok(value) = serde_json::from_str(source.expose()) {
         let document = Document { value, lines: Lines::starting_at(line) };
-        add(objects, file, document, since, secrets, &mut Vec::new());
+        add(objects, &file.into(), document, since, secrets, &mut Vec::new());
     }
 }
 
 /// Takes the document, or writes down that it was refused and what it would have closed.
 fn add(
     objects: &mut Objects,
-    file: &str,
+    file: &Arc<str>,
     document: Document,
     since: i64,
     secrets: &dyn SecretSource,
@@ -91,7 +94,7 @@ fn add(
     let suspect = Suspect::of(&body);
     let origin = refused_policy::origin(&body);
     let labels = std::collections::BTreeMap::new();
-    let meta = Meta { origin, labels, created: None, file: file.to_owned(), lines, source, since };
+    let meta = Meta { origin, labels, created: None, file: Arc::clone(file), lines, source, since };
     if let Err(meta) = try_add(objects, meta, body, secrets, findings)
         && let Some(suspect) = suspect
     {
@@ -138,7 +141,7 @@ fn try_add(
     body.shift_remove("status");
     let metadata = body.shift_remove("metadata").unwrap_or_else(|| Value::Object(serde_json::Map::new()));
     if is_cluster_scoped(&kind) {
-        meta.origin.namespace.clear();
+        meta.origin.namespace = "".into();
     }
     match decode::<ObjectMeta>(metadata) {
         Ok(metadata) => {
@@ -198,7 +201,7 @@ fn route_to_store(
     secrets: &dyn SecretSource,
     findings: &mut Vec<Finding>,
 ) -> Outcome {
-    match given.meta.origin.kind.clone().as_str() {
+    match given.meta.origin.kind.clone().as_ref() {
         "GatewayClass" => with_spec(&mut o.gateway_classes, given, findings, |spec, _| Some(spec)),
         "Gateway" => with_spec(&mut o.gateways, given, findings, standard::gateway),
         "HTTPRoute" => with_spec(&mut o.http_routes, given, findings, standard::http_route),

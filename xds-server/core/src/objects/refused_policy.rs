@@ -162,7 +162,7 @@ fn in_broken_part(file: &str, line: u64, part: &str) -> Option<RefusedPolicy> {
     namespaces.dedup();
     let names = match namespaces.as_slice() {
         [one] if super::is_dns_label(one) => {
-            (*one).clone_into(&mut meta.origin.namespace);
+            meta.origin.namespace = (*one).into();
             Names::AllOfItsNamespace
         }
         // Without one that can be read it may be anywhere: it might stand where the mistake is.
@@ -179,7 +179,11 @@ fn word(text: &str) -> &str {
 pub fn origin(document: &Map<String, Value>) -> Origin {
     let kind = document.get("kind").and_then(Value::as_str).unwrap_or(KIND);
     let metadata = |name: &str| document.get("metadata").and_then(|all| all.get(name)).and_then(Value::as_str);
-    Origin::new(kind, metadata("namespace").unwrap_or("default"), metadata("name").unwrap_or_default())
+    Origin::new(
+        super::kinds::named(kind),
+        metadata("namespace").unwrap_or("default"),
+        metadata("name").unwrap_or_default(),
+    )
 }
 
 fn meta(file: &str, line: u64) -> Meta {
@@ -187,7 +191,7 @@ fn meta(file: &str, line: u64) -> Meta {
         origin: Origin::new(KIND, "default", ""),
         labels: std::collections::BTreeMap::new(),
         created: None,
-        file: file.to_owned(),
+        file: file.into(),
         lines: Lines::starting_at(line),
         source: Source::new(""),
         since: 0,

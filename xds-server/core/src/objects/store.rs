@@ -13,8 +13,8 @@ use super::{Kind, Secret, redact};
 /// Namespace and name; the namespace is empty for kinds without one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
-    pub namespace: String,
-    pub name: String,
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
 }
 
 /// What every object has besides its specification.
@@ -24,7 +24,7 @@ pub struct Meta {
     pub labels: BTreeMap<String, String>,
     /// Unix seconds of its creation where that is known, for precedence between routes.
     pub created: Option<i64>,
-    pub file: String,
+    pub file: Arc<str>,
     pub lines: Lines,
     pub source: Source,
     /// Unix seconds when this version of it was read first.
@@ -49,7 +49,7 @@ pub struct Store<T>(BTreeMap<Key, Arc<Object<T>>>);
 // === impl Key ===
 
 impl Key {
-    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
     }
 }
@@ -73,7 +73,7 @@ impl Meta {
     }
 
     pub fn key(&self) -> Key {
-        Key::new(self.namespace(), self.name())
+        self.origin.key()
     }
 
     fn stands_where(&self, other: &Self) -> bool {
@@ -81,7 +81,7 @@ impl Meta {
     }
 
     pub fn spot(&self, field: &str) -> Spot {
-        Spot { file: self.file.clone(), line: self.lines.of(field) }
+        Spot { file: self.file.to_string(), line: self.lines.of(field) }
     }
 
     pub fn finding(
@@ -97,9 +97,9 @@ impl Meta {
             severity,
             reason,
             origin: Some(Origin {
-                kind: redact::plain(&self.origin.kind),
-                namespace: redact::plain(&self.origin.namespace),
-                name: redact::plain(&self.origin.name),
+                kind: redact::plain(&self.origin.kind).into(),
+                namespace: redact::plain(&self.origin.namespace).into(),
+                name: redact::plain(&self.origin.name).into(),
                 section: None,
             }),
             spot: Some(self.spot(&field)),
@@ -192,7 +192,7 @@ impl<T> Store<T> {
     /// Those of one namespace, without a look at any other.
     pub fn of_namespace<'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a Object<T>> {
         let from_here = self.0.range(Key::new(namespace, "")..);
-        from_here.take_while(move |(key, _)| key.namespace == namespace).map(|(_, object)| object.as_ref())
+        from_here.take_while(move |(key, _)| *key.namespace == *namespace).map(|(_, object)| object.as_ref())
     }
 }
 
@@ -233,7 +233,7 @@ mod tests {
                 origin,
                 labels: BTreeMap::new(),
                 created: None,
-                file: String::new(),
+                file: "".into(),
                 lines: Lines::starting_at(1),
                 source: Source::new(""),
                 since: 0,

@@ -44,7 +44,7 @@ pub struct Resource {
     /// The message, encoded (the value of the Any; its type URL is the resource type's).
     pub value: Vec<u8>,
     /// Objects that it was made from, the first being the one that a NACK is reported on.
-    pub origins: Vec<Origin>,
+    pub origins: Box<[Origin]>,
 }
 
 /// Everything that the Envoys of one Gateway may have. It is always complete: nothing in it refers to something that is
@@ -119,11 +119,15 @@ fn table_of(scope: &str) -> &str {
 // === impl Resource ===
 
 impl Resource {
-    pub fn new(message: &impl prost::Message, origins: Vec<Origin>) -> Self {
+    pub fn new(message: &impl prost::Message, origins: impl Into<Box<[Origin]>>) -> Self {
         use sha2::Digest as _;
         let value = message.encode_to_vec();
         let digest: [u8; 32] = sha2::Sha256::digest(&value).into();
-        Self { version: hex::encode(digest.first_chunk::<8>().unwrap_or(&[0; 8])).into(), value, origins }
+        Self {
+            version: hex::encode(digest.first_chunk::<8>().unwrap_or(&[0; 8])).into(),
+            value,
+            origins: origins.into(),
+        }
     }
 
     /// Whether a client that has one of them has the other, too.

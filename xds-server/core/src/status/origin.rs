@@ -1,19 +1,23 @@
 //! Which object a value was made from, and where that object stands.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 use serde::Serialize;
 
-/// The object (and the part of it) that a value was made from. Every IR value carries it.
+use crate::objects::Key;
+
+/// The object (and the part of it) that a value was made from. Every IR value carries it, and copies share its texts.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Origin {
     /// For example `HTTPRoute`.
-    pub kind: String,
-    pub namespace: String,
-    pub name: String,
+    pub kind: Cow<'static, str>,
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
     /// Listener, rule or limit inside the object; absent for the whole object.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub section: Option<String>,
+    pub section: Option<Arc<str>>,
 }
 
 /// Where in a file an object stands.
@@ -28,14 +32,18 @@ pub struct Spot {
 // === impl Origin ===
 
 impl Origin {
-    pub fn new(kind: &str, namespace: &str, name: &str) -> Self {
-        Self { kind: kind.to_owned(), namespace: namespace.to_owned(), name: name.to_owned(), section: None }
+    pub fn new(kind: impl Into<Cow<'static, str>>, namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
+        Self { kind: kind.into(), namespace: namespace.into(), name: name.into(), section: None }
     }
 
     /// The same object, pointing at one part of it.
     #[must_use]
-    pub fn section(&self, section: impl Into<String>) -> Self {
+    pub fn section(&self, section: impl Into<Arc<str>>) -> Self {
         Self { section: Some(section.into()), ..self.clone() }
+    }
+
+    pub fn key(&self) -> Key {
+        Key { namespace: Arc::clone(&self.namespace), name: Arc::clone(&self.name) }
     }
 
     /// How usage rows, labels and pages name the object: its name, with `namespace/` unless that is `default`.

@@ -2,6 +2,7 @@
 //! a refusal ends on the object that the refused resource was made from.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::{
     Address, Condition, ConditionType, Finding, ObjectRef, ObjectStatus, Origin, Reason, Severity, Spot, StatusKind,
@@ -68,9 +69,9 @@ impl Refusal {
     }
 
     fn is_about(&self, kind: StatusKind, namespace: &str, name: &str) -> bool {
-        self.origin
-            .as_ref()
-            .is_some_and(|origin| origin.kind == kind.name() && origin.namespace == namespace && origin.name == name)
+        self.origin.as_ref().is_some_and(|origin| {
+            origin.kind == kind.name() && *origin.namespace == *namespace && *origin.name == *name
+        })
     }
 }
 
@@ -94,7 +95,7 @@ impl ObjectStatus {
 
     fn hear_of_gateway(&mut self, heard: &Heard) {
         let Some(said) = heard.get(&format!("{}/{}", self.namespace, self.name)) else { return };
-        let section = |refusal: &Refusal| -> Option<String> {
+        let section = |refusal: &Refusal| -> Option<Arc<str>> {
             let is_own = refusal.is_about(StatusKind::Gateway, &self.namespace, &self.name);
             refusal.origin.as_ref().filter(|_| is_own).and_then(|origin| origin.section.clone())
         };
@@ -114,7 +115,7 @@ impl ObjectStatus {
             .flatten()
             .map(|listener| {
                 // What is refused of another listener is not about this one.
-                let about = |refusal: &&Refusal| section(refusal).is_none_or(|name| name == listener.name);
+                let about = |refusal: &&Refusal| section(refusal).is_none_or(|name| *name == *listener.name);
                 programmed(&mut said.refused.iter().filter(about))
             })
             .collect();
@@ -246,7 +247,7 @@ spec: {schema: OpenAI, endpoint: {hostname: 127.0.0.1, port: 80}}
 
     #[test]
     fn a_refusal_ends_on_the_object_that_it_is_about() {
-        let of = |kind: &str, name: &str| {
+        let of = |kind: &'static str, name: &str| {
             let lines = not_well(refused(ResourceType::Cluster, Origin::new(kind, "default", name)));
             lines.into_iter().filter(|line| line.contains("Accepted")).collect::<Vec<_>>()
         };

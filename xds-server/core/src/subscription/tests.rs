@@ -69,7 +69,7 @@ fn is_bad(version: &str) -> bool {
 }
 
 fn resource(version: &str) -> Resource {
-    Resource { version: version.into(), value: Vec::new(), origins: Vec::new() }
+    Resource { version: version.into(), value: Vec::new(), origins: Box::default() }
 }
 
 impl World {

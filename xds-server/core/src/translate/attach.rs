@@ -1,12 +1,22 @@
 //! Whether a route may be attached to the listeners of a Gateway, and for which hostnames.
 
+use std::sync::Arc;
+
 use crate::ir::Domain;
-use crate::objects::{HttpRoute, Namespace, Namespaces, Object};
+use crate::objects::{HttpRoute, Key, Namespace, Namespaces, Object};
 use crate::status::Reason;
 
 use super::hostname::intersection;
 use super::listeners::{OpenListener, OpenListeners};
 use super::view::View;
+
+/// One listener that a route is attached to, and the hostnames that both are for.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Attachment {
+    pub gateway: Key,
+    pub listener: Arc<str>,
+    pub hostnames: Box<[Domain]>,
+}
 
 /// What a parentRef says besides the Gateway.
 #[derive(Debug, Clone, Copy)]
@@ -45,17 +55,17 @@ impl NotAttached {
     }
 }
 
-/// The listeners that the route attaches to, by name, with the hostnames that route and listener have in common.
+/// The listeners that the route attaches to.
 pub fn attach(
     view: View<'_>,
     route: &Object<HttpRoute>,
     parent: &Parent<'_>,
     gateway: &OpenListeners,
-) -> Result<Vec<(String, Vec<Domain>)>, NotAttached> {
+) -> Result<Vec<Attachment>, NotAttached> {
     let named: Vec<_> = gateway
         .open
         .iter()
-        .filter(|listener| parent.section.is_none_or(|section| section == listener.name))
+        .filter(|listener| parent.section.is_none_or(|section| *section == *listener.name))
         .filter(|listener| parent.port.is_none_or(|port| port == i32::from(listener.port)))
         .collect();
     if named.is_empty() {
@@ -72,15 +82,16 @@ pub fn attach(
     let places: Vec<_> = allowed
         .into_iter()
         .filter_map(|listener| {
-            let hostnames: Vec<Domain> = match own {
-                [] => vec![listener.hostname.clone()],
+            let hostnames: Box<[Domain]> = match own {
+                [] => [listener.hostname.clone()].into(),
                 own => own
                     .iter()
                     .filter_map(|hostname| intersection(&listener.hostname, hostname))
                     .map(Domain::from)
                     .collect(),
             };
-            (!hostnames.is_empty()).then(|| (listener.name.clone(), hostnames))
+            let (gateway, listener) = (gateway.origin.key(), Arc::clone(&listener.name));
+            (!hostnames.is_empty()).then_some(Attachment { gateway, listener, hostnames })
         })
         .collect();
     if places.is_empty() { Err(NotAttached::NoMatchingListenerHostname) } else { Ok(places) }
@@ -90,7 +101,7 @@ fn is_allowed(view: View<'_>, gateway: &OpenListeners, listener: &OpenListener, 
     match &listener.allowed {
         None => false,
         Some(Namespaces::All) => true,
-        Some(Namespaces::Same) => gateway.origin.namespace == namespace,
+        Some(Namespaces::Same) => *gateway.origin.namespace == *namespace,
         Some(Namespaces::Selector(selector)) => {
             selector.selects(namespace, view.object::<Namespace>("", namespace).map(|object| &object.meta.labels))
         }

@@ -9,13 +9,13 @@ use gateway_api::apis::standard::httproutes::{
 };
 use serde_json::Value;
 
-use crate::ir::{HeaderEdits, PathRewrite, Redirect, Rewrite};
+use crate::ir::{Edits, HeaderEdits, PathRewrite, Redirect, Rewrite};
 
 #[derive(Debug, Clone, Default)]
 pub struct Filters {
     pub request_headers: HeaderEdits,
     pub response_headers: HeaderEdits,
-    pub rewrite: Rewrite,
+    pub rewrite: Option<Box<Rewrite>>,
     pub redirect: Option<Redirect>,
 }
 
@@ -50,7 +50,7 @@ pub fn filters(given: &[Filter], prefixes_only: bool) -> Result<Filters, Unusabl
         let repeated = given.iter().take(index).any(|other| other.r#type == filter.r#type);
         let result = if repeated { Err(InvalidFilter::Repeated) } else { add(&mut filters, filter, prefixes_only) };
         result.map_err(|error| Unusable { index, error })?;
-        if filters.redirect.is_some() && !filters.rewrite.is_empty() {
+        if filters.redirect.is_some() && filters.rewrite.is_some() {
             return Err(Unusable { index, error: InvalidFilter::RewriteAndRedirect });
         }
     }
@@ -108,11 +108,12 @@ fn edits(modifier: &impl serde::Serialize) -> Result<HeaderEdits, InvalidFilter>
             .map(|(name, value)| Ok((name?, value)))
             .collect::<Result<Vec<_>, _>>()
     };
-    Ok(HeaderEdits {
+    let edits = Edits {
         set: pairs("set")?,
         add: pairs("add")?,
         remove: items("remove").filter_map(Value::as_str).map(header).collect::<Result<_, _>>()?,
-    })
+    };
+    Ok(edits.into())
 }
 
 fn header(name: &str) -> Result<String, InvalidFilter> {
@@ -121,7 +122,7 @@ fn header(name: &str) -> Result<String, InvalidFilter> {
     if name == "host" || name.starts_with(':') { Err(InvalidFilter::Header(name)) } else { Ok(name) }
 }
 
-fn rewrite(filter: &RewriteFilter, prefixes_only: bool) -> Result<Rewrite, InvalidFilter> {
+fn rewrite(filter: &RewriteFilter, prefixes_only: bool) -> Result<Option<Box<Rewrite>>, InvalidFilter> {
     let path = match &filter.path {
         None => None,
         Some(path) => match (&path.r#type, &path.replace_full_path, &path.replace_prefix_match) {
@@ -133,7 +134,8 @@ fn rewrite(filter: &RewriteFilter, prefixes_only: bool) -> Result<Rewrite, Inval
             _ => return Err(InvalidFilter::PathFields),
         },
     };
-    Ok(Rewrite { hostname: filter.hostname.clone(), path })
+    let rewrite = Rewrite { hostname: filter.hostname.clone(), path };
+    Ok((rewrite != Rewrite::default()).then(|| Box::new(rewrite)))
 }
 
 fn redirect(filter: &RedirectFilter, prefixes_only: bool) -> Result<Redirect, InvalidFilter> {

@@ -40,7 +40,7 @@ pub fn gateways(
             let mut gateway = without_parts(open);
             for (site, listener) in sites(&mut gateway, open) {
                 let elsewhere = hosts::more_specific(listener, open);
-                let here = attached.get(&(key, site.name.as_str())).map(Vec::as_slice).unwrap_or_default();
+                let here = attached.get(&(key, &*site.name)).map(Vec::as_slice).unwrap_or_default();
                 site.virtual_hosts = hosts::virtual_hosts(&listener.hostname, &elsewhere, &candidates(key, here));
             }
             gateway.classes = gateway.routes().filter_map(|route| Class::of(&route.action)).collect();
@@ -66,7 +66,7 @@ pub fn without_parts(open: &OpenListeners) -> Gateway {
     let mut ports: BTreeMap<u16, Vec<Site>> = BTreeMap::new();
     for listener in &open.open {
         ports.entry(listener.port).or_default().push(Site {
-            origin: open.origin.section(&listener.name),
+            origin: open.origin.section(Arc::clone(&listener.name)),
             name: listener.name.clone(),
             hostname: listener.hostname.to_string(),
             certificate: listener.certificate.clone(),
@@ -101,11 +101,11 @@ fn by_listener(routes: &BTreeMap<Key, Arc<AttachedRoute>>) -> ByListener<'_> {
     let mut all = ByListener::new();
     for (key, route) in routes {
         for place in &route.attachments {
-            let here = all.entry((&place.gateway, place.listener.as_str())).or_default();
+            let here = all.entry((&place.gateway, &*place.listener)).or_default();
             // A route may be attached to a listener by several of its parents.
             match here.last_mut() {
                 Some((last, _, hostnames)) if *last == key => hostnames.extend_from_slice(&place.hostnames),
-                _ => here.push((key, route, place.hostnames.clone())),
+                _ => here.push((key, route, place.hostnames.to_vec())),
             }
         }
     }

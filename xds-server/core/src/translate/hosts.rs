@@ -112,7 +112,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::ir::{Action, HeaderEdits, Rewrite};
+    use crate::ir::{Action, HeaderEdits};
     use crate::status::Origin;
 
     const HOSTNAMES: [&str; 8] = ["*", "*.com", "com", "a.com", "*.a.com", "x.a.com", "y.x.a.com", "b.com"];
@@ -125,7 +125,7 @@ mod tests {
             matches: Match { path: PathMatch::Prefix(path.to_owned()), ..Match::default() },
             request_headers: HeaderEdits::default(),
             response_headers: HeaderEdits::default(),
-            rewrite: Rewrite::default(),
+            rewrite: None,
             request_timeout: None,
             attempt_timeout: None,
             action: Action::Fail { status: 500 },

@@ -34,7 +34,7 @@ pub struct OpenListeners {
 pub struct OpenListener {
     /// Its place in the Gateway.
     pub index: usize,
-    pub name: String,
+    pub name: Arc<str>,
     pub protocol: String,
     pub port: u16,
     pub hostname: Domain,
@@ -140,7 +140,7 @@ fn listener(
     }
     Ok(OpenListener {
         index,
-        name: spec.name.clone(),
+        name: spec.name.as_str().into(),
         protocol: spec.protocol.clone(),
         port: u16::try_from(spec.port).unwrap_or_default(),
         hostname: spec.hostname.as_deref().unwrap_or(ANY).into(),

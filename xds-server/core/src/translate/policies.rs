@@ -35,13 +35,13 @@ pub fn policy(view: View<'_>, policy: &Object<TokenPolicy>, findings: &mut Vec<F
     let targets = targets(view, policy, findings).into_iter();
     Policy {
         limits: limits(policy).map(Arc::new).collect(),
-        targets: targets.map(|target| (target.kind, Key::new(policy.meta.namespace(), &target.name))).collect(),
+        targets: targets.map(|target| (target.kind, Key::new(policy.meta.namespace(), target.name.as_str()))).collect(),
     }
 }
 
 fn limits(policy: &Object<TokenPolicy>) -> impl Iterator<Item = Limit> {
     policy.spec.limits.iter().map(|limit| Limit {
-        origin: policy.meta.origin.section(&limit.name),
+        origin: policy.meta.origin.section(limit.name.as_str()),
         id: format!("{}/{}/{}", policy.meta.namespace(), policy.meta.name(), limit.name),
         policy: policy.meta.origin.display_name(),
         name: limit.name.clone(),

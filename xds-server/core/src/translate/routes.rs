@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::ir::{Action, Domain};
+use crate::ir::Action;
 use crate::objects::{GATEWAY_GROUP, Gateway, HttpRoute, Key, Object, Shown};
 use crate::status::{Finding, Reason, Severity};
 
-use super::attach::{self, Parent};
+use super::attach::{self, Attachment, Parent};
 use super::policies::Way;
 use super::refs::{GATEWAY, HTTP_ROUTE, Reference};
 use super::rules::{self, RuleRoute};
@@ -19,22 +19,14 @@ pub struct AttachedRoute {
     /// Unix seconds; the oldest is tried first.
     pub created: i64,
     /// The parentRefs that are for us to answer, by their places in the object. Those of other controllers are not.
-    pub parents: BTreeSet<usize>,
-    pub attachments: Vec<Attachment>,
+    pub parents: Box<[usize]>,
+    pub attachments: Box<[Attachment]>,
     pub routes: ByGateway,
 }
 
 /// What each of the Gateways of a route has of it. They differ by the limits that hold there. There are few.
 #[derive(Debug, PartialEq)]
 pub struct ByGateway(Box<[(Key, Vec<RuleRoute>)]>);
-
-/// One listener that a route is attached to, and the hostnames that both are for.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Attachment {
-    pub gateway: Key,
-    pub listener: String,
-    pub hostnames: Vec<Domain>,
-}
 
 // === impl ByGateway ===
 
@@ -56,7 +48,7 @@ impl ByGateway {
 /// None: the route does not concern us, because its Gateways are of other controllers.
 pub fn route(view: View<'_>, object: &Object<HttpRoute>, findings: &mut Vec<Finding>) -> Option<AttachedRoute> {
     let mut attachments: Vec<Attachment> = Vec::new();
-    let mut ours: BTreeSet<usize> = BTreeSet::new();
+    let mut ours: Vec<usize> = Vec::new();
     let mut foreign = false;
     let parents = object.spec.parent_refs.as_deref().unwrap_or_default();
     if parents.is_empty() {
@@ -97,16 +89,15 @@ pub fn route(view: View<'_>, object: &Object<HttpRoute>, findings: &mut Vec<Find
                     field: &field,
                 };
                 findings.push(reference.not_found::<Gateway>(Reason::NoMatchingParent, view));
-                ours.insert(index);
+                ours.push(index);
             }
             continue;
         };
-        ours.insert(index);
+        ours.push(index);
         let parent = Parent { section: parent.section_name.as_deref(), port: parent.port };
         match attach::attach(view, object, &parent, gateway) {
             Ok(found) => {
-                for (listener, hostnames) in found {
-                    let attachment = Attachment { gateway: key.clone(), listener, hostnames };
+                for attachment in found {
                     if !attachments.contains(&attachment) {
                         attachments.push(attachment);
                     }
@@ -125,7 +116,8 @@ pub fn route(view: View<'_>, object: &Object<HttpRoute>, findings: &mut Vec<Find
     let gateways: BTreeSet<&Key> = attachments.iter().map(|attachment| &attachment.gateway).collect();
     let routes = gateways.into_iter().map(|gateway| (gateway.clone(), at(view, object, gateway, &rules))).collect();
     let routes = ByGateway(routes);
-    Some(AttachedRoute { created: object.meta.created.unwrap_or(i64::MAX), parents: ours, attachments, routes })
+    let (parents, attachments) = (ours.into(), attachments.into());
+    Some(AttachedRoute { created: object.meta.created.unwrap_or(i64::MAX), parents, attachments, routes })
 }
 
 /// The rules at one Gateway, with the limits that hold there.

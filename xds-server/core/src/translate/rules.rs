@@ -97,7 +97,7 @@ impl Context<'_> {
                 let field = format!("{}.backendRefs", self.field);
                 return Err(self.invalid(field, "a rule that redirects has no backends", "remove them"));
             }
-            return Ok((filters, Action::Redirect(redirect)));
+            return Ok((filters, Action::Redirect(Box::new(redirect))));
         }
         let is_pool = |backend: &BackendRef| {
             backend.group.as_deref() == Some(TOLLGATE_GROUP) && backend.kind.as_deref() == Some("ModelPool")
@@ -114,7 +114,7 @@ impl Context<'_> {
                 Action::Fail { status: 500 }
             }
             [pool] if is_pool(pool) => {
-                if !filters.rewrite.is_empty() {
+                if filters.rewrite.is_some() {
                     let field = format!("{}.filters", self.field);
                     return Err(self.invalid(
                         field,

@@ -17,7 +17,7 @@ pub fn cluster_name(namespace: &str, name: &str, port: u16) -> String {
 
 /// The Service that an EndpointSlice is of.
 pub fn service_of(slice: &Object<BackendSlice>) -> Option<Key> {
-    Some(Key::new(slice.meta.namespace(), slice.meta.labels.get(SERVICE_NAME)?))
+    Some(Key::new(slice.meta.namespace(), slice.meta.labels.get(SERVICE_NAME)?.as_str()))
 }
 
 /// The ports of a Service. If two have the same number, the last one counts.

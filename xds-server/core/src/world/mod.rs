@@ -21,7 +21,7 @@ use crate::ir::{self, Delta, Ir};
 use crate::objects::{BackendSlice, Changes, Consumer, Gateway, Key, Kind, Namespace, Objects, TargetKind};
 use crate::placement::Placement;
 use crate::sets::take_out;
-use crate::status::{Finding, Origin, StatusKind};
+use crate::status::{Finding, StatusKind};
 use crate::translate::consumers::{self, Claim};
 use crate::translate::listeners::{self, OpenListeners};
 use crate::translate::policies::{self, Policy};
@@ -170,9 +170,9 @@ impl World {
                 dirty.facts.insert(Fact::known_namespaces());
             }
         }
-        let lost = gone_of(Namespace::NAME).filter(|key| namespaces.get("", &key.name).is_some()).map(|key| &key.name);
+        let lost = gone_of(Namespace::NAME).filter(|key| namespaces.get("", &key.name).is_some()).map(|key| &*key.name);
         let left = gone_of(Consumer::NAME).filter(|key| consumers.get(&key.namespace, &key.name).is_some());
-        for name in lost.chain(left.map(|key| &key.namespace)) {
+        for name in lost.chain(left.map(|key| &*key.namespace)) {
             if self.made.namespaces.remove(name) {
                 dirty.facts.insert(Fact::known_namespaces());
             }
@@ -216,9 +216,7 @@ impl World {
             if self.of_keys.get(&hash).map(Vec::as_slice).unwrap_or_default() != findings {
                 let before = self.of_keys.get(&hash).into_iter().flatten();
                 let of_both = before.chain(&findings).filter_map(|finding| finding.origin.as_ref());
-                delta.statuses.extend(of_both.map(|Origin { namespace, name, .. }| {
-                    (StatusKind::Consumer, Key::new(namespace.clone(), name.clone()))
-                }));
+                delta.statuses.extend(of_both.map(|origin| (StatusKind::Consumer, origin.key())));
             }
             if findings.is_empty() {
                 self.of_keys.remove(&hash);

@@ -16,7 +16,7 @@ use super::memo::Memo;
 
 #[derive(Debug, Default)]
 pub struct Place {
-    sites: BTreeMap<String, Attached>,
+    sites: BTreeMap<Arc<str>, Attached>,
     /// The virtual hosts of each use.
     uses: BTreeMap<Use, BTreeSet<Host>>,
     /// Clusters of the backends at which this Gateway needs attempts to be rewritten.
@@ -58,7 +58,7 @@ impl Place {
     /// Takes a route out. Notes the virtual hosts that this may change.
     pub fn detach(&mut self, gateway: &Key, key: &Arc<Key>, route: &AttachedRoute, touched: &mut BTreeSet<Host>) {
         self.each_hostname(gateway, route, |listener, site, domain| {
-            touched.extend(site.covered(domain).map(|domain| Host { listener: listener.to_owned(), domain }));
+            touched.extend(site.covered(domain).map(|domain| Host { listener: Arc::clone(listener), domain }));
             take_out(&mut site.routes, domain, key);
         });
     }
@@ -67,7 +67,7 @@ impl Place {
     pub fn attach(&mut self, gateway: &Key, key: &Arc<Key>, route: &AttachedRoute, touched: &mut BTreeSet<Host>) {
         self.each_hostname(gateway, route, |listener, site, domain| {
             site.routes.entry(domain.clone()).or_default().insert(Arc::clone(key));
-            touched.extend(site.covered(domain).map(|domain| Host { listener: listener.to_owned(), domain }));
+            touched.extend(site.covered(domain).map(|domain| Host { listener: Arc::clone(listener), domain }));
         });
     }
 
@@ -75,7 +75,7 @@ impl Place {
         &mut self,
         gateway: &Key,
         route: &AttachedRoute,
-        mut each: impl FnMut(&str, &mut Attached, &Domain),
+        mut each: impl FnMut(&Arc<str>, &mut Attached, &Domain),
     ) {
         for attachment in route.attachments.iter().filter(|attachment| attachment.gateway == *gateway) {
             if let Some(site) = self.sites.get_mut(&attachment.listener) {
@@ -147,7 +147,7 @@ pub struct Made {
 }
 
 fn site_mut<'a>(gateway: &'a mut Gateway, name: &str) -> Option<&'a mut Site> {
-    gateway.listeners.iter_mut().flat_map(|listener| &mut listener.sites).find(|site| site.name == name)
+    gateway.listeners.iter_mut().flat_map(|listener| &mut listener.sites).find(|site| *site.name == *name)
 }
 
 // === impl Attached ===

@@ -45,7 +45,7 @@ impl World {
         self.routes.asked().for_each(|key| add(StatusKind::HttpRoute, key));
         // A Gateway counts its routes.
         for Turn { before, after, .. } in routes {
-            let at = |route: &Option<Arc<AttachedRoute>>| -> BTreeSet<(Key, String)> {
+            let at = |route: &Option<Arc<AttachedRoute>>| -> BTreeSet<(Key, Arc<str>)> {
                 let places = route.iter().flat_map(|route| &route.attachments);
                 places.map(|place| (place.gateway.clone(), place.listener.clone())).collect()
             };
@@ -73,7 +73,7 @@ impl Known for World {
         self.routes.output(route)
     }
 
-    fn attached(&self, gateway: &Key) -> BTreeMap<String, usize> {
+    fn attached(&self, gateway: &Key) -> BTreeMap<Arc<str>, usize> {
         let routes: Vec<_> = self.gateways.attached(gateway).filter_map(|route| self.routes.output(route)).collect();
         statuses::count(gateway, routes.iter().map(AsRef::as_ref))
     }

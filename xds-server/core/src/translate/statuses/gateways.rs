@@ -1,6 +1,7 @@
 //! GatewayClasses, Gateways and their listeners.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use gateway_api::apis::standard::gatewayclasses::GatewayClassSpec;
 use gateway_api::apis::standard::gateways::GatewayListeners;
@@ -32,7 +33,7 @@ pub fn class(object: &Object<GatewayClassSpec>, verdicts: &Verdicts<'_>) -> Opti
 pub fn gateway(
     object: &Object<Gateway>,
     open: Option<&OpenListeners>,
-    attached: &BTreeMap<String, usize>,
+    attached: &BTreeMap<Arc<str>, usize>,
     verdicts: &Verdicts<'_>,
 ) -> Option<(Brief, Status)> {
     let brief = Brief::Gateway { class: plain(&object.spec.gateway_class_name) };
@@ -47,7 +48,7 @@ pub fn gateway(
         let is_open = open.open.iter().any(|listener| listener.index == index);
         ListenerStatus {
             name: spec.name.clone(),
-            attached_routes: attached.get(&spec.name).copied().unwrap_or_default(),
+            attached_routes: attached.get(spec.name.as_str()).copied().unwrap_or_default(),
             supported_kinds: supported_kinds(spec),
             conditions: listener(index, is_open, verdicts),
         }

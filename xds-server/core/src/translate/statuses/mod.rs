@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::objects::{Key, Kind, Object, Objects, Store, plain};
-use crate::status::{Brief, Finding, ObjectStatus, Origin, Status, StatusKind};
+use crate::status::{Brief, Finding, ObjectStatus, Status, StatusKind};
 
 use self::verdicts::Verdicts;
 
@@ -29,7 +29,7 @@ pub trait Known {
     fn route(&self, route: &Key) -> Option<Arc<AttachedRoute>>;
 
     /// How many routes are attached to each listener.
-    fn attached(&self, gateway: &Key) -> BTreeMap<String, usize>;
+    fn attached(&self, gateway: &Key) -> BTreeMap<Arc<str>, usize>;
 
     fn findings(&self, kind: StatusKind, key: &Key) -> Vec<&Finding>;
 }
@@ -46,7 +46,7 @@ pub struct Whole<'a> {
     objects: &'a Objects,
     units: &'a Units,
     findings: ByObject<'a>,
-    attached: BTreeMap<&'a Key, BTreeMap<String, usize>>,
+    attached: BTreeMap<&'a Key, BTreeMap<Arc<str>, usize>>,
 }
 
 /// Findings by the object that they are about.
@@ -110,7 +110,7 @@ fn one(known: &impl Known, (kind, key): (StatusKind, &Key), given: &ByObject<'_>
 }
 
 fn named(kind: StatusKind, key: &Key, brief: Brief, status: Status) -> ObjectStatus {
-    ObjectStatus { kind, namespace: key.namespace.clone(), name: key.name.clone(), brief, status }
+    ObjectStatus { kind, namespace: key.namespace.to_string(), name: key.name.to_string(), brief, status }
 }
 
 fn of_object(known: &impl Known, (kind, key): (StatusKind, &Key), verdicts: &Verdicts<'_>) -> Found {
@@ -135,12 +135,12 @@ fn of_object(known: &impl Known, (kind, key): (StatusKind, &Key), verdicts: &Ver
 }
 
 /// Counts the routes at each listener.
-pub fn count<'a>(gateway: &Key, routes: impl Iterator<Item = &'a AttachedRoute>) -> BTreeMap<String, usize> {
+pub fn count<'a>(gateway: &Key, routes: impl Iterator<Item = &'a AttachedRoute>) -> BTreeMap<Arc<str>, usize> {
     let mut counts = BTreeMap::new();
     for route in routes {
         // A route may be attached to a listener by several of its parents.
         let here = route.attachments.iter().filter(|attachment| attachment.gateway == *gateway);
-        let listeners: BTreeSet<&String> = here.map(|attachment| &attachment.listener).collect();
+        let listeners: BTreeSet<&Arc<str>> = here.map(|attachment| &attachment.listener).collect();
         for listener in listeners {
             *counts.entry(listener.clone()).or_default() += 1;
         }
@@ -176,7 +176,7 @@ impl Known for Whole<'_> {
         self.units.routes.get(route).map(Arc::clone)
     }
 
-    fn attached(&self, gateway: &Key) -> BTreeMap<String, usize> {
+    fn attached(&self, gateway: &Key) -> BTreeMap<Arc<str>, usize> {
         self.attached.get(gateway).cloned().unwrap_or_default()
     }
 
@@ -191,9 +191,8 @@ impl<'a> ByObject<'a> {
     fn new(findings: &'a [Finding]) -> Self {
         let mut all: BTreeMap<_, Vec<&Finding>> = BTreeMap::new();
         for finding in findings {
-            if let Some(Origin { kind, namespace, name, .. }) = &finding.origin {
-                let key = Key::new(namespace.clone(), name.clone());
-                all.entry((kind.as_str(), key)).or_default().push(finding);
+            if let Some(origin) = &finding.origin {
+                all.entry((origin.kind.as_ref(), origin.key())).or_default().push(finding);
             }
         }
         Self(all)
