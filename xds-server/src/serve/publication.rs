@@ -10,6 +10,7 @@ use tollgate_core::objects::Key;
 use tollgate_core::placement::Placement;
 use tollgate_core::snapshot::{Changed, ResourceType, Resources, Snapshot};
 use tollgate_core::status::display_name;
+use tollgate_core::subscription::stream::Since;
 use tollgate_core::world::World;
 
 use super::edition::Edition;
@@ -142,7 +143,23 @@ impl Publication<'_> {
         changed: &Changed,
         keys: &Keys,
     ) -> (Arc<Edition>, usize) {
+        let only = |gateways: &BTreeMap<String, ServedGateway>| match gateways.first_key_value() {
+            Some((_, gateway)) if gateways.len() == 1 => Some(Arc::clone(&gateway.edition)),
+            _ => None,
+        };
         let old = (self.before.generation > 0).then_some(&self.before.all);
+        // What the only Gateway has is all that there is.
+        let as_before = |old: &Arc<Edition>| only(&self.before.gateways).is_some_and(|only| Arc::ptr_eq(&only, old));
+        if self.placement == Placement::OneHost
+            && old.is_none_or(as_before)
+            && let Some(only) = only(gateways)
+        {
+            let count = match only.since(self.before.generation) {
+                Since::Names(changed) => changed.len(),
+                Since::Unknown => Changed::between(&Snapshot::default(), &only.snapshot).len(),
+            };
+            return (only, count);
+        }
         let (edition, changed) = self.edition(old, |snapshot, own| {
             if self.placement == Placement::ProxyPerGateway {
                 return;

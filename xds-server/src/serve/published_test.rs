@@ -57,24 +57,10 @@ fn news(published: &[Arc<Published>], gateway: &str) -> Vec<(ResourceType, Strin
     }
 }
 
-#[test]
-fn whichever_publications_a_stream_has_seen_it_is_told_all_that_changed() {
-    let without_own = CASE.replacen("metadata: {name: own}", "metadata: {name: owned}", 1);
-    assert_ne!(without_own, CASE);
-    let texts = [
-        CASE.to_owned(),
-        changed("4bb80d", "6bb80d"),
-        changed("tollgate: \"yes\"", "tollgate: \"no\""),
-        CASE.to_owned(),
-        without_own,
-        changed("port: 8084", "port: 9999"),
-        String::new(),
-        CASE.to_owned(),
-        CASE.to_owned(),
-    ];
-    let published = published(&texts);
-    let gateways = ["own", "owned", "labelled", "all", "anonymous"].map(identity);
-    for identity in gateways.into_iter().chain([Identity::AllGateways]) {
+/// Checks the news of every pair of publications, for every stream.
+fn nothing_is_missed(texts: &[String], gateways: &[&str]) {
+    let published = published(texts);
+    for identity in gateways.iter().map(|name| identity(name)).chain([Identity::AllGateways]) {
         let snapshots: Vec<Arc<Snapshot>> =
             published.iter().map(|published| Arc::clone(&published.of(&identity).snapshot)).collect();
         for (seen, before) in published.iter().enumerate() {
@@ -93,6 +79,42 @@ fn whichever_publications_a_stream_has_seen_it_is_told_all_that_changed() {
             }
         }
     }
+}
+
+/// The only Gateway, and one of two, and none.
+#[test]
+fn who_serves_all_gateways_is_told_of_those_that_come_and_go() {
+    let of = |names: &[(&str, u16)]| -> String {
+        let gateway = |(name, port): &(&str, u16)| {
+            format!(
+                "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {{name: {name}}}\nspec: {{gatewayClassName: tollgate, listeners: [{{name: http, port: {port}, protocol: HTTP}}]}}\n---\n"
+            )
+        };
+        names.iter().map(gateway).collect()
+    };
+    let (a, b, both) = (of(&[("a", 81)]), of(&[("b", 82)]), of(&[("a", 81), ("b", 82)]));
+    let moved = of(&[("a", 83)]);
+    let names = ["a", "b"];
+    nothing_is_missed(&[a.clone(), moved.clone(), a.clone(), both.clone(), a.clone(), moved], &names);
+    nothing_is_missed(&[String::new(), a.clone(), b.clone(), both, b, String::new(), a.clone(), a], &names);
+}
+
+#[test]
+fn whichever_publications_a_stream_has_seen_it_is_told_all_that_changed() {
+    let without_own = CASE.replacen("metadata: {name: own}", "metadata: {name: owned}", 1);
+    assert_ne!(without_own, CASE);
+    let texts = [
+        CASE.to_owned(),
+        changed("4bb80d", "6bb80d"),
+        changed("tollgate: \"yes\"", "tollgate: \"no\""),
+        CASE.to_owned(),
+        without_own,
+        changed("port: 8084", "port: 9999"),
+        String::new(),
+        CASE.to_owned(),
+        CASE.to_owned(),
+    ];
+    nothing_is_missed(&texts, &["own", "owned", "labelled", "all", "anonymous"]);
 }
 
 #[test]

@@ -57,7 +57,6 @@ mod tests {
         Route {
             origin: Origin::new("HTTPRoute", namespace, name),
             name: format!("httproute/{namespace}/{name}/rule/1/match/2"),
-            route: Origin::new("HTTPRoute", namespace, name).display_name(),
             matches: Match::default(),
             request_headers: HeaderEdits::default(),
             response_headers: HeaderEdits::default(),
@@ -122,7 +121,7 @@ mod tests {
             action in actions(),
         ) {
             let route = route(&namespace, &name, action);
-            let said = RouteName::OfClass { class: &id(&route.action), route: &route.route };
+            let said = RouteName::OfClass { class: &id(&route.action), route: &route.origin.display_name() };
             let name = route_name(&route);
             prop_assert_eq!(RouteName::parse(&name), Some(said));
         }

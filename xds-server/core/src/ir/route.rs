@@ -14,8 +14,6 @@ pub struct Route {
     pub origin: Origin,
     /// `httproute/<namespace>/<name>/rule/<i>/match/<j>`. In Envoy its class may stand before that.
     pub name: String,
-    /// Display name of the HTTPRoute.
-    pub route: String,
     #[serde(rename = "match")]
     pub matches: Match,
     #[serde(skip_serializing_if = "HeaderEdits::is_empty")]

@@ -121,7 +121,6 @@ mod tests {
         Arc::new(Route {
             origin: Origin::new("HTTPRoute", "default", "r"),
             name: number.to_string(),
-            route: String::new(),
             matches: Match { path: PathMatch::Prefix(path.to_owned()), ..Match::default() },
             request_headers: HeaderEdits::default(),
             response_headers: HeaderEdits::default(),

@@ -110,11 +110,11 @@ fn check<'a>(
 /// Says what each refused policy closes, in one finding each. This is known only when it is known what is served.
 pub fn closed(refused: &[RefusedPolicy], gateways: &BTreeMap<Key, Gateway>, findings: &mut Vec<Finding>) {
     for policy in refused {
-        let routes: BTreeSet<&str> = gateways
+        let routes: BTreeSet<String> = gateways
             .values()
             .flat_map(|gateway| gateway.routes().map(move |route| (gateway, route)))
             .filter(|(gateway, route)| Way::of(gateway, route).is_some_and(|way| way.is_meant_by(policy)))
-            .map(|(_, route)| route.route.as_str())
+            .map(|(_, route)| route.origin.display_name())
             .collect();
         let why = match policy.names {
             Names::Targets(_) => "",
@@ -135,8 +135,8 @@ pub fn closed(refused: &[RefusedPolicy], gateways: &BTreeMap<Key, Gateway>, find
     }
 }
 
-fn list(routes: &BTreeSet<&str>) -> String {
-    let named: Vec<&str> = routes.iter().copied().take(MAX_NAMED).collect();
+fn list(routes: &BTreeSet<String>) -> String {
+    let named: Vec<&str> = routes.iter().map(String::as_str).take(MAX_NAMED).collect();
     let more = routes.len() - named.len();
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     format!("HTTPRoute {}{more}", named.join(", "))

@@ -55,7 +55,6 @@ pub fn rules(view: View<'_>, object: &Object<HttpRoute>, findings: &mut Vec<Find
                         object.meta.namespace(),
                         object.meta.name()
                     ),
-                    route: object.meta.origin.display_name(),
                     matches: matches::matches(found),
                     request_headers: filters.request_headers.clone(),
                     response_headers: filters.response_headers.clone(),
