@@ -101,7 +101,7 @@ pub fn dist(workspace: &Workspace) -> anyhow::Result<PathBuf> {
         shell::cargo(workspace)
             .args(["build", "--package", "tollgate", "--release", "--target", STATIC_TARGET])
             .env("TOLLGATE_WASM", &wasm)
-            // ring compiles some C, which needs no musl of its own.
+            // ring and mimalloc compile some C, which needs no musl of its own.
             .env("CC_x86_64_unknown_linux_musl", "cc"),
     )?;
     let folder = workspace.target().join("dist");
