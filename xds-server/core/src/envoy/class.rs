@@ -1,8 +1,6 @@
 //! Classes of routes. The filter knows each class once, and a route says its class in its name. So a new route to a known
 //! pool, under limits that another route has too, changes nothing in the filter's configuration.
 
-use std::borrow::Cow;
-
 use sha2::{Digest as _, Sha256};
 
 use crate::ir::{Class, Route};
@@ -11,10 +9,11 @@ use crate::ir::{Class, Route};
 const ID_BYTES: usize = 16;
 
 /// The name of the Envoy route. The filter reads it (`proto/policy.proto`).
-pub fn route_name(route: &Route) -> Cow<'_, str> {
+pub fn route_name(route: &Route) -> String {
+    let name = route.name();
     match Class::of(&route.action) {
-        Some(class) => Cow::Owned(format!("{}/{}", id(&class), route.name)),
-        None => Cow::Borrowed(&route.name),
+        Some(class) => format!("{}/{name}", id(&class)),
+        None => name,
     }
 }
 
@@ -56,7 +55,7 @@ mod tests {
     fn route(namespace: &str, name: &str, action: Action) -> Route {
         Route {
             origin: Origin::new("HTTPRoute", namespace, name),
-            name: format!("httproute/{namespace}/{name}/rule/1/match/2"),
+            place: (1, 2),
             matches: Match::default(),
             request_headers: HeaderEdits::default(),
             response_headers: HeaderEdits::default(),

@@ -43,7 +43,7 @@ fn off() -> Any {
 
 fn route(entry: EntryPoint<'_>, found: &Route) -> Vec<route::Route> {
     let made = route::Route {
-        name: class::route_name(found).into_owned(),
+        name: class::route_name(found),
         r#match: Some(route_match(&found.matches)),
         request_headers_to_add: header_options(&found.request_headers),
         request_headers_to_remove: found.request_headers.remove.clone(),

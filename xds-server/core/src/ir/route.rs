@@ -12,8 +12,9 @@ use crate::status::Origin;
 pub struct Route {
     /// The rule; its section is `rule <i>`.
     pub origin: Origin,
-    /// `httproute/<namespace>/<name>/rule/<i>/match/<j>`. In Envoy its class may stand before that.
-    pub name: String,
+    /// The places of its rule and of its match in the object.
+    #[serde(skip)]
+    pub place: (usize, usize),
     #[serde(rename = "match")]
     pub matches: Match,
     #[serde(skip_serializing_if = "HeaderEdits::is_empty")]
@@ -148,6 +149,16 @@ pub struct Class {
     pub pool: String,
     pub limits: Vec<String>,
     pub closed_by: Option<String>,
+}
+
+// === impl Route ===
+
+impl Route {
+    /// `httproute/<namespace>/<name>/rule/<i>/match/<j>`. In Envoy its class may stand before that.
+    pub fn name(&self) -> String {
+        let (Origin { namespace, name, .. }, (rule, number)) = (&self.origin, self.place);
+        format!("httproute/{namespace}/{name}/rule/{rule}/match/{number}")
+    }
 }
 
 // === impl Class ===

@@ -24,8 +24,7 @@ pub struct Candidate<'a> {
 pub struct Precedence<'a> {
     pub created: i64,
     pub object: &'a Key,
-    pub rule: usize,
-    pub index: usize,
+    pub place: (usize, usize),
 }
 
 /// Places of candidates, by the stems of their hostnames.
@@ -84,7 +83,7 @@ pub fn with_precedence<'a>(
 ) -> impl Iterator<Item = (Precedence<'a>, &'a Arc<Route>)> {
     let created = route.created;
     let rules = route.routes.at(gateway).iter();
-    rules.map(move |rule| (Precedence { created, object, rule: rule.rule, index: rule.index }, &rule.route))
+    rules.map(move |route| (Precedence { created, object, place: route.place }, route))
 }
 
 /// The order in which routes of the same hostname are tried.
@@ -120,7 +119,7 @@ mod tests {
     fn route(number: usize, path: &str) -> Arc<Route> {
         Arc::new(Route {
             origin: Origin::new("HTTPRoute", "default", "r"),
-            name: number.to_string(),
+            place: (number, 0),
             matches: Match { path: PathMatch::Prefix(path.to_owned()), ..Match::default() },
             request_headers: HeaderEdits::default(),
             response_headers: HeaderEdits::default(),
@@ -132,7 +131,7 @@ mod tests {
     }
 
     /// The order as the Gateway API says it, for one candidate after the other.
-    fn as_specified(domain: &str, candidates: &[Candidate<'_>]) -> Vec<String> {
+    fn as_specified(domain: &str, candidates: &[Candidate<'_>]) -> Vec<usize> {
         let mut found: Vec<_> = candidates
             .iter()
             .filter_map(|candidate| {
@@ -142,7 +141,7 @@ mod tests {
             })
             .collect();
         found.sort_by(|a, b| (a.0, &a.1, a.2).cmp(&(b.0, &b.1, b.2)));
-        found.into_iter().map(|(.., route)| route.name.clone()).collect()
+        found.into_iter().map(|(.., route)| route.place.0).collect()
     }
 
     proptest! {
@@ -165,11 +164,11 @@ mod tests {
             let candidates: Vec<Candidate<'_>> = given
                 .iter()
                 .map(|(object, hostnames, route)| {
-                    Candidate { hostnames, order: Precedence { created: 0, object, rule: 0, index: 0 }, route }
+                    Candidate { hostnames, order: Precedence { created: 0, object, place: (0, 0) }, route }
                 })
                 .collect();
             for (domain, host) in virtual_hosts(&listener.into(), &[], &candidates) {
-                let names: Vec<String> = host.routes.iter().map(|route| route.name.clone()).collect();
+                let names: Vec<usize> = host.routes.iter().map(|route| route.place.0).collect();
                 prop_assert_eq!(names, as_specified(&domain, &candidates), "{}", domain);
             }
         }

@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use crate::ir::Action;
+use crate::ir::{Action, Route};
 use crate::objects::{GATEWAY_GROUP, Gateway, HttpRoute, Key, Object, Shown};
 use crate::status::{Finding, Reason, Severity};
 
 use super::attach::{self, Attachment, Parent};
 use super::policies::Way;
 use super::refs::{GATEWAY, HTTP_ROUTE, Reference};
-use super::rules::{self, RuleRoute};
+use super::rules;
 use super::view::View;
 
 /// A route of ours, with the listeners that it is attached to.
@@ -26,17 +26,17 @@ pub struct AttachedRoute {
 
 /// What each of the Gateways of a route has of it. They differ by the limits that hold there. There are few.
 #[derive(Debug, PartialEq)]
-pub struct ByGateway(Box<[(Key, Vec<RuleRoute>)]>);
+pub struct ByGateway(Box<[(Key, Vec<Arc<Route>>)]>);
 
 // === impl ByGateway ===
 
 impl ByGateway {
-    pub fn at(&self, gateway: &Key) -> &[RuleRoute] {
+    pub fn at(&self, gateway: &Key) -> &[Arc<Route>] {
         self.0.iter().find(|(other, _)| other == gateway).map(|(_, rules)| rules.as_slice()).unwrap_or_default()
     }
 
     /// The same for one of the Gateways, whichever that is.
-    pub fn somewhere(&self) -> &[RuleRoute] {
+    pub fn somewhere(&self) -> &[Arc<Route>] {
         self.0.first().map(|(_, rules)| rules.as_slice()).unwrap_or_default()
     }
 
@@ -121,11 +121,11 @@ pub fn route(view: View<'_>, object: &Object<HttpRoute>, findings: &mut Vec<Find
 }
 
 /// The rules at one Gateway, with the limits that hold there.
-fn at(view: View<'_>, object: &Object<HttpRoute>, gateway: &Key, rules: &[RuleRoute]) -> Vec<RuleRoute> {
+fn at(view: View<'_>, object: &Object<HttpRoute>, gateway: &Key, rules: &[Arc<Route>]) -> Vec<Arc<Route>> {
     let mut rules = rules.to_vec();
-    for rule in &mut rules {
-        if matches!(rule.route.action, Action::Pool { .. })
-            && let Action::Pool { pool, limits, closed_by } = &mut Arc::make_mut(&mut rule.route).action
+    for route in &mut rules {
+        if matches!(route.action, Action::Pool { .. })
+            && let Action::Pool { pool, limits, closed_by } = &mut Arc::make_mut(route).action
         {
             let way = Way {
                 gateway: (&gateway.namespace, &gateway.name),

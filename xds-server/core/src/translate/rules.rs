@@ -17,19 +17,11 @@ use super::refs::{HTTP_ROUTE, MODEL_POOL, Reference, SERVICE};
 use super::services::cluster_name;
 use super::view::View;
 
-/// One match of one rule, with its place in the object, which decides the order of tries. The limits of a pool are not
-/// in it yet, because they depend on the Gateway.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RuleRoute {
-    pub rule: usize,
-    pub index: usize,
-    pub route: Arc<Route>,
-}
-
 /// What is wrong with a rule. The rule then answers 500 (HTTPRouteRule: unknown filters and references).
 type Refused = Finding;
 
-pub fn rules(view: View<'_>, object: &Object<HttpRoute>, findings: &mut Vec<Finding>) -> Vec<RuleRoute> {
+/// One route for each match of each rule. The limits of a pool are not in them yet, because they depend on the Gateway.
+pub fn rules(view: View<'_>, object: &Object<HttpRoute>, findings: &mut Vec<Finding>) -> Vec<Arc<Route>> {
     let mut routes = Vec::new();
     for (index, rule) in object.spec.rules.iter().flatten().enumerate() {
         let context = Context { view, object, field: format!("spec.rules[{index}]") };
@@ -45,25 +37,17 @@ pub fn rules(view: View<'_>, object: &Object<HttpRoute>, findings: &mut Vec<Find
         let timeouts = rule.timeouts.as_ref();
         let timeout = |text: Option<&String>| text.and_then(|text| parse_duration(text).ok());
         for (number, found) in matches.iter().enumerate() {
-            routes.push(RuleRoute {
-                rule: index,
-                index: number,
-                route: Arc::new(Route {
-                    origin: object.meta.origin.section(format!("rule {index}")),
-                    name: format!(
-                        "httproute/{}/{}/rule/{index}/match/{number}",
-                        object.meta.namespace(),
-                        object.meta.name()
-                    ),
-                    matches: matches::matches(found),
-                    request_headers: filters.request_headers.clone(),
-                    response_headers: filters.response_headers.clone(),
-                    rewrite: filters.rewrite.clone(),
-                    request_timeout: timeout(timeouts.and_then(|timeouts| timeouts.request.as_ref())),
-                    attempt_timeout: timeout(timeouts.and_then(|timeouts| timeouts.backend_request.as_ref())),
-                    action: action.clone(),
-                }),
-            });
+            routes.push(Arc::new(Route {
+                origin: object.meta.origin.section(format!("rule {index}")),
+                place: (index, number),
+                matches: matches::matches(found),
+                request_headers: filters.request_headers.clone(),
+                response_headers: filters.response_headers.clone(),
+                rewrite: filters.rewrite.clone(),
+                request_timeout: timeout(timeouts.and_then(|timeouts| timeouts.request.as_ref())),
+                attempt_timeout: timeout(timeouts.and_then(|timeouts| timeouts.backend_request.as_ref())),
+                action: action.clone(),
+            }));
         }
     }
     routes

@@ -61,8 +61,8 @@ fn refused<'a>(object: &Object<HttpRoute>, attached: &AttachedRoute, verdicts: &
     let refused: BTreeSet<usize> = errors.iter().filter_map(|finding| finding.entry_of(RULES)).collect();
     // A rule may be refused in a part, and the rest of it works.
     let works = |rule: usize| {
-        let routes = attached.routes.somewhere().iter().filter(|route| route.rule == rule);
-        !refused.contains(&rule) || routes.into_iter().any(|route| !matches!(route.route.action, Action::Fail { .. }))
+        let routes = attached.routes.somewhere().iter().filter(|route| route.place.0 == rule);
+        !refused.contains(&rule) || routes.into_iter().any(|route| !matches!(route.action, Action::Fail { .. }))
     };
     let count = object.spec.rules.as_ref().map_or(0, Vec::len);
     match errors.is_empty() {
