@@ -1,11 +1,19 @@
 //! Sets that are kept for keys, and members that are counted.
 
 use std::borrow::Borrow;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Members, each with how often it was added. It is gone when it was removed as often.
 #[derive(Debug, Clone)]
 pub struct Counted<K>(BTreeMap<K, usize>);
+
+/// A set that most often has one member, and then takes no memory besides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Few<V> {
+    One(V),
+    Many(BTreeSet<V>),
+}
 
 /// Takes a value out of the set of a key. A key without values is forgotten. Returns whether it was the last one.
 pub fn take_out<K, V, Q>(sets: &mut BTreeMap<K, BTreeSet<V>>, key: &K, value: &Q) -> bool
@@ -21,6 +29,60 @@ where
         sets.remove(key);
     }
     was_last
+}
+
+// === impl Few ===
+
+impl<V: Ord> Few<V> {
+    /// Puts a value into the set of a key.
+    pub fn put<K: Ord>(sets: &mut BTreeMap<K, Self>, key: K, value: V) {
+        match sets.entry(key) {
+            Entry::Vacant(place) => {
+                place.insert(Self::One(value));
+            }
+            Entry::Occupied(mut place) => {
+                let set = std::mem::replace(place.get_mut(), Self::Many(BTreeSet::new()));
+                *place.get_mut() = set.with(value);
+            }
+        }
+    }
+
+    /// As [`take_out`].
+    pub fn take_out<K: Ord, Q: Ord + ?Sized>(sets: &mut BTreeMap<K, Self>, key: &K, value: &Q)
+    where
+        V: Borrow<Q>,
+    {
+        let is_empty = match sets.get_mut(key) {
+            None => false,
+            Some(Self::One(member)) => (*member).borrow() == value,
+            Some(Self::Many(members)) => {
+                members.remove(value);
+                members.is_empty()
+            }
+        };
+        if is_empty {
+            sets.remove(key);
+        }
+    }
+
+    fn with(self, value: V) -> Self {
+        match self {
+            Self::One(member) if member == value => Self::One(member),
+            Self::One(member) => Self::Many([member, value].into()),
+            Self::Many(mut members) => {
+                members.insert(value);
+                Self::Many(members)
+            }
+        }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &V> {
+        let (one, many) = match self {
+            Self::One(member) => (Some(member), None),
+            Self::Many(members) => (None, Some(members)),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
 }
 
 // === impl Counted ===
@@ -77,6 +139,27 @@ mod tests {
         let mut sets: BTreeMap<u8, BTreeSet<&str>> = BTreeMap::from([(1, BTreeSet::from(["a", "b"]))]);
         assert!(!take_out(&mut sets, &2, &"a") && !take_out(&mut sets, &1, &"a"));
         assert!(take_out(&mut sets, &1, &"b") && sets.is_empty());
+    }
+
+    #[test]
+    fn few_are_a_set() {
+        let mut sets = BTreeMap::new();
+        for value in ["b", "a", "b", "c"] {
+            Few::put(&mut sets, 1, value);
+        }
+        Few::put(&mut sets, 2, "a");
+        Few::put(&mut sets, 2, "a");
+        let of = |sets: &BTreeMap<u8, Few<&'static str>>, key| -> Vec<&'static str> {
+            sets.get(&key).into_iter().flat_map(Few::iter).copied().collect()
+        };
+        assert_eq!((of(&sets, 1), of(&sets, 2)), (vec!["a", "b", "c"], vec!["a"]));
+        for (key, value) in [(2, "b"), (3, "a"), (1, "a"), (1, "c")] {
+            Few::take_out(&mut sets, &key, &value);
+        }
+        assert_eq!((of(&sets, 1), of(&sets, 2)), (vec!["b"], vec!["a"]));
+        Few::take_out(&mut sets, &1, &"b");
+        Few::take_out(&mut sets, &2, &"a");
+        assert!(sets.is_empty());
     }
 
     #[test]

@@ -36,10 +36,10 @@ pub struct Match {
     pub path: PathMatch,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub headers: Vec<HeaderMatch>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub query: Vec<HeaderMatch>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub headers: Box<[HeaderMatch]>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub query: Box<[HeaderMatch]>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

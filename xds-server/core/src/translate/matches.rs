@@ -35,7 +35,7 @@ pub fn matches(found: &HttpRouteRulesMatches) -> Match {
         }
     }
     let method = found.method.as_ref().map(|method| format!("{method:?}").to_ascii_uppercase());
-    Match { path, method, headers, query }
+    Match { path, method, headers: headers.into(), query: query.into() }
 }
 
 fn text(regex: bool, value: &str) -> TextMatch {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::ir::{Class, Domain, Gateway, Host, Site, VirtualHost};
 use crate::objects::Key;
-use crate::sets::take_out;
+use crate::sets::{Few, take_out};
 use crate::translate::gateways::{Use, uses};
 use crate::translate::hostname::{covering_stems, covers};
 use crate::translate::hosts::{in_order, more_specific, with_precedence};
@@ -29,7 +29,7 @@ struct Attached {
     hostname: Domain,
     /// Hostnames that belong to other listeners of the port.
     elsewhere: Vec<Domain>,
-    routes: BTreeMap<Domain, BTreeSet<Arc<Key>>>,
+    routes: BTreeMap<Domain, Few<Arc<Key>>>,
 }
 
 // === impl Place ===
@@ -59,14 +59,14 @@ impl Place {
     pub fn detach(&mut self, gateway: &Key, key: &Arc<Key>, route: &AttachedRoute, touched: &mut BTreeSet<Host>) {
         self.each_hostname(gateway, route, |listener, site, domain| {
             touched.extend(site.covered(domain).map(|domain| Host { listener: Arc::clone(listener), domain }));
-            take_out(&mut site.routes, domain, key);
+            Few::take_out(&mut site.routes, domain, key);
         });
     }
 
     /// Puts a route in. Notes the virtual hosts that this may change.
     pub fn attach(&mut self, gateway: &Key, key: &Arc<Key>, route: &AttachedRoute, touched: &mut BTreeSet<Host>) {
         self.each_hostname(gateway, route, |listener, site, domain| {
-            site.routes.entry(domain.clone()).or_default().insert(Arc::clone(key));
+            Few::put(&mut site.routes, domain.clone(), Arc::clone(key));
             touched.extend(site.covered(domain).map(|domain| Host { listener: Arc::clone(listener), domain }));
         });
     }
@@ -174,7 +174,7 @@ impl Attached {
         let mut seen: BTreeSet<&Arc<Key>> = BTreeSet::new();
         let mut all = Vec::new();
         for stem in covering_stems(domain) {
-            let keys = self.routes.get(&of_stem(stem)).into_iter().flatten().filter(|key| seen.insert(key));
+            let keys = self.routes.get(&of_stem(stem)).into_iter().flat_map(Few::iter).filter(|key| seen.insert(key));
             let found: Vec<_> = keys.filter_map(|key| Some((key, routes.output(key)?))).collect();
             let found = found.iter().flat_map(|(key, route)| with_precedence(key, route, gateway));
             all.extend(in_order(found.collect()));
