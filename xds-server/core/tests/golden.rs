@@ -6,6 +6,8 @@
 
 #[path = "golden/case.rs"]
 mod case;
+#[path = "golden/common.rs"]
+mod common;
 #[path = "golden/diff.rs"]
 mod diff;
 
@@ -13,19 +15,21 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use case::Case;
+use common::Common;
 
 #[test]
 fn cases() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/cases");
     let bless = std::env::var_os("TOLLGATE_BLESS").is_some();
     let files = files(&root);
+    let common = Common::read(&root.join("common.yaml"));
     assert!(!files.is_empty(), "no cases in tests/cases");
     let mut changed = Vec::new();
     for file in &files {
         let name = file.strip_prefix(&root).unwrap().display().to_string();
         let text = fs::read_to_string(file).unwrap();
         let case = Case::parse(&text);
-        let actual = case.run(&name);
+        let actual = case.run(&name, &common);
         if actual == text {
             continue;
         }
@@ -35,6 +39,7 @@ fn cases() {
             changed.push(format!("tests/cases/{name}\n{}", diff::lines(&text, &actual)));
         }
     }
+    assert!(common.unused().is_empty(), "entries of tests/cases/common.yaml that no case has: {:?}", common.unused());
     assert!(
         changed.is_empty(),
         "{} golden cases differ (cargo xtask bless writes what comes out now)\n\n{}",

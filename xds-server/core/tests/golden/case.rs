@@ -25,6 +25,8 @@ use tollgate_core::status::{Finding, ObjectStatus};
 use tollgate_core::translate::translate;
 use tollgate_filter::route_name::RouteName;
 
+use crate::common::Common;
+
 pub struct Case<'a> {
     input: &'a str,
     shows: Vec<&'a str>,
@@ -52,7 +54,7 @@ impl<'a> Case<'a> {
     }
 
     /// The whole file as it should be.
-    pub fn run(&self, name: &str) -> String {
+    pub fn run(&self, name: &str, common: &Common) -> String {
         let mut objects = Objects::default();
         // Findings of a file are shown by line alone: where the case lies is no part of what it shows.
         let mut findings = objects.add_yaml("case", self.input, &Machine);
@@ -77,12 +79,12 @@ impl<'a> Case<'a> {
         for section in &self.shows {
             let value = match *section {
                 "findings" => lines(&findings),
-                "statuses" => yaml(&self::statuses(&statuses)),
+                "statuses" => yaml(&common.fold(&self::statuses(&statuses))),
                 "ir" => yaml(&ir(&translation.ir)),
                 "envoy" => yaml(&json!(
                     snapshots
                         .iter()
-                        .map(|(name, snapshot)| (name, envoy::to_json(snapshot)))
+                        .map(|(name, snapshot)| (name, common.fold(&envoy::to_json(snapshot))))
                         .collect::<BTreeMap<_, _>>()
                 )),
                 other => panic!("{name}: there is no section {other}"),
