@@ -17,7 +17,8 @@ use super::refused_policy::{self, Suspect};
 use super::secret::SecretSource;
 use super::store::{Meta, Object, Source, Store};
 use super::{
-    GATEWAY_GROUP, KINDS, Objects, TOLLGATE_GROUP, consumer, model_backend, model_pool, secret, standard, token_policy,
+    FileVersion, GATEWAY_GROUP, KINDS, Objects, Provenance, TOLLGATE_GROUP, consumer, model_backend, model_pool,
+    secret, standard, token_policy,
 };
 
 /// The body of the usual object.
@@ -88,13 +89,15 @@ fn add(
     let source = Source::new(&value.to_string());
     let Value::Object(body) = value else {
         let hint = "each document is one object with apiVersion, kind and metadata";
-        findings.push(nameless(file, lines.of(""), "", "not an object", hint));
+        let spot = Spot { file: file.to_string(), line: lines.of("") };
+        findings.push(nameless(Some(spot), "", "not an object", hint));
         return;
     };
     let suspect = Suspect::of(&body);
     let origin = refused_policy::origin(&body);
     let labels = std::collections::BTreeMap::new();
-    let meta = Meta { origin, labels, created: None, file: Arc::clone(file), lines, source, since };
+    let provenance = Provenance::File(FileVersion { path: Arc::clone(file), lines, source, since });
+    let meta = Meta { origin, labels, created: None, provenance };
     if let Err(meta) = try_add(objects, meta, body, secrets, findings)
         && let Some(suspect) = suspect
     {
@@ -103,12 +106,12 @@ fn add(
 }
 
 /// A finding before there is an object to hold it against.
-fn nameless(file: &str, line: u64, field: &str, message: &str, hint: &str) -> Finding {
+fn nameless(spot: Option<Spot>, field: &str, message: &str, hint: &str) -> Finding {
     Finding {
         severity: Severity::Error,
         reason: Reason::Invalid,
         origin: None,
-        spot: Some(Spot { file: file.to_owned(), line }),
+        spot,
         field: field.to_owned(),
         message: message.to_owned(),
         hint: hint.to_owned(),
@@ -124,10 +127,10 @@ fn try_add(
 ) -> Result<(), Meta> {
     let mut text_field = |name: &str| match body.shift_remove(name) {
         Some(Value::String(text)) => Ok(text),
-        Some(_) => Err(nameless(&meta.file, meta.lines.of(name), name, "not a text", "")),
+        Some(_) => Err(nameless(meta.provenance.spot(name), name, "not a text", "")),
         None => {
             let message = format!("missing field `{name}`");
-            Err(nameless(&meta.file, meta.lines.of(name), name, &message, "each document is one object"))
+            Err(nameless(meta.provenance.spot(name), name, &message, "each document is one object"))
         }
     };
     let (api_version, kind) = match (text_field("apiVersion"), text_field("kind")) {
@@ -182,7 +185,7 @@ fn try_add(
 }
 
 fn refused(objects: &mut Objects, meta: Meta) -> Result<(), Meta> {
-    objects.refused.insert(meta.origin.clone());
+    objects.refused.insert(meta.origin.clone(), meta.provenance.observed_generation());
     Err(meta)
 }
 
@@ -229,10 +232,13 @@ fn with_spec<W: DeserializeOwned, T>(
 
 /// Another object has the name already.
 pub fn duplicate(first: &Meta, meta: &Meta) -> Finding {
-    let Spot { file, line } = first.spot("");
     let finding = meta.finding(Severity::Error, Reason::Duplicate, "", "", "the first one is used");
     // The file's name is the user's own choice and is shown with every finding.
-    Finding { message: format!("the same object is already at {file}:{line}"), ..finding }
+    let message = match first.provenance.spot("") {
+        Some(Spot { file, line }) => format!("the same object is already at {file}:{line}"),
+        None => "the same object is already in the cluster".to_owned(),
+    };
+    Finding { message, ..finding }
 }
 
 /// Decodes, checks and stores.
@@ -245,7 +251,9 @@ fn insert<W: DeserializeOwned, T>(
     let Candidate { meta, body } = given;
     if let Some(first) = store.get(meta.namespace(), meta.name()) {
         findings.push(duplicate(&first.meta, &meta));
-        return if first.meta.source == meta.source { Outcome::Taken } else { Outcome::Duplicate(meta) };
+        let (first, again) = (first.meta.file(), meta.file());
+        let is_same = first.zip(again).is_some_and(|(first, again)| first.source == again.source);
+        return if is_same { Outcome::Taken } else { Outcome::Duplicate(meta) };
     }
     let mut check = Check::new(&meta, findings);
     let secret = meta.origin.kind == "Secret";

@@ -135,7 +135,7 @@ impl World {
         let mut dirty = Dirty::default();
         self.index(&changes, &mut dirty);
         if let Some(refused) = &changes.refused {
-            dirty.facts.extend(self.objects.refused.symmetric_difference(&refused.origins).map(Fact::refused));
+            dirty.facts.extend(refused.others(&self.objects.refused).map(Fact::refused));
             dirty.facts.insert(Fact::refused_policies());
         }
         self.objects.apply(changes, &mut |kind, key, comes_or_goes| dirty.note(kind, key, comes_or_goes));
