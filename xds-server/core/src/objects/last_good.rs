@@ -142,7 +142,7 @@ impl TakenOver {
     }
 }
 
-const HINT: &str = "until it is mended or removed";
+pub const HINT: &str = "until it is mended or removed";
 
 fn time(second: i64) -> String {
     Timestamp::from_second(second).map_or_else(|_| "an unknown time".to_owned(), |time| time.to_string())

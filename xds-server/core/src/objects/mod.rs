@@ -1,12 +1,16 @@
 //! Objects: what users wrote, each valid in itself.
 //!
 //! ```text
-//! text -> document (YAML with lines) -> decode (typed, strict) -> one module per kind (its own rules) -> Objects
+//! text -> document (YAML with lines) -> read: decode (typed, strict) -> one module per kind (its own rules) -> Objects
+//! watch event of a cluster ------------> read: decode (lenient) ------> the same, and parts ------------> Cluster
 //! ```
 //! References between objects are the business of `translate`.
 
 mod changes;
 mod check;
+mod cluster;
+#[cfg(test)]
+pub(crate) mod cluster_test;
 mod consumer;
 mod decode;
 mod document;
@@ -14,12 +18,17 @@ mod duration;
 mod expression;
 mod kinds;
 mod last_good;
+mod lenient;
+#[cfg(test)]
+mod lenient_test;
 mod load;
 mod merge;
 mod model_backend;
 mod model_pool;
 mod namespaces;
+mod parts;
 mod provenance;
+mod read;
 mod redact;
 mod refused_policy;
 mod secret;
@@ -30,6 +39,7 @@ mod token_policy;
 
 pub use changes::{Changes, Refused, Replaced};
 pub use check::{is_dns_label, is_dns_subdomain, is_wildcard_hostname};
+pub use cluster::{Cluster, NotAnObject};
 pub use consumer::{ANONYMOUS, Consumer, ConsumerKey, KeySource};
 pub use decode::closest;
 pub use duration::parse as parse_duration;
@@ -38,6 +48,7 @@ use kinds::{EachKind, each_kind};
 pub use model_backend::{Credential, Endpoint, ModelBackend, Schema, Timeouts, Tls};
 pub use model_pool::{Access, Affinity, Model, ModelPool, Target};
 pub use namespaces::{LabelSelector, Namespaces, Operator, Requirement};
+pub use parts::RefusedParts;
 pub use provenance::{ClusterVersion, FileVersion, Provenance};
 pub use redact::{Shown, plain};
 pub use refused_policy::{Names, RefusedPolicy};

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::status::Spot;
 
+use super::decode::Strictness;
 use super::document::Lines;
 use super::store::Source;
 
@@ -66,6 +67,26 @@ impl Provenance {
     /// What its status says that it is about.
     pub fn observed_generation(&self) -> Option<i64> {
         self.cluster()?.observed
+    }
+
+    /// For files nobody else says that a field is not known. A cluster may be newer than we are.
+    pub fn strictness(&self) -> Strictness {
+        match self {
+            Self::File(_) => Strictness::Strict,
+            Self::Cluster(_) => Strictness::Lenient,
+        }
+    }
+}
+
+// === impl ClusterVersion ===
+
+impl ClusterVersion {
+    /// Whether both have the same specification. A new generation comes with every change of a specification, and none
+    /// with a change of a status.
+    pub fn is_the_same(&self, other: &Self) -> bool {
+        let is_generation = self.observed.is_some() && self.observed == other.observed;
+        let is_object = !self.uid.is_empty() && self.uid == other.uid;
+        is_object && (is_generation || self.resource_version == other.resource_version)
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::status::{Finding, Origin, Reason, Severity};
 
-use super::{FileVersion, Kind, Provenance, Secret, redact};
+use super::{FileVersion, Kind, Provenance, RefusedParts, Secret, redact};
 
 /// Namespace and name; the namespace is empty for kinds without one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,6 +35,9 @@ pub struct Source(Arc<str>);
 pub struct Object<T> {
     pub meta: Meta,
     pub spec: T,
+    /// Parts that are not in force although the object is. What the specification says of them counts for nothing. An
+    /// object of a file has none.
+    pub refused: RefusedParts,
 }
 
 /// All objects of one kind, in the order of their names. Copies share the objects.
@@ -233,7 +236,7 @@ mod tests {
                 created: None,
                 provenance: Provenance::Cluster(ClusterVersion::default()),
             };
-            Object { meta, spec: () }
+            Object { meta, spec: (), refused: RefusedParts::default() }
         };
         let mut store = Store::default();
         for (namespace, name) in [("a", "z"), ("b", "x"), ("b", "y"), ("b-c", "x"), ("c", "a")] {

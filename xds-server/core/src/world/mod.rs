@@ -278,9 +278,9 @@ impl World {
     }
 
     fn step_services(&mut self, dirty: &mut Dirty, touched: &mut Touched) {
-        let turns = self
-            .services
-            .step(&self.objects, &self.made, dirty, |view, object, _| Some(services::service(view, object)));
+        let turns = self.services.step(&self.objects, &self.made, dirty, |view, object, findings| {
+            Some(services::service(view, object, findings))
+        });
         for Turn { before, after, .. } in turns {
             let ports = |ports: Option<Arc<Vec<Arc<ir::Service>>>>| -> BTreeMap<String, Arc<ir::Service>> {
                 let ports = ports.into_iter().flat_map(|ports| ports.to_vec());

@@ -140,16 +140,16 @@ fn of_object(known: &impl Known, (kind, key): (StatusKind, &Key), verdicts: &Ver
     }
     let here = |(brief, status)| Found::Here(brief, status);
     let ours = |found: Option<_>| found.map_or(Found::Foreign, here);
-    let plain = |brief| Found::Here(brief, own::status(verdicts));
+    let plain = |brief, refused| Found::Here(brief, own::status(refused, verdicts));
     let found = match kind {
         StatusKind::GatewayClass => get(known, key).map(|object| ours(gateways::class(object, verdicts))),
         StatusKind::Gateway => get(known, key)
             .map(|object| ours(gateways::gateway(object, known.listeners(key), &known.attached(key), verdicts))),
         StatusKind::HttpRoute => get(known, key)
             .map(|object| ours(known.route(key).map(|attached| routes::route(object, &attached, verdicts)))),
-        StatusKind::ModelPool => get(known, key).map(|object| plain(own::pool(object))),
-        StatusKind::ModelBackend => get(known, key).map(|object| plain(own::backend(object))),
-        StatusKind::Consumer => get(known, key).map(|object| plain(own::consumer(object))),
+        StatusKind::ModelPool => get(known, key).map(|object| plain(own::pool(object), &object.refused)),
+        StatusKind::ModelBackend => get(known, key).map(|object| plain(own::backend(object), &object.refused)),
+        StatusKind::Consumer => get(known, key).map(|object| plain(own::consumer(object), &object.refused)),
         StatusKind::TokenPolicy => get(known, key).map(|object| here(own::policy(object, verdicts))),
     };
     found.unwrap_or(Found::Refused)
