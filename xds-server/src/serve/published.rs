@@ -86,10 +86,10 @@ impl Published {
         locked(&self.world).statuses(&self.given)
     }
 
-    /// The file and line of an object of which an Envoy may refuse a part.
+    /// The file and line of an object of which an Envoy may refuse a part, if it is of a file.
     pub fn spot(&self, origin: &Origin) -> Option<Spot> {
         fn of<T>(store: &Store<T>, origin: &Origin) -> Option<Spot> {
-            store.get(&origin.namespace, &origin.name).map(|object| object.meta.spot(""))
+            store.get(&origin.namespace, &origin.name).and_then(|object| object.meta.provenance.spot(""))
         }
         let world = locked(&self.world);
         let objects = world.objects();

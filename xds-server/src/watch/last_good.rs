@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use tollgate_core::objects::{Meta, Objects, SecretSource, Source};
+use tollgate_core::objects::{FileVersion, Objects, SecretSource, Source};
 
 use crate::private;
 
@@ -100,8 +100,8 @@ impl LastGood {
 
     /// The same for what one file says, or some. Returns whether it worked.
     pub fn write_file(&mut self, objects: &Objects) -> bool {
-        for (file, metas) in objects.kept() {
-            let documents = metas.into_iter().filter(|meta| !meta.source.expose().is_empty());
+        for (file, versions) in objects.kept() {
+            let documents = versions.into_iter().filter(|version| !version.source.expose().is_empty());
             let documents: Vec<Version> = documents.map(Version::of).collect();
             let name = self.name(file);
             let file = self.below(file).to_owned();
@@ -198,8 +198,8 @@ fn remove(path: &Path) {
 // === impl Version ===
 
 impl Version {
-    fn of(meta: &Meta) -> Self {
-        Self { line: meta.lines.of(""), since: meta.since, source: meta.source.clone() }
+    fn of(version: &FileVersion) -> Self {
+        Self { line: version.lines.of(""), since: version.since, source: version.source.clone() }
     }
 
     /// Whether both are the same version. A document that was read again counts as another one.

@@ -1,6 +1,6 @@
 //! What became of objects between two moments.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{EachKind, Key, Kind, Objects, RefusedPolicy, each_kind};
@@ -19,7 +19,7 @@ pub struct Changes {
 /// All objects that were given and not taken. See [`Objects`].
 #[derive(Debug, Default, Clone)]
 pub struct Refused {
-    pub origins: BTreeSet<Origin>,
+    pub objects: BTreeMap<Origin, Option<i64>>,
     pub policies: Vec<RefusedPolicy>,
 }
 
@@ -31,6 +31,17 @@ pub struct Replaced<'a> {
     pub after: Option<&'a Objects>,
 }
 
+// === impl Refused ===
+
+impl Refused {
+    /// The objects that are refused in one of two sets and not in the other, or with another generation.
+    pub fn others<'a>(&'a self, before: &'a BTreeMap<Origin, Option<i64>>) -> impl Iterator<Item = &'a Origin> {
+        let gone = before.keys().filter(|origin| !self.objects.contains_key(*origin));
+        let new = self.objects.iter().filter(|(origin, generation)| before.get(*origin) != Some(*generation));
+        gone.chain(new.map(|(origin, _)| origin))
+    }
+}
+
 // === impl Changes ===
 
 impl Changes {
@@ -39,8 +50,8 @@ impl Changes {
         let mut changes = Self::of(before, after);
         let no_policies = before.refused_policies.is_empty() && after.refused_policies.is_empty();
         if before.refused != after.refused || !no_policies {
-            let (origins, policies) = (after.refused.clone(), after.refused_policies.clone());
-            changes.refused = Some(Refused { origins, policies });
+            let (objects, policies) = (after.refused.clone(), after.refused_policies.clone());
+            changes.refused = Some(Refused { objects, policies });
         }
         changes
     }
@@ -78,8 +89,8 @@ impl Objects {
     pub fn apply(&mut self, changes: Changes, each: &mut impl FnMut(&'static str, Key, bool)) {
         let Changes { set, gone, refused } = changes;
         each_kind(&mut Applying { objects: self, set: &set, gone: &gone, each });
-        if let Some(Refused { origins, policies }) = refused {
-            self.refused = origins;
+        if let Some(Refused { objects, policies }) = refused {
+            self.refused = objects;
             self.refused_policies = policies;
         }
     }
@@ -148,8 +159,6 @@ impl<F: FnMut(&'static str, Key, bool)> EachKind for Applying<'_, F> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use proptest::prelude::*;
 
     use super::*;

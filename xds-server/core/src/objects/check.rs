@@ -1,12 +1,15 @@
 //! Checks of one object's own fields: the rules that a CRD's schema and CEL hold it to in Kubernetes.
 //!
-//! A check reports and goes on, so that one pass names every mistake of an object.
+//! A check reports and goes on, so that one pass names every mistake of an object. A mistake refuses the object, or the
+//! part of it that may be refused by itself (`parts.rs`).
 
 use std::fmt::Display;
 use std::time::Duration;
 
 use crate::status::{Finding, Reason, Severity};
 
+use super::decode::{Misfit, Strictness};
+use super::parts::{self, RefusedParts};
 use super::redact::Shown;
 use super::{Meta, duration};
 
@@ -16,6 +19,9 @@ pub struct Check<'a> {
     meta: &'a Meta,
     findings: &'a mut Vec<Finding>,
     errors: usize,
+    /// The parts that may be refused by themselves.
+    parts: &'static [&'static str],
+    refused: RefusedParts,
 }
 
 /// Largest weight in the Gateway API.
@@ -26,7 +32,11 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(86_400);
 
 impl<'a> Check<'a> {
     pub fn new(meta: &'a Meta, findings: &'a mut Vec<Finding>) -> Self {
-        Self { meta, findings, errors: 0 }
+        let parts = match meta.provenance.strictness() {
+            Strictness::Strict => &[],
+            Strictness::Lenient => parts::of_kind(&meta.origin.kind),
+        };
+        Self { meta, findings, errors: 0, parts, refused: RefusedParts::default() }
     }
 
     /// The object is refused once there was an error.
@@ -34,14 +44,52 @@ impl<'a> Check<'a> {
         self.errors > 0
     }
 
+    /// Whether this part of it is refused by itself.
+    pub fn has_refused(&self, part: &str) -> bool {
+        self.refused.of(part).is_some()
+    }
+
+    /// The parts of it that are refused by themselves.
+    pub fn into_refused(self) -> RefusedParts {
+        self.refused
+    }
+
     pub fn error(&mut self, field: impl Display, message: impl Display, hint: impl Display) {
+        self.refuse(Reason::Invalid, &field.to_string(), message, hint);
+    }
+
+    pub fn unsupported(&mut self, field: impl Display, message: impl Display, hint: impl Display) {
+        self.refuse(Reason::UnsupportedValue, &field.to_string(), message, hint);
+    }
+
+    /// A field that the kind does not have, found by its own rules and not by its type.
+    pub fn unknown_field(&mut self, field: &str, hint: impl Display) {
+        if self.meta.provenance.strictness() == Strictness::Strict {
+            let name = field.rsplit('.').next().unwrap_or(field);
+            self.error(field, format_args!("unknown field {}", Shown(name)), hint);
+        }
+    }
+
+    /// A value that is unknown and that another one stands in for.
+    pub fn unknown_value(&mut self, Misfit { field, message, hint }: Misfit) {
+        self.unsupported(field, message, hint);
+    }
+
+    /// A mistake for which the object is refused as a whole, wherever it is.
+    pub fn unreadable(&mut self, Misfit { field, message, hint }: Misfit) {
         self.errors += 1;
         self.findings.push(self.meta.finding(Severity::Error, Reason::Invalid, field, message, hint));
     }
 
-    pub fn unsupported(&mut self, field: impl Display, message: impl Display, hint: impl Display) {
-        self.errors += 1;
-        self.findings.push(self.meta.finding(Severity::Error, Reason::UnsupportedValue, field, message, hint));
+    fn refuse(&mut self, reason: Reason, field: &str, message: impl Display, hint: impl Display) {
+        let finding = self.meta.finding(Severity::Error, reason, field, message, hint);
+        match parts::around(self.parts, field) {
+            Some(part) => self.refused.add(part, finding),
+            None => {
+                self.errors += 1;
+                self.findings.push(finding);
+            }
+        }
     }
 
     pub fn warning(&mut self, reason: Reason, field: impl Display, message: impl Display, hint: impl Display) {

@@ -22,6 +22,8 @@ pub struct Consumer {
 
 #[derive(Debug, Clone)]
 pub struct ConsumerKey {
+    /// Its place in the object.
+    pub index: usize,
     pub source: KeySource,
     /// Unix seconds.
     pub not_after: Option<i64>,
@@ -88,19 +90,19 @@ pub fn consumer(wire: ConsumerWire, check: &mut Check<'_>) -> Option<Consumer> {
         .enumerate()
         .filter_map(|(index, key)| {
             let field = format!("spec.keys[{index}]");
-            let key = self::key(key, &field, check)?;
+            let key = self::key(key, index, &field, check)?;
             if let KeySource::Sha256(hash) = &key.source
                 && !seen.insert(hash.clone())
             {
                 check.error(format_args!("{field}.sha256"), "the key is listed twice", "");
             }
-            Some(key)
+            (!check.has_refused(&field)).then_some(key)
         })
         .collect();
     Some(Consumer { keys, identities: wire.identities, models: wire.models })
 }
 
-fn key(wire: KeyWire, field: &str, check: &mut Check<'_>) -> Option<ConsumerKey> {
+fn key(wire: KeyWire, index: usize, field: &str, check: &mut Check<'_>) -> Option<ConsumerKey> {
     let not_after = wire.not_after.and_then(|text| match text.parse::<Timestamp>() {
         Ok(time) => Some(time.as_second()),
         Err(_) => {
@@ -135,5 +137,5 @@ fn key(wire: KeyWire, field: &str, check: &mut Check<'_>) -> Option<ConsumerKey>
             return None;
         }
     };
-    Some(ConsumerKey { source, not_after })
+    Some(ConsumerKey { index, source, not_after })
 }

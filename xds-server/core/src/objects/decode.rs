@@ -1,11 +1,28 @@
-//! JSON values to typed ones, strictly: a field that the type does not know is an error, because for
-//! files there is no API server that would tell.
+//! JSON values to typed ones: strictly for files, where there is no API server that would tell of a field that nobody
+//! knows, and leniently for clusters, whose API server may know more than we do.
 
 use serde::de::DeserializeOwned;
 use serde_ignored::Path;
 use serde_json::Value;
 
+use super::lenient;
 use super::redact::{self, Shown};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strictness {
+    /// Everything that the type does not know is an error.
+    Strict,
+    /// A field that the type does not know is ignored. A value that an enum does not know is noted.
+    Lenient,
+}
+
+/// A typed value, and what was not known on the way to it.
+#[derive(Debug)]
+pub struct Decoded<T> {
+    pub value: T,
+    /// Values that enums do not know. In their places stand others, so the part around each must be refused.
+    pub unknown: Vec<Misfit>,
+}
 
 /// What does not fit the type, for the finding.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +36,14 @@ pub struct Misfit {
 ///
 /// # Errors
 /// Everything that does not fit: the first wrong value, or all unknown fields.
-pub fn decode<T: DeserializeOwned>(value: Value) -> Result<T, Vec<Misfit>> {
+pub fn decode<T: DeserializeOwned>(value: Value, strictness: Strictness) -> Result<Decoded<T>, Vec<Misfit>> {
+    match strictness {
+        Strictness::Strict => strict(value).map(|value| Decoded { value, unknown: Vec::new() }),
+        Strictness::Lenient => lenient::decode(value),
+    }
+}
+
+fn strict<T: DeserializeOwned>(value: Value) -> Result<T, Vec<Misfit>> {
     let mut unknown = Vec::new();
     let mut on_ignored = |path: Path<'_>| unknown.push(dotted(&path));
     let result = serde_path_to_error::deserialize(serde_ignored::Deserializer::new(value, &mut on_ignored));
@@ -33,12 +57,19 @@ pub fn decode<T: DeserializeOwned>(value: Value) -> Result<T, Vec<Misfit>> {
                 hint: "not a field of this kind and version".to_owned(),
             })
             .collect()),
-        Err(error) => {
-            let path = error.path().to_string();
-            let path = if path == "." { String::new() } else { path };
-            Err(vec![misfit(path, &error.into_inner().to_string())])
-        }
+        Err(error) => Err(vec![of_error(&error)]),
     }
+}
+
+pub(super) fn of_error(error: &serde_path_to_error::Error<serde_json::Error>) -> Misfit {
+    let path = error.path().to_string();
+    let path = if path == "." { String::new() } else { path };
+    misfit(path, &error.inner().to_string())
+}
+
+pub(super) fn unknown_value(field: String, value: &str, known: &[&str]) -> Misfit {
+    let hint = format!("one of {}", known.join(", "));
+    Misfit { field, message: format!("{} is not a known value", Shown(value)), hint }
 }
 
 /// serde's sentence as message and hint. What it quotes is the user's text, so the quotes are taken out first.
@@ -57,8 +88,7 @@ fn misfit(path: String, sentence: &str) -> Misfit {
     if let Some(rest) = sentence.strip_prefix("unknown variant `")
         && let Some((name, names)) = named(rest)
     {
-        let hint = format!("one of {}", names.join(", "));
-        return Misfit { field: path, message: format!("{} is not a known value", Shown(name)), hint };
+        return unknown_value(path, name, &names);
     }
     let sentence = without_value(sentence);
     let (message, hint) = match sentence.rsplit_once(", expected ") {
@@ -168,7 +198,7 @@ mod tests {
     }
 
     fn first(value: Value) -> (String, String, String) {
-        let misfit = decode::<Own>(value).unwrap_err().remove(0);
+        let misfit = strict::<Own>(value).unwrap_err().remove(0);
         (misfit.field, misfit.message, misfit.hint)
     }
 
@@ -202,7 +232,7 @@ mod tests {
     #[test]
     fn unknown_fields_of_lenient_types() {
         use gateway_api::apis::standard::httproutes::HttpRouteSpec;
-        let misfits = decode::<HttpRouteSpec>(json!({"hostname": "a", "rules": [{"retry": {}}]})).unwrap_err();
+        let misfits = strict::<HttpRouteSpec>(json!({"hostname": "a", "rules": [{"retry": {}}]})).unwrap_err();
         let fields: Vec<_> = misfits.iter().map(|misfit| misfit.field.as_str()).collect();
         assert_eq!(fields, ["hostname", "rules[0].retry"]);
     }

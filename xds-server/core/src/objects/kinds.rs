@@ -1,6 +1,7 @@
 //! The kinds of objects, each with its name and its store. The list is here once, so that no kind is forgotten anywhere.
 
 use std::borrow::Cow;
+use std::fmt::Debug;
 
 use gateway_api::apis::standard::gatewayclasses::GatewayClassSpec;
 
@@ -10,7 +11,7 @@ use super::{
 };
 
 /// The type of the specification of a kind of object.
-pub trait Kind: Clone + 'static {
+pub trait Kind: Clone + Debug + 'static {
     const NAME: &'static str;
 
     fn store(objects: &Objects) -> &Store<Self>;

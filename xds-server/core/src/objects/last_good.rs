@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{EachKind, Key, Kind, Meta, Objects, each_kind};
+use super::{EachKind, FileVersion, Key, Kind, Meta, Objects, RefusedPolicy, each_kind};
 use crate::status::{Finding, Reason, Severity, Spot};
 
 /// What was taken over, for the findings.
@@ -23,7 +23,7 @@ struct TakenOver {
 
 impl Objects {
     /// Takes over from `last` what the new input lost by mistake and not on purpose: objects of files that
-    /// can no longer be read, and objects that are still there but are now refused.
+    /// can no longer be read, and objects that are still there but are now refused. It is for objects of files alone.
     ///
     /// A policy that is refused closes what it names only when there is no good version of it.
     pub fn keep_last_good(&mut self, last: &Self, broken_files: &BTreeSet<String>) -> Vec<Finding> {
@@ -34,18 +34,22 @@ impl Objects {
         // A good version stands for the later ones of a policy, and what a file said when it could be read for all of
         // it, refused policies included.
         let is_lost = |file: &str| broken_files.contains(file) && !files.contains(file) && last.files.contains(file);
+        let is_of = |policy: &RefusedPolicy, is: &dyn Fn(&Arc<str>) -> bool| {
+            policy.meta.file().is_some_and(|file| is(&file.path))
+        };
         refused_policies.retain(|policy| {
-            let nameless = !policy.is_named() && taken.policy_files.contains(&policy.meta.file);
-            !(is_lost(&policy.meta.file) || nameless || taken.policies.contains(&policy.meta.key()))
+            let nameless = !policy.is_named() && is_of(policy, &|file| taken.policy_files.contains(file));
+            !(is_of(policy, &|file| is_lost(file)) || nameless || taken.policies.contains(&policy.meta.key()))
         });
-        refused_policies.extend(last.refused_policies.iter().filter(|policy| is_lost(&policy.meta.file)).cloned());
+        let lost = last.refused_policies.iter().filter(|policy| is_of(policy, &|file| is_lost(file)));
+        refused_policies.extend(lost.cloned());
         files.extend(broken_files.intersection(&last.files).cloned());
         taken.into_findings()
     }
 
-    /// Everything that is in force, by its file. Files without objects are in it too. So are refused policies, because
+    /// Everything of files that is in force, by its file. Files without objects are in it too. So are refused policies, because
     /// they close what they name.
-    pub fn kept(&self) -> BTreeMap<&str, Vec<&Meta>> {
+    pub fn kept(&self) -> BTreeMap<&str, Vec<&FileVersion>> {
         let kept = self.files.iter().map(|file| (file.as_str(), Vec::new())).collect();
         let mut collecting = Collecting { objects: self, kept };
         each_kind(&mut collecting);
@@ -57,7 +61,7 @@ impl Objects {
 /// Everything by its file.
 struct Collecting<'a> {
     objects: &'a Objects,
-    kept: BTreeMap<&'a str, Vec<&'a Meta>>,
+    kept: BTreeMap<&'a str, Vec<&'a FileVersion>>,
 }
 
 // === impl Collecting ===
@@ -65,8 +69,10 @@ struct Collecting<'a> {
 impl<'a> Collecting<'a> {
     fn keep(&mut self, meta: &'a Meta) {
         // A file that could never be read is no last good version of anything.
-        if let Some(of_file) = self.kept.get_mut(meta.file.as_ref()) {
-            of_file.push(meta);
+        if let Some(version) = meta.file()
+            && let Some(of_file) = self.kept.get_mut(version.path.as_ref())
+        {
+            of_file.push(version);
         }
     }
 }
@@ -90,10 +96,11 @@ impl EachKind for Keeper<'_> {
     fn kind<T: Kind>(&mut self) {
         for object in T::store(self.last).shared() {
             let meta = &object.meta;
-            let with_its_file = self.broken_files.contains(&*meta.file);
-            let lost = with_its_file || self.new.refused.contains(&meta.origin);
+            let Some(version) = meta.file() else { continue };
+            let with_its_file = self.broken_files.contains(&*version.path);
+            let lost = with_its_file || self.new.refused.contains_key(&meta.origin);
             if lost && T::store_mut(self.new).share(object).is_ok() {
-                self.taken.note(meta, with_its_file);
+                self.taken.note(meta, version, with_its_file);
                 self.new.refused.remove(&meta.origin);
             }
         }
@@ -103,17 +110,17 @@ impl EachKind for Keeper<'_> {
 // === impl TakenOver ===
 
 impl TakenOver {
-    fn note(&mut self, meta: &Meta, with_its_file: bool) {
+    fn note(&mut self, meta: &Meta, version: &FileVersion, with_its_file: bool) {
         if meta.origin.kind == "TokenPolicy" {
             self.policies.insert(meta.key());
-            self.policy_files.insert(meta.file.clone());
+            self.policy_files.insert(Arc::clone(&version.path));
         }
         if with_its_file {
-            let (count, oldest) = self.by_file.entry(meta.file.clone()).or_insert((0, meta.since));
+            let (count, oldest) = self.by_file.entry(Arc::clone(&version.path)).or_insert((0, version.since));
             *count += 1;
-            *oldest = meta.since.min(*oldest);
+            *oldest = version.since.min(*oldest);
         } else {
-            let message = format!("its version of {} stays in force", time(meta.since));
+            let message = format!("its version of {} stays in force", time(version.since));
             self.findings.push(meta.finding(Severity::Warning, Reason::LastGood, "", message, HINT));
         }
     }
@@ -135,7 +142,7 @@ impl TakenOver {
     }
 }
 
-const HINT: &str = "until it is mended or removed";
+pub const HINT: &str = "until it is mended or removed";
 
 fn time(second: i64) -> String {
     Timestamp::from_second(second).map_or_else(|_| "an unknown time".to_owned(), |time| time.to_string())

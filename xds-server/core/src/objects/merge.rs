@@ -29,7 +29,7 @@ impl Objects {
         let mut merging = Merging { all: self, file, findings: Vec::new(), refused_policies: Vec::new() };
         each_kind(&mut merging);
         let Merging { mut findings, mut refused_policies, .. } = merging;
-        self.refused.extend(file.refused.iter().cloned());
+        self.refused.extend(file.refused.iter().map(|(origin, generation)| (origin.clone(), *generation)));
         self.files.extend(file.files.iter().cloned());
         self.refused_policies.extend(file.refused_policies.iter().cloned());
         self.refused_policies.append(&mut refused_policies);
@@ -51,8 +51,9 @@ impl EachKind for Merging<'_> {
             let Err(first) = T::store_mut(self.all).share(object) else { continue };
             self.findings.push(load::duplicate(&first.meta, &object.meta));
             // It may be that a policy was to say this, and not what the first one says.
-            if first.meta.source != object.meta.source
-                && let Some(suspect) = Suspect::of_source(&object.meta.source)
+            if let (Some(first), Some(second)) = (first.meta.file(), object.meta.file())
+                && first.source != second.source
+                && let Some(suspect) = Suspect::of_source(&second.source)
             {
                 self.refused_policies.push(suspect.refused(object.meta.clone()));
             }
@@ -116,8 +117,8 @@ mod tests {
             expected.sort_by(Finding::by_spot);
             findings.sort_by(Finding::by_spot);
             prop_assert_eq!(findings, expected);
-            in_turn.refused_policies.sort_by_key(|policy| (policy.meta.file.clone(), policy.meta.lines.of("")));
-            together.refused_policies.sort_by_key(|policy| (policy.meta.file.clone(), policy.meta.lines.of("")));
+            in_turn.refused_policies.sort_by_key(|policy| policy.meta.provenance.spot(""));
+            together.refused_policies.sort_by_key(|policy| policy.meta.provenance.spot(""));
             prop_assert_eq!(format!("{together:?}"), format!("{in_turn:?}"));
         }
     }

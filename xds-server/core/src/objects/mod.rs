@@ -1,12 +1,16 @@
 //! Objects: what users wrote, each valid in itself.
 //!
 //! ```text
-//! text -> document (YAML with lines) -> decode (typed, strict) -> one module per kind (its own rules) -> Objects
+//! text -> document (YAML with lines) -> read: decode (typed, strict) -> one module per kind (its own rules) -> Objects
+//! watch event of a cluster ------------> read: decode (lenient) ------> the same, and parts ------------> Cluster
 //! ```
 //! References between objects are the business of `translate`.
 
 mod changes;
 mod check;
+mod cluster;
+#[cfg(test)]
+pub(crate) mod cluster_test;
 mod consumer;
 mod decode;
 mod document;
@@ -14,11 +18,17 @@ mod duration;
 mod expression;
 mod kinds;
 mod last_good;
+mod lenient;
+#[cfg(test)]
+mod lenient_test;
 mod load;
 mod merge;
 mod model_backend;
 mod model_pool;
 mod namespaces;
+mod parts;
+mod provenance;
+mod read;
 mod redact;
 mod refused_policy;
 mod secret;
@@ -29,6 +39,7 @@ mod token_policy;
 
 pub use changes::{Changes, Refused, Replaced};
 pub use check::{is_dns_label, is_dns_subdomain, is_wildcard_hostname};
+pub use cluster::{Cluster, NotAnObject};
 pub use consumer::{ANONYMOUS, Consumer, ConsumerKey, KeySource};
 pub use decode::closest;
 pub use duration::parse as parse_duration;
@@ -37,6 +48,8 @@ use kinds::{EachKind, each_kind};
 pub use model_backend::{Credential, Endpoint, ModelBackend, Schema, Timeouts, Tls};
 pub use model_pool::{Access, Affinity, Model, ModelPool, Target};
 pub use namespaces::{LabelSelector, Namespaces, Operator, Requirement};
+pub use parts::RefusedParts;
+pub use provenance::{ClusterVersion, FileVersion, Provenance};
 pub use redact::{Shown, plain};
 pub use refused_policy::{Names, RefusedPolicy};
 pub use secret::{NoSecretSource, Secret, SecretSource};
@@ -45,7 +58,7 @@ pub use standard::{BackendSlice, Gateway, HttpRoute, Namespace, ReferenceGrant, 
 pub use store::{Key, Meta, Object, Source, Store};
 pub use token_policy::{PolicyTarget, TargetKind, TokenPolicy, TokenPolicyLimit};
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use gateway_api::apis::standard::gatewayclasses::GatewayClassSpec as GatewayClass;
 
@@ -75,8 +88,9 @@ pub struct Objects {
     pub model_backends: Store<ModelBackend>,
     pub consumers: Store<Consumer>,
     pub token_policies: Store<TokenPolicy>,
-    /// Objects that were given but not taken, so that a reference to one can say so.
-    pub refused: BTreeSet<Origin>,
+    /// Objects that were given but not taken, so that a reference to one can say so. Each has its generation, if there
+    /// is such a thing where it comes from.
+    pub refused: BTreeMap<Origin, Option<i64>>,
     /// The TokenPolicies among them, and what may be one. They close what they name.
     pub refused_policies: Vec<RefusedPolicy>,
     /// Files that could be read as YAML, now or before.
@@ -93,7 +107,7 @@ impl Objects {
         load::add_yaml(self, file, text, secrets)
     }
 
-    /// Adds a document as [`Meta::source`] keeps it. What is not valid any more is left out without a word.
+    /// Adds a document as [`FileVersion::source`] keeps it. What is not valid any more is left out without a word.
     pub fn add_source(&mut self, file: &str, line: u64, source: &Source, since: i64, secrets: &dyn SecretSource) {
         load::add_source(self, file, line, source, since, secrets);
     }

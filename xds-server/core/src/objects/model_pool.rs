@@ -181,6 +181,8 @@ fn model(wire: ModelWire, field: &str, check: &mut Check<'_>) -> Model {
         Some(retries) => check.number(format_args!("{field}.retries"), retries, 0, MAX_RETRIES),
         None => u32::try_from(targets.len().saturating_sub(1)).unwrap_or(1).clamp(1, 10),
     };
+    // Nobody knows which of the targets would be meant.
+    let targets = if check.has_refused(&format!("{field}.affinity")) { Vec::new() } else { targets };
     Model { name: wire.name, targets, retries, affinity: wire.affinity }
 }
 

@@ -8,7 +8,10 @@ use serde_json::{Map, Value};
 use crate::status::Origin;
 
 use super::document::{self, Lines};
-use super::{KINDS, Meta, PolicyTarget, Source, TOLLGATE_GROUP, TargetKind, TokenPolicy, closest, redact};
+use super::{
+    FileVersion, KINDS, Meta, PolicyTarget, Provenance, Source, TOLLGATE_GROUP, TargetKind, TokenPolicy, closest,
+    redact,
+};
 
 #[derive(Debug, Clone)]
 pub struct RefusedPolicy {
@@ -191,10 +194,12 @@ fn meta(file: &str, line: u64) -> Meta {
         origin: Origin::new(KIND, "default", ""),
         labels: std::collections::BTreeMap::new(),
         created: None,
-        file: file.into(),
-        lines: Lines::starting_at(line),
-        source: Source::new(""),
-        since: 0,
+        provenance: Provenance::File(FileVersion {
+            path: file.into(),
+            lines: Lines::starting_at(line),
+            source: Source::new(""),
+            since: 0,
+        }),
     }
 }
 
@@ -284,7 +289,8 @@ mod tests {
         let good = "kind: TokenPolicy\nmetadata: {name: a, namespace: x}\nspec:\n  targetRefs: [{kind: HTTPRoute, name: chat}]\n";
         let found = |text: &str| -> Vec<(String, Names, u64)> {
             let policies = in_broken_text("f", text);
-            policies.iter().map(|policy| (policy.label(), policy.names.clone(), policy.meta.lines.of(""))).collect()
+            let line = |policy: &RefusedPolicy| policy.meta.file().unwrap().lines.of("");
+            policies.iter().map(|policy| (policy.label(), policy.names.clone(), line(policy))).collect()
         };
         let chat = Names::Targets(vec![route("chat")]);
         assert_eq!(found(&format!("kind: [\n---\n{good}---\n}}")), [("x/a".to_owned(), chat, 3)]);

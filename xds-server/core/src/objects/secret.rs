@@ -1,4 +1,4 @@
-//! Secret: credentials, from the folder itself or, on laptops, from a file or the environment.
+//! Secret: credentials, from a cluster, from the folder itself or, on laptops, from a file or the environment.
 
 use std::collections::BTreeMap;
 
@@ -58,6 +58,25 @@ pub struct SecretWire {
     _type: Option<String>,
     #[serde(rename = "immutable")]
     _immutable: Option<bool>,
+}
+
+/// A Secret as a cluster has it. It leads to no file and no variable, whatever else it says.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterSecretWire {
+    #[serde(default)]
+    data: BTreeMap<String, ByteString>,
+}
+
+/// What is not text is nothing that we use, and no reason to do without the rest.
+pub fn cluster_secret(wire: ClusterSecretWire) -> Secret {
+    let mut values = BTreeMap::new();
+    for (key, bytes) in wire.data {
+        if let Ok(text) = String::from_utf8(bytes.0) {
+            add(&mut values, key, &text);
+        }
+    }
+    Secret { values }
 }
 
 /// A value that cannot be read refuses the Secret, so that a version that was good stays in use.

@@ -206,7 +206,8 @@ pub fn endpoint_slice(slice: BackendSlice, check: &mut Check<'_>) -> Option<Back
     if slice.address_type == "FQDN" {
         check.unsupported("addressType", "FQDN is not served", "IPv4 or IPv6");
     } else {
-        for (index, address) in slice.endpoints.iter().flat_map(|endpoint| &endpoint.addresses).enumerate() {
+        let endpoints = slice.endpoints.iter().enumerate();
+        for (index, address) in endpoints.flat_map(|(i, endpoint)| endpoint.addresses.iter().map(move |a| (i, a))) {
             if address.parse::<std::net::IpAddr>().is_err() {
                 check.error(
                     format_args!("endpoints[{index}].addresses"),

@@ -5,10 +5,9 @@ use std::collections::btree_map::Entry;
 use std::fmt::{self, Display};
 use std::sync::Arc;
 
-use crate::status::{Finding, Origin, Reason, Severity, Spot};
+use crate::status::{Finding, Origin, Reason, Severity};
 
-use super::document::Lines;
-use super::{Kind, Secret, redact};
+use super::{FileVersion, Kind, Provenance, RefusedParts, Secret, redact};
 
 /// Namespace and name; the namespace is empty for kinds without one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,14 +23,10 @@ pub struct Meta {
     pub labels: BTreeMap<String, String>,
     /// Unix seconds of its creation where that is known, for precedence between routes.
     pub created: Option<i64>,
-    pub file: Arc<str>,
-    pub lines: Lines,
-    pub source: Source,
-    /// Unix seconds when this version of it was read first.
-    pub since: i64,
+    pub provenance: Provenance,
 }
 
-/// The document as it was written, in JSON. A restart reads it again. References to files and variables are not
+/// The document of a file as it was written, in JSON. A restart reads it again. References to files and variables are not
 /// resolved in it. A Secret that has its values in the folder has them here too, so it is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Source(Arc<str>);
@@ -40,6 +35,9 @@ pub struct Source(Arc<str>);
 pub struct Object<T> {
     pub meta: Meta,
     pub spec: T,
+    /// Parts that are not in force although the object is. What the specification says of them counts for nothing. An
+    /// object of a file has none.
+    pub refused: RefusedParts,
 }
 
 /// All objects of one kind, in the order of their names. Copies share the objects.
@@ -76,12 +74,9 @@ impl Meta {
         self.origin.key()
     }
 
-    fn stands_where(&self, other: &Self) -> bool {
-        self.file == other.file && self.lines == other.lines
-    }
-
-    pub fn spot(&self, field: &str) -> Spot {
-        Spot { file: self.file.to_string(), line: self.lines.of(field) }
+    /// None: it is of a cluster.
+    pub fn file(&self) -> Option<&FileVersion> {
+        self.provenance.file()
     }
 
     pub fn finding(
@@ -102,7 +97,7 @@ impl Meta {
                 name: redact::plain(&self.origin.name).into(),
                 section: None,
             }),
-            spot: Some(self.spot(&field)),
+            spot: self.provenance.spot(&field),
             field: redact::path(&field),
             message: redact::scrub(&message.to_string()),
             hint: redact::scrub(&hint.to_string()),
@@ -202,12 +197,17 @@ impl<T: Kind> Store<T> {
     /// from elsewhere.
     pub fn date(&mut self, last: &Self, now: i64) {
         for (key, object) in &mut self.0 {
-            let before = last.0.get(key).filter(|before| before.meta.source == object.meta.source);
-            let stands = before.filter(|before| before.meta.stands_where(&object.meta) && T::NAME != Secret::NAME);
-            match stands {
-                Some(before) => *object = Arc::clone(before),
-                None => {
-                    Arc::make_mut(object).meta.since = before.map_or(now, |before| before.meta.since);
+            let Some(file) = object.meta.file() else { continue };
+            let before = last.0.get(key).and_then(|before| Some((before, before.meta.file()?)));
+            let before = before.filter(|(_, before)| before.source == file.source);
+            match before {
+                Some((before, of_file)) if of_file.stands_where(file) && T::NAME != Secret::NAME => {
+                    *object = Arc::clone(before);
+                }
+                _ => {
+                    let since = before.map_or(now, |(_, before)| before.since);
+                    let file = FileVersion { since, ..file.clone() };
+                    Arc::make_mut(object).meta.provenance = Provenance::File(file);
                 }
             }
         }
@@ -217,6 +217,7 @@ impl<T: Kind> Store<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::objects::ClusterVersion;
 
     #[test]
     fn a_document_that_was_read_again_is_another_one() {
@@ -233,12 +234,9 @@ mod tests {
                 origin,
                 labels: BTreeMap::new(),
                 created: None,
-                file: "".into(),
-                lines: Lines::starting_at(1),
-                source: Source::new(""),
-                since: 0,
+                provenance: Provenance::Cluster(ClusterVersion::default()),
             };
-            Object { meta, spec: () }
+            Object { meta, spec: (), refused: RefusedParts::default() }
         };
         let mut store = Store::default();
         for (namespace, name) in [("a", "z"), ("b", "x"), ("b", "y"), ("b-c", "x"), ("c", "a")] {

@@ -273,15 +273,20 @@ fn count(wire: Option<Value>, field: &str, check: &mut Check<'_>) -> Option<Coun
                 None
             }
         },
-        Some(Value::Object(map)) => match (map.get("expression"), map.len()) {
-            (Some(Value::String(text)), 1) => match expression::parse(text) {
-                Ok(weights) => Some(weights),
-                Err(error) => {
-                    let expression_hint = error.hint();
-                    check.error(format_args!("{field}.expression"), error, expression_hint);
-                    None
+        Some(Value::Object(map)) => match map.get("expression") {
+            Some(Value::String(text)) => {
+                for other in map.keys().filter(|name| *name != "expression") {
+                    check.unknown_field(&format!("{field}.{other}"), "known fields: expression");
                 }
-            },
+                match expression::parse(text) {
+                    Ok(weights) => Some(weights),
+                    Err(error) => {
+                        let expression_hint = error.hint();
+                        check.error(format_args!("{field}.expression"), error, expression_hint);
+                        None
+                    }
+                }
+            }
             _ => {
                 check.error(field, "not a known way to count", hint);
                 None

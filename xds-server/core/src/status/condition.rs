@@ -34,6 +34,9 @@ pub struct Condition {
     pub reason: Reason,
     /// Empty where the reason says it all.
     pub message: String,
+    /// The generation of the object that it is about. An object of a file has none.
+    #[serde(rename = "observedGeneration", skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
 }
 
 /// One condition of each type at most, in the order of the types.
@@ -65,7 +68,7 @@ impl ConditionType {
 
 impl Condition {
     pub fn new(about: ConditionType, verdict: Verdict, reason: Reason, message: impl Into<String>) -> Self {
-        Self { about, verdict, reason, message: message.into() }
+        Self { about, verdict, reason, message: message.into(), observed_generation: None }
     }
 
     pub fn good(about: ConditionType, reason: Reason) -> Self {
@@ -98,6 +101,11 @@ impl Conditions {
 
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Notes the generation that all of them are about.
+    pub(crate) fn observe(&mut self, generation: Option<i64>) {
+        self.0.iter_mut().for_each(|condition| condition.observed_generation = generation);
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Condition> {

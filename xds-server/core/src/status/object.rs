@@ -61,6 +61,9 @@ pub enum Brief {
 /// A field that a kind does not have is absent.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Status {
+    /// The generation that it is about. Kubernetes has it in each condition.
+    #[serde(skip)]
+    pub generation: Option<i64>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<Address>,
     #[serde(skip_serializing_if = "Conditions::is_empty")]
@@ -171,6 +174,21 @@ impl StatusKind {
 // === impl Status ===
 
 impl Status {
+    /// Notes in each condition which generation it is about.
+    #[must_use]
+    pub(crate) fn observed(mut self) -> Self {
+        self.observe();
+        self
+    }
+
+    pub(crate) fn observe(&mut self) {
+        let listeners = self.listeners.iter_mut().flatten().map(|listener| &mut listener.conditions);
+        let parents = self.parents.iter_mut().flatten().map(|parent| &mut parent.conditions);
+        let ancestors = self.ancestors.iter_mut().flatten().map(|ancestor| &mut ancestor.conditions);
+        let all = [&mut self.conditions].into_iter().chain(listeners).chain(parents).chain(ancestors);
+        all.for_each(|conditions| conditions.observe(self.generation));
+    }
+
     /// The conditions that are about the object as such: at each parent or ancestor, or on the object itself.
     pub(crate) fn each_own(&mut self, mut each: impl FnMut(&mut Conditions)) {
         match (&mut self.parents, &mut self.ancestors) {

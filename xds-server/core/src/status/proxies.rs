@@ -91,6 +91,7 @@ impl ObjectStatus {
                 }
             }
         }
+        self.status.observe();
     }
 
     fn hear_of_gateway(&mut self, heard: &Heard) {
@@ -197,7 +198,7 @@ spec: {schema: OpenAI, endpoint: {hostname: 127.0.0.1, port: 80}}
             object.hear(&heard);
             let mut add = |part: &str, conditions: &crate::status::Conditions| {
                 for condition in conditions.iter().filter(|condition| condition.verdict != condition.about.good()) {
-                    let Condition { about, verdict, reason, message } = condition;
+                    let Condition { about, verdict, reason, message, .. } = condition;
                     lines.push(format!("{} {part}{about:?}={verdict:?} {reason}: {message}", object.kind.name()));
                 }
             };

@@ -11,7 +11,7 @@ use super::view::View;
 /// A backend whose credential or certificate authority cannot be had is refused. Without them requests would reach it
 /// in the wrong name, or reach somebody else in its place.
 pub fn backend(view: View<'_>, object: &Object<ModelBackend>) -> Result<ir::Backend, Finding> {
-    let Object { meta, spec } = object;
+    let Object { meta, spec, .. } = object;
     let (endpoint, host) = endpoint(view, object)?;
     let tls = match &spec.tls {
         Tls::None => ir::Tls::None,

@@ -21,10 +21,11 @@ pub struct Claim {
 }
 
 pub fn claims(view: View<'_>, consumer: &Object<Consumer>, findings: &mut Vec<Finding>) -> Vec<Claim> {
+    findings.extend(consumer.refused.findings().cloned());
     let mut claims = Vec::new();
-    for (index, given) in consumer.spec.keys.iter().enumerate() {
-        match key(view, consumer, given, &field(index)) {
-            Ok(key) => claims.push(Claim { index, key: Arc::new(key) }),
+    for given in &consumer.spec.keys {
+        match key(view, consumer, given, &field(given.index)) {
+            Ok(key) => claims.push(Claim { index: given.index, key: Arc::new(key) }),
             Err(finding) => findings.push(finding),
         }
     }

@@ -93,6 +93,9 @@ fn listener(
     findings: &mut Vec<Finding>,
 ) -> Result<OpenListener, Finding> {
     let field = field(index);
+    if let Some(finding) = gateway.refused.of(&field) {
+        return Err(finding.clone());
+    }
     let error = |reason: Reason, field: String, message: &str, hint: &str| {
         gateway.meta.finding(Severity::Error, reason, field, message, hint)
     };

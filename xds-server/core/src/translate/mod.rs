@@ -72,7 +72,7 @@ pub fn translate(objects: &Objects, placement: Placement) -> Translation {
         made.add_policy(&policy);
         ir.limits.extend(policy.limits.into_iter().map(|limit| (limit.id.clone(), limit)));
     }
-    for (_, ports) in each(objects, &made, services::service) {
+    for (_, ports) in each(objects, &made, |view, object| services::service(view, object, &mut findings)) {
         made.services.extend(ports.into_iter().map(|port| (port.cluster.clone(), port)));
     }
     for (object, backend) in each(objects, &made, backends::backend) {

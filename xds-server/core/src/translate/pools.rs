@@ -8,6 +8,7 @@ use super::refs::{MODEL_BACKEND, MODEL_POOL, Reference};
 use super::view::View;
 
 pub fn pool(view: View<'_>, pool: &Object<ModelPool>, findings: &mut Vec<Finding>) -> ir::Pool {
+    findings.extend(pool.refused.findings().cloned());
     let models = pool.spec.models.iter().enumerate();
     ir::Pool {
         origin: pool.meta.origin.clone(),
@@ -45,7 +46,11 @@ fn model(
     let mut targets = Vec::new();
     let mut schemas = Vec::new();
     for (index, target) in model.targets.iter().enumerate() {
-        let field = format!("{field}.targets[{index}].backendRef");
+        let field = format!("{field}.targets[{index}]");
+        if pool.refused.of(&field).is_some() {
+            continue;
+        }
+        let field = format!("{field}.backendRef");
         let namespace = target.backend_namespace.as_deref().unwrap_or(pool.meta.namespace());
         let reference = Reference {
             from: &pool.meta,

@@ -112,6 +112,7 @@ pub fn route(view: View<'_>, object: &Object<HttpRoute>, findings: &mut Vec<Find
     if foreign && ours.is_empty() {
         return None;
     }
+    findings.extend(object.refused.findings().cloned());
     let rules = rules::rules(view, object, findings);
     let gateways: BTreeSet<&Key> = attachments.iter().map(|attachment| &attachment.gateway).collect();
     let routes = gateways.into_iter().map(|gateway| (gateway.clone(), at(view, object, gateway, &rules))).collect();

@@ -17,7 +17,8 @@ use super::refs::{HTTP_ROUTE, MODEL_POOL, Reference, SERVICE};
 use super::services::cluster_name;
 use super::view::View;
 
-/// What is wrong with a rule. The rule then answers 500 (HTTPRouteRule: unknown filters and references).
+/// What is wrong with a rule, or with one of its backends. The rule then answers 500 (HTTPRouteRule: unknown filters and
+/// references).
 type Refused = Finding;
 
 /// One route for each match of each rule. The limits of a pool are not in them yet, because they depend on the Gateway.
@@ -34,9 +35,11 @@ pub fn rules(view: View<'_>, object: &Object<HttpRoute>, findings: &mut Vec<Find
         };
         let everything = [HttpRouteRulesMatches::default()];
         let matches = rule.matches.as_deref().filter(|matches| !matches.is_empty()).unwrap_or(&everything);
+        // A rule whose matches are all refused matches nothing.
+        let matches = matches.iter().enumerate().filter(|(number, _)| !context.has_refused_match(*number));
         let timeouts = rule.timeouts.as_ref();
         let timeout = |text: Option<&String>| text.and_then(|text| parse_duration(text).ok());
-        for (number, found) in matches.iter().enumerate() {
+        for (number, found) in matches {
             routes.push(Arc::new(Route {
                 origin: object.meta.origin.section(format!("rule {index}")),
                 place: (index, number),
@@ -67,7 +70,12 @@ impl Context<'_> {
         rule: &HttpRouteRules,
         findings: &mut Vec<Finding>,
     ) -> Result<(Filters, Action), Refused> {
-        let prefixes_only = rule.matches.iter().flatten().all(|found| {
+        if let Some(finding) = self.object.refused.of(&format!("{}.filters", self.field)) {
+            return Err(finding.clone());
+        }
+        let matches = rule.matches.iter().flatten().enumerate();
+        let mut matches = matches.filter(|(number, _)| !self.has_refused_match(*number));
+        let prefixes_only = matches.all(|(_, found)| {
             let kind = found.path.as_ref().and_then(|path| path.r#type.as_ref());
             matches!(kind, None | Some(PathType::PathPrefix))
         });
@@ -120,8 +128,16 @@ impl Context<'_> {
         Ok((filters, action))
     }
 
+    fn has_refused_match(&self, number: usize) -> bool {
+        let refused = &self.object.refused;
+        !refused.is_empty() && refused.of(&format!("{}.matches[{number}]", self.field)).is_some()
+    }
+
     fn pool(&self, backend: &BackendRef) -> Result<Action, Refused> {
         let field = format!("{}.backendRefs[0]", self.field);
+        if let Some(finding) = self.object.refused.of(&field) {
+            return Err(finding.clone());
+        }
         if backend.filters.as_ref().is_some_and(|filters| !filters.is_empty()) {
             let field = format!("{field}.filters");
             return Err(self.invalid(field, "filters of a ModelPool are not served", "set them on the rule"));
@@ -173,6 +189,9 @@ impl Context<'_> {
         field: &str,
         weight: u32,
     ) -> Result<(WeightedService, Option<Finding>), Refused> {
+        if let Some(finding) = self.object.refused.of(field) {
+            return Err(finding.clone());
+        }
         let (group, kind) = (backend.group.as_deref().unwrap_or(""), backend.kind.as_deref().unwrap_or("Service"));
         if (group, kind) != ("", "Service") {
             let hint = match (group, kind) {

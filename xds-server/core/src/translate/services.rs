@@ -6,6 +6,8 @@ use std::sync::Arc;
 use crate::ir;
 use crate::objects::{BackendSlice, Key, Object, Service};
 
+use crate::status::Finding;
+
 use super::view::View;
 
 /// Label by which an EndpointSlice names its Service.
@@ -21,8 +23,9 @@ pub fn service_of(slice: &Object<BackendSlice>) -> Option<Key> {
 }
 
 /// The ports of a Service. If two have the same number, the last one counts.
-pub fn service(view: View<'_>, service: &Object<Service>) -> Vec<Arc<ir::Service>> {
+pub fn service(view: View<'_>, service: &Object<Service>, findings: &mut Vec<Finding>) -> Vec<Arc<ir::Service>> {
     let slices = view.slices(&service.meta.key());
+    findings.extend(slices.iter().flat_map(|slice| slice.refused.findings().cloned()));
     let mut ports: Vec<Arc<ir::Service>> = Vec::new();
     for port in service.spec.ports.iter().flatten() {
         let Ok(number) = u16::try_from(port.port) else {

@@ -167,7 +167,7 @@ impl<'a> View<'a> {
 
     pub fn is_refused(&self, origin: &Origin) -> bool {
         self.reads.note(Fact::refused(origin));
-        self.objects.refused.contains(origin)
+        self.objects.refused.contains_key(origin)
     }
 
     pub fn refused_policies(&self) -> &'a [RefusedPolicy] {

@@ -135,7 +135,7 @@ impl World {
         let mut dirty = Dirty::default();
         self.index(&changes, &mut dirty);
         if let Some(refused) = &changes.refused {
-            dirty.facts.extend(self.objects.refused.symmetric_difference(&refused.origins).map(Fact::refused));
+            dirty.facts.extend(refused.others(&self.objects.refused).map(Fact::refused));
             dirty.facts.insert(Fact::refused_policies());
         }
         self.objects.apply(changes, &mut |kind, key, comes_or_goes| dirty.note(kind, key, comes_or_goes));
@@ -278,9 +278,9 @@ impl World {
     }
 
     fn step_services(&mut self, dirty: &mut Dirty, touched: &mut Touched) {
-        let turns = self
-            .services
-            .step(&self.objects, &self.made, dirty, |view, object, _| Some(services::service(view, object)));
+        let turns = self.services.step(&self.objects, &self.made, dirty, |view, object, findings| {
+            Some(services::service(view, object, findings))
+        });
         for Turn { before, after, .. } in turns {
             let ports = |ports: Option<Arc<Vec<Arc<ir::Service>>>>| -> BTreeMap<String, Arc<ir::Service>> {
                 let ports = ports.into_iter().flat_map(|ports| ports.to_vec());

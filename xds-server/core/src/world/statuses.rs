@@ -27,7 +27,7 @@ impl World {
     pub(super) fn affected_by_refused(&self, refused: &Refused) -> Affected {
         let policies = refused.policies.iter().chain(&self.objects.refused_policies);
         let policies = policies.map(|policy| (StatusKind::TokenPolicy, policy.meta.key()));
-        let others = self.objects.refused.symmetric_difference(&refused.origins).filter_map(named);
+        let others = refused.others(&self.objects.refused).filter_map(named);
         policies.chain(others).collect()
     }
 

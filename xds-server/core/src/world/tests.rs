@@ -7,7 +7,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::envoy::{self, FilterCode, Ports, RouteTables, Surroundings};
 use crate::ir::{GatewayDelta, Host, PartsDelta};
-use crate::objects::NoSecretSource;
+use crate::objects::cluster_test::Given;
+use crate::objects::{Cluster, NoSecretSource};
 use crate::snapshot::{Changed, Resource, ResourceType, Snapshot};
 use crate::status::{Finding, ObjectStatus, StatusKind};
 use crate::translate::{Translation, translate};
@@ -238,10 +239,15 @@ fn check(world: &World, whole: &Translation) {
 type Statuses = BTreeMap<(StatusKind, Key), ObjectStatus>;
 
 /// Holds that the statuses are those of a whole translation, and that the delta names all that are others than before.
-/// Returns them.
-fn check_statuses(before: &Statuses, world: &World, whole: &Translation, delta: &Delta) -> Statuses {
-    let stepped = world.statuses(&[]);
-    assert_eq!(stepped, whole.statuses(world.objects(), &[]));
+/// Returns them. `given` is what is wrong with the objects as they were read.
+fn check_statuses(
+    before: &Statuses,
+    (world, whole): (&World, &Translation),
+    given: &[Finding],
+    delta: &Delta,
+) -> Statuses {
+    let stepped = world.statuses(given);
+    assert_eq!(stepped, whole.statuses(world.objects(), given));
     let named = |status: ObjectStatus| {
         let key = Key::new(status.namespace.clone(), status.name.clone());
         ((status.kind, key), status)
@@ -359,11 +365,76 @@ proptest! {
                 let delta = world.step(Changes::between(world.objects(), &next));
                 let whole = translate(&next, placement);
                 check(&world, &whole);
-                statuses = check_statuses(&statuses, &world, &whole, &delta);
+                statuses = check_statuses(&statuses, (&world, &whole), &[], &delta);
                 check_resources(&mut snapshots, &world, &delta);
                 check_delta(&before, &(world.ir().clone(), attached(&world)), &delta);
             }
         });
+    }
+}
+
+proptest! {
+    /// The same in a cluster: its watches tell of objects one by one, and each may be of a newer version than we are.
+    #[test]
+    fn a_step_of_a_cluster_is_as_a_whole_translation(
+        placement in prop::sample::select(vec![Placement::OneHost, Placement::ProxyPerGateway]),
+        steps in prop::collection::vec(prop::collection::vec((any::<usize>(), any::<usize>(), prop::bool::weighted(0.2)), 1..12), 1..16),
+    ) {
+        thread_local! { static PLACES: Vec<Vec<String>> = places(); }
+        PLACES.with(|places| {
+            let mut watched = Watched { places, cluster: Cluster::default(), there: BTreeMap::new(), events: 0 };
+            let mut world = World::new(placement);
+            let mut statuses = Statuses::new();
+            for step in steps {
+                step.into_iter().for_each(|event| watched.tell(event));
+                let cluster = &mut watched.cluster;
+                let before = (world.ir().clone(), attached(&world));
+                let delta = world.step(cluster.changes());
+                let whole = translate(cluster.objects(), placement);
+                check(&world, &whole);
+                statuses = check_statuses(&statuses, (&world, &whole), &cluster.findings(), &delta);
+                check_delta(&before, &(world.ir().clone(), attached(&world)), &delta);
+            }
+        });
+    }
+}
+
+/// A cluster, and what it has at each of the places.
+struct Watched<'a> {
+    places: &'a [Vec<String>],
+    cluster: Cluster,
+    there: BTreeMap<usize, Given>,
+    events: i64,
+}
+
+impl Watched<'_> {
+    /// An object is new, has another version or is gone. A strange one says something that nobody knows.
+    fn tell(&mut self, (place, version, strange): (usize, usize, bool)) {
+        self.events += 1;
+        let place = place % self.places.len();
+        let versions = self.places.get(place).unwrap();
+        let Some(version) = (version % (versions.len() + 1)).checked_sub(1) else {
+            if let Some((kind, key)) = self.there.remove(&place).map(|given| given.named()) {
+                self.cluster.remove(&kind, &key);
+            }
+            return;
+        };
+        let mut text = versions.get(version).unwrap().clone();
+        if strange {
+            for known in ["type: Exact", "type: RequestRedirect", "from: All", "schema: OpenAI", "mode: Shadow"] {
+                let (field, _) = known.split_once(' ').unwrap();
+                text = text.replace(known, &format!("{field} Strange"));
+            }
+            text = text.replace("backendRef: {name: m}", "backendRef: {name: m, kind: Strange}");
+        }
+        // An object that comes back is another one.
+        let uid = match self.there.get(&place) {
+            Some(before) => before.uid().to_owned(),
+            None => self.events.to_string(),
+        };
+        let given = Given::yaml(&text).with_data().version(&uid, self.events);
+        self.there.insert(place, given.clone());
+        self.cluster.upsert(given.into_document()).unwrap();
     }
 }
 

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::objects::{Key, Kind, Object, Objects, Store, plain};
-use crate::status::{Brief, Finding, ObjectStatus, Status, StatusKind};
+use crate::status::{Brief, Finding, ObjectStatus, Origin, Status, StatusKind};
 
 use self::verdicts::Verdicts;
 
@@ -82,7 +82,7 @@ fn names(objects: &Objects, kind: StatusKind) -> BTreeSet<(StatusKind, Key)> {
         StatusKind::Consumer => of(&objects.consumers),
         StatusKind::TokenPolicy => of(&objects.token_policies),
     };
-    let refused = objects.refused.iter().filter(|origin| origin.kind == kind.name());
+    let refused = objects.refused.keys().filter(|origin| origin.kind == kind.name());
     // A name that was refused may be anything, and findings do not quote it either.
     let refused = refused.map(|origin| Key::new(plain(&origin.namespace), plain(&origin.name)));
     stored.into_iter().chain(refused).map(|key| (kind, key)).collect()
@@ -94,23 +94,44 @@ fn one(known: &impl Known, (kind, key): (StatusKind, &Key), given: &ByObject<'_>
     findings.sort_by(|a, b| Finding::by_spot(a, b));
     findings.dedup();
     let verdicts = Verdicts::new(&findings, given.of(kind, key));
+    let generation = generation(known.objects(), kind, key);
+    let named = |brief, status: Status| {
+        let (namespace, name) = (key.namespace.to_string(), key.name.to_string());
+        let status = Status { generation, ..status }.observed();
+        ObjectStatus { kind, namespace, name, brief, status }
+    };
     match of_object(known, (kind, key), &verdicts) {
         Found::Foreign => None,
         Found::Refused => {
             let status = Status { conditions: verdicts.refused(), ..Status::default() };
-            Some(named(kind, key, Brief::Refused {}, status))
+            Some(named(Brief::Refused {}, status))
         }
         Found::Here(brief, mut status) => {
             if let Some(partial) = verdicts.partial() {
                 status.each_own(|conditions| conditions.set(partial.clone()));
             }
-            Some(named(kind, key, brief, status))
+            Some(named(brief, status))
         }
     }
 }
 
-fn named(kind: StatusKind, key: &Key, brief: Brief, status: Status) -> ObjectStatus {
-    ObjectStatus { kind, namespace: key.namespace.to_string(), name: key.name.to_string(), brief, status }
+/// The newest generation that was looked at, of an object that has such a thing.
+fn generation(objects: &Objects, kind: StatusKind, key: &Key) -> Option<i64> {
+    fn of<T>(store: &Store<T>, key: &Key) -> Option<Option<i64>> {
+        let object = store.get(&key.namespace, &key.name)?;
+        Some(object.meta.provenance.observed_generation())
+    }
+    let stored = match kind {
+        StatusKind::GatewayClass => of(&objects.gateway_classes, key),
+        StatusKind::Gateway => of(&objects.gateways, key),
+        StatusKind::HttpRoute => of(&objects.http_routes, key),
+        StatusKind::ModelPool => of(&objects.model_pools, key),
+        StatusKind::ModelBackend => of(&objects.model_backends, key),
+        StatusKind::Consumer => of(&objects.consumers, key),
+        StatusKind::TokenPolicy => of(&objects.token_policies, key),
+    };
+    let refused = || objects.refused.get(&Origin::new(kind.name(), Arc::clone(&key.namespace), Arc::clone(&key.name)));
+    stored.or_else(|| refused().copied()).flatten()
 }
 
 fn of_object(known: &impl Known, (kind, key): (StatusKind, &Key), verdicts: &Verdicts<'_>) -> Found {
@@ -119,16 +140,16 @@ fn of_object(known: &impl Known, (kind, key): (StatusKind, &Key), verdicts: &Ver
     }
     let here = |(brief, status)| Found::Here(brief, status);
     let ours = |found: Option<_>| found.map_or(Found::Foreign, here);
-    let plain = |brief| Found::Here(brief, own::status(verdicts));
+    let plain = |brief, refused| Found::Here(brief, own::status(refused, verdicts));
     let found = match kind {
         StatusKind::GatewayClass => get(known, key).map(|object| ours(gateways::class(object, verdicts))),
         StatusKind::Gateway => get(known, key)
             .map(|object| ours(gateways::gateway(object, known.listeners(key), &known.attached(key), verdicts))),
         StatusKind::HttpRoute => get(known, key)
             .map(|object| ours(known.route(key).map(|attached| routes::route(object, &attached, verdicts)))),
-        StatusKind::ModelPool => get(known, key).map(|object| plain(own::pool(object))),
-        StatusKind::ModelBackend => get(known, key).map(|object| plain(own::backend(object))),
-        StatusKind::Consumer => get(known, key).map(|object| plain(own::consumer(object))),
+        StatusKind::ModelPool => get(known, key).map(|object| plain(own::pool(object), &object.refused)),
+        StatusKind::ModelBackend => get(known, key).map(|object| plain(own::backend(object), &object.refused)),
+        StatusKind::Consumer => get(known, key).map(|object| plain(own::consumer(object), &object.refused)),
         StatusKind::TokenPolicy => get(known, key).map(|object| here(own::policy(object, verdicts))),
     };
     found.unwrap_or(Found::Refused)

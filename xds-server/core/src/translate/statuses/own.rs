@@ -1,12 +1,12 @@
 //! Our own kinds.
 
 use crate::objects::{
-    CONTROLLER_NAME, Consumer, Endpoint, GATEWAY_GROUP, ModelBackend, ModelPool, Object, TOLLGATE_GROUP, TargetKind,
-    TokenPolicy,
+    CONTROLLER_NAME, Consumer, Endpoint, GATEWAY_GROUP, ModelBackend, ModelPool, Object, RefusedParts, TOLLGATE_GROUP,
+    TargetKind, TokenPolicy,
 };
-use crate::status::{AncestorStatus, Brief, ConditionType, ObjectRef, Reason, Status};
+use crate::status::{AncestorStatus, Brief, Condition, ConditionType, Finding, ObjectRef, Reason, Status};
 
-use super::verdicts::{Verdicts, condition};
+use super::verdicts::{Verdicts, condition, texts};
 
 const TARGETS: &str = "spec.targetRefs";
 
@@ -28,12 +28,18 @@ pub fn consumer(object: &Object<Consumer>) -> Brief {
     Brief::Consumer { keys: object.spec.keys.len() }
 }
 
-/// The status of a kind that has its conditions on the object.
-pub fn status(verdicts: &Verdicts<'_>) -> Status {
-    let accepted = condition(ConditionType::Accepted, &verdicts.about(ConditionType::Accepted), Reason::Accepted);
+/// The status of a kind that has its conditions on the object. What is wrong in a part of it that is refused by itself
+/// is not wrong with all of it.
+pub fn status(refused: &RefusedParts, verdicts: &Verdicts<'_>) -> Status {
+    let is_of_part = |finding: &&Finding| refused.findings().any(|of_part| of_part == *finding);
+    let (of_parts, of_all): (Vec<&Finding>, Vec<&Finding>) =
+        verdicts.about(ConditionType::Accepted).into_iter().partition(is_of_part);
+    let accepted = condition(ConditionType::Accepted, &of_all, Reason::Accepted);
+    let partial =
+        of_parts.first().map(|first| Condition::bad(ConditionType::PartiallyInvalid, first.reason, texts(&of_parts)));
     let resolved = verdicts.about(ConditionType::ResolvedRefs);
     let resolved = condition(ConditionType::ResolvedRefs, &resolved, Reason::ResolvedRefs);
-    Status { conditions: [accepted, resolved].into_iter().collect(), ..Status::default() }
+    Status { conditions: [accepted, resolved].into_iter().chain(partial).collect(), ..Status::default() }
 }
 
 /// A policy has its conditions at its targets. A target that nobody acts on here has none.
