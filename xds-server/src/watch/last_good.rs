@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use tollgate_core::objects::{FileVersion, Objects, SecretSource, Source};
+use tollgate_core::objects::{FileVersion, KeptDocument, Objects, SecretSource, Source};
 
 use crate::private;
 
@@ -49,16 +49,6 @@ struct Kept {
     documents: Vec<KeptDocument>,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct KeptDocument {
-    line: u64,
-    /// Unix seconds when this version was read first.
-    since: i64,
-    /// JSON, as a text.
-    document: String,
-}
-
 // === impl LastGood ===
 
 impl LastGood {
@@ -81,10 +71,7 @@ impl LastGood {
             let is_root = kept.file.as_os_str().is_empty();
             let file = if is_root { self.folder.clone() } else { self.folder.join(&kept.file) };
             let file = file.display().to_string();
-            for document in &kept.documents {
-                let source = Source::new(&document.document);
-                objects.add_source(&file, document.line, &source, document.since, secrets);
-            }
+            objects.add_kept(&file, &kept.documents, secrets);
             objects.files.insert(file);
         }
         objects
@@ -101,7 +88,7 @@ impl LastGood {
     /// The same for what one file says, or some. Returns whether it worked.
     pub fn write_file(&mut self, objects: &Objects) -> bool {
         for (file, versions) in objects.kept() {
-            let documents = versions.into_iter().filter(|version| !version.source.expose().is_empty());
+            let documents = versions.into_iter().filter(|version| !version.source.is_none());
             let documents: Vec<Version> = documents.map(Version::of).collect();
             let name = self.name(file);
             let file = self.below(file).to_owned();
@@ -140,7 +127,7 @@ impl LastGood {
             version: VERSION,
             root: self.root.clone(),
             file: file.to_owned(),
-            documents: documents.iter().map(Version::kept).collect(),
+            documents: kept_documents(&documents),
         };
         private::write(&self.path.join(name), &serde_json::to_vec(&kept)?)?;
         self.written.insert(name.to_owned(), documents);
@@ -195,6 +182,13 @@ fn remove(path: &Path) {
     }
 }
 
+fn kept_documents(versions: &[Version]) -> Vec<KeptDocument> {
+    let documents = Source::expose_all(versions.iter().map(|version| &version.source));
+    let kept =
+        |(version, document): (&Version, String)| KeptDocument { line: version.line, since: version.since, document };
+    versions.iter().zip(documents).map(kept).collect()
+}
+
 // === impl Version ===
 
 impl Version {
@@ -205,9 +199,5 @@ impl Version {
     /// Whether both are the same version. A document that was read again counts as another one.
     fn is(&self, other: &Self) -> bool {
         (self.line, self.since) == (other.line, other.since) && self.source.is(&other.source)
-    }
-
-    fn kept(&self) -> KeptDocument {
-        KeptDocument { line: self.line, since: self.since, document: self.source.expose().to_owned() }
     }
 }

@@ -7,8 +7,9 @@ use crate::status::{Finding, Reason, Severity, Spot};
 use super::document::{self, Document, Lines};
 use super::read::read;
 use super::secret::SecretSource;
-use super::store::{Meta, Source};
-use super::{FileVersion, Objects, Provenance, refused_policy};
+use super::source::Source;
+use super::store::Meta;
+use super::{FileVersion, KeptDocument, Objects, Provenance, refused_policy};
 
 pub fn add_yaml(objects: &mut Objects, file: &str, text: &str, secrets: &dyn SecretSource) -> Vec<Finding> {
     let file: Arc<str> = file.into();
@@ -16,8 +17,9 @@ pub fn add_yaml(objects: &mut Objects, file: &str, text: &str, secrets: &dyn Sec
     match document::parse(text) {
         Ok(documents) => {
             objects.files.insert(file.to_string());
-            for document in documents {
-                add(objects, &file, document, 0, secrets, &mut findings);
+            let texts: Vec<String> = documents.iter().map(|document| document.value.to_string()).collect();
+            for (document, source) in documents.into_iter().zip(Source::of_file(&texts)) {
+                add(objects, &file, document, source, 0, secrets, &mut findings);
             }
         }
         Err(error) => {
@@ -37,18 +39,15 @@ pub fn add_yaml(objects: &mut Objects, file: &str, text: &str, secrets: &dyn Sec
     findings
 }
 
-/// See [`Objects::add_source`].
-pub fn add_source(
-    objects: &mut Objects,
-    file: &str,
-    line: u64,
-    source: &Source,
-    since: i64,
-    secrets: &dyn SecretSource,
-) {
-    if let Ok(value) = serde_json::from_str(source.expose()) {
-        let document = Document { value, lines: Lines::starting_at(line) };
-        add(objects, &file.into(), document, since, secrets, &mut Vec::new());
+/// See [`Objects::add_kept`].
+pub fn add_kept(objects: &mut Objects, file: &str, documents: &[KeptDocument], secrets: &dyn SecretSource) {
+    let file: Arc<str> = file.into();
+    let texts: Vec<String> = documents.iter().map(|kept| kept.document.clone()).collect();
+    for (kept, source) in documents.iter().zip(Source::of_file(&texts)) {
+        if let Ok(value) = serde_json::from_str(&kept.document) {
+            let document = Document { value, lines: Lines::starting_at(kept.line) };
+            add(objects, &file, document, source, kept.since, secrets, &mut Vec::new());
+        }
     }
 }
 
@@ -56,12 +55,12 @@ fn add(
     objects: &mut Objects,
     file: &Arc<str>,
     document: Document,
+    source: Source,
     since: i64,
     secrets: &dyn SecretSource,
     findings: &mut Vec<Finding>,
 ) {
     let Document { value, lines } = document;
-    let source = Source::new(&value.to_string());
     let provenance = Provenance::File(FileVersion { path: Arc::clone(file), lines, source, since });
     read(objects, provenance, value, secrets, findings);
 }

@@ -33,6 +33,7 @@ mod redact;
 mod refused_policy;
 mod secret;
 mod secret_ref;
+mod source;
 mod standard;
 mod store;
 mod token_policy;
@@ -54,8 +55,9 @@ pub use redact::{Shown, plain};
 pub use refused_policy::{Names, RefusedPolicy};
 pub use secret::{NoSecretSource, Secret, SecretSource};
 pub use secret_ref::SecretRef;
+pub use source::{KeptDocument, Source};
 pub use standard::{BackendSlice, Gateway, HttpRoute, Namespace, ReferenceGrant, Service};
-pub use store::{Key, Meta, Object, Source, Store};
+pub use store::{Key, Meta, Object, Store};
 pub use token_policy::{PolicyTarget, TargetKind, TokenPolicy, TokenPolicyLimit};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -107,9 +109,9 @@ impl Objects {
         load::add_yaml(self, file, text, secrets)
     }
 
-    /// Adds a document as [`FileVersion::source`] keeps it. What is not valid any more is left out without a word.
-    pub fn add_source(&mut self, file: &str, line: u64, source: &Source, since: i64, secrets: &dyn SecretSource) {
-        load::add_source(self, file, line, source, since, secrets);
+    /// Adds documents of a file that were kept. What is not valid any more is left out without a word.
+    pub fn add_kept(&mut self, file: &str, documents: &[KeptDocument], secrets: &dyn SecretSource) {
+        load::add_kept(self, file, documents, secrets);
     }
 
     /// Notes a file that is there and cannot be read. It may hold policies for anything.

@@ -9,7 +9,7 @@ use crate::status::Spot;
 
 use super::decode::Strictness;
 use super::document::Lines;
-use super::store::Source;
+use super::source::Source;
 
 #[derive(Debug, Clone)]
 pub enum Provenance {

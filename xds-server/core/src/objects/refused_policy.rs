@@ -91,7 +91,7 @@ impl Suspect {
 
     /// The same for a document as it is kept.
     pub fn of_source(source: &Source) -> Option<Self> {
-        let document: Value = serde_json::from_str(source.expose()).ok()?;
+        let document: Value = serde_json::from_str(&source.expose()).ok()?;
         Self::of(document.as_object()?)
     }
 
@@ -197,7 +197,7 @@ fn meta(file: &str, line: u64) -> Meta {
         provenance: Provenance::File(FileVersion {
             path: file.into(),
             lines: Lines::starting_at(line),
-            source: Source::new(""),
+            source: Source::none(),
             since: 0,
         }),
     }

@@ -26,11 +26,6 @@ pub struct Meta {
     pub provenance: Provenance,
 }
 
-/// The document of a file as it was written, in JSON. A restart reads it again. References to files and variables are not
-/// resolved in it. A Secret that has its values in the folder has them here too, so it is never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Source(Arc<str>);
-
 #[derive(Debug, Clone)]
 pub struct Object<T> {
     pub meta: Meta,
@@ -102,30 +97,6 @@ impl Meta {
             message: redact::scrub(&message.to_string()),
             hint: redact::scrub(&hint.to_string()),
         }
-    }
-}
-
-// === impl Source ===
-
-impl Source {
-    pub fn new(json: &str) -> Self {
-        Self(json.into())
-    }
-
-    /// Whether both are the same text in memory. False says nothing.
-    pub fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-
-    /// The document, for the one place that keeps it.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Source {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("[the document]")
     }
 }
 
@@ -218,13 +189,6 @@ impl<T: Kind> Store<T> {
 mod tests {
     use super::*;
     use crate::objects::ClusterVersion;
-
-    #[test]
-    fn a_document_that_was_read_again_is_another_one() {
-        let source = Source::new("{}");
-        assert!(source.is(&source.clone()));
-        assert!(source == Source::new("{}") && !source.is(&Source::new("{}")));
-    }
 
     #[test]
     fn a_namespace_has_its_own_and_nothing_of_its_neighbours() {
