@@ -6,7 +6,7 @@ use std::{fmt, fs, io};
 use axum::body::Bytes;
 use sha2::{Digest as _, Sha256};
 
-use crate::private;
+use crate::state::private;
 
 const EMBEDDED: Option<&[u8]> = include!(concat!(env!("OUT_DIR"), "/embedded_filter.rs"));
 

@@ -1,33 +1,106 @@
-//! The binary `tollgate`. A run is these stages, each a folder here or in `core`:
+//! The binary `tollgate`. A run is these stages, started in this order:
 //!
 //! ```text
-//! 1 watch      files change               -> text
-//! 2 objects    text                       -> valid objects, findings          (core)
-//! 3 translate  objects                    -> IR                               (core)
-//! 4 envoy      IR                         -> resources, filter configuration  (core)
-//! 5 serve      resources                  -> xDS streams; ACK and NACK        -> status
-//! 6 ledger     leases, usage              -> budgets, durable
-//! 7 admin      status, usage, budgets     -> HTTP for people and probes
-//! 8 run        Envoy itself, as a child   (`tollgate run` only)
+//! 1 source           files change            -> text
+//! 2 core::objects    text                    -> valid objects, findings
+//! 3 core::translate  objects                 -> IR (core::world: only what a change touches)
+//! 4 core::envoy      IR                      -> resources, filter configuration
+//! 5 ledger           leases, usage           -> budgets, durable
+//! 6 serve            resources               -> xDS streams; ACK and NACK -> status
+//! 7 admin            status, usage, budgets  -> HTTP for people and probes
+//! 8 envoy            Envoy itself, as a process of its own (`tollgate run` only)
 //! ```
-//! `commands/` has a file per subcommand and puts the stages together; `commands/stages.rs` is the list in code.
+//! `pipeline/` is the loop of 1 to 4. `commands/` has a file per subcommand; `commands/stages.rs` is the list in code.
+//! `report/` is what several stages write and one reads, `state/` what lies on disk. Each folder uses only what stands
+//! before it in `layout_test.rs`.
 
 use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+use self::commands::Outcome;
+use self::envoy::detach;
 
 mod accept;
 mod admin;
 mod commands;
+mod envoy;
 mod filter_code;
+mod identity;
+#[cfg(test)]
+mod layout_test;
 mod ledger;
-mod private;
-mod run;
+mod pipeline;
+mod report;
 mod serve;
-mod watch;
+mod source;
+mod state;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "tollgate",
+    version,
+    about = "An LLM gateway inside Envoy: keys, model routing, failover and token budgets",
+    after_help = "\
+First steps:
+  tollgate key new --consumer alice      make a key, and the YAML that goes with it
+  tollgate validate -f ./conf            check a folder of Gateway, HTTPRoute, ModelPool, ... objects
+  tollgate run -f ./conf                 serve it with an Envoy of its own; edits act at once
+  tollgate status                        whether all of it works, and what does not
+  tollgate usage --since 1h              who used how many tokens"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Control plane, ledger and an Envoy on this machine, from a folder of YAML
+    Run(commands::run::Args),
+    /// The control plane alone, for Envoys that are started elsewhere
+    Serve(commands::serve::Args),
+    /// Print every Envoy resource and filter configuration that a folder means (secrets redacted)
+    Translate(commands::translate::Args),
+    /// Check a folder; exit 1 when there are findings
+    Validate(commands::validate::Args),
+    /// Make keys
+    Key(commands::key::Args),
+    /// The status of each object, as kubectl would show it; exit 1 when one is not well
+    Status(commands::status::Args),
+    /// Who used how many tokens, from a running control plane
+    Usage(commands::usage::Args),
+    /// Print the bootstrap of an Envoy that is to be served by `tollgate serve`
+    Bootstrap(commands::bootstrap::Args),
+    /// Print the completion script of a shell
+    Completion(commands::completion::Args),
+    #[command(name = detach::COMMAND, hide = true)]
+    StartDetached(detach::Args),
+}
 
 /// The static binary's own allocator takes a third of the start.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    commands::main()
+    let result = match Cli::parse().command {
+        Command::Run(args) => commands::run::main(args),
+        Command::Serve(args) => commands::serve::main(args),
+        Command::Translate(args) => commands::translate::main(&args),
+        Command::Validate(args) => commands::validate::main(&args),
+        Command::Key(args) => commands::key::main(args),
+        Command::Status(args) => commands::status::main(&args),
+        Command::Usage(args) => commands::usage::main(args),
+        Command::Bootstrap(args) => commands::bootstrap::main(&args),
+        Command::Completion(args) => commands::completion::main(&args, Cli::command()),
+        Command::StartDetached(args) => commands::start_detached(&args),
+    };
+    match result {
+        Ok(Outcome::Good) => ExitCode::SUCCESS,
+        Ok(Outcome::Findings) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("tollgate: {error:#}");
+            ExitCode::from(2)
+        }
+    }
 }

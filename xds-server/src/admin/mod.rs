@@ -8,17 +8,12 @@
 
 mod api;
 mod guard;
-mod metrics;
 mod page;
 mod paging;
 pub mod server;
 mod since;
-mod status;
 #[cfg(test)]
 mod tests;
-
-pub use metrics::{Certificate, Metrics};
-pub use status::{GatewayStatus, Listener, Nack, Objects, Proxy, Status};
 
 use std::sync::Arc;
 
@@ -28,7 +23,8 @@ use axum::response::{IntoResponse, Response};
 use axum::{Json, Router, middleware, routing::get};
 use tokio::sync::watch;
 
-use crate::ledger::{Consumers, Ledger};
+use crate::ledger::Ledger;
+use crate::report::{Consumers, Metrics, Objects, Status};
 
 /// What the handlers need for their answers.
 #[derive(Clone)]
@@ -94,7 +90,7 @@ async fn readyz(State(admin): State<Admin>) -> Response {
 fn serve_metrics(admin: &Admin, consumers: Consumers) -> Response {
     let status = admin.status.borrow().clone();
     match admin.metrics.text(&status, consumers) {
-        Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Ok(text) => ([(header::CONTENT_TYPE, Metrics::CONTENT_TYPE)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }

@@ -15,6 +15,7 @@ use tollgate_proto::v1::{self, Settlement, SyncRequest};
 use super::*;
 use crate::ledger::Embedded;
 use crate::ledger::tests::{TTL, bucket, consumer_limit, limits, request, sync, used, want};
+use crate::report::{GatewayStatus, Listener, Nack, Proxy};
 
 struct Port {
     address: String,
@@ -47,7 +48,7 @@ async fn port() -> Port {
     let dir = tempfile::tempdir().unwrap();
     let ledger = Embedded::open(dir.path(), limits(vec![consumer_limit(1000)]), TTL).unwrap();
     let (status, metrics) = (watch::Sender::new(Arc::new(Status::default())), Metrics::default());
-    metrics.add(ledger.metrics());
+    metrics.add(|registry, consumers| ledger.metrics().register(registry, consumers));
     let (handle, objects) = (Arc::new(ledger.clone()), Arc::new(OneObject));
     let routers = routers(handle, status.subscribe(), objects, metrics.clone(), Consumers::LeftOut);
     let [address, scrapers, probes] = [serve(routers.all), serve(routers.metrics), serve(routers.probes)];

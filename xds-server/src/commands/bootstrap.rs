@@ -6,11 +6,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use super::{Outcome, print};
-use crate::private;
-use crate::run::bootstrap::{Bootstrap, ControlPlane};
-use crate::run::{admin_socket, memory};
-use crate::serve::identity::Identity;
+use crate::envoy::bootstrap::{Bootstrap, ControlPlane};
+use crate::envoy::{admin_socket, memory};
+use crate::identity::Identity;
 use crate::serve::pki::{Authority, Folder, LIFETIME, Leaf, lifetime};
+use crate::state::private;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\

@@ -1,9 +1,9 @@
 //! `tollgate completion SHELL`
 
-use clap::CommandFactory as _;
+use clap::Command;
 use clap_complete::{Shell, generate};
 
-use super::{Cli, Outcome, print};
+use super::{Outcome, print};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  tollgate completion bash > /etc/bash_completion.d/tollgate")]
@@ -11,9 +11,9 @@ pub struct Args {
     shell: Shell,
 }
 
-pub fn main(args: &Args) -> anyhow::Result<Outcome> {
+pub fn main(args: &Args, mut command: Command) -> anyhow::Result<Outcome> {
     let mut script = Vec::new();
-    generate(args.shell, &mut Cli::command(), "tollgate", &mut script);
+    generate(args.shell, &mut command, "tollgate", &mut script);
     print(&String::from_utf8_lossy(&script));
     Ok(Outcome::Good)
 }

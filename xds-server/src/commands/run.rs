@@ -13,19 +13,19 @@ use tollgate_core::placement::Placement;
 use super::Outcome;
 use super::logging::LogFormat;
 use super::stages::{Admin, Parts, Stages, duration, listen};
-use crate::admin::Status;
+use crate::envoy::admin_socket;
+use crate::envoy::bootstrap::{Bootstrap, ControlPlane};
+use crate::envoy::memory;
+use crate::envoy::process::{Envoy, EnvoySetup, find};
 use crate::filter_code::FilterCode;
-use crate::ledger::Consumers;
-use crate::private;
-use crate::run::admin_socket;
-use crate::run::bootstrap::{Bootstrap, ControlPlane};
-use crate::run::envoy::{Envoy, EnvoySetup, find};
-use crate::run::memory;
-use crate::run::state_dir::{StateDir, default_path};
-use crate::serve::identity::Identity;
+use crate::identity::Identity;
+use crate::pipeline::Published;
+use crate::report::Consumers;
+use crate::report::Status;
 use crate::serve::pki::{Keeper, LIFETIME, lifetime};
-use crate::serve::published::Published;
 use crate::serve::status::Readiness;
+use crate::state::dir::{StateDir, default_path};
+use crate::state::private;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\

@@ -11,11 +11,11 @@ use super::logging::LogFormat;
 use super::placement::Placements;
 use super::stages::{Admin, Parts, Stages, duration, listen};
 use crate::filter_code::FilterCode;
-use crate::ledger::Consumers;
-use crate::private;
-use crate::run::state_dir::{StateDir, default_path};
+use crate::report::Consumers;
 use crate::serve::pki::{Keeper, LIFETIME, lifetime};
 use crate::serve::status::Readiness;
+use crate::state::dir::{StateDir, default_path};
+use crate::state::private;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\

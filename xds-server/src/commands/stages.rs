@@ -1,4 +1,4 @@
-//! The stages that `run` and `serve` share, put together.
+//! Starts the stages that `run` and `serve` share, in the order of `main.rs`.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,17 +11,17 @@ use tokio::task::JoinHandle;
 use tollgate_core::envoy::Surroundings;
 use tollgate_core::placement::Placement;
 
-use super::reload;
 use crate::accept;
-use crate::admin::{self, Metrics};
+use crate::admin;
 use crate::filter_code::FilterCode;
-use crate::ledger::{self, Consumers, Embedded, Ledger};
+use crate::ledger::{self, Embedded, Ledger};
+use crate::pipeline::{self, Published, Publisher};
+use crate::report::board::Board;
+use crate::report::{Consumers, Metrics, Status};
 use crate::serve::Serving;
 use crate::serve::ads::Ads;
-use crate::serve::board::Board;
 use crate::serve::incoming::Limits;
 use crate::serve::pki::Keeper;
-use crate::serve::published::{Published, Publisher};
 use crate::serve::status::{self, Readiness, Statuses};
 use crate::serve::tls;
 
@@ -51,7 +51,7 @@ pub enum Admin {
 /// The running control plane.
 pub struct Stages {
     pub published: watch::Receiver<Arc<Published>>,
-    pub status: watch::Receiver<Arc<admin::Status>>,
+    pub status: watch::Receiver<Arc<Status>>,
     serving: Serving,
     ledger: Embedded,
     tasks: Vec<JoinHandle<()>>,
@@ -69,18 +69,18 @@ impl Stages {
         let publisher = Publisher::new(parts.placement, parts.surroundings);
         let published = publisher.published();
         let configured = publisher.for_ledger();
-        let reload = reload::start(parts.folder, &parts.state.join("last-good"), publisher, metrics.clone())?;
+        let reload = pipeline::start(parts.folder, &parts.state.join("last-good"), publisher, metrics.clone())?;
 
-        // 6: the ledger, before anybody can ask it.
+        // 5: the ledger, before anybody can ask it.
         let embedded = Embedded::open(&parts.state.join("ledger"), configured, parts.lease_ttl)?;
         let counted = embedded.metrics().clone();
-        metrics.add(&counted);
+        metrics.add(|registry, consumers| counted.register(registry, consumers));
         let ledger: Arc<dyn Ledger> = Arc::new(embedded.clone());
+        let for_proxies = ledger::service(Arc::clone(&ledger), counted.clone());
 
-        // 5: discovery, ledger and code for the proxies.
+        // 6: discovery, ledger and code for the proxies, and what they say of it.
         let board = Board::default();
         let ads = Ads { published: published.clone(), board: board.clone(), metrics: metrics.clone() };
-        let for_proxies = ledger::service(Arc::clone(&ledger), counted);
         let tls = tls::config(parts.certificates.authority(), parts.certificates.server_certificate())?;
         let serving = Serving::start(parts.xds, tls, Limits::PROXIES, ads, for_proxies, Arc::new(parts.code));
         let certificates = tokio::spawn(parts.certificates.keep(metrics.clone()));

@@ -6,8 +6,9 @@ use serde_json::{Map, Value};
 use tollgate_core::envoy::{self, FilterCode, Ports, RouteTables, Surroundings};
 
 use super::placement::Placements;
-use super::validate::{outcome, read};
+use super::validate::outcome;
 use super::{Format, Outcome, print};
+use crate::pipeline;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -32,7 +33,7 @@ pub struct Args {
 }
 
 pub fn main(args: &Args) -> anyhow::Result<Outcome> {
-    let (translation, findings) = read(&args.file, args.placement.get())?;
+    let (translation, findings) = pipeline::once(&args.file, args.placement.get())?;
     for finding in &findings {
         eprintln!("{finding}");
     }

@@ -1,15 +1,13 @@
 //! `tollgate validate -f DIR`: what is wrong with a folder, without serving it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::ValueEnum;
-use tollgate_core::placement::Placement;
 use tollgate_core::status::{Finding, Severity};
-use tollgate_core::translate::{Translation, translate};
 
 use super::placement::Placements;
 use super::{Outcome, print};
-use crate::watch::folder::Folder;
+use crate::pipeline;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -36,7 +34,7 @@ enum Output {
 }
 
 pub fn main(args: &Args) -> anyhow::Result<Outcome> {
-    let (_, findings) = read(&args.file, args.placement.get())?;
+    let (_, findings) = pipeline::once(&args.file, args.placement.get())?;
     match args.output {
         Output::Text => {
             for finding in &findings {
@@ -49,16 +47,6 @@ pub fn main(args: &Args) -> anyhow::Result<Outcome> {
         Output::Json => print(&format!("{}\n", serde_json::to_string_pretty(&findings)?)),
     }
     Ok(outcome(&findings))
-}
-
-/// Reads a folder and translates it as far as the IR. Returns everything that is wrong on the way as well.
-pub(super) fn read(path: &Path, placement: Placement) -> anyhow::Result<(Translation, Vec<Finding>)> {
-    let mut folder = Folder::new(path);
-    let reading = folder.read()?;
-    let mut translation = translate(folder.objects(), placement);
-    let mut findings = reading.findings;
-    findings.append(&mut translation.findings);
-    Ok((translation, findings))
 }
 
 pub(super) fn outcome(findings: &[Finding]) -> Outcome {

@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 
 use super::metrics::{CallLabels, CallOutcome, Metrics};
 use super::{Ledger, SyncError};
-use crate::serve::identity::Identity;
+use crate::identity::Identity;
 
 /// See [`service`](super::service).
 #[derive(Debug)]

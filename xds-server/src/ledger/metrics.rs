@@ -9,6 +9,8 @@ use prometheus_client::registry::{Registry, Unit};
 use tollgate_core::ledger::usage::Totals;
 use tollgate_core::ledger::{Entry, Reason, RefusedEntry};
 
+use crate::report::Consumers;
+
 /// The most pairs of consumer and model that have series of their own. Later pairs are counted together as `other`,
 /// because each series costs memory here and at each scraper.
 const MAX_PAIRS: usize = 1000;
@@ -29,14 +31,6 @@ pub struct Metrics {
     estimated: Family<RequestLabels, Counter>,
     of_models: OfModels,
     pairs: Arc<Mutex<BTreeSet<(String, String)>>>,
-}
-
-/// Whether metrics name consumers. Names of consumers are names of customers or people, and a port for scrapers is open
-/// to the whole network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Consumers {
-    Named,
-    LeftOut,
 }
 
 /// The same figures by model alone.

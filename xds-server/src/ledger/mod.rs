@@ -26,7 +26,7 @@ pub(crate) mod tests;
 pub use embedded::Embedded;
 pub use error::{StoreError, SyncError};
 pub use grpc::Service;
-pub use metrics::{Consumers, Metrics};
+pub use metrics::Metrics;
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -59,7 +59,7 @@ pub trait Ledger: Debug + Send + Sync {
 }
 
 /// The gRPC service `tollgate.v1.Ledger`. It finds the caller in the extensions of the request, as an
-/// [`Identity`](crate::serve::identity::Identity).
+/// [`Identity`](crate::identity::Identity).
 pub fn service(ledger: Arc<dyn Ledger>, metrics: Metrics) -> LedgerServer<Service> {
     LedgerServer::new(Service::new(ledger, metrics)).max_decoding_message_size(MAX_CALL_BYTES)
 }

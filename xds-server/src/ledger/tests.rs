@@ -21,7 +21,7 @@ use super::embedded::file::{File, Redb};
 use super::embedded::tables::META;
 use super::query::{Page, UsageQuery};
 use super::*;
-use crate::serve::identity::Identity;
+use crate::identity::Identity;
 
 pub(crate) const TTL: Duration = Duration::from_secs(30);
 

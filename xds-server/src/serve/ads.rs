@@ -22,12 +22,12 @@ use tollgate_core::subscription::stream::{self, StreamEvent};
 use tollgate_core::subscription::{Ask, Output, RejectedVersion, Response};
 use tonic::{Request, Status, Streaming};
 
-use super::board::{Board, Keys, Place, RefusedResource, Report};
-use super::identity::Identity;
-use super::published::Published;
 use super::standing;
 use super::wire::{Delta, StateOfTheWorld, Wire};
-use crate::admin::Metrics;
+use crate::identity::Identity;
+use crate::pipeline::Published;
+use crate::report::Metrics;
+use crate::report::board::{Board, Keys, Place, RefusedResource, Report};
 
 /// Filter configurations that Envoy refused are sent again after this time: it may have had no code yet.
 const RETRY_AFTER: Duration = Duration::from_secs(1);

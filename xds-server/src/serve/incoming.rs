@@ -23,8 +23,8 @@ use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
-use super::identity::Identity;
 use crate::accept::Accept;
+use crate::identity::Identity;
 
 /// The limits of the proxies' port.
 #[derive(Debug, Clone, Copy)]

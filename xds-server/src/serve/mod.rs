@@ -1,24 +1,17 @@
 //! The port that proxies know: discovery, ledger and the filter's code, all under mTLS.
 //!
 //! ```text
-//! tls.rs, incoming.rs (who is there?) -> identity.rs -> standing.rs (is there such a Gateway?)
-//! published.rs (objects -> what is served, swapped whole) -> ads.rs (a task per stream) -> Envoy, filter
-//! edition.rs (a snapshot and its last changes) ->                | ACK, NACK
-//! admin::Status <- status.rs <- board.rs (a report per stream) <-
+//! tls.rs, incoming.rs (who is there? an Identity) -> standing.rs (is there such a Gateway?)
+//! Published (what is served, swapped whole) -> ads.rs (a task per stream) -> wire.rs -> Envoy, filter
+//!                                                 | ACK, NACK
+//! report::Status <- status.rs <- report::Board (a report per stream)
 //! ```
 
 pub mod ads;
-pub mod board;
-mod edition;
-pub mod identity;
 pub mod incoming;
 pub mod pki;
 #[cfg(test)]
 mod port_test;
-mod publication;
-pub mod published;
-#[cfg(test)]
-mod published_test;
 mod standing;
 pub mod status;
 pub mod tls;

@@ -15,10 +15,10 @@ use tokio_rustls::client::TlsStream;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::identity::Identity;
 use super::incoming::{Connection, Limits, incoming};
 use super::pki::{Authority, Keeper, Leaf, SERVER_NAME};
 use super::tls;
+use crate::identity::Identity;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// How long to wait for what must happen, however busy the machine is.

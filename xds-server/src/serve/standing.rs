@@ -12,8 +12,8 @@ use axum::response::{IntoResponse as _, Response};
 use tokio::sync::watch;
 use tonic::Status;
 
-use super::identity::Identity;
-use super::published::Published;
+use crate::identity::Identity;
+use crate::pipeline::Published;
 
 /// Checks every call except discovery.
 pub async fn check(State(published): State<watch::Receiver<Arc<Published>>>, request: Request, next: Next) -> Response {

@@ -9,9 +9,9 @@ use tokio::sync::watch;
 use tollgate_core::snapshot::ResourceType;
 use tollgate_core::status::{Address, AddressKind, Heard, ObjectStatus, Reason, Said};
 
-use super::board::{Board, Keys, RefusedResource, Report};
-use super::published::{Published, ServedGateway};
-use crate::admin;
+use crate::pipeline::{Published, ServedGateway};
+use crate::report::board::{Board, Keys, RefusedResource, Report};
+use crate::report::{GatewayStatus, Listener, Nack, Objects, Proxy, Status};
 
 /// What `ready` stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub async fn keep(
     mut published: watch::Receiver<Arc<Published>>,
     board: Board,
     readiness: Readiness,
-    status: watch::Sender<Arc<admin::Status>>,
+    status: watch::Sender<Arc<Status>>,
 ) {
     let mut reports = board.reports();
     loop {
@@ -62,7 +62,7 @@ pub struct Statuses {
 
 // === impl Statuses ===
 
-impl admin::Objects for Statuses {
+impl Objects for Statuses {
     fn statuses(&self) -> Vec<ObjectStatus> {
         let published = Arc::clone(&self.published.borrow());
         let heard = heard(&published, &self.board.reports().borrow());
@@ -100,7 +100,7 @@ fn envoys<'a>(published: &Published, gateway: &str, reports: &'a BTreeMap<u64, R
 }
 
 /// The hosts on which listeners are, each once.
-fn addresses(listeners: &[admin::Listener]) -> Vec<Address> {
+fn addresses(listeners: &[Listener]) -> Vec<Address> {
     let hosts = listeners.iter().filter_map(|listener| listener.address.rsplit_once(':'));
     let hosts: BTreeSet<&str> = hosts.map(|(host, _)| host.trim_matches(['[', ']'])).collect();
     let address = |host: &str| {
@@ -110,7 +110,7 @@ fn addresses(listeners: &[admin::Listener]) -> Vec<Address> {
     hosts.into_iter().map(address).collect()
 }
 
-fn make(published: &Published, reports: &BTreeMap<u64, Report>, readiness: Readiness) -> admin::Status {
+fn make(published: &Published, reports: &BTreeMap<u64, Report>, readiness: Readiness) -> Status {
     let with_keys: Vec<&Report> = reports.values().filter(|report| report.keys == Keys::Taken).collect();
     let mut gateways = Vec::new();
     let mut waiting_for = Vec::new();
@@ -125,7 +125,7 @@ fn make(published: &Published, reports: &BTreeMap<u64, Report>, readiness: Readi
         if readiness == Readiness::Gateways {
             waiting_for.extend(waits(name, gateway, &envoys, &with_keys));
         }
-        gateways.push(admin::GatewayStatus {
+        gateways.push(GatewayStatus {
             name: name.clone(),
             programmed,
             listeners: gateway.listeners.to_vec(),
@@ -137,7 +137,7 @@ fn make(published: &Published, reports: &BTreeMap<u64, Report>, readiness: Readi
         let refusal = refused.by(&report.node);
         refusal.finding(refusal.origin.as_ref().and_then(|origin| published.spot(origin)))
     });
-    admin::Status {
+    Status {
         gateways,
         findings: published.findings.iter().cloned().chain(findings).collect(),
         generation: published.generation,
@@ -158,12 +158,12 @@ fn waits(name: &str, gateway: &ServedGateway, envoys: &[&Report], with_keys: &[&
     (has_filter && !has_keys).then(|| format!("gateway {name}: the filter has no keys yet"))
 }
 
-fn proxy(gateway: &str, report: &Report) -> admin::Proxy {
+fn proxy(gateway: &str, report: &Report) -> Proxy {
     let nacks = report.refused.iter().map(|refused| {
         let refusal = refused.by(&report.node);
-        admin::Nack { resource: refusal.resource(), message: refusal.words().to_owned() }
+        Nack { resource: refusal.resource(), message: refusal.words().to_owned() }
     });
-    admin::Proxy {
+    Proxy {
         node: report.node.clone(),
         connected: true,
         acked: report.taken.contains(gateway) && report.refused.is_empty(),

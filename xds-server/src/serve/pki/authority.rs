@@ -16,8 +16,8 @@ use time::OffsetDateTime;
 use x509_parser::pem::parse_x509_pem;
 
 use super::{PkiError, SERVER_NAME};
-use crate::private;
-use crate::serve::identity::Identity;
+use crate::identity::Identity;
+use crate::state::private;
 
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 const CA_LIFETIME: Duration = Duration::from_secs(10 * YEAR.as_secs());

@@ -20,8 +20,8 @@ use serde_json::{Value, json};
 
 use super::PkiError;
 use super::authority::{Issued, Validity};
-use crate::private;
-use crate::serve::identity::Identity;
+use crate::identity::Identity;
+use crate::state::private;
 
 /// Names of the SDS secrets in Envoy's bootstrap.
 pub const CERTIFICATE_SECRET: &str = "tollgate_certificate";

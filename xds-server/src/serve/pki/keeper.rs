@@ -15,8 +15,8 @@ use tokio::time::sleep;
 use super::PkiError;
 use super::authority::{Authority, Issued, Leaf, Validity};
 use super::folder::{Folder, ProxyFiles};
-use crate::admin::{Certificate, Metrics};
-use crate::serve::identity::Identity;
+use crate::identity::Identity;
+use crate::report::{Certificate, Metrics};
 
 /// How often the keeper looks at the wall clock. After a machine has slept, the keeper is late by this much at most.
 const LOOK: Duration = Duration::from_secs(30);

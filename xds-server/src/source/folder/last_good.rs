@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tollgate_core::objects::{FileVersion, KeptDocument, Objects, SecretSource, Source};
 
-use crate::private;
+use crate::state::private;
 
 /// The version of the format. It changes when older versions of Tollgate could not read it.
 const VERSION: u32 = 1;

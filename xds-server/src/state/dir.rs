@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 use tokio::net::TcpListener;
 
-use crate::private;
+use crate::state::private;
 
 #[derive(Debug)]
 pub struct StateDir {

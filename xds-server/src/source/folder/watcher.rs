@@ -13,7 +13,7 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
-use super::folder;
+use super::list::list;
 use super::print::Print;
 
 /// Whoever writes several files gets this long from one to the next.
@@ -35,40 +35,41 @@ enum Event {
     Done,
 }
 
-pub struct Changes {
+/// Watches a folder, and the files outside of it that its Secrets refer to.
+pub struct Watcher {
     root: PathBuf,
     /// Files that Secrets refer to.
     more: BTreeSet<PathBuf>,
     fingerprint: Vec<Print>,
     events: mpsc::Receiver<Event>,
     /// None: the kernel gives no events, and the poll has to do.
-    watcher: Option<RecommendedWatcher>,
+    kernel: Option<RecommendedWatcher>,
     watched: BTreeSet<PathBuf>,
 }
 
-// === impl Changes ===
+// === impl Watcher ===
 
-impl Changes {
+impl Watcher {
     /// Watches from this moment on.
     pub fn of(root: &Path) -> Self {
         let (sender, events) = mpsc::channel(EVENTS);
-        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        let kernel = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             if let Some(event) = Event::of(event) {
                 // A full queue already says that something happened.
                 let _full = sender.try_send(event);
             }
         });
-        let mut changes = Self {
+        let mut watcher = Self {
             root: root.to_owned(),
             more: BTreeSet::new(),
             fingerprint: Vec::new(),
             events,
-            watcher: watcher.ok(),
+            kernel: kernel.ok(),
             watched: BTreeSet::new(),
         };
-        changes.watch(root, RecursiveMode::Recursive);
-        changes.fingerprint = changes.take();
-        changes
+        watcher.watch(root, RecursiveMode::Recursive);
+        watcher.fingerprint = watcher.take();
+        watcher
     }
 
     /// Watches these files too, in place of those named before.
@@ -83,7 +84,7 @@ impl Changes {
     }
 
     /// Returns when something is different and writers have come to rest.
-    pub async fn next(&mut self) {
+    pub async fn changed(&mut self) {
         loop {
             match timeout(POLL, self.events.recv()).await {
                 Ok(Some(event)) => self.rest(event).await,
@@ -109,16 +110,16 @@ impl Changes {
     }
 
     fn watch(&mut self, path: &Path, mode: RecursiveMode) {
-        let Some(watcher) = &mut self.watcher else { return };
+        let Some(kernel) = &mut self.kernel else { return };
         if self.watched.insert(path.to_owned())
-            && let Err(error) = watcher.watch(path, mode)
+            && let Err(error) = kernel.watch(path, mode)
         {
             tracing::debug!(path = %path.display(), %error, "not watched, only polled");
         }
     }
 
     fn take(&self) -> Vec<Print> {
-        let files = folder::list(&self.root).unwrap_or_default();
+        let files = list(&self.root).unwrap_or_default();
         files.into_iter().chain(self.more.iter().cloned()).map(Print::of).collect()
     }
 }
@@ -154,8 +155,8 @@ mod tests {
 
     use super::*;
 
-    async fn seen(changes: &mut Changes) -> bool {
-        timeout(Duration::from_secs(10), changes.next()).await.is_ok()
+    async fn seen(watcher: &mut Watcher) -> bool {
+        timeout(Duration::from_secs(10), watcher.changed()).await.is_ok()
     }
 
     #[tokio::test]
@@ -164,11 +165,11 @@ mod tests {
         let root = dir.path().join("conf");
         fs::create_dir(&root).unwrap();
         fs::write(root.join("a.yaml"), "1").unwrap();
-        let mut changes = Changes::of(&root);
+        let mut watcher = Watcher::of(&root);
         // An editor that saves by renaming.
         fs::write(root.join(".a.yaml.new"), "2").unwrap();
         fs::rename(root.join(".a.yaml.new"), root.join("a.yaml")).unwrap();
-        assert!(seen(&mut changes).await);
+        assert!(seen(&mut watcher).await);
         // A ConfigMap: the files are links through a link that is swapped.
         for (version, text) in [("..1", "x"), ("..2", "y")] {
             fs::create_dir(root.join(version)).unwrap();
@@ -176,18 +177,18 @@ mod tests {
         }
         std::os::unix::fs::symlink("..1", root.join("..data")).unwrap();
         std::os::unix::fs::symlink("..data/b.yaml", root.join("b.yaml")).unwrap();
-        assert!(seen(&mut changes).await);
+        assert!(seen(&mut watcher).await);
         std::os::unix::fs::symlink("..2", root.join("..new")).unwrap();
         fs::rename(root.join("..new"), root.join("..data")).unwrap();
-        assert!(seen(&mut changes).await);
+        assert!(seen(&mut watcher).await);
         // A key file elsewhere.
         let key = dir.path().join("key");
-        changes.also(BTreeSet::from([key.clone()]));
+        watcher.also(BTreeSet::from([key.clone()]));
         fs::write(&key, "secret").unwrap();
-        assert!(seen(&mut changes).await);
+        assert!(seen(&mut watcher).await);
         // A new folder below.
         fs::create_dir(root.join("below")).unwrap();
         fs::write(root.join("below/c.json"), "{}").unwrap();
-        assert!(seen(&mut changes).await);
+        assert!(seen(&mut watcher).await);
     }
 }

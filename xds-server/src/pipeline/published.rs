@@ -3,19 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
-use tollgate_core::envoy::Surroundings;
-use tollgate_core::ledger::Configured;
-use tollgate_core::objects::{Changes, Store};
+use tollgate_core::objects::Store;
 use tollgate_core::placement::Placement;
 use tollgate_core::snapshot::{Resources, Snapshot};
 use tollgate_core::status::{Finding, ObjectStatus, Origin, Spot};
 use tollgate_core::world::World;
 
 use super::edition::Edition;
-use super::identity::Identity;
-use super::publication::{Publication, Serves};
-use crate::admin;
+use super::publication::Serves;
+use crate::identity::Identity;
+use crate::report::Listener;
 
 #[derive(Debug, Default)]
 pub struct Published {
@@ -25,35 +22,25 @@ pub struct Published {
     pub gateways: BTreeMap<String, ServedGateway>,
     /// All Gateways together, for the one Envoy of `tollgate run`.
     pub(super) all: Arc<Edition>,
-    placement: Placement,
+    pub(super) placement: Placement,
     /// All keys. Each snapshot has these and says which of them it serves.
     pub(super) keys: Resources,
     /// All findings about the input, from parsing and from translation.
     pub findings: Vec<Finding>,
     /// Those of parsing.
-    given: Vec<Finding>,
+    pub(super) given: Vec<Finding>,
     /// Names of the models that clients can ask for.
     pub models: Arc<[String]>,
     /// What all of it was made from, or from newer objects.
-    world: Arc<Mutex<World>>,
+    pub(super) world: Arc<Mutex<World>>,
 }
 
 #[derive(Debug, Clone)]
 pub struct ServedGateway {
     pub edition: Arc<Edition>,
-    pub listeners: Arc<[admin::Listener]>,
+    pub listeners: Arc<[Listener]>,
     /// For the ledger.
     pub serves: Serves,
-}
-
-/// Turns objects into what is served. Nothing else does.
-#[derive(Debug)]
-pub struct Publisher {
-    placement: Placement,
-    surroundings: Surroundings,
-    world: Arc<Mutex<World>>,
-    published: watch::Sender<Arc<Published>>,
-    for_ledger: watch::Sender<Arc<Configured>>,
 }
 
 // === impl Published ===
@@ -110,58 +97,7 @@ impl Published {
     }
 }
 
-// === impl Publisher ===
-
-impl Publisher {
-    pub fn new(placement: Placement, surroundings: Surroundings) -> Self {
-        Self {
-            placement,
-            surroundings,
-            world: Arc::new(Mutex::new(World::new(placement))),
-            published: watch::Sender::default(),
-            for_ledger: watch::Sender::default(),
-        }
-    }
-
-    pub fn published(&self) -> watch::Receiver<Arc<Published>> {
-        self.published.subscribe()
-    }
-
-    pub fn for_ledger(&self) -> watch::Receiver<Arc<Configured>> {
-        self.for_ledger.subscribe()
-    }
-
-    /// Publishes what changes of objects mean. Returns how many resources they change.
-    pub fn publish(&self, changes: Changes, mut findings: Vec<Finding>) -> usize {
-        let mut world = locked(&self.world);
-        let delta = world.step(changes);
-        let given = findings.clone();
-        findings.extend(world.findings());
-        let before = Arc::clone(&self.published.borrow());
-        let next = Publication {
-            placement: self.placement,
-            world: &world,
-            delta: &delta,
-            surroundings: &self.surroundings,
-            before: &before,
-        };
-        let keys = next.keys();
-        let (gateways, changed) = next.gateways(&keys);
-        let (all, changed) = next.all(&gateways, &changed, &keys);
-        // The ledger knows a limit before any filter asks for tokens of it.
-        if let Some(configured) = next.configured(&gateways) {
-            self.for_ledger.send_replace(Arc::new(configured));
-        }
-        let (generation, models) = (next.generation(), next.models());
-        let world = Arc::clone(&self.world);
-        let placement = self.placement;
-        let next = Published { generation, gateways, all, placement, keys: keys.all, findings, given, models, world };
-        self.published.send_replace(Arc::new(next));
-        changed
-    }
-}
-
 /// A step that panicked has not been published. What was published before still counts.
-fn locked(world: &Mutex<World>) -> MutexGuard<'_, World> {
+pub(super) fn locked(world: &Mutex<World>) -> MutexGuard<'_, World> {
     world.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tollgate_core::snapshot::ResourceType;
 use tollgate_core::status::{Origin, Refusal};
 
-use super::identity::Identity;
+use crate::identity::Identity;
 
 /// Clones are the same board.
 #[derive(Debug, Clone, Default)]

@@ -11,9 +11,6 @@ use prometheus_client::registry::Registry;
 use tollgate_core::status::Severity;
 
 use super::Status;
-use crate::ledger::{self, Consumers};
-
-pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// What the stages count. Clones count into the same counters. The other figures of `/metrics` come from `Status` and
 /// from the ledger when they are asked for.
@@ -24,6 +21,14 @@ pub struct Metrics {
     reloads: Family<ReloadLabels, Counter>,
     certificates: Family<CertificateLabels, Gauge>,
     from_status: FromStatus,
+}
+
+/// Whether metrics name consumers. Names of consumers are names of customers or people, and a port for scrapers is open
+/// to the whole network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consumers {
+    Named,
+    LeftOut,
 }
 
 /// Two registries with the same metrics. Only `named` names consumers.
@@ -94,6 +99,9 @@ enum FindingSeverity {
 // === impl Metrics ===
 
 impl Metrics {
+    /// The media type of [`Self::text`].
+    pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
     /// An Envoy of `gateway` (`namespace/name`) refused a resource of this kind (`Listener`, ...).
     pub fn nack(&self, gateway: &str, kind: &'static str) {
         self.nacks.get_or_create(&NackLabels { gateway: gateway.to_owned(), kind }).inc();
@@ -114,14 +122,18 @@ impl Metrics {
         self.certificates.get_or_create(&CertificateLabels { certificate }).set(end.as_second());
     }
 
-    /// Serves the ledger's metrics together with these.
-    pub fn add(&self, ledger: &ledger::Metrics) {
+    /// Serves another stage's metrics together with these. `register` is called once for each registry.
+    pub fn add(&self, register: impl Fn(&mut Registry, Consumers)) {
         let mut registries = self.registries.lock().unwrap_or_else(PoisonError::into_inner);
-        ledger.register(&mut registries.named, Consumers::Named);
-        ledger.register(&mut registries.left_out, Consumers::LeftOut);
+        register(&mut registries.named, Consumers::Named);
+        register(&mut registries.left_out, Consumers::LeftOut);
     }
 
-    pub(super) fn text(&self, status: &Status, consumers: Consumers) -> Result<String, fmt::Error> {
+    /// All figures, with those of this status.
+    ///
+    /// # Errors
+    /// When a metric cannot be written as text.
+    pub fn text(&self, status: &Status, consumers: Consumers) -> Result<String, fmt::Error> {
         // The lock is held from setting to encoding, so that two scrapes do not mix.
         let registries = self.registries.lock().unwrap_or_else(PoisonError::into_inner);
         self.from_status.set(status);

@@ -11,11 +11,11 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::admin::EnvoyAdmin;
 use super::detach;
-use super::envoy_admin::EnvoyAdmin;
-use super::envoy_log::{self, From};
-use super::state_dir::StateDir;
-use crate::private;
+use super::log::{self, From};
+use crate::state::dir::StateDir;
+use crate::state::private;
 
 /// Requests in flight get this long to end.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -103,7 +103,7 @@ impl Envoy {
         };
         let pid = files.living();
         let same = files.was_started_with(&setup);
-        let log = tokio::spawn(envoy_log::follow(files.log.clone(), From::End));
+        let log = tokio::spawn(log::follow(files.log.clone(), From::End));
         let mut envoy = Self { setup, files, pid, started: Instant::now(), log, failures: 0 };
         match pid.map(Pid::as_raw_nonzero) {
             Some(pid) if same => tracing::info!(pid, "Envoy still runs and is taken over"),
@@ -203,7 +203,7 @@ impl Envoy {
         private::write(&files.pid, pid.as_raw_nonzero().to_string().as_bytes()).map_err(of(&files.pid))?;
         private::write(&files.command, files.fingerprint(&self.setup).as_bytes()).map_err(of(&files.command))?;
         self.log.abort();
-        self.log = tokio::spawn(envoy_log::follow(files.log.clone(), From::Start));
+        self.log = tokio::spawn(log::follow(files.log.clone(), From::Start));
         self.pid = Some(pid);
         self.started = Instant::now();
         Ok(())

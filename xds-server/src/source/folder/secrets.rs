@@ -21,7 +21,9 @@ pub(super) struct LocalSecrets {
 // === impl LocalSecrets ===
 
 impl LocalSecrets {
-    pub(super) fn new(base: &Path) -> Self {
+    /// For the files of this folder, or for one file.
+    pub(super) fn of(root: &Path) -> Self {
+        let base = if root.is_dir() { root } else { Path::new("") };
         Self { base: base.to_owned(), read: Mutex::default() }
     }
 

@@ -8,8 +8,8 @@ use tollgate_core::placement::Placement;
 use tollgate_core::snapshot::{Changed, ResourceType, Snapshot};
 use tollgate_core::subscription::stream::Since;
 
-use super::identity::Identity;
-use super::published::{Published, Publisher};
+use super::{Published, Publisher};
+use crate::identity::Identity;
 
 /// Gateways that serve different keys: `own`, `labelled`, `all`, and `anonymous`, which serves none.
 const CASE: &str = include_str!("../../../tests/cases/consumers/scoped.yaml");

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use rustix::process::Pid;
 
-use crate::private;
+use crate::state::private;
 
 /// The hidden subcommand that [`start`] calls.
 pub const COMMAND: &str = "start-detached";

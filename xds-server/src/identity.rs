@@ -1,5 +1,5 @@
 //! Who a proxy is. The URI in its client certificate says so, and TLS has already checked that the certificate is one
-//! of ours. It is read once per connection (`incoming.rs`), and each call on that connection carries it.
+//! of ours. It is read once per connection (`serve/incoming.rs`), and each call on that connection carries it.
 
 use std::fmt;
 

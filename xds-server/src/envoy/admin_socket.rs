@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::private;
+use crate::state::private;
 
 pub const NAME: &str = "envoy-admin.sock";
 

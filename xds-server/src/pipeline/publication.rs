@@ -14,9 +14,9 @@ use tollgate_core::subscription::stream::Since;
 use tollgate_core::world::World;
 
 use super::edition::Edition;
-use super::identity::Identity;
 use super::published::{Published, ServedGateway};
-use crate::admin;
+use crate::identity::Identity;
+use crate::report::Listener;
 
 pub(super) struct Publication<'a> {
     pub placement: Placement,
@@ -240,10 +240,10 @@ fn note_all(snapshot: &Snapshot, changed: &mut Changed) {
     }
 }
 
-fn listeners(gateway: &ir::Gateway, bind: &str) -> Arc<[admin::Listener]> {
+fn listeners(gateway: &ir::Gateway, bind: &str) -> Arc<[Listener]> {
     let sites = gateway.listeners.iter().flat_map(|listener| listener.sites.iter().map(move |site| (listener, site)));
     sites
-        .map(|(listener, site)| admin::Listener {
+        .map(|(listener, site)| Listener {
             name: site.name.to_string(),
             address: authority(bind, listener.port),
             protocol: if site.certificate.is_some() { "HTTPS" } else { "HTTP" }.to_owned(),

@@ -1,0 +1,22 @@
+//! An Envoy of our own, for `tollgate run`. `bootstrap.rs` is for Envoys that are started elsewhere as well.
+//!
+//! ```text
+//! bootstrap.rs     what Envoy is started with
+//! overload.rs      what it does when memory or connections run short
+//! memory.rs        how much of the machine's memory it may have
+//! admin_socket.rs  where its admin API listens
+//! process.rs       the process: started, adopted, restarted, stopped
+//! detach.rs        a process that is nobody's child
+//! admin.rs         its admin API: drain, requests in flight
+//! log.rs           its log, passed on
+//! ```
+//! Envoy outlives a control plane that is killed: it goes on with what it has, and the next run adopts it.
+
+mod admin;
+pub mod admin_socket;
+pub mod bootstrap;
+pub mod detach;
+mod log;
+pub mod memory;
+mod overload;
+pub mod process;

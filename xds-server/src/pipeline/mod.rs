@@ -1,0 +1,148 @@
+//! The loop from a changed file to what is served: the stages 1 to 4, one after the other.
+//!
+//! ```text
+//! source -> objects that changed -> World -> what changed in the IR -> publication.rs -> published.rs -> ledger, serve
+//!  watcher.rs says when again     (core)                               edition.rs (a snapshot and its last changes)
+//! ```
+
+mod edition;
+mod publication;
+mod published;
+#[cfg(test)]
+mod published_test;
+mod told;
+
+pub use published::{Published, ServedGateway};
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tollgate_core::envoy::Surroundings;
+use tollgate_core::ledger::Configured;
+use tollgate_core::objects::Changes;
+use tollgate_core::placement::Placement;
+use tollgate_core::status::Finding;
+use tollgate_core::translate::{Translation, translate};
+use tollgate_core::world::World;
+
+use self::publication::Publication;
+use self::published::locked;
+use self::told::Told;
+use crate::report::Metrics;
+use crate::source::folder::{Folder, FolderError, Watcher};
+
+/// Turns objects into what is served. Nothing else does.
+#[derive(Debug)]
+pub struct Publisher {
+    placement: Placement,
+    surroundings: Surroundings,
+    world: Arc<Mutex<World>>,
+    published: watch::Sender<Arc<Published>>,
+    for_ledger: watch::Sender<Arc<Configured>>,
+}
+
+/// Reads a folder and translates it as far as the IR, without the loop. Returns everything that is wrong on the way as
+/// well.
+///
+/// # Errors
+/// When the folder cannot be read at all.
+pub fn once(path: &Path, placement: Placement) -> Result<(Translation, Vec<Finding>), FolderError> {
+    let mut folder = Folder::new(path);
+    let reading = folder.read()?;
+    let mut translation = translate(folder.objects(), placement);
+    let mut findings = reading.findings;
+    findings.append(&mut translation.findings);
+    Ok((translation, findings))
+}
+
+/// Publishes what a folder means now, and then on every change until the task is aborted. `state` is the directory that
+/// keeps the last good objects.
+///
+/// # Errors
+/// When the folder cannot be read at all.
+pub fn start(path: &Path, state: &Path, publisher: Publisher, metrics: Metrics) -> Result<JoinHandle<()>, FolderError> {
+    // Watching begins before the first reading, so that no change is missed.
+    let mut watcher = Watcher::of(path);
+    let mut folder = Folder::with_state(path, state)?;
+    let reading = folder.read()?;
+    watcher.also(reading.secret_files);
+    publisher.publish(reading.changes, reading.findings);
+    let mut told = Told::default();
+    told.tell(&publisher.published().borrow().findings);
+    Ok(tokio::spawn(async move {
+        loop {
+            watcher.changed().await;
+            // Reading a large folder takes its time. Other tasks need not wait for it.
+            tokio::task::block_in_place(|| match folder.read() {
+                Ok(reading) => {
+                    watcher.also(reading.secret_files);
+                    let changed = publisher.publish(reading.changes, reading.findings);
+                    let errors = told.tell(&publisher.published().borrow().findings);
+                    if errors == 0 {
+                        metrics.reload_taken();
+                    } else {
+                        metrics.reload_refused();
+                    }
+                    tracing::info!("reloaded: {changed} changed resources");
+                }
+                Err(error) => {
+                    metrics.reload_refused();
+                    tracing::error!("{error}; what was read before stays");
+                }
+            });
+        }
+    }))
+}
+
+// === impl Publisher ===
+
+impl Publisher {
+    pub fn new(placement: Placement, surroundings: Surroundings) -> Self {
+        Self {
+            placement,
+            surroundings,
+            world: Arc::new(Mutex::new(World::new(placement))),
+            published: watch::Sender::default(),
+            for_ledger: watch::Sender::default(),
+        }
+    }
+
+    pub fn published(&self) -> watch::Receiver<Arc<Published>> {
+        self.published.subscribe()
+    }
+
+    pub fn for_ledger(&self) -> watch::Receiver<Arc<Configured>> {
+        self.for_ledger.subscribe()
+    }
+
+    /// Publishes what changes of objects mean. Returns how many resources they change.
+    pub fn publish(&self, changes: Changes, mut findings: Vec<Finding>) -> usize {
+        let mut world = locked(&self.world);
+        let delta = world.step(changes);
+        let given = findings.clone();
+        findings.extend(world.findings());
+        let before = Arc::clone(&self.published.borrow());
+        let next = Publication {
+            placement: self.placement,
+            world: &world,
+            delta: &delta,
+            surroundings: &self.surroundings,
+            before: &before,
+        };
+        let keys = next.keys();
+        let (gateways, changed) = next.gateways(&keys);
+        let (all, changed) = next.all(&gateways, &changed, &keys);
+        // The ledger knows a limit before any filter asks for tokens of it.
+        if let Some(configured) = next.configured(&gateways) {
+            self.for_ledger.send_replace(Arc::new(configured));
+        }
+        let (generation, models) = (next.generation(), next.models());
+        let world = Arc::clone(&self.world);
+        let placement = self.placement;
+        let next = Published { generation, gateways, all, placement, keys: keys.all, findings, given, models, world };
+        self.published.send_replace(Arc::new(next));
+        changed
+    }
+}

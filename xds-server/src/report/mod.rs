@@ -1,0 +1,14 @@
+//! What several stages write and one reads. It knows none of them.
+//!
+//! ```text
+//! board.rs    what proxies have said        written by streams (`serve/ads.rs`), read for the status
+//! metrics.rs  what the stages have counted  read by `/metrics`
+//! status.rs   how the control plane is      made by `serve/status.rs`, read by `admin/` and `tollgate run`
+//! ```
+
+pub mod board;
+mod metrics;
+mod status;
+
+pub use metrics::{Certificate, Consumers, Metrics};
+pub use status::{GatewayStatus, Listener, Nack, Objects, Proxy, Status};
