@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tollgate_core::envoy::Surroundings;
 use tollgate_core::ledger::Configured;
-use tollgate_core::objects::Changes;
+use tollgate_core::objects::{Changes, Objects};
 use tollgate_core::placement::Placement;
 use tollgate_core::status::Finding;
 use tollgate_core::translate::{Translation, translate};
@@ -31,7 +31,7 @@ use self::publication::Publication;
 use self::published::locked;
 use self::told::Told;
 use crate::report::Metrics;
-use crate::source::folder::{Folder, FolderError, Watcher};
+use crate::source::folder::{Folder, FolderError, Reading, Watcher};
 
 /// Turns objects into what is served. Nothing else does.
 #[derive(Debug)]
@@ -50,8 +50,10 @@ pub struct Publisher {
 /// When the folder cannot be read at all.
 pub fn once(path: &Path, placement: Placement) -> Result<(Translation, Vec<Finding>), FolderError> {
     let mut folder = Folder::new(path);
-    let reading = folder.read()?;
-    let mut translation = translate(folder.objects(), placement);
+    let mut objects = Objects::default();
+    let reading = folder.read(&objects)?;
+    objects.apply(reading.changes, &mut |_, _, _| {});
+    let mut translation = translate(&objects, placement);
     let mut findings = reading.findings;
     findings.append(&mut translation.findings);
     Ok((translation, findings))
@@ -66,7 +68,7 @@ pub fn start(path: &Path, state: &Path, publisher: Publisher, metrics: Metrics) 
     // Watching begins before the first reading, so that no change is missed.
     let mut watcher = Watcher::of(path);
     let mut folder = Folder::with_state(path, state)?;
-    let reading = folder.read()?;
+    let reading = publisher.read(&mut folder)?;
     watcher.also(reading.secret_files);
     publisher.publish(reading.changes, reading.findings);
     let mut told = Told::default();
@@ -75,7 +77,7 @@ pub fn start(path: &Path, state: &Path, publisher: Publisher, metrics: Metrics) 
         loop {
             watcher.changed().await;
             // Reading a large folder takes its time. Other tasks need not wait for it.
-            tokio::task::block_in_place(|| match folder.read() {
+            tokio::task::block_in_place(|| match publisher.read(&mut folder) {
                 Ok(reading) => {
                     watcher.also(reading.secret_files);
                     let changed = publisher.publish(reading.changes, reading.findings);
@@ -115,6 +117,11 @@ impl Publisher {
 
     pub fn for_ledger(&self) -> watch::Receiver<Arc<Configured>> {
         self.for_ledger.subscribe()
+    }
+
+    /// Reads what has changed in a folder. What is in force is held once, by the world.
+    fn read(&self, folder: &mut Folder) -> Result<Reading, FolderError> {
+        folder.read(locked(&self.world).objects())
     }
 
     /// Publishes what changes of objects mean. Returns how many resources they change.

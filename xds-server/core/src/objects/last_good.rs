@@ -25,15 +25,22 @@ impl Objects {
     /// Takes over from `last` what the new input lost by mistake and not on purpose: objects of files that
     /// can no longer be read, and objects that are still there but are now refused. It is for objects of files alone.
     ///
+    /// `last_files` are the files that could be read then.
+    ///
     /// A policy that is refused closes what it names only when there is no good version of it.
-    pub fn keep_last_good(&mut self, last: &Self, broken_files: &BTreeSet<String>) -> Vec<Finding> {
+    pub fn keep_last_good(
+        &mut self,
+        last: &Self,
+        last_files: &BTreeSet<String>,
+        broken_files: &BTreeSet<String>,
+    ) -> Vec<Finding> {
         let mut keeper = Keeper { new: self, last, broken_files, taken: TakenOver::default() };
         each_kind(&mut keeper);
         let taken = keeper.taken;
         let Self { refused_policies, files, .. } = self;
         // A good version stands for the later ones of a policy, and what a file said when it could be read for all of
         // it, refused policies included.
-        let is_lost = |file: &str| broken_files.contains(file) && !files.contains(file) && last.files.contains(file);
+        let is_lost = |file: &str| broken_files.contains(file) && !files.contains(file) && last_files.contains(file);
         let is_of = |policy: &RefusedPolicy, is: &dyn Fn(&Arc<str>) -> bool| {
             policy.meta.file().is_some_and(|file| is(&file.path))
         };
@@ -43,7 +50,7 @@ impl Objects {
         });
         let lost = last.refused_policies.iter().filter(|policy| is_of(policy, &|file| is_lost(file)));
         refused_policies.extend(lost.cloned());
-        files.extend(broken_files.intersection(&last.files).cloned());
+        files.extend(broken_files.intersection(last_files).cloned());
         taken.into_findings()
     }
 

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
+use std::thread;
 
 use tollgate_core::objects::{Changes, Objects, Replaced};
 use tollgate_core::status::Finding;
@@ -26,6 +28,9 @@ pub(super) struct Changed {
     pub unreadable: Vec<(PathBuf, io::Error)>,
 }
 
+/// Fewer files are not worth a thread.
+const FILES_A_CORE: usize = 8;
+
 // === impl Files ===
 
 impl Files {
@@ -42,21 +47,27 @@ impl Files {
         let paths = list(&self.root)?;
         let mut before = std::mem::take(&mut self.decoded);
         let mut changed = Changed::default();
+        let mut due = Vec::new();
         for path in paths {
-            let old = before.remove(&path);
-            if old.as_ref().is_some_and(Decoded::is_current) {
-                self.decoded.extend(old.map(|old| (path, old)));
-                continue;
+            match before.remove(&path) {
+                Some(old) if old.is_current() => {
+                    self.decoded.insert(path, old);
+                }
+                old => {
+                    changed.before.insert(path.clone(), old);
+                    due.push(path);
+                }
             }
-            match Decoded::of(&path, &self.root, known) {
+        }
+        for (path, decoded) in decode(due, &self.root, known) {
+            match decoded {
                 Ok(decoded) => {
-                    self.decoded.insert(path.clone(), decoded);
+                    self.decoded.insert(path, decoded);
                 }
                 // The file went away between listing and reading.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => changed.unreadable.push((path.clone(), error)),
+                Err(error) => changed.unreadable.push((path, error)),
             }
-            changed.before.insert(path, old);
         }
         changed.before.extend(before.into_iter().map(|(path, decoded)| (path, Some(decoded))));
         Ok(changed)
@@ -94,6 +105,26 @@ impl Files {
             .collect();
         Changes::of_files(all, &replaced)
     }
+}
+
+/// Decodes files in their order, many of them on several cores.
+fn decode(mut paths: Vec<PathBuf>, root: &Path, known: &Objects) -> Vec<(PathBuf, io::Result<Decoded>)> {
+    let cores = thread::available_parallelism().map_or(1, NonZero::get);
+    let parts = cores.min(paths.len().div_ceil(FILES_A_CORE)).max(1);
+    let size = paths.len().div_ceil(parts);
+    let part = |paths: Vec<PathBuf>| -> Vec<_> {
+        let decoded = paths.into_iter().map(|path| (Decoded::of(&path, root, known), path));
+        decoded.map(|(decoded, path)| (path, decoded)).collect()
+    };
+    thread::scope(|scope| {
+        let others: Vec<_> = (1..parts).rev().map(|number| paths.split_off(size * number)).collect();
+        let others: Vec<_> = others.into_iter().map(|paths| scope.spawn(|| part(paths))).collect();
+        let mut all = part(paths);
+        for other in others.into_iter().rev() {
+            all.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        all
+    })
 }
 
 // === impl Changed ===

@@ -3,10 +3,10 @@
 use std::fs;
 use std::sync::Arc;
 
-use tollgate_core::objects::Objects;
+use tollgate_core::objects::{Changes, Objects};
 use tollgate_core::status::{Finding, Reason};
 
-use super::Folder;
+use super::{Folder, Reading};
 
 const BACKEND: &str = "apiVersion: tollgate.dev/v1alpha1\nkind: ModelBackend\nmetadata: {name: NAME}\nspec:\n  schema: OpenAI\n  endpoint: {hostname: 127.0.0.1, port: 8081}\n";
 
@@ -20,9 +20,27 @@ pub(super) struct Read {
     pub findings: Vec<Finding>,
 }
 
-pub(super) fn read(folder: &mut Folder) -> Read {
-    let findings = folder.read().unwrap().findings;
-    Read { objects: folder.objects().clone(), findings }
+/// A folder, and what all its readings have put in force.
+pub(super) struct Followed {
+    folder: Folder,
+    objects: Objects,
+}
+
+impl Followed {
+    pub fn new(folder: Folder) -> Self {
+        Self { folder, objects: Objects::default() }
+    }
+
+    fn changes(&mut self) -> (Changes, Vec<Finding>) {
+        let Reading { changes, findings, .. } = self.folder.read(&self.objects).unwrap();
+        self.objects.apply(changes.clone(), &mut |_, _, _| {});
+        (changes, findings)
+    }
+}
+
+pub(super) fn read(folder: &mut Followed) -> Read {
+    let (_, findings) = folder.changes();
+    Read { objects: folder.objects.clone(), findings }
 }
 
 fn names(reading: &Read) -> Vec<String> {
@@ -37,7 +55,7 @@ fn only_files_that_changed_are_decoded_again() {
     fs::write(&one, format!("{}---\n{secret}", backend("a"))).unwrap();
     fs::write(&two, backend("b")).unwrap();
     fs::write(&key, "one").unwrap();
-    let mut folder = Folder::new(dir.path());
+    let mut folder = Followed::new(Folder::new(dir.path()));
     let mut before = read(&mut folder).objects;
     // Whether each of the two backends and the Secret is the one in memory that it was before.
     let mut same = || {
@@ -68,9 +86,9 @@ fn a_change_is_told_by_the_objects_that_it_concerns() {
     let (one, two) = (dir.path().join("1.yaml"), dir.path().join("2.yaml"));
     fs::write(&one, format!("{}---\n{}", backend("a"), backend("b"))).unwrap();
     fs::write(&two, backend("c")).unwrap();
-    let mut folder = Folder::new(dir.path());
+    let mut folder = Followed::new(Folder::new(dir.path()));
     let mut told = || {
-        let changes = folder.read().unwrap().changes;
+        let (changes, _) = folder.changes();
         let set = changes.set.model_backends.iter().map(|object| format!("+{}", object.meta.name()));
         let told: Vec<String> = set.chain(changes.gone.iter().map(|(_, key)| format!("-{}", key.name))).collect();
         told.join(" ")
@@ -104,7 +122,7 @@ fn a_broken_file_keeps_its_objects_and_a_removed_one_does_not() {
     let (one, two) = (dir.path().join("1.yaml"), dir.path().join("2.yaml"));
     fs::write(&one, backend("a")).unwrap();
     fs::write(&two, backend("b")).unwrap();
-    let mut folder = Folder::new(dir.path());
+    let mut folder = Followed::new(Folder::new(dir.path()));
     assert_eq!(names(&read(&mut folder)), ["a", "b"]);
     fs::write(&one, "kind: [").unwrap();
     let reading = read(&mut folder);
@@ -123,7 +141,7 @@ fn a_refused_object_keeps_its_last_good_version_and_its_neighbours_move_on() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("1.yaml");
     fs::write(&file, format!("{}---\n{}", backend("a"), backend("b"))).unwrap();
-    let mut folder = Folder::new(dir.path());
+    let mut folder = Followed::new(Folder::new(dir.path()));
     read(&mut folder);
     let bad = backend("a").replace("8081", "808100");
     fs::write(&file, format!("{bad}---\n{}", backend("c"))).unwrap();
@@ -131,4 +149,19 @@ fn a_refused_object_keeps_its_last_good_version_and_its_neighbours_move_on() {
     assert_eq!(names(&reading), ["a", "c"]);
     assert!(reading.objects.refused.is_empty());
     assert!(!reading.findings.is_empty());
+}
+
+/// So many files that several cores have some of them.
+#[test]
+fn many_files_are_read_as_one_after_the_other() {
+    let dir = tempfile::tempdir().unwrap();
+    for number in 10..60 {
+        fs::write(dir.path().join(format!("{number}.yaml")), backend(&format!("b{number}"))).unwrap();
+    }
+    fs::write(dir.path().join("59-again.yaml"), backend("b10")).unwrap();
+    let reading = read(&mut Followed::new(Folder::new(dir.path())));
+    assert_eq!(names(&reading), (10..60).map(|number| format!("b{number}")).collect::<Vec<_>>());
+    let [finding] = reading.findings.as_slice() else { panic!("{:?}", reading.findings) };
+    assert_eq!(finding.reason, Reason::Duplicate);
+    assert!(finding.spot.as_ref().unwrap().file.ends_with("59-again.yaml"), "the first one is used: {finding}");
 }

@@ -35,8 +35,8 @@ use self::secrets::LocalSecrets;
 #[derive(Debug)]
 pub struct Folder {
     files: Files,
-    /// What is in force.
-    objects: Objects,
+    /// Files that could be read, now or before.
+    readable: BTreeSet<String>,
     /// What was in force when another process used the state, until the first reading.
     last: Option<Objects>,
     together: Together,
@@ -77,7 +77,7 @@ impl Folder {
     pub fn new(root: &Path) -> Self {
         Self {
             files: Files::new(root),
-            objects: Objects::default(),
+            readable: BTreeSet::new(),
             last: None,
             together: Together::WithCare,
             kept: None,
@@ -95,20 +95,15 @@ impl Folder {
         Ok(Self { last: Some(last), kept: Some(kept), ..Self::new(root) })
     }
 
-    /// What is in force.
-    pub fn objects(&self) -> &Objects {
-        &self.objects
-    }
-
-    /// Reads what has changed.
+    /// Reads what has changed. `in_force` is what the changes of all readings before have made of nothing.
     ///
     /// # Errors
     /// When the folder itself cannot be read. What was read before stays good.
-    pub fn read(&mut self) -> Result<Reading, FolderError> {
-        let changed = self.files.look(self.last.as_ref().unwrap_or(&self.objects))?;
+    pub fn read(&mut self, in_force: &Objects) -> Result<Reading, FolderError> {
+        let changed = self.files.look(self.last.as_ref().unwrap_or(in_force))?;
         let mut findings = self.files.findings();
         let plain = match self.together {
-            Together::Plainly => self.files.plain_changes(&changed, &self.objects),
+            Together::Plainly => self.files.plain_changes(&changed, in_force),
             Together::WithCare => None,
         };
         let changes = match plain {
@@ -116,14 +111,13 @@ impl Folder {
                 self.keep_files(&changed);
                 changes
             }
-            None => self.put_together(&changed, &mut findings),
+            None => self.put_together(&changed, in_force, &mut findings),
         };
-        self.objects.apply(changes.clone(), &mut |_, _, _| {});
         Ok(Reading { changes, findings, secret_files: self.files.secret_files() })
     }
 
     /// Puts together what all files say, and keeps what was good of what is broken.
-    fn put_together(&mut self, changed: &Changed, findings: &mut Vec<Finding>) -> Changes {
+    fn put_together(&mut self, changed: &Changed, in_force: &Objects, findings: &mut Vec<Finding>) -> Changes {
         let mut objects = Objects::default();
         let mut broken = BTreeSet::new();
         let mut plain = true;
@@ -142,16 +136,18 @@ impl Folder {
             objects.add_unreadable(&file);
             broken.insert(file);
         }
-        let last = self.last.take();
-        let kept = objects.keep_last_good(last.as_ref().unwrap_or(&self.objects), &broken);
+        let kept = match self.last.take() {
+            Some(last) => objects.keep_last_good(&last, &last.files, &broken),
+            None => objects.keep_last_good(in_force, &self.readable, &broken),
+        };
         plain &= kept.is_empty() && broken.is_empty();
         findings.extend(kept);
         if let Some(kept) = &mut self.kept {
             kept.write(&objects);
         }
         self.together = if plain { Together::Plainly } else { Together::WithCare };
-        let changes = Changes::between(&self.objects, &objects);
-        self.objects.files = objects.files;
+        let changes = Changes::between(in_force, &objects);
+        self.readable = objects.files;
         changes
     }
 
@@ -161,13 +157,13 @@ impl Folder {
             let file = path.display().to_string();
             match self.files.get(path) {
                 Some(decoded) => {
-                    self.objects.files.insert(file);
+                    self.readable.insert(file);
                     if let Some(kept) = &mut self.kept {
                         kept.write_file(&decoded.objects);
                     }
                 }
                 None => {
-                    self.objects.files.remove(&file);
+                    self.readable.remove(&file);
                     if let Some(kept) = &mut self.kept {
                         kept.remove_file(&file);
                     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use tollgate_core::status::{Reason, Severity};
 
 use super::Folder;
-use super::folder_test::{Read, backend, read};
+use super::folder_test::{Followed, Read, backend, read};
 
 /// A folder with one pool route and a policy on it, and where its state goes.
 struct Start {
@@ -57,8 +57,8 @@ impl Start {
     }
 
     /// A new process with the old state.
-    fn folder(&self) -> Folder {
-        Folder::with_state(&self.path("conf"), &self.path("state")).unwrap()
+    fn folder(&self) -> Followed {
+        Followed::new(Folder::with_state(&self.path("conf"), &self.path("state")).unwrap())
     }
 }
 
@@ -150,12 +150,12 @@ fn the_state_is_private_and_holds_no_value_of_a_reference() {
     assert!(reading.objects.secrets.get("default", "s").is_some());
     // State of another folder, and state that cannot be read, count for nothing.
     fs::rename(start.path("conf"), start.path("other")).unwrap();
-    let reading = read(&mut Folder::with_state(&start.path("other"), &start.path("state")).unwrap());
+    let reading = read(&mut Followed::new(Folder::with_state(&start.path("other"), &start.path("state")).unwrap()));
     assert!(reading.objects.secrets.get("default", "s").is_none());
     for entry in fs::read_dir(start.path("state")).unwrap() {
         fs::write(entry.unwrap().path(), "{\"version\": 99}").unwrap();
     }
     fs::write(start.path("other/policy.yaml"), POLICY.replace("1d", "1 dy")).unwrap();
-    let reading = read(&mut Folder::with_state(&start.path("other"), &start.path("state")).unwrap());
+    let reading = read(&mut Followed::new(Folder::with_state(&start.path("other"), &start.path("state")).unwrap()));
     assert_eq!(holds(&reading), "closed by default/budget");
 }
