@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tollgate_core::envoy::{FilterCode as EnvoyCode, Ports, RouteTables, Surroundings};
+use tollgate_core::envoy::{FilterCode as EnvoyCode, FilterSetup, Ports, RouteTables, Surroundings};
 
 use super::Outcome;
 use super::logging::LogFormat;
@@ -101,7 +101,7 @@ async fn serve(args: Args) -> anyhow::Result<Outcome> {
         surroundings: Surroundings {
             bind: args.bind.to_string(),
             ports: Ports::Shared,
-            code: remote,
+            filter: FilterSetup::of_gateways(remote),
             route_tables: RouteTables { scoped_above: args.scoped_routes_above },
         },
         code,

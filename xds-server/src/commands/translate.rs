@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use serde_json::{Map, Value};
-use tollgate_core::envoy::{self, FilterCode, Ports, RouteTables, Surroundings};
+use tollgate_core::envoy::{self, FilterCode, FilterSetup, Ports, RouteTables, Surroundings};
 
 use super::placement::Placements;
 use super::validate::{outcome, read};
@@ -41,7 +41,7 @@ pub fn main(args: &Args) -> anyhow::Result<Outcome> {
     let surroundings = Surroundings {
         bind: "127.0.0.1".to_owned(),
         ports: Ports::Shared,
-        code: FilterCode::File("filter.wasm".to_owned()),
+        filter: FilterSetup::of_gateways(FilterCode::File("filter.wasm".to_owned())),
         route_tables: RouteTables { scoped_above: args.scoped_routes_above },
     };
     let mut gateways = Map::new();

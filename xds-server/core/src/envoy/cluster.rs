@@ -16,7 +16,7 @@ use super::wire::{address, ads, any, duration, number};
 use super::{edge, tls, upstream};
 
 pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway) {
-    for backend in gateway.backends.values() {
+    for backend in gateway.catalog.backends.values() {
         snapshot.insert(ResourceType::Cluster, &backend.cluster, self::backend(gateway, backend));
     }
     for service in gateway.services.values() {

@@ -1,11 +1,13 @@
 //! What the configuration means, free of Kubernetes and of Envoy. Every value is valid and carries its origin.
 
+mod catalog;
 mod delta;
 mod domain;
 mod gateway;
 mod model;
 mod route;
 
+pub use catalog::Catalog;
 pub use delta::{Delta, GatewayDelta, Host, PartsDelta};
 pub use domain::Domain;
 pub use gateway::{Certificate, Gateway, Listener, Site, VirtualHost};

@@ -262,10 +262,7 @@ fn without_conflict(
 pub type Open = (BTreeMap<Key, Arc<OpenListeners>>, BTreeMap<Key, Vec<Finding>>);
 
 pub fn open(placement: Placement, gateways: &Store<Gateway>, valid: BTreeMap<Key, Arc<OpenListeners>>) -> Open {
-    match placement {
-        Placement::OneHost => share_ports(gateways, &valid),
-        Placement::ProxyPerGateway => (valid, BTreeMap::new()),
-    }
+    if placement.shares_ports() { share_ports(gateways, &valid) } else { (valid, BTreeMap::new()) }
 }
 
 /// All Gateways are opened on the same addresses. A port belongs to the first Gateway by name.

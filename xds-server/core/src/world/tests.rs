@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::envoy::{self, FilterCode, Ports, RouteTables, Surroundings};
+use crate::envoy::{self, FilterCode, FilterSetup, Ports, RouteTables, Surroundings};
 use crate::ir::{GatewayDelta, Host, PartsDelta};
 use crate::objects::NoSecretSource;
 use crate::snapshot::{Changed, Resource, ResourceType, Snapshot};
@@ -288,11 +288,11 @@ fn check_delta((before, before_attached): &(Ir, Attached), (after, after_attache
             hosts.collect::<BTreeMap<_, _>>()
         };
         assert!(others(&hosts(before), &hosts(gateway)).is_subset(&parts.hosts), "{parts:?}");
-        assert_eq!(others(&before.pools, &gateway.pools), parts.pools);
-        assert_eq!(others(&before.backends, &gateway.backends), parts.backends);
+        assert_eq!(others(&before.catalog.pools, &gateway.catalog.pools), parts.pools);
+        assert_eq!(others(&before.catalog.backends, &gateway.catalog.backends), parts.backends);
         assert_eq!(others(&before.services, &gateway.services), parts.services);
-        let limits = gateway.classes.iter().flat_map(|class| &class.limits).any(|limit| delta.limits.contains(limit));
-        assert_eq!(before.classes != gateway.classes || limits, parts.classes);
+        let limits = gateway.catalog.limits().any(|limit| delta.limits.contains(limit));
+        assert_eq!(before.catalog.classes != gateway.catalog.classes || limits, parts.classes);
     }
     let gone: BTreeSet<&Key> = before.gateways.keys().filter(|key| !after.gateways.contains_key(*key)).collect();
     for key in gone {
@@ -313,7 +313,7 @@ fn check_resources(snapshots: &mut BTreeMap<Key, Snapshot>, world: &World, delta
         route_tables: RouteTables { scoped_above: 2 },
         bind: "127.0.0.1".to_owned(),
         ports: Ports::Shared,
-        code: FilterCode::File("filter.wasm".to_owned()),
+        filter: FilterSetup::of_gateways(FilterCode::File("filter.wasm".to_owned())),
     };
     let resources = |snapshot: &Snapshot| -> Vec<(ResourceType, String, Resource)> {
         let all = ResourceType::ALL.into_iter();

@@ -16,7 +16,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize as _;
 use serde_json::{Value, json};
-use tollgate_core::envoy::{self, FilterCode, Ports, RouteTables, Surroundings};
+use tollgate_core::envoy::{self, FilterCode, FilterSetup, Ports, RouteTables, Surroundings};
 use tollgate_core::ir::Ir;
 use tollgate_core::objects::{Objects, SecretSource};
 use tollgate_core::placement::Placement;
@@ -65,11 +65,16 @@ impl<'a> Case<'a> {
             .ir
             .gateways
             .values()
-            .map(|gateway| (gateway.scope(), envoy::snapshot(gateway, &translation.ir, &surroundings)))
+            .map(|gateway| {
+                (gateway.catalog.scope.to_string(), envoy::snapshot(gateway, &translation.ir, &surroundings))
+            })
             .collect();
         for gateway in translation.ir.gateways.values() {
             let again = envoy::snapshot(gateway, &translation.ir, &surroundings);
-            assert!(snapshots.get(&gateway.scope()) == Some(&again), "{name}: the same input has two versions");
+            assert!(
+                snapshots.get(&gateway.catalog.scope.to_string()) == Some(&again),
+                "{name}: the same input has two versions"
+            );
         }
         for (gateway, snapshot) in &snapshots {
             check(&format!("{name}: {gateway}"), snapshot);
@@ -227,7 +232,7 @@ fn surroundings(route_tables: RouteTables) -> Surroundings {
         route_tables,
         bind: "127.0.0.1".to_owned(),
         ports: Ports::Shared,
-        code: FilterCode::File("filter.wasm".to_owned()),
+        filter: FilterSetup::of_gateways(FilterCode::File("filter.wasm".to_owned())),
     }
 }
 
