@@ -7,7 +7,6 @@ use crate::ir::{
     self, Action, Backend, Catalog, Class, Domain, Endpoint, Gateway, Listener, Pool, Route, Service, Site,
 };
 use crate::objects::Key;
-use crate::placement::Placement;
 use crate::scope::Scope;
 
 use super::hosts::{self, Candidate};
@@ -31,11 +30,7 @@ pub struct Parts {
     pub services: BTreeMap<String, Arc<Service>>,
 }
 
-pub fn gateways(
-    placement: Placement,
-    made: &Made,
-    routes: &BTreeMap<Key, Arc<AttachedRoute>>,
-) -> BTreeMap<Key, Gateway> {
+pub fn gateways(made: &Made, routes: &BTreeMap<Key, Arc<AttachedRoute>>) -> BTreeMap<Key, Gateway> {
     let attached = by_listener(routes);
     let listeners = made.listeners.iter();
     let mut gateways: BTreeMap<Key, Gateway> = listeners
@@ -53,7 +48,7 @@ pub fn gateways(
     let needs = |gateway: &Gateway| needs_attempts_at(made, gateway.catalog.classes.iter());
     let of_all: BTreeSet<String> = gateways.values().flat_map(needs).collect();
     for gateway in gateways.values_mut() {
-        let own = if placement.shares_proxies() { &of_all } else { &needs(gateway) };
+        let own = if made.placement.shares_proxies() { &of_all } else { &needs(gateway) };
         let uses: BTreeSet<Use> = gateway.routes().flat_map(uses).collect();
         let parts = parts(made, uses.iter(), |cluster| own.contains(cluster));
         (gateway.catalog.pools, gateway.catalog.backends) = (parts.pools, parts.backends);

@@ -55,7 +55,7 @@ pub struct Translation {
 pub fn translate(objects: &Objects, placement: Placement) -> Translation {
     let mut findings = Vec::new();
     let mut ir = Ir::default();
-    let mut made = Made::default();
+    let mut made = Made::new(placement);
     made.know(objects);
 
     let mut claims: BTreeMap<String, Vec<_>> = BTreeMap::new();
@@ -94,7 +94,7 @@ pub fn translate(objects: &Objects, placement: Placement) -> Translation {
     let routes = each(objects, &made, |view, object| routes::route(view, object, &mut findings)).into_iter();
     let routes: BTreeMap<Key, Arc<AttachedRoute>> =
         routes.filter_map(|(object, route)| Some((object.meta.key(), Arc::new(route?)))).collect();
-    ir.gateways = gateways::gateways(placement, &made, &routes);
+    ir.gateways = gateways::gateways(&made, &routes);
     policies::closed(&objects.refused_policies, &ir.gateways, &mut findings);
     // Several parents of a route may lead to the same finding. It is told once.
     findings.sort_by(Finding::by_spot);

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use crate::ir::{Action, Gateway, Limit, Route};
 use crate::objects::{
-    self, HttpRoute, Key, ModelPool, Names, Object, PolicyTarget, RefusedPolicy, TargetKind, TokenPolicy,
+    self, HttpRoute, Key, ModelPool, Names, Object, PolicyTarget, RefusedPolicy, Service, TargetKind, TokenPolicy,
 };
+use crate::placement::Feature;
 use crate::status::{Finding, Reason, Severity};
 
-use super::refs::{GATEWAY, GroupKind, HTTP_ROUTE, MODEL_POOL, Reference};
+use super::refs::{GATEWAY, GroupKind, HTTP_ROUTE, MODEL_POOL, Reference, SERVICE};
 use super::view::View;
 
 /// Up to this many routes are named. The others are only counted.
@@ -68,18 +69,11 @@ fn targets<'a>(view: View<'_>, policy: &'a Object<TokenPolicy>, findings: &mut V
             name: &target.name,
             field: &field,
         };
-        if let Some(finding) = check(view, target, policy.meta.namespace(), reference) {
-            findings.push(finding);
-        } else if target.kind == TargetKind::Service {
-            findings.push(policy.meta.finding(
-                Severity::Warning,
-                Reason::NotActedOn,
-                &field,
-                "a Service as target has an effect in sidecars only",
-                "target the Gateway, HTTPRoute or ModelPool",
-            ));
-        } else {
-            targets.push(target);
+        let lack = || view.lack(Feature::ServiceTarget, &policy.meta, &field);
+        let lack = if target.kind == TargetKind::Service { lack() } else { None };
+        match lack.or_else(|| check(view, target, policy.meta.namespace(), reference)) {
+            Some(finding) => findings.push(finding),
+            None => targets.push(target),
         }
     }
     targets
@@ -103,7 +97,10 @@ fn check<'a>(
         TargetKind::ModelPool if view.object::<ModelPool>(namespace, &target.name).is_none() => {
             Some(reference(MODEL_POOL).not_found::<ModelPool>(reason, view))
         }
-        _ => None,
+        TargetKind::Service if view.object::<Service>(namespace, &target.name).is_none() => {
+            Some(reference(SERVICE).not_found::<Service>(reason, view))
+        }
+        TargetKind::Gateway | TargetKind::HttpRoute | TargetKind::ModelPool | TargetKind::Service => None,
     }
 }
 

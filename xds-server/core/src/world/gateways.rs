@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use crate::ir::{self, Gateway, GatewayDelta, Host, PartsDelta};
 use crate::objects::Key;
-use crate::placement::Placement;
 use crate::sets::{Counted, take_out};
 use crate::translate::gateways::{needs_attempts_at, of_attempts, parts, without_parts};
 use crate::translate::routes::AttachedRoute;
@@ -29,7 +28,7 @@ pub struct Gateways {
 impl Gateways {
     pub(super) fn step(
         &mut self,
-        (placement, made): (Placement, &Made),
+        made: &Made,
         routes: &Memo<AttachedRoute>,
         turns: &[Turn<AttachedRoute>],
         touched: &Touched,
@@ -70,13 +69,13 @@ impl Gateways {
         }
         let mut due = self.due(made, other_uses, touched, gateways, &mut other_attempts);
         let shares = |gateway: &Gateway| {
-            placement.shares_proxies() && other_attempts.iter().any(|cluster| has_backend(gateway, cluster))
+            made.placement.shares_proxies() && other_attempts.iter().any(|cluster| has_backend(gateway, cluster))
         };
         due.extend(gateways.iter().filter(|(_, gateway)| shares(gateway)).map(|(key, _)| key.clone()));
         for key in due {
             if let (Some(place), Some(gateway)) = (self.places.get(&key), gateways.get_mut(&key)) {
                 let attempts_at = |cluster: &str| {
-                    if placement.shares_proxies() {
+                    if made.placement.shares_proxies() {
                         self.attempts_at.contains(cluster)
                     } else {
                         place.needs_attempts_at.contains(cluster)

@@ -35,7 +35,6 @@ use self::memo::{Dirty, Memo, Turn};
 
 #[derive(Debug, Default)]
 pub struct World {
-    placement: Placement,
     objects: Objects,
     made: Made,
     ir: Ir,
@@ -75,7 +74,7 @@ struct Touched {
 impl World {
     /// Without any object.
     pub fn new(placement: Placement) -> Self {
-        Self { placement, ..Self::default() }
+        Self { made: Made::new(placement), ..Self::default() }
     }
 
     pub fn objects(&self) -> &Objects {
@@ -118,8 +117,7 @@ impl World {
         self.step_pools(&mut dirty, &mut touched);
         self.step_listeners(&mut dirty, &mut touched, &mut delta);
         let turns = self.routes.step(&self.objects, &self.made, &dirty, routes::route);
-        delta.gateways =
-            self.gateways.step((self.placement, &self.made), &self.routes, &turns, &touched, &mut self.ir.gateways);
+        delta.gateways = self.gateways.step(&self.made, &self.routes, &turns, &touched, &mut self.ir.gateways);
         Gateways::note_limits(&delta.limits, &self.ir.gateways, &mut delta.gateways);
         self.affected(&dirty, &turns, &mut delta.statuses);
         self.of_refused.clear();
@@ -347,7 +345,7 @@ impl World {
             return;
         }
         let valid = self.listeners.outputs().map(|(key, open)| (Key::clone(key), Arc::clone(open))).collect();
-        let (open, lost) = listeners::open(self.placement, &self.objects.gateways, valid);
+        let (open, lost) = listeners::open(self.made.placement, &self.objects.gateways, valid);
         let lost_by = |key: &&Key| self.of_ports.get(*key) != lost.get(*key);
         let lost_by = self.of_ports.keys().chain(lost.keys()).filter(lost_by);
         delta.statuses.extend(lost_by.map(|key| (StatusKind::Gateway, key.clone())));

@@ -8,6 +8,7 @@ use super::*;
 use crate::envoy::{self, FilterCode, FilterSetup, Ports, RouteTables, Surroundings};
 use crate::ir::{GatewayDelta, Host, PartsDelta};
 use crate::objects::NoSecretSource;
+use crate::placement::Direction;
 use crate::snapshot::{Changed, Resource, ResourceType, Snapshot};
 use crate::status::{Finding, ObjectStatus, StatusKind};
 use crate::translate::{Translation, translate};
@@ -130,6 +131,7 @@ fn places() -> Vec<Vec<String>> {
                 "spec: {schema: OpenAI, endpoint: {hostname: 127.0.0.1, port: 80}}",
                 "spec: {schema: Anthropic, endpoint: {hostname: m.example, port: 443}, tls: {mode: Simple}, credential: {secretRef: {name: s, namespace: a}}}",
                 "spec: {schema: OpenAI, endpoint: {service: {name: s, namespace: a, port: 80}}, timeouts: {firstToken: 7s}}",
+                "spec: {schema: OpenAI, endpoint: {service: {name: s, namespace: b, port: 80}}, tls: {mode: Istio}}",
                 "spec: {schema: None}",
             ],
         );
@@ -339,11 +341,18 @@ fn check_resources(snapshots: &mut BTreeMap<Key, Snapshot>, world: &World, delta
     }
 }
 
+const PLACEMENTS: [Placement; 4] = [
+    Placement::OneHost,
+    Placement::ProxyPerGateway,
+    Placement::Sidecar(Direction::Inbound),
+    Placement::Sidecar(Direction::Outbound),
+];
+
 proptest! {
     /// Any objects appear, change, move, disappear and come back, some of them at the same time.
     #[test]
     fn a_step_is_as_a_whole_translation(
-        placement in prop::sample::select(vec![Placement::OneHost, Placement::ProxyPerGateway]),
+        placement in prop::sample::select(PLACEMENTS.to_vec()),
         steps in prop::collection::vec(prop::collection::vec((any::<usize>(), any::<usize>()), 1..12), 1..16),
     ) {
         thread_local! { static FOLDER: std::cell::RefCell<Folder> = std::cell::RefCell::new(Folder::new()); }
