@@ -74,6 +74,15 @@ impl Placement {
         self == Self::OneHost
     }
 
+    /// The direction of the workloads that get a filter. None: there are none. Of the requests that a workload sends,
+    /// nothing is acted on yet, because that takes HTTPRoutes whose parent is a Service.
+    pub fn opens_workloads(self) -> Option<Direction> {
+        match self {
+            Self::Sidecar(Direction::Inbound) => Some(Direction::Inbound),
+            Self::OneHost | Self::ProxyPerGateway | Self::Sidecar(Direction::Outbound) => None,
+        }
+    }
+
     /// Whether proxies have certificates of the mesh, and know their callers by them. Those that are programmed from files
     /// are outside of it.
     fn is_in_mesh(self) -> bool {

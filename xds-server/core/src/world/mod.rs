@@ -28,7 +28,7 @@ use crate::translate::policies::{self, Policy};
 use crate::translate::routes::{self, AttachedRoute};
 use crate::translate::services::{self, service_of};
 use crate::translate::view::{Fact, Made};
-use crate::translate::{backends, pools};
+use crate::translate::{backends, pools, workloads};
 
 use self::gateways::Gateways;
 use self::memo::{Dirty, Memo, Turn};
@@ -45,6 +45,7 @@ pub struct World {
     pools: Memo<ir::Pool>,
     listeners: Memo<OpenListeners>,
     routes: Memo<AttachedRoute>,
+    workloads: Memo<ir::Workload>,
     gateways: Gateways,
     /// The Consumers that claim each key, by its SHA-256.
     claimants: BTreeMap<String, BTreeSet<Arc<Key>>>,
@@ -119,9 +120,10 @@ impl World {
         let turns = self.routes.step(&self.objects, &self.made, &dirty, routes::route);
         delta.gateways = self.gateways.step(&self.made, &self.routes, &turns, &touched, &mut self.ir.gateways);
         Gateways::note_limits(&delta.limits, &self.ir.gateways, &mut delta.gateways);
+        self.step_workloads(&dirty, &mut delta);
         self.affected(&dirty, &turns, &mut delta.statuses);
         self.of_refused.clear();
-        policies::closed(&self.objects.refused_policies, &self.ir.gateways, &mut self.of_refused);
+        policies::closed(self.made.placement, &self.objects.refused_policies, &self.ir, &mut self.of_refused);
         // What they close may have changed with anything.
         let refused = self.objects.refused_policies.iter();
         delta.statuses.extend(refused.map(|policy| (StatusKind::TokenPolicy, policy.meta.key())));
@@ -357,5 +359,23 @@ impl World {
                 touched.gateways.insert(key.clone());
             }
         }
+    }
+
+    fn step_workloads(&mut self, dirty: &Dirty, delta: &mut Delta) {
+        let Some(direction) = self.made.placement.opens_workloads() else { return };
+        let turns = self
+            .workloads
+            .step(&self.objects, &self.made, dirty, |view, object, _| workloads::workload(view, direction, object));
+        for Turn { key, after, .. } in turns {
+            let key = Key::clone(&key);
+            match after {
+                Some(workload) => self.ir.workloads.insert(key.clone(), workload),
+                None => self.ir.workloads.remove(&key),
+            };
+            delta.workloads.insert(key);
+        }
+        let has = |workload: &ir::Workload| workload.catalog.limits().any(|limit| delta.limits.contains(limit));
+        let others = self.ir.workloads.iter().filter(|(_, workload)| has(workload));
+        delta.workloads.extend(others.map(|(key, _)| key.clone()));
     }
 }

@@ -172,6 +172,8 @@ fn places() -> Vec<Vec<String>> {
                 "spec: {targetRefs: [{group: tollgate.dev, kind: ModelPool, name: p}, {group: gateway.networking.k8s.io, kind: HTTPRoute, name: r}], limits: [{name: day, tokens: 6, window: 1d}, {name: week, tokens: 6, window: week}]}",
                 "spec: {targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: g}], mode: Shadow, limits: [{name: day, tokens: 5, window: 1d}]}",
                 "spec: {targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: s}], limits: [{name: day, tokens: 5, window: 1 d}]}",
+                "spec: {targetRefs: [{kind: Service, name: s}], limits: [{name: day, tokens: 5, window: 1d}, {name: week, tokens: 6, window: week}]}",
+                "spec: {targetRefs: [{kind: Service, name: s}], limits: [{name: day, tokens: 5, window: 1 d}]}",
                 "spec: {targetRefs: 7, limits: []}",
             ],
         );
@@ -181,6 +183,7 @@ fn places() -> Vec<Vec<String>> {
             "u",
             &[
                 "spec: {targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: r}], limits: [{name: hour, tokens: 5, window: 1h}]}",
+                "spec: {targetRefs: [{kind: Service, name: s}, {kind: Service, name: absent}], limits: [{name: hour, tokens: 5, window: 1h}]}",
             ],
         );
     }
@@ -233,6 +236,7 @@ fn check(world: &World, whole: &Translation) {
     for (stepped, whole) in stepped.gateways.values().zip(whole_ir.gateways.values()) {
         assert_eq!(stepped, whole);
     }
+    assert_eq!(stepped.workloads, whole_ir.workloads);
     assert_eq!(world.findings(), whole.findings);
 }
 
@@ -266,6 +270,10 @@ fn attached(world: &World) -> Attached {
 fn check_delta((before, before_attached): &(Ir, Attached), (after, after_attached): &(Ir, Attached), delta: &Delta) {
     assert_eq!(others(&before.keys, &after.keys), delta.keys);
     assert_eq!(others(&before.limits, &after.limits), delta.limits);
+    let mut workloads = others(&before.workloads, &after.workloads);
+    let has = |workload: &ir::Workload| workload.catalog.limits().any(|limit| delta.limits.contains(limit));
+    workloads.extend(after.workloads.iter().filter(|(_, workload)| has(workload)).map(|(key, _)| key.clone()));
+    assert_eq!(workloads, delta.workloads);
     for (key, gateway) in &after.gateways {
         let Some(before) = before.gateways.get(key) else {
             assert_eq!(delta.gateways.get(key), Some(&GatewayDelta::Whole));
@@ -384,8 +392,9 @@ fn the_places_are_decoded_as_they_are_meant() {
         findings.filter_map(|finding| finding.origin.as_ref()).map(ToString::to_string).collect();
     refused.sort();
     let of = |namespace: &str| {
-        ["Consumer N/c", "HTTPRoute N/r", "HTTPRoute N/s", "ModelBackend N/m", "TokenPolicy N/t", "TokenPolicy N/t"]
-            .map(|name| name.replace('N', namespace))
+        let policies = ["TokenPolicy N/t"; 3];
+        let others = ["Consumer N/c", "HTTPRoute N/r", "HTTPRoute N/s", "ModelBackend N/m"];
+        others.into_iter().chain(policies).map(|name| name.replace('N', namespace)).collect::<Vec<_>>()
     };
     let mut meant = [of("a"), of("b")].concat();
     meant.sort();

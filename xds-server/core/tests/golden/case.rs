@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tollgate_core::envoy::{self, FilterCode, FilterSetup, Ports, RouteTables, Surroundings};
 use tollgate_core::ir::Ir;
 use tollgate_core::objects::{Objects, SecretSource};
-use tollgate_core::placement::Placement;
+use tollgate_core::placement::{Direction, Placement};
 use tollgate_core::snapshot::{ResourceType, Snapshot};
 use tollgate_core::status::{Finding, ObjectStatus};
 use tollgate_core::translate::translate;
@@ -46,6 +46,8 @@ impl<'a> Case<'a> {
         let placement = match input.lines().find_map(|line| line.strip_prefix("# Placement: ")) {
             None | Some("OneHost") => Placement::OneHost,
             Some("ProxyPerGateway") => Placement::ProxyPerGateway,
+            Some("Sidecar(Inbound)") => Placement::Sidecar(Direction::Inbound),
+            Some("Sidecar(Outbound)") => Placement::Sidecar(Direction::Outbound),
             Some(other) => panic!("there is no placement {other}"),
         };
         Self { input, shows, route_tables, placement }
