@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use tollgate_core::objects::Key;
+use tollgate_core::scope::Scope;
 use tonic::{Request, Status};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
@@ -11,8 +13,10 @@ use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 pub enum Identity {
     /// `spiffe://tollgate/gateway`: every Gateway. The one Envoy of `tollgate run`.
     AllGateways,
-    /// `spiffe://tollgate/gateway/<namespace>/<name>`
-    Gateway { namespace: String, name: String },
+    /// One scope. `spiffe://tollgate/gateway/<namespace>/<name>` is a Gateway. No certificate is for a workload yet:
+    /// those of the mesh (`spiffe://<trust domain>/ns/<namespace>/sa/<account>`) name an account, and nothing here knows
+    /// which workloads run under it. What is unknown is refused.
+    Of(Scope),
 }
 
 /// The certificate names no Gateway.
@@ -20,6 +24,7 @@ pub enum Identity {
 #[error("the client certificate names no gateway; it needs one URI SAN spiffe://tollgate/gateway/<namespace>/<name>")]
 pub struct InvalidIdentity;
 
+const TRUST_DOMAIN: &str = "spiffe://tollgate";
 const PREFIX: &str = "spiffe://tollgate/gateway";
 
 // === impl Identity ===
@@ -33,11 +38,15 @@ impl Identity {
         request.extensions().get().ok_or_else(|| Status::unauthenticated("no client certificate"))
     }
 
-    /// `namespace/name` of the one Gateway that the proxy is for. None: it is for all.
-    pub fn gateway(&self) -> Option<String> {
+    pub fn of_gateway(namespace: &str, name: &str) -> Self {
+        Self::Of(Scope::Gateway(Key::new(namespace, name)))
+    }
+
+    /// The one scope that the proxy is for. None: it is for all Gateways.
+    pub fn scope(&self) -> Option<&Scope> {
         match self {
             Self::AllGateways => None,
-            Self::Gateway { namespace, name } => Some(format!("{namespace}/{name}")),
+            Self::Of(scope) => Some(scope),
         }
     }
 
@@ -67,7 +76,7 @@ impl std::str::FromStr for Identity {
         }
         match path.strip_prefix('/').and_then(|path| path.split_once('/')) {
             Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
-                Ok(Self::Gateway { namespace: namespace.to_owned(), name: name.to_owned() })
+                Ok(Self::of_gateway(namespace, name))
             }
             _ => Err(InvalidIdentity),
         }
@@ -78,13 +87,16 @@ impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AllGateways => f.write_str(PREFIX),
-            Self::Gateway { namespace, name } => write!(f, "{PREFIX}/{namespace}/{name}"),
+            Self::Of(scope @ Scope::Gateway(_)) => write!(f, "{PREFIX}/{scope}"),
+            Self::Of(scope @ Scope::Workload { .. }) => write!(f, "{TRUST_DOMAIN}/{scope}"),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tollgate_core::placement::Direction;
+
     use super::*;
 
     #[test]
@@ -92,6 +104,7 @@ mod tests {
         let parse = |uri: &str| uri.parse::<Identity>().ok();
         assert_eq!(parse("spiffe://tollgate/gateway"), Some(Identity::AllGateways));
         let one = parse("spiffe://tollgate/gateway/default/llm").unwrap();
+        assert_eq!(one, Identity::of_gateway("default", "llm"));
         assert_eq!(one.to_string(), "spiffe://tollgate/gateway/default/llm");
         for bad in [
             "spiffe://other/gateway",
@@ -100,9 +113,20 @@ mod tests {
             "spiffe://tollgate/gateways",
             "spiffe://tollgate/gateway//x",
             "spiffe://tollgate/gateway/a/b/c",
+            "spiffe://tollgate/workload/a/b/inbound",
+            "spiffe://cluster.local/ns/a/sa/b",
             "",
         ] {
             assert_eq!(parse(bad), None, "{bad}");
         }
+    }
+
+    /// The ledger keeps its books by this text.
+    #[test]
+    fn a_workload_is_not_taken_for_a_gateway() {
+        let (service, direction) = (Key::new("default", "runner"), Direction::Inbound);
+        let workload = Identity::Of(Scope::Workload { service, direction });
+        assert_eq!(workload.to_string(), "spiffe://tollgate/workload/default/runner/inbound");
+        assert!(workload.to_string().parse::<Identity>().is_err());
     }
 }

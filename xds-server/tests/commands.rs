@@ -106,3 +106,32 @@ fn translate_prints_everything_but_secrets() {
     assert_eq!(unknown.status.code(), Some(2));
     assert!(text(&unknown.stderr).contains("default/llm"), "the error says what there is");
 }
+
+const OF_A_RUNNER: &str = "\
+apiVersion: v1
+kind: Service
+metadata: {name: runner}
+spec: {ports: [{port: 80}]}
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: TokenPolicy
+metadata: {name: daily}
+spec: {targetRefs: [{kind: Service, name: runner}], limits: [{name: day, tokens: 1000, window: 1d}]}
+";
+
+#[test]
+fn sidecars_are_translated_and_not_served() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("conf.yaml"), OF_A_RUNNER).unwrap();
+    let inbound = ["translate", "--placement", "sidecar-inbound", "-o", "json"];
+    let printed = tollgate(&inbound, Some(folder.path()));
+    assert!(printed.status.success(), "{}", text(&printed.stderr));
+    let workloads: serde_json::Value = serde_json::from_slice(&printed.stdout).unwrap();
+    let limits = &workloads["workload/default/runner/inbound"]["classes"][0]["limits"];
+    assert_eq!(limits, &serde_json::json!(["default/daily/day"]));
+
+    let source = folder.path().to_str().unwrap();
+    let served = tollgate(&["serve", "--source", source, "--placement", "sidecar-inbound"], None);
+    assert_eq!(served.status.code(), Some(2));
+    assert!(text(&served.stderr).contains("cannot serve sidecars"), "{}", text(&served.stderr));
+}

@@ -14,6 +14,7 @@ pub mod ir;
 pub mod ledger;
 pub mod objects;
 pub mod placement;
+pub mod scope;
 mod sets;
 pub mod snapshot;
 pub mod status;

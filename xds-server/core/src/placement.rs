@@ -1,12 +1,158 @@
-//! Where the proxies of Gateways run, and what follows from that for the translation.
+//! Where proxies run, who programs them, and what follows from that for the translation.
 
-/// Which Gateways share an Envoy, or at least its addresses.
+use std::fmt;
+
+use crate::objects::Meta;
+use crate::status::{Finding, Reason, Severity};
+
+/// Whose proxies the objects are translated for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Placement {
-    /// All Gateways are opened on the same addresses, and one Envoy may serve all of them. So a port belongs to one
-    /// Gateway, and a cluster is the same for all.
+    /// We program the proxies of Gateways, from files. All Gateways are opened on the same addresses, and one Envoy may
+    /// serve all of them.
     #[default]
     OneHost,
-    /// Each Gateway has proxies of its own, and no proxy serves another one. So its ports and clusters are its own.
+    /// We program the proxies of Gateways, from files. Each Gateway has proxies of its own, and no proxy serves another
+    /// one.
     ProxyPerGateway,
+    /// istiod programs the proxies: the sidecars of workloads. We configure the filter in them, in one direction.
+    Sidecar(Direction),
+}
+
+/// Which requests a sidecar sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Direction {
+    /// Those to its workload.
+    Inbound,
+    /// Those of its workload to others.
+    Outbound,
+}
+
+/// What an object may ask for and does not get in every placement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Feature {
+    /// `addresses` of a Gateway.
+    Addresses,
+    /// More than one certificate of a listener.
+    MoreCertificates,
+    /// `tls.mode: Istio` of a ModelBackend.
+    IstioCertificates,
+    /// `runners` of a ModelPool.
+    Runners,
+    /// `affinity: PromptPrefix` of a model.
+    PromptAffinity,
+    /// `identities` of a Consumer.
+    Identities,
+    /// A Service as target of a TokenPolicy.
+    ServiceTarget,
+}
+
+/// What its author is told of a feature that is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lack {
+    pub severity: Severity,
+    pub reason: Reason,
+    pub message: &'static str,
+    pub hint: &'static str,
+}
+
+// === impl Placement ===
+
+impl Placement {
+    /// Whether we program the proxies of Gateways. Otherwise no Gateway is ours.
+    pub fn opens_gateways(self) -> bool {
+        matches!(self, Self::OneHost | Self::ProxyPerGateway)
+    }
+
+    /// Whether a port belongs to one Gateway, because all are opened on the same addresses.
+    pub fn shares_ports(self) -> bool {
+        self == Self::OneHost
+    }
+
+    /// Whether one Envoy may serve all Gateways. Then a cluster is the same for all of them.
+    pub fn shares_proxies(self) -> bool {
+        self == Self::OneHost
+    }
+
+    /// The direction of the workloads that get a filter. None: there are none. Of the requests that a workload sends,
+    /// nothing is acted on yet, because that takes HTTPRoutes whose parent is a Service.
+    pub fn opens_workloads(self) -> Option<Direction> {
+        match self {
+            Self::Sidecar(Direction::Inbound) => Some(Direction::Inbound),
+            Self::OneHost | Self::ProxyPerGateway | Self::Sidecar(Direction::Outbound) => None,
+        }
+    }
+
+    /// Whether proxies have certificates of the mesh, and know their callers by them. Those that are programmed from files
+    /// are outside of it.
+    fn is_in_mesh(self) -> bool {
+        matches!(self, Self::Sidecar(_))
+    }
+
+    /// None: the feature is there.
+    pub fn lacks(self, feature: Feature) -> Option<Lack> {
+        let is_there = match feature {
+            Feature::IstioCertificates | Feature::Identities | Feature::ServiceTarget => self.is_in_mesh(),
+            Feature::Addresses | Feature::MoreCertificates | Feature::Runners | Feature::PromptAffinity => false,
+        };
+        (!is_there).then(|| feature.lack())
+    }
+}
+
+// === impl Direction ===
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+        })
+    }
+}
+
+// === impl Feature ===
+
+impl Feature {
+    fn lack(self) -> Lack {
+        let not_acted_on = |message, hint| Lack::new(Severity::Warning, Reason::NotActedOn, message, hint);
+        match self {
+            Self::Addresses => {
+                Lack::new(Severity::Warning, Reason::UnsupportedAddress, "not acted on", "addresses are set by --bind")
+            }
+            Self::MoreCertificates => {
+                not_acted_on("only the first certificate is used", "a listener for each hostname")
+            }
+            // Without them requests would reach somebody else in the backend's place, so it is refused.
+            Self::IstioCertificates => Lack::new(
+                Severity::Error,
+                Reason::UnsupportedValue,
+                "Istio's certificates are not there when the configuration comes from files",
+                "mode: None or Simple",
+            ),
+            Self::Runners => {
+                not_acted_on("Services do not become backends by their label yet", "list the models with their targets")
+            }
+            Self::PromptAffinity => not_acted_on("PromptPrefix is not acted on yet", "targets are chosen by weight"),
+            Self::Identities => {
+                not_acted_on("identities are not looked at in a gateway that reads files", "give the consumer a key")
+            }
+            Self::ServiceTarget => not_acted_on(
+                "a Service as target has an effect in sidecars only",
+                "target the Gateway, HTTPRoute or ModelPool",
+            ),
+        }
+    }
+}
+
+// === impl Lack ===
+
+impl Lack {
+    fn new(severity: Severity, reason: Reason, message: &'static str, hint: &'static str) -> Self {
+        Self { severity, reason, message, hint }
+    }
+
+    /// What is said of the object that asks for it in this field.
+    pub fn finding(self, meta: &Meta, field: impl fmt::Display) -> Finding {
+        meta.finding(self.severity, self.reason, field, self.message, self.hint)
+    }
 }

@@ -59,7 +59,7 @@ pub fn main(args: &Args) -> anyhow::Result<Outcome> {
         Some(gateway) => {
             let (namespace, name) =
                 gateway.split_once('/').with_context(|| format!("`{gateway}` is not NAMESPACE/NAME"))?;
-            Identity::Gateway { namespace: namespace.to_owned(), name: name.to_owned() }
+            Identity::of_gateway(namespace, name)
         }
     };
     let (host, port) = args

@@ -1,11 +1,11 @@
 //! `--placement`, for the commands that must know it.
 
 use clap::ValueEnum;
-use tollgate_core::placement::Placement;
+use tollgate_core::placement::{Direction, Placement};
 
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Placements {
-    /// Where the proxies of Gateways run
+    /// Where the proxies run, and who programs them
     #[arg(long, value_enum, default_value = "one-host")]
     placement: Name,
 }
@@ -16,7 +16,20 @@ enum Name {
     OneHost,
     /// Each Gateway has Envoys of its own, whose certificates name it; several Gateways may have the same port
     ProxyPerGateway,
+    /// Sidecars, which istiod programs, for the requests to their workloads; no Gateway is opened. Only for translate
+    /// and validate
+    SidecarInbound,
+    /// The same for the requests of their workloads to others, of which nothing is served yet
+    SidecarOutbound,
 }
+
+/// The placement is not one that this version can serve.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "this version cannot serve sidecars yet (tollgate translate and tollgate validate take --placement {0}; proxies of \
+     Gateways are served with one-host or proxy-per-gateway)"
+)]
+pub struct NotServed(String);
 
 // === impl Placements ===
 
@@ -25,6 +38,19 @@ impl Placements {
         match self.placement {
             Name::OneHost => Placement::OneHost,
             Name::ProxyPerGateway => Placement::ProxyPerGateway,
+            Name::SidecarInbound => Placement::Sidecar(Direction::Inbound),
+            Name::SidecarOutbound => Placement::Sidecar(Direction::Outbound),
+        }
+    }
+
+    /// The same for a command that serves proxies.
+    ///
+    /// # Errors
+    /// When they are sidecars.
+    pub fn served(self) -> Result<Placement, NotServed> {
+        match self.get() {
+            Placement::Sidecar(direction) => Err(NotServed(format!("sidecar-{direction}"))),
+            placement @ (Placement::OneHost | Placement::ProxyPerGateway) => Ok(placement),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tollgate_core::envoy::{FilterCode as EnvoyCode, Ports, RouteTables, Surroundings};
+use tollgate_core::envoy::{FilterCode as EnvoyCode, FilterSetup, Ports, RouteTables, Surroundings};
 use tollgate_core::placement::Placement;
 
 use super::Outcome;
@@ -129,7 +129,7 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
         surroundings: Surroundings {
             bind: args.bind.to_string(),
             ports: Ports::Exclusive,
-            code: EnvoyCode::File(filter),
+            filter: FilterSetup::of_gateways(EnvoyCode::File(filter)),
             route_tables: RouteTables { scoped_above: args.scoped_routes_above },
         },
         code,

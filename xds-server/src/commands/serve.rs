@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tollgate_core::envoy::{FilterCode as EnvoyCode, Ports, RouteTables, Surroundings};
+use tollgate_core::envoy::{FilterCode as EnvoyCode, FilterSetup, Ports, RouteTables, Surroundings};
+use tollgate_core::placement::Placement;
 
 use super::Outcome;
 use super::logging::LogFormat;
@@ -76,11 +77,12 @@ pub fn main(args: Args) -> anyhow::Result<Outcome> {
     if args.source.as_os_str() == "kubernetes" {
         anyhow::bail!("this version cannot read from Kubernetes yet (name a folder: --source DIR)");
     }
+    let placement = args.placement.served()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve(args))
+    runtime.block_on(serve(args, placement))
 }
 
-async fn serve(args: Args) -> anyhow::Result<Outcome> {
+async fn serve(args: Args, placement: Placement) -> anyhow::Result<Outcome> {
     private::mask();
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -97,11 +99,11 @@ async fn serve(args: Args) -> anyhow::Result<Outcome> {
         folder: &args.source,
         state: state.path(),
         certificates,
-        placement: args.placement.get(),
+        placement,
         surroundings: Surroundings {
             bind: args.bind.to_string(),
             ports: Ports::Shared,
-            code: remote,
+            filter: FilterSetup::of_gateways(remote),
             route_tables: RouteTables { scoped_above: args.scoped_routes_above },
         },
         code,

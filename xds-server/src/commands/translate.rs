@@ -1,9 +1,10 @@
-//! `tollgate translate -f DIR`: every resource that a folder means, secrets redacted.
+//! `tollgate translate -f DIR`: every resource that a folder means, secrets redacted. In sidecars, what the filter must
+//! know of each workload.
 
 use std::path::PathBuf;
 
 use serde_json::{Map, Value};
-use tollgate_core::envoy::{self, FilterCode, Ports, RouteTables, Surroundings};
+use tollgate_core::envoy::{self, FilterCode, FilterSetup, Ports, RouteTables, Surroundings};
 
 use super::placement::Placements;
 use super::validate::outcome;
@@ -14,7 +15,10 @@ use crate::pipeline;
 #[command(after_help = "\
 Examples:
   tollgate translate -f ./conf
-  tollgate translate -f ./conf --gateway default/llm -o json")]
+  tollgate translate -f ./conf --gateway default/llm -o json
+  tollgate translate -f ./conf --placement sidecar-inbound
+
+Of sidecars it prints which limits hold for which workload.")]
 pub struct Args {
     /// Folder with the configuration
     #[arg(short, long, value_name = "DIR")]
@@ -42,25 +46,29 @@ pub fn main(args: &Args) -> anyhow::Result<Outcome> {
     let surroundings = Surroundings {
         bind: "127.0.0.1".to_owned(),
         ports: Ports::Shared,
-        code: FilterCode::File("filter.wasm".to_owned()),
+        filter: FilterSetup::of_gateways(FilterCode::File("filter.wasm".to_owned())),
         route_tables: RouteTables { scoped_above: args.scoped_routes_above },
     };
-    let mut gateways = Map::new();
+    let mut scopes = Map::new();
     for (key, gateway) in &ir.gateways {
         let name = key.to_string();
         if args.gateway.as_ref().is_none_or(|only| *only == name) {
             let snapshot = envoy::snapshot(gateway, &ir, &surroundings);
-            gateways.insert(name, envoy::to_json(&snapshot));
+            scopes.insert(name, envoy::to_json(&snapshot));
         }
     }
-    if let Some(gateway) = args.gateway.as_ref().filter(|_| gateways.is_empty()) {
+    if let Some(gateway) = args.gateway.as_ref().filter(|_| scopes.is_empty()) {
         let known: Vec<String> = ir.gateways.keys().map(ToString::to_string).collect();
         anyhow::bail!("there is no Gateway `{gateway}` that can be served (there are: {})", known.join(", "));
     }
-    let gateways = Value::Object(gateways);
+    // The filter of this version takes no class without a pool, so the IR is printed and not the configuration.
+    for workload in ir.workloads.values() {
+        scopes.insert(workload.catalog.scope.to_string(), serde_json::to_value(workload)?);
+    }
+    let scopes = Value::Object(scopes);
     match args.output {
-        Format::Json => print(&format!("{}\n", serde_json::to_string_pretty(&gateways)?)),
-        Format::Yaml => print(&serde_saphyr::to_string(&gateways)?),
+        Format::Json => print(&format!("{}\n", serde_json::to_string_pretty(&scopes)?)),
+        Format::Yaml => print(&serde_saphyr::to_string(&scopes)?),
     }
     Ok(outcome(&findings))
 }

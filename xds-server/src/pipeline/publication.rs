@@ -106,7 +106,7 @@ impl Publication<'_> {
             (GatewayDelta::Parts(parts), Some(_)) => Some(parts),
             _ => None,
         };
-        let consumers = envoy::consumers(gateway);
+        let consumers = envoy::consumers(&gateway.catalog);
         let other_consumers = old.as_ref().is_none_or(|old| *old.edition.snapshot.served() != consumers);
         let (edition, own) = self.edition(old.as_ref().map(|old| &old.edition), |snapshot, changed| {
             match parts {
@@ -121,7 +121,7 @@ impl Publication<'_> {
         let (listeners, mut serves) = old.map_or_else(Default::default, |old| (old.listeners, old.serves));
         let other = |part: fn(&PartsDelta) -> bool| parts.is_none_or(part);
         if other(|parts| parts.classes) {
-            serves.limits = Thing::limits_of(gateway);
+            serves.limits = Thing::limits_of(&gateway.catalog);
         }
         if other(|parts| parts.attached) {
             let names = self.world.attached(key).map(|route| display_name(&route.namespace, &route.name));
@@ -129,7 +129,7 @@ impl Publication<'_> {
             serves.routes = Thing::routes(names.iter().map(String::as_str));
         }
         if other_consumers || !self.delta.keys.is_empty() {
-            serves.consumers = Thing::consumers_of(gateway, self.ir());
+            serves.consumers = Thing::consumers_of(&gateway.catalog, self.ir());
         }
         let listeners = if parts.is_some() { listeners } else { self::listeners(gateway, &self.surroundings.bind) };
         ServedGateway { edition, listeners, serves }
@@ -150,7 +150,7 @@ impl Publication<'_> {
         let old = (self.before.generation > 0).then_some(&self.before.all);
         // What the only Gateway has is all that there is.
         let as_before = |old: &Arc<Edition>| only(&self.before.gateways).is_some_and(|only| Arc::ptr_eq(&only, old));
-        if self.placement == Placement::OneHost
+        if self.placement.shares_proxies()
             && old.is_none_or(as_before)
             && let Some(only) = only(gateways)
         {
@@ -161,7 +161,7 @@ impl Publication<'_> {
             return (only, count);
         }
         let (edition, changed) = self.edition(old, |snapshot, own| {
-            if self.placement == Placement::ProxyPerGateway {
+            if !self.placement.shares_proxies() {
                 return;
             }
             for (kind, name) in changed.iter() {
@@ -209,8 +209,7 @@ impl Publication<'_> {
             let Some(gateway) = gateways.get(&key.to_string()) else { continue };
             let things = gateway.serves.things();
             all.extend(things.iter().map(Arc::clone));
-            let identity = Identity::Gateway { namespace: key.namespace.to_string(), name: key.name.to_string() };
-            served.insert(identity.to_string(), things);
+            served.insert(Identity::of_gateway(&key.namespace, &key.name).to_string(), things);
         }
         // The Envoy of all Gateways may name what any of them serves.
         served.insert(Identity::AllGateways.to_string(), all);
@@ -226,7 +225,7 @@ impl Publication<'_> {
         if !self.delta.gateways.values().any(other_pools) {
             return Arc::clone(&self.before.models);
         }
-        let pools = self.ir().gateways.values().flat_map(|gateway| gateway.pools.values());
+        let pools = self.ir().gateways.values().flat_map(|gateway| gateway.catalog.pools.values());
         let name = |model: &ir::Model| if model.prefix { format!("{}*", model.name) } else { model.name.clone() };
         let names: BTreeSet<String> = pools.flat_map(|pool| pool.models.iter().map(name)).collect();
         names.into_iter().collect()

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tollgate_core::objects::Store;
 use tollgate_core::placement::Placement;
+use tollgate_core::scope::Scope;
 use tollgate_core::snapshot::{Resources, Snapshot};
 use tollgate_core::status::{Finding, ObjectStatus, Origin, Spot};
 use tollgate_core::world::World;
@@ -48,9 +49,9 @@ pub struct ServedGateway {
 impl Published {
     /// What a proxy may have.
     pub fn of(&self, identity: &Identity) -> Arc<Edition> {
-        match identity.gateway() {
+        match identity.scope() {
             None => Arc::clone(&self.all),
-            Some(name) => self.gateways.get(&name).map_or_else(Arc::default, |gateway| Arc::clone(&gateway.edition)),
+            Some(scope) => self.of_scope(scope).map_or_else(Arc::default, |gateway| Arc::clone(&gateway.edition)),
         }
     }
 
@@ -60,11 +61,16 @@ impl Published {
         gateways.map(|(name, gateway)| (name.clone(), Arc::clone(&gateway.edition.snapshot))).collect()
     }
 
-    /// Whether the Gateway that this identity is for is there, or all may be served together.
+    /// None: nothing is served for it. No workload is served yet.
+    fn of_scope(&self, scope: &Scope) -> Option<&ServedGateway> {
+        self.gateways.get(&scope.to_string())
+    }
+
+    /// Whether what this identity is for is there, or all Gateways may be served together.
     pub fn knows(&self, identity: &Identity) -> bool {
-        match identity.gateway() {
-            None => self.placement == Placement::OneHost,
-            Some(name) => self.gateways.contains_key(&name),
+        match identity.scope() {
+            None => self.placement.shares_proxies(),
+            Some(scope) => self.of_scope(scope).is_some(),
         }
     }
 
@@ -92,7 +98,7 @@ impl Published {
     }
 
     pub fn gateways_of(&self, identity: &Identity) -> impl Iterator<Item = (&String, &ServedGateway)> {
-        let only = identity.gateway();
+        let only = identity.scope().map(ToString::to_string);
         self.gateways.iter().filter(move |(name, _)| only.as_ref().is_none_or(|only| only == *name))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tollgate_core::envoy::{FilterCode, Ports, RouteTables, Surroundings};
+use tollgate_core::envoy::{FilterCode, FilterSetup, Ports, RouteTables, Surroundings};
 use tollgate_core::objects::{Changes, NoSecretSource, Objects};
 use tollgate_core::placement::Placement;
 use tollgate_core::snapshot::{Changed, ResourceType, Snapshot};
@@ -21,7 +21,7 @@ fn publisher() -> Publisher {
             route_tables: RouteTables::default(),
             bind: "127.0.0.1".to_owned(),
             ports: Ports::Shared,
-            code: FilterCode::File("filter.wasm".to_owned()),
+            filter: FilterSetup::of_gateways(FilterCode::File("filter.wasm".to_owned())),
         },
     )
 }
@@ -41,7 +41,7 @@ fn published(texts: &[String]) -> Vec<Arc<Published>> {
 }
 
 fn identity(gateway: &str) -> Identity {
-    Identity::Gateway { namespace: "default".to_owned(), name: gateway.to_owned() }
+    Identity::of_gateway("default", gateway)
 }
 
 fn changed(from: &str, to: &str) -> String {

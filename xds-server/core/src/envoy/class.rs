@@ -22,9 +22,10 @@ pub fn route_name(route: &Route) -> String {
 pub fn id(class: &Class) -> String {
     let mut hash = Sha256::new();
     // Each text has its length in front, and the limits, of which there may be any number, come last.
-    let closed_by = [u8::from(class.closed_by.is_some())];
-    hash.update(closed_by);
-    let texts = [class.pool.as_str(), class.closed_by.as_deref().unwrap_or_default()];
+    let is_closed = u8::from(class.closed_by.is_some());
+    let has_no_pool = u8::from(class.pool.is_none());
+    hash.update([is_closed | (has_no_pool << 1)]);
+    let texts = [class.pool.as_deref().unwrap_or_default(), class.closed_by.as_deref().unwrap_or_default()];
     for text in texts.into_iter().chain(class.limits.iter().map(String::as_str)) {
         hash.update((text.len() as u64).to_le_bytes());
         hash.update(text);
@@ -91,6 +92,18 @@ mod tests {
         ];
         let ids: BTreeSet<String> = different.iter().map(id).collect();
         assert_eq!(ids.len(), different.len());
+    }
+
+    #[test]
+    fn a_class_without_a_pool_is_no_class_of_a_pool() {
+        let class = |pool: Option<&str>, closed_by: Option<&str>| Class {
+            pool: pool.map(str::to_owned),
+            limits: vec!["n/p/l".to_owned()],
+            closed_by: closed_by.map(str::to_owned),
+        };
+        let all = [class(None, None), class(None, Some("")), class(Some(""), None), class(Some(""), Some(""))];
+        let ids: BTreeSet<String> = all.iter().map(super::id).collect();
+        assert_eq!(ids.len(), all.len());
     }
 
     #[test]

@@ -16,8 +16,10 @@ use super::wire::{address, ads, any, duration, number};
 use super::{edge, tls, upstream};
 
 pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway) {
-    for backend in gateway.backends.values() {
-        snapshot.insert(ResourceType::Cluster, &backend.cluster, self::backend(gateway, backend));
+    for backend in gateway.catalog.backends.values() {
+        if let Some(cluster) = self::backend(gateway, backend) {
+            snapshot.insert(ResourceType::Cluster, &backend.cluster, cluster);
+        }
     }
     for service in gateway.services.values() {
         let (cluster, endpoints) = self::service(service);
@@ -26,10 +28,12 @@ pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway) {
     }
 }
 
-pub fn backend(gateway: &ir::Gateway, backend: &ir::Backend) -> Resource {
+/// None: it is reached with the certificates of the mesh, which no proxy has that we program. Without a cluster requests
+/// are refused; in plain text they would reach anybody.
+pub fn backend(gateway: &ir::Gateway, backend: &ir::Backend) -> Option<Resource> {
     let mut origins = vec![backend.origin.clone()];
     origins.extend(backend.credential.as_ref().map(|credential| credential.origin.clone()));
-    Resource::new(&of_backend(gateway, backend), origins)
+    Some(Resource::new(&of_backend(gateway, backend)?, origins))
 }
 
 /// The cluster, and its endpoints.
@@ -40,7 +44,7 @@ pub fn service(service: &ir::Service) -> (Resource, Resource) {
     (Resource::new(&of_service(service), origins.clone()), Resource::new(&endpoints, origins))
 }
 
-fn of_backend(gateway: &ir::Gateway, backend: &ir::Backend) -> cluster::Cluster {
+fn of_backend(gateway: &ir::Gateway, backend: &ir::Backend) -> Option<cluster::Cluster> {
     let common = common(&backend.cluster, backend.timeouts.connect);
     let mut made = match &backend.endpoint {
         ir::Endpoint::Address { ip, port } => cluster::Cluster {
@@ -62,9 +66,10 @@ fn of_backend(gateway: &ir::Gateway, backend: &ir::Backend) -> cluster::Cluster 
             Version::Negotiated
         }
         ir::Tls::None => Version::Http1,
+        ir::Tls::Istio { .. } => return None,
     };
     set_protocol(&mut made, version, upstream::filters(gateway, backend));
-    made
+    Some(made)
 }
 
 fn of_service(service: &ir::Service) -> cluster::Cluster {

@@ -6,34 +6,33 @@ use tollgate_proto::v1::{self as wire, filter_config::Stage, scope_part::Part};
 
 use crate::ir;
 
-use super::{CONTROL_CLUSTER, class, edge};
+use super::{ControlCluster, class, edge};
 
 /// The largest request body that is read. Envoy's buffer is a little larger, so that the filter answers first.
 pub const MAX_BODY_BYTES: u32 = 10 * 1024 * 1024;
 
-/// The configuration of the HTTP filter that sees every request of the Gateway.
-pub fn request_config(gateway: &ir::Gateway, ir: &ir::Ir) -> wire::FilterConfig {
-    let backends: Vec<&ir::Backend> = gateway.backends.values().map(AsRef::as_ref).collect();
-    let pools: Vec<&ir::Pool> = gateway.pools.values().map(AsRef::as_ref).collect();
+/// The configuration of the HTTP filter that sees every request of the scope.
+pub fn request_config(catalog: &ir::Catalog, ir: &ir::Ir, control_cluster: &ControlCluster) -> wire::FilterConfig {
+    let backends: Vec<&ir::Backend> = catalog.backends.values().map(AsRef::as_ref).collect();
+    let pools: Vec<&ir::Pool> = catalog.pools.values().map(AsRef::as_ref).collect();
     let place_of_pool = places(pools.iter().map(|pool| pool.name.as_str()));
     let place_of_backend = places(backends.iter().map(|backend| backend.cluster.as_str()));
-    let used: BTreeSet<&str> = gateway.classes.iter().flat_map(|class| &class.limits).map(String::as_str).collect();
+    let used: BTreeSet<&str> = catalog.limits().collect();
     let limits: Vec<&ir::Limit> =
         ir.limits.values().map(AsRef::as_ref).filter(|limit| used.contains(limit.id.as_str())).collect();
     let place_of_limit = places(limits.iter().map(|limit| limit.id.as_str()));
     // Each class once, by id.
-    let classes: BTreeMap<String, &ir::Class> = gateway.classes.iter().map(|class| (class::id(class), class)).collect();
+    let classes: BTreeMap<String, &ir::Class> = catalog.classes.iter().map(|class| (class::id(class), class)).collect();
     let classes = classes.into_iter().filter_map(|(id, class)| {
         let limits = class.limits.iter().filter_map(|id| place_of_limit.get(id.as_str()).copied());
-        Some(wire::Class {
-            id,
-            pool: Some(*place_of_pool.get(class.pool.as_str())?),
-            limits: limits.collect(),
-            closed_by: class.closed_by.clone().unwrap_or_default(),
-        })
+        let pool = match &class.pool {
+            Some(pool) => Some(*place_of_pool.get(pool.as_str())?),
+            None => None,
+        };
+        Some(wire::Class { id, pool, limits: limits.collect(), closed_by: class.closed_by.clone().unwrap_or_default() })
     });
     let stage = wire::RequestStage {
-        control_cluster: CONTROL_CLUSTER.to_owned(),
+        control_cluster: control_cluster.name(),
         classes: classes.collect(),
         pools: pools.iter().map(|pool| self::pool(pool, &place_of_backend)).collect(),
         backends: backends.iter().copied().map(backend).collect(),
@@ -44,9 +43,9 @@ pub fn request_config(gateway: &ir::Gateway, ir: &ir::Ir) -> wire::FilterConfig 
 }
 
 /// The configuration of the upstream filter. None: no backend needs one.
-pub fn attempt_config(gateway: &ir::Gateway) -> Option<wire::FilterConfig> {
+pub fn attempt_config(catalog: &ir::Catalog) -> Option<wire::FilterConfig> {
     let backends: Vec<_> =
-        gateway.backends.values().filter(|backend| backend.per_attempt).map(|backend| self::backend(backend)).collect();
+        catalog.backends.values().filter(|backend| backend.per_attempt).map(|backend| self::backend(backend)).collect();
     (!backends.is_empty())
         .then_some(wire::FilterConfig { stage: Some(Stage::Attempt(wire::AttemptStage { backends })) })
 }
@@ -127,5 +126,26 @@ fn limit(limit: &ir::Limit) -> wire::Limit {
             ir::OnEarlyEnd::Reservation => wire::EarlyEnd::Reservation,
         }
         .into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::objects::Key;
+    use crate::placement::Direction;
+    use crate::scope::Scope;
+
+    #[test]
+    fn a_workload_reaches_the_control_plane_through_istiods_cluster() {
+        let scope = Scope::Workload { service: Key::new("team", "runner"), direction: Direction::Inbound };
+        let class = ir::Class { pool: None, limits: Vec::new(), closed_by: None };
+        let catalog = ir::Catalog { classes: [class].into(), ..ir::Catalog::new(scope) };
+        let control = ControlCluster::Istio { host: "tollgate.system.svc.cluster.local".to_owned(), port: 18000 };
+        let Some(Stage::Request(stage)) = request_config(&catalog, &ir::Ir::default(), &control).stage else {
+            panic!("it is no configuration of requests");
+        };
+        assert_eq!(stage.control_cluster, "outbound|18000||tollgate.system.svc.cluster.local");
+        assert_eq!(stage.classes.iter().map(|class| class.pool).collect::<Vec<_>>(), [None]);
     }
 }

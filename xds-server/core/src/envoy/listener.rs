@@ -75,9 +75,9 @@ fn network_filters(gateway: &ir::Gateway, (table, form): (&str, Form)) -> Vec<li
         config_type: Some(listener::filter::ConfigType::TypedConfig(config)),
     };
     let mut filters = vec![native("envoy.filters.network.connection_limit", any(&edge::connection_limit(table)))];
-    if wasm::is_needed(gateway) {
+    if wasm::is_needed(&gateway.catalog) {
         let until_then = any(&edge::connection_limit(&format!("{table}/without_code")));
-        filters.push(wasm::discovered_for_connections(wasm::connection_name(gateway), until_then));
+        filters.push(wasm::discovered_for_connections(wasm::connection_name(&gateway.catalog.scope), until_then));
     }
     filters.push(native("envoy.filters.network.http_connection_manager", any(&manager(gateway, table, form))));
     filters
@@ -96,8 +96,8 @@ fn manager(gateway: &ir::Gateway, table: &str, form: Form) -> HttpConnectionMana
             hcm::RouteSpecifier::ScopedRoutes(scope::routes())
         }
     };
-    if wasm::is_needed(gateway) {
-        http_filters.push(wasm::discovered(wasm::request_name(gateway)));
+    if wasm::is_needed(&gateway.catalog) {
+        http_filters.push(wasm::discovered(wasm::request_name(&gateway.catalog.scope)));
     }
     // This suppresses the headers that Envoy adds to answers and attempts. The router still reads the headers by which
     // the filter tells it the number of attempts.

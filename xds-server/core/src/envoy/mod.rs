@@ -18,6 +18,7 @@ mod route;
 mod route_table;
 mod scope;
 mod secret;
+mod setup;
 mod tls;
 mod update;
 mod upstream;
@@ -27,6 +28,7 @@ mod wire;
 use filter_config::{MAX_BODY_BYTES, attempt_config, connection_config, request_config};
 pub use print::to_json;
 pub use route_table::RouteTables;
+pub use setup::{CONTROL_CLUSTER, ControlCluster, FilterCode, FilterSetup};
 pub use update::update;
 pub use wasm::{stamped, without_stamps};
 
@@ -44,8 +46,8 @@ pub struct Surroundings {
     /// Address that Gateway listeners are bound to.
     pub bind: String,
     pub ports: Ports,
-    pub code: FilterCode,
     pub route_tables: RouteTables,
+    pub filter: FilterSetup,
 }
 
 /// Who may listen on a Gateway's port besides its Envoy.
@@ -57,23 +59,11 @@ pub enum Ports {
     Exclusive,
 }
 
-/// How Envoy gets the filter's code.
-#[derive(Debug, Clone)]
-pub enum FilterCode {
-    /// A file on Envoy's machine.
-    File(String),
-    /// Fetched from the control plane by HTTP, through the cluster of that name.
-    Remote { sha256: String, path: String },
-}
-
-/// The Envoy cluster of the control plane: static, in the bootstrap.
-pub const CONTROL_CLUSTER: &str = "tollgate_control";
-
 /// Envoy resources and filter configuration of one Gateway, with the keys that it serves.
 pub fn snapshot(gateway: &ir::Gateway, ir: &ir::Ir, surroundings: &Surroundings) -> Snapshot {
     let mut snapshot = without_keys(gateway, ir, surroundings);
     let keys = api_keys(ir).into_iter().collect();
-    snapshot.serve_keys(&keys, &BTreeSet::new(), consumers(gateway), &mut Changed::default());
+    snapshot.serve_keys(&keys, &BTreeSet::new(), consumers(&gateway.catalog), &mut Changed::default());
     snapshot
 }
 
@@ -82,29 +72,29 @@ pub fn without_keys(gateway: &ir::Gateway, ir: &ir::Ir, surroundings: &Surroundi
     let mut snapshot = Snapshot::default();
     secret::add(&mut snapshot, gateway);
     cluster::add(&mut snapshot, gateway);
-    wasm::add(&mut snapshot, gateway, ir, surroundings);
+    wasm::add(&mut snapshot, &gateway.catalog, ir, &surroundings.filter);
     listener::add(&mut snapshot, gateway, surroundings);
     snapshot
 }
 
-/// All keys, by hash. Which of them a Gateway serves, [`consumers`] says.
+/// All keys, by hash. Which of them a scope has, [`consumers`] says.
 pub fn api_keys(ir: &ir::Ir) -> BTreeMap<Arc<str>, Arc<Resource>> {
     ir.keys.values().map(|key| (key.sha256.as_str().into(), Arc::new(api_key(key)))).collect()
 }
 
-/// The namespaces of the Consumers that some pool of this Gateway takes. Only their keys go to its proxies, because a
-/// proxy gets no key that it has no use for.
-pub fn consumers(gateway: &ir::Gateway) -> ConsumerNamespaces {
+/// The namespaces of the Consumers that some pool takes. Only their keys go to the proxies of this scope, because a proxy
+/// gets no key that it has no use for.
+pub fn consumers(catalog: &ir::Catalog) -> ConsumerNamespaces {
     let mut consumers = ConsumerNamespaces::default();
-    for pool in gateway.pools.values().filter(|pool| pool.access == ir::Access::Required) {
+    for pool in catalog.pools.values().filter(|pool| pool.access == ir::Access::Required) {
         consumers.extend(&pool.consumers);
     }
     consumers
 }
 
-/// The keys that go to the proxies of this Gateway.
-pub fn keys<'a>(gateway: &ir::Gateway, ir: &'a ir::Ir) -> impl Iterator<Item = &'a ir::Key> {
-    let consumers = consumers(gateway);
+/// The keys that go to the proxies of this scope.
+pub fn keys<'a>(catalog: &ir::Catalog, ir: &'a ir::Ir) -> impl Iterator<Item = &'a ir::Key> {
+    let consumers = consumers(catalog);
     ir.keys.values().map(AsRef::as_ref).filter(move |key| consumers.include(&key.origin.namespace))
 }
 

@@ -46,6 +46,7 @@ pub const HEADERS_TO_REMOVE: [&str; 2] = ["x-envoy-external-address", "x-forward
 /// None: the pool has no backend, so there is nobody to route to.
 pub fn action(pool: &ir::Pool, gateway: &ir::Gateway, matched: &ir::Route) -> Option<route::RouteAction> {
     let mut backends: Vec<&ir::Backend> = gateway
+        .catalog
         .backends
         .values()
         .map(AsRef::as_ref)

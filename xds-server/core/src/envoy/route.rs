@@ -24,8 +24,8 @@ pub struct EntryPoint<'a> {
 pub fn virtual_host(entry: EntryPoint<'_>, name: String, host: &ir::VirtualHost) -> route::VirtualHost {
     let routes = host.routes.iter().flat_map(|found| route(entry, found)).collect();
     let mut made = path::virtual_host(name, &host.domain, routes);
-    if wasm::is_needed(entry.gateway) && !has_pool(host) {
-        made.typed_per_filter_config = [(wasm::request_name(entry.gateway), off())].into();
+    if wasm::is_needed(&entry.gateway.catalog) && !has_pool(host) {
+        made.typed_per_filter_config = [(wasm::request_name(&entry.gateway.catalog.scope), off())].into();
     }
     made
 }
@@ -58,7 +58,8 @@ fn route(entry: EntryPoint<'_>, found: &Route) -> Vec<route::Route> {
             vec![route::Route { action: Some(action), ..made }]
         }
         Action::Pool { pool, .. } => {
-            let action = entry.gateway.pools.get(pool).and_then(|pool| pool_route::action(pool, entry.gateway, found));
+            let action =
+                entry.gateway.catalog.pools.get(pool).and_then(|pool| pool_route::action(pool, entry.gateway, found));
             let Some(action) = action else {
                 return vec![failing(made, 503)];
             };

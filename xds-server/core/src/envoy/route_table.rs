@@ -174,7 +174,7 @@ impl<'a> Table<'a> {
 
 /// The name of a listener, and of the table of its plain sites.
 pub fn name(gateway: &ir::Gateway, open: &ir::Listener) -> String {
-    format!("{}/{}", gateway.scope(), open.port)
+    format!("{}/{}", gateway.catalog.scope, open.port)
 }
 
 fn dedup(origins: &mut Vec<Origin>) {

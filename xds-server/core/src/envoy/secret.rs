@@ -15,7 +15,7 @@ pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway) {
         let message = Secret { name: name.clone(), r#type: Some(value) };
         snapshot.insert(ResourceType::Secret, name, Resource::new(&message, origins));
     };
-    for backend in gateway.backends.values() {
+    for backend in gateway.catalog.backends.values() {
         if let Some(credential) = &backend.credential {
             let secret = GenericSecret { secret: Some(inline(credential.secret.expose())), ..Default::default() };
             let origins = vec![backend.origin.clone(), credential.origin.clone()];

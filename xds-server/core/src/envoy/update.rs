@@ -19,7 +19,7 @@ pub fn update(
     let had_filter = snapshot.of(ResourceType::ExtensionConfig).next().is_some();
     let other_form = |table: Table<'_>| table.form(surroundings.route_tables) != table.form_in(snapshot);
     // A filter that comes or goes is named in every listener, and so is the form of a table.
-    if had_filter != wasm::is_needed(gateway) || Table::all(gateway).any(other_form) {
+    if had_filter != wasm::is_needed(&gateway.catalog) || Table::all(gateway).any(other_form) {
         snapshot.update(&without_keys(gateway, ir, surroundings), changed);
         return;
     }
@@ -27,7 +27,8 @@ pub fn update(
     updating.backends(gateway, delta);
     updating.services(gateway, delta);
     if delta.classes || !delta.pools.is_empty() || !delta.backends.is_empty() {
-        updating.kind(ResourceType::ExtensionConfig, |made| wasm::add(made, gateway, ir, surroundings));
+        updating
+            .kind(ResourceType::ExtensionConfig, |made| wasm::add(made, &gateway.catalog, ir, &surroundings.filter));
     }
     for table in Table::all(gateway) {
         updating.table(gateway, &table, delta, table.form(surroundings.route_tables));
@@ -65,7 +66,7 @@ impl Updating<'_> {
         // Backends share secrets.
         self.kind(ResourceType::Secret, |made| secret::add(made, gateway));
         for name in &delta.backends {
-            let backend = gateway.backends.get(name).map(|backend| cluster::backend(gateway, backend));
+            let backend = gateway.catalog.backends.get(name).and_then(|backend| cluster::backend(gateway, backend));
             self.set(ResourceType::Cluster, name, backend);
         }
     }

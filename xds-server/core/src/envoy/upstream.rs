@@ -47,7 +47,7 @@ const ACCOUNT_OF_ANSWER: [&str; 6] = [
 pub fn filters(gateway: &ir::Gateway, backend: &ir::Backend) -> Vec<HttpFilter> {
     let mut filters = vec![filter("envoy.filters.http.header_mutation", &removals(backend))];
     if backend.per_attempt {
-        filters.push(wasm::discovered(wasm::attempt_name(gateway)));
+        filters.push(wasm::discovered(wasm::attempt_name(&gateway.catalog.scope)));
     }
     if backend.credential.is_some() {
         filters.push(filter("envoy.filters.http.credential_injector", &injector(backend)));

@@ -14,12 +14,13 @@ use envoy_types::pb::google::protobuf::{Any, BytesValue};
 use prost::{Message as _, Name as _};
 use tollgate_proto::v1::FilterConfig;
 
-use crate::ir;
+use crate::ir::{Catalog, Ir};
+use crate::scope::Scope;
 use crate::snapshot::{Resource, ResourceType, Snapshot};
 use crate::status::Origin;
 
 use super::wire::{ads, any, duration, extension, yes};
-use super::{CONTROL_CLUSTER, FilterCode, Surroundings, attempt_config, connection_config, request_config};
+use super::{FilterCode, FilterSetup, attempt_config, connection_config, request_config};
 
 /// All stages run in the same VM of a worker and share its data.
 const VM_ID: &str = "tollgate";
@@ -37,44 +38,46 @@ enum Kind {
     Network,
 }
 
-pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway, ir: &ir::Ir, surroundings: &Surroundings) {
-    if !is_needed(gateway) {
+pub fn add(snapshot: &mut Snapshot, catalog: &Catalog, ir: &Ir, setup: &FilterSetup) {
+    if !is_needed(catalog) {
         return;
     }
-    let mut origins = vec![gateway.origin.clone()];
-    origins.extend(gateway.pools.values().map(|pool| pool.origin.clone()));
-    origins.extend(gateway.backends.values().map(|backend| backend.origin.clone()));
+    let scope = &catalog.scope;
+    let of_scope = vec![scope.origin()];
+    let mut origins = of_scope.clone();
+    origins.extend(catalog.pools.values().map(|pool| pool.origin.clone()));
+    origins.extend(catalog.backends.values().map(|backend| backend.origin.clone()));
     let mut insert = |name: String, root: &str, config: &FilterConfig, kind: Kind, origins: Vec<Origin>| {
-        let plugin = Some(plugin(&name, root, config, &surroundings.code));
+        let plugin = Some(plugin(&name, root, config, setup));
         let resource = match kind {
             Kind::Http => extension(&name, &Wasm { config: plugin }),
             Kind::Network => extension(&name, &NetworkWasm { config: plugin }),
         };
         snapshot.insert(ResourceType::ExtensionConfig, name, Resource::new(&resource, origins));
     };
-    let of_gateway = vec![gateway.origin.clone()];
-    insert(connection_name(gateway), "connection", &connection_config(), Kind::Network, of_gateway);
-    insert(request_name(gateway), "request", &request_config(gateway, ir), Kind::Http, origins.clone());
-    if let Some(config) = attempt_config(gateway) {
-        insert(attempt_name(gateway), "attempt", &config, Kind::Http, origins);
+    insert(connection_name(scope), "connection", &connection_config(), Kind::Network, of_scope);
+    let request = request_config(catalog, ir, &setup.control_cluster);
+    insert(request_name(scope), "request", &request, Kind::Http, origins.clone());
+    if let Some(config) = attempt_config(catalog) {
+        insert(attempt_name(scope), "attempt", &config, Kind::Http, origins);
     }
 }
 
-/// A Gateway without a pool is an ordinary proxy and has no filter.
-pub fn is_needed(gateway: &ir::Gateway) -> bool {
-    !gateway.pools.is_empty()
+/// Where the filter has nothing to decide, there is none. A Gateway without a route to a pool is an ordinary proxy.
+pub fn is_needed(catalog: &Catalog) -> bool {
+    !catalog.classes.is_empty()
 }
 
-pub fn connection_name(gateway: &ir::Gateway) -> String {
-    format!("tollgate/{}/connection", gateway.scope())
+pub fn connection_name(scope: &Scope) -> String {
+    format!("tollgate/{scope}/connection")
 }
 
-pub fn request_name(gateway: &ir::Gateway) -> String {
-    format!("tollgate/{}/request", gateway.scope())
+pub fn request_name(scope: &Scope) -> String {
+    format!("tollgate/{scope}/request")
 }
 
-pub fn attempt_name(gateway: &ir::Gateway) -> String {
-    format!("tollgate/{}/attempt", gateway.scope())
+pub fn attempt_name(scope: &Scope) -> String {
+    format!("tollgate/{scope}/attempt")
 }
 
 /// The same filter configuration with other bytes. Envoy 1.40 notes what it is sent before it looks whether it can use
@@ -130,7 +133,7 @@ fn discovery(type_url: String) -> core::ExtensionConfigSource {
     core::ExtensionConfigSource { config_source: Some(ads()), type_urls: vec![type_url], ..Default::default() }
 }
 
-fn plugin(name: &str, root: &str, config: &FilterConfig, code: &FilterCode) -> PluginConfig {
+fn plugin(name: &str, root: &str, config: &FilterConfig, setup: &FilterSetup) -> PluginConfig {
     PluginConfig {
         name: name.to_owned(),
         root_id: root.to_owned(),
@@ -145,27 +148,27 @@ fn plugin(name: &str, root: &str, config: &FilterConfig, code: &FilterCode) -> P
         vm: Some(plugin_config::Vm::VmConfig(VmConfig {
             vm_id: VM_ID.to_owned(),
             runtime: "envoy.wasm.runtime.v8".to_owned(),
-            code: Some(self::code(code)),
+            code: Some(code(setup)),
             // If the new code is not there yet, Envoy refuses the update, and it is sent again. Otherwise Envoy would
             // accept it, and requests would pass unfiltered.
-            nack_on_code_cache_miss: matches!(code, FilterCode::Remote { .. }),
+            nack_on_code_cache_miss: matches!(setup.code, FilterCode::Remote { .. }),
             ..Default::default()
         })),
         ..Default::default()
     }
 }
 
-fn code(code: &FilterCode) -> core::AsyncDataSource {
-    let specifier = match code {
+fn code(setup: &FilterSetup) -> core::AsyncDataSource {
+    let specifier = match &setup.code {
         FilterCode::File(path) => core::async_data_source::Specifier::Local(core::DataSource {
             specifier: Some(core::data_source::Specifier::Filename(path.clone())),
             ..Default::default()
         }),
         FilterCode::Remote { sha256, path } => core::async_data_source::Specifier::Remote(core::RemoteDataSource {
             http_uri: Some(core::HttpUri {
-                uri: format!("http://{CONTROL_CLUSTER}{path}"),
+                uri: format!("http://{}{path}", setup.control_cluster.host()),
                 timeout: duration(Duration::from_secs(30)),
-                http_upstream_type: Some(core::http_uri::HttpUpstreamType::Cluster(CONTROL_CLUSTER.to_owned())),
+                http_upstream_type: Some(core::http_uri::HttpUpstreamType::Cluster(setup.control_cluster.name())),
             }),
             sha256: sha256.clone(),
             ..Default::default()
@@ -191,7 +194,8 @@ mod tests {
             FilterCode::Remote { sha256: "ab".into(), path: "/code/ab.wasm".into() },
         ] {
             let name = "tollgate/default/llm/request";
-            let plugin = plugin(name, "request", &FilterConfig::default(), &code);
+            let setup = FilterSetup::of_gateways(code);
+            let plugin = plugin(name, "request", &FilterConfig::default(), &setup);
             let message = extension(name, &Wasm { config: Some(plugin.clone()) });
             let resource = Resource::new(&message, Vec::new());
             let (one, other) = (stamped(&resource, 1), stamped(&resource, 2));

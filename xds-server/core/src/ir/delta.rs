@@ -15,6 +15,8 @@ pub struct Delta {
     /// Ids of limits.
     pub limits: BTreeSet<String>,
     pub gateways: BTreeMap<Key, GatewayDelta>,
+    /// Those of which the filter is told something else: by Service, new, changed or gone, or under a limit that changed.
+    pub workloads: BTreeSet<Key>,
     /// The objects whose statuses may be others now.
     pub statuses: BTreeSet<(StatusKind, Key)>,
 }

@@ -1,26 +1,21 @@
 //! A Gateway and what listens for it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::Serialize;
 
 use crate::status::Origin;
 
-use super::{Backend, Class, Domain, Pool, Route, SecretText, Service, values};
+use super::{Catalog, Domain, Route, SecretText, Service, values};
 
 /// One Gateway with all that belongs to it, complete in itself.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Gateway {
     pub origin: Origin,
     pub listeners: Vec<Listener>,
-    /// What its routes to pools have in common.
-    #[serde(skip)]
-    pub classes: BTreeSet<Class>,
-    /// By `namespace/name`.
-    pub pools: BTreeMap<String, Arc<Pool>>,
-    /// By cluster name.
-    pub backends: BTreeMap<String, Arc<Backend>>,
+    #[serde(flatten)]
+    pub catalog: Catalog,
     /// By cluster name.
     pub services: BTreeMap<String, Arc<Service>>,
 }
@@ -66,11 +61,6 @@ pub struct VirtualHost {
 // === impl Gateway ===
 
 impl Gateway {
-    /// `namespace/name`.
-    pub fn scope(&self) -> String {
-        format!("{}/{}", self.origin.namespace, self.origin.name)
-    }
-
     /// Every route, once for each virtual host that has it.
     pub fn routes(&self) -> impl Iterator<Item = &Route> {
         self.listeners

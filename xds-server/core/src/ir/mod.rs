@@ -1,11 +1,14 @@
 //! What the configuration means, free of Kubernetes and of Envoy. Every value is valid and carries its origin.
 
+mod catalog;
 mod delta;
 mod domain;
 mod gateway;
 mod model;
 mod route;
+mod workload;
 
+pub use catalog::Catalog;
 pub use delta::{Delta, GatewayDelta, Host, PartsDelta};
 pub use domain::Domain;
 pub use gateway::{Certificate, Gateway, Listener, Site, VirtualHost};
@@ -17,6 +20,7 @@ pub use route::{
     Action, Class, Edits, HeaderEdits, HeaderMatch, Match, PathMatch, PathRewrite, Redirect, Rewrite, Route, TextMatch,
     WeightedService,
 };
+pub use workload::Workload;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -38,6 +42,9 @@ pub struct SecretText(String);
 pub struct Ir {
     #[serde(serialize_with = "values")]
     pub gateways: BTreeMap<Name, Gateway>,
+    /// By Service.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", serialize_with = "values")]
+    pub workloads: BTreeMap<Name, Arc<Workload>>,
     /// By SHA-256.
     #[serde(serialize_with = "values")]
     pub keys: BTreeMap<String, Arc<Key>>,

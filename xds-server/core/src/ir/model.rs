@@ -90,6 +90,11 @@ pub enum Endpoint {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub enum Tls {
     None,
+    /// The certificates of the mesh.
+    Istio {
+        /// SPIFFE identities that the backend may have. None: any of the mesh.
+        sans: Vec<String>,
+    },
     /// The certificate is checked against the authority and the name.
     Simple {
         sni: String,

@@ -142,12 +142,14 @@ pub struct Redirect {
     pub status: u16,
 }
 
-/// What all routes have in common that lead to one pool under the same limits.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+/// What all requests have in common that go to one pool under the same limits.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Class {
-    /// See [`Action::Pool`].
-    pub pool: String,
+    /// See [`Action::Pool`]. None: they go where they would go without us, as in the sidecar of a runner.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
     pub limits: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub closed_by: Option<String>,
 }
 
@@ -168,7 +170,7 @@ impl Class {
     pub fn of(action: &Action) -> Option<Self> {
         match action {
             Action::Pool { pool, limits, closed_by } => {
-                Some(Self { pool: pool.clone(), limits: limits.clone(), closed_by: closed_by.clone() })
+                Some(Self { pool: Some(pool.clone()), limits: limits.clone(), closed_by: closed_by.clone() })
             }
             Action::Services { .. } | Action::Redirect(_) | Action::Fail { .. } => None,
         }

@@ -1,6 +1,6 @@
-//! What a caller may touch: the limits, routes and consumers that its Gateway serves, or served a while ago.
+//! What a caller may touch: the limits, routes and consumers that its scope serves, or served a while ago.
 //!
-//! A proxy is believed only about its own Gateway. Otherwise one certificate could use up the budgets of all others, or
+//! A proxy is believed only about its own scope. Otherwise one certificate could use up the budgets of all others, or
 //! write usage in their names.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use super::{Named, Now};
 use crate::envoy;
-use crate::ir::{Gateway, Ir, Limit, ScopePart};
+use crate::ir::{Catalog, Ir, Limit, ScopePart};
 
-/// For so long, what a Gateway no longer serves still counts. Requests that began before are still running, and their
+/// For so long, what a scope no longer serves still counts. Requests that began before are still running, and their
 /// usage is reported after their end. The books of an ended window stay open for the same time.
 pub const SERVED_BEFORE: Duration = super::BUCKET_KEPT;
 
@@ -51,10 +51,9 @@ pub(super) struct Served {
 // === impl Thing ===
 
 impl Thing {
-    /// The limits that hold at a Gateway.
-    pub fn limits_of(gateway: &Gateway) -> Things {
-        let limits = gateway.classes.iter().flat_map(|class| &class.limits);
-        Arc::new(limits.map(|id| Self::limit(id)).collect())
+    /// The limits that hold in a scope.
+    pub fn limits_of(catalog: &Catalog) -> Things {
+        Arc::new(catalog.limits().map(Self::limit).collect())
     }
 
     /// The routes of a Gateway, by their display names.
@@ -62,9 +61,9 @@ impl Thing {
         Arc::new(names.map(Self::route).collect())
     }
 
-    /// Everybody who has a key for a Gateway or needs none.
-    pub fn consumers_of(gateway: &Gateway, ir: &Ir) -> Things {
-        let consumers = envoy::keys(gateway, ir).map(|key| Self::consumer(&key.consumer));
+    /// Everybody who has a key for a scope or needs none.
+    pub fn consumers_of(catalog: &Catalog, ir: &Ir) -> Things {
+        let consumers = envoy::keys(catalog, ir).map(|key| Self::consumer(&key.consumer));
         Arc::new(consumers.chain([Self::consumer(ANONYMOUS)]).collect())
     }
 

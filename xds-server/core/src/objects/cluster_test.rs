@@ -130,7 +130,7 @@ fn shown(whole: &Translation) -> Vec<String> {
             })
             .collect();
         shown.extend(routes);
-        for model in gateway.pools.values().flat_map(|pool| &pool.models) {
+        for model in gateway.catalog.pools.values().flat_map(|pool| &pool.models) {
             shown.push(format!("model {} {}", model.name, model.targets.len()));
         }
         let endpoints = gateway.services.values().flat_map(|service| &service.endpoints);

@@ -62,14 +62,6 @@ pub fn consumer(wire: ConsumerWire, check: &mut Check<'_>) -> Option<Consumer> {
     if wire.keys.is_empty() && wire.identities.is_empty() {
         check.warning(Reason::NoKey, "spec.keys", "the consumer has no key and no identity", "nobody can be it");
     }
-    if !wire.identities.is_empty() {
-        check.warning(
-            Reason::NotActedOn,
-            "spec.identities",
-            "identities are not looked at in a gateway that reads files",
-            "give the consumer a key",
-        );
-    }
     for (index, identity) in wire.identities.iter().enumerate() {
         if !identity.starts_with("spiffe://") {
             let field = format!("spec.identities[{index}]");

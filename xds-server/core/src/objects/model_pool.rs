@@ -117,14 +117,6 @@ pub fn model_pool(wire: ModelPoolWire, check: &mut Check<'_>) -> Option<ModelPoo
     if wire.models.is_empty() && wire.runners.is_none() {
         check.error("spec.models", "the pool has no models", "list at least one");
     }
-    if wire.runners.is_some() {
-        check.warning(
-            Reason::NotActedOn,
-            "spec.runners",
-            "Services do not become backends by their label yet",
-            "list the models with their targets",
-        );
-    }
     let allowed_consumers = match wire.allowed_consumers.namespaces {
         Some(namespaces) => namespaces.parse("spec.allowedConsumers.namespaces", check),
         None => Namespaces::default(),
@@ -153,14 +145,6 @@ fn model(wire: ModelWire, field: &str, check: &mut Check<'_>) -> Model {
     check.model_pattern(format_args!("{field}.name"), &wire.name);
     if wire.targets.is_empty() {
         check.error(format_args!("{field}.targets"), "the model has no targets", "list at least one");
-    }
-    if wire.affinity == Affinity::PromptPrefix {
-        check.warning(
-            Reason::NotActedOn,
-            format_args!("{field}.affinity"),
-            "PromptPrefix is not acted on yet",
-            "targets are chosen by weight",
-        );
     }
     let targets: Vec<_> = wire
         .targets

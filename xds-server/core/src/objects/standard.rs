@@ -12,8 +12,6 @@ use k8s_openapi::api::core::v1::ServiceSpec;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort};
 use serde::Deserialize;
 
-use crate::status::Reason;
-
 use super::check::{Check, is_dns_label, is_wildcard_hostname};
 use super::redact::Shown;
 
@@ -43,9 +41,6 @@ pub fn gateway(spec: GatewaySpec, check: &mut Check<'_>) -> Option<GatewaySpec> 
     }
     if spec.tls.is_some() {
         check.unsupported("spec.tls", "client certificates are not served yet", "remove it");
-    }
-    if spec.addresses.is_some() {
-        check.warning(Reason::UnsupportedAddress, "spec.addresses", "not acted on", "addresses are set by --bind");
     }
     for (index, listener) in spec.listeners.iter().enumerate() {
         let field = format!("spec.listeners[{index}]");

@@ -2,6 +2,7 @@
 
 use crate::ir;
 use crate::objects::{Endpoint, ModelBackend, Object, Service, Tls};
+use crate::placement::Feature;
 use crate::status::{Finding, Reason, Severity};
 
 use super::refs::{self, MODEL_BACKEND, Reference, SERVICE};
@@ -15,15 +16,10 @@ pub fn backend(view: View<'_>, object: &Object<ModelBackend>) -> Result<ir::Back
     let (endpoint, host) = endpoint(view, object)?;
     let tls = match &spec.tls {
         Tls::None => ir::Tls::None,
-        Tls::Istio { .. } => {
-            return Err(meta.finding(
-                Severity::Error,
-                Reason::UnsupportedValue,
-                "spec.tls.mode",
-                "Istio's certificates are not there when the configuration comes from files",
-                "mode: None or Simple",
-            ));
-        }
+        Tls::Istio { sans } => match view.lack(Feature::IstioCertificates, meta, "spec.tls.mode") {
+            Some(finding) => return Err(finding),
+            None => ir::Tls::Istio { sans: sans.clone() },
+        },
         Tls::Simple { sni, ca } => {
             let ca = match ca {
                 None => ir::Authority::System,
@@ -52,7 +48,8 @@ pub fn backend(view: View<'_>, object: &Object<ModelBackend>) -> Result<ir::Back
         }
     };
     let port = spec.endpoint.port();
-    let is_default_port = port == if matches!(tls, ir::Tls::None) { 80 } else { 443 };
+    // The mesh puts its TLS around plain HTTP.
+    let is_default_port = port == if matches!(tls, ir::Tls::Simple { .. }) { 443 } else { 80 };
     Ok(ir::Backend {
         origin: meta.origin.clone(),
         cluster: format!("{}{}/{}", ir::BACKEND_PREFIX, meta.namespace(), meta.name()),

@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::ir::{AllowedModels, Key};
 use crate::objects::{Consumer, ConsumerKey, KeySource, Object};
+use crate::placement::Feature;
 use crate::status::{Finding, Origin, Reason, Severity};
 
 use super::refs;
@@ -23,6 +24,9 @@ pub struct Claim {
 pub fn claims(view: View<'_>, consumer: &Object<Consumer>, findings: &mut Vec<Finding>) -> Vec<Claim> {
     findings.extend(consumer.refused.findings().cloned());
     let mut claims = Vec::new();
+    if !consumer.spec.identities.is_empty() {
+        findings.extend(view.lack(Feature::Identities, &consumer.meta, "spec.identities"));
+    }
     for given in &consumer.spec.keys {
         match key(view, consumer, given, &field(given.index)) {
             Ok(key) => claims.push(Claim { index: given.index, key: Arc::new(key) }),

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::ir::{self, Action, Backend, Class, Domain, Endpoint, Gateway, Listener, Pool, Route, Service, Site};
+use crate::ir::{
+    self, Action, Backend, Catalog, Class, Domain, Endpoint, Gateway, Listener, Pool, Route, Service, Site,
+};
 use crate::objects::Key;
-use crate::placement::Placement;
+use crate::scope::Scope;
 
 use super::hosts::{self, Candidate};
 use super::listeners::OpenListeners;
@@ -28,11 +30,7 @@ pub struct Parts {
     pub services: BTreeMap<String, Arc<Service>>,
 }
 
-pub fn gateways(
-    placement: Placement,
-    made: &Made,
-    routes: &BTreeMap<Key, Arc<AttachedRoute>>,
-) -> BTreeMap<Key, Gateway> {
+pub fn gateways(made: &Made, routes: &BTreeMap<Key, Arc<AttachedRoute>>) -> BTreeMap<Key, Gateway> {
     let attached = by_listener(routes);
     let listeners = made.listeners.iter();
     let mut gateways: BTreeMap<Key, Gateway> = listeners
@@ -43,20 +41,18 @@ pub fn gateways(
                 let here = attached.get(&(key, &*site.name)).map(Vec::as_slice).unwrap_or_default();
                 site.virtual_hosts = hosts::virtual_hosts(&listener.hostname, &elsewhere, &candidates(key, here));
             }
-            gateway.classes = gateway.routes().filter_map(|route| Class::of(&route.action)).collect();
+            gateway.catalog.classes = gateway.routes().filter_map(|route| Class::of(&route.action)).collect();
             (key.clone(), gateway)
         })
         .collect();
-    let needs = |gateway: &Gateway| needs_attempts_at(made, gateway.classes.iter());
+    let needs = |gateway: &Gateway| needs_attempts_at(made, gateway.catalog.classes.iter());
     let of_all: BTreeSet<String> = gateways.values().flat_map(needs).collect();
     for gateway in gateways.values_mut() {
-        let own = match placement {
-            Placement::OneHost => &of_all,
-            Placement::ProxyPerGateway => &needs(gateway),
-        };
+        let own = if made.placement.shares_proxies() { &of_all } else { &needs(gateway) };
         let uses: BTreeSet<Use> = gateway.routes().flat_map(uses).collect();
         let parts = parts(made, uses.iter(), |cluster| own.contains(cluster));
-        (gateway.pools, gateway.backends, gateway.services) = (parts.pools, parts.backends, parts.services);
+        (gateway.catalog.pools, gateway.catalog.backends) = (parts.pools, parts.backends);
+        gateway.services = parts.services;
     }
     gateways
 }
@@ -76,9 +72,7 @@ pub fn without_parts(open: &OpenListeners) -> Gateway {
     Gateway {
         origin: open.origin.clone(),
         listeners: ports.into_iter().map(|(port, sites)| Listener { port, sites }).collect(),
-        classes: BTreeSet::new(),
-        pools: BTreeMap::new(),
-        backends: BTreeMap::new(),
+        catalog: Catalog::new(Scope::Gateway(open.origin.key())),
         services: BTreeMap::new(),
     }
 }
@@ -138,8 +132,10 @@ pub fn parts<'a>(made: &Made, uses: impl Iterator<Item = &'a Use>, attempts_at: 
     for used in uses {
         match used {
             Use::Class(class) => {
-                if let Some(pool) = made.pools.get(&class.pool).filter(|_| !parts.pools.contains_key(&class.pool)) {
-                    parts.pools.insert(class.pool.clone(), Arc::clone(pool));
+                if let Some(name) = class.pool.as_ref().filter(|name| !parts.pools.contains_key(*name))
+                    && let Some(pool) = made.pools.get(name)
+                {
+                    parts.pools.insert(name.clone(), Arc::clone(pool));
                 }
             }
             Use::Service(cluster) => {
@@ -187,7 +183,7 @@ fn needing_attempts(pool: &Pool) -> impl Iterator<Item = &str> {
 
 /// The same for all pools that the routes of these classes lead to.
 pub fn needs_attempts_at<'a>(made: &Made, classes: impl Iterator<Item = &'a Class>) -> BTreeSet<String> {
-    let pools = classes.filter_map(|class| made.pools.get(&class.pool));
+    let pools = classes.filter_map(|class| made.pools.get(class.pool.as_ref()?));
     pools.flat_map(|pool| needing_attempts(pool)).map(str::to_owned).collect()
 }
 

@@ -15,7 +15,7 @@ use crate::objects::{
     CONTROLLER_NAME, DEFAULT_CLASS, GATEWAY_GROUP, Gateway, Key, LabelSelector, Namespaces, Object, Operator,
     Requirement, SecretRef, Shown, Store,
 };
-use crate::placement::Placement;
+use crate::placement::{Feature, Placement};
 use crate::status::{Finding, Origin, Reason, Severity};
 
 use super::hostname::ANY;
@@ -47,6 +47,9 @@ pub struct OpenListener {
 
 /// The listeners of a Gateway that are valid and do not contradict each other. None: the Gateway is not ours.
 pub fn listeners(view: View<'_>, gateway: &Object<Gateway>, findings: &mut Vec<Finding>) -> Option<OpenListeners> {
+    if !view.placement().opens_gateways() {
+        return None;
+    }
     let class = &gateway.spec.gateway_class_name;
     match is_ours(view, class) {
         Some(true) => {}
@@ -61,6 +64,9 @@ pub fn listeners(view: View<'_>, gateway: &Object<Gateway>, findings: &mut Vec<F
             ));
             return None;
         }
+    }
+    if gateway.spec.addresses.is_some() {
+        findings.extend(view.lack(Feature::Addresses, &gateway.meta, "spec.addresses"));
     }
     let mut open: Vec<OpenListener> = Vec::new();
     for (index, spec) in gateway.spec.listeners.iter().enumerate() {
@@ -182,13 +188,7 @@ fn certificate(
         return Err(error(&field, "protocol HTTPS needs a certificate", "name a Secret of type kubernetes.io/tls"));
     };
     if rest > 0 {
-        findings.push(gateway.meta.finding(
-            Severity::Warning,
-            Reason::NotActedOn,
-            format!("{field}[1]"),
-            "only the first certificate is used",
-            "a listener for each hostname",
-        ));
+        findings.extend(view.lack(Feature::MoreCertificates, &gateway.meta, format_args!("{field}[1]")));
     }
     let field = format!("{field}[0]");
     if reference.group.as_deref().is_some_and(|group| !group.is_empty())
@@ -265,10 +265,7 @@ fn without_conflict(
 pub type Open = (BTreeMap<Key, Arc<OpenListeners>>, BTreeMap<Key, Vec<Finding>>);
 
 pub fn open(placement: Placement, gateways: &Store<Gateway>, valid: BTreeMap<Key, Arc<OpenListeners>>) -> Open {
-    match placement {
-        Placement::OneHost => share_ports(gateways, &valid),
-        Placement::ProxyPerGateway => (valid, BTreeMap::new()),
-    }
+    if placement.shares_ports() { share_ports(gateways, &valid) } else { (valid, BTreeMap::new()) }
 }
 
 /// All Gateways are opened on the same addresses. A port belongs to the first Gateway by name.

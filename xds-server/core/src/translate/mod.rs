@@ -4,6 +4,7 @@
 //! consumers -> keys                      policies -> limits and what they are for
 //! services -> backends -> pools
 //! gateways -> listeners   routes -> rules -> attach (parents, hostnames) -> hosts (order of tries)
+//! services -> workloads (in sidecars)
 //! ```
 //! Each module turns one object into its part of the IR, and reads what it needs of others through a [`View`]. Nothing
 //! fails as a whole. What is invalid is left out, answered with an error, or refused in its own place, and a finding
@@ -28,6 +29,7 @@ mod rules;
 pub(crate) mod services;
 pub(crate) mod statuses;
 pub(crate) mod view;
+pub(crate) mod workloads;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -55,7 +57,7 @@ pub struct Translation {
 pub fn translate(objects: &Objects, placement: Placement) -> Translation {
     let mut findings = Vec::new();
     let mut ir = Ir::default();
-    let mut made = Made::default();
+    let mut made = Made::new(placement);
     made.know(objects);
 
     let mut claims: BTreeMap<String, Vec<_>> = BTreeMap::new();
@@ -94,8 +96,13 @@ pub fn translate(objects: &Objects, placement: Placement) -> Translation {
     let routes = each(objects, &made, |view, object| routes::route(view, object, &mut findings)).into_iter();
     let routes: BTreeMap<Key, Arc<AttachedRoute>> =
         routes.filter_map(|(object, route)| Some((object.meta.key(), Arc::new(route?)))).collect();
-    ir.gateways = gateways::gateways(placement, &made, &routes);
-    policies::closed(&objects.refused_policies, &ir.gateways, &mut findings);
+    ir.gateways = gateways::gateways(&made, &routes);
+    if let Some(direction) = placement.opens_workloads() {
+        for (object, workload) in each(objects, &made, |view, object| workloads::workload(view, direction, object)) {
+            ir.workloads.extend(workload.map(|workload| (object.meta.key(), Arc::new(workload))));
+        }
+    }
+    policies::closed(placement, &objects.refused_policies, &ir, &mut findings);
     // Several parents of a route may lead to the same finding. It is told once.
     findings.sort_by(Finding::by_spot);
     findings.dedup();

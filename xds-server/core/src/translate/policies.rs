@@ -3,16 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::ir::{Action, Gateway, Limit, Route};
+use crate::ir::{Action, Gateway, Ir, Limit, Route, Workload};
 use crate::objects::{
-    self, HttpRoute, Key, ModelPool, Names, Object, PolicyTarget, RefusedPolicy, TargetKind, TokenPolicy,
+    self, HttpRoute, Key, ModelPool, Names, Object, PolicyTarget, RefusedPolicy, Service, TargetKind, TokenPolicy,
 };
+use crate::placement::{Feature, Placement};
 use crate::status::{Finding, Reason, Severity};
 
-use super::refs::{GATEWAY, GroupKind, HTTP_ROUTE, MODEL_POOL, Reference};
+use super::refs::{GATEWAY, GroupKind, HTTP_ROUTE, MODEL_POOL, Reference, SERVICE};
 use super::view::View;
+use super::workloads;
 
-/// Up to this many routes are named. The others are only counted.
+/// Up to this many routes or Services are named. The others are only counted.
 const MAX_NAMED: usize = 5;
 
 /// A policy that is in force.
@@ -68,18 +70,11 @@ fn targets<'a>(view: View<'_>, policy: &'a Object<TokenPolicy>, findings: &mut V
             name: &target.name,
             field: &field,
         };
-        if let Some(finding) = check(view, target, policy.meta.namespace(), reference) {
-            findings.push(finding);
-        } else if target.kind == TargetKind::Service {
-            findings.push(policy.meta.finding(
-                Severity::Warning,
-                Reason::NotActedOn,
-                &field,
-                "a Service as target has an effect in sidecars only",
-                "target the Gateway, HTTPRoute or ModelPool",
-            ));
-        } else {
-            targets.push(target);
+        let lack = || view.lack(Feature::ServiceTarget, &policy.meta, &field);
+        let lack = if target.kind == TargetKind::Service { lack() } else { None };
+        match lack.or_else(|| check(view, target, policy.meta.namespace(), reference)) {
+            Some(finding) => findings.push(finding),
+            None => targets.push(target),
         }
     }
     targets
@@ -103,28 +98,30 @@ fn check<'a>(
         TargetKind::ModelPool if view.object::<ModelPool>(namespace, &target.name).is_none() => {
             Some(reference(MODEL_POOL).not_found::<ModelPool>(reason, view))
         }
-        _ => None,
+        TargetKind::Service if view.object::<Service>(namespace, &target.name).is_none() => {
+            Some(reference(SERVICE).not_found::<Service>(reason, view))
+        }
+        TargetKind::Gateway | TargetKind::HttpRoute | TargetKind::ModelPool | TargetKind::Service => None,
     }
 }
 
 /// Says what each refused policy closes, in one finding each. This is known only when it is known what is served.
-pub fn closed(refused: &[RefusedPolicy], gateways: &BTreeMap<Key, Gateway>, findings: &mut Vec<Finding>) {
+pub fn closed(placement: Placement, refused: &[RefusedPolicy], ir: &Ir, findings: &mut Vec<Finding>) {
     for policy in refused {
-        let routes: BTreeSet<String> = gateways
-            .values()
-            .flat_map(|gateway| gateway.routes().map(move |route| (gateway, route)))
-            .filter(|(gateway, route)| Way::of(gateway, route).is_some_and(|way| way.is_meant_by(policy)))
-            .map(|(_, route)| route.origin.display_name())
-            .collect();
+        let (kind, what, closed) = if placement.opens_gateways() {
+            ("HTTPRoute", "route to a ModelPool", closed_routes(policy, &ir.gateways))
+        } else {
+            ("Service", "Service", closed_services(policy, &ir.workloads))
+        };
         let why = match policy.names {
             Names::Targets(_) => "",
             Names::AllOfItsNamespace => " (its targets cannot be read, so all of its namespace)",
             Names::Everything => " (nobody can say what it is for, so everything)",
         };
-        let (severity, message) = if routes.is_empty() {
-            (Severity::Warning, format!("no route to a ModelPool is meant{why}: nothing is closed"))
+        let (severity, message) = if closed.is_empty() {
+            (Severity::Warning, format!("no {what} is meant{why}: nothing is closed"))
         } else {
-            let message = format!("what it names is closed{why}: {} answers 503 policy_invalid", list(&routes));
+            let message = format!("what it names is closed{why}: {kind} {} answers 503 policy_invalid", list(&closed));
             (Severity::Error, message)
         };
         let hint = "until it is mended or removed";
@@ -135,11 +132,22 @@ pub fn closed(refused: &[RefusedPolicy], gateways: &BTreeMap<Key, Gateway>, find
     }
 }
 
-fn list(routes: &BTreeSet<String>) -> String {
-    let named: Vec<&str> = routes.iter().map(String::as_str).take(MAX_NAMED).collect();
-    let more = routes.len() - named.len();
+fn closed_routes(policy: &RefusedPolicy, gateways: &BTreeMap<Key, Gateway>) -> BTreeSet<String> {
+    let routes = gateways.values().flat_map(|gateway| gateway.routes().map(move |route| (gateway, route)));
+    let closed = routes.filter(|(gateway, route)| Way::of(gateway, route).is_some_and(|way| way.is_meant_by(policy)));
+    closed.map(|(_, route)| route.origin.display_name()).collect()
+}
+
+fn closed_services(policy: &RefusedPolicy, workloads: &BTreeMap<Key, Arc<Workload>>) -> BTreeSet<String> {
+    let closed = workloads.iter().filter(|(service, _)| workloads::closes(policy, service));
+    closed.map(|(_, workload)| workload.origin.display_name()).collect()
+}
+
+fn list(names: &BTreeSet<String>) -> String {
+    let named: Vec<&str> = names.iter().map(String::as_str).take(MAX_NAMED).collect();
+    let more = names.len() - named.len();
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    format!("HTTPRoute {}{more}", named.join(", "))
+    format!("{}{more}", named.join(", "))
 }
 
 // === impl Way ===

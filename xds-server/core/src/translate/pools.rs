@@ -1,7 +1,8 @@
 //! ModelPools with their backends resolved.
 
 use crate::ir::{self, ConsumerNamespaces};
-use crate::objects::{Key, Model, ModelBackend, ModelPool, Namespace, Namespaces, Object, Shown};
+use crate::objects::{Affinity, Key, Model, ModelBackend, ModelPool, Namespace, Namespaces, Object, Shown};
+use crate::placement::Feature;
 use crate::status::{Finding, Reason, Severity};
 
 use super::refs::{MODEL_BACKEND, MODEL_POOL, Reference};
@@ -9,6 +10,9 @@ use super::view::View;
 
 pub fn pool(view: View<'_>, pool: &Object<ModelPool>, findings: &mut Vec<Finding>) -> ir::Pool {
     findings.extend(pool.refused.findings().cloned());
+    if pool.spec.runners {
+        findings.extend(view.lack(Feature::Runners, &pool.meta, "spec.runners"));
+    }
     let models = pool.spec.models.iter().enumerate();
     ir::Pool {
         origin: pool.meta.origin.clone(),
@@ -43,6 +47,9 @@ fn model(
     findings: &mut Vec<Finding>,
 ) -> ir::Model {
     let field = format!("spec.models[{index}]");
+    if model.affinity == Affinity::PromptPrefix {
+        findings.extend(view.lack(Feature::PromptAffinity, &pool.meta, format_args!("{field}.affinity")));
+    }
     let mut targets = Vec::new();
     let mut schemas = Vec::new();
     for (index, target) in model.targets.iter().enumerate() {

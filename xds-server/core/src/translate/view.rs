@@ -6,13 +6,15 @@
 use std::cell::RefCell;
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
 use std::hash::{Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use crate::ir;
-use crate::objects::{BackendSlice, Key, Kind, Object, Objects, ReferenceGrant, RefusedPolicy, TargetKind};
+use crate::objects::{BackendSlice, Key, Kind, Meta, Object, Objects, ReferenceGrant, RefusedPolicy, TargetKind};
+use crate::placement::{Feature, Placement};
 use crate::sets::Counted;
-use crate::status::Origin;
+use crate::status::{Finding, Origin};
 
 use super::listeners::OpenListeners;
 use super::policies::Policy;
@@ -30,6 +32,8 @@ pub struct Reads(RefCell<BTreeSet<Fact>>);
 /// What units have made so far, for the units after them.
 #[derive(Debug, Default)]
 pub struct Made {
+    /// It is given, and nothing changes it.
+    pub placement: Placement,
     /// The EndpointSlices of each Service.
     pub slices: BTreeMap<Key, BTreeSet<Key>>,
     /// Each port of each Service, by cluster name.
@@ -141,6 +145,15 @@ impl<'a> View<'a> {
         Self { objects, made, reads }
     }
 
+    pub fn placement(&self) -> Placement {
+        self.made.placement
+    }
+
+    /// What is said of an object that asks for a feature in this field. None: the feature is there.
+    pub fn lack(&self, feature: Feature, meta: &Meta, field: impl Display) -> Option<Finding> {
+        self.made.placement.lacks(feature).map(|lack| lack.finding(meta, field))
+    }
+
     pub fn object<T: Kind>(&self, namespace: &str, name: &str) -> Option<&'a Object<T>> {
         self.reads.note(Fact::object(T::NAME, namespace, name));
         T::store(self.objects).get(namespace, name)
@@ -220,6 +233,11 @@ impl<'a> View<'a> {
 // === impl Made ===
 
 impl Made {
+    /// Nothing yet.
+    pub fn new(placement: Placement) -> Self {
+        Self { placement, ..Self::default() }
+    }
+
     /// Notes what is known of objects before any unit has run.
     pub fn know(&mut self, objects: &Objects) {
         for slice in objects.endpoint_slices.iter() {

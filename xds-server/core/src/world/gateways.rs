@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use crate::ir::{self, Gateway, GatewayDelta, Host, PartsDelta};
 use crate::objects::Key;
-use crate::placement::Placement;
 use crate::sets::{Counted, take_out};
 use crate::translate::gateways::{needs_attempts_at, of_attempts, parts, without_parts};
 use crate::translate::routes::AttachedRoute;
@@ -29,7 +28,7 @@ pub struct Gateways {
 impl Gateways {
     pub(super) fn step(
         &mut self,
-        (placement, made): (Placement, &Made),
+        made: &Made,
         routes: &Memo<AttachedRoute>,
         turns: &[Turn<AttachedRoute>],
         touched: &Touched,
@@ -70,14 +69,17 @@ impl Gateways {
         }
         let mut due = self.due(made, other_uses, touched, gateways, &mut other_attempts);
         let shares = |gateway: &Gateway| {
-            placement == Placement::OneHost && other_attempts.iter().any(|cluster| has_backend(gateway, cluster))
+            made.placement.shares_proxies() && other_attempts.iter().any(|cluster| has_backend(gateway, cluster))
         };
         due.extend(gateways.iter().filter(|(_, gateway)| shares(gateway)).map(|(key, _)| key.clone()));
         for key in due {
             if let (Some(place), Some(gateway)) = (self.places.get(&key), gateways.get_mut(&key)) {
-                let attempts_at = |cluster: &str| match placement {
-                    Placement::OneHost => self.attempts_at.contains(cluster),
-                    Placement::ProxyPerGateway => place.needs_attempts_at.contains(cluster),
+                let attempts_at = |cluster: &str| {
+                    if made.placement.shares_proxies() {
+                        self.attempts_at.contains(cluster)
+                    } else {
+                        place.needs_attempts_at.contains(cluster)
+                    }
                 };
                 renew(place, gateway, made, attempts_at, deltas.entry(key).or_default());
             }
@@ -101,9 +103,7 @@ impl Gateways {
         if limits.is_empty() {
             return;
         }
-        let has = |gateway: &Gateway| {
-            gateway.classes.iter().flat_map(|class| &class.limits).any(|limit| limits.contains(limit))
-        };
+        let has = |gateway: &Gateway| gateway.catalog.limits().any(|limit| limits.contains(limit));
         for (key, _) in gateways.iter().filter(|(_, gateway)| has(gateway)) {
             let parts = || GatewayDelta::Parts(PartsDelta::default());
             if let GatewayDelta::Parts(parts) = deltas.entry(key.clone()).or_insert_with(parts) {
@@ -175,7 +175,7 @@ impl Gateways {
     ) -> BTreeSet<Key> {
         let mut due = other_uses;
         for (key, gateway) in gateways {
-            if touched.pools.iter().any(|name| gateway.pools.contains_key(name))
+            if touched.pools.iter().any(|name| gateway.catalog.pools.contains_key(name))
                 || touched.backends.iter().any(|cluster| has_backend(gateway, cluster))
                 || touched.services.iter().any(|cluster| gateway.services.contains_key(cluster))
             {
@@ -196,7 +196,7 @@ impl Gateways {
 
 /// Whether a Gateway has a backend, by the cluster name that it has where attempts are not rewritten.
 fn has_backend(gateway: &Gateway, cluster: &str) -> bool {
-    gateway.backends.contains_key(cluster) || gateway.backends.contains_key(&of_attempts(cluster))
+    gateway.catalog.backends.contains_key(cluster) || gateway.catalog.backends.contains_key(&of_attempts(cluster))
 }
 
 /// The Gateways that a route is attached to.
@@ -213,22 +213,22 @@ fn renew(
     delta: &mut PartsDelta,
 ) {
     let parts = parts(made, place.uses(), attempts_at);
-    let pools = replace(&mut gateway.pools, parts.pools);
-    let backends = replace(&mut gateway.backends, parts.backends);
+    let pools = replace(&mut gateway.catalog.pools, parts.pools);
+    let backends = replace(&mut gateway.catalog.backends, parts.backends);
     delta.services.extend(replace(&mut gateway.services, parts.services));
     // A route to a pool says what it says by the pool and its backends.
     let leads_to = |pool: &ir::Pool| {
         pool.models.iter().flat_map(|model| &model.targets).any(|target| backends.contains(&target.backend))
     };
-    let by_backend = gateway.pools.iter().filter(|(_, pool)| leads_to(pool)).map(|(name, _)| name);
+    let by_backend = gateway.catalog.pools.iter().filter(|(_, pool)| leads_to(pool)).map(|(name, _)| name);
     for name in pools.iter().chain(by_backend) {
         delta.hosts.extend(place.hosts_of_pool(name).cloned());
     }
     delta.pools.extend(pools);
     delta.backends.extend(backends);
     let classes = place.classes().cloned().collect();
-    if gateway.classes != classes {
-        gateway.classes = classes;
+    if gateway.catalog.classes != classes {
+        gateway.catalog.classes = classes;
         delta.classes = true;
     }
 }

@@ -28,14 +28,13 @@ use crate::translate::policies::{self, Policy};
 use crate::translate::routes::{self, AttachedRoute};
 use crate::translate::services::{self, service_of};
 use crate::translate::view::{Fact, Made};
-use crate::translate::{backends, pools};
+use crate::translate::{backends, pools, workloads};
 
 use self::gateways::Gateways;
 use self::memo::{Dirty, Memo, Turn};
 
 #[derive(Debug, Default)]
 pub struct World {
-    placement: Placement,
     objects: Objects,
     made: Made,
     ir: Ir,
@@ -46,6 +45,7 @@ pub struct World {
     pools: Memo<ir::Pool>,
     listeners: Memo<OpenListeners>,
     routes: Memo<AttachedRoute>,
+    workloads: Memo<ir::Workload>,
     gateways: Gateways,
     /// The Consumers that claim each key, by its SHA-256.
     claimants: BTreeMap<String, BTreeSet<Arc<Key>>>,
@@ -75,7 +75,7 @@ struct Touched {
 impl World {
     /// Without any object.
     pub fn new(placement: Placement) -> Self {
-        Self { placement, ..Self::default() }
+        Self { made: Made::new(placement), ..Self::default() }
     }
 
     pub fn objects(&self) -> &Objects {
@@ -118,12 +118,12 @@ impl World {
         self.step_pools(&mut dirty, &mut touched);
         self.step_listeners(&mut dirty, &mut touched, &mut delta);
         let turns = self.routes.step(&self.objects, &self.made, &dirty, routes::route);
-        delta.gateways =
-            self.gateways.step((self.placement, &self.made), &self.routes, &turns, &touched, &mut self.ir.gateways);
+        delta.gateways = self.gateways.step(&self.made, &self.routes, &turns, &touched, &mut self.ir.gateways);
         Gateways::note_limits(&delta.limits, &self.ir.gateways, &mut delta.gateways);
+        self.step_workloads(&dirty, &mut delta);
         self.affected(&dirty, &turns, &mut delta.statuses);
         self.of_refused.clear();
-        policies::closed(&self.objects.refused_policies, &self.ir.gateways, &mut self.of_refused);
+        policies::closed(self.made.placement, &self.objects.refused_policies, &self.ir, &mut self.of_refused);
         // What they close may have changed with anything.
         let refused = self.objects.refused_policies.iter();
         delta.statuses.extend(refused.map(|policy| (StatusKind::TokenPolicy, policy.meta.key())));
@@ -347,7 +347,7 @@ impl World {
             return;
         }
         let valid = self.listeners.outputs().map(|(key, open)| (Key::clone(key), Arc::clone(open))).collect();
-        let (open, lost) = listeners::open(self.placement, &self.objects.gateways, valid);
+        let (open, lost) = listeners::open(self.made.placement, &self.objects.gateways, valid);
         let lost_by = |key: &&Key| self.of_ports.get(*key) != lost.get(*key);
         let lost_by = self.of_ports.keys().chain(lost.keys()).filter(lost_by);
         delta.statuses.extend(lost_by.map(|key| (StatusKind::Gateway, key.clone())));
@@ -359,5 +359,23 @@ impl World {
                 touched.gateways.insert(key.clone());
             }
         }
+    }
+
+    fn step_workloads(&mut self, dirty: &Dirty, delta: &mut Delta) {
+        let Some(direction) = self.made.placement.opens_workloads() else { return };
+        let turns = self
+            .workloads
+            .step(&self.objects, &self.made, dirty, |view, object, _| workloads::workload(view, direction, object));
+        for Turn { key, after, .. } in turns {
+            let key = Key::clone(&key);
+            match after {
+                Some(workload) => self.ir.workloads.insert(key.clone(), workload),
+                None => self.ir.workloads.remove(&key),
+            };
+            delta.workloads.insert(key);
+        }
+        let has = |workload: &ir::Workload| workload.catalog.limits().any(|limit| delta.limits.contains(limit));
+        let others = self.ir.workloads.iter().filter(|(_, workload)| has(workload));
+        delta.workloads.extend(others.map(|(key, _)| key.clone()));
     }
 }

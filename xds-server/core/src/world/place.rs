@@ -131,9 +131,10 @@ impl Place {
 
     /// The virtual hosts with a route to this pool.
     pub fn hosts_of_pool<'a>(&'a self, pool: &'a str) -> impl Iterator<Item = &'a Host> {
-        let first = Class { pool: pool.to_owned(), limits: Vec::new(), closed_by: None };
+        let first = Class { pool: Some(pool.to_owned()), limits: Vec::new(), closed_by: None };
         let classes = self.uses.range(Use::Class(first)..);
-        let of_pool = classes.take_while(move |(used, _)| matches!(used, Use::Class(class) if class.pool == pool));
+        let of_pool = classes
+            .take_while(move |(used, _)| matches!(used, Use::Class(class) if class.pool.as_deref() == Some(pool)));
         of_pool.flat_map(|(_, hosts)| hosts)
     }
 }

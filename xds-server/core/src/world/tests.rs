@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::envoy::{self, FilterCode, Ports, RouteTables, Surroundings};
+use crate::envoy::{self, FilterCode, FilterSetup, Ports, RouteTables, Surroundings};
 use crate::ir::{GatewayDelta, Host, PartsDelta};
 use crate::objects::cluster_test::Given;
 use crate::objects::{Cluster, NoSecretSource};
+use crate::placement::Direction;
 use crate::snapshot::{Changed, Resource, ResourceType, Snapshot};
 use crate::status::{Finding, ObjectStatus, StatusKind};
 use crate::translate::{Translation, translate};
@@ -131,6 +132,7 @@ fn places() -> Vec<Vec<String>> {
                 "spec: {schema: OpenAI, endpoint: {hostname: 127.0.0.1, port: 80}}",
                 "spec: {schema: Anthropic, endpoint: {hostname: m.example, port: 443}, tls: {mode: Simple}, credential: {secretRef: {name: s, namespace: a}}}",
                 "spec: {schema: OpenAI, endpoint: {service: {name: s, namespace: a, port: 80}}, timeouts: {firstToken: 7s}}",
+                "spec: {schema: OpenAI, endpoint: {service: {name: s, namespace: b, port: 80}}, tls: {mode: Istio}}",
                 "spec: {schema: None}",
             ],
         );
@@ -171,6 +173,8 @@ fn places() -> Vec<Vec<String>> {
                 "spec: {targetRefs: [{group: tollgate.dev, kind: ModelPool, name: p}, {group: gateway.networking.k8s.io, kind: HTTPRoute, name: r}], limits: [{name: day, tokens: 6, window: 1d}, {name: week, tokens: 6, window: week}]}",
                 "spec: {targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: g}], mode: Shadow, limits: [{name: day, tokens: 5, window: 1d}]}",
                 "spec: {targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: s}], limits: [{name: day, tokens: 5, window: 1 d}]}",
+                "spec: {targetRefs: [{kind: Service, name: s}], limits: [{name: day, tokens: 5, window: 1d}, {name: week, tokens: 6, window: week}]}",
+                "spec: {targetRefs: [{kind: Service, name: s}], limits: [{name: day, tokens: 5, window: 1 d}]}",
                 "spec: {targetRefs: 7, limits: []}",
             ],
         );
@@ -180,6 +184,7 @@ fn places() -> Vec<Vec<String>> {
             "u",
             &[
                 "spec: {targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: r}], limits: [{name: hour, tokens: 5, window: 1h}]}",
+                "spec: {targetRefs: [{kind: Service, name: s}, {kind: Service, name: absent}], limits: [{name: hour, tokens: 5, window: 1h}]}",
             ],
         );
     }
@@ -232,6 +237,7 @@ fn check(world: &World, whole: &Translation) {
     for (stepped, whole) in stepped.gateways.values().zip(whole_ir.gateways.values()) {
         assert_eq!(stepped, whole);
     }
+    assert_eq!(stepped.workloads, whole_ir.workloads);
     assert_eq!(world.findings(), whole.findings);
 }
 
@@ -270,6 +276,10 @@ fn attached(world: &World) -> Attached {
 fn check_delta((before, before_attached): &(Ir, Attached), (after, after_attached): &(Ir, Attached), delta: &Delta) {
     assert_eq!(others(&before.keys, &after.keys), delta.keys);
     assert_eq!(others(&before.limits, &after.limits), delta.limits);
+    let mut workloads = others(&before.workloads, &after.workloads);
+    let has = |workload: &ir::Workload| workload.catalog.limits().any(|limit| delta.limits.contains(limit));
+    workloads.extend(after.workloads.iter().filter(|(_, workload)| has(workload)).map(|(key, _)| key.clone()));
+    assert_eq!(workloads, delta.workloads);
     for (key, gateway) in &after.gateways {
         let Some(before) = before.gateways.get(key) else {
             assert_eq!(delta.gateways.get(key), Some(&GatewayDelta::Whole));
@@ -294,11 +304,11 @@ fn check_delta((before, before_attached): &(Ir, Attached), (after, after_attache
             hosts.collect::<BTreeMap<_, _>>()
         };
         assert!(others(&hosts(before), &hosts(gateway)).is_subset(&parts.hosts), "{parts:?}");
-        assert_eq!(others(&before.pools, &gateway.pools), parts.pools);
-        assert_eq!(others(&before.backends, &gateway.backends), parts.backends);
+        assert_eq!(others(&before.catalog.pools, &gateway.catalog.pools), parts.pools);
+        assert_eq!(others(&before.catalog.backends, &gateway.catalog.backends), parts.backends);
         assert_eq!(others(&before.services, &gateway.services), parts.services);
-        let limits = gateway.classes.iter().flat_map(|class| &class.limits).any(|limit| delta.limits.contains(limit));
-        assert_eq!(before.classes != gateway.classes || limits, parts.classes);
+        let limits = gateway.catalog.limits().any(|limit| delta.limits.contains(limit));
+        assert_eq!(before.catalog.classes != gateway.catalog.classes || limits, parts.classes);
     }
     let gone: BTreeSet<&Key> = before.gateways.keys().filter(|key| !after.gateways.contains_key(*key)).collect();
     for key in gone {
@@ -319,7 +329,7 @@ fn check_resources(snapshots: &mut BTreeMap<Key, Snapshot>, world: &World, delta
         route_tables: RouteTables { scoped_above: 2 },
         bind: "127.0.0.1".to_owned(),
         ports: Ports::Shared,
-        code: FilterCode::File("filter.wasm".to_owned()),
+        filter: FilterSetup::of_gateways(FilterCode::File("filter.wasm".to_owned())),
     };
     let resources = |snapshot: &Snapshot| -> Vec<(ResourceType, String, Resource)> {
         let all = ResourceType::ALL.into_iter();
@@ -345,11 +355,18 @@ fn check_resources(snapshots: &mut BTreeMap<Key, Snapshot>, world: &World, delta
     }
 }
 
+const PLACEMENTS: [Placement; 4] = [
+    Placement::OneHost,
+    Placement::ProxyPerGateway,
+    Placement::Sidecar(Direction::Inbound),
+    Placement::Sidecar(Direction::Outbound),
+];
+
 proptest! {
     /// Any objects appear, change, move, disappear and come back, some of them at the same time.
     #[test]
     fn a_step_is_as_a_whole_translation(
-        placement in prop::sample::select(vec![Placement::OneHost, Placement::ProxyPerGateway]),
+        placement in prop::sample::select(PLACEMENTS.to_vec()),
         steps in prop::collection::vec(prop::collection::vec((any::<usize>(), any::<usize>()), 1..12), 1..16),
     ) {
         thread_local! { static FOLDER: std::cell::RefCell<Folder> = std::cell::RefCell::new(Folder::new()); }
@@ -446,8 +463,9 @@ fn the_places_are_decoded_as_they_are_meant() {
         findings.filter_map(|finding| finding.origin.as_ref()).map(ToString::to_string).collect();
     refused.sort();
     let of = |namespace: &str| {
-        ["Consumer N/c", "HTTPRoute N/r", "HTTPRoute N/s", "ModelBackend N/m", "TokenPolicy N/t", "TokenPolicy N/t"]
-            .map(|name| name.replace('N', namespace))
+        let policies = ["TokenPolicy N/t"; 3];
+        let others = ["Consumer N/c", "HTTPRoute N/r", "HTTPRoute N/s", "ModelBackend N/m"];
+        others.into_iter().chain(policies).map(|name| name.replace('N', namespace)).collect::<Vec<_>>()
     };
     let mut meant = [of("a"), of("b")].concat();
     meant.sort();

@@ -16,10 +16,10 @@ use std::fmt::Write as _;
 
 use serde::Serialize as _;
 use serde_json::{Value, json};
-use tollgate_core::envoy::{self, FilterCode, Ports, RouteTables, Surroundings};
+use tollgate_core::envoy::{self, FilterCode, FilterSetup, Ports, RouteTables, Surroundings};
 use tollgate_core::ir::Ir;
 use tollgate_core::objects::{Objects, SecretSource};
-use tollgate_core::placement::Placement;
+use tollgate_core::placement::{Direction, Placement};
 use tollgate_core::snapshot::{ResourceType, Snapshot};
 use tollgate_core::status::{Finding, ObjectStatus};
 use tollgate_core::translate::translate;
@@ -48,6 +48,8 @@ impl<'a> Case<'a> {
         let placement = match input.lines().find_map(|line| line.strip_prefix("# Placement: ")) {
             None | Some("OneHost") => Placement::OneHost,
             Some("ProxyPerGateway") => Placement::ProxyPerGateway,
+            Some("Sidecar(Inbound)") => Placement::Sidecar(Direction::Inbound),
+            Some("Sidecar(Outbound)") => Placement::Sidecar(Direction::Outbound),
             Some(other) => panic!("there is no placement {other}"),
         };
         Self { input, shows, route_tables, placement }
@@ -67,11 +69,16 @@ impl<'a> Case<'a> {
             .ir
             .gateways
             .values()
-            .map(|gateway| (gateway.scope(), envoy::snapshot(gateway, &translation.ir, &surroundings)))
+            .map(|gateway| {
+                (gateway.catalog.scope.to_string(), envoy::snapshot(gateway, &translation.ir, &surroundings))
+            })
             .collect();
         for gateway in translation.ir.gateways.values() {
             let again = envoy::snapshot(gateway, &translation.ir, &surroundings);
-            assert!(snapshots.get(&gateway.scope()) == Some(&again), "{name}: the same input has two versions");
+            assert!(
+                snapshots.get(&gateway.catalog.scope.to_string()) == Some(&again),
+                "{name}: the same input has two versions"
+            );
         }
         for (gateway, snapshot) in &snapshots {
             check(&format!("{name}: {gateway}"), snapshot);
@@ -229,7 +236,7 @@ fn surroundings(route_tables: RouteTables) -> Surroundings {
         route_tables,
         bind: "127.0.0.1".to_owned(),
         ports: Ports::Shared,
-        code: FilterCode::File("filter.wasm".to_owned()),
+        filter: FilterSetup::of_gateways(FilterCode::File("filter.wasm".to_owned())),
     }
 }
 

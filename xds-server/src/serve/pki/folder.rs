@@ -57,7 +57,9 @@ impl Folder {
     pub fn of(dir: &Path, identity: &Identity) -> Self {
         let name = match identity {
             Identity::AllGateways => PREFIX.to_owned(),
-            Identity::Gateway { namespace, name } => format!("{PREFIX}{SEPARATOR}{namespace}{SEPARATOR}{name}"),
+            Identity::Of(scope) => {
+                format!("{PREFIX}{SEPARATOR}{}", scope.to_string().replace('/', &SEPARATOR.to_string()))
+            }
         };
         Self { path: dir.join(name), identity: identity.clone() }
     }
@@ -185,7 +187,7 @@ fn identity(name: &str) -> Option<Identity> {
     }
     let (namespace, name) = rest.strip_prefix(SEPARATOR)?.split_once(SEPARATOR)?;
     let known = !namespace.is_empty() && !name.is_empty() && !name.contains(SEPARATOR);
-    known.then(|| Identity::Gateway { namespace: namespace.to_owned(), name: name.to_owned() })
+    known.then(|| Identity::of_gateway(namespace, name))
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ use crate::status::{AncestorStatus, Brief, Condition, ConditionType, Finding, Ob
 use super::verdicts::{Verdicts, condition, texts};
 
 const TARGETS: &str = "spec.targetRefs";
+/// The group of Kubernetes' own kinds has no name.
+const CORE_GROUP: &str = "";
 
 pub fn pool(object: &Object<ModelPool>) -> Brief {
     Brief::ModelPool { models: object.spec.models.iter().map(|model| model.name.clone()).collect() }
@@ -45,11 +47,15 @@ pub fn status(refused: &RefusedParts, verdicts: &Verdicts<'_>) -> Status {
 /// A policy has its conditions at its targets. A target that nobody acts on here has none.
 pub fn policy(object: &Object<TokenPolicy>, verdicts: &Verdicts<'_>) -> (Brief, Status) {
     let targets = &object.spec.targets;
-    let ancestors = targets.iter().enumerate().filter(|(_, target)| target.kind != TargetKind::Service);
+    let ancestors = targets.iter().enumerate().filter(|(index, _)| !verdicts.is_not_acted_on(TARGETS, *index));
     let ancestors = ancestors.map(|(index, target)| {
         let mut errors = verdicts.about(ConditionType::Accepted);
         errors.retain(|finding| finding.entry_of(TARGETS).is_none_or(|entry| entry == index));
-        let group = if target.kind == TargetKind::ModelPool { TOLLGATE_GROUP } else { GATEWAY_GROUP };
+        let group = match target.kind {
+            TargetKind::Gateway | TargetKind::HttpRoute => GATEWAY_GROUP,
+            TargetKind::ModelPool => TOLLGATE_GROUP,
+            TargetKind::Service => CORE_GROUP,
+        };
         let accepted = condition(ConditionType::Accepted, &errors, Reason::Accepted);
         AncestorStatus {
             ancestor_ref: ObjectRef {

@@ -42,6 +42,12 @@ impl<'a> Verdicts<'a> {
         self.warnings.iter().copied().find(|finding| finding.reason == reason)
     }
 
+    /// Whether nobody acts on this entry of a list.
+    pub fn is_not_acted_on(&self, list: &str, index: usize) -> bool {
+        let remarks = self.warnings.iter().filter(|finding| finding.reason == Reason::NotActedOn);
+        remarks.filter_map(|finding| finding.entry_of(list)).any(|entry| entry == index)
+    }
+
     /// The condition of an object of which not all is in force. Of one whose newest version is refused while an older one
     /// is in force, the Gateway API says so for routes ("Fall Back").
     pub fn partial(&self) -> Option<Condition> {
