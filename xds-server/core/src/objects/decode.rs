@@ -2,10 +2,9 @@
 //! knows, and leniently for clusters, whose API server may know more than we do.
 
 use serde::de::DeserializeOwned;
-use serde_ignored::Path;
 use serde_json::Value;
 
-use super::lenient;
+use super::reader;
 use super::redact::{self, Shown};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,6 +14,11 @@ pub enum Strictness {
     /// A field that the type does not know is ignored. A value that an enum does not know is noted.
     Lenient,
 }
+
+/// How serde begins to say that a field is missing.
+const MISSING: &str = "missing field `";
+/// More names than these are no hint.
+const MANY: usize = 12;
 
 /// A typed value, and what was not known on the way to it.
 #[derive(Debug)]
@@ -35,36 +39,31 @@ pub struct Misfit {
 /// The value as a `T`.
 ///
 /// # Errors
-/// Everything that does not fit: the first wrong value, or all unknown fields.
+/// Everything that does not fit: all unknown fields, and the first value that cannot be read.
 pub fn decode<T: DeserializeOwned>(value: Value, strictness: Strictness) -> Result<Decoded<T>, Vec<Misfit>> {
-    match strictness {
-        Strictness::Strict => strict(value).map(|value| Decoded { value, unknown: Vec::new() }),
-        Strictness::Lenient => lenient::decode(value),
-    }
-}
-
-fn strict<T: DeserializeOwned>(value: Value) -> Result<T, Vec<Misfit>> {
-    let mut unknown = Vec::new();
-    let mut on_ignored = |path: Path<'_>| unknown.push(dotted(&path));
-    let result = serde_path_to_error::deserialize(serde_ignored::Deserializer::new(value, &mut on_ignored));
+    let (result, notes) = reader::read(value, strictness);
+    let mut misfits = notes.unknown_fields;
     match result {
-        Ok(value) if unknown.is_empty() => Ok(value),
-        Ok(_) => Err(unknown
-            .into_iter()
-            .map(|field| Misfit {
-                message: format!("unknown field {}", Shown(last(&field))),
-                field,
-                hint: "not a field of this kind and version".to_owned(),
-            })
-            .collect()),
-        Err(error) => Err(vec![of_error(&error)]),
+        Ok(value) if misfits.is_empty() => Ok(Decoded { value, unknown: notes.unknown_values }),
+        Ok(_) => Err(misfits),
+        Err(error) => {
+            let sentence = error.to_string();
+            // What is missing may be there under a name that is not known.
+            if misfits.is_empty() || !sentence.starts_with(MISSING) {
+                misfits.push(misfit(notes.failed_at.unwrap_or_default(), &sentence));
+            }
+            Err(misfits)
+        }
     }
 }
 
-pub(super) fn of_error(error: &serde_path_to_error::Error<serde_json::Error>) -> Misfit {
-    let path = error.path().to_string();
-    let path = if path == "." { String::new() } else { path };
-    misfit(path, &error.inner().to_string())
+pub(super) fn unknown_field(field: String, name: &str, known: &[&str]) -> Misfit {
+    let hint = match closest(name, known) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None if known.len() <= MANY => format!("known fields: {}", known.join(", ")),
+        None => "not a field of this kind and version".to_owned(),
+    };
+    Misfit { field, message: format!("unknown field {}", Shown(name)), hint }
 }
 
 pub(super) fn unknown_value(field: String, value: &str, known: &[&str]) -> Misfit {
@@ -74,17 +73,6 @@ pub(super) fn unknown_value(field: String, value: &str, known: &[&str]) -> Misfi
 
 /// serde's sentence as message and hint. What it quotes is the user's text, so the quotes are taken out first.
 fn misfit(path: String, sentence: &str) -> Misfit {
-    if let Some(rest) = sentence.strip_prefix("unknown field `")
-        && let Some((name, names)) = named(rest)
-    {
-        // The path ends at the field itself or at what holds it, depending on where serde noticed.
-        let field = if last(&path) == name { path } else { join(&path, name) };
-        let hint = match closest(name, &names) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => format!("known fields: {}", names.join(", ")),
-        };
-        return Misfit { field, message: format!("unknown field {}", Shown(name)), hint };
-    }
     if let Some(rest) = sentence.strip_prefix("unknown variant `")
         && let Some((name, names)) = named(rest)
     {
@@ -110,7 +98,7 @@ fn without_value(sentence: &str) -> String {
     let kinds = ["string", "character", "integer", "floating point", "boolean", "byte array"];
     let invalid = ["invalid type: ", "invalid value: "].iter().find(|start| sentence.starts_with(**start));
     let Some(invalid) = invalid else {
-        return if sentence.starts_with("missing field `") || sentence.starts_with("invalid length") {
+        return if sentence.starts_with(MISSING) || sentence.starts_with("invalid length") {
             sentence.to_owned()
         } else {
             redact::foreign(sentence)
@@ -128,23 +116,6 @@ fn without_value(sentence: &str) -> String {
 /// What stands in backticks.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
-}
-
-fn join(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
-}
-
-fn last(path: &str) -> &str {
-    path.rsplit('.').next().unwrap_or(path)
-}
-
-fn dotted(path: &Path<'_>) -> String {
-    match path {
-        Path::Root => String::new(),
-        Path::Seq { parent, index } => format!("{}[{index}]", dotted(parent)),
-        Path::Map { parent, key } => join(&dotted(parent), key),
-        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => dotted(parent),
-    }
 }
 
 /// The known name that a typing mistake may have meant.
@@ -191,14 +162,14 @@ mod tests {
         mode: Option<Mode>,
     }
 
-    #[derive(Debug, Deserialize)]
+    #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
     enum Mode {
         Enforce,
         Shadow,
     }
 
     fn first(value: Value) -> (String, String, String) {
-        let misfit = strict::<Own>(value).unwrap_err().remove(0);
+        let misfit = decode::<Own>(value, Strictness::Strict).unwrap_err().remove(0);
         (misfit.field, misfit.message, misfit.hint)
     }
 
@@ -232,8 +203,47 @@ mod tests {
     #[test]
     fn unknown_fields_of_lenient_types() {
         use gateway_api::apis::standard::httproutes::HttpRouteSpec;
-        let misfits = strict::<HttpRouteSpec>(json!({"hostname": "a", "rules": [{"retry": {}}]})).unwrap_err();
+        let misfits = decode::<HttpRouteSpec>(json!({"hostname": "a", "rules": [{"retry": {}}]}), Strictness::Strict)
+            .unwrap_err();
         let fields: Vec<_> = misfits.iter().map(|misfit| misfit.field.as_str()).collect();
         assert_eq!(fields, ["hostname", "rules[0].retry"]);
+    }
+
+    #[test]
+    fn all_unknown_fields_are_told_at_once_and_what_they_leave_missing_is_not() {
+        let fields = |value| -> Vec<String> {
+            let misfits = decode::<Own>(value, Strictness::Strict).unwrap_err();
+            misfits.into_iter().map(|misfit| misfit.field).collect()
+        };
+        assert_eq!(fields(json!({"item": []})), ["item"]);
+        assert_eq!(
+            fields(json!({"a": 1, "items": [{"b": 2}, {"weight": "1", "c": 3}]})),
+            ["a", "items[0].b", "items[1].weight"]
+        );
+    }
+
+    #[test]
+    fn leniently_what_is_not_known_is_left_out_or_noted() {
+        let value = json!({
+            "items": [{"more": {"a": 1}, "weight": 1}, {"mode": "Other"}, {"mode": "Shadow", "weight": null}],
+            "more": [],
+        });
+        let decoded = decode::<Own>(value, Strictness::Lenient).unwrap();
+        let items: Vec<_> = decoded.value.items.iter().map(|item| (item.weight, item.mode)).collect();
+        assert_eq!(items, [(Some(1), None), (None, Some(Mode::Enforce)), (None, Some(Mode::Shadow))]);
+        let noted: Vec<_> =
+            decoded.unknown.iter().map(|misfit| (misfit.field.as_str(), misfit.hint.as_str())).collect();
+        assert_eq!(noted, [("items[1].mode", "one of Enforce, Shadow")]);
+    }
+
+    #[test]
+    fn what_has_another_type_is_an_error_with_its_field() {
+        for strictness in [Strictness::Strict, Strictness::Lenient] {
+            let field = |value| decode::<Own>(value, strictness).unwrap_err().remove(0).field;
+            assert_eq!(field(json!({"items": [{}, {"weight": "1"}]})), "items[1].weight");
+            assert_eq!(field(json!({"items": [{"mode": 1}]})), "items[0].mode");
+            assert_eq!(field(json!({"items": {}})), "items");
+            assert_eq!(field(json!([])), "");
+        }
     }
 }

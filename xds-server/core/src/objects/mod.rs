@@ -18,7 +18,6 @@ mod duration;
 mod expression;
 mod kinds;
 mod last_good;
-mod lenient;
 #[cfg(test)]
 mod lenient_test;
 mod load;
@@ -29,6 +28,7 @@ mod namespaces;
 mod parts;
 mod provenance;
 mod read;
+mod reader;
 mod redact;
 mod refused_policy;
 mod secret;

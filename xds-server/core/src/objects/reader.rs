@@ -1,9 +1,10 @@
-//! JSON values to typed ones, leniently: for objects of a cluster, which may be of a newer version than we are.
+//! A JSON value as serde reads it into a type, one way for files and for clusters. It knows where in the object it is, so
+//! that each mistake has its field.
 //!
-//! - A field that the type does not know is left out before the type sees it. So the types need not know which of the
-//!   two ways they are read. A field that is null is not set, as in files.
-//! - A value that an enum does not know is noted, and another value of the enum stands in for it. **Whoever decodes must
-//!   refuse the part that it is in** (`parts.rs`), because the stand-in means something else.
+//! - A field that the type does not know is left out before the type sees it. It is noted if that is a mistake
+//!   ([`Strictness`]). A field that is null is not set.
+//! - A value that an enum does not know is noted, if that is no error, and another value of the enum stands in for it.
+//!   **Whoever decodes must refuse the part that it is in** (`parts.rs`), because the stand-in means something else.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -15,24 +16,32 @@ use serde::de::{
 use serde::forward_to_deserialize_any;
 use serde_json::{Error, Map, Value};
 
-use super::decode::{self, Decoded, Misfit};
+use super::decode::{self, Misfit, Strictness};
 
-/// # Errors
-/// The first value that cannot be read.
-pub fn decode<T: DeserializeOwned>(value: Value) -> Result<Decoded<T>, Vec<Misfit>> {
-    let unknown = RefCell::default();
-    let lenient = Lenient { value, place: Place::Root, unknown: &unknown };
-    match serde_path_to_error::deserialize(lenient) {
-        Ok(value) => Ok(Decoded { value, unknown: unknown.into_inner() }),
-        Err(error) => Err(vec![decode::of_error(&error)]),
-    }
+/// What is noted while a value is read.
+#[derive(Debug)]
+pub struct Notes {
+    strictness: Strictness,
+    pub unknown_fields: Vec<Misfit>,
+    /// Values that enums do not know, and that others stand in for.
+    pub unknown_values: Vec<Misfit>,
+    /// The field that could not be read.
+    pub failed_at: Option<String>,
+}
+
+/// Reads a value. The notes count whether it can be read or not.
+pub fn read<T: DeserializeOwned>(value: Value, strictness: Strictness) -> (Result<T, Error>, Notes) {
+    let notes = Notes { strictness, unknown_fields: Vec::new(), unknown_values: Vec::new(), failed_at: None };
+    let notes = RefCell::new(notes);
+    let result = T::deserialize(Reader { value, place: Place::Root, notes: &notes });
+    (result, notes.into_inner())
 }
 
 /// A value, and where it is.
-struct Lenient<'a> {
+struct Reader<'a> {
     value: Value,
     place: Place<'a>,
-    unknown: &'a RefCell<Vec<Misfit>>,
+    notes: &'a RefCell<Notes>,
 }
 
 #[derive(Clone, Copy)]
@@ -47,7 +56,7 @@ struct Elements<'a> {
     rest: std::vec::IntoIter<Value>,
     next: usize,
     place: Place<'a>,
-    unknown: &'a RefCell<Vec<Misfit>>,
+    notes: &'a RefCell<Notes>,
 }
 
 /// The fields of an object. With `known`, no other is there.
@@ -56,7 +65,7 @@ struct Fields<'a> {
     known: Option<&'static [&'static str]>,
     value: Option<(String, Value)>,
     place: Place<'a>,
-    unknown: &'a RefCell<Vec<Misfit>>,
+    notes: &'a RefCell<Notes>,
 }
 
 // === impl Place ===
@@ -72,20 +81,18 @@ impl fmt::Display for Place<'_> {
     }
 }
 
-// === impl Lenient ===
+// === impl Reader ===
 
-impl Lenient<'_> {
+impl Reader<'_> {
     fn visit<'de, V: Visitor<'de>>(
         self,
         known: Option<&'static [&'static str]>,
         visitor: V,
     ) -> Result<V::Value, Error> {
-        let Self { value, place, unknown } = self;
+        let Self { value, place, notes } = self;
         match value {
-            Value::Array(elements) => {
-                visitor.visit_seq(Elements { rest: elements.into_iter(), next: 0, place, unknown })
-            }
-            Value::Object(fields) => visitor.visit_map(fields_of(fields, known, place, unknown)),
+            Value::Array(elements) => visitor.visit_seq(Elements { rest: elements.into_iter(), next: 0, place, notes }),
+            Value::Object(fields) => visitor.visit_map(fields_of(fields, known, place, notes)),
             plain => plain.deserialize_any(visitor),
         }
     }
@@ -95,12 +102,12 @@ fn fields_of<'a>(
     fields: Map<String, Value>,
     known: Option<&'static [&'static str]>,
     place: Place<'a>,
-    unknown: &'a RefCell<Vec<Misfit>>,
+    notes: &'a RefCell<Notes>,
 ) -> Fields<'a> {
-    Fields { rest: fields.into_iter(), known, value: None, place, unknown }
+    Fields { rest: fields.into_iter(), known, value: None, place, notes }
 }
 
-impl<'de> Deserializer<'de> for Lenient<'_> {
+impl<'de> Deserializer<'de> for Reader<'_> {
     type Error = Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
@@ -134,8 +141,11 @@ impl<'de> Deserializer<'de> for Lenient<'_> {
         visitor: V,
     ) -> Result<V::Value, Error> {
         match (&self.value, variants.first()) {
-            (Value::String(text), Some(stand_in)) if !variants.contains(&text.as_str()) => {
-                self.unknown.borrow_mut().push(decode::unknown_value(self.place.to_string(), text, variants));
+            (Value::String(text), Some(stand_in))
+                if !variants.contains(&text.as_str()) && self.notes.borrow().strictness == Strictness::Lenient =>
+            {
+                let misfit = decode::unknown_value(self.place.to_string(), text, variants);
+                self.notes.borrow_mut().unknown_values.push(misfit);
                 let stand_in: StrDeserializer<'_, Error> = (*stand_in).into_deserializer();
                 visitor.visit_enum(stand_in)
             }
@@ -149,6 +159,19 @@ impl<'de> Deserializer<'de> for Lenient<'_> {
     }
 }
 
+/// Not generic: each type has a reader of its own.
+fn not_known(notes: &RefCell<Notes>, place: Place<'_>, name: &str, known: &[&str]) {
+    let mut notes = notes.borrow_mut();
+    if notes.strictness == Strictness::Strict {
+        notes.unknown_fields.push(decode::unknown_field(place.to_string(), name, known));
+    }
+}
+
+/// What is innermost fails first.
+fn failed(notes: &RefCell<Notes>, place: Place<'_>) {
+    notes.borrow_mut().failed_at.get_or_insert_with(|| place.to_string());
+}
+
 // === impl Elements ===
 
 impl<'de> SeqAccess<'de> for Elements<'_> {
@@ -158,7 +181,9 @@ impl<'de> SeqAccess<'de> for Elements<'_> {
         let Some(value) = self.rest.next() else { return Ok(None) };
         let place = Place::Element { parent: &self.place, index: self.next };
         self.next += 1;
-        seed.deserialize(Lenient { value, place, unknown: self.unknown }).map(Some)
+        seed.deserialize(Reader { value, place, notes: self.notes })
+            .inspect_err(|_| failed(self.notes, place))
+            .map(Some)
     }
 }
 
@@ -168,8 +193,14 @@ impl<'de> MapAccess<'de> for Fields<'_> {
     type Error = Error;
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Error> {
-        let known = self.known;
-        let is_known = |name: &str| known.is_none_or(|known| known.contains(&name));
+        let (known, place, notes) = (self.known, self.place, self.notes);
+        let is_known = |name: &str| match known {
+            Some(known) if !known.contains(&name) => {
+                not_known(notes, Place::Field { parent: &place, name }, name, known);
+                false
+            }
+            _ => true,
+        };
         let Some((name, value)) = self.rest.find(|(name, value)| !value.is_null() && is_known(name)) else {
             return Ok(None);
         };
@@ -183,62 +214,6 @@ impl<'de> MapAccess<'de> for Fields<'_> {
         // serde asks for a key first.
         let (name, value) = self.value.take().unwrap_or_default();
         let place = Place::Field { parent: &self.place, name: &name };
-        seed.deserialize(Lenient { value, place, unknown: self.unknown })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use serde::Deserialize;
-    use serde_json::json;
-
-    use super::*;
-
-    #[derive(Debug, PartialEq, Deserialize)]
-    #[serde(deny_unknown_fields)]
-    struct Own {
-        #[serde(default)]
-        items: Vec<Item>,
-        #[serde(default)]
-        labels: BTreeMap<String, String>,
-    }
-
-    #[derive(Debug, PartialEq, Deserialize)]
-    #[serde(deny_unknown_fields, rename_all = "camelCase")]
-    struct Item {
-        weight: Option<i64>,
-        backend_mode: Option<Mode>,
-    }
-
-    #[derive(Debug, PartialEq, Deserialize)]
-    enum Mode {
-        Enforce,
-        Shadow,
-    }
-
-    #[test]
-    fn what_is_not_known_is_left_out_or_noted() {
-        let decoded = decode::<Own>(json!({
-            "items": [{"more": {"a": 1}, "weight": 1}, {"backendMode": "Other"}, {"backendMode": "Shadow", "weight": null}],
-            "labels": {"any": "x"},
-            "more": [],
-        }))
-        .unwrap();
-        let modes: Vec<_> = decoded.value.items.iter().map(|item| (item.weight, item.backend_mode.as_ref())).collect();
-        assert_eq!(modes, [(Some(1), None), (None, Some(&Mode::Enforce)), (None, Some(&Mode::Shadow))]);
-        assert_eq!(decoded.value.labels.len(), 1);
-        let noted: Vec<_> =
-            decoded.unknown.iter().map(|misfit| (misfit.field.as_str(), misfit.hint.as_str())).collect();
-        assert_eq!(noted, [("items[1].backendMode", "one of Enforce, Shadow")]);
-    }
-
-    #[test]
-    fn what_has_another_type_is_an_error_with_its_field() {
-        let field = |value| decode::<Own>(value).unwrap_err().remove(0).field;
-        assert_eq!(field(json!({"items": [{}, {"weight": "1"}]})), "items[1].weight");
-        assert_eq!(field(json!({"items": [{"backendMode": 1}]})), "items[0].backendMode");
-        assert_eq!(field(json!({"items": {}})), "items");
+        seed.deserialize(Reader { value, place, notes: self.notes }).inspect_err(|_| failed(self.notes, place))
     }
 }
