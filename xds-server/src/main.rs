@@ -12,7 +12,7 @@
 //! ```
 //! `pipeline/` is the loop of 1 to 4. `commands/` has a file per subcommand; `commands/stages.rs` is the list in code.
 //! `report/` is what several stages write and one reads, `state/` what lies on disk. Each folder uses only what stands
-//! before it in `layout_test.rs`.
+//! before it in `tests/layout.rs`.
 
 use std::process::ExitCode;
 
@@ -27,8 +27,6 @@ mod commands;
 mod envoy;
 mod filter_code;
 mod identity;
-#[cfg(test)]
-mod layout_test;
 mod ledger;
 mod pipeline;
 mod report;

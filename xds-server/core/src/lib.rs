@@ -10,6 +10,7 @@
 //! Nothing here names tokio, tonic or a Kubernetes client. Text and messages come in, and values go out.
 
 pub mod envoy;
+mod files;
 pub mod ir;
 pub mod ledger;
 pub mod objects;
@@ -19,5 +20,6 @@ mod sets;
 pub mod snapshot;
 pub mod status;
 pub mod subscription;
+pub mod terms;
 pub mod translate;
 pub mod world;

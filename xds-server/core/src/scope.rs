@@ -4,9 +4,9 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-use crate::objects::Key;
 use crate::placement::Direction;
 use crate::status::Origin;
+use crate::terms::Key;
 
 /// It prints and serializes as the text that stands in the names of its resources.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::objects::Key;
 use crate::status::StatusKind;
+use crate::terms::Key;
 
 use super::Domain;
 

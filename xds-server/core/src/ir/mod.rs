@@ -2,7 +2,6 @@
 
 mod catalog;
 mod delta;
-mod domain;
 mod gateway;
 mod model;
 mod route;
@@ -10,7 +9,6 @@ mod workload;
 
 pub use catalog::Catalog;
 pub use delta::{Delta, GatewayDelta, Host, PartsDelta};
-pub use domain::Domain;
 pub use gateway::{Certificate, Gateway, Listener, Site, VirtualHost};
 pub use model::{
     Access, Authority, BACKEND_PREFIX, Backend, ConsumerNamespaces, Credential, Endpoint, Model, Pool, Schema, Service,
@@ -23,19 +21,15 @@ pub use route::{
 pub use workload::Workload;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::Serialize;
 use tollgate_proto::v1::CountWeights;
 
-use crate::objects::Key as Name;
 use crate::status::Origin;
-
-/// A credential. Debug, Display and Serialize show only that there is one.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct SecretText(String);
+use crate::terms::Key as Name;
+pub use crate::terms::duration::{duration_as_text, optional_duration};
+pub use crate::terms::{CalendarUnit, Domain, Mode, OnEarlyEnd, OnLedgerUnavailable, ScopePart, SecretText, Window};
 
 /// The whole configuration.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -94,77 +88,6 @@ pub struct Limit {
     pub on_early_end: OnEarlyEnd,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub enum Window {
-    /// Fixed windows of this length from the UTC epoch.
-    Fixed(#[serde(serialize_with = "duration_as_text")] Duration),
-    /// Calendar windows; the time zone is an IANA name that was checked.
-    Calendar { unit: CalendarUnit, time_zone: String },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub enum CalendarUnit {
-    Day,
-    /// From Monday (ISO 8601).
-    Week,
-    Month,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub enum ScopePart {
-    Consumer,
-    Model,
-    Route,
-    /// The value of this label of the Consumer.
-    Label(String),
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub enum Mode {
-    Enforce,
-    Shadow,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub enum OnLedgerUnavailable {
-    Deny,
-    Allow,
-}
-
-/// What a client pays if it leaves before the usage is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub enum OnEarlyEnd {
-    /// The estimate of its usage.
-    Estimate,
-    /// At least the whole reservation.
-    Reservation,
-}
-
-// === impl SecretText ===
-
-impl SecretText {
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    /// The credential itself, for the one place that sends it on.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for SecretText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("[redacted]")
-    }
-}
-
-impl Serialize for SecretText {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str("[redacted]")
-    }
-}
-
 /// A map as the list of its values, which have their names in themselves.
 fn values<K, V: Serialize, S: serde::Serializer>(map: &BTreeMap<K, V>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(map.values())
@@ -175,29 +98,4 @@ fn count_as_text<S: serde::Serializer>(count: &CountWeights, serializer: S) -> R
         "{} + {}*input + {}*output + {}*cached + {}*reasoning",
         count.constant, count.input, count.output, count.cached, count.reasoning
     ))
-}
-
-/// `1h30m`, as users write it.
-pub fn duration_as_text<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    let (mut seconds, mut text) = (duration.as_secs(), String::new());
-    for (unit, name) in [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")] {
-        if seconds >= unit {
-            text.push_str(&format!("{}{name}", seconds / unit));
-            seconds %= unit;
-        }
-    }
-    match duration.subsec_millis() {
-        0 if text.is_empty() => text.push_str("0s"),
-        0 => {}
-        millis => text.push_str(&format!("{millis}ms")),
-    }
-    serializer.serialize_str(&text)
-}
-
-/// The same for a duration that may be absent.
-pub fn optional_duration<S: serde::Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
-    match duration {
-        Some(duration) => duration_as_text(duration, serializer),
-        None => serializer.serialize_none(),
-    }
 }

@@ -7,6 +7,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use crate::status::{Finding, Reason, Severity};
+use crate::terms::names::{is_dns_subdomain, is_label_key, is_label_value};
 
 use super::decode::{Misfit, Strictness};
 use super::parts::{self, RefusedParts};
@@ -205,62 +206,5 @@ impl<'a> Check<'a> {
                 "lowercase, without port or scheme",
             );
         }
-    }
-}
-
-/// Lowercase letters, digits, `-` and `.`, at most 253 characters, each label starting and ending well.
-pub fn is_dns_subdomain(name: &str) -> bool {
-    name.len() <= 253 && name.split('.').all(is_dns_label)
-}
-
-/// RFC 1123 label.
-pub fn is_dns_label(label: &str) -> bool {
-    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    (1..=63).contains(&label.len()) && label.bytes().all(inner) && !label.starts_with('-') && !label.ends_with('-')
-}
-
-/// The key of a label: a name, perhaps with a domain before it.
-pub fn is_label_key(key: &str) -> bool {
-    let (domain, name) = key.split_once('/').map_or((None, key), |(domain, name)| (Some(domain), name));
-    domain.is_none_or(is_dns_subdomain) && !name.is_empty() && is_label_value(name)
-}
-
-/// The value of a label: at most 63 letters, digits, `-`, `_` and `.`, beginning and ending with one of the former.
-pub fn is_label_value(value: &str) -> bool {
-    let ends_well = |byte: Option<&u8>| byte.is_none_or(u8::is_ascii_alphanumeric);
-    let bytes = value.as_bytes();
-    bytes.len() <= 63
-        && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte))
-        && ends_well(bytes.first())
-        && ends_well(bytes.last())
-}
-
-/// A hostname as Gateways and HTTPRoutes have it: the first label may be `*`.
-pub fn is_wildcard_hostname(hostname: &str) -> bool {
-    is_dns_subdomain(hostname.strip_prefix("*.").unwrap_or(hostname))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names() {
-        for good in ["a", "a-1", "0", "a.b", "127.0.0.1"] {
-            assert!(is_dns_subdomain(good), "{good}");
-        }
-        for bad in ["", "A", "-a", "a-", "a_b", "a..b", ".a", "a/b"] {
-            assert!(!is_dns_subdomain(bad), "{bad}");
-        }
-        for good in ["team", "tollgate.dev/runner", "A_b.c-1"] {
-            assert!(is_label_key(good) && is_label_value(good.rsplit('/').next().unwrap()), "{good}");
-        }
-        for bad in ["", "a/", "/a", "a/b/c", "-a", "a b", "a\n"] {
-            assert!(!is_label_key(bad), "{bad}");
-        }
-        assert!(is_label_value("") && !is_label_value("a\n"));
-        assert!(is_wildcard_hostname("*.example.com"));
-        assert!(!is_wildcard_hostname("*"));
-        assert!(!is_wildcard_hostname("a.*.com"));
     }
 }

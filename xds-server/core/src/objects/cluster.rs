@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
+use super::read;
 use super::secret::NoSecretSource;
 use super::{Changes, ClusterVersion, EachKind, Key, Kind, Meta, Object, Objects, Provenance, Refused, each_kind};
-use super::{last_good, read};
 use crate::status::{Finding, Origin, Reason, Severity};
 
 #[derive(Debug, Default)]
@@ -217,7 +217,8 @@ impl EachKind for Taking<'_> {
                     version.generation.map_or_else(String::new, |generation| format!(" of generation {generation}"));
                 let message = format!("its version{which} stays in force");
                 Arc::make_mut(&mut last).meta.provenance = Provenance::Cluster(version);
-                self.kept = Some(last.meta.finding(Severity::Warning, Reason::LastGood, "", message, last_good::HINT));
+                self.kept =
+                    Some(last.meta.finding(Severity::Warning, Reason::LastGood, "", message, super::LAST_GOOD_HINT));
                 self.cluster.put(last);
             }
             // It is another object, and nothing of this one was ever good.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::ByteString;
 use serde_json::{Value, json};
 
-use super::{Cluster, Key, NotAnObject, document};
+use super::{Cluster, Key, NotAnObject};
 use crate::placement::Placement;
 use crate::status::{Finding, ObjectStatus, Reason, StatusKind};
 use crate::translate::{Translation, translate};
@@ -21,7 +21,7 @@ impl Given {
     }
 
     pub fn yaml(text: &str) -> Self {
-        Self::new(document::parse(text).unwrap().remove(0).value)
+        Self::new(crate::files::parse(text).unwrap().remove(0).value)
     }
 
     /// Another version. Each generation has a resource version of its own.

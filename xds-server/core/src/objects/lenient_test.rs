@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::cluster_test::{Given, cluster_of};
 use super::{
-    Cluster, EachKind, FileVersion, Kind, NoSecretSource, Objects, Provenance, Source, document, each_kind, parts,
-    read, redact,
+    Cluster, EachKind, FileVersion, Kind, Lines, NoSecretSource, Objects, Provenance, Source, each_kind, parts, read,
+    redact,
 };
 use crate::status::{Finding, Reason};
 
@@ -19,14 +19,13 @@ const DOCUMENTS: &str = include_str!("lenient_test.yaml");
 const FREE: [&str; 6] = ["labels", "annotations", "matchLabels", "selector", "data", "options"];
 
 pub fn documents() -> Vec<Value> {
-    document::parse(DOCUMENTS).unwrap().into_iter().map(|document| document.value).collect()
+    crate::files::parse(DOCUMENTS).unwrap().into_iter().map(|document| document.value).collect()
 }
 
 /// The same as a document of a file.
 fn strictly(document: &Value) -> (Objects, Vec<Finding>) {
     let (mut objects, mut findings) = (Objects::default(), Vec::new());
-    let file =
-        FileVersion { path: "f".into(), lines: document::Lines::starting_at(1), source: Source::none(), since: 0 };
+    let file = FileVersion { path: "f".into(), lines: Lines::starting_at(1), source: Source::none(), since: 0 };
     read::read(&mut objects, Provenance::File(file), document.clone(), &NoSecretSource, &mut findings);
     (objects, findings)
 }

@@ -13,24 +13,19 @@ mod cluster;
 pub(crate) mod cluster_test;
 mod consumer;
 mod decode;
-mod document;
-mod duration;
 mod expression;
-mod kinds;
-mod last_good;
+pub(crate) mod kinds;
 #[cfg(test)]
 mod lenient_test;
-mod load;
-mod merge;
+mod lines;
 mod model_backend;
 mod model_pool;
 mod namespaces;
 mod parts;
 mod provenance;
-mod read;
+pub(crate) mod read;
 mod reader;
-mod redact;
-mod refused_policy;
+pub(crate) mod refused_policy;
 mod secret;
 mod secret_ref;
 mod source;
@@ -39,38 +34,43 @@ mod store;
 mod token_policy;
 
 pub use changes::{Changes, Refused, Replaced};
-pub use check::{is_dns_label, is_dns_subdomain, is_wildcard_hostname};
 pub use cluster::{Cluster, NotAnObject};
 pub use consumer::{ANONYMOUS, Consumer, ConsumerKey, KeySource};
 pub use decode::closest;
-pub use duration::parse as parse_duration;
 pub use kinds::Kind;
-use kinds::{EachKind, each_kind};
+pub(crate) use kinds::{EachKind, each_kind};
+pub use lines::Lines;
+pub(crate) use lines::Offsets;
 pub use model_backend::{Credential, Endpoint, ModelBackend, Schema, Timeouts, Tls};
 pub use model_pool::{Access, Affinity, Model, ModelPool, Target};
 pub use namespaces::{LabelSelector, Namespaces, Operator, Requirement};
 pub use parts::RefusedParts;
 pub use provenance::{ClusterVersion, FileVersion, Provenance};
-pub use redact::{Shown, plain};
 pub use refused_policy::{Names, RefusedPolicy};
 pub use secret::{NoSecretSource, Secret, SecretSource};
 pub use secret_ref::SecretRef;
 pub use source::{KeptDocument, Source};
 pub use standard::{BackendSlice, Gateway, HttpRoute, Namespace, ReferenceGrant, Service};
-pub use store::{Key, Meta, Object, Store};
+pub use store::{Meta, Object, Store};
 pub use token_policy::{PolicyTarget, TargetKind, TokenPolicy, TokenPolicyLimit};
 
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use gateway_api::apis::standard::gatewayclasses::GatewayClassSpec as GatewayClass;
 
-use crate::status::{Finding, Origin};
+use crate::status::Origin;
+pub use crate::terms::Key;
+pub use crate::terms::duration::{self, parse as parse_duration};
+pub use crate::terms::names::{is_dns_label, is_dns_subdomain, is_wildcard_hostname};
+pub use crate::terms::redact::{self, Shown, plain};
 
 /// The controller name of our GatewayClasses.
 pub const CONTROLLER_NAME: &str = "tollgate.dev/gateway-controller";
 /// The GatewayClass that exists by itself in files.
 pub const DEFAULT_CLASS: &str = "tollgate";
 pub const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
+/// What to do about a version that stays in force.
+pub(crate) const LAST_GOOD_HINT: &str = "until it is mended or removed";
 pub const TOLLGATE_GROUP: &str = "tollgate.dev";
 /// The kinds of [`TOLLGATE_GROUP`].
 const KINDS: [&str; 4] = ["ModelPool", "ModelBackend", "Consumer", "TokenPolicy"];
@@ -97,25 +97,4 @@ pub struct Objects {
     pub refused_policies: Vec<RefusedPolicy>,
     /// Files that could be read as YAML, now or before.
     pub files: BTreeSet<String>,
-}
-
-// === impl Objects ===
-
-impl Objects {
-    /// Reads the YAML (or JSON) documents of one file and adds what is valid.
-    ///
-    /// `file` is only for messages. Values of Secrets by `file:` and `env:` are resolved by `secrets`.
-    pub fn add_yaml(&mut self, file: &str, text: &str, secrets: &dyn SecretSource) -> Vec<Finding> {
-        load::add_yaml(self, file, text, secrets)
-    }
-
-    /// Adds documents of a file that were kept. What is not valid any more is left out without a word.
-    pub fn add_kept(&mut self, file: &str, documents: &[KeptDocument], secrets: &dyn SecretSource) {
-        load::add_kept(self, file, documents, secrets);
-    }
-
-    /// Notes a file that is there and cannot be read. It may hold policies for anything.
-    pub fn add_unreadable(&mut self, file: &str) {
-        self.refused_policies.push(RefusedPolicy::unreadable_file(file));
-    }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::ir::duration_as_text;
 use crate::status::Reason;
+use crate::terms::duration::duration_as_text;
 
 use super::check::Check;
 use super::redact::Shown;

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::check::{Check, is_label_key, is_label_value};
+use super::check::Check;
 use super::redact::Shown;
+use crate::terms::names::{is_label_key, is_label_value};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Namespaces {

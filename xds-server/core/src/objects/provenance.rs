@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::status::Spot;
 
 use super::decode::Strictness;
-use super::document::Lines;
+use super::lines::Lines;
 use super::source::Source;
 
 #[derive(Debug, Clone)]

@@ -8,11 +8,10 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use crate::status::{Finding, Origin, Reason, Severity};
+use crate::status::{Finding, Origin, Reason, Severity, Spot};
 
 use super::check::Check;
 use super::decode::{Decoded, Misfit, decode};
-use super::load::duplicate;
 use super::redact::{self, Shown};
 use super::refused_policy::{self, Suspect};
 use super::secret::{self, SecretSource};
@@ -245,6 +244,17 @@ fn insert<W: DeserializeOwned, T>(
         }
         _ => Outcome::Refused(meta),
     }
+}
+
+/// Another object has the name already.
+pub fn duplicate(first: &Meta, meta: &Meta) -> Finding {
+    let finding = meta.finding(Severity::Error, Reason::Duplicate, "", "", "the first one is used");
+    // The file's name is the user's own choice and is shown with every finding.
+    let message = match first.provenance.spot("") {
+        Some(Spot { file, line }) => format!("the same object is already at {file}:{line}"),
+        None => "the same object is already in the cluster".to_owned(),
+    };
+    Finding { message, ..finding }
 }
 
 fn is_cluster_scoped(kind: &str) -> bool {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::ByteString;
 use serde::Deserialize;
 
-use crate::ir::SecretText;
+use crate::terms::SecretText;
 
 use super::check::Check;
 use super::redact::Shown;

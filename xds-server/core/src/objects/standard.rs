@@ -12,8 +12,9 @@ use k8s_openapi::api::core::v1::ServiceSpec;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort};
 use serde::Deserialize;
 
-use super::check::{Check, is_dns_label, is_wildcard_hostname};
+use super::check::Check;
 use super::redact::Shown;
+use crate::terms::names::{is_dns_label, is_wildcard_hostname};
 
 pub type Gateway = GatewaySpec;
 pub type HttpRoute = HttpRouteSpec;

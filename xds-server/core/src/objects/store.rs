@@ -2,19 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::fmt::{self, Display};
+use std::fmt::Display;
 use std::sync::Arc;
 
 use crate::status::{Finding, Origin, Reason, Severity};
 
-use super::{FileVersion, Kind, Provenance, RefusedParts, Secret, redact};
-
-/// Namespace and name; the namespace is empty for kinds without one.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Key {
-    pub namespace: Arc<str>,
-    pub name: Arc<str>,
-}
+use super::{FileVersion, Key, Kind, Provenance, RefusedParts, Secret, redact};
 
 /// What every object has besides its specification.
 #[derive(Debug, Clone)]
@@ -38,21 +31,6 @@ pub struct Object<T> {
 /// All objects of one kind, in the order of their names. Copies share the objects.
 #[derive(Debug, Clone)]
 pub struct Store<T>(BTreeMap<Key, Arc<Object<T>>>);
-
-// === impl Key ===
-
-impl Key {
-    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
-        Self { namespace: namespace.into(), name: name.into() }
-    }
-}
-
-impl Display for Key {
-    /// `namespace/name`
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
 
 // === impl Meta ===
 

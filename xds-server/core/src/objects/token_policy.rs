@@ -8,11 +8,12 @@ use serde::Deserialize;
 use serde_json::Value;
 use tollgate_proto::v1::CountWeights;
 
-use crate::ir::{CalendarUnit, Mode, OnEarlyEnd, OnLedgerUnavailable, ScopePart, Window};
+use crate::terms::{CalendarUnit, Mode, OnEarlyEnd, OnLedgerUnavailable, ScopePart, Window};
 
-use super::check::{Check, is_label_key};
+use super::check::Check;
 use super::redact::Shown;
 use super::{GATEWAY_GROUP, TOLLGATE_GROUP, expression};
+use crate::terms::names::is_label_key;
 
 #[derive(Debug, Clone)]
 pub struct TokenPolicy {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::objects::Key;
+use crate::terms::Key;
 
 /// The object (and the part of it) that a value was made from. Every IR value carries it, and copies share its texts.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

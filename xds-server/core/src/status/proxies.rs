@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::{
     Address, Condition, ConditionType, Finding, ObjectRef, ObjectStatus, Origin, Reason, Severity, Spot, StatusKind,
 };
-use crate::snapshot::ResourceType;
+use crate::terms::ResourceType;
 
 /// A resource that an Envoy refuses.
 #[derive(Debug, Clone, PartialEq)]

@@ -60,6 +60,31 @@ pub fn parse(text: &str) -> Result<Duration, InvalidDuration> {
     }
 }
 
+/// `1h30m`, as users write it.
+pub fn duration_as_text<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    let (mut seconds, mut text) = (duration.as_secs(), String::new());
+    for (unit, name) in [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")] {
+        if seconds >= unit {
+            text.push_str(&format!("{}{name}", seconds / unit));
+            seconds %= unit;
+        }
+    }
+    match duration.subsec_millis() {
+        0 if text.is_empty() => text.push_str("0s"),
+        0 => {}
+        millis => text.push_str(&format!("{millis}ms")),
+    }
+    serializer.serialize_str(&text)
+}
+
+/// The same for a duration that may be absent.
+pub fn optional_duration<S: serde::Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    match duration {
+        Some(duration) => duration_as_text(duration, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,7 +3,7 @@
 //! Typed values are made from the tree later, so that one bad document leaves its neighbours alone and
 //! every complaint, however late it is found, can name its line.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use serde_saphyr::Spanned;
 
-use super::redact;
+use crate::objects::{Lines, Offsets, redact};
 
 /// A YAML value and the lines of its fields.
 #[derive(Debug, Clone)]
@@ -19,17 +19,6 @@ pub struct Document {
     pub value: Value,
     pub lines: Lines,
 }
-
-/// Lines of one object, by dotted path (`spec.models[0].name`); the empty path is its start.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Lines {
-    start: u64,
-    below: Arc<Offsets>,
-}
-
-/// How far below the start of its object each field stands, by its path. An alias may stand above it. Objects of a file
-/// that look the same share theirs.
-type Offsets = BTreeMap<Box<str>, i64>;
 
 /// Why a file could not be read as YAML.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -84,29 +73,6 @@ fn options() -> serde_saphyr::Options {
             max_nodes: MAX_NODES,
             max_events: MAX_NODES * 2,
         },
-    }
-}
-
-// === impl Lines ===
-
-impl Lines {
-    /// Of an object of which only its first line is known.
-    pub fn starting_at(line: u64) -> Self {
-        Self { start: line, below: Arc::default() }
-    }
-
-    /// Line of the field, or of the closest field around it.
-    pub fn of(&self, field: &str) -> u64 {
-        let mut path = field;
-        loop {
-            if let Some(offset) = self.below.get(path) {
-                return self.start.saturating_add_signed(*offset);
-            }
-            match path.rfind(['.', '[']) {
-                Some(end) => path = path.get(..end).unwrap_or_default(),
-                None => return self.start,
-            }
-        }
     }
 }
 

@@ -1,8 +1,7 @@
 //! Objects of several files put together. Each file is decoded by itself, so that only those that changed are read again.
 
-use super::load;
-use super::refused_policy::{RefusedPolicy, Suspect};
-use super::{EachKind, Kind, Objects, each_kind};
+use crate::objects::refused_policy::{RefusedPolicy, Suspect};
+use crate::objects::{EachKind, Kind, Objects, each_kind, read};
 use crate::status::Finding;
 
 /// Files that are put together, and what was found on the way.
@@ -49,7 +48,7 @@ impl EachKind for Merging<'_> {
     fn kind<T: Kind>(&mut self) {
         for object in T::store(self.file).shared() {
             let Err(first) = T::store_mut(self.all).share(object) else { continue };
-            self.findings.push(load::duplicate(&first.meta, &object.meta));
+            self.findings.push(read::duplicate(&first.meta, &object.meta));
             // It may be that a policy was to say this, and not what the first one says.
             if let (Some(first), Some(second)) = (first.meta.file(), object.meta.file())
                 && first.source != second.source

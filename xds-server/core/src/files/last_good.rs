@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{EachKind, FileVersion, Key, Kind, Meta, Objects, RefusedPolicy, each_kind};
+use crate::objects::{
+    EachKind, FileVersion, Key, Kind, LAST_GOOD_HINT as HINT, Meta, Objects, RefusedPolicy, each_kind,
+};
 use crate::status::{Finding, Reason, Severity, Spot};
 
 /// What was taken over, for the findings.
@@ -148,8 +150,6 @@ impl TakenOver {
         files.chain(self.findings).collect()
     }
 }
-
-pub const HINT: &str = "until it is mended or removed";
 
 fn time(second: i64) -> String {
     Timestamp::from_second(second).map_or_else(|_| "an unknown time".to_owned(), |time| time.to_string())

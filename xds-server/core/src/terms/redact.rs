@@ -123,7 +123,7 @@ fn is_plain(text: &str) -> bool {
 
 /// A valid name of an object is no secret by itself: it is in metrics and resources too.
 fn is_name(text: &str) -> bool {
-    super::is_dns_subdomain(text) && !looks_like_a_key(text)
+    super::names::is_dns_subdomain(text) && !looks_like_a_key(text)
 }
 
 fn is_wordlike(word: &str) -> bool {
