@@ -36,9 +36,25 @@ impl Objects {
         findings
     }
 
+    /// Moves the objects to memory of their own. While a file is read, much is allocated between what stays of it, and by
+    /// another thread perhaps. The holes that this leaves may be as large as the objects.
+    pub fn resettle(&mut self) {
+        each_kind(&mut Resettling(self));
+    }
+
     /// Notes since when each object is as it is. `now` is the time in Unix seconds.
     pub fn date(&mut self, last: &Self, now: i64) {
         each_kind(&mut Dating { new: self, last, now });
+    }
+}
+
+struct Resettling<'a>(&'a mut Objects);
+
+// === impl Resettling ===
+
+impl EachKind for Resettling<'_> {
+    fn kind<T: Kind>(&mut self) {
+        T::store_mut(self.0).resettle();
     }
 }
 

@@ -133,6 +133,21 @@ impl<T> Store<T> {
         self.0.values()
     }
 
+    /// See [`Objects::resettle`](super::Objects::resettle).
+    pub fn resettle(&mut self)
+    where
+        T: Clone,
+    {
+        let store = std::mem::take(&mut self.0);
+        let resettled = store.into_values().map(|object| {
+            let mut object = Object::clone(&object);
+            let Origin { namespace, name, .. } = &mut object.meta.origin;
+            (*namespace, *name) = (namespace.as_ref().into(), name.as_ref().into());
+            (object.meta.key(), Arc::new(object))
+        });
+        self.0 = resettled.collect();
+    }
+
     /// Those of one namespace, without a look at any other.
     pub fn of_namespace<'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a Object<T>> {
         let from_here = self.0.range(Key::new(namespace, "")..);

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use jiff::Timestamp;
 use tollgate_core::objects::Objects;
 use tollgate_core::status::{Finding, Reason, Severity};
 
@@ -25,15 +24,14 @@ const MAX_FILE_BYTES: u64 = 256 << 20;
 // === impl Decoded ===
 
 impl Decoded {
-    /// Reads a file of the folder `root`. Objects that `known` has as well keep the date of their version.
-    pub fn of(path: &Path, root: &Path, known: &Objects) -> io::Result<Self> {
+    /// Reads a file of the folder `root`.
+    pub fn of(path: &Path, root: &Path) -> io::Result<Self> {
         // If the file changes while it is read, this print is of before, and it is read again.
         let print = Print::of(path.to_owned());
         let text = read(path)?;
         let secrets = LocalSecrets::of(root);
         let mut objects = Objects::default();
         let findings = objects.add_yaml(&path.display().to_string(), &text, &secrets);
-        objects.date(known, Timestamp::now().as_second());
         Ok(Self { file: print, secret_files: secrets.into_prints(), objects, findings })
     }
 

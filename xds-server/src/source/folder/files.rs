@@ -6,6 +6,7 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::thread;
 
+use jiff::Timestamp;
 use tollgate_core::objects::{Changes, Objects, Replaced};
 use tollgate_core::status::Finding;
 
@@ -59,9 +60,12 @@ impl Files {
                 }
             }
         }
-        for (path, decoded) in decode(due, &self.root, known) {
+        let now = Timestamp::now().as_second();
+        for (path, decoded) in decode(due, &self.root) {
             match decoded {
-                Ok(decoded) => {
+                Ok(mut decoded) => {
+                    decoded.objects.resettle();
+                    decoded.objects.date(known, now);
                     self.decoded.insert(path, decoded);
                 }
                 // The file went away between listing and reading.
@@ -108,12 +112,12 @@ impl Files {
 }
 
 /// Decodes files in their order, many of them on several cores.
-fn decode(mut paths: Vec<PathBuf>, root: &Path, known: &Objects) -> Vec<(PathBuf, io::Result<Decoded>)> {
+fn decode(mut paths: Vec<PathBuf>, root: &Path) -> Vec<(PathBuf, io::Result<Decoded>)> {
     let cores = thread::available_parallelism().map_or(1, NonZero::get);
     let parts = cores.min(paths.len().div_ceil(FILES_A_CORE)).max(1);
     let size = paths.len().div_ceil(parts);
     let part = |paths: Vec<PathBuf>| -> Vec<_> {
-        let decoded = paths.into_iter().map(|path| (Decoded::of(&path, root, known), path));
+        let decoded = paths.into_iter().map(|path| (Decoded::of(&path, root), path));
         decoded.map(|(decoded, path)| (path, decoded)).collect()
     };
     thread::scope(|scope| {
