@@ -76,7 +76,7 @@ impl Stages {
         let counted = embedded.metrics().clone();
         metrics.add(|registry, consumers| counted.register(registry, consumers));
         let ledger: Arc<dyn Ledger> = Arc::new(embedded.clone());
-        let for_proxies = ledger::service(Arc::clone(&ledger), counted.clone());
+        let for_proxies = ledger::service(Arc::clone(&ledger), counted);
 
         // 6: discovery, ledger and code for the proxies, and what they say of it.
         let board = Board::default();
