@@ -185,6 +185,11 @@ impl<'de> SeqAccess<'de> for Elements<'_> {
             .inspect_err(|_| failed(self.notes, place))
             .map(Some)
     }
+
+    /// So that a list has no more room than it needs.
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.rest.len())
+    }
 }
 
 // === impl Fields ===

@@ -208,7 +208,7 @@ fn certificate(
     };
     let (origin, chain) = part("tls.crt", "CERTIFICATE-----")?;
     let (_, private_key) = part("tls.key", "PRIVATE KEY-----")?;
-    let name = format!("{}/{}", origin.namespace, origin.name);
+    let name = origin.key().to_string();
     Ok(Certificate { origin, name, chain, private_key })
 }
 
