@@ -36,7 +36,7 @@ impl Objects {
         findings
     }
 
-    /// Moves the objects to memory of their own. While a file is read, much is allocated between what stays of it, and by
+    /// Moves the objects to memory of their own, but those that others share with it. While a file is read, much is allocated between what stays of it, and by
     /// another thread perhaps. The holes that this leaves may be as large as the objects.
     pub fn resettle(&mut self) {
         each_kind(&mut Resettling(self));

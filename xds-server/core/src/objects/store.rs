@@ -139,13 +139,16 @@ impl<T> Store<T> {
         T: Clone,
     {
         let store = std::mem::take(&mut self.0);
-        let resettled = store.into_values().map(|object| {
-            let mut object = Object::clone(&object);
-            let Origin { namespace, name, .. } = &mut object.meta.origin;
-            (*namespace, *name) = (namespace.as_ref().into(), name.as_ref().into());
-            (object.meta.key(), Arc::new(object))
-        });
-        self.0 = resettled.collect();
+        let resettled = |object: Arc<Object<T>>| match Arc::try_unwrap(object) {
+            Ok(own) => {
+                let mut object = own.clone();
+                let Origin { namespace, name, .. } = &mut object.meta.origin;
+                (*namespace, *name) = (namespace.as_ref().into(), name.as_ref().into());
+                Arc::new(object)
+            }
+            Err(shared) => shared,
+        };
+        self.0 = store.into_values().map(resettled).map(|object| (object.meta.key(), object)).collect();
     }
 
     /// Those of one namespace, without a look at any other.

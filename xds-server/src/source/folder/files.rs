@@ -64,8 +64,8 @@ impl Files {
         for (path, decoded) in decode(due, &self.root) {
             match decoded {
                 Ok(mut decoded) => {
-                    decoded.objects.resettle();
                     decoded.objects.date(known, now);
+                    decoded.objects.resettle();
                     self.decoded.insert(path, decoded);
                 }
                 // The file went away between listing and reading.
