@@ -40,7 +40,7 @@ pub enum KeySource {
 pub const ANONYMOUS: &str = "anonymous";
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct ConsumerWire {
     #[serde(default)]
     keys: Vec<KeyWire>,
@@ -50,7 +50,7 @@ pub struct ConsumerWire {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 struct KeyWire {
     secret_ref: Option<SecretRefWire>,
     sha256: Option<String>,

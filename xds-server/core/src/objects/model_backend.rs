@@ -63,7 +63,7 @@ pub struct Timeouts {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct ModelBackendWire {
     schema: Schema,
     endpoint: Option<EndpointWire>,
@@ -77,7 +77,7 @@ pub struct ModelBackendWire {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 struct EndpointWire {
     hostname: Option<String>,
     port: Option<i64>,
@@ -86,7 +86,7 @@ struct EndpointWire {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 struct ServiceWire {
     name: String,
     namespace: Option<String>,
@@ -94,7 +94,7 @@ struct ServiceWire {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 struct TlsWire {
     mode: TlsMode,
     sni: Option<String>,
@@ -110,13 +110,13 @@ enum TlsMode {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 struct CredentialWire {
     secret_ref: SecretRefWire,
 }
 
 #[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 struct TimeoutsWire {
     connect: Option<String>,
     first_token: Option<String>,

@@ -58,7 +58,7 @@ pub struct Target {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct ModelPoolWire {
     #[serde(default)]
     access: Access,
@@ -70,13 +70,13 @@ pub struct ModelPoolWire {
 }
 
 #[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 struct AllowedConsumersWire {
     namespaces: Option<NamespacesWire>,
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 struct ModelWire {
     name: String,
     targets: Vec<TargetWire>,
@@ -86,7 +86,7 @@ struct ModelWire {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 struct TargetWire {
     backend_ref: BackendRefWire,
     model: Option<String>,
@@ -95,7 +95,7 @@ struct TargetWire {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 struct BackendRefWire {
     group: Option<String>,
     kind: Option<String>,
@@ -104,7 +104,7 @@ struct BackendRefWire {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 struct RunnersWire {
     #[serde(rename = "selector")]
     _selector: Value,

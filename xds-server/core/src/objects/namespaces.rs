@@ -37,7 +37,7 @@ pub enum Operator {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct NamespacesWire {
     #[serde(default)]
     from: FromWire,
@@ -53,7 +53,7 @@ enum FromWire {
 }
 
 #[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 struct SelectorWire {
     #[serde(default)]
     match_labels: BTreeMap<String, String>,
@@ -62,7 +62,7 @@ struct SelectorWire {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 struct ExpressionWire {
     key: String,
     operator: String,

@@ -23,7 +23,6 @@ use super::{
 
 /// The body of the usual object.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Spec<T> {
     spec: T,
 }

@@ -42,7 +42,7 @@ impl SecretSource for NoSecretSource {
 
 /// A Kubernetes Secret and two fields for laptops.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct SecretWire {
     #[serde(default)]
     data: BTreeMap<String, ByteString>,

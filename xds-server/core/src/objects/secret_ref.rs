@@ -14,7 +14,7 @@ pub struct SecretRef {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct SecretRefWire {
     group: Option<String>,
     kind: Option<String>,

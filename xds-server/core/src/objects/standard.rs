@@ -27,7 +27,7 @@ pub struct Namespace;
 
 /// An EndpointSlice; its Service is named by a label.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct BackendSlice {
     pub address_type: String,
     #[serde(default)]

@@ -50,7 +50,7 @@ pub struct TokenPolicyLimit {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct TokenPolicyWire {
     target_refs: Vec<TargetRefWire>,
     #[serde(default)]
@@ -63,7 +63,7 @@ pub struct TokenPolicyWire {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 struct TargetRefWire {
     #[serde(default)]
     group: String,
@@ -93,7 +93,7 @@ enum OnEarlyEndWire {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 struct LimitWire {
     name: String,
     tokens: i64,
