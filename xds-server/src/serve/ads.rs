@@ -4,26 +4,20 @@
 //! stream as on a new one. An Envoy that nobody speaks to goes on with what it has, and it would go on using the
 //! credentials of a Gateway that was deleted while it was away.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryService;
-use envoy_types::pb::envoy::service::discovery::v3::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
-};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
-use tokio_stream::wrappers::ReceiverStream;
-use tokio_stream::{Stream, StreamExt as _};
+use tokio_stream::StreamExt as _;
 use tollgate_core::envoy;
 use tollgate_core::snapshot::{ResourceType, Snapshot};
 use tollgate_core::subscription::stream::{self, StreamEvent};
 use tollgate_core::subscription::{Ask, Output, RejectedVersion, Response};
-use tonic::{Request, Status, Streaming};
+use tonic::{Status, Streaming};
 
 use super::standing;
-use super::wire::{Delta, StateOfTheWorld, Wire};
+use super::wire::Wire;
 use crate::identity::Identity;
 use crate::pipeline::Published;
 use crate::report::Metrics;
@@ -53,7 +47,7 @@ pub struct Ads {
 }
 
 /// The task of one stream.
-struct Driver<W: Wire> {
+struct Driver {
     identity: Identity,
     node: String,
     stream: stream::Stream,
@@ -64,7 +58,7 @@ struct Driver<W: Wire> {
     /// The Gateways that it is of, as they were then.
     gateways: Vec<(String, Arc<Snapshot>)>,
     published: watch::Receiver<Arc<Published>>,
-    responses: mpsc::Sender<Result<W::Response, Status>>,
+    responses: mpsc::Sender<Result<Response, Status>>,
     refused: Vec<RefusedResource>,
     asks_for_keys: bool,
     retries: u32,
@@ -95,36 +89,20 @@ enum End {
 /// The proxy takes no more responses.
 struct Gone;
 
-type Responses<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
 // === impl Ads ===
 
-#[tonic::async_trait]
-impl AggregatedDiscoveryService for Ads {
-    type StreamAggregatedResourcesStream = Responses<DiscoveryResponse>;
-    type DeltaAggregatedResourcesStream = Responses<DeltaDiscoveryResponse>;
-
-    async fn stream_aggregated_resources(
-        &self,
-        request: Request<Streaming<DiscoveryRequest>>,
-    ) -> Result<tonic::Response<Self::StreamAggregatedResourcesStream>, Status> {
-        self.drive::<StateOfTheWorld>(request)
-    }
-
-    async fn delta_aggregated_resources(
-        &self,
-        request: Request<Streaming<DeltaDiscoveryRequest>>,
-    ) -> Result<tonic::Response<Self::DeltaAggregatedResourcesStream>, Status> {
-        self.drive::<Delta>(request)
-    }
-}
-
 impl Ads {
-    fn drive<W: Wire>(
+    /// Serves a stream of the proxy that the connection is of. Its responses come through what is returned, and in the
+    /// end the status.
+    ///
+    /// # Errors
+    /// When it is no connection of a proxy.
+    pub fn drive<W: Wire>(
         &self,
-        request: Request<Streaming<W::Request>>,
-    ) -> Result<tonic::Response<Responses<W::Response>>, Status> {
-        let identity = Identity::of_request(&request)?.clone();
+        identity: Option<&Identity>,
+        requests: Streaming<W::Request>,
+    ) -> Result<mpsc::Receiver<Result<Response, Status>>, Status> {
+        let identity = identity.cloned().ok_or_else(|| Status::unauthenticated("no client certificate"))?;
         let (responses, receiver) = mpsc::channel(QUEUE);
         let mut published = self.published.clone();
         let (snapshot, generation, gateways) = {
@@ -132,7 +110,7 @@ impl Ads {
             let snapshot = Arc::clone(&published.of(&identity).snapshot);
             (snapshot, published.generation, published.snapshots_of(&identity))
         };
-        let driver = Driver::<W> {
+        let driver = Driver {
             stream: stream::Stream::new(W::PROTOCOL, Arc::clone(&snapshot)),
             snapshot,
             generation,
@@ -150,8 +128,8 @@ impl Ads {
             place: self.board.place(),
             metrics: self.metrics.clone(),
         };
-        tokio::spawn(driver.run(request.into_inner()));
-        Ok(tonic::Response::new(Box::pin(ReceiverStream::new(receiver))))
+        tokio::spawn(driver.run::<W>(requests));
+        Ok(receiver)
     }
 }
 
@@ -168,20 +146,20 @@ impl Standing {
 
 // === impl Driver ===
 
-impl<W: Wire> Driver<W> {
-    async fn run(mut self, requests: Streaming<W::Request>) {
-        if let End::With(status) = self.serve(requests).await {
+impl Driver {
+    async fn run<W: Wire>(mut self, requests: Streaming<W::Request>) {
+        if let End::With(status) = self.serve::<W>(requests).await {
             let _gone = self.responses.try_send(Err(status));
         }
     }
 
-    async fn serve(&mut self, mut requests: Streaming<W::Request>) -> End {
+    async fn serve<W: Wire>(&mut self, mut requests: Streaming<W::Request>) -> End {
         self.stand();
         loop {
             let (retry_at, overdue_at, until) = (self.retry_at, self.overdue_at, self.standing.until());
             let event = tokio::select! {
                 request = requests.next() => match request {
-                    Some(Ok(request)) => match self.read(request) {
+                    Some(Ok(request)) => match self.read::<W>(request) {
                         Some(request) if self.is_refused(&request) => return self.refusal(),
                         request => request,
                     },
@@ -221,7 +199,7 @@ impl<W: Wire> Driver<W> {
         }
     }
 
-    fn read(&mut self, request: W::Request) -> Option<StreamEvent> {
+    fn read<W: Wire>(&mut self, request: W::Request) -> Option<StreamEvent> {
         let (node, request) = W::read(request);
         if let Some(node) = node {
             self.node = node.id;
@@ -275,7 +253,7 @@ impl<W: Wire> Driver<W> {
                         node = %self.node, kind = ?response.kind, resources = response.resources.len(),
                         removed = response.removed.len(), "send"
                     );
-                    self.responses.send(Ok(W::write(stamped(response)))).await.map_err(|_| Gone)?;
+                    self.responses.send(Ok(stamped(response))).await.map_err(|_| Gone)?;
                 }
                 Output::Accepted => {}
                 Output::Refused(rejected) => self.refuse(rejected),

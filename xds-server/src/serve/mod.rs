@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! tls.rs, incoming.rs (who is there? an Identity) -> standing.rs (is there such a Gateway?)
-//! Published (what is served, swapped whole) -> ads.rs (a task per stream) -> wire.rs -> Envoy, filter
-//!                                                 | ACK, NACK
+//! Published (what is served, swapped whole) -> ads.rs (a task per stream) -> answers.rs, wire.rs -> Envoy, filter
+//!                                                 | ACK, NACK             <- discovery.rs, wire.rs
 //! report::Status <- status.rs <- report::Board (a report per stream)
 //! ```
 
 pub mod ads;
+mod answers;
+mod discovery;
 pub mod incoming;
 pub mod pki;
 #[cfg(test)]
@@ -25,7 +27,6 @@ use axum::http::{StatusCode, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::IntoResponse;
 use axum::routing::get;
-use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -39,10 +40,6 @@ use self::ads::Ads;
 use self::incoming::{Limits, incoming};
 use crate::filter_code::FilterCode;
 use crate::ledger;
-
-/// The most bytes of one discovery request. A proxy that comes back names the version of each key that it has, in about
-/// 100 bytes. This is enough for 300,000 keys.
-const MAX_DISCOVERY_REQUEST: usize = 32 << 20;
 
 /// Streams never end by themselves. When the server stops, they get this time.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -76,11 +73,9 @@ impl Serving {
         code: Arc<FilterCode>,
     ) -> Self {
         let check = from_fn_with_state(ads.published.clone(), standing::check);
-        let discovery = AggregatedDiscoveryServiceServer::new(ads).max_decoding_message_size(MAX_DISCOVERY_REQUEST);
         let mut routes = Routes::new(ledger);
         let router = routes.axum_router_mut();
-        *router = std::mem::take(router).merge(self::code(code)).layer(check);
-        let routes = routes.add_service(discovery);
+        *router = std::mem::take(router).merge(self::code(code)).layer(check).merge(discovery::routes(ads));
         let (stop, stopped) = oneshot::channel::<()>();
         let server = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))

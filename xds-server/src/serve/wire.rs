@@ -1,4 +1,7 @@
 //! Translates between the two forms of xDS messages and the one form that `core::subscription` speaks.
+//!
+//! A response is written in parts, one for each resource. Protocol Buffers merge what stands behind each other: the parts
+//! in a row are the encoded message ("Last One Wins" and repeated fields, protobuf.dev/programming-guides/encoding).
 
 use envoy_types::pb::envoy::config::core::v3::Node;
 use envoy_types::pb::envoy::service::discovery::v3::{
@@ -6,19 +9,25 @@ use envoy_types::pb::envoy::service::discovery::v3::{
 };
 use envoy_types::pb::google::protobuf::Any;
 use envoy_types::pb::google::rpc::Status as RpcStatus;
+use prost::Message;
 use sha2::{Digest as _, Sha256};
 use tollgate_core::snapshot::{Resource, ResourceType};
 use tollgate_core::subscription::{Answer, Ask, Protocol, Request, Response};
 
 /// One form of xDS.
-pub trait Wire: Send + 'static {
+pub trait Wire: Send + Sync + 'static {
     const PROTOCOL: Protocol;
-    type Request: Send + 'static;
-    type Response: Send + 'static;
+    /// Of the service, after its name.
+    const METHOD: &'static str;
+    type Request: Message + Default + 'static;
+    type Response: Message + Default + 'static;
 
     /// The type and request are None if the type is not served here.
     fn read(request: Self::Request) -> (Option<Node>, Option<(ResourceType, Request)>);
-    fn write(response: Response) -> Self::Response;
+    /// Everything but the resources.
+    fn head(response: &Response) -> Self::Response;
+    /// One resource, and nothing else.
+    fn part(kind: ResourceType, name: &str, resource: &Resource) -> Self::Response;
 }
 
 #[derive(Debug)]
@@ -31,6 +40,7 @@ pub struct StateOfTheWorld;
 
 impl Wire for Delta {
     const PROTOCOL: Protocol = Protocol::Delta;
+    const METHOD: &'static str = "DeltaAggregatedResources";
     type Request = DeltaDiscoveryRequest;
     type Response = DeltaDiscoveryResponse;
 
@@ -45,25 +55,24 @@ impl Wire for Delta {
         (request.node, kind.map(|kind| (kind, Request { answer, ask })))
     }
 
-    fn write(response: Response) -> DeltaDiscoveryResponse {
-        let kind = response.kind;
+    fn head(response: &Response) -> DeltaDiscoveryResponse {
         DeltaDiscoveryResponse {
-            system_version_info: version(&response),
-            resources: response
-                .resources
-                .iter()
-                .map(|(name, resource)| WireResource {
-                    name: name.to_string(),
-                    version: resource.version.to_string(),
-                    resource: Some(any(kind, resource)),
-                    ..WireResource::default()
-                })
-                .collect(),
-            type_url: kind.type_url().to_owned(),
+            system_version_info: version(response),
+            type_url: response.kind.type_url().to_owned(),
             removed_resources: response.removed.iter().map(ToString::to_string).collect(),
-            nonce: response.nonce,
+            nonce: response.nonce.clone(),
             ..DeltaDiscoveryResponse::default()
         }
+    }
+
+    fn part(kind: ResourceType, name: &str, resource: &Resource) -> DeltaDiscoveryResponse {
+        let resource = WireResource {
+            name: name.to_owned(),
+            version: resource.version.to_string(),
+            resource: Some(any(kind, resource)),
+            ..WireResource::default()
+        };
+        DeltaDiscoveryResponse { resources: vec![resource], ..DeltaDiscoveryResponse::default() }
     }
 }
 
@@ -71,6 +80,7 @@ impl Wire for Delta {
 
 impl Wire for StateOfTheWorld {
     const PROTOCOL: Protocol = Protocol::StateOfTheWorld;
+    const METHOD: &'static str = "StreamAggregatedResources";
     type Request = DiscoveryRequest;
     type Response = DiscoveryResponse;
 
@@ -81,15 +91,17 @@ impl Wire for StateOfTheWorld {
         (request.node, kind.map(request_for))
     }
 
-    fn write(response: Response) -> DiscoveryResponse {
-        let kind = response.kind;
+    fn head(response: &Response) -> DiscoveryResponse {
         DiscoveryResponse {
-            version_info: version(&response),
-            resources: response.resources.values().map(|resource| any(kind, resource)).collect(),
-            type_url: kind.type_url().to_owned(),
-            nonce: response.nonce,
+            version_info: version(response),
+            type_url: response.kind.type_url().to_owned(),
+            nonce: response.nonce.clone(),
             ..DiscoveryResponse::default()
         }
+    }
+
+    fn part(kind: ResourceType, _name: &str, resource: &Resource) -> DiscoveryResponse {
+        DiscoveryResponse { resources: vec![any(kind, resource)], ..DiscoveryResponse::default() }
     }
 }
 
