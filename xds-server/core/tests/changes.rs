@@ -46,7 +46,7 @@ fn differences(before: &Snapshot, after: &Snapshot) -> Vec<String> {
     for kind in ResourceType::ALL {
         let names = before.of(kind).chain(after.of(kind)).map(|(name, _)| name);
         for name in names {
-            let version = |snapshot: &Snapshot| snapshot.get(kind, name).map(|resource| resource.version.clone());
+            let version = |snapshot: &Snapshot| snapshot.get(kind, name).map(|resource| resource.version);
             if version(before) != version(after) {
                 changes.insert(format!("{kind:?} {name}"));
             }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::watch;
-use tollgate_core::snapshot::ResourceType;
+use tollgate_core::snapshot::{ResourceType, Version};
 use tollgate_core::status::{Origin, Refusal};
 
 use crate::identity::Identity;
@@ -44,7 +44,7 @@ pub enum Keys {
 pub struct RefusedResource {
     pub kind: ResourceType,
     pub name: String,
-    pub version: String,
+    pub version: Version,
     pub origin: Option<Origin>,
     /// Envoy's own message.
     pub message: String,

@@ -279,7 +279,7 @@ impl Driver {
             self.refused.push(RefusedResource {
                 kind: rejected.kind,
                 name: name.to_string(),
-                version: resource.version.to_string(),
+                version: resource.version,
                 origin: resource.origins.first().cloned(),
                 message: message.clone(),
             });
@@ -293,8 +293,8 @@ impl Driver {
         let (stream, snapshot) = (&self.stream, &self.snapshot);
         self.refused.retain(|refused| {
             let current = snapshot.get(refused.kind, &refused.name);
-            current.is_some_and(|resource| *resource.version == *refused.version)
-                && !stream.holds(refused.kind, &refused.name, &refused.version)
+            current.is_some_and(|resource| resource.version == refused.version)
+                && !stream.holds(refused.kind, &refused.name, refused.version)
         });
         let taken = self.gateways.iter().filter(|(_, gateway)| self.stream.has_taken(gateway));
         let keys = match (self.asks_for_keys, self.stream.has_keys()) {

@@ -161,11 +161,14 @@ mod tests {
         assert_eq!((whole.nonce.as_str(), whole.removed_resources.as_slice()), ("7", ["gone".to_owned()].as_slice()));
         assert_eq!(whole.type_url, ResourceType::Cluster.type_url());
         assert_eq!(whole.system_version_info, again.system_version_info);
-        let expected = named.resources.iter().map(|(name, resource)| (&**name, &*resource.version, &resource.value));
+        let expected = named
+            .resources
+            .iter()
+            .map(|(name, resource)| (name.to_string(), resource.version.to_string(), resource.value.clone()));
         let found = whole.resources.iter().map(|resource| {
             let any = resource.resource.as_ref().unwrap();
             assert_eq!(any.type_url, ResourceType::Cluster.type_url());
-            (resource.name.as_str(), resource.version.as_str(), &any.value)
+            (resource.name.clone(), resource.version.clone(), any.value.clone())
         });
         assert!(found.eq(expected));
 

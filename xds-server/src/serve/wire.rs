@@ -123,7 +123,7 @@ fn version(response: &Response) -> String {
     for (name, resource) in &response.resources {
         hash.update(name.as_bytes());
         hash.update([0]);
-        hash.update(resource.version.as_bytes());
+        hash.update(resource.version.to_string());
     }
     let digest: [u8; 32] = hash.finalize().into();
     hex::encode(digest.first_chunk::<8>().unwrap_or(&[0; 8]))

@@ -127,10 +127,12 @@ impl<'a> Table<'a> {
         let mut made = self.virtual_host(gateway, site, host);
         made.routes.insert(0, scope::unless_key(&name));
         made.routes.push(scope::otherwise());
-        // A refusal is about a rule; only without any it is about the listener.
         let mut origins: Vec<Origin> = host.routes.iter().map(|route| route.origin.clone()).collect();
-        origins.push(site.origin.clone());
         dedup(&mut origins);
+        // A refusal is about a rule; only without any it is about the listener.
+        if origins.is_empty() {
+            origins.push(site.origin.clone());
+        }
         Resource::new(&scope::configuration(&name, vec![made]), origins)
     }
 

@@ -7,6 +7,7 @@ mod changed;
 mod resources;
 #[cfg(test)]
 mod tests;
+mod version;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +15,7 @@ use std::sync::Arc;
 
 pub use self::changed::Changed;
 pub use self::resources::Resources;
+pub use self::version::Version;
 use crate::ir::ConsumerNamespaces;
 use crate::status::Origin;
 pub use crate::terms::ResourceType;
@@ -24,8 +26,8 @@ pub const HOST_MARK: char = '|';
 /// One resource, ready to send.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resource {
-    /// Lowercase hex of the first 8 bytes of the SHA-256 of `value`.
-    pub version: Arc<str>,
+    /// That of `value`.
+    pub version: Version,
     /// The message, encoded (the value of the Any; its type URL is the resource type's).
     pub value: Vec<u8>,
     /// Objects that it was made from, the first being the one that a NACK is reported on.
@@ -58,14 +60,8 @@ fn table_of(scope: &str) -> &str {
 
 impl Resource {
     pub fn new(message: &impl prost::Message, origins: impl Into<Box<[Origin]>>) -> Self {
-        use sha2::Digest as _;
         let value = message.encode_to_vec();
-        let digest: [u8; 32] = sha2::Sha256::digest(&value).into();
-        Self {
-            version: hex::encode(digest.first_chunk::<8>().unwrap_or(&[0; 8])).into(),
-            value,
-            origins: origins.into(),
-        }
+        Self { version: Version::of(&value), value, origins: origins.into() }
     }
 
     /// Whether a client that has one of them has the other, too.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::{Changed, Resource, ResourceType, Resources, Snapshot};
+use super::{Changed, Resource, ResourceType, Resources, Snapshot, Version};
 use crate::ir::ConsumerNamespaces;
 use crate::status::Origin;
 
@@ -16,7 +16,8 @@ const NAMESPACES: [&str; 3] = ["team-0", "team-1", "team-2"];
 fn resource(version: u8, namespace: &str) -> Arc<Resource> {
     let origin = Origin::new("Consumer", namespace, "x");
     // A key's namespace is part of its message.
-    Arc::new(Resource { version: format!("{version}/{namespace}").into(), value: Vec::new(), origins: [origin].into() })
+    let version = Version::of(format!("{version}/{namespace}").as_bytes());
+    Arc::new(Resource { version, value: Vec::new(), origins: [origin].into() })
 }
 
 fn namespaces() -> impl Strategy<Value = ConsumerNamespaces> {
@@ -55,8 +56,7 @@ fn snapshot() -> impl Strategy<Value = Snapshot> {
 fn compared(old: &Snapshot, new: &Snapshot) -> Changed {
     let mut changed = Changed::default();
     for kind in ResourceType::ALL {
-        let version =
-            |snapshot: &Snapshot, name: &str| snapshot.get(kind, name).map(|found| Arc::clone(&found.version));
+        let version = |snapshot: &Snapshot, name: &str| snapshot.get(kind, name).map(|found| found.version);
         for (name, _) in old.shared_of(kind).chain(new.shared_of(kind)) {
             if version(old, name) != version(new, name) {
                 changed.add(kind, Arc::clone(name));
@@ -146,7 +146,7 @@ fn another_origin_is_no_change_for_clients() {
     let name = Arc::from("a");
     let mut snapshot = Snapshot::default();
     snapshot.insert(ResourceType::Route, "a", Resource::clone(&resource(1, "team-0")));
-    let moved = Resource { version: resource(1, "team-0").version.clone(), ..Resource::clone(&resource(1, "team-1")) };
+    let moved = Resource { version: resource(1, "team-0").version, ..Resource::clone(&resource(1, "team-1")) };
     let mut changed = Changed::default();
     snapshot.put(ResourceType::Route, &name, Arc::new(moved), &mut changed);
     assert!(changed.is_empty());

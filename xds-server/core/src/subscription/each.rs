@@ -8,10 +8,7 @@ use std::sync::Arc;
 
 use super::interest::{Asked, Wildcard};
 use super::{Phase, Refused, Sent, Wanted};
-use crate::snapshot::{Resource, ResourceType, Snapshot};
-
-/// No resource has this version.
-const UNKNOWN: &str = "";
+use crate::snapshot::{Resource, ResourceType, Snapshot, Version};
 
 #[derive(Debug)]
 pub(super) struct Each {
@@ -31,20 +28,22 @@ enum Wording {
 
 #[derive(Debug, Clone, Default)]
 struct Entry {
-    client: Copy,
+    client: Held,
     /// The version that the client does not take.
-    refused: Option<Arc<str>>,
+    refused: Option<Version>,
     /// The resource was in a refused response with others, so next time it is sent by itself.
     alone: bool,
 }
 
 /// The client's copy of a resource.
-#[derive(Debug, Clone, Default, PartialEq)]
-enum Copy {
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+enum Held {
     #[default]
     Unknown,
     Missing,
-    Has(Arc<str>),
+    Some(Version),
+    /// A version that no resource has.
+    Other,
 }
 
 /// What is to be done about an open name.
@@ -71,20 +70,20 @@ impl Each {
         Self { open: BTreeMap::new(), wording: Wording::Silence }
     }
 
-    pub(super) fn holds(&self, name: &str, version: &str, target: Wanted<'_>) -> bool {
+    pub(super) fn holds(&self, name: &str, version: Version, target: Wanted<'_>) -> bool {
         match self.open.get(name) {
             Some(entry) => entry.has(version),
-            None => target.version(name).is_some_and(|has| **has == *version),
+            None => target.version(name) == Some(version),
         }
     }
 
     /// Whether the client lacks something of this part of the target that it asks for.
     pub(super) fn lacks_some(&self, kind: ResourceType, part: &Snapshot) -> bool {
-        self.open_of(kind, part).any(|(entry, resource)| !entry.has(&resource.version))
+        self.open_of(kind, part).any(|(entry, resource)| !entry.has(resource.version))
     }
 
     pub(super) fn refuses_some(&self, kind: ResourceType, target: &Snapshot) -> bool {
-        self.open_of(kind, target).any(|(entry, resource)| entry.refuses(&resource.version))
+        self.open_of(kind, target).any(|(entry, resource)| entry.refuses(resource.version))
     }
 
     /// The open names that there are in the snapshot.
@@ -130,7 +129,10 @@ impl Each {
         for (name, version) in initial {
             if wanted.interest.covers(&name) {
                 let name = wanted.entry(&name).map_or_else(|| name.into(), |(name, _)| Arc::clone(name));
-                self.open.insert(name, Entry { client: Copy::Has(version.into()), ..Entry::default() });
+                self.open.insert(
+                    name,
+                    Entry { client: Version::parse(&version).map_or(Held::Other, Held::Some), ..Entry::default() },
+                );
             }
         }
     }
@@ -157,7 +159,7 @@ impl Each {
         let mut sent = Sent::default();
         let mut closed = Vec::new();
         for (name, entry) in &self.open {
-            let is_awaited = || entry.client == Copy::Unknown && wanted.interest.is_named(name);
+            let is_awaited = || entry.client == Held::Unknown && wanted.interest.is_named(name);
             match self.wording.task(name, entry, wanted) {
                 Task::Send(..) if phase == Phase::Awaited && !is_awaited() => {}
                 Task::Send(name, resource) if entry.alone => {
@@ -189,10 +191,10 @@ impl Each {
 
     pub(super) fn accepted(&mut self, sent: Sent, wanted: Wanted<'_>) {
         for (name, resource) in sent.resources {
-            if wanted.version(&name) == Some(&resource.version) {
+            if wanted.version(&name) == Some(resource.version) {
                 self.open.remove(&name);
             } else {
-                let client = Copy::Has(Arc::clone(&resource.version));
+                let client = Held::Some(resource.version);
                 self.open.insert(name, Entry { client, ..Entry::default() });
             }
         }
@@ -210,7 +212,7 @@ impl Each {
             let entry = self.open.entry(name).or_default();
             entry.alone = several;
             if !several {
-                entry.refused = Some(Arc::clone(&resource.version));
+                entry.refused = Some(resource.version);
             }
         }
         if several { Refused::OneOfThem } else { Refused::ForGood }
@@ -229,15 +231,15 @@ impl Each {
             self.open.entry(Arc::clone(name)).or_insert_with(|| Entry { client, ..Entry::default() });
         }
         for (_, entry) in self.open.iter_mut().filter(|(name, _)| which(name)) {
-            if let Copy::Has(version) = &mut entry.client {
-                *version = UNKNOWN.into();
+            if let Held::Some(_) = entry.client {
+                entry.client = Held::Other;
             }
         }
     }
 
     fn removed(&mut self, names: impl IntoIterator<Item = Arc<str>>) {
         for name in names {
-            self.open.insert(name, Entry { client: Copy::Missing, ..Entry::default() });
+            self.open.insert(name, Entry { client: Held::Missing, ..Entry::default() });
         }
     }
 }
@@ -246,30 +248,30 @@ impl Each {
 
 impl Wording {
     /// What the client has of a name that is not open.
-    fn copy_of_closed(&self, name: &str, wanted: Wanted<'_>) -> Copy {
+    fn copy_of_closed(&self, name: &str, wanted: Wanted<'_>) -> Held {
         match (wanted.version(name), self) {
-            (Some(version), _) => Copy::Has(Arc::clone(version)),
-            (None, Self::Removed { .. }) if wanted.interest.is_named(name) => Copy::Missing,
-            (None, _) => Copy::Unknown,
+            (Some(version), _) => Held::Some(version),
+            (None, Self::Removed { .. }) if wanted.interest.is_named(name) => Held::Missing,
+            (None, _) => Held::Unknown,
         }
     }
 
     fn task<'a>(&self, name: &str, entry: &Entry, wanted: Wanted<'a>) -> Task<'a> {
         match (wanted.entry(name), &entry.client, self) {
-            (Some((_, resource)), _, _) if entry.has(&resource.version) => {
+            (Some((_, resource)), _, _) if entry.has(resource.version) => {
                 if entry.refused.is_none() && !entry.alone {
                     Task::Close
                 } else {
                     Task::Remember
                 }
             }
-            (Some((_, resource)), _, _) if entry.refuses(&resource.version) => Task::Remember,
+            (Some((_, resource)), _, _) if entry.refuses(resource.version) => Task::Remember,
             (Some((name, resource)), _, _) => Task::Send(name, resource),
-            (None, Copy::Has(_), Self::Removed { .. }) if wanted.leaves(name) => Task::Remember,
-            (None, Copy::Has(_), Self::Removed { .. }) => Task::Remove,
-            (None, Copy::Has(_), Self::Silence) => Task::Remember,
-            (None, Copy::Unknown, Self::Removed { .. }) if wanted.interest.is_named(name) => Task::TellMissing,
-            (None, Copy::Unknown | Copy::Missing, _) => entry.close(),
+            (None, Held::Some(_) | Held::Other, Self::Removed { .. }) if wanted.leaves(name) => Task::Remember,
+            (None, Held::Some(_) | Held::Other, Self::Removed { .. }) => Task::Remove,
+            (None, Held::Some(_) | Held::Other, Self::Silence) => Task::Remember,
+            (None, Held::Unknown, Self::Removed { .. }) if wanted.interest.is_named(name) => Task::TellMissing,
+            (None, Held::Unknown | Held::Missing, _) => entry.close(),
         }
     }
 }
@@ -277,12 +279,12 @@ impl Wording {
 // === impl Entry ===
 
 impl Entry {
-    fn has(&self, version: &str) -> bool {
-        matches!(&self.client, Copy::Has(has) if **has == *version)
+    fn has(&self, version: Version) -> bool {
+        self.client == Held::Some(version)
     }
 
-    fn refuses(&self, version: &str) -> bool {
-        self.refused.as_deref() == Some(version)
+    fn refuses(&self, version: Version) -> bool {
+        self.refused == Some(version)
     }
 
     /// The name can be closed, unless a refusal is to be remembered.

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use super::interest::{Asked, Interest, Wildcard};
 use super::{Phase, Refused, Sent, Wanted};
-use crate::snapshot::{Resource, ResourceType, Snapshot};
+use crate::snapshot::{Resource, ResourceType, Snapshot, Version};
 
 #[derive(Debug, Default)]
 pub(super) struct Full {
     /// The last set that the client took. None: it has taken none yet.
     held: Option<BTreeMap<Arc<str>, Arc<Resource>>>,
     /// The versions of the last set that it refused.
-    refused: Option<BTreeMap<Arc<str>, Arc<str>>>,
+    refused: Option<BTreeMap<Arc<str>, Version>>,
     /// Of all other names the client has what the target has.
     open: BTreeSet<Arc<str>>,
 }
@@ -20,9 +20,9 @@ pub(super) struct Full {
 // === impl Full ===
 
 impl Full {
-    pub(super) fn holds(&self, name: &str, version: &str) -> bool {
+    pub(super) fn holds(&self, name: &str, version: Version) -> bool {
         let held = self.held.as_ref().and_then(|held| held.get(name));
-        held.is_some_and(|resource| *resource.version == *version)
+        held.is_some_and(|resource| resource.version == version)
     }
 
     /// The next response is sent even if it is the same again.
@@ -32,7 +32,7 @@ impl Full {
 
     /// Whether the client lacks something of this part of the target that it asks for.
     pub(super) fn lacks_some(&self, kind: ResourceType, part: &Snapshot) -> bool {
-        let lacks = |name: &str| part.get(kind, name).is_some_and(|resource| !self.holds(name, &resource.version));
+        let lacks = |name: &str| part.get(kind, name).is_some_and(|resource| !self.holds(name, resource.version));
         match self.held {
             None => part.of(kind).next().is_some(),
             Some(_) => self.open.iter().any(|name| lacks(name)),
@@ -64,7 +64,7 @@ impl Full {
             return None;
         }
         if let Some(held) = &self.held {
-            self.open.retain(|name| held.get(name).map(|resource| &resource.version) != wanted.version(name));
+            self.open.retain(|name| held.get(name).map(|resource| resource.version) != wanted.version(name));
             if self.open.is_empty() {
                 self.refused = None;
                 return None;
@@ -98,6 +98,6 @@ impl Full {
     }
 }
 
-fn versions(set: &BTreeMap<Arc<str>, Arc<Resource>>) -> BTreeMap<Arc<str>, Arc<str>> {
-    set.iter().map(|(name, resource)| (Arc::clone(name), Arc::clone(&resource.version))).collect()
+fn versions(set: &BTreeMap<Arc<str>, Arc<Resource>>) -> BTreeMap<Arc<str>, Version> {
+    set.iter().map(|(name, resource)| (Arc::clone(name), resource.version)).collect()
 }

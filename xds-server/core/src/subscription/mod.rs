@@ -27,7 +27,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use self::{each::Each, full::Full, interest::Asked, interest::Interest};
-use crate::snapshot::{Changed, Resource, ResourceType, Snapshot, is_scope_of};
+use crate::snapshot::{Changed, Resource, ResourceType, Snapshot, Version, is_scope_of};
 
 /// The two forms of xDS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -217,7 +217,7 @@ impl Subscription {
     }
 
     /// Whether the client has taken this version of this resource.
-    pub fn holds(&self, name: &str, version: &str, target: &Snapshot) -> bool {
+    pub fn holds(&self, name: &str, version: Version, target: &Snapshot) -> bool {
         match &self.client {
             Client::Each(each) => each.holds(name, version, self.interest.in_snapshot(self.kind, target)),
             Client::Full(full) => full.holds(name, version),
@@ -354,8 +354,8 @@ impl<'a> Wanted<'a> {
         if self.interest.covers(name) { self.snapshot.entry(self.kind, name) } else { None }
     }
 
-    fn version(&self, name: &str) -> Option<&'a Arc<str>> {
-        self.entry(name).map(|(_, resource)| &resource.version)
+    fn version(&self, name: &str) -> Option<Version> {
+        self.entry(name).map(|(_, resource)| resource.version)
     }
 
     /// See [`Snapshot::leaves`].

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Output, Phase, Protocol, Request, Subscription, SubscriptionEvent};
-use crate::snapshot::{Changed, ResourceType, Snapshot};
+use crate::snapshot::{Changed, ResourceType, Snapshot, Version};
 
 /// Additions in this order, removals in the reverse.
 const ORDER: [ResourceType; 7] = [
@@ -106,7 +106,7 @@ impl Stream {
     }
 
     /// Whether the client has taken this version of this resource.
-    pub fn holds(&self, kind: ResourceType, name: &str, version: &str) -> bool {
+    pub fn holds(&self, kind: ResourceType, name: &str, version: Version) -> bool {
         self.subscriptions.get(&kind).is_some_and(|subscription| subscription.holds(name, version, &self.target))
     }
 
@@ -127,7 +127,7 @@ impl Stream {
         let asks = |name: &str| self.subscriptions.get(&kind).is_some_and(|subscription| subscription.asks_for(name));
         let mut used = gateway.of(kind).filter(|(name, _)| asks(name)).peekable();
         let unused = used.peek().is_none() && gateway.of(kind).next().is_some();
-        !unused && used.all(|(name, resource)| self.holds(kind, name, &resource.version))
+        !unused && used.all(|(name, resource)| self.holds(kind, name, resource.version))
     }
 
     /// Whether the client has asked for keys and has answered all that was sent. Then it may tell good keys from bad
