@@ -161,10 +161,9 @@ mod tests {
         assert_eq!((whole.nonce.as_str(), whole.removed_resources.as_slice()), ("7", ["gone".to_owned()].as_slice()));
         assert_eq!(whole.type_url, ResourceType::Cluster.type_url());
         assert_eq!(whole.system_version_info, again.system_version_info);
-        let expected = named
-            .resources
-            .iter()
-            .map(|(name, resource)| (name.to_string(), resource.version.to_string(), resource.value.clone()));
+        let expected = named.resources.iter().map(|(name, resource)| {
+            (name.to_string(), resource.version.to_string(), resource.content.bytes().into_owned())
+        });
         let found = whole.resources.iter().map(|resource| {
             let any = resource.resource.as_ref().unwrap();
             assert_eq!(any.type_url, ResourceType::Cluster.type_url());
@@ -174,7 +173,13 @@ mod tests {
 
         let (_, whole) = message::<StateOfTheWorld>(response(400));
         assert_eq!((whole.nonce.as_str(), whole.resources.len()), ("7", 400));
-        assert!(whole.resources.iter().map(|any| &any.value).eq(named.resources.values().map(|each| &each.value)));
+        assert!(
+            whole
+                .resources
+                .iter()
+                .map(|any| any.value.clone())
+                .eq(named.resources.values().map(|each| each.content.bytes().into_owned()))
+        );
         assert!(!whole.version_info.is_empty());
     }
 

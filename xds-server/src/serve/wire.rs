@@ -114,7 +114,7 @@ fn answer(nonce: String, error: Option<RpcStatus>) -> Answer {
 }
 
 fn any(kind: ResourceType, resource: &Resource) -> Any {
-    Any { type_url: kind.type_url().to_owned(), value: resource.value.clone() }
+    Any { type_url: kind.type_url().to_owned(), value: resource.content.bytes().into_owned() }
 }
 
 /// Names the contents of a response, for people and for Envoy's statistics.

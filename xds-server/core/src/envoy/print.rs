@@ -39,10 +39,11 @@ pub fn to_json(snapshot: &Snapshot) -> Value {
 
 /// One resource.
 fn to_value(kind: ResourceType, resource: &Resource) -> Value {
+    let bytes = resource.content.bytes();
     let value = match kind {
-        ResourceType::Secret => redacted(&resource.value),
-        ResourceType::ExtensionConfig => opened(&resource.value),
-        _ => Some(resource.value.clone()),
+        ResourceType::Secret => redacted(&bytes),
+        ResourceType::ExtensionConfig => opened(&bytes),
+        _ => Some(bytes.into_owned()),
     };
     let name = kind.type_url().rsplit('/').next().unwrap_or_default();
     value.ok_or_else(|| "the message cannot be read".to_owned()).and_then(|value| reflect(name, &value)).unwrap_or_else(

@@ -8,7 +8,11 @@
 //! A virtual host is the same in both forms. How a request finds its scope is in `scope.rs`, and why there are two forms
 //! in docs/adr/0002-route-tables.md.
 
+use std::sync::LazyLock;
+
 use envoy_types::pb::envoy::config::route::v3 as route;
+use envoy_types::pb::google::protobuf::Duration;
+use prost::Message as _;
 
 use crate::ir;
 use crate::snapshot::{Resource, ResourceType, Snapshot};
@@ -133,7 +137,7 @@ impl<'a> Table<'a> {
         if origins.is_empty() {
             origins.push(site.origin.clone());
         }
-        Resource::new(&scope::configuration(&name, vec![made]), origins)
+        Resource::like(&EXAMPLE, &scope::configuration(&name, vec![made]), origins)
     }
 
     /// The scope of all that has no scope of its own: wildcards. It is there without any as well, so that the first one
@@ -173,6 +177,31 @@ impl<'a> Table<'a> {
         virtual_host(entry, format!("{}/{}", site.name, host.domain), host)
     }
 }
+
+/// A scope as most are: of a host with one route to a Service.
+static EXAMPLE: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let domain = "host.example.com";
+    let name = scope::of_host("default/gateway/443", domain);
+    let to = route::route_action::ClusterSpecifier::Cluster("service/default/web/80".to_owned());
+    let prefix = route::route_match::PathSpecifier::PathSeparatedPrefix("/".to_owned());
+    let all = route::Route {
+        r#match: Some(route::RouteMatch { path_specifier: Some(prefix), ..Default::default() }),
+        action: Some(route::route::Action::Route(route::RouteAction {
+            cluster_specifier: Some(to),
+            timeout: Some(Duration::default()),
+            ..Default::default()
+        })),
+        name: "httproute/default/web/rule/0/match/0".to_owned(),
+        ..Default::default()
+    };
+    let host = route::VirtualHost {
+        name: format!("https/{domain}"),
+        domains: vec![domain.to_owned()],
+        routes: vec![scope::unless_key(&name), all, scope::otherwise()],
+        ..Default::default()
+    };
+    scope::configuration(&name, vec![host]).encode_to_vec()
+});
 
 /// The name of a listener, and of the table of its plain sites.
 pub fn name(gateway: &ir::Gateway, open: &ir::Listener) -> String {

@@ -85,11 +85,12 @@ pub fn attempt_name(scope: &Scope) -> String {
 /// says ACK and does nothing. So each sending has a stamp, in the name by which Envoy's log calls the filter. In the
 /// environment of the VM it would make another VM.
 pub fn stamped(resource: &Resource, stamp: u128) -> Resource {
-    let with_stamp = with_plugin(&resource.value, |plugin| {
+    let with_stamp = with_plugin(&resource.content.bytes(), |plugin| {
         plugin.name = format!("{}{STAMP}{stamp}", plugin.name);
         Some(())
     });
-    Resource { value: with_stamp.unwrap_or_else(|| resource.value.clone()), ..resource.clone() }
+    let content = with_stamp.map_or_else(|| resource.content.clone(), Into::into);
+    Resource { content, ..resource.clone() }
 }
 
 /// A filter configuration in which the plugin is changed. None: it cannot be read, or the change cannot be made.
@@ -182,7 +183,7 @@ mod tests {
     use super::*;
 
     fn plugin_of(resource: &Resource) -> PluginConfig {
-        let extension = core::TypedExtensionConfig::decode(resource.value.as_slice()).unwrap();
+        let extension = core::TypedExtensionConfig::decode(&*resource.content.bytes()).unwrap();
         assert_eq!(extension.name, "tollgate/default/llm/request", "the name by which Envoy asks stays");
         Wasm::decode(extension.typed_config.unwrap().value.as_slice()).unwrap().config.unwrap()
     }
@@ -199,8 +200,8 @@ mod tests {
             let message = extension(name, &Wasm { config: Some(plugin.clone()) });
             let resource = Resource::new(&message, Vec::new());
             let (one, other) = (stamped(&resource, 1), stamped(&resource, 2));
-            assert_ne!(one.value, other.value);
-            assert_ne!(one.value, resource.value);
+            assert_ne!(one.content, other.content);
+            assert_ne!(one.content, resource.content);
             assert_eq!((&one.version, &other.version), (&resource.version, &resource.version));
             assert_eq!(without_stamps(&plugin_of(&one).name), name);
             assert_eq!(PluginConfig { name: name.to_owned(), ..plugin_of(&other) }, plugin);

@@ -17,7 +17,7 @@ fn resource(version: u8, namespace: &str) -> Arc<Resource> {
     let origin = Origin::new("Consumer", namespace, "x");
     // A key's namespace is part of its message.
     let version = Version::of(format!("{version}/{namespace}").as_bytes());
-    Arc::new(Resource { version, value: Vec::new(), origins: [origin].into() })
+    Arc::new(Resource { version, content: Vec::new().into(), origins: [origin].into() })
 }
 
 fn namespaces() -> impl Strategy<Value = ConsumerNamespaces> {

@@ -66,7 +66,7 @@ fn wildcard(kind: ResourceType) -> bool {
 }
 
 fn is_bad(resource: &Resource) -> bool {
-    resource.value.ends_with(b"bad")
+    resource.content.bytes().ends_with(b"bad")
 }
 
 /// One that says this, and no proxy could read it.
@@ -75,7 +75,7 @@ fn resource(says: &str) -> Resource {
     let mut hasher = DefaultHasher::new();
     says.hash(&mut hasher);
     let version = Version::parse(&format!("{:016x}", hasher.finish())).unwrap();
-    Resource { version, value: says.as_bytes().to_vec(), origins: Box::default() }
+    Resource { version, content: says.as_bytes().to_vec().into(), origins: Box::default() }
 }
 
 impl World {
@@ -439,7 +439,7 @@ fn make_before_break() {
             let route = world.client[&ResourceType::Route].has.get("a");
             let has =
                 |cluster: &[u8]| world.client[&ResourceType::Cluster].has.keys().any(|name| name.as_bytes() == cluster);
-            route.is_some_and(|route| !has(&route.value))
+            route.is_some_and(|route| !has(&route.content.bytes()))
         };
         for number in 1..20 {
             world.aim(snapshot(&format!("c{}", number / 2)));
@@ -451,7 +451,7 @@ fn make_before_break() {
             }
         }
         world.settle();
-        assert_eq!(world.client[&ResourceType::Route].has["a"].value, b"c9");
+        assert_eq!(world.client[&ResourceType::Route].has["a"].content, b"c9".to_vec().into());
         assert_eq!(world.client[&ResourceType::Cluster].has.len(), 1);
     }
 }
@@ -491,7 +491,7 @@ fn what_a_warming_cluster_needs_is_sent_before_its_ack() {
     assert!(world.to_client.is_empty(), "the route waits for the cluster");
     world.receive(cluster);
     world.settle();
-    assert_eq!(world.client[&ResourceType::Route].has["a"].value, b"c1,c2");
+    assert_eq!(world.client[&ResourceType::Route].has["a"].content, b"c1,c2".to_vec().into());
 }
 
 #[test]
@@ -606,7 +606,7 @@ fn a_new_listener_gets_its_scopes_even_if_the_client_seems_to_have_them() {
 
         world.aim(snapshot("2"));
         world.step(Step::ToClient);
-        assert_eq!(world.client[&Listener].has["n/g/80"].value, b"2");
+        assert_eq!(world.client[&Listener].has["n/g/80"].content, b"2".to_vec().into());
         world.client.get_mut(&ScopedRoute).unwrap().has.clear();
         world.settle();
         let has: Vec<_> = world.client[&ScopedRoute].has.keys().map(AsRef::as_ref).collect();

@@ -110,7 +110,7 @@ fn check(name: &str, snapshot: &Snapshot) {
     use prost::Message as _;
     let mut classes = BTreeSet::new();
     for (resource, value) in snapshot.of(ResourceType::ExtensionConfig) {
-        let extension = TypedExtensionConfig::decode(value.value.as_slice()).unwrap();
+        let extension = TypedExtensionConfig::decode(&*value.content.bytes()).unwrap();
         let wasm = Wasm::decode(extension.typed_config.unwrap().value.as_slice()).unwrap();
         let configuration = wasm.config.unwrap().configuration.unwrap();
         let bytes = BytesValue::decode(configuration.value.as_slice()).unwrap().value;
@@ -132,7 +132,8 @@ fn check(name: &str, snapshot: &Snapshot) {
         ResourceType::ExtensionConfig,
     ] {
         for (resource, value) in snapshot.of(kind) {
-            let content = String::from_utf8_lossy(&value.value);
+            let bytes = value.content.bytes();
+            let content = String::from_utf8_lossy(&bytes);
             assert!(!content.contains("PLANTED"), "{name}: a secret is in {kind:?} {resource}");
         }
     }
@@ -148,7 +149,7 @@ fn check_routes(name: &str, snapshot: &Snapshot, classes: &BTreeSet<String>) {
     let mut used = BTreeSet::new();
     let is_there = snapshot.of(ResourceType::ExtensionConfig).any(|(filter, _)| filter.ends_with("/request"));
     for (resource, value) in snapshot.of(ResourceType::Route) {
-        for host in RouteConfiguration::decode(value.value.as_slice()).unwrap().virtual_hosts {
+        for host in RouteConfiguration::decode(&*value.content.bytes()).unwrap().virtual_hosts {
             let mut has_pool = false;
             for route in host.routes {
                 match RouteName::parse(&route.name) {
