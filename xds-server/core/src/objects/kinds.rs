@@ -5,13 +5,14 @@ use std::fmt::Debug;
 
 use gateway_api::apis::standard::gatewayclasses::GatewayClassSpec;
 
+use super::references::RefersToSecrets;
 use super::{
     BackendSlice, Consumer, Gateway, HttpRoute, ModelBackend, ModelPool, Namespace, Objects, ReferenceGrant, Secret,
     Service, Store, TokenPolicy,
 };
 
 /// The type of the specification of a kind of object.
-pub trait Kind: Clone + Debug + 'static {
+pub trait Kind: Clone + Debug + RefersToSecrets + 'static {
     const NAME: &'static str;
 
     fn store(objects: &Objects) -> &Store<Self>;

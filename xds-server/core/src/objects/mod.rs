@@ -25,6 +25,7 @@ mod parts;
 mod provenance;
 pub(crate) mod read;
 mod reader;
+mod references;
 pub(crate) mod refused_policy;
 mod secret;
 mod secret_ref;
