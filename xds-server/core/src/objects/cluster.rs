@@ -16,7 +16,8 @@ use super::read;
 use super::references::{Whose, is_our_class};
 use super::secret::NoSecretSource;
 use super::{
-    Changes, ClusterVersion, EachKind, GatewayClass, Key, Kind, Meta, Object, Objects, Provenance, Refused, each_kind,
+    Changes, ClusterVersion, EachKind, GatewayClass, Key, Kind, Meta, Object, Objects, Provenance, Refused,
+    RefusedPolicy, each_kind,
 };
 use crate::sets::Counted;
 use crate::status::{Finding, Origin, Reason, Severity};
@@ -151,6 +152,23 @@ impl Cluster {
         self.forget_refused(&origin);
         self.wrong.remove(&origin);
         self.sort_out(kind);
+    }
+
+    /// Whether there may be TokenPolicies that nobody lets us read, in a namespace or everywhere. They close all that they
+    /// may have been meant for.
+    pub fn has_unknown_policies(&mut self, namespace: Option<&str>, has: bool) {
+        let unknown = RefusedPolicy::unknown(namespace);
+        let policies = &mut self.objects.refused_policies;
+        let is_unknown = |policy: &RefusedPolicy| policy.meta.origin == unknown.meta.origin;
+        if policies.iter().any(is_unknown) == has {
+            return;
+        }
+        policies.retain(|policy| !is_unknown(policy));
+        if has {
+            policies.push(unknown);
+            policies.sort_by(|a, b| a.meta.origin.cmp(&b.meta.origin));
+        }
+        self.has_other_refused = true;
     }
 
     /// A watch began anew, and these are all objects of its kind, in this namespace if it is of one. Others are gone.

@@ -375,6 +375,26 @@ fn a_policy_that_was_never_good_closes_until_it_is_mended_or_removed() {
 }
 
 #[test]
+fn policies_that_may_not_be_read_close_what_they_may_be_for() {
+    let mut cluster = cluster_of(ALL.iter().map(|text| Given::yaml(text)));
+    cluster.changes();
+    assert!(cluster.changes().is_empty());
+    let is_closed = |cluster: &Cluster| {
+        let shown = shown(&translate(cluster.objects(), Placement::OneHost));
+        shown.iter().any(|line| line.contains("closed by"))
+    };
+    for (namespace, closes) in [(None, true), (Some("a"), true), (Some("b"), false)] {
+        cluster.has_unknown_policies(namespace, true);
+        assert!(!cluster.changes().is_empty());
+        assert_eq!(is_closed(&cluster), closes, "{namespace:?}");
+        cluster.has_unknown_policies(namespace, true);
+        assert!(cluster.changes().is_empty());
+        cluster.has_unknown_policies(namespace, false);
+        assert!(!is_closed(&cluster) && !cluster.changes().is_empty());
+    }
+}
+
+#[test]
 fn what_is_not_for_us_touches_nothing() {
     let mut cluster = cluster_of([Given::yaml(GATEWAY), Given::yaml(POLICY)]);
     let foreign = Given::yaml(GATEWAY).with("/apiVersion", json!("networking.istio.io/v1")).version("v", 1);

@@ -39,6 +39,9 @@ macro_rules! kinds {
             }
         })*
 
+        /// The names of all kinds.
+        pub const NAMES: &[&str] = &[$($name),*];
+
         /// The name of a kind as a document has it. Those that are known take no memory.
         pub fn named(name: &str) -> Cow<'static, str> {
             match name {

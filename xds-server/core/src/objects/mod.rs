@@ -47,6 +47,7 @@ pub use model_pool::{Access, Affinity, Model, ModelPool, Target};
 pub use namespaces::{LabelSelector, Namespaces, Operator, Requirement};
 pub use parts::RefusedParts;
 pub use provenance::{ClusterVersion, FileVersion, Provenance};
+pub use read::{Place, places};
 pub use refused_policy::{Names, RefusedPolicy};
 pub use secret::{NoSecretSource, Secret, SecretSource};
 pub use secret_ref::SecretRef;
