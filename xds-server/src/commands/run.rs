@@ -142,14 +142,25 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
         consumers_in_metrics: Consumers::LeftOut,
     })
     .await?;
+    let announcer = tokio::spawn(announce(stages.status.clone(), stages.published.clone(), admin_url));
+    // A cluster may take its time, and an Envoy from before knows what to do until then.
+    let mut published = stages.published.clone();
+    tokio::select! {
+        _ = published.wait_for(|published| published.generation > 0) => {}
+        () = stops.next() => {
+            announcer.abort();
+            stages.stop().await;
+            return Ok(Outcome::Good);
+        }
+    }
     let mut envoy = match Envoy::start_or_adopt(setup, &state).await {
         Ok(envoy) => envoy,
         Err(error) => {
+            announcer.abort();
             stages.stop().await;
             return Err(error.into());
         }
     };
-    let announcer = tokio::spawn(announce(stages.status.clone(), stages.published.clone(), admin_url));
 
     let end = tokio::select! {
         () = stops.next() => End::Asked,

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::ArgGroup;
 use tollgate_core::objects::is_dns_label;
 
 use crate::source::Source;
@@ -11,9 +12,10 @@ use crate::source::kubernetes::Access;
 const KUBERNETES: &str = "kubernetes";
 
 #[derive(Debug, Clone, clap::Args)]
+#[command(group = ArgGroup::new("from").required(true).args(["file", "source"]))]
 pub struct Sources {
     /// Folder with the configuration (*.yaml, *.yml, *.json)
-    #[arg(short, long, value_name = "DIR", required_unless_present = "source", conflicts_with = "source")]
+    #[arg(short, long, value_name = "DIR")]
     file: Option<PathBuf>,
     /// `kubernetes`, or a folder as with -f
     #[arg(long, value_name = "kubernetes|DIR")]
@@ -113,7 +115,7 @@ mod tests {
     #[test]
     fn exactly_one_of_both_is_given_and_options_of_a_cluster_go_with_a_cluster() {
         for (args, expected) in [
-            (&[][..], "required"),
+            (&[][..], "<--file <DIR>|--source <kubernetes|DIR>>"),
             (&["-f", "a", "--source", "kubernetes"], "cannot be used with"),
             (&["-f", "a", "--namespace", "b"], "a is a folder"),
             (&["--source", "a", "--kube-context", "b"], "a is a folder"),

@@ -134,7 +134,7 @@ fn shown(whole: &Translation) -> Vec<String> {
             shown.push(format!("model {} {}", model.name, model.targets.len()));
         }
         let endpoints = gateway.services.values().flat_map(|service| &service.endpoints);
-        shown.extend(endpoints.map(|(ip, _)| format!("endpoint {ip}")));
+        shown.extend(endpoints.map(|endpoint| format!("endpoint {}", endpoint.ip)));
     }
     shown.extend(whole.ir.keys.values().map(|key| format!("key {}", key.sha256.get(..1).unwrap())));
     shown

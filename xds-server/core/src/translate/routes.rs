@@ -93,7 +93,8 @@ pub fn route(view: View<'_>, object: &Object<HttpRoute>, findings: &mut Vec<Find
                 if object.meta.file().is_none()
                     && !view.is_refused(&Origin::new(Gateway::NAME, namespace, &*parent.name))
                 {
-                    findings.push(Finding { severity: Severity::Warning, ..finding });
+                    let message = format!("Tollgate serves no {}", reference.target());
+                    findings.push(Finding { severity: Severity::Warning, message, ..finding });
                     foreign = true;
                 } else {
                     findings.push(finding);

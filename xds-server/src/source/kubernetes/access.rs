@@ -20,11 +20,11 @@ pub struct Access {
 
 #[derive(Debug, thiserror::Error)]
 pub enum AccessError {
-    #[error("the kubeconfig cannot be used: {0} (--kubeconfig names another file, --kube-context another context)")]
+    #[error("the kubeconfig cannot be used (--kubeconfig names another file, --kube-context another context)")]
     Kubeconfig(#[from] KubeconfigError),
-    #[error("there is no cluster: {0} (name a kubeconfig by --kubeconfig or KUBECONFIG, or run in a pod)")]
+    #[error("no cluster is known (name a kubeconfig by --kubeconfig or KUBECONFIG, or run in a pod)")]
     NoCluster(#[from] InferConfigError),
-    #[error("there can be no connection to the API server: {0}")]
+    #[error("there can be no connection to the API server")]
     Client(#[from] kube::Error),
 }
 

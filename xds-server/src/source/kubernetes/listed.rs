@@ -21,8 +21,8 @@ const PAGE: u32 = 500;
 pub enum ListError {
     #[error(transparent)]
     Access(#[from] AccessError),
-    #[error("the API server does not answer: {0} (--kubeconfig and --kube-context name the cluster)")]
-    Unreachable(kube::Error),
+    #[error("the API server does not answer (--kubeconfig and --kube-context name the cluster)")]
+    Unreachable(#[source] kube::Error),
 }
 
 /// Everything that can be read. What cannot is a finding.
