@@ -3,6 +3,7 @@
 
 mod objects;
 mod order;
+mod source;
 mod suite;
 
 use std::process::ExitCode;
