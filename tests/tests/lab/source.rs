@@ -156,17 +156,14 @@ spec: {parentRefs: [{name: llm}], rules: [{matches: [{path: {value: /ours}}], fi
     // By then all of it has been read.
     answers(&gateway, "/ours", 302).await?;
     let status = gateway.admin().status().await?;
-    let names: Vec<&str> = status["objects"]
-        .as_array()
-        .context("objects")?
-        .iter()
-        .filter(|object| object["namespace"] == "others")
-        .filter_map(|object| object["name"].as_str())
-        .collect();
+    let of = |list: &str| status.get(list).and_then(Value::as_array).cloned().unwrap_or_default();
+    let is = |object: &Value, field: &str, text: &str| object.get(field).and_then(Value::as_str) == Some(text);
+    let mut names = of("objects");
+    names.retain(|object| is(object, "namespace", "others"));
+    names.iter_mut().for_each(|object| *object = object.get("name").cloned().unwrap_or_default());
     anyhow::ensure!(names == ["llm", "moved", "ours"], "{names:?}");
-    let errors =
-        |findings: &Value| findings.as_array().into_iter().flatten().any(|finding| finding["severity"] == "error");
-    anyhow::ensure!(!errors(&status["findings"]), "{}", status["findings"]);
+    let findings = of("findings");
+    anyhow::ensure!(!findings.iter().any(|finding| is(finding, "severity", "error")), "{findings:?}");
     Ok(())
 }
 
@@ -253,7 +250,8 @@ subjects: [{{kind: ServiceAccount, name: reader, namespace: {namespace}}}]
     let token = lab.kubectl(&["-n", namespace, "create", "token", "reader"]).await?.success()?.out;
     let whole = lab.kubectl(&["config", "view", "--raw", "-o", "json"]).await?.success()?.out;
     let mut kubeconfig: Value = serde_json::from_str(&whole)?;
-    kubeconfig["users"][0]["user"] = serde_json::json!({ "token": token.trim() });
+    let user = kubeconfig.pointer_mut("/users/0/user").context("a kubeconfig has a user")?;
+    *user = serde_json::json!({ "token": token.trim() });
     let path = lab.home().join(format!("{namespace}.kubeconfig"));
     std::fs::write(&path, kubeconfig.to_string())?;
     Ok(path)

@@ -29,6 +29,7 @@ mod watch;
 pub use access::{Access, AccessError};
 pub use listed::{ListError, list};
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +42,7 @@ use tollgate_core::status::Finding;
 use self::gathered::Gathered;
 use self::got::Gets;
 use self::pace::Pace;
+use self::trouble::{Cause, Trouble};
 use self::watch::{Tells, Told};
 use crate::report::Metrics;
 
@@ -57,6 +59,8 @@ pub struct Watches {
     gets: Gets,
     metrics: Metrics,
     synced: bool,
+    /// What the log has told before there was a reading.
+    warned: BTreeSet<Finding>,
     /// A task per watch.
     _tasks: JoinSet<()>,
 }
@@ -86,7 +90,16 @@ impl Watches {
         }
         let gathered = Gathered::new(watched);
         let gets = Gets::new(client);
-        Ok(Self { gathered, pace: Pace::default(), events, gets, metrics, synced: false, _tasks: tasks })
+        Ok(Self {
+            gathered,
+            pace: Pace::default(),
+            events,
+            gets,
+            metrics,
+            synced: false,
+            warned: BTreeSet::new(),
+            _tasks: tasks,
+        })
     }
 
     /// Waits for the next change. It may be dropped at any time, and nothing is lost.
@@ -145,12 +158,25 @@ impl Watches {
                 if !trouble.is_gap() {
                     self.metrics.watch_synced(kind, false);
                 }
+                self.warn(trouble);
             }
             Told::Recovers => self.metrics.watch_synced(kind, true),
             Told::Listed(_) | Told::Applied(_) | Told::Deleted(_) => {}
         }
         let asks = self.gathered.take(watch, told, Instant::now());
         self.after(asks);
+    }
+
+    /// What holds up the first reading is told at once. Later it is a finding.
+    fn warn(&mut self, trouble: &Trouble) {
+        if self.synced || trouble.cause == Cause::NotServed {
+            return;
+        }
+        if let Some(finding) = trouble.finding()
+            && self.warned.insert(finding.clone())
+        {
+            tracing::warn!("nothing is served before everything is read: {}", finding.text());
+        }
     }
 
     /// An event was taken. These Secrets are to be got, and those that nobody refers to any more are not.
