@@ -19,6 +19,7 @@ import urllib.request
 def main():
     args = argparse.ArgumentParser(description=__doc__)
     args.add_argument("--model", required=True, help="GGUF file")
+    args.add_argument("--host", default="127.0.0.1", help="address to listen on")
     args.add_argument("--port", type=int, default=0, help="0: a free one")
     args.add_argument("--parallel", type=int, default=8, help="requests at a time")
     args.add_argument("--threads", type=int, default=os.cpu_count() or 2)
@@ -33,7 +34,7 @@ def main():
 
     params = xllamacpp.CommonParams()
     params.model.path = args.model
-    params.hostnames = ["127.0.0.1"]
+    params.hostnames = [args.host]
     params.port = args.port or free_port()
     params.n_parallel = args.parallel
     params.n_ctx = 1024 * args.parallel

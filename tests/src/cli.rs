@@ -1,4 +1,4 @@
-//! The binary's short commands.
+//! The binary's short commands, and what a command leaves.
 
 use std::process::{Command, Stdio};
 
@@ -24,12 +24,18 @@ impl Output {
     }
 }
 
+impl From<std::process::Output> for Output {
+    fn from(output: std::process::Output) -> Self {
+        Self {
+            code: output.status.code(),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
 /// Runs `tollgate` with these arguments to its end.
 pub fn tollgate(tools: &Tools, arguments: &[&str]) -> anyhow::Result<Output> {
     let output = Command::new(&tools.tollgate).args(arguments).stdin(Stdio::null()).output()?;
-    Ok(Output {
-        code: output.status.code(),
-        out: String::from_utf8_lossy(&output.stdout).into_owned(),
-        err: String::from_utf8_lossy(&output.stderr).into_owned(),
-    })
+    Ok(output.into())
 }

@@ -1,5 +1,6 @@
 //! The gateway under test: the real binary `tollgate run` with the real Envoy as its child.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -19,9 +20,17 @@ pub struct Setup {
     tools: Tools,
     home: PathBuf,
     folder: Folder,
+    source: Source,
     port: u16,
     arguments: Vec<String>,
     umask: &'static str,
+}
+
+/// Where its configuration comes from.
+enum Source {
+    Folder,
+    /// The cluster of this kubeconfig.
+    Cluster(PathBuf),
 }
 
 pub struct RunningGateway {
@@ -45,6 +54,7 @@ impl Setup {
             tools: tools.clone(),
             home,
             folder,
+            source: Source::Folder,
             port: process::free_port()?,
             arguments: Vec::new(),
             umask: "022",
@@ -64,6 +74,11 @@ impl Setup {
     pub fn file(self, name: &str, text: &str) -> anyhow::Result<Self> {
         self.folder.write(name, text)?;
         Ok(self)
+    }
+
+    /// It reads a cluster, and no folder.
+    pub fn cluster(self, kubeconfig: &Path) -> Self {
+        Self { source: Source::Cluster(kubeconfig.to_owned()), ..self }
     }
 
     /// Further arguments of `tollgate run`.
@@ -87,13 +102,20 @@ impl Setup {
     }
 
     fn spawn(&self, admin_port: u16) -> anyhow::Result<Process> {
+        let source = match &self.source {
+            Source::Folder => [OsStr::new("-f"), self.folder.path().as_os_str()].to_vec(),
+            Source::Cluster(kubeconfig) => ["--source", "kubernetes", "--kubeconfig"]
+                .map(OsStr::new)
+                .into_iter()
+                .chain([kubeconfig.as_os_str()])
+                .collect(),
+        };
         Process::start(
             Command::new("sh")
                 .args(["-c", &format!("umask {} && exec \"$0\" \"$@\"", self.umask)])
                 .arg(&self.tools.tollgate)
                 .arg("run")
-                .arg("-f")
-                .arg(self.folder.path())
+                .args(source)
                 .arg("--envoy")
                 .arg(&self.tools.envoy)
                 .args(["--bind", "127.0.0.1"])

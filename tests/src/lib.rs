@@ -19,6 +19,7 @@ pub mod client;
 pub mod config;
 pub mod envoy_admin;
 pub mod gateway;
+pub mod lab;
 pub mod llm;
 pub mod poll;
 pub mod process;

@@ -13,6 +13,10 @@ pub struct Tools {
     pub python: PathBuf,
     pub scripts: PathBuf,
     pub model: PathBuf,
+    pub kubectl: PathBuf,
+    /// This package's folder.
+    pub tests: PathBuf,
+    pub target: PathBuf,
     /// One folder per test goes in here; kept, so that a failure can be read afterwards.
     pub logs: PathBuf,
 }
@@ -34,12 +38,16 @@ impl Tools {
             python: tools.join("venv/bin/python"),
             scripts: root.join("tests/python"),
             model: tools.join("model.gguf"),
+            kubectl: tools.join("venv/bin/kubectl"),
+            tests: root.join("tests"),
             logs: target.join("logs/e2e"),
+            target,
         };
         for (part, command) in [
             (&found.envoy, "setup"),
             (&found.python, "setup"),
             (&found.model, "setup"),
+            (&found.kubectl, "setup"),
             (&found.tollgate, "build"),
             (&found.filter, "build"),
         ] {
@@ -50,5 +58,10 @@ impl Tools {
             );
         }
         Ok(found)
+    }
+
+    /// One of the lab's programs, which only the tests in Kubernetes need.
+    pub fn lab_program(&self, name: &str) -> PathBuf {
+        self.target.join("lab").join(name)
     }
 }

@@ -1,4 +1,4 @@
-//! The end-to-end tests. Run them by `cargo xtask test`, or `cargo test -p tollgate-tests -- NAME`
+//! The end-to-end tests. Run them by `cargo xtask test`, or `cargo test -p tollgate-tests --test e2e -- NAME`
 //! when everything is built.
 
 mod answers;

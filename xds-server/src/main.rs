@@ -1,8 +1,8 @@
 //! The binary `tollgate`. A run is these stages, started in this order:
 //!
 //! ```text
-//! 1 source           files change            -> text
-//! 2 core::objects    text                    -> valid objects, findings
+//! 1 source           files or a cluster      -> documents, when they change
+//! 2 core::objects    documents               -> valid objects, findings
 //! 3 core::translate  objects                 -> IR (core::world: only what a change touches)
 //! 4 core::envoy      IR                      -> resources, filter configuration
 //! 5 ledger           leases, usage           -> budgets, durable
@@ -54,13 +54,13 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Control plane, ledger and an Envoy on this machine, from a folder of YAML
+    /// Control plane, ledger and an Envoy on this machine, from a folder of YAML or a cluster
     Run(commands::run::Args),
     /// The control plane alone, for Envoys that are started elsewhere
     Serve(commands::serve::Args),
-    /// Print every Envoy resource and filter configuration that a folder means (secrets redacted)
+    /// Print every Envoy resource and filter configuration that a folder or a cluster means (secrets redacted)
     Translate(commands::translate::Args),
-    /// Check a folder; exit 1 when there are findings
+    /// Check a folder or a cluster; exit 1 when there are findings
     Validate(commands::validate::Args),
     /// Make keys
     Key(commands::key::Args),

@@ -195,6 +195,24 @@ pub fn end_to_end(workspace: &Workspace, wasm: &Path, name: Option<&str>, tally:
     tally.tests(workspace, &step, &mut command);
 }
 
+/// Whether a test in Kubernetes has a name that contains this.
+pub fn any_in_kubernetes(workspace: &Workspace, name: &str) -> bool {
+    let list = shell::read(in_kubernetes_command(workspace).args(["--list", name]));
+    // If they cannot be compiled, running them says why.
+    list.map_or(true, |list| list.lines().any(|line| line.ends_with(": test")))
+}
+
+pub fn in_kubernetes(workspace: &Workspace, name: Option<&str>, tally: &mut Tally) {
+    let step = Step { what: "tests in Kubernetes", takes: Some("a minute"), log: "lab" };
+    tally.tests(workspace, &step, in_kubernetes_command(workspace).args(name));
+}
+
+fn in_kubernetes_command(workspace: &Workspace) -> Command {
+    let mut command = shell::cargo(workspace);
+    command.args(["test", "--package", "tollgate-tests", "--test", "lab", "--"]);
+    command
+}
+
 /// Licences, sources and bans of what we depend on.
 pub fn dependencies(workspace: &Workspace, cargo_deny: &Path, tally: &mut Tally) {
     tally.step(

@@ -7,6 +7,7 @@ mod check;
 mod demo;
 mod documents;
 mod http;
+mod lab;
 mod needs;
 mod process;
 mod repository;
@@ -60,6 +61,11 @@ enum Command {
         #[arg(long)]
         kill_envoy: bool,
     },
+    /// A Kubernetes on this machine, to try things in as the tests do (needs root, ip, nft).
+    #[command(subcommand)]
+    Lab(lab::Command),
+    /// The Gateway API's conformance suite against Tollgate, in a lab of its own.
+    Conformance(lab::Conformance),
     /// Leaves target/dist/tollgate (release, static, the filter built in) and target/dist/filter.wasm.
     Dist,
     /// Fetches what the others need: the wasm target, Envoy, a small real LLM, the SDKs (implied by the others).
@@ -78,6 +84,9 @@ impl Command {
             Self::Demo { .. } | Self::Bench(_) | Self::Soak { .. } | Self::Test { name: Some(_) } => needs::RUN,
             Self::Test { name: None } => needs::TEST,
             Self::Check => needs::CHECK,
+            Self::Lab(lab::Command::Down) => &[],
+            Self::Lab(lab::Command::Exec { .. }) => &[Need::Lab],
+            Self::Lab(lab::Command::Up { .. }) | Self::Conformance(_) => needs::LAB,
             Self::Bless => &[Need::C],
             Self::Dist => needs::DIST,
             Self::Setup => needs::SETUP,
@@ -104,6 +113,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Demo { keep, .. } => demo::run(&workspace, keep),
         Command::Bench(options) => bench::run(&workspace, &options),
         Command::Soak { minutes, kill_envoy } => soak::run(&workspace, minutes, kill_envoy),
+        Command::Lab(command) => lab::run(&workspace, &command),
+        Command::Conformance(options) => lab::conformance(&workspace, &options),
         Command::Dist => {
             setup::wasm_target(&workspace)?;
             artifacts::dist(&workspace).map(drop)

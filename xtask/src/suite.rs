@@ -5,6 +5,8 @@ use std::path::Path;
 use crate::artifacts;
 use crate::check::{self, Tally};
 use crate::documents;
+use crate::lab;
+use crate::needs;
 use crate::repository;
 use crate::setup;
 use crate::shell::{self, Step};
@@ -40,8 +42,25 @@ pub fn some(workspace: &Workspace, name: &str) -> anyhow::Result<()> {
 fn tests(workspace: &Workspace, wasm: &Path, name: Option<&str>, tally: &mut Tally) {
     check::unit_tests(workspace, wasm, name, tally);
     match artifacts::debug(workspace, wasm) {
-        Ok(_) => check::end_to_end(workspace, wasm, name, tally),
+        Ok(_) => {
+            check::end_to_end(workspace, wasm, name, tally);
+            in_kubernetes(workspace, name, tally);
+        }
         Err(error) => tally.one("building tollgate", Err(error)),
+    }
+}
+
+/// What these tests need takes minutes to build the first time, so it is built only if one of them is to run.
+fn in_kubernetes(workspace: &Workspace, name: Option<&str>, tally: &mut Tally) {
+    if name.is_some_and(|name| !check::any_in_kubernetes(workspace, name)) {
+        return;
+    }
+    if let Some(lack) = needs::no_lab() {
+        return tally.skip("tests in Kubernetes", &format!("this machine lacks {lack}"));
+    }
+    match lab::for_tests(workspace) {
+        Ok(()) => check::in_kubernetes(workspace, name, tally),
+        Err(error) => tally.one("building the lab", Err(error)),
     }
 }
 

@@ -37,7 +37,14 @@ impl Workspace {
 
     /// Whether the tools are there. A moved checkout leaves links that lead nowhere.
     pub fn has_tools(&self) -> bool {
-        ["envoy", "model.gguf", "venv/bin/python"].iter().all(|name| self.tools().join(name).exists())
+        ["envoy", "model.gguf", "python", "packages", "venv/bin/python"]
+            .iter()
+            .all(|name| self.tools().join(name).exists())
+    }
+
+    /// The programs of tests/lab.
+    pub fn lab(&self) -> PathBuf {
+        self.target.join("lab")
     }
 
     /// The logs of the steps.

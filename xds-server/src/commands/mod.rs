@@ -8,6 +8,7 @@ mod logging;
 mod placement;
 pub mod run;
 pub mod serve;
+mod sources;
 mod stages;
 pub mod status;
 mod terminal;

@@ -3,11 +3,13 @@
 use clap::ValueEnum;
 use tollgate_core::placement::{Direction, Placement};
 
+use crate::source::Source;
+
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Placements {
-    /// Where the proxies run, and who programs them
-    #[arg(long, value_enum, default_value = "one-host")]
-    placement: Name,
+    /// Where the proxies run, and who programs them [default: one-host for a folder, proxy-per-gateway for a cluster]
+    #[arg(long, value_enum)]
+    placement: Option<Name>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -34,12 +36,13 @@ pub struct NotServed(String);
 // === impl Placements ===
 
 impl Placements {
-    pub fn get(self) -> Placement {
-        match self.placement {
-            Name::OneHost => Placement::OneHost,
-            Name::ProxyPerGateway => Placement::ProxyPerGateway,
-            Name::SidecarInbound => Placement::Sidecar(Direction::Inbound),
-            Name::SidecarOutbound => Placement::Sidecar(Direction::Outbound),
+    pub fn get(self, source: &Source) -> Placement {
+        match (self.placement, source) {
+            (Some(Name::OneHost), _) | (None, Source::Folder(_)) => Placement::OneHost,
+            // The Gateways of a cluster have Services, and so addresses, of their own.
+            (Some(Name::ProxyPerGateway), _) | (None, Source::Kubernetes(_)) => Placement::ProxyPerGateway,
+            (Some(Name::SidecarInbound), _) => Placement::Sidecar(Direction::Inbound),
+            (Some(Name::SidecarOutbound), _) => Placement::Sidecar(Direction::Outbound),
         }
     }
 
@@ -47,8 +50,8 @@ impl Placements {
     ///
     /// # Errors
     /// When they are sidecars.
-    pub fn served(self) -> Result<Placement, NotServed> {
-        match self.get() {
+    pub fn served(self, source: &Source) -> Result<Placement, NotServed> {
+        match self.get(source) {
             Placement::Sidecar(direction) => Err(NotServed(format!("sidecar-{direction}"))),
             placement @ (Placement::OneHost | Placement::ProxyPerGateway) => Ok(placement),
         }

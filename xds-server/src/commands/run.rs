@@ -1,4 +1,5 @@
-//! `tollgate run -f DIR`: everything on one machine, until Ctrl-C.
+//! `tollgate run -f DIR`: everything on one machine, until Ctrl-C. With `--source kubernetes` the objects are those of a
+//! cluster, and the rest is the same.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use tollgate_core::placement::Placement;
 
 use super::Outcome;
 use super::logging::LogFormat;
+use super::sources::Sources;
 use super::stages::{Admin, Parts, Stages, duration, listen};
 use crate::envoy::bootstrap::{Bootstrap, ControlPlane};
 use crate::envoy::process::{Envoy, EnvoySetup, find};
@@ -30,14 +32,14 @@ use crate::state::private;
 Examples:
   tollgate run -f ./conf
   tollgate run -f ./conf --bind 0.0.0.0 --admin 127.0.0.1:19001 --concurrency 4
+  tollgate run --source kubernetes --kube-context staging
 
 The folder holds the same objects as a cluster: Gateway, HTTPRoute, ModelPool, ModelBackend, Consumer,
 TokenPolicy, Secret. Edits act at once; what is broken is reported and the last good version stays.
 Ctrl-C lets requests end; a second one ends at once.")]
 pub struct Args {
-    /// Folder with the configuration (*.yaml, *.yml, *.json)
-    #[arg(short, long, value_name = "DIR")]
-    file: PathBuf,
+    #[command(flatten)]
+    sources: Sources,
     /// Envoy's binary; else the first `envoy` in PATH
     #[arg(long, env = "TOLLGATE_ENVOY", value_name = "PATH")]
     envoy: Option<PathBuf>,
@@ -91,9 +93,10 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
     // Everything that can be wrong with the call is found before anything is started.
     private::mask();
     let mut stops = Stops::new()?;
+    let source = args.sources.get()?;
     let binary = find(args.envoy)?;
     let code = FilterCode::load(args.wasm.as_deref())?;
-    let state_path = args.state.map_or_else(|| default_path(&args.file), Ok)?;
+    let state_path = args.state.map_or_else(|| default_path(&args.sources.name()), Ok)?;
     let state = StateDir::open(&state_path)?;
     let certificates = Keeper::open(&state.join("pki"), args.certificate_lifetime)?;
     let proxy = certificates.proxy(&Identity::AllGateways)?;
@@ -119,7 +122,7 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
 
     // The control plane starts first, so that it has something to serve when Envoy asks.
     let stages = Stages::start(Parts {
-        folder: &args.file,
+        source: &source,
         state: state.path(),
         certificates,
         // Its one Envoy serves all Gateways.
@@ -139,14 +142,25 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
         consumers_in_metrics: Consumers::LeftOut,
     })
     .await?;
+    let announcer = tokio::spawn(announce(stages.status.clone(), stages.published.clone(), admin_url));
+    // A cluster may take its time, and an Envoy from before knows what to do until then.
+    let mut published = stages.published.clone();
+    tokio::select! {
+        _ = published.wait_for(|published| published.generation > 0) => {}
+        () = stops.next() => {
+            announcer.abort();
+            stages.stop().await;
+            return Ok(Outcome::Good);
+        }
+    }
     let mut envoy = match Envoy::start_or_adopt(setup, &state).await {
         Ok(envoy) => envoy,
         Err(error) => {
+            announcer.abort();
             stages.stop().await;
             return Err(error.into());
         }
     };
-    let announcer = tokio::spawn(announce(stages.status.clone(), stages.published.clone(), admin_url));
 
     let end = tokio::select! {
         () = stops.next() => End::Asked,

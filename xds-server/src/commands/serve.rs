@@ -10,11 +10,13 @@ use tollgate_core::placement::Placement;
 use super::Outcome;
 use super::logging::LogFormat;
 use super::placement::Placements;
+use super::sources::Sources;
 use super::stages::{Admin, Parts, Stages, duration, listen};
 use crate::filter_code::FilterCode;
 use crate::report::Consumers;
 use crate::serve::pki::{Keeper, LIFETIME, lifetime};
 use crate::serve::status::Readiness;
+use crate::source::Source;
 use crate::state::dir::{StateDir, default_path};
 use crate::state::private;
 
@@ -22,15 +24,19 @@ use crate::state::private;
 #[command(after_help = "\
 Examples:
   tollgate serve --source ./conf --state /var/lib/tollgate
+  tollgate serve --source kubernetes --state /var/lib/tollgate
   tollgate bootstrap --state /var/lib/tollgate --gateway default/llm --server control:18000 > envoy.json
   envoy -c envoy.json
+
+From a cluster nothing is served before every kind is listed (/readyz says so). Its service account needs get, list and
+watch of the kinds of gateway.networking.k8s.io and tollgate.dev, and of Namespaces, Services, EndpointSlices and Secrets.
+Of Secrets only those are read that an object refers to.
 
 Proxies need a client certificate of the state directory's CA; `tollgate bootstrap` makes it. Those that are in the
 state directory are renewed in time, for Envoys that read them from there.")]
 pub struct Args {
-    /// Folder with the configuration, or `kubernetes`
-    #[arg(long, value_name = "kubernetes|DIR")]
-    source: PathBuf,
+    #[command(flatten)]
+    sources: Sources,
     #[command(flatten)]
     placement: Placements,
     /// Where discovery, ledger and filter code are served (gRPC, mTLS)
@@ -74,20 +80,18 @@ pub struct Args {
 
 pub fn main(args: Args) -> anyhow::Result<Outcome> {
     args.log_format.start();
-    if args.source.as_os_str() == "kubernetes" {
-        anyhow::bail!("this version cannot read from Kubernetes yet (name a folder: --source DIR)");
-    }
-    let placement = args.placement.served()?;
+    let source = args.sources.get()?;
+    let placement = args.placement.served(&source)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve(args, placement))
+    runtime.block_on(serve(args, source, placement))
 }
 
-async fn serve(args: Args, placement: Placement) -> anyhow::Result<Outcome> {
+async fn serve(args: Args, source: Source, placement: Placement) -> anyhow::Result<Outcome> {
     private::mask();
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let code = FilterCode::load(args.wasm.as_deref())?;
-    let state_path = args.state.map_or_else(|| default_path(&args.source), Ok)?;
+    let state_path = args.state.map_or_else(|| default_path(&args.sources.name()), Ok)?;
     let state = StateDir::open(&state_path)?;
     let certificates = Keeper::open(&state.join("pki"), args.certificate_lifetime)?;
     let remote = EnvoyCode::Remote { sha256: code.sha256.clone(), path: format!("/code/{}.wasm", code.sha256) };
@@ -96,7 +100,7 @@ async fn serve(args: Args, placement: Placement) -> anyhow::Result<Outcome> {
     let admin = listen(&args.admin, "--admin").await?;
     let admin_address = admin.local_addr()?;
     let stages = Stages::start(Parts {
-        folder: &args.source,
+        source: &source,
         state: state.path(),
         certificates,
         placement,

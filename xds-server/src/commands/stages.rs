@@ -24,10 +24,11 @@ use crate::serve::incoming::Limits;
 use crate::serve::pki::Keeper;
 use crate::serve::status::{self, Readiness, Statuses};
 use crate::serve::tls;
+use crate::source::Source;
 
 /// What the stages need from the command.
 pub struct Parts<'a> {
-    pub folder: &'a Path,
+    pub source: &'a Source,
     pub state: &'a Path,
     pub certificates: Keeper,
     pub placement: Placement,
@@ -60,16 +61,18 @@ pub struct Stages {
 // === impl Stages ===
 
 impl Stages {
-    /// Starts every stage. The folder must be readable. What is wrong in it is only reported.
+    /// Starts every stage. A folder must be readable. What is wrong in it is only reported, and so is a cluster that does
+    /// not answer.
     pub async fn start(parts: Parts<'_>) -> anyhow::Result<Self> {
         accept::allow_files();
         let metrics = Metrics::default();
 
-        // 1 to 4: files -> objects -> IR -> resources, once now and again on every change.
+        // 1 to 4: files or a cluster -> objects -> IR -> resources, once now and again on every change.
         let publisher = Publisher::new(parts.placement, parts.surroundings);
         let published = publisher.published();
         let configured = publisher.for_ledger();
-        let reload = pipeline::start(parts.folder, &parts.state.join("last-good"), publisher, metrics.clone())?;
+        let state = parts.state.join("last-good");
+        let reload = pipeline::start(parts.source, &state, publisher, metrics.clone()).await?;
 
         // 5: the ledger, before anybody can ask it.
         let embedded = Embedded::open(&parts.state.join("ledger"), configured, parts.lease_ttl)?;

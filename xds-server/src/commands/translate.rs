@@ -1,15 +1,13 @@
-//! `tollgate translate -f DIR`: every resource that a folder means, secrets redacted. In sidecars, what the filter must
+//! `tollgate translate -f DIR`: every resource that a folder or a cluster means, secrets redacted. In sidecars, what the filter must
 //! know of each workload.
-
-use std::path::PathBuf;
 
 use serde_json::{Map, Value};
 use tollgate_core::envoy::{self, FilterCode, FilterSetup, Ports, RouteTables, Surroundings};
 
 use super::placement::Placements;
-use super::validate::outcome;
-use super::{Format, Outcome, print};
-use crate::pipeline;
+use super::sources::Sources;
+use super::validate::{looked, outcome};
+use super::{Format, Outcome, ask, print};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -17,12 +15,12 @@ Examples:
   tollgate translate -f ./conf
   tollgate translate -f ./conf --gateway default/llm -o json
   tollgate translate -f ./conf --placement sidecar-inbound
+  tollgate translate --source kubernetes --namespace team-a
 
 Of sidecars it prints which limits hold for which workload.")]
 pub struct Args {
-    /// Folder with the configuration
-    #[arg(short, long, value_name = "DIR")]
-    file: PathBuf,
+    #[command(flatten)]
+    sources: Sources,
     #[command(flatten)]
     placement: Placements,
     /// Only this Gateway
@@ -37,7 +35,7 @@ pub struct Args {
 }
 
 pub fn main(args: &Args) -> anyhow::Result<Outcome> {
-    let (translation, findings) = pipeline::once(&args.file, args.placement.get())?;
+    let (translation, findings) = ask::block_on(looked(&args.sources, args.placement))?;
     for finding in &findings {
         eprintln!("{finding}");
     }

@@ -1,12 +1,12 @@
-//! `tollgate validate -f DIR`: what is wrong with a folder, without serving it.
-
-use std::path::PathBuf;
+//! `tollgate validate -f DIR`: what is wrong with a folder or a cluster, without serving it.
 
 use clap::ValueEnum;
 use tollgate_core::status::{Finding, Severity};
+use tollgate_core::translate::Translation;
 
 use super::placement::Placements;
-use super::{Outcome, print};
+use super::sources::Sources;
+use super::{Outcome, ask, print};
 use crate::pipeline;
 
 #[derive(Debug, clap::Args)]
@@ -14,12 +14,12 @@ use crate::pipeline;
 Examples:
   tollgate validate -f ./conf
   tollgate validate -f ./conf -o json | jq '.[] | .spot'
+  tollgate validate --source kubernetes --namespace team-a
 
 Exit code 1 when anything is refused; warnings alone are fine.")]
 pub struct Args {
-    /// Folder with the configuration
-    #[arg(short, long, value_name = "DIR")]
-    file: PathBuf,
+    #[command(flatten)]
+    sources: Sources,
     #[command(flatten)]
     placement: Placements,
     #[arg(short, long, value_enum, default_value = "text")]
@@ -34,7 +34,7 @@ enum Output {
 }
 
 pub fn main(args: &Args) -> anyhow::Result<Outcome> {
-    let (_, findings) = pipeline::once(&args.file, args.placement.get())?;
+    let (_, findings) = ask::block_on(looked(&args.sources, args.placement))?;
     match args.output {
         Output::Text => {
             for finding in &findings {
@@ -47,6 +47,12 @@ pub fn main(args: &Args) -> anyhow::Result<Outcome> {
         Output::Json => print(&format!("{}\n", serde_json::to_string_pretty(&findings)?)),
     }
     Ok(outcome(&findings))
+}
+
+/// Looks at a source once.
+pub(super) async fn looked(sources: &Sources, placements: Placements) -> anyhow::Result<(Translation, Vec<Finding>)> {
+    let source = sources.get()?;
+    Ok(pipeline::once(&source, placements.get(&source)).await?)
 }
 
 pub(super) fn outcome(findings: &[Finding]) -> Outcome {

@@ -1,9 +1,10 @@
-//! The loop from a changed file to what is served: the stages 1 to 4, one after the other.
+//! The loop from a change of a file or a cluster to what is served: the stages 1 to 4, one after the other.
 //!
 //! ```text
 //! source -> objects that changed -> World -> what changed in the IR -> publication.rs -> published.rs -> ledger, serve
-//!  watcher.rs says when again     (core)                               edition.rs (a snapshot and its last changes)
+//!  says when again                (core)                               edition.rs (a snapshot and its last changes)
 //! ```
+//! A folder is read before anything is served. A cluster may take its time, and nothing is published until then.
 
 mod edition;
 mod publication;
@@ -31,7 +32,9 @@ use self::publication::Publication;
 use self::published::locked;
 use self::told::Told;
 use crate::report::Metrics;
+use crate::source::Source;
 use crate::source::folder::{Folder, FolderError, Reading, Watcher};
+use crate::source::kubernetes::{self, AccessError, ListError, Watches};
 
 /// Turns objects into what is served. Nothing else does.
 #[derive(Debug)]
@@ -43,28 +46,65 @@ pub struct Publisher {
     for_ledger: watch::Sender<Arc<Configured>>,
 }
 
-/// Reads a folder and translates it as far as the IR, without the loop. Returns everything that is wrong on the way as
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    #[error(transparent)]
+    List(#[from] ListError),
+}
+
+/// Reads a source and translates it as far as the IR, without the loop. Returns everything that is wrong on the way as
 /// well.
 ///
 /// # Errors
-/// When the folder cannot be read at all.
-pub fn once(path: &Path, placement: Placement) -> Result<(Translation, Vec<Finding>), FolderError> {
-    let mut folder = Folder::new(path);
+/// When the source cannot be read at all.
+pub async fn once(source: &Source, placement: Placement) -> Result<(Translation, Vec<Finding>), SourceError> {
     let mut objects = Objects::default();
-    let reading = folder.read(&objects)?;
-    objects.apply(reading.changes, &mut |_, _, _| {});
+    let (changes, mut findings) = match source {
+        Source::Folder(path) => {
+            let reading = Folder::new(path).read(&objects)?;
+            (reading.changes, reading.findings)
+        }
+        Source::Kubernetes(access) => {
+            let reading = kubernetes::list(access).await?;
+            (reading.changes, reading.findings)
+        }
+    };
+    objects.apply(changes, &mut |_, _, _| {});
     let mut translation = translate(&objects, placement);
-    let mut findings = reading.findings;
     findings.append(&mut translation.findings);
     Ok((translation, findings))
 }
 
-/// Publishes what a folder means now, and then on every change until the task is aborted. `state` is the directory that
-/// keeps the last good objects.
+/// Publishes what a source means now, and then on every change until the task is aborted. `state` is the directory that
+/// keeps the last good objects of a folder.
 ///
 /// # Errors
-/// When the folder cannot be read at all.
-pub fn start(path: &Path, state: &Path, publisher: Publisher, metrics: Metrics) -> Result<JoinHandle<()>, FolderError> {
+/// When the source cannot be read at all.
+pub async fn start(
+    source: &Source,
+    state: &Path,
+    publisher: Publisher,
+    metrics: Metrics,
+) -> Result<JoinHandle<()>, SourceError> {
+    match source {
+        Source::Folder(path) => Ok(follow_folder(path, state, publisher, metrics)?),
+        Source::Kubernetes(access) => {
+            let watches = Watches::start(access, metrics.clone()).await?;
+            Ok(tokio::spawn(follow_cluster(watches, publisher, metrics)))
+        }
+    }
+}
+
+fn follow_folder(
+    path: &Path,
+    state: &Path,
+    publisher: Publisher,
+    metrics: Metrics,
+) -> Result<JoinHandle<()>, FolderError> {
     // Watching begins before the first reading, so that no change is missed.
     let mut watcher = Watcher::of(path);
     let mut folder = Folder::with_state(path, state)?;
@@ -80,14 +120,7 @@ pub fn start(path: &Path, state: &Path, publisher: Publisher, metrics: Metrics) 
             tokio::task::block_in_place(|| match publisher.read(&mut folder) {
                 Ok(reading) => {
                     watcher.also(reading.secret_files);
-                    let changed = publisher.publish(reading.changes, reading.findings);
-                    let errors = told.tell(&publisher.published().borrow().findings);
-                    if errors == 0 {
-                        metrics.reload_taken();
-                    } else {
-                        metrics.reload_refused();
-                    }
-                    tracing::info!("reloaded: {changed} changed resources");
+                    publisher.take(reading.changes, reading.findings, &mut told, &metrics);
                 }
                 Err(error) => {
                     metrics.reload_refused();
@@ -96,6 +129,15 @@ pub fn start(path: &Path, state: &Path, publisher: Publisher, metrics: Metrics) 
             });
         }
     }))
+}
+
+async fn follow_cluster(mut watches: Watches, publisher: Publisher, metrics: Metrics) {
+    let mut told = Told::default();
+    loop {
+        let reading = watches.next().await;
+        // The first reading is of all objects.
+        tokio::task::block_in_place(|| publisher.take(reading.changes, reading.findings, &mut told, &metrics));
+    }
 }
 
 // === impl Publisher ===
@@ -122,6 +164,22 @@ impl Publisher {
     /// Reads what has changed in a folder. What is in force is held once, by the world.
     fn read(&self, folder: &mut Folder) -> Result<Reading, FolderError> {
         folder.read(locked(&self.world).objects())
+    }
+
+    /// Publishes what changes of objects mean, and tells of it.
+    fn take(&self, changes: Changes, findings: Vec<Finding>, told: &mut Told, metrics: &Metrics) {
+        let changed = self.publish(changes, findings);
+        let errors = told.tell(&self.published.borrow().findings);
+        if errors == 0 {
+            metrics.reload_taken();
+        } else {
+            metrics.reload_refused();
+        }
+        if changed > 0 {
+            tracing::info!("reloaded: {changed} changed resources");
+        } else {
+            tracing::debug!("reloaded: nothing that is served has changed");
+        }
     }
 
     /// Publishes what changes of objects mean. Returns how many resources they change.

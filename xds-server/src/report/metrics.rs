@@ -20,7 +20,16 @@ pub struct Metrics {
     nacks: Family<NackLabels, Counter>,
     reloads: Family<ReloadLabels, Counter>,
     certificates: Family<CertificateLabels, Gauge>,
+    watches: Watches,
     from_status: FromStatus,
+}
+
+/// Of the watches of a cluster, by kind.
+#[derive(Debug, Clone, Default)]
+struct Watches {
+    lists: Family<KindLabels, Counter>,
+    failures: Family<KindLabels, Counter>,
+    synced: Family<KindLabels, Gauge>,
 }
 
 /// Whether metrics name consumers. Names of consumers are names of customers or people, and a port for scrapers is open
@@ -57,6 +66,11 @@ struct GatewayLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct NackLabels {
     gateway: String,
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabels {
     kind: &'static str,
 }
 
@@ -122,6 +136,28 @@ impl Metrics {
         self.certificates.get_or_create(&CertificateLabels { certificate }).set(end.as_second());
     }
 
+    /// There is a watch of this kind. Its series exist before the first event.
+    pub fn watch(&self, kind: &'static str) {
+        drop(self.watches.lists.get_or_create(&KindLabels { kind }));
+        drop(self.watches.failures.get_or_create(&KindLabels { kind }));
+        drop(self.watches.synced.get_or_create(&KindLabels { kind }));
+    }
+
+    /// All objects of the kind are listed, at the start or because the watch has a gap.
+    pub fn watch_lists(&self, kind: &'static str) {
+        self.watches.lists.get_or_create(&KindLabels { kind }).inc();
+    }
+
+    /// A watch of the kind ended with an error, or could not begin.
+    pub fn watch_fails(&self, kind: &'static str) {
+        self.watches.failures.get_or_create(&KindLabels { kind }).inc();
+    }
+
+    /// Whether a change of an object of the kind would be heard of now.
+    pub fn watch_synced(&self, kind: &'static str, synced: bool) {
+        self.watches.synced.get_or_create(&KindLabels { kind }).set(i64::from(synced));
+    }
+
     /// Serves another stage's metrics together with these. `register` is called once for each registry.
     pub fn add(&self, register: impl Fn(&mut Registry, Consumers)) {
         let mut registries = self.registries.lock().unwrap_or_else(PoisonError::into_inner);
@@ -150,18 +186,19 @@ impl Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         let (nacks, reloads, from_status) = (Family::default(), Family::default(), FromStatus::default());
-        let certificates = Family::default();
+        let (certificates, watches) = (Family::default(), Watches::default());
         let help = "When a certificate ends, in seconds since 1970";
         let registry = || {
             let mut registry = Registry::with_prefix("tollgate");
             registry.register("nacks", "Resources that an Envoy refused, by gateway and kind", Family::clone(&nacks));
             registry.register("reloads", "Changes of the input, by what became of them", Family::clone(&reloads));
             registry.register("certificate_expiry_seconds", help, Family::clone(&certificates));
+            watches.register(&mut registry);
             from_status.register(&mut registry);
             registry
         };
         let registries = Arc::new(Mutex::new(Registries { named: registry(), left_out: registry() }));
-        let metrics = Self { registries, nacks, reloads, certificates, from_status };
+        let metrics = Self { registries, nacks, reloads, certificates, watches, from_status };
         // Both series exist before the first event, so that an alert on their rate sees it.
         for result in [ReloadResult::Taken, ReloadResult::Refused] {
             drop(metrics.reloads.get_or_create(&ReloadLabels { result }));
@@ -180,6 +217,18 @@ impl EncodeLabelValue for Certificate {
             Self::Envoy => "envoy",
         };
         EncodeLabelValue::encode(&name, encoder)
+    }
+}
+
+// === impl Watches ===
+
+impl Watches {
+    fn register(&self, registry: &mut Registry) {
+        let (lists, failures) =
+            ("Lists of a kind, the first one included", "Watches that ended with an error, by kind");
+        registry.register("watch_lists", lists, self.lists.clone());
+        registry.register("watch_failures", failures, self.failures.clone());
+        registry.register("watch_synced", "1 while changes of a kind are heard of", self.synced.clone());
     }
 }
 

@@ -63,7 +63,8 @@ pub struct Serving {
 // === impl Serving ===
 
 impl Serving {
-    /// Serves on `listener` from now on.
+    /// Serves on `listener` as soon as something is published. Until then nobody knows what a proxy should have, and
+    /// whoever connects waits: told that there is nothing, it would give back what it has.
     pub fn start(
         listener: TcpListener,
         tls: ServerConfig,
@@ -73,6 +74,7 @@ impl Serving {
         code: Arc<FilterCode>,
     ) -> Self {
         let check = from_fn_with_state(ads.published.clone(), standing::check);
+        let mut published = ads.published.clone();
         let mut routes = Routes::new(ledger);
         let router = routes.axum_router_mut();
         *router = std::mem::take(router).merge(self::code(code)).layer(check).merge(discovery::routes(ads));
@@ -82,11 +84,23 @@ impl Serving {
             .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
             .max_concurrent_streams(MAX_STREAMS)
             .http2_max_header_list_size(MAX_HEADER_LIST)
-            .add_routes(routes)
-            .serve_with_incoming_shutdown(incoming(listener, tls, limits), async {
+            .add_routes(routes);
+        let task = async move {
+            let mut stopped = stopped;
+            tokio::select! {
+                _dropped = &mut stopped => return Ok(()),
+                published = published.wait_for(|published| published.generation > 0) => {
+                    if published.is_err() {
+                        return Ok(());
+                    }
+                }
+            }
+            let stopped = async {
                 let _dropped = stopped.await;
-            });
-        Self { stop, task: tokio::spawn(server) }
+            };
+            server.serve_with_incoming_shutdown(incoming(listener, tls, limits), stopped).await
+        };
+        Self { stop, task: tokio::spawn(task) }
     }
 
     /// Takes no new connections, and ends those that do not end by themselves.

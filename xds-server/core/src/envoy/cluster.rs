@@ -1,6 +1,8 @@
 //! Clusters and endpoints: one cluster for each ModelBackend, with its own TLS and upstream filters, and one
 //! for each port of a Service.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3 as cluster;
@@ -39,8 +41,7 @@ pub fn backend(gateway: &ir::Gateway, backend: &ir::Backend) -> Option<Resource>
 /// The cluster, and its endpoints.
 pub fn service(service: &ir::Service) -> (Resource, Resource) {
     let origins = vec![service.origin.clone()];
-    let hosts = service.endpoints.iter().map(|(ip, port)| (ip.to_string(), *port));
-    let endpoints = assignment(&service.cluster, hosts);
+    let endpoints = by_zone(&service.cluster, &service.endpoints);
     (Resource::new(&of_service(service), origins.clone()), Resource::new(&endpoints, origins))
 }
 
@@ -124,19 +125,40 @@ fn discovery(kind: cluster::cluster::DiscoveryType) -> Option<cluster::cluster::
 }
 
 fn assignment(name: &str, hosts: impl IntoIterator<Item = (String, u16)>) -> endpoint::ClusterLoadAssignment {
-    let lb_endpoints = hosts
-        .into_iter()
-        .map(|(host, port)| endpoint::LbEndpoint {
-            host_identifier: Some(endpoint::lb_endpoint::HostIdentifier::Endpoint(endpoint::Endpoint {
-                address: Some(address(&host, port)),
-                ..Default::default()
-            })),
-            ..Default::default()
-        })
-        .collect();
+    let lb_endpoints = hosts.into_iter().map(|(host, port)| lb_endpoint(&host, port)).collect();
     endpoint::ClusterLoadAssignment {
         cluster_name: name.to_owned(),
         endpoints: vec![endpoint::LocalityLbEndpoints { lb_endpoints, ..Default::default() }],
+        ..Default::default()
+    }
+}
+
+/// Each zone is a locality. An Envoy that knows its own zone may prefer it; to others all zones are the same.
+fn by_zone(name: &str, endpoints: &[ir::ServiceEndpoint]) -> endpoint::ClusterLoadAssignment {
+    let mut zones: BTreeMap<Option<&Arc<str>>, Vec<endpoint::LbEndpoint>> = BTreeMap::new();
+    for endpoint in endpoints {
+        let zone = zones.entry(endpoint.zone.as_ref()).or_default();
+        zone.push(lb_endpoint(&endpoint.ip.to_string(), endpoint.port));
+    }
+    let locality = |zone: &Arc<str>| core::Locality { zone: zone.to_string(), ..Default::default() };
+    let endpoints = zones.into_iter().map(|(zone, lb_endpoints)| endpoint::LocalityLbEndpoints {
+        locality: zone.map(locality),
+        lb_endpoints,
+        ..Default::default()
+    });
+    endpoint::ClusterLoadAssignment {
+        cluster_name: name.to_owned(),
+        endpoints: endpoints.collect(),
+        ..Default::default()
+    }
+}
+
+fn lb_endpoint(host: &str, port: u16) -> endpoint::LbEndpoint {
+    endpoint::LbEndpoint {
+        host_identifier: Some(endpoint::lb_endpoint::HostIdentifier::Endpoint(endpoint::Endpoint {
+            address: Some(address(host, port)),
+            ..Default::default()
+        })),
         ..Default::default()
     }
 }

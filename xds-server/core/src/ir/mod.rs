@@ -12,7 +12,7 @@ pub use delta::{Delta, GatewayDelta, Host, PartsDelta};
 pub use gateway::{Certificate, Gateway, Listener, Site, VirtualHost};
 pub use model::{
     Access, Authority, BACKEND_PREFIX, Backend, ConsumerNamespaces, Credential, Endpoint, Model, Pool, Schema, Service,
-    Target, Timeouts, Tls,
+    ServiceEndpoint, Target, Timeouts, Tls,
 };
 pub use route::{
     Action, Class, Edits, HeaderEdits, HeaderMatch, Match, PathMatch, PathRewrite, Redirect, Rewrite, Route, TextMatch,

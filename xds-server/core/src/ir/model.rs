@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -129,7 +130,16 @@ pub struct Service {
     pub cluster: String,
     /// Whether it speaks HTTP/2 without TLS.
     pub h2c: bool,
-    pub endpoints: Vec<(IpAddr, u16)>,
+    pub endpoints: Vec<ServiceEndpoint>,
+}
+
+/// Where one replica of a Service is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct ServiceEndpoint {
+    pub ip: IpAddr,
+    pub port: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<Arc<str>>,
 }
 
 // === impl ConsumerNamespaces ===

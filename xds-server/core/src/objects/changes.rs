@@ -45,6 +45,12 @@ impl Refused {
 // === impl Changes ===
 
 impl Changes {
+    pub fn is_empty(&self) -> bool {
+        let mut counting = Counting { objects: &self.set, is_empty: true };
+        each_kind(&mut counting);
+        counting.is_empty && self.gone.is_empty() && self.refused.is_none()
+    }
+
     /// What made `after` of `before`. Objects that both share are the same without a look into them.
     pub fn between(before: &Objects, after: &Objects) -> Self {
         let mut changes = Self::of(before, after);
@@ -93,6 +99,17 @@ impl Objects {
             self.refused = objects;
             self.refused_policies = policies;
         }
+    }
+}
+
+struct Counting<'a> {
+    objects: &'a Objects,
+    is_empty: bool,
+}
+
+impl EachKind for Counting<'_> {
+    fn kind<T: Kind>(&mut self) {
+        self.is_empty &= T::store(self.objects).iter().next().is_none();
     }
 }
 

@@ -1,7 +1,11 @@
 //! The objects of a cluster, as its watches tell of them one at a time: watch event -> here -> [`Changes`] -> `World::step`.
 //!
 //! It is for a cluster what the folder is for files. It knows what is in force, because a version that is refused leaves
-//! the last good one of its object in force, and because [`Changes`] tell of refused objects all at once.
+//! the last good one of its object in force, and because [`Changes`] tell of refused objects all at once. It also says
+//! which Secrets are referred to, because no others are to be read.
+//!
+//! A Gateway of another controller, and a route that has none of our Gateways, is not ours to answer for. If it is
+//! refused, nobody is told.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,25 +13,37 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use super::read;
+use super::references::{Whose, is_our_class};
 use super::secret::NoSecretSource;
-use super::{Changes, ClusterVersion, EachKind, Key, Kind, Meta, Object, Objects, Provenance, Refused, each_kind};
+use super::{
+    Changes, ClusterVersion, EachKind, GatewayClass, Key, Kind, Meta, Object, Objects, Provenance, Refused,
+    RefusedPolicy, each_kind,
+};
+use crate::sets::Counted;
 use crate::status::{Finding, Origin, Reason, Severity};
 
 #[derive(Debug, Default)]
 pub struct Cluster {
-    /// What is in force, and all that is refused.
+    /// What is in force, and all of ours that is refused.
     objects: Objects,
     /// What became of it since somebody took the changes.
     changes: Changes,
     has_other_refused: bool,
     /// What is wrong with objects as they were given last.
     wrong: BTreeMap<Origin, Wrong>,
+    /// The Secrets that objects refer to, each by some of them.
+    secrets: Counted<Key>,
+    /// Those that became one of them, or are none any more, since somebody asked.
+    other_secrets: BTreeSet<Key>,
 }
 
 #[derive(Debug)]
 struct Wrong {
     version: ClusterVersion,
     findings: Vec<Finding>,
+    whose: Whose,
+    /// No version of it is in force.
+    is_refused: bool,
 }
 
 /// It is no object that anything is made of here.
@@ -50,7 +66,18 @@ impl Cluster {
     /// What is wrong with the objects as they were given, except what is refused in parts: that is told by those who do
     /// without it.
     pub fn findings(&self) -> Vec<Finding> {
-        self.wrong.values().flat_map(|wrong| &wrong.findings).cloned().collect()
+        let ours = self.wrong.values().filter(|wrong| self.is_ours(&wrong.whose));
+        ours.flat_map(|wrong| &wrong.findings).cloned().collect()
+    }
+
+    /// Whether an object that is in force refers to this Secret.
+    pub fn refers_to(&self, secret: &Key) -> bool {
+        self.secrets.contains(secret)
+    }
+
+    /// The Secrets that were not referred to and are now, or the other way round, since this was asked last.
+    pub fn other_secrets(&mut self) -> BTreeSet<Key> {
+        std::mem::take(&mut self.other_secrets)
     }
 
     /// What became of the objects since this was asked last.
@@ -76,6 +103,7 @@ impl Cluster {
             return Err(NotAnObject::Foreign { api_version: api_version.to_owned(), kind: kind.to_owned() });
         }
         let (origin, version) = (read::origin(body), version(body));
+        let whose = Whose::of(&origin.kind, &origin.namespace, body);
         let mut looking = Looking { objects: &self.objects, origin: &origin, found: None };
         each_kind(&mut looking);
         let is_the_same = match looking.found {
@@ -97,9 +125,8 @@ impl Cluster {
         let kept = taking.kept;
         let is_refused = given.refused.contains_key(&origin) && kept.is_none();
         self.forget_refused(&origin);
-        if is_refused {
+        if is_refused && !given.refused_policies.is_empty() {
             self.has_other_refused = true;
-            self.objects.refused.append(&mut given.refused);
             self.objects.refused_policies.append(&mut given.refused_policies);
             self.objects.refused_policies.sort_by(|a, b| a.meta.origin.cmp(&b.meta.origin));
         }
@@ -107,27 +134,89 @@ impl Cluster {
         if findings.is_empty() {
             self.wrong.remove(&origin);
         } else {
-            self.wrong.insert(origin, Wrong { version, findings });
+            let refuses = is_refused && self.is_ours(&whose);
+            if refuses {
+                self.has_other_refused = true;
+                self.objects.refused.insert(origin.clone(), version.observed);
+            }
+            self.wrong.insert(origin.clone(), Wrong { version, findings, whose, is_refused });
         }
+        self.sort_out(&origin.kind);
         Ok(())
     }
 
     /// An object is gone. Of kinds without a namespace the key has none.
     pub fn remove(&mut self, kind: &str, key: &Key) {
         each_kind(&mut Removing { cluster: self, kind, key });
-        let origin = Origin::new(super::kinds::named(kind), Arc::clone(&key.namespace), Arc::clone(&key.name));
+        let origin = origin(kind, key);
         self.forget_refused(&origin);
         self.wrong.remove(&origin);
+        self.sort_out(kind);
     }
 
-    /// A watch began anew, and these are all objects of its kind. Others are gone.
-    pub fn keep_only(&mut self, kind: &str, keys: &BTreeSet<Key>) {
+    /// Whether there may be TokenPolicies that nobody lets us read, in a namespace or everywhere. They close all that they
+    /// may have been meant for.
+    pub fn has_unknown_policies(&mut self, namespace: Option<&str>, has: bool) {
+        let unknown = RefusedPolicy::unknown(namespace);
+        let policies = &mut self.objects.refused_policies;
+        let is_unknown = |policy: &RefusedPolicy| policy.meta.origin == unknown.meta.origin;
+        if policies.iter().any(is_unknown) == has {
+            return;
+        }
+        policies.retain(|policy| !is_unknown(policy));
+        if has {
+            policies.push(unknown);
+            policies.sort_by(|a, b| a.meta.origin.cmp(&b.meta.origin));
+        }
+        self.has_other_refused = true;
+    }
+
+    /// A watch began anew, and these are all objects of its kind, in this namespace if it is of one. Others are gone.
+    pub fn keep_only(&mut self, kind: &str, namespace: Option<&str>, keys: &BTreeSet<Key>) {
         let mut listing = Listing { objects: &self.objects, kind, keys: BTreeSet::new() };
         each_kind(&mut listing);
         let mut known = listing.keys;
-        let told = self.objects.refused.keys().chain(self.wrong.keys());
-        known.extend(told.filter(|origin| origin.kind == kind).map(Origin::key));
+        known.extend(self.wrong.keys().filter(|origin| origin.kind == kind).map(Origin::key));
+        known.retain(|key| namespace.is_none_or(|namespace| *key.namespace == *namespace));
         known.difference(keys).for_each(|key| self.remove(kind, key));
+    }
+
+    fn is_ours(&self, whose: &Whose) -> bool {
+        let is_our_class = |class: &str| is_our_class(&self.objects.gateway_classes, class);
+        match whose {
+            Whose::Ours => true,
+            Whose::OfClass(class) => is_our_class(class),
+            Whose::OfGateways(gateways) => gateways.iter().any(|key| {
+                let gateway = self.objects.gateways.get(&key.namespace, &key.name);
+                gateway.is_some_and(|gateway| is_our_class(&gateway.spec.gateway_class_name))
+                    || self.objects.refused.contains_key(&origin("Gateway", key))
+            }),
+        }
+    }
+
+    /// After a change of this kind, others may be ours that are refused.
+    fn sort_out(&mut self, kind: &str) {
+        let kinds: &[&str] = match kind {
+            // Those of Gateways first, because routes are ours by them.
+            "GatewayClass" => &["Gateway", "HTTPRoute"],
+            "Gateway" => &["HTTPRoute"],
+            _ => return,
+        };
+        for kind in kinds {
+            let refused = self.wrong.iter().filter(|(origin, wrong)| wrong.is_refused && origin.kind == *kind);
+            let sorted: Vec<_> = refused
+                .map(|(origin, wrong)| (origin.clone(), wrong.version.observed, self.is_ours(&wrong.whose)))
+                .collect();
+            for (origin, generation, is_ours) in sorted {
+                let refused = &mut self.objects.refused;
+                let was_ours = if is_ours {
+                    refused.insert(origin, generation).is_some()
+                } else {
+                    refused.remove(&origin).is_some()
+                };
+                self.has_other_refused |= is_ours != was_ours;
+            }
+        }
     }
 
     fn forget_refused(&mut self, origin: &Origin) {
@@ -139,14 +228,70 @@ impl Cluster {
     fn put<T: Kind>(&mut self, object: Arc<Object<T>>) {
         self.changes.gone.remove(&(T::NAME, object.meta.key()));
         T::store_mut(&mut self.changes.set).put(Arc::clone(&object));
-        T::store_mut(&mut self.objects).put(object);
+        self.recount::<T>(&object.meta.key(), |objects| {
+            T::store_mut(objects).put(object);
+        });
     }
 
     fn take<T: Kind>(&mut self, key: &Key) {
-        if T::store_mut(&mut self.objects).take(key).is_some() {
+        if T::store(&self.objects).get(&key.namespace, &key.name).is_some() {
+            self.recount::<T>(key, |objects| {
+                T::store_mut(objects).take(key);
+            });
             T::store_mut(&mut self.changes.set).take(key);
             self.changes.gone.insert((T::NAME, key.clone()));
         }
+    }
+
+    /// Counts what the object of this key refers to, before and after a change.
+    fn recount<T: Kind>(&mut self, key: &Key, change: impl FnOnce(&mut Objects)) {
+        // What a class is decides for its Gateways.
+        let is_class = T::NAME == GatewayClass::NAME;
+        let named = |objects: &Objects| {
+            if is_class {
+                let gateways = objects.gateways.iter();
+                gateways.flat_map(|gateway| secrets(objects, gateway)).collect()
+            } else {
+                T::store(objects)
+                    .get(&key.namespace, &key.name)
+                    .map(|object| secrets(objects, object))
+                    .unwrap_or_default()
+            }
+        };
+        let before: Vec<Key> = named(&self.objects);
+        change(&mut self.objects);
+        let after: Vec<Key> = named(&self.objects);
+        // First those that are added, so that a Secret that stays is never without a reference.
+        for secret in after {
+            if self.secrets.add(secret.clone()) {
+                self.note_secret(secret);
+            }
+        }
+        for secret in before {
+            if self.secrets.remove(&secret) {
+                self.note_secret(secret);
+            }
+        }
+    }
+
+    /// What changed twice did not change.
+    fn note_secret(&mut self, secret: Key) {
+        if !self.other_secrets.remove(&secret) {
+            self.other_secrets.insert(secret);
+        }
+    }
+}
+
+fn origin(kind: &str, key: &Key) -> Origin {
+    Origin::new(super::kinds::named(kind), Arc::clone(&key.namespace), Arc::clone(&key.name))
+}
+
+/// The Secrets that an object refers to. What only another controller acts on is not read.
+fn secrets<T: Kind>(objects: &Objects, object: &Object<T>) -> Vec<Key> {
+    if T::class(object).is_none_or(|class| is_our_class(&objects.gateway_classes, class)) {
+        T::secrets(object)
+    } else {
+        Vec::new()
     }
 }
 

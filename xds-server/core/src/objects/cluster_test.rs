@@ -134,7 +134,7 @@ fn shown(whole: &Translation) -> Vec<String> {
             shown.push(format!("model {} {}", model.name, model.targets.len()));
         }
         let endpoints = gateway.services.values().flat_map(|service| &service.endpoints);
-        shown.extend(endpoints.map(|(ip, _)| format!("endpoint {ip}")));
+        shown.extend(endpoints.map(|endpoint| format!("endpoint {}", endpoint.ip)));
     }
     shown.extend(whole.ir.keys.values().map(|key| format!("key {}", key.sha256.get(..1).unwrap())));
     shown
@@ -343,10 +343,13 @@ fn a_watch_that_began_anew_says_what_is_gone() {
     let second = Given::yaml(POOL).with("/metadata/name", json!("q")).with("/spec/models/0/name", json!("a*b"));
     let mut cluster = cluster_of([Given::yaml(POOL), second, Given::yaml(POLICY)]);
     assert_eq!(told(&mut cluster), "+ModelPool a/p, +TokenPolicy a/t, 1 refused");
-    cluster.keep_only("ModelPool", &BTreeSet::from([key("a", "p"), key("a", "new")]));
+    cluster.keep_only("ModelPool", None, &BTreeSet::from([key("a", "p"), key("a", "new")]));
     assert_eq!(told(&mut cluster), "0 refused");
     assert_eq!(cluster.findings(), []);
-    cluster.keep_only("ModelPool", &BTreeSet::new());
+    // Another watch is of another namespace.
+    cluster.keep_only("ModelPool", Some("b"), &BTreeSet::new());
+    assert_eq!(told(&mut cluster), "");
+    cluster.keep_only("ModelPool", Some("a"), &BTreeSet::new());
     assert_eq!(told(&mut cluster), "-ModelPool a/p");
 }
 
@@ -372,6 +375,26 @@ fn a_policy_that_was_never_good_closes_until_it_is_mended_or_removed() {
 }
 
 #[test]
+fn policies_that_may_not_be_read_close_what_they_may_be_for() {
+    let mut cluster = cluster_of(ALL.iter().map(|text| Given::yaml(text)));
+    cluster.changes();
+    assert!(cluster.changes().is_empty());
+    let is_closed = |cluster: &Cluster| {
+        let shown = shown(&translate(cluster.objects(), Placement::OneHost));
+        shown.iter().any(|line| line.contains("closed by"))
+    };
+    for (namespace, closes) in [(None, true), (Some("a"), true), (Some("b"), false)] {
+        cluster.has_unknown_policies(namespace, true);
+        assert!(!cluster.changes().is_empty());
+        assert_eq!(is_closed(&cluster), closes, "{namespace:?}");
+        cluster.has_unknown_policies(namespace, true);
+        assert!(cluster.changes().is_empty());
+        cluster.has_unknown_policies(namespace, false);
+        assert!(!is_closed(&cluster) && !cluster.changes().is_empty());
+    }
+}
+
+#[test]
 fn what_is_not_for_us_touches_nothing() {
     let mut cluster = cluster_of([Given::yaml(GATEWAY), Given::yaml(POLICY)]);
     let foreign = Given::yaml(GATEWAY).with("/apiVersion", json!("networking.istio.io/v1")).version("v", 1);
@@ -383,4 +406,92 @@ fn what_is_not_for_us_touches_nothing() {
     assert!(
         cluster.objects().gateways.get("a", "g").is_some() && cluster.objects().token_policies.get("a", "t").is_some()
     );
+}
+
+/// What changed of the Secrets that are referred to: `+` or `-`, and the name.
+fn secrets(cluster: &mut Cluster) -> Vec<String> {
+    let others = cluster.other_secrets();
+    others.iter().map(|key| format!("{}{key}", if cluster.refers_to(key) { '+' } else { '-' })).collect()
+}
+
+const CLASS: &str = "{apiVersion: gateway.networking.k8s.io/v1, kind: GatewayClass, metadata: {name: theirs}, spec: {controllerName: example.com/other}}";
+const HTTPS: &str = "{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: s, namespace: a}, spec: {gatewayClassName: theirs, listeners: [{name: https, port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: cert}, {name: cert, namespace: b}, {name: map, kind: ConfigMap}]}}]}}";
+
+#[test]
+fn the_secrets_are_known_that_objects_refer_to() {
+    let mut cluster = cluster_of(ALL.iter().map(|text| Given::yaml(text)));
+    assert_eq!(secrets(&mut cluster), [""; 0]);
+    let keys = json!([{"secretRef": {"name": "k"}}, {"secretRef": {"name": "k"}}, {"secretRef": {"name": "k", "namespace": "b"}}]);
+    cluster.upsert(Given::yaml(CONSUMER).with("/spec/keys", keys).version("u", 2).0).unwrap();
+    assert_eq!(secrets(&mut cluster), ["+a/k", "+b/k"]);
+    let spec = json!({
+        "schema": "OpenAI", "endpoint": {"hostname": "example.com", "port": 443},
+        "tls": {"mode": "Simple", "caRef": {"name": "ca"}}, "credential": {"secretRef": {"name": "k"}},
+    });
+    cluster.upsert(Given::yaml(BACKEND).with("/spec", spec).version("u", 2).0).unwrap();
+    assert_eq!(secrets(&mut cluster), ["+a/ca"]);
+    cluster.remove("Consumer", &key("a", "c"));
+    assert_eq!(secrets(&mut cluster), ["-b/k"]);
+    // A version that is refused leaves the last one in force, with what it refers to.
+    cluster.upsert(Given::yaml(BACKEND).with("/spec/schema", json!("Moon")).version("u", 3).0).unwrap();
+    assert_eq!(secrets(&mut cluster), [""; 0]);
+    cluster.remove("ModelBackend", &key("a", "m"));
+    assert_eq!(secrets(&mut cluster), ["-a/ca", "-a/k"]);
+}
+
+#[test]
+fn certificates_are_read_for_gateways_of_our_class_only() {
+    let mut cluster = cluster_of([Given::yaml(CLASS), Given::yaml(HTTPS)]);
+    assert_eq!(secrets(&mut cluster), [""; 0]);
+    let ours = Given::yaml(CLASS).with("/spec/controllerName", json!("tollgate.dev/gateway-controller"));
+    cluster.upsert(ours.version("u", 2).0).unwrap();
+    assert_eq!(secrets(&mut cluster), ["+a/cert", "+b/cert"]);
+    cluster.remove("GatewayClass", &key("", "theirs"));
+    assert_eq!(secrets(&mut cluster), ["-a/cert", "-b/cert"]);
+}
+
+/// The names of all that has a status.
+fn answered_for(cluster: &Cluster) -> Vec<String> {
+    let whole = translate(cluster.objects(), Placement::OneHost);
+    let statuses = whole.statuses(cluster.objects(), &cluster.findings());
+    statuses.iter().map(|status| format!("{} {}", status.kind.name(), status.name)).collect()
+}
+
+#[test]
+fn what_another_controller_answers_for_is_left_alone() {
+    let gateway = |text| Given::yaml(text).with("/spec/listeners", json!([]));
+    let theirs = || gateway(HTTPS).with("/metadata/name", json!("theirs"));
+    let route = |name: &str, parents: Value| {
+        let route = Given::yaml(ROUTE).with("/metadata/name", json!(name)).with("/spec/parentRefs", parents);
+        route.with("/spec/rules", json!(5))
+    };
+    let mut cluster = cluster_of([
+        theirs(),
+        route("theirs", json!([{"name": "theirs"}])),
+        route("both", json!([{"name": "theirs"}, {"name": "g"}])),
+        route("nobodys", json!([{"name": "other"}])),
+        Given::yaml(CLASS),
+        gateway(GATEWAY),
+    ]);
+    assert_eq!(answered_for(&cluster), ["Gateway g", "HTTPRoute both"]);
+    assert_eq!(cluster.findings().len(), 2);
+    assert_eq!(cluster.changes().refused.unwrap().objects.len(), 2);
+    // Whose a class is may change.
+    let ours = Given::yaml(CLASS).with("/spec/controllerName", json!("tollgate.dev/gateway-controller"));
+    cluster.upsert(ours.version("u", 2).0).unwrap();
+    assert_eq!(
+        answered_for(&cluster),
+        ["GatewayClass theirs", "Gateway g", "Gateway theirs", "HTTPRoute both", "HTTPRoute theirs"]
+    );
+    assert_eq!(cluster.changes().refused.unwrap().objects.len(), 4);
+    cluster.remove("GatewayClass", &key("", "theirs"));
+    assert_eq!(answered_for(&cluster), ["Gateway g", "HTTPRoute both"]);
+    assert_eq!(cluster.changes().refused.unwrap().objects.len(), 2);
+}
+
+#[test]
+fn what_no_gateway_of_ours_has_is_left_alone() {
+    let orphan = Given::yaml(ROUTE).with("/spec/parentRefs", json!([{"name": "nowhere"}]));
+    let waiting = Given::yaml(GATEWAY).with("/spec/gatewayClassName", json!("unknown"));
+    assert_eq!(answered_for(&cluster_of([orphan, waiting])), [""; 0]);
 }

@@ -5,13 +5,14 @@ use std::fmt::Debug;
 
 use gateway_api::apis::standard::gatewayclasses::GatewayClassSpec;
 
+use super::references::RefersToSecrets;
 use super::{
     BackendSlice, Consumer, Gateway, HttpRoute, ModelBackend, ModelPool, Namespace, Objects, ReferenceGrant, Secret,
     Service, Store, TokenPolicy,
 };
 
 /// The type of the specification of a kind of object.
-pub trait Kind: Clone + Debug + 'static {
+pub trait Kind: Clone + Debug + RefersToSecrets + 'static {
     const NAME: &'static str;
 
     fn store(objects: &Objects) -> &Store<Self>;
@@ -37,6 +38,9 @@ macro_rules! kinds {
                 &mut objects.$store
             }
         })*
+
+        /// The names of all kinds.
+        pub const NAMES: &[&str] = &[$($name),*];
 
         /// The name of a kind as a document has it. Those that are known take no memory.
         pub fn named(name: &str) -> Cow<'static, str> {

@@ -12,6 +12,7 @@ use crate::status::{Finding, Origin, Reason, Severity, Spot};
 
 use super::check::Check;
 use super::decode::{Decoded, Misfit, decode};
+use super::kinds::NAMES;
 use super::redact::{self, Shown};
 use super::refused_policy::{self, Suspect};
 use super::secret::{self, SecretSource};
@@ -254,6 +255,24 @@ pub fn duplicate(first: &Meta, meta: &Meta) -> Finding {
         None => "the same object is already in the cluster".to_owned(),
     };
     Finding { message, ..finding }
+}
+
+/// Where a cluster has the objects of a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    pub kind: &'static str,
+    pub group: &'static str,
+    /// Those that can be read, the best one first.
+    pub versions: &'static [&'static str],
+    pub is_cluster_scoped: bool,
+}
+
+/// Every kind that is read.
+pub fn places() -> impl Iterator<Item = Place> {
+    NAMES.iter().map(|kind| {
+        let (group, versions) = place_of(kind);
+        Place { kind, group, versions, is_cluster_scoped: is_cluster_scoped(kind) }
+    })
 }
 
 fn is_cluster_scoped(kind: &str) -> bool {

@@ -3,14 +3,16 @@
 //! A policy with a mistake closes what it names and never opens it. So its targets are read apart from the rest, and
 //! leniently. If they cannot be read, the policy may have named anything in its reach.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 
 use crate::status::Origin;
 
 use super::Lines;
 use super::{
-    FileVersion, KINDS, Meta, PolicyTarget, Provenance, Source, TOLLGATE_GROUP, TargetKind, TokenPolicy, closest,
-    redact,
+    ClusterVersion, FileVersion, KINDS, Meta, PolicyTarget, Provenance, Source, TOLLGATE_GROUP, TargetKind,
+    TokenPolicy, closest, redact,
 };
 
 #[derive(Debug, Clone)]
@@ -55,6 +57,17 @@ impl RefusedPolicy {
     /// The policy that stands for a file that cannot be read at all, because such a file may hold any policy.
     pub fn unreadable_file(file: &str) -> Self {
         Self { meta: meta(file, 1), names: Names::Everything }
+    }
+}
+
+impl RefusedPolicy {
+    /// The policy that stands for those of a namespace of a cluster, or of all of it, that may not be read.
+    pub fn unknown(namespace: Option<&str>) -> Self {
+        let names = if namespace.is_some() { Names::AllOfItsNamespace } else { Names::Everything };
+        let origin = Origin::new(KIND, namespace.unwrap_or_default(), UNNAMED);
+        let provenance = Provenance::Cluster(ClusterVersion::default());
+        let meta = Meta { origin, labels: BTreeMap::new(), created: None, provenance };
+        Self { meta, names }
     }
 }
 
@@ -134,7 +147,7 @@ pub fn origin(document: &Map<String, Value>) -> Origin {
 pub(crate) fn meta(file: &str, line: u64) -> Meta {
     Meta {
         origin: Origin::new(KIND, "default", ""),
-        labels: std::collections::BTreeMap::new(),
+        labels: BTreeMap::new(),
         created: None,
         provenance: Provenance::File(FileVersion {
             path: file.into(),

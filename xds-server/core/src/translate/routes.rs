@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::ir::{Action, Route};
-use crate::objects::{GATEWAY_GROUP, Gateway, HttpRoute, Key, Object, Shown};
-use crate::status::{Finding, Reason, Severity};
+use crate::objects::{GATEWAY_GROUP, Gateway, HttpRoute, Key, Kind as _, Object, Shown};
+use crate::status::{Finding, Origin, Reason, Severity};
 
 use super::attach::{self, Attachment, Parent};
 use super::policies::Way;
@@ -88,8 +88,18 @@ pub fn route(view: View<'_>, object: &Object<HttpRoute>, findings: &mut Vec<Find
                     name: &parent.name,
                     field: &field,
                 };
-                findings.push(reference.not_found::<Gateway>(Reason::NoMatchingParent, view));
-                ours.push(index);
+                let finding = reference.not_found::<Gateway>(Reason::NoMatchingParent, view);
+                // In a cluster a Gateway that is not there may be anybody's, and so the route is not ours to answer for.
+                if object.meta.file().is_none()
+                    && !view.is_refused(&Origin::new(Gateway::NAME, namespace, &*parent.name))
+                {
+                    let message = format!("Tollgate serves no {}", reference.target());
+                    findings.push(Finding { severity: Severity::Warning, message, ..finding });
+                    foreign = true;
+                } else {
+                    findings.push(finding);
+                    ours.push(index);
+                }
             }
             continue;
         };

@@ -1,7 +1,8 @@
 //! Services and EndpointSlices to endpoints, one entry for each port of each Service.
 
-use std::net::IpAddr;
 use std::sync::Arc;
+
+use k8s_openapi::api::discovery::v1::Endpoint;
 
 use crate::ir;
 use crate::objects::{BackendSlice, Key, Object, Service};
@@ -43,28 +44,47 @@ pub fn service(view: View<'_>, service: &Object<Service>, findings: &mut Vec<Fin
     ports
 }
 
-/// The ready addresses. A port of an EndpointSlice belongs to the Service's port of the same name.
-fn endpoints(slices: &[&Object<BackendSlice>], port_name: &str) -> Vec<(IpAddr, u16)> {
-    let mut endpoints: Vec<(IpAddr, u16)> = slices
-        .iter()
-        .flat_map(|slice| {
-            let port = slice
-                .spec
-                .ports
-                .iter()
-                .find(|port| port.name.as_deref().unwrap_or_default() == port_name)
-                .and_then(|port| u16::try_from(port.port?).ok());
-            slice
-                .spec
-                .endpoints
-                .iter()
-                // Absent means ready (EndpointConditions.ready).
-                .filter(|endpoint| endpoint.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true))
-                .flat_map(|endpoint| &endpoint.addresses)
-                .filter_map(move |address| Some((address.parse().ok()?, port?)))
+/// The addresses that take requests, each once. A port of an EndpointSlice belongs to the Service's port of the same
+/// name.
+///
+/// Those that are ready take them. If none is, those do that still answer while they end, as with kube-proxy
+/// (KEP-1669): a Service whose replicas are all replaced at once is not without any.
+fn endpoints(slices: &[&Object<BackendSlice>], port_name: &str) -> Vec<ir::ServiceEndpoint> {
+    let all = |takes: fn(&Endpoint) -> bool| -> Vec<ir::ServiceEndpoint> {
+        let of_slices = slices.iter().flat_map(|slice| of_slice(&slice.spec, port_name, takes));
+        let mut endpoints: Vec<ir::ServiceEndpoint> = of_slices.collect();
+        endpoints.sort();
+        endpoints.dedup_by_key(|endpoint| (endpoint.ip, endpoint.port));
+        endpoints
+    };
+    let ready = all(is_ready);
+    if ready.is_empty() { all(ends_and_answers) } else { ready }
+}
+
+fn of_slice<'a>(
+    slice: &'a BackendSlice,
+    port_name: &str,
+    takes: fn(&Endpoint) -> bool,
+) -> impl Iterator<Item = ir::ServiceEndpoint> + use<'a> {
+    let port = slice.ports.iter().find(|port| port.name.as_deref().unwrap_or_default() == port_name);
+    let port = port.and_then(|port| u16::try_from(port.port?).ok());
+    slice.endpoints.iter().filter(move |endpoint| takes(endpoint)).flat_map(move |endpoint| {
+        let zone: Option<Arc<str>> = endpoint.zone.as_deref().map(Into::into);
+        let addresses = endpoint.addresses.iter();
+        addresses.filter_map(move |address| {
+            Some(ir::ServiceEndpoint { ip: address.parse().ok()?, port: port?, zone: zone.clone() })
         })
-        .collect();
-    endpoints.sort();
-    endpoints.dedup();
-    endpoints
+    })
+}
+
+/// Absent means ready (EndpointConditions.ready).
+fn is_ready(endpoint: &Endpoint) -> bool {
+    endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
+}
+
+/// Where it does not say whether it serves, it does if it is ready (EndpointConditions.serving).
+fn ends_and_answers(endpoint: &Endpoint) -> bool {
+    let conditions = endpoint.conditions.as_ref();
+    let serves = conditions.and_then(|conditions| conditions.serving).unwrap_or_else(|| is_ready(endpoint));
+    serves && conditions.and_then(|conditions| conditions.terminating).unwrap_or(false)
 }

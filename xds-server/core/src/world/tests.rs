@@ -109,7 +109,7 @@ fn places() -> Vec<Vec<String>> {
                 name,
                 &[
                     "kubernetes.io/service-name: s|addressType: IPv4\nendpoints: [{addresses: [10.0.0.1]}]\nports: [{port: 8000}]",
-                    "kubernetes.io/service-name: s|addressType: IPv4\nendpoints: [{addresses: [10.0.0.2], conditions: {ready: false}}]\nports: [{port: 8000}]",
+                    "kubernetes.io/service-name: s|addressType: IPv4\nendpoints: [{addresses: [10.0.0.2], conditions: {ready: false, serving: true, terminating: true}}]\nports: [{port: 8000}]",
                     "kubernetes.io/service-name: t|addressType: IPv4\nendpoints: [{addresses: [10.0.0.1]}]\nports: [{port: 8000, name: web}]",
                 ],
             );

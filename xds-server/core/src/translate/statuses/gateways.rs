@@ -38,6 +38,8 @@ pub fn gateway(
 ) -> Option<(Brief, Status)> {
     let brief = Brief::Gateway { class: plain(&object.spec.gateway_class_name) };
     let Some(open) = open else {
+        // In a cluster it may be waiting for another controller.
+        object.meta.file()?;
         // It waits for a controller, as the CRD says of every new Gateway.
         let remark = verdicts.has_remark(Reason::UnknownClass)?;
         let unknown = |about| Condition::new(about, Verdict::Unknown, Reason::Pending, remark.text());

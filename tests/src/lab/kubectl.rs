@@ -1,0 +1,46 @@
+//! kubectl, of the version that tests/requirements.txt pins, with the administrator's kubeconfig.
+
+use std::process::Stdio;
+
+use anyhow::Context;
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+use super::Lab;
+use crate::cli::Output;
+
+// === impl Lab ===
+
+impl Lab {
+    /// Runs kubectl to its end, whether it succeeds or fails.
+    pub async fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<Output> {
+        let output = self.kubectl_command(arguments).stdin(Stdio::null()).output().await;
+        Ok(output.context("kubectl does not start")?.into())
+    }
+
+    /// kubectl, still to be started. It is killed when its process is dropped.
+    pub fn kubectl_command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.tools.kubectl);
+        command.args(arguments).env("KUBECONFIG", self.kubeconfig()).kill_on_drop(true);
+        command
+    }
+
+    /// Applies these objects.
+    pub async fn apply(&self, yaml: &str) -> anyhow::Result<()> {
+        let mut command = self.kubectl_command(&["apply", "--server-side", "--force-conflicts", "-f", "-"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().context("kubectl does not start")?;
+        let mut input = child.stdin.take().context("kubectl has no input")?;
+        input.write_all(yaml.as_bytes()).await?;
+        drop(input);
+        Output::from(child.wait_with_output().await?).success()?;
+        Ok(())
+    }
+
+    /// What this JSONPath gives of an object; an error while it gives nothing.
+    pub async fn field(&self, object: &[&str], path: &str) -> anyhow::Result<String> {
+        let output = self.kubectl(&[&["get", "-o", &format!("jsonpath={path}")], object].concat()).await?.success()?;
+        anyhow::ensure!(!output.out.is_empty(), "{object:?} has no {path}");
+        Ok(output.out)
+    }
+}

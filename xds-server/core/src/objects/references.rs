@@ -1,0 +1,138 @@
+//! What an object refers to, as far as the source of the objects must know it.
+//!
+//! A cluster may have many Secrets that are nobody's business here. Those that are referred to are read, and no others.
+//! And it may have Gateways and routes of other controllers, which are not to be answered for.
+//!
+//! Whether a reference may be used is the business of `translate`. It needs the Secret only to say what is wrong.
+
+use serde_json::{Map, Value};
+
+use super::model_backend::Tls;
+use super::{
+    BackendSlice, CONTROLLER_NAME, Consumer, DEFAULT_CLASS, GATEWAY_GROUP, Gateway, GatewayClass, HttpRoute, Key,
+    KeySource, Meta, ModelBackend, ModelPool, Namespace, Object, ReferenceGrant, Secret, SecretRef, Service, Store,
+    TokenPolicy,
+};
+
+/// A kind of object that may refer to Secrets.
+pub trait RefersToSecrets: Sized {
+    /// The Secrets, as often as they are named.
+    fn secrets(object: &Object<Self>) -> Vec<Key>;
+
+    /// The GatewayClass whose controller is the only one that acts on the references. None: there is no such thing.
+    fn class(_: &Object<Self>) -> Option<&str> {
+        None
+    }
+}
+
+/// Whose an object is, as far as it says so itself. It is read apart from the rest, because an object that is refused
+/// says it as well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Whose {
+    /// Nobody else acts on its kind.
+    Ours,
+    /// A Gateway, by its class.
+    OfClass(String),
+    /// A route, by its Gateways.
+    OfGateways(Vec<Key>),
+}
+
+macro_rules! refers_to_none {
+    ($($spec:ty),*) => {
+        $(impl RefersToSecrets for $spec {
+            fn secrets(_: &Object<Self>) -> Vec<Key> {
+                Vec::new()
+            }
+        })*
+    };
+}
+
+refers_to_none!(
+    GatewayClass,
+    HttpRoute,
+    ReferenceGrant,
+    Namespace,
+    Service,
+    BackendSlice,
+    Secret,
+    ModelPool,
+    TokenPolicy
+);
+
+impl RefersToSecrets for Gateway {
+    fn secrets(object: &Object<Self>) -> Vec<Key> {
+        let tls = object.spec.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+        let references = tls.flat_map(|tls| tls.certificate_refs.iter().flatten());
+        let secrets = references.filter(|reference| {
+            reference.group.as_deref().unwrap_or_default().is_empty()
+                && reference.kind.as_deref().unwrap_or("Secret") == "Secret"
+        });
+        secrets.map(|reference| key(&object.meta, reference.namespace.as_deref(), &reference.name)).collect()
+    }
+
+    fn class(object: &Object<Self>) -> Option<&str> {
+        Some(&object.spec.gateway_class_name)
+    }
+}
+
+impl RefersToSecrets for ModelBackend {
+    fn secrets(object: &Object<Self>) -> Vec<Key> {
+        let ca = match &object.spec.tls {
+            Tls::Simple { ca, .. } => ca.as_ref(),
+            Tls::None | Tls::Istio { .. } => None,
+        };
+        let credential = object.spec.credential.as_ref().map(|credential| &credential.secret);
+        ca.into_iter().chain(credential).map(|reference| of(&object.meta, reference)).collect()
+    }
+}
+
+impl RefersToSecrets for Consumer {
+    fn secrets(object: &Object<Self>) -> Vec<Key> {
+        let references = object.spec.keys.iter().filter_map(|consumer_key| match &consumer_key.source {
+            KeySource::Secret(reference) => Some(reference),
+            KeySource::Sha256(_) => None,
+        });
+        references.map(|reference| of(&object.meta, reference)).collect()
+    }
+}
+
+fn of(from: &Meta, reference: &SecretRef) -> Key {
+    key(from, reference.namespace.as_deref(), &reference.name)
+}
+
+fn key(from: &Meta, namespace: Option<&str>, name: &str) -> Key {
+    Key::new(namespace.unwrap_or(from.namespace()), name)
+}
+
+/// Whether Gateways of this class are ours. The class `tollgate` is, unless an object says otherwise.
+pub fn is_our_class(classes: &Store<GatewayClass>, class: &str) -> bool {
+    match classes.get("", class) {
+        Some(class) => class.spec.controller_name == CONTROLLER_NAME,
+        None => class == DEFAULT_CLASS,
+    }
+}
+
+// === impl Whose ===
+
+impl Whose {
+    pub fn of(kind: &str, namespace: &str, document: &Map<String, Value>) -> Self {
+        let spec = document.get("spec");
+        let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
+        match kind {
+            "Gateway" => Self::OfClass(spec.and_then(|spec| text(spec, "gatewayClassName")).unwrap_or_default()),
+            "HTTPRoute" => {
+                let parents = spec.and_then(|spec| spec.get("parentRefs")).and_then(Value::as_array);
+                let parents = parents.into_iter().flatten().filter(|parent| {
+                    text(parent, "group").is_none_or(|group| group == GATEWAY_GROUP)
+                        && text(parent, "kind").is_none_or(|kind| kind == "Gateway")
+                });
+                let gateways = parents.filter_map(|parent| {
+                    let namespace = text(parent, "namespace").unwrap_or_else(|| namespace.to_owned());
+                    Some(Key::new(namespace, text(parent, "name")?))
+                });
+                Self::OfGateways(gateways.collect())
+            }
+            _ => Self::Ours,
+        }
+    }
+}

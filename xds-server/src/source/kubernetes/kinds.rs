@@ -1,0 +1,121 @@
+//! Which watches there are: one for each kind that the core reads, and for each namespace if some are named.
+
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind, PartialObjectMeta};
+use kube::{Api, Client};
+use tollgate_core::objects::{Place, places};
+
+use super::document::Document;
+
+/// What one watch is of.
+#[derive(Debug, Clone)]
+pub struct Watched {
+    pub kind: &'static str,
+    /// The same kind in each version that can be read, the best one first.
+    pub versions: Vec<ApiResource>,
+    /// None: everywhere.
+    pub namespace: Option<String>,
+    pub content: Content,
+    /// Nobody can give us this kind where we may read single namespaces only. Without it, it is as in files.
+    pub is_optional: bool,
+}
+
+/// How much of the objects is watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    All,
+    Metadata,
+}
+
+pub fn watched(namespaces: &[String]) -> Vec<Watched> {
+    places().flat_map(|place| of_kind(place, namespaces)).collect()
+}
+
+fn of_kind(place: Place, namespaces: &[String]) -> Vec<Watched> {
+    let Place { kind, group, versions, is_cluster_scoped } = place;
+    let version = |version: &&str| ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+    let watched = Watched {
+        kind,
+        versions: versions.iter().map(version).collect(),
+        namespace: None,
+        content: if kind == "Secret" { Content::Metadata } else { Content::All },
+        is_optional: is_cluster_scoped && !namespaces.is_empty(),
+    };
+    if is_cluster_scoped || namespaces.is_empty() {
+        return vec![watched];
+    }
+    namespaces.iter().map(|namespace| Watched { namespace: Some(namespace.clone()), ..watched.clone() }).collect()
+}
+
+// === impl Watched ===
+
+impl Watched {
+    pub fn api(&self, client: &Client, resource: &ApiResource) -> Api<Document> {
+        match &self.namespace {
+            Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
+            None => Api::all_with(client.clone(), resource),
+        }
+    }
+
+    /// The same for metadata alone.
+    pub fn metadata_api(&self, client: &Client, resource: &ApiResource) -> Api<PartialObjectMeta<DynamicObject>> {
+        match &self.namespace {
+            Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
+            None => Api::all_with(client.clone(), resource),
+        }
+    }
+
+    /// `httproutes.gateway.networking.k8s.io`, as rules of RBAC name it.
+    pub fn resource(&self) -> String {
+        self.versions.first().map_or_else(String::new, |resource| {
+            if resource.group.is_empty() {
+                resource.plural.clone()
+            } else {
+                format!("{}.{}", resource.plural, resource.group)
+            }
+        })
+    }
+
+    /// `in namespace a`, or nothing.
+    pub fn place(&self) -> String {
+        self.namespace.as_ref().map_or_else(String::new, |namespace| format!(" in namespace {namespace}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_of_rbac_name_the_kinds_like_this() {
+        let names: Vec<String> = watched(&[]).iter().map(Watched::resource).collect();
+        assert_eq!(
+            names,
+            [
+                "gatewayclasses.gateway.networking.k8s.io",
+                "gateways.gateway.networking.k8s.io",
+                "httproutes.gateway.networking.k8s.io",
+                "referencegrants.gateway.networking.k8s.io",
+                "namespaces",
+                "services",
+                "endpointslices.discovery.k8s.io",
+                "secrets",
+                "modelpools.tollgate.dev",
+                "modelbackends.tollgate.dev",
+                "consumers.tollgate.dev",
+                "tokenpolicies.tollgate.dev",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_namespace_has_watches_of_its_own() {
+        let some = watched(&["a".to_owned(), "b".to_owned()]);
+        let of = |kind: &str| -> Vec<Option<&str>> {
+            some.iter().filter(|watched| watched.kind == kind).map(|watched| watched.namespace.as_deref()).collect()
+        };
+        assert_eq!(of("Secret"), [Some("a"), Some("b")]);
+        assert_eq!(of("Namespace"), [None]);
+        assert!(some.iter().all(|watched| watched.is_optional == watched.namespace.is_none()));
+        assert!(watched(&[]).iter().all(|watched| !watched.is_optional));
+    }
+}

@@ -1,0 +1,203 @@
+//! The objects of a cluster, as its API server tells of them: a task per watch, and one place that knows what is in force.
+//!
+//! ```text
+//! access.rs (which cluster) -> watch.rs (a task per kind) -> gathered.rs (what is in force) -> Changes, findings
+//!   kinds.rs (of which kinds)    document.rs (one object)      secrets.rs (which are to be got, got.rs gets them)
+//!   trouble.rs (what goes wrong, for the operator)             pace.rs (bursts)         listed.rs (once, no watch)
+//! ```
+//! A restart must not publish half a world. So nothing is read out of here before every kind that the API server has is
+//! listed. After that, what was listed stays in force while the API server is away or refuses to answer.
+//!
+//! Secrets: a watch per Secret would be a connection per Secret, and ten thousand consumers have ten thousand. A watch of
+//! all Secrets would bring the content of those that are nobody's business, and Helm keeps megabytes in them. So the watch
+//! is of metadata alone. It says that a Secret changed, and the content of those that objects refer to is got by name.
+//! ConfigMaps are not read, because no object refers to one.
+
+mod access;
+mod document;
+mod gathered;
+#[cfg(test)]
+mod gathered_test;
+mod got;
+mod kinds;
+mod listed;
+mod pace;
+mod secrets;
+mod trouble;
+mod watch;
+
+pub use access::{Access, AccessError};
+pub use listed::{ListError, list};
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tollgate_core::objects::Changes;
+use tollgate_core::status::Finding;
+
+use self::gathered::Gathered;
+use self::got::Gets;
+use self::pace::Pace;
+use self::trouble::{Cause, Trouble};
+use self::watch::{Tells, Told};
+use crate::report::Metrics;
+
+/// So many events may wait. If there are more, the watches wait.
+const EVENTS: usize = 1024;
+/// So many events are taken before the clock is looked at again.
+const AT_ONCE: usize = 256;
+
+/// The watches of a cluster. When it is dropped, they end.
+pub struct Watches {
+    gathered: Gathered,
+    pace: Pace,
+    events: mpsc::Receiver<Tells>,
+    gets: Gets,
+    metrics: Metrics,
+    synced: bool,
+    /// What the log has told before there was a reading.
+    warned: BTreeSet<Finding>,
+    /// A task per watch.
+    _tasks: JoinSet<()>,
+}
+
+/// What became of the objects since the reading before.
+#[derive(Debug)]
+pub struct Reading {
+    pub changes: Changes,
+    pub findings: Vec<Finding>,
+}
+
+// === impl Watches ===
+
+impl Watches {
+    /// Begins to watch.
+    ///
+    /// # Errors
+    /// When it is not known which cluster, or who we are there. A cluster that does not answer is no error.
+    pub async fn start(access: &Access, metrics: Metrics) -> Result<Self, AccessError> {
+        let client = access.client().await?;
+        let watched = kinds::watched(&access.namespaces);
+        let (sender, events) = mpsc::channel(EVENTS);
+        let mut tasks = JoinSet::new();
+        for (id, watched) in watched.iter().enumerate() {
+            metrics.watch(watched.kind);
+            tasks.spawn(watch::run(id, watched.clone(), client.clone(), sender.clone()));
+        }
+        let gathered = Gathered::new(watched);
+        let gets = Gets::new(client);
+        Ok(Self {
+            gathered,
+            pace: Pace::default(),
+            events,
+            gets,
+            metrics,
+            synced: false,
+            warned: BTreeSet::new(),
+            _tasks: tasks,
+        })
+    }
+
+    /// Waits for the next change. It may be dropped at any time, and nothing is lost.
+    pub async fn next(&mut self) -> Reading {
+        loop {
+            let due = if self.synced { self.pace.due() } else { self.gathered.settles_at() };
+            tokio::select! {
+                Some(tells) = self.events.recv() => {
+                    self.take(tells);
+                    for _ in 1..AT_ONCE {
+                        let Ok(tells) = self.events.try_recv() else { break };
+                        self.take(tells);
+                    }
+                }
+                (key, got) = self.gets.next() => {
+                    let asks = self.gathered.take_secret(&key, got, Instant::now());
+                    self.after(asks);
+                }
+                () = sleep_until(due.unwrap_or_else(far)), if due.is_some() => {
+                    if let Some(reading) = self.read() {
+                        return reading;
+                    }
+                }
+            }
+            if !self.synced
+                && self.gathered.is_synced(Instant::now())
+                && let Some(reading) = self.read()
+            {
+                return reading;
+            }
+        }
+    }
+
+    /// None: there is nothing new, or not everything is there yet.
+    fn read(&mut self) -> Option<Reading> {
+        if !self.synced && !self.gathered.is_synced(Instant::now()) {
+            return None;
+        }
+        let is_first = !std::mem::replace(&mut self.synced, true);
+        if is_first {
+            self.gathered.close_what_is_unknown();
+        }
+        self.pace.rest();
+        let reading = self.gathered.read();
+        reading.is_some().then_some(()).or(is_first.then_some(()))?;
+        Some(reading.unwrap_or_else(|| Reading { changes: Changes::default(), findings: self.gathered.findings() }))
+    }
+
+    fn take(&mut self, Tells { watch, told }: Tells) {
+        let kind = self.gathered.kind(watch);
+        match &told {
+            Told::Lists => self.metrics.watch_lists(kind),
+            Told::ListedAll => self.metrics.watch_synced(kind, true),
+            Told::Fails(trouble) => {
+                self.metrics.watch_fails(kind);
+                if !trouble.is_gap() {
+                    self.metrics.watch_synced(kind, false);
+                }
+                self.warn(trouble);
+            }
+            Told::Recovers => self.metrics.watch_synced(kind, true),
+            Told::Listed(_) | Told::Applied(_) | Told::Deleted(_) => {}
+        }
+        let asks = self.gathered.take(watch, told, Instant::now());
+        self.after(asks);
+    }
+
+    /// What holds up the first reading is told at once. Later it is a finding.
+    fn warn(&mut self, trouble: &Trouble) {
+        if self.synced || trouble.cause == Cause::NotServed {
+            return;
+        }
+        if let Some(finding) = trouble.finding()
+            && self.warned.insert(finding.clone())
+        {
+            tracing::warn!("nothing is served before everything is read: {}", finding.text());
+        }
+    }
+
+    /// An event was taken. These Secrets are to be got, and those that nobody refers to any more are not.
+    fn after(&mut self, asks: gathered::Asks) {
+        asks.get.into_iter().for_each(|key| self.gets.ask(key));
+        asks.forget.iter().for_each(|key| self.gets.forget(key));
+        if asks.is_news {
+            self.pace.note(Instant::now());
+        }
+    }
+}
+
+fn far() -> Instant {
+    Instant::now() + Duration::from_secs(3600)
+}
+
+impl std::fmt::Debug for Watches {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[the watches of a cluster]")
+    }
+}
+
+/// A name that objects, watches and findings share.
+type Name = Arc<str>;

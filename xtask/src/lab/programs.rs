@@ -1,0 +1,140 @@
+//! The Go programs of tests/lab, built into target/lab. Kubernetes is large, so a program is built again only if sources
+//! or Go are others.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::Path;
+
+use anyhow::Context;
+use serde_json::Value;
+
+use super::go::Go;
+use crate::shell::{self, Step};
+use crate::workspace::Workspace;
+
+/// What is built of a module.
+enum Of {
+    Package(&'static str),
+    Tests,
+}
+
+struct Program {
+    name: &'static str,
+    /// The folder of its module, below tests/lab.
+    module: &'static str,
+    of: Of,
+    takes: &'static str,
+}
+
+/// What the tests need: the lab itself, and a backend.
+const LAB: [Program; 2] = [
+    Program {
+        name: "lab",
+        module: "",
+        of: Of::Package("."),
+        takes: "all of Kubernetes: four minutes the first time on two cores",
+    },
+    Program {
+        name: "echo-basic",
+        module: "conformance",
+        of: Of::Package("sigs.k8s.io/gateway-api/conformance/echo-basic"),
+        takes: "half a minute the first time",
+    },
+];
+
+/// What the conformance suite needs besides.
+const SUITE: [Program; 2] = [
+    Program { name: "conformance.test", module: "conformance", of: Of::Tests, takes: "a minute the first time" },
+    Program { name: "coredns", module: "coredns", of: Of::Package("."), takes: "half a minute the first time" },
+];
+
+/// Builds what the tests need.
+pub fn for_tests(workspace: &Workspace) -> anyhow::Result<()> {
+    build(workspace, &LAB)
+}
+
+/// Builds what the conformance suite needs as well.
+pub fn for_conformance(workspace: &Workspace) -> anyhow::Result<()> {
+    build(workspace, &LAB)?;
+    build(workspace, &SUITE)
+}
+
+fn build(workspace: &Workspace, programs: &[Program]) -> anyhow::Result<()> {
+    let go = Go::find(workspace)?;
+    let home = workspace.lab();
+    std::fs::create_dir_all(&home)?;
+    for program in programs {
+        let module = workspace.root().join("tests/lab").join(program.module);
+        let sources = fingerprint(&module, &go)?;
+        let stamp = home.join(format!("{}.sources", program.name));
+        let built = home.join(program.name);
+        if built.exists() && std::fs::read_to_string(&stamp).is_ok_and(|text| text == sources) {
+            continue;
+        }
+        let what = format!("building {}", program.name);
+        let log = format!("build-{}", program.name);
+        let mut command = go.command(&module);
+        match program.of {
+            Of::Package(_) => command.arg("build"),
+            Of::Tests => command.args(["test", "-c"]),
+        };
+        command.args(["-v", "-mod=readonly", "-buildvcs=false", "-ldflags=-s -w", "-o"]).arg(&built);
+        command.arg(match program.of {
+            Of::Package(name) => name,
+            Of::Tests => ".",
+        });
+        Step { what: &what, takes: Some(program.takes), log: &log }
+            .run(workspace, &mut command)
+            .context("the Go module proxy must be reachable the first time")?;
+        if program.name == "echo-basic" {
+            definitions(&go, &module, &home.join("gateway-api"))?;
+        }
+        std::fs::write(&stamp, sources)?;
+    }
+    Ok(())
+}
+
+/// Leaves the CustomResourceDefinitions of the Gateway API, of the version that the suite has, in this folder.
+fn definitions(go: &Go, module: &Path, folder: &Path) -> anyhow::Result<()> {
+    let found = shell::read(go.command(module).args(["mod", "download", "-json", "sigs.k8s.io/gateway-api"]))?;
+    let found: Value = serde_json::from_str(&found)?;
+    let source = found.get("Dir").and_then(Value::as_str).context("the Gateway API's module has no folder")?;
+    if folder.exists() {
+        std::fs::remove_dir_all(folder)?;
+    }
+    std::fs::create_dir_all(folder)?;
+    for entry in std::fs::read_dir(Path::new(source).join("config/crd/standard"))? {
+        let entry = entry?;
+        // kustomization.yaml is no object.
+        if entry.file_name() != "kustomization.yaml" {
+            // Not a copy: files of Go's cache are read-only.
+            std::fs::write(folder.join(entry.file_name()), std::fs::read(entry.path())?)?;
+        }
+    }
+    Ok(())
+}
+
+/// Says which sources and which Go something was built of.
+fn fingerprint(module: &Path, go: &Go) -> anyhow::Result<String> {
+    let mut hasher = DefaultHasher::new();
+    go.version.hash(&mut hasher);
+    sources(module, &mut hasher)?;
+    Ok(format!("{:016x}\n", hasher.finish()))
+}
+
+/// Hashes the sources of a module, without those of a module in one of its folders.
+fn sources(folder: &Path, hasher: &mut DefaultHasher) -> anyhow::Result<()> {
+    let mut entries: Vec<_> = std::fs::read_dir(folder)?.collect::<Result<_, _>>()?;
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    for entry in entries {
+        let path = entry.path();
+        if path.is_dir() {
+            if !path.join("go.mod").exists() {
+                sources(&path, hasher)?;
+            }
+        } else if path.extension().is_some_and(|ending| ["go", "mod", "sum"].iter().any(|source| ending == *source)) {
+            entry.file_name().hash(hasher);
+            std::fs::read(&path)?.hash(hasher);
+        }
+    }
+    Ok(())
+}
