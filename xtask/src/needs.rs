@@ -156,9 +156,9 @@ fn no_target(name: &str) -> Option<String> {
     ))
 }
 
-/// The programs that the lab starts, and their packages in Debian.
-const LAB_PROGRAMS: [(&str, &str); 4] =
-    [("ip", "iproute2"), ("nft", "nftables"), ("nsenter", "util-linux"), ("setpriv", "util-linux")];
+/// The programs that the lab and its tests start, and their packages in Debian.
+const LAB_PROGRAMS: [(&str, &str); 5] =
+    [("ip", "iproute2"), ("nft", "nftables"), ("nsenter", "util-linux"), ("setpriv", "util-linux"), ("curl", "curl")];
 
 /// Makes what the lab makes: namespaces, a mount, links and rules. All of it is gone when this ends.
 const LAB_PROBE: &str = "mount -t tmpfs tmpfs /mnt && ip link add lab0 type bridge && \
@@ -170,7 +170,7 @@ pub fn no_lab() -> Option<String> {
         return Some("root, for the lab's namespaces".to_owned());
     }
     for (program, package) in LAB_PROGRAMS {
-        if works(Command::new(program).arg("--version")).is_err() && works(Command::new(program).arg("-V")).is_err() {
+        if works(Command::new(program).arg("-V")).is_err() {
             return Some(format!("{program}, for the lab: on Debian and Ubuntu apt-get install {package}"));
         }
     }

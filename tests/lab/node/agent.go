@@ -24,6 +24,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/record"
+	"k8s.io/component-base/version"
 )
 
 type agent struct {
@@ -111,7 +112,7 @@ func (a *agent) register(ctx context.Context) error {
 	}
 	node.Status.DaemonEndpoints.KubeletEndpoint.Port = serverPort
 	node.Status.NodeInfo = corev1.NodeSystemInfo{
-		OperatingSystem: "linux", Architecture: "amd64", KubeletVersion: "v1.36.3-lab", ContainerRuntimeVersion: "lab://1",
+		OperatingSystem: "linux", Architecture: "amd64", KubeletVersion: version.Get().GitVersion + "-lab", ContainerRuntimeVersion: "lab://1",
 	}
 	node.Status.Conditions = []corev1.NodeCondition{{
 		Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady",

@@ -27,8 +27,8 @@ impl Lab {
         Ok(())
     }
 
-    /// Installs Tollgate as the folder manifests/ has it, and waits for nothing: Kubernetes has no word for "ready" that
-    /// covers all of it. While there is no such folder, only the GatewayClass is made, which nobody accepts.
+    /// Installs Tollgate as the folder manifests/ has it. It does not wait until Tollgate runs, because tests and the suite
+    /// wait for what they need. While there is no such folder, this makes a GatewayClass that nobody accepts.
     pub async fn install_tollgate(&self) -> anyhow::Result<()> {
         let manifests = self.tools.tests.with_file_name("manifests");
         if manifests.exists() {

@@ -58,11 +58,11 @@ impl Lab {
     }
 
     async fn ready(&mut self) -> anyhow::Result<()> {
-        let kubeconfig = self.kubeconfig();
+        let (kubeconfig, logs) = (self.kubeconfig(), self.home.join("logs"));
         let process = &mut self.process;
         poll::within(START, "the lab is ready", || {
             let found = process.ensure_running().and_then(|()| {
-                anyhow::ensure!(kubeconfig.exists(), "no kubeconfig; its logs: {}", kubeconfig.display());
+                anyhow::ensure!(kubeconfig.exists(), "no kubeconfig; its logs: {}", logs.display());
                 Ok(())
             });
             async move { found }
@@ -101,5 +101,6 @@ impl Drop for Lab {
         for folder in ["etcd", "pki", "pods"] {
             let _ = std::fs::remove_dir_all(self.home.join(folder));
         }
+        let _ = std::fs::remove_file(self.kubeconfig());
     }
 }

@@ -64,7 +64,8 @@ fn build(workspace: &Workspace, programs: &[Program]) -> anyhow::Result<()> {
     std::fs::create_dir_all(&home)?;
     for program in programs {
         let module = workspace.root().join("tests/lab").join(program.module);
-        let sources = fingerprint(&module, &go)?;
+        let flags = linker_flags(&module)?;
+        let sources = fingerprint(&module, &go, &flags)?;
         let stamp = home.join(format!("{}.sources", program.name));
         let built = home.join(program.name);
         if built.exists() && std::fs::read_to_string(&stamp).is_ok_and(|text| text == sources) {
@@ -77,7 +78,7 @@ fn build(workspace: &Workspace, programs: &[Program]) -> anyhow::Result<()> {
             Of::Package(_) => command.arg("build"),
             Of::Tests => command.args(["test", "-c"]),
         };
-        command.args(["-v", "-mod=readonly", "-buildvcs=false", "-ldflags=-s -w", "-o"]).arg(&built);
+        command.args(["-v", "-mod=readonly", "-buildvcs=false", &flags, "-o"]).arg(&built);
         command.arg(match program.of {
             Of::Package(name) => name,
             Of::Tests => ".",
@@ -91,6 +92,20 @@ fn build(workspace: &Workspace, programs: &[Program]) -> anyhow::Result<()> {
         std::fs::write(&stamp, sources)?;
     }
     Ok(())
+}
+
+/// Without tables for debuggers, and with the version that Kubernetes' own build would set: clients and charts ask for it.
+fn linker_flags(module: &Path) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string(module.join("go.mod"))?;
+    let mut flags = "-ldflags=-s -w".to_owned();
+    if let Some(version) = text.lines().find_map(|line| line.trim().strip_prefix("k8s.io/kubernetes v")) {
+        let mut numbers = version.split('.');
+        let (major, minor) = numbers.next().zip(numbers.next()).context("the version of Kubernetes has no minor")?;
+        for (name, value) in [("Version", &*format!("v{version}")), ("Major", major), ("Minor", minor)] {
+            flags.push_str(&format!(" -X k8s.io/component-base/version.git{name}={value}"));
+        }
+    }
+    Ok(flags)
 }
 
 /// Leaves the CustomResourceDefinitions of the Gateway API, of the version that the suite has, in this folder.
@@ -113,10 +128,10 @@ fn definitions(go: &Go, module: &Path, folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Says which sources and which Go something was built of.
-fn fingerprint(module: &Path, go: &Go) -> anyhow::Result<String> {
+/// Says which sources something was built of, and how.
+fn fingerprint(module: &Path, go: &Go, flags: &str) -> anyhow::Result<String> {
     let mut hasher = DefaultHasher::new();
-    go.version.hash(&mut hasher);
+    (&go.version, flags).hash(&mut hasher);
     sources(module, &mut hasher)?;
     Ok(format!("{:016x}\n", hasher.finish()))
 }
