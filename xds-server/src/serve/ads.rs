@@ -271,11 +271,11 @@ impl Driver {
         let message = envoy::without_stamps(rejected.message.trim());
         // When a whole set is refused, the message names the bad resources.
         let named = rejected.resources.keys().any(|name| message.contains(&**name));
-        for (name, resource) in rejected.resources {
-            if named && !message.contains(&*name) {
+        for (name, resource) in rejected.resources.iter() {
+            if named && !message.contains(&**name) {
                 continue;
             }
-            self.refused.retain(|old| (old.kind, &*old.name) != (rejected.kind, &*name));
+            self.refused.retain(|old| (old.kind, &*old.name) != (rejected.kind, &**name));
             self.refused.push(RefusedResource {
                 kind: rejected.kind,
                 name: name.to_string(),
@@ -316,7 +316,7 @@ impl Driver {
 fn stamped(mut response: Response) -> Response {
     if response.kind == ResourceType::ExtensionConfig {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        for resource in response.resources.values_mut() {
+        for resource in Arc::make_mut(&mut response.resources).values_mut() {
             *resource = Arc::new(envoy::stamped(resource, now.as_nanos()));
         }
     }

@@ -3,9 +3,9 @@
 //! Each resource is encoded when the proxy takes it. The first response to an Envoy may have all hostnames in it, and a
 //! gRPC library would hold it whole, more than once.
 
-use std::collections::{BTreeMap, btree_map};
 use std::convert::Infallible;
 use std::marker::PhantomData;
+use std::ops::Bound;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -15,8 +15,8 @@ use axum::http::HeaderMap;
 use http_body::Frame;
 use prost::Message as _;
 use tokio::sync::mpsc;
-use tollgate_core::snapshot::{Resource, ResourceType};
-use tollgate_core::subscription::Response;
+use tollgate_core::snapshot::ResourceType;
+use tollgate_core::subscription::{Contents, Response};
 use tonic::Status;
 
 use super::wire::Wire;
@@ -41,8 +41,15 @@ struct Message<W> {
     kind: ResourceType,
     /// The prefix and the head, until they are written.
     start: Vec<u8>,
-    resources: btree_map::IntoIter<Arc<str>, Arc<Resource>>,
+    resources: Contents,
+    written: Written,
     wire: PhantomData<W>,
+}
+
+enum Written {
+    Nothing,
+    /// The resource of this name, and all before it.
+    Until(Arc<str>),
 }
 
 // === impl Answers ===
@@ -97,27 +104,31 @@ impl<W> Answers<W> {
 impl<W: Wire> Message<W> {
     fn new(response: Response) -> Self {
         let head = W::head(&response);
-        let length = head.encoded_len() + parts_len::<W>(response.kind, &response.resources);
+        let parts = response.resources.iter();
+        let parts_len = parts.map(|(name, resource)| W::part(response.kind, name, resource).encoded_len());
+        let length = head.encoded_len() + parts_len.sum::<usize>();
         // gRPC over HTTP/2, Length-Prefixed-Message: it is not compressed, and its length has four bytes.
         let mut start = vec![0];
         start.extend(u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
         start.extend(head.encode_to_vec());
-        Self { kind: response.kind, start, resources: response.resources.into_iter(), wire: PhantomData }
+        Self { kind: response.kind, start, resources: response.resources, written: Written::Nothing, wire: PhantomData }
     }
 
     fn next(&mut self) -> Option<Bytes> {
+        let from = match &self.written {
+            Written::Nothing => Bound::Unbounded,
+            Written::Until(name) => Bound::Excluded(Arc::clone(name)),
+        };
         let mut chunk = std::mem::take(&mut self.start);
-        while chunk.len() < CHUNK
-            && let Some((name, resource)) = self.resources.next()
-        {
-            chunk.extend(W::part(self.kind, &name, &resource).encode_to_vec());
+        for (name, resource) in self.resources.range((from, Bound::Unbounded)) {
+            if chunk.len() >= CHUNK {
+                break;
+            }
+            chunk.extend(W::part(self.kind, name, resource).encode_to_vec());
+            self.written = Written::Until(Arc::clone(name));
         }
         (!chunk.is_empty()).then(|| chunk.into())
     }
-}
-
-fn parts_len<W: Wire>(kind: ResourceType, resources: &BTreeMap<Arc<str>, Arc<Resource>>) -> usize {
-    resources.iter().map(|(name, resource)| W::part(kind, name, resource).encoded_len()).sum()
 }
 
 #[cfg(test)]
@@ -125,6 +136,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use envoy_types::pb::google::protobuf::Any;
+    use tollgate_core::snapshot::Resource;
 
     use super::super::wire::{Delta, StateOfTheWorld};
     use super::*;
@@ -137,7 +149,7 @@ mod tests {
         Response {
             kind: ResourceType::Cluster,
             nonce: "7".to_owned(),
-            resources: (0..resources).map(resource).collect(),
+            resources: Arc::new((0..resources).map(resource).collect()),
             removed: BTreeSet::from(["gone".into()]),
         }
     }

@@ -120,7 +120,7 @@ fn any(kind: ResourceType, resource: &Resource) -> Any {
 /// Names the contents of a response, for people and for Envoy's statistics.
 fn version(response: &Response) -> String {
     let mut hash = Sha256::new();
-    for (name, resource) in &response.resources {
+    for (name, resource) in response.resources.iter() {
         hash.update(name.as_bytes());
         hash.update([0]);
         hash.update(resource.version.to_string());

@@ -93,8 +93,8 @@ impl Changes {
 impl Objects {
     /// Takes changes. Says the kind and name of each object that changed, and whether it came or went.
     pub fn apply(&mut self, changes: Changes, each: &mut impl FnMut(&'static str, Key, bool)) {
-        let Changes { set, gone, refused } = changes;
-        each_kind(&mut Applying { objects: self, set: &set, gone: &gone, each });
+        let Changes { mut set, gone, refused } = changes;
+        each_kind(&mut Applying { objects: self, set: &mut set, gone: &gone, each });
         if let Some(Refused { objects, policies }) = refused {
             self.refused = objects;
             self.refused_policies = policies;
@@ -109,7 +109,7 @@ struct Counting<'a> {
 
 impl EachKind for Counting<'_> {
     fn kind<T: Kind>(&mut self) {
-        self.is_empty &= T::store(self.objects).iter().next().is_none();
+        self.is_empty &= T::store(self.objects).is_empty();
     }
 }
 
@@ -154,7 +154,7 @@ impl EachKind for Elsewhere<'_> {
 
 struct Applying<'a, F> {
     objects: &'a mut Objects,
-    set: &'a Objects,
+    set: &'a mut Objects,
     gone: &'a BTreeSet<(&'static str, Key)>,
     each: &'a mut F,
 }
@@ -162,6 +162,12 @@ struct Applying<'a, F> {
 impl<F: FnMut(&'static str, Key, bool)> EachKind for Applying<'_, F> {
     fn kind<T: Kind>(&mut self) {
         let ours = T::store_mut(self.objects);
+        if ours.is_empty() {
+            // At the start that is all there is.
+            *ours = std::mem::take(T::store_mut(self.set));
+            ours.iter().for_each(|object| (self.each)(T::NAME, object.meta.key(), true));
+            return;
+        }
         for object in T::store(self.set).shared() {
             let is_new = ours.put(Arc::clone(object)).is_none();
             (self.each)(T::NAME, object.meta.key(), is_new);

@@ -124,6 +124,10 @@ impl<T> Store<T> {
         }
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = &Object<T>> {
         self.0.values().map(AsRef::as_ref)
     }

@@ -108,8 +108,9 @@ impl Snapshot {
 
     /// The same for one type.
     pub fn update_kind(&mut self, kind: ResourceType, next: &Self, changed: &mut Changed) {
+        let nothing = Resources::default();
         let resources = self.resources.entry(kind).or_default();
-        changed.add_all(kind, resources.update(next.resources.get(&kind).into_iter().flat_map(Resources::iter)));
+        changed.add_all(kind, resources.update(next.resources.get(&kind).unwrap_or(&nothing)));
     }
 
     /// Serves the keys of these namespaces. `touched` are those of all keys that are not as they were in this snapshot.

@@ -36,9 +36,13 @@ impl Resources {
         self.0.remove_mut(name)
     }
 
-    /// Becomes `next`, which is in the order of names. Returns the names of what changed for clients.
-    pub fn update<'a>(&mut self, next: impl Iterator<Item = (&'a Arc<str>, &'a Arc<Resource>)>) -> BTreeSet<Arc<str>> {
-        let differences: Vec<Difference> = differences(self.iter(), next).collect();
+    /// Becomes `next`. Returns the names of what changed for clients.
+    pub fn update(&mut self, next: &Self) -> BTreeSet<Arc<str>> {
+        if self.0.is_empty() {
+            self.clone_from(next);
+            return self.iter().map(|(name, _)| Arc::clone(name)).collect();
+        }
+        let differences: Vec<Difference> = differences(self.iter(), next.iter()).collect();
         let mut changed = BTreeSet::new();
         for difference in differences {
             let (is_change, name) = match difference {

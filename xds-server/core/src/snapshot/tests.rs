@@ -101,7 +101,7 @@ proptest! {
     #[test]
     fn an_update_changes_what_differs(old in snapshot(), next in snapshot(), keys in resources(), served in namespaces()) {
         let mut all_keys = old.resources.get(&ResourceType::ApiKey).cloned().unwrap_or_default();
-        let touched = all_keys.update(keys.iter().map(|(name, key)| (name, key)));
+        let touched = all_keys.update(&keys.iter().cloned().collect());
         let mut new = old.clone();
         let mut changed = Changed::default();
         new.update(&next, &mut changed);

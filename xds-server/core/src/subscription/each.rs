@@ -164,11 +164,11 @@ impl Each {
                 Task::Send(..) if phase == Phase::Awaited && !is_awaited() => {}
                 Task::Send(name, resource) if entry.alone => {
                     let resources = BTreeMap::from([(Arc::clone(name), Arc::clone(resource))]);
-                    sent = Sent { resources, ..Sent::default() };
+                    sent = Sent { resources: Arc::new(resources), ..Sent::default() };
                     break;
                 }
                 Task::Send(name, resource) => {
-                    sent.resources.insert(Arc::clone(name), Arc::clone(resource));
+                    Arc::make_mut(&mut sent.resources).insert(Arc::clone(name), Arc::clone(resource));
                 }
                 Task::TellMissing => {
                     sent.removed.insert(Arc::clone(name));
@@ -190,12 +190,12 @@ impl Each {
     }
 
     pub(super) fn accepted(&mut self, sent: Sent, wanted: Wanted<'_>) {
-        for (name, resource) in sent.resources {
-            if wanted.version(&name) == Some(resource.version) {
-                self.open.remove(&name);
+        for (name, resource) in sent.resources.iter() {
+            if wanted.version(name) == Some(resource.version) {
+                self.open.remove(name);
             } else {
                 let client = Held::Some(resource.version);
-                self.open.insert(name, Entry { client, ..Entry::default() });
+                self.open.insert(Arc::clone(name), Entry { client, ..Entry::default() });
             }
         }
         self.removed(sent.removed);
@@ -208,8 +208,8 @@ impl Each {
             return Refused::ForGood;
         }
         let several = sent.resources.len() + sent.removed.len() > 1;
-        for (name, resource) in sent.resources {
-            let entry = self.open.entry(name).or_default();
+        for (name, resource) in sent.resources.iter() {
+            let entry = self.open.entry(Arc::clone(name)).or_default();
             entry.alone = several;
             if !several {
                 entry.refused = Some(resource.version);

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::interest::{Asked, Interest, Wildcard};
-use super::{Phase, Refused, Sent, Wanted};
+use super::{Contents, Phase, Refused, Sent, Wanted};
 use crate::snapshot::{Resource, ResourceType, Snapshot, Version};
 
 #[derive(Debug, Default)]
 pub(super) struct Full {
     /// The last set that the client took. None: it has taken none yet.
-    held: Option<BTreeMap<Arc<str>, Arc<Resource>>>,
+    held: Option<Contents>,
     /// The versions of the last set that it refused.
     refused: Option<BTreeMap<Arc<str>, Version>>,
     /// Of all other names the client has what the target has.
@@ -53,7 +53,7 @@ impl Full {
         self.open.extend(asked.renewed.iter().chain(&asked.dropped).cloned());
         if asked.wildcard != Wildcard::AsBefore {
             self.open.extend(wanted.all().map(|(name, _)| Arc::clone(name)));
-            self.open.extend(self.held.iter().flat_map(BTreeMap::keys).cloned());
+            self.open.extend(self.held.iter().flat_map(|held| held.keys()).cloned());
         }
     }
 
@@ -72,7 +72,7 @@ impl Full {
         }
         let mut set: BTreeMap<_, _> =
             wanted.all().map(|(name, resource)| (Arc::clone(name), Arc::clone(resource))).collect();
-        for (name, resource) in self.held.iter().flatten() {
+        for (name, resource) in self.held.iter().flat_map(|held| held.iter()) {
             if phase == Phase::Additions || wanted.leaves(name) {
                 set.entry(Arc::clone(name)).or_insert_with(|| Arc::clone(resource));
             }
@@ -83,7 +83,7 @@ impl Full {
             self.refused = None;
         }
         let refused = self.refused.as_ref() == Some(&versions);
-        (!same && !refused).then(|| Sent { resources: set, ..Sent::default() })
+        (!same && !refused).then(|| Sent { resources: Arc::new(set), ..Sent::default() })
     }
 
     pub(super) fn accepted(&mut self, sent: Sent) {

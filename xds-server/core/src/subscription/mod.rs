@@ -94,11 +94,14 @@ pub enum Output {
     Refused(RejectedVersion),
 }
 
+/// Resources by name. There may be many, so what is sent and what its answer is waited for are the same.
+pub type Contents = Arc<BTreeMap<Arc<str>, Arc<Resource>>>;
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct Response {
     pub kind: ResourceType,
     pub nonce: String,
-    pub resources: BTreeMap<Arc<str>, Arc<Resource>>,
+    pub resources: Contents,
     /// Delta only.
     pub removed: BTreeSet<Arc<str>>,
 }
@@ -107,7 +110,7 @@ pub struct Response {
 #[derive(Debug, Clone, PartialEq)]
 pub struct RejectedVersion {
     pub kind: ResourceType,
-    pub resources: BTreeMap<Arc<str>, Arc<Resource>>,
+    pub resources: Contents,
     pub message: String,
 }
 
@@ -143,7 +146,7 @@ enum Client {
 #[derive(Debug, Clone, Default)]
 struct Sent {
     nonce: String,
-    resources: BTreeMap<Arc<str>, Arc<Resource>>,
+    resources: Contents,
     removed: BTreeSet<Arc<str>>,
 }
 
@@ -262,7 +265,7 @@ impl Subscription {
             },
             Answer::Nack { nonce, message } => match self.answered(&nonce) {
                 Some(sent) => {
-                    let resources = sent.resources.clone();
+                    let resources = Arc::clone(&sent.resources);
                     let refused = match &mut self.client {
                         Client::Each(each) => each.refused(sent),
                         Client::Full(full) => full.refused(sent),
@@ -319,7 +322,7 @@ impl Subscription {
         if let State::UnderWay(sent) = &mut self.state {
             // Whether the client kept these is not known: they were on their way when it changed what it asks for.
             let sure = |name: &str| self.interest.covers(name) && !asked.renewed.contains(name);
-            sent.resources.retain(|name, _| sure(name));
+            Arc::make_mut(&mut sent.resources).retain(|name, _| sure(name));
             sent.removed.retain(|name| sure(name));
         }
         each.asked(&asked, initial, wanted);
@@ -339,7 +342,7 @@ impl Subscription {
         let response = Response {
             kind: self.kind,
             nonce: sent.nonce.clone(),
-            resources: sent.resources.clone(),
+            resources: Arc::clone(&sent.resources),
             removed: sent.removed.clone(),
         };
         self.state = State::UnderWay(sent);

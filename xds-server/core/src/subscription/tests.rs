@@ -187,7 +187,7 @@ impl World {
                     self.sent += 1;
                     self.to_client.push_back(response);
                 }
-                Output::Refused(refusal) => self.refused.extend(refusal.resources.into_keys()),
+                Output::Refused(refusal) => self.refused.extend(refusal.resources.keys().cloned()),
                 Output::Accepted => {}
             }
         }

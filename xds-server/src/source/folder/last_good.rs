@@ -27,7 +27,7 @@ pub struct LastGood {
     /// The same folder as an absolute path. State of another folder says nothing about this one.
     root: PathBuf,
     /// What each state file holds, by its name.
-    written: BTreeMap<String, Vec<Version>>,
+    written: BTreeMap<String, Box<[Version]>>,
 }
 
 /// One version of one document.
@@ -89,7 +89,7 @@ impl LastGood {
     pub fn write_file(&mut self, objects: &Objects) -> bool {
         for (file, versions) in objects.kept() {
             let documents = versions.into_iter().filter(|version| !version.source.is_none());
-            let documents: Vec<Version> = documents.map(Version::of).collect();
+            let documents: Box<[Version]> = documents.map(Version::of).collect();
             let name = self.name(file);
             let file = self.below(file).to_owned();
             if let Err(error) = self.write_one(&name, &file, documents) {
@@ -116,8 +116,8 @@ impl LastGood {
         format!("{}.json", hex::encode(Sha256::digest(self.below(file).as_os_str().as_encoded_bytes())))
     }
 
-    fn write_one(&mut self, name: &str, file: &Path, documents: Vec<Version>) -> io::Result<()> {
-        let same = |written: &Vec<Version>| {
+    fn write_one(&mut self, name: &str, file: &Path, documents: Box<[Version]>) -> io::Result<()> {
+        let same = |written: &Box<[Version]>| {
             written.len() == documents.len() && written.iter().zip(&documents).all(|(a, b)| a.is(b))
         };
         if self.written.get(name).is_some_and(same) {
