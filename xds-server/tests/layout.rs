@@ -5,11 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The files and folders of `core/src`. Each may use those before it.
-const CORE: [&str; 14] = [
+const CORE: [&str; 15] = [
     "terms",
     "sets",
     "status",
     "objects",
+    "written",
     "files",
     "placement",
     "scope",
