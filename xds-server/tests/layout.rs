@@ -24,7 +24,7 @@ const CORE: [&str; 15] = [
 ];
 
 /// The same of `src`, which may use all of the core.
-const EDGE: [&str; 12] = [
+const EDGE: [&str; 13] = [
     "identity",
     "accept",
     "report",
@@ -34,6 +34,7 @@ const EDGE: [&str; 12] = [
     "pipeline",
     "ledger",
     "serve",
+    "statuses",
     "admin",
     "envoy",
     "commands",
