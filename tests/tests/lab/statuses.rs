@@ -211,6 +211,15 @@ spec: {targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: mo
         Ok(())
     })
     .await?;
+    // A policy that is refused closes what it names, so there is an event of it.
+    poll::until("there is an event", || async {
+        let about = ["-n", "own", "events", "--field-selector", "involvedObject.name=broken"];
+        let found = get(&lab, &about).await?;
+        let note = found.pointer("/items/0/message").and_then(Value::as_str).unwrap_or_default();
+        anyhow::ensure!(note.contains("spec.limits[0].window"), "{found}");
+        Ok(())
+    })
+    .await?;
     let found = get(&lab, &alice).await?;
     anyhow::ensure!(found.pointer("/status/observedGeneration") == found.pointer("/metadata/generation"), "{found}");
     Ok(())

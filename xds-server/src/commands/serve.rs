@@ -31,8 +31,8 @@ Examples:
 
 From a cluster nothing is served before every kind is listed (/readyz says so). Its service account needs get, list and
 watch of the kinds of gateway.networking.k8s.io and tollgate.dev, and of Namespaces, Services, EndpointSlices and Secrets.
-Of Secrets only those are read that an object refers to. For statuses it needs patch of the kinds' `status`, and get,
-create and update of Leases in its namespace.
+Of Secrets only those are read that an object refers to. For statuses it needs patch of the kinds' `status`, create
+and patch of Events, and get, create and update of Leases in its namespace.
 
 Proxies need a client certificate of the state directory's CA; `tollgate bootstrap` makes it. Those that are in the
 state directory are renewed in time, for Envoys that read them from there.")]

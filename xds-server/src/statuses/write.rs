@@ -1,24 +1,29 @@
 //! Writes one status: read the object, put ours in, and write only if nobody wrote in between.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Api, Patch, PatchParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
-use kube::{Client, ResourceExt as _};
+use kube::runtime::events::{Event, EventType, Recorder};
+use kube::{Client, Resource as _, ResourceExt as _};
 use serde_json::json;
-use tollgate_core::objects::{places, redact};
+use tollgate_core::objects::{CONTROLLER_NAME, places, redact};
 use tollgate_core::status::StatusKind;
-use tollgate_core::written::{Print, Wanted};
+use tollgate_core::written::{Alarm, Print, Wanted};
 
 use crate::report::Whose;
 
 /// So often it is read again because somebody else wrote in between. After that it waits.
 const TRIES: usize = 4;
+/// An event has a note of this length at most.
+const NOTE: usize = 1024;
 
 #[derive(Clone)]
 pub struct Writer {
     client: Client,
+    events: Recorder,
     resources: BTreeMap<StatusKind, ApiResource>,
     /// What was told of each kind.
     told: BTreeMap<StatusKind, Trouble>,
@@ -52,7 +57,8 @@ impl Writer {
             Some((kind, ApiResource::from_gvk(&GroupVersionKind::gvk(place.group, version, place.kind))))
         };
         let resources = StatusKind::ALL.into_iter().filter_map(resource).collect();
-        Self { client, resources, told: BTreeMap::new() }
+        let events = Recorder::new(client.clone(), CONTROLLER_NAME.into());
+        Self { client, events, resources, told: BTreeMap::new() }
     }
 
     pub async fn write(&self, (kind, key): &Whose, wanted: Wanted) -> Outcome {
@@ -79,13 +85,33 @@ impl Writer {
             let metadata = json!({ "uid": object.uid(), "resourceVersion": object.resource_version() });
             let patch = Patch::Merge(json!({ "metadata": metadata, "status": status }));
             match api.patch_status(&key.name, &PatchParams::default(), &patch).await {
-                Ok(object) => return Outcome::Written(Print::of(*kind, object.data.get("status"))),
+                Ok(written) => {
+                    self.alert(&object.object_ref(resource), wanted.alarms(current)).await;
+                    return Outcome::Written(Print::of(*kind, written.data.get("status")));
+                }
                 Err(error) if code(&error) == Some(409) => {}
                 Err(error) if code(&error) == Some(404) => return Outcome::Gone,
                 Err(error) => return Outcome::Fails(Trouble::from(&error)),
             }
         }
         Outcome::Fails(Trouble::Conflict)
+    }
+
+    /// The status says the same, so nothing is lost if an event is not taken.
+    async fn alert(&self, object: &ObjectReference, alarms: BTreeSet<Alarm>) {
+        for Alarm { reason, mut message } in alarms {
+            message.truncate(message.floor_char_boundary(NOTE));
+            let event = Event {
+                type_: EventType::Warning,
+                reason,
+                note: Some(message),
+                action: "Judge".to_owned(),
+                secondary: None,
+            };
+            if let Err(error) = self.events.publish(&event, object).await {
+                tracing::debug!(%error, "an event is not taken");
+            }
+        }
     }
 
     /// Tells the operator, once while it is the same for a kind.

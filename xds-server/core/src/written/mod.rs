@@ -9,6 +9,7 @@ mod features;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::IpAddr;
 
@@ -25,6 +26,13 @@ const MESSAGE: usize = 32_768;
 /// What is ours in a status, without times. Two that say the same have the same one. It lives no longer than the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Print(u64);
+
+/// What people must see although they do not look at a status.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Alarm {
+    pub reason: String,
+    pub message: String,
+}
 
 /// What the status of an object is to say.
 #[derive(Debug, Clone, PartialEq)]
@@ -114,6 +122,35 @@ impl Wanted {
             next.insert(field.clone(), value);
         }
         Some(Value::Object(next))
+    }
+
+    /// What people must see of it and `current` does not say: a policy that is refused and closes its targets, what an
+    /// Envoy refuses, a certificate that cannot be used.
+    pub fn alarms(&self, current: Option<&Value>) -> BTreeSet<Alarm> {
+        let mut now = self.alarms_in(&self.status);
+        let before = current.and_then(Value::as_object).map(|current| self.alarms_in(current)).unwrap_or_default();
+        now.retain(|alarm| !before.contains(alarm));
+        now
+    }
+
+    fn alarms_in(&self, status: &Map<String, Value>) -> BTreeSet<Alarm> {
+        let get = |field: &str| list_of(status.get(field));
+        let own = entries(self.kind).map(get).unwrap_or_default().iter().filter(|entry| is_own_entry(entry));
+        let parts = own.chain(get("listeners"));
+        let conditions = parts.flat_map(|part| list_of(part.get("conditions"))).chain(get("conditions"));
+        let alarm = |condition: &Value| {
+            let text = |field: &str| condition.get(field).and_then(Value::as_str).unwrap_or_default();
+            let (about, verdict, reason, message) = (text("type"), text("status"), text("reason"), text("message"));
+            let is_alarm = match (self.kind, about, reason) {
+                (StatusKind::TokenPolicy, "Accepted", _)
+                | (_, "Accepted", "Refused")
+                | (_, "ResolvedRefs", "InvalidCertificateRef") => verdict == "False",
+                (StatusKind::Gateway, "Programmed", "Invalid") => verdict == "False" && !message.is_empty(),
+                _ => false,
+            };
+            is_alarm.then(|| Alarm { reason: reason.to_owned(), message: message.to_owned() })
+        };
+        conditions.filter_map(alarm).collect()
     }
 
     fn put(&mut self, field: &str, value: Value) {

@@ -161,6 +161,22 @@ fn a_class_names_its_features_in_order() {
 }
 
 #[test]
+fn people_are_told_once_of_a_policy_that_is_refused_and_not_of_what_is_well() {
+    let policy = |how| {
+        let status = Status { conditions: [accepted(how)].into_iter().collect(), ..Status::default() };
+        Wanted::new(&object(StatusKind::TokenPolicy, status))
+    };
+    let alarm = Alarm { reason: "NoMatchingParent".to_owned(), message: "first".to_owned() };
+    assert_eq!(policy(1).alarms(None), [alarm].into());
+    let status = policy(1).into_status(None, "t").unwrap();
+    assert_eq!(policy(1).alarms(Some(&status)), BTreeSet::new());
+    assert_eq!(policy(2).alarms(Some(&status)).len(), 1);
+    assert_eq!(policy(0).alarms(None), BTreeSet::new());
+    // A route that is not accepted is told of by its status alone.
+    assert_eq!(route(1, &[(0, 1)]).alarms(None), BTreeSet::new());
+}
+
+#[test]
 fn an_object_that_is_newer_than_what_is_known_waits() {
     assert!(route(2, &[]).is_about(Some(2)) && route(2, &[]).is_about(Some(3)));
     // Another object of the same name begins again at 1.
