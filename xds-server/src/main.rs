@@ -7,8 +7,9 @@
 //! 4 core::envoy      IR                      -> resources, filter configuration
 //! 5 ledger           leases, usage           -> budgets, durable
 //! 6 serve            resources               -> xDS streams; ACK and NACK -> status
-//! 7 admin            status, usage, budgets  -> HTTP for people and probes
-//! 8 envoy            Envoy itself, as a process of its own (`tollgate run` only)
+//! 7 statuses         status                  -> the objects of the cluster (if that is where they come from)
+//! 8 admin            status, usage, budgets  -> HTTP for people and probes
+//! 9 envoy            Envoy itself, as a process of its own (`tollgate run` only)
 //! ```
 //! `pipeline/` is the loop of 1 to 4. `commands/` has a file per subcommand; `commands/stages.rs` is the list in code.
 //! `report/` is what several stages write and one reads, `state/` what lies on disk. Each folder uses only what stands
@@ -33,6 +34,7 @@ mod report;
 mod serve;
 mod source;
 mod state;
+mod statuses;
 
 #[derive(Debug, Parser)]
 #[command(

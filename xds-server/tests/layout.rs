@@ -5,11 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The files and folders of `core/src`. Each may use those before it.
-const CORE: [&str; 14] = [
+const CORE: [&str; 15] = [
     "terms",
     "sets",
     "status",
     "objects",
+    "written",
     "files",
     "placement",
     "scope",
@@ -23,7 +24,7 @@ const CORE: [&str; 14] = [
 ];
 
 /// The same of `src`, which may use all of the core.
-const EDGE: [&str; 12] = [
+const EDGE: [&str; 13] = [
     "identity",
     "accept",
     "report",
@@ -33,6 +34,7 @@ const EDGE: [&str; 12] = [
     "pipeline",
     "ledger",
     "serve",
+    "statuses",
     "admin",
     "envoy",
     "commands",

@@ -4,6 +4,7 @@
 mod objects;
 mod order;
 mod source;
+mod statuses;
 mod suite;
 
 use std::process::ExitCode;

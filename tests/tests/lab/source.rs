@@ -203,7 +203,8 @@ async fn run(lab: &Lab, namespace: &str, more: &str) -> anyhow::Result<RunningGa
     setup.arguments(&["--namespace", namespace, "--concurrency", "1"]).start().await
 }
 
-async fn objects(lab: &Lab, namespace: &str, port: u16, more: &str) -> anyhow::Result<()> {
+/// Makes the kinds and the objects of this namespace.
+pub async fn objects(lab: &Lab, namespace: &str, port: u16, more: &str) -> anyhow::Result<()> {
     let kinds = [
         ("ModelPool", "modelpools"),
         ("ModelBackend", "modelbackends"),

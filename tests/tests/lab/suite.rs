@@ -8,7 +8,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use tollgate_tests::lab::Lab;
 use tollgate_tests::tools::Tools;
 
-use crate::{order, source};
+use crate::{order, source, statuses};
 
 pub struct Suite {
     runtime: tokio::runtime::Runtime,
@@ -50,7 +50,11 @@ impl Suite {
     }
 
     pub fn run(self, arguments: &Arguments) -> ExitCode {
-        let tests = [order::tests(), source::tests()].into_iter().flatten().map(|test| self.trial(test)).collect();
+        let tests = [order::tests(), source::tests(), statuses::tests()]
+            .into_iter()
+            .flatten()
+            .map(|test| self.trial(test))
+            .collect();
         libtest_mimic::run(arguments, tests).exit_code()
     }
 

@@ -23,3 +23,4 @@ pub mod subscription;
 pub mod terms;
 pub mod translate;
 pub mod world;
+pub mod written;

@@ -14,7 +14,7 @@ use tollgate_core::placement::Placement;
 use super::Outcome;
 use super::logging::LogFormat;
 use super::sources::Sources;
-use super::stages::{Admin, Parts, Stages, duration, listen};
+use super::stages::{Admin, Parts, Stages, Writing, duration, listen};
 use crate::envoy::bootstrap::{Bootstrap, ControlPlane};
 use crate::envoy::process::{Envoy, EnvoySetup, find};
 use crate::envoy::{admin_socket, memory};
@@ -26,6 +26,7 @@ use crate::serve::pki::{Keeper, LIFETIME, lifetime};
 use crate::serve::status::Readiness;
 use crate::state::dir::{StateDir, default_path};
 use crate::state::private;
+use crate::statuses::Election;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -40,6 +41,10 @@ Ctrl-C lets requests end; a second one ends at once.")]
 pub struct Args {
     #[command(flatten)]
     sources: Sources,
+    /// Write the status of each object into the cluster. Left out otherwise, because a laptop that reads a cluster need not
+    /// answer for it. Use it where no `tollgate serve` writes: they would contradict each other
+    #[arg(long, requires = "source", help_heading = "With --source kubernetes")]
+    write_status: bool,
     /// Envoy's binary; else the first `envoy` in PATH
     #[arg(long, env = "TOLLGATE_ENVOY", value_name = "PATH")]
     envoy: Option<PathBuf>,
@@ -94,6 +99,7 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
     private::mask();
     let mut stops = Stops::new()?;
     let source = args.sources.get()?;
+    let writing = if args.write_status { args.sources.writing(Election::Always)? } else { Writing::Nothing };
     let binary = find(args.envoy)?;
     let code = FilterCode::load(args.wasm.as_deref())?;
     let state_path = args.state.map_or_else(|| default_path(&args.sources.name()), Ok)?;
@@ -123,6 +129,7 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
     // The control plane starts first, so that it has something to serve when Envoy asks.
     let stages = Stages::start(Parts {
         source: &source,
+        writing,
         state: state.path(),
         certificates,
         // Its one Envoy serves all Gateways.

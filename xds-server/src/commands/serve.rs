@@ -10,8 +10,8 @@ use tollgate_core::placement::Placement;
 use super::Outcome;
 use super::logging::LogFormat;
 use super::placement::Placements;
-use super::sources::Sources;
-use super::stages::{Admin, Parts, Stages, duration, listen};
+use super::sources::{HEADING, Sources};
+use super::stages::{Admin, Parts, Stages, Writing, duration, listen};
 use crate::filter_code::FilterCode;
 use crate::report::Consumers;
 use crate::serve::pki::{Keeper, LIFETIME, lifetime};
@@ -19,6 +19,7 @@ use crate::serve::status::Readiness;
 use crate::source::Source;
 use crate::state::dir::{StateDir, default_path};
 use crate::state::private;
+use crate::statuses::{Election, LeasePlace};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -30,7 +31,8 @@ Examples:
 
 From a cluster nothing is served before every kind is listed (/readyz says so). Its service account needs get, list and
 watch of the kinds of gateway.networking.k8s.io and tollgate.dev, and of Namespaces, Services, EndpointSlices and Secrets.
-Of Secrets only those are read that an object refers to.
+Of Secrets only those are read that an object refers to. For statuses it needs patch of the kinds' `status`, create
+and patch of Events, and get, create and update of Leases in its namespace.
 
 Proxies need a client certificate of the state directory's CA; `tollgate bootstrap` makes it. Those that are in the
 state directory are renewed in time, for Envoys that read them from there.")]
@@ -39,6 +41,16 @@ pub struct Args {
     sources: Sources,
     #[command(flatten)]
     placement: Placements,
+    /// Do not write the status of each object into the cluster
+    #[arg(long, requires = "source", help_heading = HEADING)]
+    no_write_status: bool,
+    /// Of several control planes only one writes statuses, and all serve proxies. They agree by the Lease
+    /// `tollgate-controller`; a leader that is lost is replaced within 15 s. `false`: this is the only one
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL", help_heading = HEADING)]
+    leader_election: bool,
+    /// Where the Lease is [default: POD_NAMESPACE, else the pod's or the kubeconfig's namespace]
+    #[arg(long, env = "POD_NAMESPACE", value_name = "NAME", help_heading = HEADING)]
+    lease_namespace: Option<String>,
     /// Where discovery, ledger and filter code are served (gRPC, mTLS)
     #[arg(long, default_value = "0.0.0.0:18000", value_name = "IP:PORT")]
     xds: String,
@@ -86,8 +98,23 @@ pub fn main(args: Args) -> anyhow::Result<Outcome> {
     runtime.block_on(serve(args, source, placement))
 }
 
+/// A name that no other process has, with that of the pod or the machine.
+fn identity() -> String {
+    let pod = std::env::var("POD_NAME").ok().or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok());
+    let pod = pod.as_deref().map_or("tollgate", str::trim);
+    format!("{pod}_{:016x}", rand::random::<u64>())
+}
+
 async fn serve(args: Args, source: Source, placement: Placement) -> anyhow::Result<Outcome> {
     private::mask();
+    let writing = match (&source, args.no_write_status) {
+        (Source::Kubernetes(_), false) => {
+            let place = || LeasePlace { namespace: args.lease_namespace.clone(), identity: identity() };
+            let election = if args.leader_election { Election::ByLease(place()) } else { Election::Always };
+            args.sources.writing(election)?
+        }
+        _ => Writing::Nothing,
+    };
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let code = FilterCode::load(args.wasm.as_deref())?;
@@ -101,6 +128,7 @@ async fn serve(args: Args, source: Source, placement: Placement) -> anyhow::Resu
     let admin_address = admin.local_addr()?;
     let stages = Stages::start(Parts {
         source: &source,
+        writing,
         state: state.path(),
         certificates,
         placement,

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use clap::ArgGroup;
 use tollgate_core::objects::is_dns_label;
 
+use super::stages::Writing;
 use crate::source::Source;
 use crate::source::kubernetes::Access;
+use crate::statuses::Election;
 
 /// The name of the source that is no folder.
 const KUBERNETES: &str = "kubernetes";
@@ -32,7 +34,7 @@ pub struct Sources {
     namespaces: Vec<String>,
 }
 
-const HEADING: &str = "With --source kubernetes";
+pub const HEADING: &str = "With --source kubernetes";
 
 /// These are for a cluster, and the source is a folder.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +59,17 @@ impl Sources {
             return Err(NotOfACluster(path.display().to_string()));
         }
         Ok(Source::Folder(path.to_owned()))
+    }
+
+    /// Statuses are written into the cluster that the objects are from. A folder has no place for them.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn writing(&self, election: Election) -> Result<Writing, NotOfACluster> {
+        Ok(match self.get()? {
+            Source::Kubernetes(access) => Writing::Into(access, election),
+            Source::Folder(_) => Writing::Nothing,
+        })
     }
 
     /// What names the source, for the name of its state directory. Each context of kubeconfigs has a state of its own.

@@ -17,18 +17,21 @@ use crate::filter_code::FilterCode;
 use crate::ledger::{self, Embedded, Ledger};
 use crate::pipeline::{self, Published, Publisher};
 use crate::report::board::Board;
-use crate::report::{Consumers, Metrics, Status};
+use crate::report::{Consumers, Due, Metrics, Status};
 use crate::serve::Serving;
 use crate::serve::ads::Ads;
 use crate::serve::incoming::Limits;
 use crate::serve::pki::Keeper;
-use crate::serve::status::{self, Readiness, Statuses};
+use crate::serve::status::{self, Readiness};
 use crate::serve::tls;
 use crate::source::Source;
+use crate::source::kubernetes::Access;
+use crate::statuses::{Election, Inputs, Statuses};
 
 /// What the stages need from the command.
 pub struct Parts<'a> {
     pub source: &'a Source,
+    pub writing: Writing,
     pub state: &'a Path,
     pub certificates: Keeper,
     pub placement: Placement,
@@ -40,6 +43,13 @@ pub struct Parts<'a> {
     pub readiness: Readiness,
     /// Whether the separate port for metrics names consumers.
     pub consumers_in_metrics: Consumers,
+}
+
+/// Whether the status of an object is written into it.
+#[derive(Debug, Clone)]
+pub enum Writing {
+    Nothing,
+    Into(Access, Election),
 }
 
 /// Which part of the admin API a port has.
@@ -55,6 +65,7 @@ pub struct Stages {
     pub status: watch::Receiver<Arc<Status>>,
     serving: Serving,
     ledger: Embedded,
+    statuses: Option<Statuses>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -68,7 +79,8 @@ impl Stages {
         let metrics = Metrics::default();
 
         // 1 to 4: files or a cluster -> objects -> IR -> resources, once now and again on every change.
-        let publisher = Publisher::new(parts.placement, parts.surroundings);
+        let due = matches!(parts.writing, Writing::Into(..)).then(Due::default);
+        let publisher = Publisher::new(parts.placement, parts.surroundings).telling(due.clone());
         let published = publisher.published();
         let configured = publisher.for_ledger();
         let state = parts.state.join("last-good");
@@ -88,10 +100,19 @@ impl Stages {
         let serving = Serving::start(parts.xds, tls, Limits::PROXIES, ads, for_proxies, Arc::new(parts.code));
         let certificates = tokio::spawn(parts.certificates.keep(metrics.clone()));
         let (sender, status) = watch::channel(Arc::default());
-        let objects = Arc::new(Statuses { published: published.clone(), board: board.clone() });
-        let keep = tokio::spawn(status::keep(published.clone(), board, parts.readiness, sender));
+        let objects = Arc::new(status::Statuses { published: published.clone(), board: board.clone() });
+        let keep = tokio::spawn(status::keep(published.clone(), board.clone(), parts.readiness, sender));
 
-        // 7: people and probes.
+        // 7: the same, into the objects of the cluster.
+        let statuses = match (parts.writing, due) {
+            (Writing::Into(access, election), Some(due)) => {
+                let inputs = Inputs { due, published: published.clone(), board };
+                Some(Statuses::start(&access, election, inputs, &metrics).await?)
+            }
+            _ => None,
+        };
+
+        // 8: people and probes.
         let routers = admin::routers(ledger, status.clone(), objects, metrics, parts.consumers_in_metrics);
         let mut tasks = vec![reload, keep, certificates];
         for admin in parts.admin {
@@ -103,11 +124,15 @@ impl Stages {
             let limits = admin::server::Limits::PEOPLE;
             tasks.push(tokio::spawn(admin::server::serve(listener, port, router.clone(), limits)));
         }
-        Ok(Self { published, status, serving, ledger: embedded, tasks })
+        Ok(Self { published, status, serving, ledger: embedded, statuses, tasks })
     }
 
     /// Ends every stage in an order that loses nothing: the proxies' last reports arrive before the ledger closes.
     pub async fn stop(self) {
+        // First, because the proxies that leave now are no news.
+        if let Some(statuses) = self.statuses {
+            statuses.stop().await;
+        }
         self.serving.stop().await;
         self.ledger.close().await;
         for task in self.tasks {

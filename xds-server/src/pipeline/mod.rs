@@ -31,7 +31,7 @@ use tollgate_core::world::World;
 use self::publication::Publication;
 use self::published::locked;
 use self::told::Told;
-use crate::report::Metrics;
+use crate::report::{Due, Metrics};
 use crate::source::Source;
 use crate::source::folder::{Folder, FolderError, Reading, Watcher};
 use crate::source::kubernetes::{self, AccessError, ListError, Watches};
@@ -44,6 +44,8 @@ pub struct Publisher {
     world: Arc<Mutex<World>>,
     published: watch::Sender<Arc<Published>>,
     for_ledger: watch::Sender<Arc<Configured>>,
+    /// Who is told whose statuses may be others. None: nobody.
+    due: Option<Due>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -93,7 +95,7 @@ pub async fn start(
     match source {
         Source::Folder(path) => Ok(follow_folder(path, state, publisher, metrics)?),
         Source::Kubernetes(access) => {
-            let watches = Watches::start(access, metrics.clone()).await?;
+            let watches = Watches::start(access, metrics.clone(), publisher.due.clone()).await?;
             Ok(tokio::spawn(follow_cluster(watches, publisher, metrics)))
         }
     }
@@ -150,7 +152,14 @@ impl Publisher {
             world: Arc::new(Mutex::new(World::new(placement))),
             published: watch::Sender::default(),
             for_ledger: watch::Sender::default(),
+            due: None,
         }
+    }
+
+    /// It also tells whose statuses may be others.
+    #[must_use]
+    pub fn telling(self, due: Option<Due>) -> Self {
+        Self { due, ..self }
     }
 
     pub fn published(&self) -> watch::Receiver<Arc<Published>> {
@@ -208,6 +217,9 @@ impl Publisher {
         let placement = self.placement;
         let next = Published { generation, gateways, all, placement, keys: keys.all, findings, given, models, world };
         self.published.send_replace(Arc::new(next));
+        if let Some(due) = &self.due {
+            due.note(delta.statuses);
+        }
         changed
     }
 }

@@ -13,7 +13,7 @@ use tollgate_core::world::World;
 use super::edition::Edition;
 use super::publication::Serves;
 use crate::identity::Identity;
-use crate::report::Listener;
+use crate::report::{Listener, Whose};
 
 #[derive(Debug, Default)]
 pub struct Published {
@@ -77,6 +77,11 @@ impl Published {
     /// The statuses of all objects, before proxies are heard.
     pub fn statuses(&self) -> Vec<ObjectStatus> {
         locked(&self.world).statuses(&self.given)
+    }
+
+    /// Those of these objects, in their order. None: the object is gone, or it is not ours to answer for.
+    pub fn statuses_of<'a>(&self, objects: impl IntoIterator<Item = &'a Whose>) -> Vec<Option<ObjectStatus>> {
+        locked(&self.world).statuses_of(objects, &self.given)
     }
 
     /// The file and line of an object of which an Envoy may refuse a part, if it is of a file.

@@ -2,13 +2,16 @@
 //!
 //! ```text
 //! board.rs    what proxies have said        written by streams (`serve/ads.rs`), read for the status
+//! due.rs      whose statuses to look at     written by `source/` and `pipeline/`, read by `statuses/`
 //! metrics.rs  what the stages have counted  read by `/metrics`
 //! status.rs   how the control plane is      made by `serve/status.rs`, read by `admin/` and `tollgate run`
 //! ```
 
 pub mod board;
+mod due;
 mod metrics;
 mod status;
 
+pub use due::{Due, Whose};
 pub use metrics::{Certificate, Consumers, Metrics};
 pub use status::{GatewayStatus, Listener, Nack, Objects, Proxy, Status};

@@ -73,7 +73,7 @@ impl Objects for Statuses {
 }
 
 /// What the Envoys of each Gateway say.
-fn heard(published: &Published, reports: &BTreeMap<u64, Report>) -> Heard {
+pub fn heard(published: &Published, reports: &BTreeMap<u64, Report>) -> Heard {
     let of_gateway = |(name, gateway): (&String, &ServedGateway)| {
         let envoys = envoys(published, name, reports);
         // An Envoy of several Gateways may refuse what only another one has.

@@ -47,6 +47,19 @@ pub struct Conditions(Vec<Condition>);
 // === impl ConditionType ===
 
 impl ConditionType {
+    pub const ALL: [Self; 5] =
+        [Self::Accepted, Self::ResolvedRefs, Self::Conflicted, Self::PartiallyInvalid, Self::Programmed];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Accepted => "Accepted",
+            Self::ResolvedRefs => "ResolvedRefs",
+            Self::Conflicted => "Conflicted",
+            Self::PartiallyInvalid => "PartiallyInvalid",
+            Self::Programmed => "Programmed",
+        }
+    }
+
     /// The verdict when all is well.
     pub fn good(self) -> Verdict {
         match self {

@@ -23,6 +23,15 @@ impl World {
         statuses::all(self, given)
     }
 
+    /// Those of these objects, in their order. None: the object is gone, or it is not ours to answer for.
+    pub fn statuses_of<'a>(
+        &self,
+        names: impl IntoIterator<Item = &'a (StatusKind, Key)>,
+        given: &[Finding],
+    ) -> Vec<Option<ObjectStatus>> {
+        statuses::of(self, names, given)
+    }
+
     /// The objects of a refused set that have a status.
     pub(super) fn affected_by_refused(&self, refused: &Refused) -> Affected {
         let policies = refused.policies.iter().chain(&self.objects.refused_policies);

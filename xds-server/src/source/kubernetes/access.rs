@@ -28,13 +28,31 @@ pub enum AccessError {
     Client(#[from] kube::Error),
 }
 
+/// A connection to a cluster.
+#[derive(Clone)]
+pub struct Reach {
+    pub client: Client,
+    /// That of the pod, or of the context of the kubeconfig.
+    pub namespace: String,
+}
+
 // === impl Access ===
 
 impl Access {
     pub(super) async fn client(&self) -> Result<Client, AccessError> {
+        Ok(self.reach(None).await?.client)
+    }
+
+    /// A connection of its own. No request takes longer than `limit`.
+    ///
+    /// # Errors
+    /// When it is not known which cluster, or who we are there.
+    pub async fn reach(&self, limit: Option<Duration>) -> Result<Reach, AccessError> {
         let mut config = self.config().await?;
-        config.connect_timeout = Some(CONNECT);
-        Ok(Client::try_from(config)?)
+        config.connect_timeout = Some(limit.map_or(CONNECT, |limit| limit.min(CONNECT)));
+        config.read_timeout = limit.or(config.read_timeout);
+        let namespace = config.default_namespace.clone();
+        Ok(Reach { client: Client::try_from(config)?, namespace })
     }
 
     async fn config(&self) -> Result<Config, AccessError> {
@@ -47,5 +65,11 @@ impl Access {
         };
         let options = KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
         Ok(Config::from_custom_kubeconfig(kubeconfig, &options).await?)
+    }
+}
+
+impl std::fmt::Debug for Reach {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "[a connection, namespace {}]", self.namespace)
     }
 }

@@ -26,7 +26,7 @@ mod secrets;
 mod trouble;
 mod watch;
 
-pub use access::{Access, AccessError};
+pub use access::{Access, AccessError, Reach};
 pub use listed::{ListError, list};
 
 use std::collections::BTreeSet;
@@ -37,14 +37,15 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tollgate_core::objects::Changes;
-use tollgate_core::status::Finding;
+use tollgate_core::status::{Finding, StatusKind};
+use tollgate_core::written::Print;
 
 use self::gathered::Gathered;
 use self::got::Gets;
 use self::pace::Pace;
 use self::trouble::{Cause, Trouble};
-use self::watch::{Tells, Told};
-use crate::report::Metrics;
+use self::watch::{Seen, Tells, Told};
+use crate::report::{Due, Metrics};
 
 /// So many events may wait. If there are more, the watches wait.
 const EVENTS: usize = 1024;
@@ -58,6 +59,8 @@ pub struct Watches {
     events: mpsc::Receiver<Tells>,
     gets: Gets,
     metrics: Metrics,
+    /// Who wants to know what statuses say. None: nobody.
+    due: Option<Due>,
     synced: bool,
     /// What the log has told before there was a reading.
     warned: BTreeSet<Finding>,
@@ -79,7 +82,7 @@ impl Watches {
     ///
     /// # Errors
     /// When it is not known which cluster, or who we are there. A cluster that does not answer is no error.
-    pub async fn start(access: &Access, metrics: Metrics) -> Result<Self, AccessError> {
+    pub async fn start(access: &Access, metrics: Metrics, due: Option<Due>) -> Result<Self, AccessError> {
         let client = access.client().await?;
         let watched = kinds::watched(&access.namespaces);
         let (sender, events) = mpsc::channel(EVENTS);
@@ -96,6 +99,7 @@ impl Watches {
             events,
             gets,
             metrics,
+            due,
             synced: false,
             warned: BTreeSet::new(),
             _tasks: tasks,
@@ -163,8 +167,21 @@ impl Watches {
             Told::Recovers => self.metrics.watch_synced(kind, true),
             Told::Listed(_) | Told::Applied(_) | Told::Deleted(_) => {}
         }
+        self.look_at_status(kind, &told);
         let asks = self.gathered.take(watch, told, Instant::now());
         self.after(asks);
+    }
+
+    /// A status is no input, so nobody but the writer of statuses is told of it.
+    fn look_at_status(&self, kind: &str, told: &Told) {
+        let (Some(due), Some(kind)) = (&self.due, StatusKind::parse(kind)) else { return };
+        match told {
+            Told::Listed(Seen::Object { key, document }) | Told::Applied(Seen::Object { key, document }) => {
+                due.saw((kind, key.clone()), Print::of(kind, document.get("status")));
+            }
+            Told::Deleted(key) => due.forget(&(kind, key.clone())),
+            _ => {}
+        }
     }
 
     /// What holds up the first reading is told at once. Later it is a finding.

@@ -68,6 +68,36 @@ pub fn all(known: &impl Known, given: &[Finding]) -> Vec<ObjectStatus> {
     names.filter_map(|(kind, key)| one(known, (kind, &key), &given)).collect()
 }
 
+/// The statuses of these objects, in their order. None: the object is gone, or it is not ours to answer for.
+pub fn of<'a>(
+    known: &impl Known,
+    names: impl IntoIterator<Item = &'a (StatusKind, Key)>,
+    given: &[Finding],
+) -> Vec<Option<ObjectStatus>> {
+    let given = ByObject::new(given);
+    let is_there = |kind: StatusKind, key: &Key| {
+        let origin = Origin::new(kind.name(), Arc::clone(&key.namespace), Arc::clone(&key.name));
+        is_stored(known.objects(), kind, key) || known.objects().refused.contains_key(&origin)
+    };
+    let names = names.into_iter();
+    names.map(|(kind, key)| is_there(*kind, key).then(|| one(known, (*kind, key), &given)).flatten()).collect()
+}
+
+fn is_stored(objects: &Objects, kind: StatusKind, key: &Key) -> bool {
+    fn has<T>(store: &Store<T>, key: &Key) -> bool {
+        store.get(&key.namespace, &key.name).is_some()
+    }
+    match kind {
+        StatusKind::GatewayClass => has(&objects.gateway_classes, key),
+        StatusKind::Gateway => has(&objects.gateways, key),
+        StatusKind::HttpRoute => has(&objects.http_routes, key),
+        StatusKind::ModelPool => has(&objects.model_pools, key),
+        StatusKind::ModelBackend => has(&objects.model_backends, key),
+        StatusKind::Consumer => has(&objects.consumers, key),
+        StatusKind::TokenPolicy => has(&objects.token_policies, key),
+    }
+}
+
 /// The objects of a kind, those that were refused included.
 fn names(objects: &Objects, kind: StatusKind) -> BTreeSet<(StatusKind, Key)> {
     fn of<T>(store: &Store<T>) -> Vec<Key> {

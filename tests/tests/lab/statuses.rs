@@ -1,0 +1,339 @@
+//! Tollgate writes what it knows into the objects: `kubectl get -o yaml` says what works and what does not.
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use serde_json::Value;
+use tollgate_tests::gateway::{RunningGateway, Setup};
+use tollgate_tests::lab::Lab;
+use tollgate_tests::poll;
+use tollgate_tests::process::{self, Process};
+use tollgate_tests::tools::Tools;
+
+use crate::source::objects;
+use crate::suite::e2e;
+
+e2e! {
+    a_gateway_is_programmed_when_an_envoy_has_it,
+    a_route_says_what_its_references_lack,
+    what_other_controllers_wrote_is_kept,
+    what_envoy_refuses_is_on_the_gateway,
+    our_own_kinds_say_what_is_wrong,
+    a_killed_leader_is_replaced,
+}
+
+const CONTROLLER: &str = "tollgate.dev/gateway-controller";
+
+/// Its backend is missing, or in another namespace.
+const BROKEN: &str = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: missing, namespace: NAMESPACE}
+spec: {parentRefs: [{name: llm}], rules: [{matches: [{path: {value: /missing}}], backendRefs: [{name: nowhere, port: 80}]}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: abroad, namespace: NAMESPACE}
+spec: {parentRefs: [{name: llm}], rules: [{matches: [{path: {value: /abroad}}], backendRefs: [{name: web, namespace: NAMESPACE-abroad, port: 80}]}]}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: NAMESPACE-abroad}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: NAMESPACE-abroad}
+spec: {ports: [{port: 80}]}
+";
+
+const GRANT: &str = "
+apiVersion: gateway.networking.k8s.io/v1beta1
+kind: ReferenceGrant
+metadata: {name: web, namespace: granted-abroad}
+spec: {from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: granted}], to: [{group: '', kind: Service}]}
+";
+
+async fn a_gateway_is_programmed_when_an_envoy_has_it(lab: Arc<Lab>) -> anyhow::Result<()> {
+    let setup = setup("programmed")?;
+    // A control plane whose Envoys stay away.
+    objects(&lab, "programmed", setup.port(), "").await?;
+    let mut alone =
+        Serving::start(&lab, "programmed-alone", &["--leader-election", "false", "--namespace", "programmed"])?;
+    let gateway = ["-n", "programmed", "gateway", "llm"];
+    poll::until("nobody took it", || async {
+        is(&lab, &gateway, "/status/conditions", "Programmed", "False", "Pending").await?;
+        is(&lab, &gateway, "/status/conditions", "Accepted", "True", "Accepted").await
+    })
+    .await?;
+    alone.process.kill()?;
+    let mut running = start(&lab, setup, &["programmed"]).await?;
+    // What /api/status says is ready has been taken by Envoy.
+    let ready = Instant::now();
+    poll::until("an Envoy took it", || async {
+        is(&lab, &gateway, "/status/conditions", "Programmed", "True", "Programmed").await?;
+        is(&lab, &gateway, "/status/listeners/0/conditions", "Programmed", "True", "Programmed").await
+    })
+    .await?;
+    println!("    {:?} from the ACK to the status, kubectl included", ready.elapsed());
+    let found = get(&lab, &gateway).await?;
+    anyhow::ensure!(found.pointer("/status/listeners/0/attachedRoutes") == Some(&1.into()), "{found}");
+    anyhow::ensure!(found.pointer("/status/addresses/0/value") == Some(&"127.0.0.1".into()), "{found}");
+    is(&lab, &["gatewayclass", "tollgate"], "/status/conditions", "Accepted", "True", "Accepted").await?;
+    let class = get(&lab, &["gatewayclass", "tollgate"]).await?;
+    anyhow::ensure!(class.pointer("/status/supportedFeatures/0/name") == Some(&"Gateway".into()), "{class}");
+
+    // Another route is one more write of the Gateway, and a change of it none.
+    let before = writes(&running).await?;
+    let patch = r#"[{"op": "replace", "path": "/spec/rules/0/matches/0/path/value", "value": "/other"}]"#;
+    lab.kubectl(&["-n", "programmed", "patch", "httproute", "moved", "--type", "json", "-p", patch])
+        .await?
+        .success()?;
+    let route = ["-n", "programmed", "httproute", "moved"];
+    poll::until("the new generation was looked at", || async {
+        let found = get(&lab, &route).await?;
+        let observed = found.pointer("/status/parents/0/conditions/0/observedGeneration");
+        anyhow::ensure!(observed.is_some() && observed == found.pointer("/metadata/generation"), "{found}");
+        Ok(())
+    })
+    .await?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let after = writes(&running).await?;
+    anyhow::ensure!(after == before + 1, "{before} and {after} writes");
+
+    // A restart writes nothing, although its Envoy is away for a while.
+    let versions = versions(&lab, &[&gateway, &route]).await?;
+    running.process().stop().await?;
+    running.restart().await?;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    anyhow::ensure!(versions == self::versions(&lab, &[&gateway, &route]).await?, "a restart wrote");
+    anyhow::ensure!(writes(&running).await? == 0, "a restart counts writes");
+    Ok(())
+}
+
+async fn a_route_says_what_its_references_lack(lab: Arc<Lab>) -> anyhow::Result<()> {
+    let setup = setup("granted")?;
+    objects(&lab, "granted", setup.port(), BROKEN).await?;
+    let _running = start(&lab, setup, &["granted", "granted-abroad"]).await?;
+    let says = |name: &'static str, verdict: &'static str, reason: &'static str| {
+        let lab = &lab;
+        poll::until("the route says so", move || async move {
+            let route = ["-n", "granted", "httproute", name];
+            is(lab, &route, "/status/parents/0/conditions", "ResolvedRefs", verdict, reason).await
+        })
+    };
+    says("missing", "False", "BackendNotFound").await?;
+    says("abroad", "False", "RefNotPermitted").await?;
+    lab.apply(GRANT).await?;
+    says("abroad", "True", "ResolvedRefs").await?;
+    let found = get(&lab, &["-n", "granted", "gateway", "llm"]).await?;
+    anyhow::ensure!(found.pointer("/status/listeners/0/attachedRoutes") == Some(&3.into()), "{found}");
+    Ok(())
+}
+
+async fn what_other_controllers_wrote_is_kept(lab: Arc<Lab>) -> anyhow::Result<()> {
+    let setup = setup("kept")?;
+    objects(&lab, "kept", setup.port(), "").await?;
+    let theirs = r#"{"status": {"parents": [{
+        "parentRef": {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "theirs"},
+        "controllerName": "example.com/other",
+        "conditions": [{"type": "Accepted", "status": "True", "reason": "Accepted", "message": "theirs",
+            "lastTransitionTime": "2020-01-01T00:00:00Z"}]}]}}"#;
+    let patch = ["-n", "kept", "patch", "httproute", "moved", "--subresource", "status", "--type", "merge", "-p"];
+    lab.kubectl(&[&patch[..], &[theirs]].concat()).await?.success()?;
+    let written: Value = serde_json::from_str(theirs)?;
+    let _running = start(&lab, setup, &["kept"]).await?;
+    let route = ["-n", "kept", "httproute", "moved"];
+    let parents = |count: usize| {
+        let (lab, route) = (&lab, &route);
+        poll::until("there are so many parents", move || async move {
+            let found = get(lab, route).await?;
+            let parents = found.pointer("/status/parents").and_then(Value::as_array).cloned().unwrap_or_default();
+            anyhow::ensure!(parents.len() == count, "{found}");
+            Ok(parents)
+        })
+    };
+    let found = parents(2).await?;
+    anyhow::ensure!(found.first() == written.pointer("/status/parents/0"), "{found:?}");
+    anyhow::ensure!(found.iter().any(|parent| parent.get("controllerName") == Some(&CONTROLLER.into())), "{found:?}");
+    // What is ours goes with its parent.
+    let other = r#"[{"op": "replace", "path": "/spec/parentRefs/0/name", "value": "theirs"}]"#;
+    lab.kubectl(&["-n", "kept", "patch", "httproute", "moved", "--type", "json", "-p", other]).await?.success()?;
+    let found = parents(1).await?;
+    anyhow::ensure!(found.first() == written.pointer("/status/parents/0"), "{found:?}");
+    Ok(())
+}
+
+async fn what_envoy_refuses_is_on_the_gateway(lab: Arc<Lab>) -> anyhow::Result<()> {
+    let setup = setup("refused")?;
+    let taken = TcpListener::bind("127.0.0.1:0")?;
+    let port = taken.local_addr()?.port();
+    objects(&lab, "refused", setup.port(), "").await?;
+    let _running = start(&lab, setup, &["refused"]).await?;
+    let add = format!(
+        r#"[{{"op": "add", "path": "/spec/listeners/-", "value": {{"name": "taken", "port": {port}, "protocol": "HTTP"}}}}]"#
+    );
+    lab.kubectl(&["-n", "refused", "patch", "gateway", "llm", "--type", "json", "-p", &add]).await?.success()?;
+    let gateway = ["-n", "refused", "gateway", "llm"];
+    poll::until("Envoy refuses the listener", || async {
+        is(&lab, &gateway, "/status/listeners/1/conditions", "Programmed", "False", "Invalid").await?;
+        let found = get(&lab, &gateway).await?.to_string();
+        anyhow::ensure!(found.contains("refuses Listener") && found.contains("in use"), "{found}");
+        Ok(())
+    })
+    .await
+}
+
+async fn our_own_kinds_say_what_is_wrong(lab: Arc<Lab>) -> anyhow::Result<()> {
+    let setup = setup("own")?;
+    let consumer = "
+apiVersion: tollgate.dev/v1alpha1
+kind: Consumer
+metadata: {name: alice, namespace: NAMESPACE}
+spec: {keys: [{secretRef: {name: alice}}]}
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: TokenPolicy
+metadata: {name: broken, namespace: NAMESPACE}
+spec: {targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: moved}], limits: [{name: a, tokens: 1, window: never}]}
+";
+    objects(&lab, "own", setup.port(), consumer).await?;
+    let _running = start(&lab, setup, &["own"]).await?;
+    let alice = ["-n", "own", "consumer", "alice"];
+    poll::until("the key's Secret is missing", || async {
+        is(&lab, &alice, "/status/conditions", "ResolvedRefs", "False", "SecretNotFound").await?;
+        let policy = get(&lab, &["-n", "own", "tokenpolicy", "broken"]).await?;
+        let text = policy.get("status").context("no status yet")?.to_string();
+        anyhow::ensure!(text.contains("\"Accepted\"") && text.contains("\"False\""), "{policy}");
+        Ok(())
+    })
+    .await?;
+    // A policy that is refused closes what it names, so there is an event of it.
+    poll::until("there is an event", || async {
+        let about = ["-n", "own", "events", "--field-selector", "involvedObject.name=broken"];
+        let found = get(&lab, &about).await?;
+        let note = found.pointer("/items/0/message").and_then(Value::as_str).unwrap_or_default();
+        anyhow::ensure!(note.contains("spec.limits[0].window"), "{found}");
+        Ok(())
+    })
+    .await?;
+    let found = get(&lab, &alice).await?;
+    anyhow::ensure!(found.pointer("/status/observedGeneration") == found.pointer("/metadata/generation"), "{found}");
+    Ok(())
+}
+
+async fn a_killed_leader_is_replaced(lab: Arc<Lab>) -> anyhow::Result<()> {
+    objects(&lab, "elected", 80, "").await?;
+    let arguments = ["--lease-namespace", "elected", "--namespace", "elected"];
+    let mut first = Serving::start(&lab, "elected-first", &arguments)?;
+    let leads = |admin: u16, expected: &'static str| {
+        poll::until("who leads", move || async move {
+            let text = tollgate_tests::admin::Admin::new(admin).text("/metrics").await?;
+            anyhow::ensure!(text.lines().any(|line| line == format!("tollgate_leader {expected}")), "{text}");
+            Ok(())
+        })
+    };
+    leads(first.admin, "1").await?;
+    let mut second = Serving::start(&lab, "elected-second", &arguments)?;
+    leads(second.admin, "0").await?;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    leads(first.admin, "1").await?;
+    leads(second.admin, "0").await?;
+    let route = ["-n", "elected", "httproute", "moved"];
+    let before = get(&lab, &route).await?;
+    anyhow::ensure!(before.pointer("/status/parents/0").is_some(), "{before}");
+
+    first.process.kill()?;
+    let killed = Instant::now();
+    leads(second.admin, "1").await?;
+    println!("    replaced after {:?}", killed.elapsed());
+    anyhow::ensure!(killed.elapsed() < Duration::from_secs(15), "{:?}", killed.elapsed());
+    let patch = r#"[{"op": "replace", "path": "/spec/parentRefs/0/sectionName", "value": "nowhere"}]"#;
+    lab.kubectl(&["-n", "elected", "patch", "httproute", "moved", "--type", "json", "-p", patch]).await?.success()?;
+    poll::until("the new leader writes", || async {
+        is(&lab, &route, "/status/parents/0/conditions", "Accepted", "False", "NoMatchingParent").await
+    })
+    .await?;
+
+    // One that stops lets the next one lead at once.
+    let third = Serving::start(&lab, "elected-third", &arguments)?;
+    leads(third.admin, "0").await?;
+    second.process.stop().await?;
+    let stopped = Instant::now();
+    leads(third.admin, "1").await?;
+    anyhow::ensure!(stopped.elapsed() < Duration::from_secs(5), "{:?}", stopped.elapsed());
+    Ok(())
+}
+
+fn setup(namespace: &str) -> anyhow::Result<Setup> {
+    Setup::new(&Tools::find()?, &format!("statuses-{namespace}"))
+}
+
+/// Runs a gateway on these namespaces that writes statuses.
+async fn start(lab: &Lab, setup: Setup, namespaces: &[&str]) -> anyhow::Result<RunningGateway> {
+    let namespaces: Vec<&str> = namespaces.iter().flat_map(|namespace| ["--namespace", namespace]).collect();
+    let setup = setup.cluster(&lab.kubeconfig()).arguments(&["--write-status", "--concurrency", "1"]);
+    setup.arguments(&namespaces).start().await
+}
+
+/// A control plane alone.
+struct Serving {
+    process: Process,
+    admin: u16,
+}
+
+// === impl Serving ===
+
+impl Serving {
+    fn start(lab: &Lab, name: &str, arguments: &[&str]) -> anyhow::Result<Self> {
+        let tools = Tools::find()?;
+        let home: PathBuf = tools.logs.join(name);
+        if home.exists() {
+            std::fs::remove_dir_all(&home)?;
+        }
+        std::fs::create_dir_all(&home)?;
+        let admin = process::free_port()?;
+        let address = format!("127.0.0.1:{admin}");
+        let mut command = Command::new(&tools.tollgate);
+        command.args(["serve", "--source", "kubernetes", "--kubeconfig"]).arg(lab.kubeconfig());
+        command.args(["--xds", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--probes", "127.0.0.1:0"]);
+        command.args(["--admin", &address, "--state"]).arg(home.join("state")).args(arguments);
+        let process = Process::start(command.env("RUST_LOG", "debug,h2=info,hyper=info"), &home.join("tollgate.log"))?;
+        Ok(Self { process, admin })
+    }
+}
+
+async fn get(lab: &Lab, object: &[&str]) -> anyhow::Result<Value> {
+    let output = lab.kubectl(&[&["get", "-o", "json"], object].concat()).await?.success()?;
+    Ok(serde_json::from_str(&output.out)?)
+}
+
+async fn versions(lab: &Lab, objects: &[&[&str]]) -> anyhow::Result<Vec<String>> {
+    let mut versions = Vec::new();
+    for object in objects {
+        versions.push(lab.field(object, "{.metadata.resourceVersion}").await?);
+    }
+    Ok(versions)
+}
+
+/// Whether the object has this condition.
+async fn is(lab: &Lab, object: &[&str], list: &str, about: &str, verdict: &str, reason: &str) -> anyhow::Result<()> {
+    let found = get(lab, object).await?;
+    let conditions = found.pointer(list).and_then(Value::as_array).into_iter().flatten();
+    let text = |condition: &Value, field: &str| condition.get(field).and_then(Value::as_str).map(str::to_owned);
+    let condition = conditions.into_iter().find(|condition| text(condition, "type").as_deref() == Some(about));
+    let condition = condition.with_context(|| format!("no {about}: {found}"))?;
+    let is = (text(condition, "status"), text(condition, "reason"));
+    anyhow::ensure!(is == (Some(verdict.to_owned()), Some(reason.to_owned())), "{condition}");
+    Ok(())
+}
+
+/// How often it has written a status.
+async fn writes(gateway: &RunningGateway) -> anyhow::Result<u64> {
+    let text = gateway.admin().text("/metrics").await?;
+    let line = text.lines().find_map(|line| line.strip_prefix("tollgate_status_writes_total{result=\"Written\"} "));
+    line.context("no counter of writes")?.parse().context("a number")
+}

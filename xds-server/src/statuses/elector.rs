@@ -1,0 +1,227 @@
+//! The task that asks for the Lease and says who leads.
+
+use k8s_openapi::api::coordination::v1::{Lease as Document, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use kube::api::{Api, PostParams};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::Election;
+use super::lease::{GIVEN, Held, LOOK, Lease, Move, RENEW};
+use super::metrics::Counts;
+use crate::source::kubernetes::Reach;
+
+const NAME: &str = "tollgate-controller";
+
+/// Where the Lease is, and who we are.
+#[derive(Debug, Clone)]
+pub struct LeasePlace {
+    /// None: that of the pod or of the kubeconfig.
+    pub namespace: Option<String>,
+    pub identity: String,
+}
+
+/// Whether we lead.
+#[derive(Debug)]
+pub struct Leads(watch::Receiver<Until>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Until {
+    Never,
+    Then(Instant),
+    Always,
+}
+
+#[derive(Debug)]
+pub struct Elector {
+    task: Option<(JoinHandle<()>, oneshot::Sender<()>)>,
+    _until: Option<watch::Sender<Until>>,
+}
+
+struct Asking {
+    api: Api<Document>,
+    identity: String,
+    lease: Lease,
+    until: watch::Sender<Until>,
+    counts: Counts,
+    failing: bool,
+}
+
+// === impl Leads ===
+
+impl Leads {
+    pub fn leads(&self, now: Instant) -> bool {
+        match *self.0.borrow() {
+            Until::Never => false,
+            Until::Then(until) => now < until,
+            Until::Always => true,
+        }
+    }
+
+    pub async fn changed(&mut self) {
+        if self.0.changed().await.is_err() {
+            // Nobody says anything any more.
+            std::future::pending().await
+        }
+    }
+}
+
+// === impl Elector ===
+
+impl Elector {
+    pub fn start(reach: &Reach, election: Election, counts: Counts) -> (Self, Leads) {
+        match election {
+            Election::Always => {
+                counts.leads(true);
+                let (until, leads) = watch::channel(Until::Always);
+                (Self { task: None, _until: Some(until) }, Leads(leads))
+            }
+            Election::ByLease(place) => {
+                let (until, leads) = watch::channel(Until::Never);
+                let namespace = place.namespace.as_deref().unwrap_or(&reach.namespace);
+                let asking = Asking {
+                    api: Api::namespaced(reach.client.clone(), namespace),
+                    lease: Lease::new(place.identity.clone()),
+                    identity: place.identity,
+                    until,
+                    counts,
+                    failing: false,
+                };
+                let (stop, stopped) = oneshot::channel();
+                (Self { task: Some((tokio::spawn(asking.run(stopped)), stop)), _until: None }, Leads(leads))
+            }
+        }
+    }
+
+    /// Gives the Lease back, so that another one leads at once.
+    pub async fn stop(self) {
+        if let Some((task, stop)) = self.task {
+            let _ = stop.send(());
+            let _ = timeout(LOOK, task).await;
+        }
+    }
+}
+
+// === impl Asking ===
+
+impl Asking {
+    async fn run(mut self, mut stopped: oneshot::Receiver<()>) {
+        loop {
+            let asked = Instant::now();
+            let step = timeout(RENEW, self.step(asked));
+            let result = tokio::select! {
+                _ = &mut stopped => break,
+                result = step => result.unwrap_or_else(|_| Err("the API server does not answer".to_owned())),
+            };
+            let failed = result.is_err();
+            self.tell(result);
+            let leads = self.publish();
+            let at = asked + if leads && !failed { RENEW } else { LOOK };
+            // What was not renewed ends by itself.
+            let ends = self.lease.leads_until().filter(|until| *until < at);
+            tokio::select! {
+                _ = &mut stopped => break,
+                () = sleep_until(ends.unwrap_or(at)) => {}
+            }
+            self.publish();
+        }
+        if self.publish() {
+            self.give_back().await;
+        }
+    }
+
+    /// Looks at the Lease once, and makes or keeps it ours if that is due.
+    async fn step(&mut self, asked: Instant) -> Result<(), String> {
+        let current = self.api.get_opt(NAME).await.map_err(|error| error.to_string())?;
+        let held = current.as_ref().map(held);
+        let result = match (self.lease.look(held.as_ref(), asked), current) {
+            (Move::Wait, _) => return Ok(()),
+            (Move::Renew | Move::Take, Some(current)) => {
+                let next = self.ours(current);
+                self.api.replace(NAME, &PostParams::default(), &next).await
+            }
+            (Move::Create | Move::Renew | Move::Take, _) => {
+                let mut new = Document::default();
+                new.metadata.name = Some(NAME.to_owned());
+                let next = self.ours(new);
+                self.api.create(&PostParams::default(), &next).await
+            }
+        };
+        match result {
+            Ok(_) => {
+                self.lease.won(asked);
+                Ok(())
+            }
+            // Somebody else was faster.
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    fn ours(&self, mut lease: Document) -> Document {
+        let now = MicroTime(jiff::Timestamp::now());
+        let before = lease.spec.unwrap_or_default();
+        let is_ours = before.holder_identity.as_ref() == Some(&self.identity);
+        let transitions = before.lease_transitions.unwrap_or_default();
+        lease.spec = Some(LeaseSpec {
+            holder_identity: Some(self.identity.clone()),
+            lease_duration_seconds: i32::try_from(GIVEN.as_secs()).ok(),
+            acquire_time: if is_ours { before.acquire_time } else { Some(now.clone()) },
+            renew_time: Some(now),
+            lease_transitions: Some(if is_ours { transitions } else { transitions.saturating_add(1) }),
+            ..LeaseSpec::default()
+        });
+        lease
+    }
+
+    async fn give_back(&mut self) {
+        let Ok(Some(mut current)) = self.api.get_opt(NAME).await else { return };
+        let Some(spec) = current.spec.as_mut().filter(|spec| spec.holder_identity.as_ref() == Some(&self.identity))
+        else {
+            return;
+        };
+        spec.holder_identity = Some(String::new());
+        // If it fails, the others wait for as long as if we had been killed.
+        if let Err(error) = self.api.replace(NAME, &PostParams::default(), &current).await {
+            tracing::debug!(%error, "the lease is not given back");
+        }
+    }
+
+    /// Says whether we lead.
+    fn publish(&self) -> bool {
+        let until = self.lease.leads_until().filter(|until| *until > Instant::now());
+        let next = until.map_or(Until::Never, Until::Then);
+        let before = self.until.send_replace(next);
+        if (before == Until::Never) != (next == Until::Never) {
+            let does = if until.is_some() { "leads: it writes statuses" } else { "does not lead any more" };
+            tracing::info!("this control plane {does}");
+        }
+        self.counts.leads(until.is_some());
+        until.is_some()
+    }
+
+    fn tell(&mut self, result: Result<(), String>) {
+        match result {
+            Ok(()) => self.failing = false,
+            Err(error) if !self.failing => {
+                self.failing = true;
+                tracing::warn!(
+                    "the lease {NAME} cannot be had: {error} (a role with get, create and update of \
+                     leases.coordination.k8s.io in its namespace; without it no status is written)"
+                );
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+fn held(lease: &Document) -> Held {
+    let spec = lease.spec.clone().unwrap_or_default();
+    let given = spec.lease_duration_seconds.and_then(|seconds| u64::try_from(seconds).ok());
+    Held {
+        holder: spec.holder_identity.unwrap_or_default(),
+        version: lease.metadata.resource_version.clone().unwrap_or_default(),
+        given: given.map_or(GIVEN, std::time::Duration::from_secs),
+    }
+}
