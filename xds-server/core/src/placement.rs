@@ -8,12 +8,11 @@ use crate::status::{Finding, Reason, Severity};
 /// Whose proxies the objects are translated for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Placement {
-    /// We program the proxies of Gateways, from files. All Gateways are opened on the same addresses, and one Envoy may
+    /// We program the proxies of Gateways. All Gateways are opened on the same addresses, and one Envoy may
     /// serve all of them.
     #[default]
     OneHost,
-    /// We program the proxies of Gateways, from files. Each Gateway has proxies of its own, and no proxy serves another
-    /// one.
+    /// We program the proxies of Gateways. Each Gateway has proxies of its own, and no proxy serves another one.
     ProxyPerGateway,
     /// istiod programs the proxies: the sidecars of workloads. We configure the filter in them, in one direction.
     Sidecar(Direction),
@@ -83,8 +82,7 @@ impl Placement {
         }
     }
 
-    /// Whether proxies have certificates of the mesh, and know their callers by them. Those that are programmed from files
-    /// are outside of it.
+    /// Whether proxies have certificates of the mesh, and know their callers by them. Those of Gateways are outside of it.
     fn is_in_mesh(self) -> bool {
         matches!(self, Self::Sidecar(_))
     }
@@ -126,7 +124,7 @@ impl Feature {
             Self::IstioCertificates => Lack::new(
                 Severity::Error,
                 Reason::UnsupportedValue,
-                "Istio's certificates are not there when the configuration comes from files",
+                "the proxies of Gateways have no certificates of Istio's yet",
                 "mode: None or Simple",
             ),
             Self::Runners => {
@@ -134,7 +132,7 @@ impl Feature {
             }
             Self::PromptAffinity => not_acted_on("PromptPrefix is not acted on yet", "targets are chosen by weight"),
             Self::Identities => {
-                not_acted_on("identities are not looked at in a gateway that reads files", "give the consumer a key")
+                not_acted_on("identities are not looked at in a Gateway yet", "give the consumer a key")
             }
             Self::ServiceTarget => not_acted_on(
                 "a Service as target has an effect in sidecars only",

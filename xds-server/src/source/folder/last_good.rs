@@ -117,10 +117,10 @@ impl LastGood {
     }
 
     fn write_one(&mut self, name: &str, file: &Path, documents: Box<[Version]>) -> io::Result<()> {
-        let same = |written: &Box<[Version]>| {
+        let same = |written: &[Version]| {
             written.len() == documents.len() && written.iter().zip(&documents).all(|(a, b)| a.is(b))
         };
-        if self.written.get(name).is_some_and(same) {
+        if self.written.get(name).is_some_and(|written| same(written)) {
             return Ok(());
         }
         let kept = Kept {
