@@ -228,7 +228,7 @@ async fn secret(lab: &Lab, namespace: &str, name: &str, key: &str) -> anyhow::Re
 }
 
 /// The kubeconfig of a service account that has one rule in its own namespace.
-async fn account(lab: &Lab, namespace: &str, rule: &str) -> anyhow::Result<PathBuf> {
+pub async fn account(lab: &Lab, namespace: &str, rule: &str) -> anyhow::Result<PathBuf> {
     lab.apply(&format!(
         "
 apiVersion: v1

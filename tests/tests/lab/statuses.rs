@@ -14,7 +14,7 @@ use tollgate_tests::poll;
 use tollgate_tests::process::{self, Process};
 use tollgate_tests::tools::Tools;
 
-use crate::source::objects;
+use crate::source::{account, objects};
 use crate::suite::e2e;
 
 e2e! {
@@ -23,6 +23,7 @@ e2e! {
     what_other_controllers_wrote_is_kept,
     what_envoy_refuses_is_on_the_gateway,
     our_own_kinds_say_what_is_wrong,
+    whoever_may_not_write_is_told_what_is_missing,
     a_killed_leader_is_replaced,
 }
 
@@ -222,6 +223,27 @@ spec: {targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: mo
     .await?;
     let found = get(&lab, &alice).await?;
     anyhow::ensure!(found.pointer("/status/observedGeneration") == found.pointer("/metadata/generation"), "{found}");
+    Ok(())
+}
+
+async fn whoever_may_not_write_is_told_what_is_missing(lab: Arc<Lab>) -> anyhow::Result<()> {
+    let setup = setup("readonly")?;
+    objects(&lab, "readonly", setup.port(), "").await?;
+    let reads = "{apiGroups: ['*'], resources: ['*'], verbs: [get, list, watch]}";
+    let kubeconfig = account(&lab, "readonly", reads).await?;
+    let arguments = ["--write-status", "--namespace", "readonly", "--concurrency", "1"];
+    // It serves all the same.
+    let running = setup.cluster(&kubeconfig).arguments(&arguments).start().await?;
+    poll::until("the log says so", || async {
+        let logs = running.logs()?;
+        let told =
+            logs.matches("the status of HTTPRoute readonly/moved may not be written (a role with get of").count();
+        anyhow::ensure!(told == 1 && logs.contains("patch of httproutes/status.gateway.networking.k8s.io"), "{told}");
+        Ok(())
+    })
+    .await?;
+    let found = get(&lab, &["-n", "readonly", "httproute", "moved"]).await?;
+    anyhow::ensure!(found.get("status").is_none(), "{found}");
     Ok(())
 }
 

@@ -38,7 +38,9 @@ pub const HEADING: &str = "With --source kubernetes";
 
 /// These are for a cluster, and the source is a folder.
 #[derive(Debug, thiserror::Error)]
-#[error("--kubeconfig, --kube-context and --namespace are for --source kubernetes, and {0} is a folder")]
+#[error(
+    "--kubeconfig, --kube-context, --namespace and --write-status are for --source kubernetes, and {0} is a folder"
+)]
 pub struct NotOfACluster(String);
 
 // === impl Sources ===
@@ -64,12 +66,12 @@ impl Sources {
     /// Statuses are written into the cluster that the objects are from. A folder has no place for them.
     ///
     /// # Errors
-    /// As [`Self::get`].
+    /// When the source is a folder.
     pub fn writing(&self, election: Election) -> Result<Writing, NotOfACluster> {
-        Ok(match self.get()? {
-            Source::Kubernetes(access) => Writing::Into(access, election),
-            Source::Folder(_) => Writing::Nothing,
-        })
+        match self.get()? {
+            Source::Kubernetes(access) => Ok(Writing::Into(access, election)),
+            Source::Folder(path) => Err(NotOfACluster(path.display().to_string())),
+        }
     }
 
     /// What names the source, for the name of its state directory. Each context of kubeconfigs has a state of its own.
@@ -123,6 +125,16 @@ mod tests {
             (access.context.as_deref(), access.namespaces.as_slice()),
             (Some("c"), &["a".into(), "b".into()][..])
         );
+    }
+
+    #[test]
+    fn statuses_are_written_into_a_cluster_only() {
+        let writing = |source: &str| {
+            let cli = Cli::try_parse_from(["tollgate", "--source", source]).unwrap();
+            cli.sources.writing(Election::Always)
+        };
+        assert!(matches!(writing("kubernetes"), Ok(Writing::Into(_, Election::Always))));
+        assert!(writing("conf").unwrap_err().to_string().contains("conf is a folder"));
     }
 
     #[test]
