@@ -51,6 +51,8 @@ enum Command {
     Check,
     /// Writes the golden cases' expected parts anew.
     Bless,
+    /// Writes manifests/crds and docs/reference anew from the types.
+    Gen,
     /// CPU time per request over plain Envoy, part by part; or over another build; or what a change costs among many.
     Bench(bench::Options),
     /// Mixed load for minutes, with clients that leave and processes that are killed; then the books are compared.
@@ -87,7 +89,7 @@ impl Command {
             Self::Lab(lab::Command::Down) => &[],
             Self::Lab(lab::Command::Exec { .. }) => &[Need::Lab],
             Self::Lab(lab::Command::Up { .. }) | Self::Conformance(_) => needs::LAB,
-            Self::Bless => &[Need::C],
+            Self::Bless | Self::Gen => &[Need::C],
             Self::Dist => needs::DIST,
             Self::Setup => needs::SETUP,
             Self::Build => needs::BUILD,
@@ -133,6 +135,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Test { name: None } => suite::all(&workspace),
         Command::Test { name: Some(name) } => suite::some(&workspace, &name),
         Command::Bless => suite::bless(&workspace),
+        Command::Gen => suite::generate(&workspace),
     }
 }
 

@@ -79,6 +79,20 @@ pub fn fast(workspace: &Workspace) -> anyhow::Result<()> {
     tally.close()
 }
 
+/// Writes what is generated from the types: the definitions of our kinds, and their reference.
+pub fn generate(workspace: &Workspace) -> anyhow::Result<()> {
+    let step = Step {
+        what: "writing manifests/crds and docs/reference anew",
+        takes: Some("a minute, to compile"),
+        log: "gen",
+    };
+    step.run(
+        workspace,
+        shell::cargo(workspace).args(["test", "--package", "xtask", "--test", "crds"]).env("TOLLGATE_BLESS", "1"),
+    )
+    .map(drop)
+}
+
 /// Writes the expected parts of the golden cases anew, to be reviewed as a diff.
 pub fn bless(workspace: &Workspace) -> anyhow::Result<()> {
     let step = Step {

@@ -27,6 +27,15 @@ impl Lab {
         Ok(())
     }
 
+    /// Installs the definitions of Tollgate's kinds, and waits until the API server has them.
+    pub async fn install_definitions(&self) -> anyhow::Result<()> {
+        let definitions = self.tools.tests.with_file_name("manifests").join("crds");
+        let definitions = definitions.to_str().context("a path in UTF-8")?;
+        self.kubectl(&["apply", "--server-side", "-f", definitions]).await?.success()?;
+        self.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "-f", definitions]).await?.success()?;
+        Ok(())
+    }
+
     /// Installs Tollgate as the folder manifests/ has it. It does not wait until Tollgate runs, because tests and the suite
     /// wait for what they need. While there is no such folder, this makes a GatewayClass that nobody accepts.
     pub async fn install_tollgate(&self) -> anyhow::Result<()> {

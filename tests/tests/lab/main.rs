@@ -1,6 +1,7 @@
 //! The tests in Kubernetes. Run them by `cargo xtask test`, or `cargo test -p tollgate-tests --test lab -- NAME` as root
 //! when everything is built. They share one lab; each has a namespace of its own in it.
 
+mod crds;
 mod objects;
 mod order;
 mod source;

@@ -72,23 +72,6 @@ metadata: {name: alice, namespace: NAMESPACE}
 spec: {keys: [{secretRef: {name: alice}}]}
 ";
 
-/// While the repository has no definitions of Tollgate's kinds, these allow anything.
-const DEFINITION: &str = "
-apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {name: PLURAL.tollgate.dev}
-spec:
-  group: tollgate.dev
-  scope: Namespaced
-  names: {kind: KIND, plural: PLURAL}
-  versions:
-  - name: v1alpha1
-    served: true
-    storage: true
-    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
-    subresources: {status: {}}
-";
-
 async fn objects_of_a_cluster_are_served_as_they_are_now(lab: Arc<Lab>) -> anyhow::Result<()> {
     let gateway = run(&lab, "edits", "").await?;
     answers(&gateway, "/old", 302).await?;
@@ -203,21 +186,8 @@ async fn run(lab: &Lab, namespace: &str, more: &str) -> anyhow::Result<RunningGa
     setup.arguments(&["--namespace", namespace, "--concurrency", "1"]).start().await
 }
 
-/// Makes the kinds and the objects of this namespace.
+/// Makes the objects of this namespace.
 pub async fn objects(lab: &Lab, namespace: &str, port: u16, more: &str) -> anyhow::Result<()> {
-    let kinds = [
-        ("ModelPool", "modelpools"),
-        ("ModelBackend", "modelbackends"),
-        ("Consumer", "consumers"),
-        ("TokenPolicy", "tokenpolicies"),
-    ];
-    for (kind, plural) in kinds {
-        let name = format!("{plural}.tollgate.dev");
-        if lab.kubectl(&["get", "crd", &name]).await?.code != Some(0) {
-            lab.apply(&DEFINITION.replace("PLURAL", plural).replace("KIND", kind)).await?;
-        }
-        lab.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "crd", &name]).await?.success()?;
-    }
     let all = if more.is_empty() { ROUTE.to_owned() } else { format!("{ROUTE}---{more}") };
     lab.apply(&all.replace("NAMESPACE", namespace).replace("PORT", &port.to_string())).await
 }

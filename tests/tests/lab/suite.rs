@@ -8,7 +8,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use tollgate_tests::lab::Lab;
 use tollgate_tests::tools::Tools;
 
-use crate::{order, source, statuses};
+use crate::{crds, order, source, statuses};
 
 pub struct Suite {
     runtime: tokio::runtime::Runtime,
@@ -44,13 +44,14 @@ impl Suite {
         let lab = runtime.block_on(async {
             let lab = Lab::up(&tools, "tests").await?;
             lab.install_gateway_api().await?;
+            lab.install_definitions().await?;
             anyhow::Ok(lab)
         })?;
         Ok(Self { runtime, lab: Some(Arc::new(lab)) })
     }
 
     pub fn run(self, arguments: &Arguments) -> ExitCode {
-        let tests = [order::tests(), source::tests(), statuses::tests()]
+        let tests = [crds::tests(), order::tests(), source::tests(), statuses::tests()]
             .into_iter()
             .flatten()
             .map(|test| self.trial(test))

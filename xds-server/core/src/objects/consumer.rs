@@ -39,21 +39,43 @@ pub enum KeySource {
 /// The consumer that all callers of a pool with `access: Anonymous` are.
 pub const ANONYMOUS: &str = "anonymous";
 
+/// Who may ask.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct ConsumerWire {
+    /// The keys that callers show.
+    #[cfg_attr(feature = "schema", schemars(length(max = 64)))]
     #[serde(default)]
     keys: Vec<KeyWire>,
+    /// SPIFFE identities of callers that need no key; acted on in sidecars.
+    #[cfg_attr(
+        feature = "schema",
+        schemars(length(max = 64), inner(length(max = 2048), regex(pattern = r"^spiffe://")))
+    )]
     #[serde(default)]
     identities: Vec<String>,
+    /// Models that the consumer may use; a trailing `*` matches a prefix. Absent: all.
+    #[cfg_attr(
+        feature = "schema",
+        schemars(length(max = 128), inner(regex(pattern = r"^[^*\x00-\x1f\x7f]*[*]?$"), length(min = 1, max = 256)))
+    )]
     models: Option<Vec<String>>,
 }
 
+/// A key: a Secret, or the SHA-256 of the key.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = [{"rule": "has(self.secretRef) != has(self.sha256)", "message": "either secretRef or sha256"}])))]
 struct KeyWire {
+    /// The Secret that holds the key.
     secret_ref: Option<SecretRefWire>,
+    /// The SHA-256 of the key in hex.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = r"^[0-9a-fA-F]{64}$"), length(max = 64)))]
     sha256: Option<String>,
+    /// When the key ends to count, in RFC 3339. Default: never.
+    #[cfg_attr(feature = "schema", schemars(extend("format" = "date-time"), length(max = 64)))]
     not_after: Option<String>,
 }
 

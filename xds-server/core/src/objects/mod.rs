@@ -27,6 +27,8 @@ pub(crate) mod read;
 mod reader;
 mod references;
 pub(crate) mod refused_policy;
+#[cfg(feature = "schema")]
+pub mod schema;
 mod secret;
 mod secret_ref;
 mod source;

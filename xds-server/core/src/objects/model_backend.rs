@@ -25,6 +25,7 @@ pub struct ModelBackend {
 
 /// Which API it speaks, and with that how it wants its credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Schema {
     OpenAI,
     Anthropic,
@@ -62,64 +63,139 @@ pub struct Timeouts {
     pub idle: Duration,
 }
 
+/// One runner or provider.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = [{"rule": "has(self.endpoint) != has(self.service)", "message": "either endpoint or service"}])))]
 pub struct ModelBackendWire {
+    /// Which API it speaks: OpenAI, Anthropic or AzureOpenAI.
     schema: Schema,
+    /// Where it is.
     endpoint: Option<EndpointWire>,
+    /// The same as endpoint.service.
     service: Option<ServiceWire>,
+    /// Not supported yet.
+    #[cfg_attr(feature = "schema", schemars(skip))]
     inference_pool: Option<Value>,
+    /// Default: plain text.
     tls: Option<TlsWire>,
+    /// Where the paths below /v1 are. Default: /v1, for AzureOpenAI /openai/v1.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = r"^/*$|^(/[A-Za-z0-9._~%-]+)+/*$"), length(max = 1024), extend("x-kubernetes-validations" = [{"rule": "!self.split('/').exists(segment, segment == '.' || segment == '..')", "message": "the path has no segment . or .."}])))]
     path_prefix: Option<String>,
+    /// Sent as the API wants it.
     credential: Option<CredentialWire>,
+    /// How long it may take.
     #[serde(default)]
     timeouts: TimeoutsWire,
 }
 
+/// A hostname with a port, or a Service.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = [{"rule": "has(self.service) ? !has(self.hostname) && !has(self.port) : has(self.hostname) && has(self.port)", "message": "either hostname and port, or service"}])))]
 struct EndpointWire {
+    /// A name or an IP address.
+    #[cfg_attr(
+        feature = "schema",
+        schemars(
+            regex(
+                pattern = r"^([a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*|[0-9a-fA-F:.]*:[0-9a-fA-F:.]*)$"
+            ),
+            length(max = 253)
+        )
+    )]
     hostname: Option<String>,
+    /// The port of the hostname.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 65535)))]
     port: Option<i64>,
+    /// A Service instead of a hostname.
     service: Option<ServiceWire>,
+    /// Not supported yet.
+    #[cfg_attr(feature = "schema", schemars(skip))]
     inference_pool: Option<Value>,
 }
 
+/// A port of a Service.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct ServiceWire {
+    /// The name of the Service.
+    #[cfg_attr(
+        feature = "schema",
+        schemars(
+            regex(pattern = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$"),
+            length(max = 253)
+        )
+    )]
     name: String,
+    /// Default: the namespace of the backend.
+    #[cfg_attr(feature = "schema", schemars(length(max = 253)))]
     namespace: Option<String>,
+    /// The port of the Service.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 65535)))]
     port: i64,
 }
 
+/// How the backend is connected to.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = [{"rule": "self.mode == 'Simple' || (!has(self.sni) && !has(self.caRef))", "message": "sni and caRef are of mode Simple"}, {"rule": "self.mode == 'Istio' || !has(self.sans)", "message": "sans are of mode Istio"}])))]
 struct TlsWire {
+    /// None: plain text. Simple: TLS. Istio: mutual TLS of the mesh.
     mode: TlsMode,
+    /// The name that its certificate must have. Default: the hostname.
+    #[cfg_attr(
+        feature = "schema",
+        schemars(
+            regex(pattern = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$"),
+            length(max = 253)
+        )
+    )]
     sni: Option<String>,
+    /// Who signs its certificate. Default: the authorities of the system.
     ca_ref: Option<SecretRefWire>,
+    /// The identities that it may have.
+    #[cfg_attr(
+        feature = "schema",
+        schemars(length(max = 32), inner(length(max = 2048), regex(pattern = r"^spiffe://")))
+    )]
     sans: Option<Vec<String>>,
 }
 
 #[derive(Deserialize, PartialEq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 enum TlsMode {
     None,
     Simple,
     Istio,
 }
 
+/// What the backend wants to see.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct CredentialWire {
+    /// The Secret that holds the credential.
     secret_ref: SecretRefWire,
 }
 
+/// How long the backend may take, each at most a day.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct TimeoutsWire {
+    /// Until there is a connection. Default: 2s.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = r"^([0-9]{1,5}(ms|s|m|h|d)){1,5}$"), length(max = 40)))]
     connect: Option<String>,
+    /// Until the answer begins. Default: 300s.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = r"^([0-9]{1,5}(ms|s|m|h|d)){1,5}$"), length(max = 40)))]
     first_token: Option<String>,
+    /// Longest silence within an answer. Default: 60s.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = r"^([0-9]{1,5}(ms|s|m|h|d)){1,5}$"), length(max = 40)))]
     idle: Option<String>,
 }
 

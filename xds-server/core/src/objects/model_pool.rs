@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::status::Reason;
 
@@ -23,6 +23,7 @@ pub struct ModelPool {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Access {
     #[default]
     Required,
@@ -40,6 +41,7 @@ pub struct Model {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub enum Affinity {
     #[default]
     None,
@@ -57,57 +59,107 @@ pub struct Target {
     pub priority: u32,
 }
 
+/// Which models there are, and who serves each.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = [{"rule": "has(self.runners) || (has(self.models) && size(self.models) > 0)", "message": "the pool has no models"}])))]
 pub struct ModelPoolWire {
+    /// Required: callers need a key or an identity. Anonymous: all callers are the consumer `anonymous`.
     #[serde(default)]
     access: Access,
+    /// Whose Consumers count here. Default: those of the namespace of the pool.
     #[serde(default)]
     allowed_consumers: AllowedConsumersWire,
+    /// The models, each with a name of its own.
+    #[cfg_attr(feature = "schema", schemars(length(max = 128), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])))]
     #[serde(default)]
     models: Vec<ModelWire>,
+    /// Services with a label become backends by themselves.
     runners: Option<RunnersWire>,
 }
 
+/// Whose Consumers count in the pool.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct AllowedConsumersWire {
+    /// The namespaces whose Consumers count.
     namespaces: Option<NamespacesWire>,
 }
 
+/// One model that clients may ask for.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct ModelWire {
+    /// What clients ask for. A trailing `*` matches a prefix, and the longest match wins.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = r"^[^*\x00-\x1f\x7f]*[*]?$"), length(min = 1, max = 256)))]
     name: String,
+    /// Who serves the model.
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 32)))]
     targets: Vec<TargetWire>,
+    /// Attempts after the first. Default: one less than there are targets, and at least 1.
+    #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 10)))]
     retries: Option<i64>,
+    /// PromptPrefix: prompts with the same beginning go to the same runner.
     #[serde(default)]
     affinity: Affinity,
 }
 
+/// One backend that serves the model.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct TargetWire {
+    /// The ModelBackend.
+    #[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = [{"rule": "(!has(self.group) || self.group == 'tollgate.dev') && (!has(self.kind) || self.kind == 'ModelBackend')", "message": "a target is a ModelBackend of group tollgate.dev"}])))]
     backend_ref: BackendRefWire,
+    /// What the backend calls the model. Default: as asked.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = r"^[^\x00-\x1f\x7f]+$"), length(min = 1, max = 256)))]
     model: Option<String>,
+    /// Share among targets of the same priority; 0 takes none. Default: 1.
+    #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 1_000_000)))]
     weight: Option<i64>,
+    /// Targets of the next priority take over when those before fail. Default: 0.
+    #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 100)))]
     priority: Option<i64>,
 }
 
+/// A ModelBackend.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct BackendRefWire {
+    /// Default: tollgate.dev.
+    #[cfg_attr(feature = "schema", schemars(length(max = 253)))]
     group: Option<String>,
+    /// Default: ModelBackend.
+    #[cfg_attr(feature = "schema", schemars(length(max = 63)))]
     kind: Option<String>,
+    /// The name of the backend.
+    #[cfg_attr(
+        feature = "schema",
+        schemars(
+            regex(pattern = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$"),
+            length(max = 253)
+        )
+    )]
     name: String,
+    /// Default: the namespace of the pool.
+    #[cfg_attr(feature = "schema", schemars(length(max = 253)))]
     namespace: Option<String>,
 }
 
+/// Services that become backends by themselves.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct RunnersWire {
+    /// Selects Services by their labels.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "super::schema::any_object"))]
     #[serde(rename = "selector")]
-    _selector: Value,
+    _selector: Map<String, Value>,
 }
 
 const MAX_RETRIES: i64 = 10;

@@ -36,15 +36,21 @@ pub enum Operator {
     DoesNotExist,
 }
 
+/// Namespaces, as in allowedRoutes of the Gateway API.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = [{"rule": "has(self.selector) == (has(self.from) && self.from == 'Selector')", "message": "a selector is of from: Selector, and needed there"}])))]
 pub struct NamespacesWire {
+    /// Same: the namespace of the object. All: every namespace. Selector: those with certain labels.
     #[serde(default)]
     from: FromWire,
+    /// Selects namespaces by their labels.
     selector: Option<SelectorWire>,
 }
 
 #[derive(Deserialize, Default, Clone, Copy, PartialEq)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 enum FromWire {
     #[default]
     Same,
@@ -52,20 +58,41 @@ enum FromWire {
     Selector,
 }
 
+/// All of it must hold.
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct SelectorWire {
+    /// Labels that must have these values.
+    #[cfg_attr(feature = "schema", schemars(extend("maxProperties" = 64)))]
     #[serde(default)]
     match_labels: BTreeMap<String, String>,
+    /// Requirements on labels.
+    #[cfg_attr(feature = "schema", schemars(length(max = 64)))]
     #[serde(default)]
     match_expressions: Vec<ExpressionWire>,
 }
 
+/// One requirement on a label.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = [{"rule": "(self.operator in ['In', 'NotIn']) == (has(self.values) && size(self.values) > 0)", "message": "In and NotIn with values, Exists and DoesNotExist without"}])))]
 struct ExpressionWire {
+    /// The key of the label.
+    #[cfg_attr(
+        feature = "schema",
+        schemars(
+            regex(pattern = r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"),
+            length(max = 317)
+        )
+    )]
     key: String,
+    /// In, NotIn, Exists or DoesNotExist.
+    #[cfg_attr(feature = "schema", schemars(regex(pattern = r"^(In|NotIn|Exists|DoesNotExist)$"), length(max = 16)))]
     operator: String,
+    /// The values, for In and NotIn.
+    #[cfg_attr(feature = "schema", schemars(length(max = 64)))]
     #[serde(default)]
     values: Vec<String>,
 }

@@ -13,13 +13,32 @@ pub struct SecretRef {
     pub key: String,
 }
 
+/// One key of a Secret.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = [{"rule": "(!has(self.group) || self.group == '') && (!has(self.kind) || self.kind == 'Secret')", "message": "only kind Secret of the core group"}])))]
 pub struct SecretRefWire {
+    /// The core group, which is empty.
+    #[cfg_attr(feature = "schema", schemars(length(max = 253)))]
     group: Option<String>,
+    /// Default: Secret.
+    #[cfg_attr(feature = "schema", schemars(length(max = 63)))]
     kind: Option<String>,
+    /// The name of the Secret.
+    #[cfg_attr(
+        feature = "schema",
+        schemars(
+            regex(pattern = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$"),
+            length(max = 253)
+        )
+    )]
     name: String,
+    /// Default: the namespace of the object. Another one needs a ReferenceGrant.
+    #[cfg_attr(feature = "schema", schemars(length(max = 253)))]
     namespace: Option<String>,
+    /// Which key of the Secret. Default: apiKey for keys and credentials, ca.crt for authorities.
+    #[cfg_attr(feature = "schema", schemars(length(max = 253)))]
     key: Option<String>,
 }
 

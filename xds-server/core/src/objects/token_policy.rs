@@ -49,29 +49,54 @@ pub struct TokenPolicyLimit {
     pub count: CountWeights,
 }
 
+/// What requests may cost.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct TokenPolicyWire {
+    /// What the policy is for.
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 16)))]
     target_refs: Vec<TargetRefWire>,
+    /// Enforce, or Shadow, which counts and reports and never refuses.
     #[serde(default)]
     mode: ModeWire,
+    /// The limits, each with a name of its own. All of them hold.
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])))]
     limits: Vec<LimitWire>,
+    /// What happens to requests while the ledger cannot be asked.
     #[serde(default)]
     on_ledger_unavailable: OnLedgerUnavailableWire,
+    /// What a client pays that leaves before the usage is known.
     #[serde(default)]
     on_early_end: OnEarlyEndWire,
 }
 
+/// What the policy is for, in its own namespace.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = [{"rule": "(has(self.group) && self.group == 'gateway.networking.k8s.io' && self.kind in ['Gateway', 'HTTPRoute']) || (has(self.group) && self.group == 'tollgate.dev' && self.kind == 'ModelPool') || ((!has(self.group) || self.group in ['', 'core']) && self.kind == 'Service')", "message": "a target is a Gateway, HTTPRoute, ModelPool or Service"}])))]
 struct TargetRefWire {
+    /// The API group. Default: the core group.
+    #[cfg_attr(feature = "schema", schemars(length(max = 253)))]
     #[serde(default)]
     group: String,
+    /// Gateway, HTTPRoute, ModelPool or Service.
+    #[cfg_attr(feature = "schema", schemars(length(max = 63)))]
     kind: String,
+    /// Its name.
+    #[cfg_attr(
+        feature = "schema",
+        schemars(
+            regex(pattern = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$"),
+            length(max = 253)
+        )
+    )]
     name: String,
 }
 
 #[derive(Deserialize, Default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 enum ModeWire {
     #[default]
     Enforce,
@@ -79,6 +104,7 @@ enum ModeWire {
 }
 
 #[derive(Deserialize, Default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 enum OnLedgerUnavailableWire {
     #[default]
     Deny,
@@ -86,21 +112,47 @@ enum OnLedgerUnavailableWire {
 }
 
 #[derive(Deserialize, Default)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 enum OnEarlyEndWire {
     #[default]
     Estimate,
     Reservation,
 }
 
+/// One budget, or one for each combination of its scope.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = [{"rule": "!has(self.timeZone) || self.window in ['day', 'week', 'month']", "message": "timeZone is of a calendar window"}])))]
 struct LimitWire {
+    /// The name of the limit.
+    #[cfg_attr(
+        feature = "schema",
+        schemars(
+            regex(pattern = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$"),
+            length(max = 253)
+        )
+    )]
     name: String,
+    /// How many tokens there are in each window; 0 allows none.
+    #[cfg_attr(feature = "schema", schemars(range(min = 0)))]
     tokens: i64,
+    /// A duration such as 1h or 1d, from the UTC epoch; or day, week or month of the calendar.
+    #[cfg_attr(
+        feature = "schema",
+        schemars(regex(pattern = r"^(day|week|month|([0-9]{1,5}(ms|s|m|h|d)){1,5})$"), length(max = 40))
+    )]
     window: String,
+    /// The time zone of a calendar window, as the IANA names it. Default: UTC.
+    #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 64)))]
     time_zone: Option<String>,
+    /// One budget for each combination of these: Consumer, Model, Route, Label/KEY of the Consumer. Empty: one for all.
+    #[cfg_attr(feature = "schema", schemars(length(max = 8), inner(length(max = 330), regex(pattern = r"^(Consumer|Model|Route|Label/.+)$")), extend("x-kubernetes-list-type" = "set")))]
     #[serde(default)]
     scope: Vec<String>,
+    /// Total, Input or Output, or {expression: TEXT}. Default: Total.
+    #[cfg_attr(feature = "schema", schemars(schema_with = "super::schema::count"))]
+    #[serde(default)]
     count: Option<Value>,
 }
 
