@@ -133,10 +133,11 @@ fn backticks(text: &str) -> impl Iterator<Item = &str> {
         .map(|word| word.trim_end_matches('/'))
 }
 
-/// The targets of links that stay in the repository.
+/// The targets of links that stay in the repository. There is no link within backticks.
 fn links(text: &str) -> impl Iterator<Item = &str> {
-    text.split("](")
-        .skip(1)
+    text.lines()
+        .flat_map(|line| line.split('`').step_by(2))
+        .flat_map(|part| part.split("](").skip(1))
         .filter_map(|rest| rest.split([')', '#']).next())
         .filter(|target| !target.is_empty() && !target.contains(':'))
 }
@@ -150,6 +151,7 @@ mod tests {
         let text = "see `docs/a.md`, `cargo xtask`, `tests/` and [b](docs/b.md#c) [d](https://e)";
         assert_eq!(backticks(text).collect::<Vec<_>>(), ["docs/a.md", "tests"]);
         assert_eq!(links(text).collect::<Vec<_>>(), ["docs/b.md"]);
+        assert_eq!(links("the pattern `[a-z]([-a-z]*)?` and [`b`](docs/b.md)").collect::<Vec<_>>(), ["docs/b.md"]);
     }
 
     #[test]
