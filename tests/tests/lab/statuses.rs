@@ -199,7 +199,7 @@ spec: {keys: [{secretRef: {name: alice}}]}
 apiVersion: tollgate.dev/v1alpha1
 kind: TokenPolicy
 metadata: {name: broken, namespace: NAMESPACE}
-spec: {targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: moved}], limits: [{name: a, tokens: 1, window: never}]}
+spec: {targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: moved}], limits: [{name: a, tokens: 1, window: day, timeZone: Mars/Base}]}
 ";
     objects(&lab, "own", setup.port(), consumer).await?;
     let _running = start(&lab, setup, &["own"]).await?;
@@ -217,7 +217,7 @@ spec: {targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: mo
         let about = ["-n", "own", "events", "--field-selector", "involvedObject.name=broken"];
         let found = get(&lab, &about).await?;
         let note = found.pointer("/items/0/message").and_then(Value::as_str).unwrap_or_default();
-        anyhow::ensure!(note.contains("spec.limits[0].window"), "{found}");
+        anyhow::ensure!(note.contains("spec.limits[0].timeZone"), "{found}");
         Ok(())
     })
     .await?;
