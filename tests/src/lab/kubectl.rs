@@ -27,14 +27,19 @@ impl Lab {
 
     /// Applies these objects.
     pub async fn apply(&self, yaml: &str) -> anyhow::Result<()> {
-        let mut command = self.kubectl_command(&["apply", "--server-side", "--force-conflicts", "-f", "-"]);
+        self.kubectl_with(&["apply", "--server-side", "--force-conflicts", "-f", "-"], yaml).await?.success()?;
+        Ok(())
+    }
+
+    /// Runs kubectl with this as its input.
+    pub async fn kubectl_with(&self, args: &[&str], input: &str) -> anyhow::Result<Output> {
+        let mut command = self.kubectl_command(args);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().context("kubectl does not start")?;
-        let mut input = child.stdin.take().context("kubectl has no input")?;
-        input.write_all(yaml.as_bytes()).await?;
-        drop(input);
-        Output::from(child.wait_with_output().await?).success()?;
-        Ok(())
+        let mut stdin = child.stdin.take().context("kubectl has no input")?;
+        stdin.write_all(input.as_bytes()).await?;
+        drop(stdin);
+        Ok(child.wait_with_output().await?.into())
     }
 
     /// What this JSONPath gives of an object; an error while it gives nothing.

@@ -1,5 +1,5 @@
-//! `tollgate translate -f DIR`: every resource that a folder or a cluster means, secrets redacted. In sidecars, what the filter must
-//! know of each workload.
+//! `tollgate translate -f DIR`: every resource that a folder or a cluster means, secrets redacted. In sidecars, what the
+//! filter must know of each workload.
 
 use serde_json::{Map, Value};
 use tollgate_core::envoy::{self, FilterCode, FilterSetup, Ports, RouteTables, Surroundings};

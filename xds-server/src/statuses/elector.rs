@@ -33,11 +33,9 @@ enum Until {
     Always,
 }
 
+/// Without a task there is nothing to elect.
 #[derive(Debug)]
-pub struct Elector {
-    task: Option<(JoinHandle<()>, oneshot::Sender<()>)>,
-    _until: Option<watch::Sender<Until>>,
-}
+pub struct Elector(Option<(JoinHandle<()>, oneshot::Sender<()>)>);
 
 struct Asking {
     api: Api<Document>,
@@ -74,8 +72,8 @@ impl Elector {
         match election {
             Election::Always => {
                 counts.leads(true);
-                let (until, leads) = watch::channel(Until::Always);
-                (Self { task: None, _until: Some(until) }, Leads(leads))
+                let (_never_another, leads) = watch::channel(Until::Always);
+                (Self(None), Leads(leads))
             }
             Election::ByLease(place) => {
                 let (until, leads) = watch::channel(Until::Never);
@@ -89,14 +87,14 @@ impl Elector {
                     failing: false,
                 };
                 let (stop, stopped) = oneshot::channel();
-                (Self { task: Some((tokio::spawn(asking.run(stopped)), stop)), _until: None }, Leads(leads))
+                (Self(Some((tokio::spawn(asking.run(stopped)), stop))), Leads(leads))
             }
         }
     }
 
     /// Gives the Lease back, so that another one leads at once.
     pub async fn stop(self) {
-        if let Some((task, stop)) = self.task {
+        if let Some((task, stop)) = self.0 {
             let _ = stop.send(());
             let _ = timeout(LOOK, task).await;
         }

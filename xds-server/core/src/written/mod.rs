@@ -47,8 +47,12 @@ pub struct Wanted {
 impl Print {
     /// Of the `status` of an object as a cluster has it. An object without one has the print of an empty one.
     pub fn of(kind: StatusKind, status: Option<&Value>) -> Self {
+        Self::of_fields(kind, status.and_then(Value::as_object))
+    }
+
+    fn of_fields(kind: StatusKind, status: Option<&Map<String, Value>>) -> Self {
         let mut hasher = DefaultHasher::new();
-        ours(kind, status.and_then(Value::as_object)).to_string().hash(&mut hasher);
+        ours(kind, status).to_string().hash(&mut hasher);
         Self(hasher.finish())
     }
 }
@@ -89,9 +93,7 @@ impl Wanted {
     }
 
     pub fn print(&self) -> Print {
-        let mut hasher = DefaultHasher::new();
-        ours(self.kind, Some(&self.status)).to_string().hash(&mut hasher);
-        Print(hasher.finish())
+        Print::of_fields(self.kind, Some(&self.status))
     }
 
     /// Whether the object has a generation that this was made before or of. Another object of the same name may be new.

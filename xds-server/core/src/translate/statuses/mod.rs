@@ -75,27 +75,9 @@ pub fn of<'a>(
     given: &[Finding],
 ) -> Vec<Option<ObjectStatus>> {
     let given = ByObject::new(given);
-    let is_there = |kind: StatusKind, key: &Key| {
-        let origin = Origin::new(kind.name(), Arc::clone(&key.namespace), Arc::clone(&key.name));
-        is_stored(known.objects(), kind, key) || known.objects().refused.contains_key(&origin)
-    };
+    let is_there = |kind: StatusKind, key: &Key| generation(known.objects(), kind, key).is_some();
     let names = names.into_iter();
     names.map(|(kind, key)| is_there(*kind, key).then(|| one(known, (*kind, key), &given)).flatten()).collect()
-}
-
-fn is_stored(objects: &Objects, kind: StatusKind, key: &Key) -> bool {
-    fn has<T>(store: &Store<T>, key: &Key) -> bool {
-        store.get(&key.namespace, &key.name).is_some()
-    }
-    match kind {
-        StatusKind::GatewayClass => has(&objects.gateway_classes, key),
-        StatusKind::Gateway => has(&objects.gateways, key),
-        StatusKind::HttpRoute => has(&objects.http_routes, key),
-        StatusKind::ModelPool => has(&objects.model_pools, key),
-        StatusKind::ModelBackend => has(&objects.model_backends, key),
-        StatusKind::Consumer => has(&objects.consumers, key),
-        StatusKind::TokenPolicy => has(&objects.token_policies, key),
-    }
 }
 
 /// The objects of a kind, those that were refused included.
@@ -124,7 +106,7 @@ fn one(known: &impl Known, (kind, key): (StatusKind, &Key), given: &ByObject<'_>
     findings.sort_by(|a, b| Finding::by_spot(a, b));
     findings.dedup();
     let verdicts = Verdicts::new(&findings, given.of(kind, key));
-    let generation = generation(known.objects(), kind, key);
+    let generation = generation(known.objects(), kind, key).flatten();
     let named = |brief, status: Status| {
         let (namespace, name) = (key.namespace.to_string(), key.name.to_string());
         let status = Status { generation, ..status }.observed();
@@ -145,8 +127,9 @@ fn one(known: &impl Known, (kind, key): (StatusKind, &Key), given: &ByObject<'_>
     }
 }
 
-/// The newest generation that was looked at, of an object that has such a thing.
-fn generation(objects: &Objects, kind: StatusKind, key: &Key) -> Option<i64> {
+/// The newest generation that was looked at, of an object that has such a thing. None: there is no such object, not even a
+/// refused one.
+fn generation(objects: &Objects, kind: StatusKind, key: &Key) -> Option<Option<i64>> {
     fn of<T>(store: &Store<T>, key: &Key) -> Option<Option<i64>> {
         let object = store.get(&key.namespace, &key.name)?;
         Some(object.meta.provenance.observed_generation())
@@ -161,7 +144,7 @@ fn generation(objects: &Objects, kind: StatusKind, key: &Key) -> Option<i64> {
         StatusKind::TokenPolicy => of(&objects.token_policies, key),
     };
     let refused = || objects.refused.get(&Origin::new(kind.name(), Arc::clone(&key.namespace), Arc::clone(&key.name)));
-    stored.or_else(|| refused().copied()).flatten()
+    stored.or_else(|| refused().copied())
 }
 
 fn of_object(known: &impl Known, (kind, key): (StatusKind, &Key), verdicts: &Verdicts<'_>) -> Found {
