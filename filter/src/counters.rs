@@ -15,7 +15,7 @@ pub const CODES: [&str; 9] = [
 ];
 
 /// The names of the other counters, in the order of [`Counters::take`].
-pub const NAMES: [&str; 9] = [
+pub const NAMES: [&str; 10] = [
     "requests",
     "input_tokens",
     "output_tokens",
@@ -25,6 +25,7 @@ pub const NAMES: [&str; 9] = [
     "usage_rows_dropped",
     "workers_lost",
     "connections_refused",
+    "keys_taken",
 ];
 
 /// What was counted since the root's last tick.
@@ -41,6 +42,8 @@ pub struct Counters {
     pub workers_lost: u64,
     /// Connections of sources that have as many as they may.
     pub connections_refused: u64,
+    /// Answers about keys that were taken. A proxy waits for the first one before it says that it is ready.
+    pub keys_taken: u64,
     refused: [u64; CODES.len()],
 }
 
@@ -67,6 +70,7 @@ impl Counters {
             taken.dropped,
             taken.workers_lost,
             taken.connections_refused,
+            taken.keys_taken,
         ];
         counts.into_iter().chain(taken.refused)
     }
@@ -108,10 +112,11 @@ mod tests {
             dropped: 7,
             workers_lost: 8,
             connections_refused: 9,
+            keys_taken: 10,
             ..Counters::default()
         };
         for (place, code) in CODES.iter().enumerate() {
-            (0..10 + place).for_each(|_| counters.refused(code));
+            (0..11 + place).for_each(|_| counters.refused(code));
         }
         let expected = NAMES.into_iter().map(|name| format!("tollgate.{name}"));
         let expected = expected.chain(CODES.iter().map(|code| format!("tollgate.refused.{code}")));

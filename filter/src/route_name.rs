@@ -32,7 +32,11 @@ impl<'a> RouteName<'a> {
             [class, object @ ..] if count == parts.len() => (Some(*class), object),
             object => (None, object),
         };
-        let ["httproute", namespace, route, "rule", rule, "match", r#match] = object else { return None };
+        let [kind, namespace, route, "rule", rule, "match", r#match] = object else { return None };
+        // A GRPCRoute leads to no pool.
+        if *kind != "httproute" && !(*kind == "grpcroute" && class.is_none()) {
+            return None;
+        }
         let is_said = [class.unwrap_or("-"), namespace, route].iter().all(|part| !part.is_empty());
         if name.len() > MAX_BYTES || !is_said || !is_number(rule) || !is_number(r#match) {
             return None;
@@ -68,6 +72,7 @@ mod tests {
             ("c1/httproute/httproute/default/rule/0/match/0", of_class("httproute/default")),
             ("httproute/default/chat/rule/0/match/0", Some(RouteName::Plain)),
             ("httproute/httproute/chat/rule/0/match/0", Some(RouteName::Plain)),
+            ("grpcroute/default/echo/rule/0/match/0", Some(RouteName::Plain)),
         ] {
             assert_eq!(RouteName::parse(name), said, "{name}");
         }

@@ -126,7 +126,11 @@ func inside(args []string) error {
 		}
 		return nil
 	}
-	if err := start(append(storage(opts.dir), apiServer(pki, opts.port))...); err != nil {
+	audit := filepath.Join(opts.dir, "audit.yaml")
+	if err := os.WriteFile(audit, []byte(auditPolicy), 0o600); err != nil {
+		return err
+	}
+	if err := start(append(storage(opts.dir), apiServer(pki, audit, opts.port))...); err != nil {
 		return err
 	}
 	ready := make(chan error, 1)

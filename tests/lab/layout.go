@@ -28,7 +28,17 @@ func storage(dir string) []component {
 	return []component{{"etcd", []string{"--dir", filepath.Join(dir, "etcd")}}}
 }
 
-func apiServer(pki *authority, port int) component {
+// auditPolicy keeps what Tollgate's own service account asks for, so that a
+// test can compare it with the rights that account has.
+const auditPolicy = `apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- {level: Metadata, users: ["system:serviceaccount:tollgate-system:tollgate"]}
+- {level: None}
+`
+
+func apiServer(pki *authority, audit string, port int) component {
 	return component{"kube-apiserver", []string{
 		"--etcd-servers=http://" + etcdAddress,
 		fmt.Sprintf("--secure-port=%d", port),
@@ -48,6 +58,8 @@ func apiServer(pki *authority, port int) component {
 		"--authorization-mode=Node,RBAC",
 		"--enable-admission-plugins=NodeRestriction", // besides the defaults: ServiceAccount, PodSecurity, ...
 		"--allow-privileged=true",
+		"--audit-policy-file=" + audit,
+		"--audit-log-path=" + filepath.Join(filepath.Dir(audit), "audit.log"),
 	}}
 }
 

@@ -16,6 +16,7 @@
 pub mod admin;
 pub mod cli;
 pub mod client;
+pub mod cluster_bench;
 pub mod config;
 pub mod envoy_admin;
 pub mod gateway;

@@ -18,9 +18,11 @@ mod interruptions;
 mod providers;
 mod reload;
 mod requests;
+mod routes;
 mod scopes;
 mod secrets;
 mod suite;
+mod tls;
 mod upgrade;
 mod usage_reading;
 

@@ -12,7 +12,7 @@ use tollgate_tests::tools::Tools;
 
 use crate::{
     answers, budgets, certificates, closed, commands, crashes, edge, endings, errors, failover, forms, interruptions,
-    providers, reload, requests, scopes, secrets, upgrade, usage_reading,
+    providers, reload, requests, routes, scopes, secrets, tls, upgrade, usage_reading,
 };
 
 pub struct Suite {
@@ -92,8 +92,10 @@ impl Suite {
             providers::tests(),
             reload::tests(),
             requests::tests(),
+            routes::tests(),
             scopes::tests(),
             secrets::tests(),
+            tls::tests(),
             upgrade::tests(),
             usage_reading::tests(),
         ];

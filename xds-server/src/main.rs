@@ -8,8 +8,9 @@
 //! 5 ledger           leases, usage           -> budgets, durable
 //! 6 serve            resources               -> xDS streams; ACK and NACK -> status
 //! 7 statuses         status                  -> the objects of the cluster (if that is where they come from)
+//!   fleet            Gateways                -> Deployments and Services of their proxies
 //! 8 admin            status, usage, budgets  -> HTTP for people and probes
-//! 9 envoy            Envoy itself, as a process of its own (`tollgate run` only)
+//! 9 envoy            Envoy itself, as a process of its own (`tollgate run`; in a Pod `tollgate proxy`)
 //! ```
 //! `pipeline/` is the loop of 1 to 4. `commands/` has a file per subcommand; `commands/stages.rs` is the list in code.
 //! `report/` is what several stages write and one reads, `state/` what lies on disk. Each folder uses only what stands
@@ -27,14 +28,18 @@ mod admin;
 mod commands;
 mod envoy;
 mod filter_code;
+mod fleet;
 mod identity;
+mod leader;
 mod ledger;
 mod pipeline;
+mod proxy;
 mod report;
 mod serve;
 mod source;
 mod state;
 mod statuses;
+mod web;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -60,11 +65,13 @@ enum Command {
     Run(commands::run::Args),
     /// The control plane alone, for Envoys that are started elsewhere
     Serve(commands::serve::Args),
+    /// The Envoy of a Gateway in a Pod, for a control plane in the same cluster
+    Proxy(commands::proxy::Args),
     /// Print every Envoy resource and filter configuration that a folder or a cluster means (secrets redacted)
     Translate(commands::translate::Args),
     /// Check a folder or a cluster; exit 1 when there are findings
     Validate(commands::validate::Args),
-    /// Make keys
+    /// Make keys, let them in and rotate them
     Key(commands::key::Args),
     /// The status of each object, as kubectl would show it; exit 1 when one is not well
     Status(commands::status::Args),
@@ -86,6 +93,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => commands::run::main(args),
         Command::Serve(args) => commands::serve::main(args),
+        Command::Proxy(args) => commands::proxy::main(args),
         Command::Translate(args) => commands::translate::main(&args),
         Command::Validate(args) => commands::validate::main(&args),
         Command::Key(args) => commands::key::main(args),

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The files and folders of `core/src`. Each may use those before it.
-const CORE: [&str; 15] = [
+const CORE: [&str; 16] = [
     "terms",
     "sets",
     "status",
@@ -13,6 +13,7 @@ const CORE: [&str; 15] = [
     "written",
     "files",
     "placement",
+    "fleet",
     "scope",
     "ir",
     "translate",
@@ -24,9 +25,10 @@ const CORE: [&str; 15] = [
 ];
 
 /// The same of `src`, which may use all of the core.
-const EDGE: [&str; 13] = [
+const EDGE: [&str; 17] = [
     "identity",
     "accept",
+    "web",
     "report",
     "state",
     "filter_code",
@@ -34,9 +36,12 @@ const EDGE: [&str; 13] = [
     "pipeline",
     "ledger",
     "serve",
+    "leader",
     "statuses",
+    "fleet",
     "admin",
     "envoy",
+    "proxy",
     "commands",
 ];
 

@@ -203,13 +203,23 @@ pub fn any_in_kubernetes(workspace: &Workspace, name: &str) -> bool {
 }
 
 pub fn in_kubernetes(workspace: &Workspace, name: Option<&str>, tally: &mut Tally) {
-    let step = Step { what: "tests in Kubernetes", takes: Some("a minute"), log: "lab" };
+    let step = Step { what: "tests in Kubernetes", takes: Some("some minutes"), log: "lab" };
     tally.tests(workspace, &step, in_kubernetes_command(workspace).args(name));
 }
 
 fn in_kubernetes_command(workspace: &Workspace) -> Command {
     let mut command = shell::cargo(workspace);
-    command.args(["test", "--package", "tollgate-tests", "--test", "lab", "--"]);
+    command.args([
+        "test",
+        "--no-fail-fast",
+        "--package",
+        "tollgate-tests",
+        "--test",
+        "lab",
+        "--test",
+        "installed",
+        "--",
+    ]);
     command
 }
 

@@ -44,6 +44,9 @@ enum Command {
         /// Stops what an earlier --keep left running
         #[arg(long, conflicts_with = "keep")]
         stop: bool,
+        /// The same in a Kubernetes of its own: the chart, kubectl, runners as Pods. --keep waits for Ctrl-C then
+        #[arg(long, conflicts_with = "stop")]
+        kubernetes: bool,
     },
     /// The whole test suite; with a name, only the tests whose names contain it.
     Test { name: Option<String> },
@@ -83,6 +86,8 @@ impl Command {
         match self {
             Self::Demo { stop: true, .. } => &[],
             Self::Bench(options) if options.scale => needs::SCALE,
+            Self::Bench(options) if options.kubernetes => needs::CLUSTER,
+            Self::Demo { kubernetes: true, .. } => needs::LAB,
             Self::Demo { .. } | Self::Bench(_) | Self::Soak { .. } | Self::Test { name: Some(_) } => needs::RUN,
             Self::Test { name: None } => needs::TEST,
             Self::Check => needs::CHECK,
@@ -112,6 +117,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     needs::ensure(&workspace, cli.command.needs())?;
     match cli.command {
         Command::Demo { stop: true, .. } => demo::stop(&workspace),
+        Command::Demo { kubernetes: true, keep, .. } => lab::demo(&workspace, keep),
         Command::Demo { keep, .. } => demo::run(&workspace, keep),
         Command::Bench(options) => bench::run(&workspace, &options),
         Command::Soak { minutes, kill_envoy } => soak::run(&workspace, minutes, kill_envoy),

@@ -38,6 +38,8 @@ pub const RUN: &[Need] = &[Need::Platform, Need::Python, Need::C, Need::Wasm];
 pub const LAB: &[Need] = &[Need::Platform, Need::Python, Need::C, Need::Wasm, Need::Lab];
 /// What `bench --scale` needs, which measures what is released.
 pub const SCALE: &[Need] = &[Need::Platform, Need::Python, Need::C, Need::Wasm, Need::Static];
+/// What `bench --kubernetes` needs.
+pub const CLUSTER: &[Need] = &[Need::Platform, Need::Python, Need::C, Need::Wasm, Need::Static, Need::Lab];
 /// What `test` needs.
 pub const TEST: &[Need] = &[Need::Platform, Need::Python, Need::C, Need::Formatter, Need::Linter, Need::Wasm];
 /// What `check` needs.
@@ -157,8 +159,14 @@ fn no_target(name: &str) -> Option<String> {
 }
 
 /// The programs that the lab and its tests start, and their packages in Debian.
-const LAB_PROGRAMS: [(&str, &str); 5] =
-    [("ip", "iproute2"), ("nft", "nftables"), ("nsenter", "util-linux"), ("setpriv", "util-linux"), ("curl", "curl")];
+const LAB_PROGRAMS: [(&str, &str); 6] = [
+    ("ip", "iproute2"),
+    ("nft", "nftables"),
+    ("nsenter", "util-linux"),
+    ("setpriv", "util-linux"),
+    ("curl", "curl"),
+    ("openssl", "openssl"),
+];
 
 /// Makes what the lab makes: namespaces, a mount, links and rules. All of it is gone when this ends.
 const LAB_PROBE: &str = "mount -t tmpfs tmpfs /mnt && ip link add lab0 type bridge && \
@@ -170,7 +178,7 @@ pub fn no_lab() -> Option<String> {
         return Some("root, for the lab's namespaces".to_owned());
     }
     for (program, package) in LAB_PROGRAMS {
-        if works(Command::new(program).arg("-V")).is_err() {
+        if works(Command::new("sh").args(["-c", "command -v \"$0\"", program])).is_err() {
             return Some(format!("{program}, for the lab: on Debian and Ubuntu apt-get install {package}"));
         }
     }

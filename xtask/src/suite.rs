@@ -59,7 +59,12 @@ fn in_kubernetes(workspace: &Workspace, name: Option<&str>, tally: &mut Tally) {
         return tally.skip("tests in Kubernetes", &format!("this machine lacks {lack}"));
     }
     match lab::for_tests(workspace) {
-        Ok(()) => check::in_kubernetes(workspace, name, tally),
+        Ok(()) => {
+            if name.is_none() {
+                tally.one("manifests/tollgate.yaml", lab::manifest::check(workspace));
+            }
+            check::in_kubernetes(workspace, name, tally);
+        }
         Err(error) => tally.one("building the lab", Err(error)),
     }
 }
@@ -79,7 +84,8 @@ pub fn fast(workspace: &Workspace) -> anyhow::Result<()> {
     tally.close()
 }
 
-/// Writes what is generated from the types: the definitions of our kinds, and their reference.
+/// Writes what is generated: from the types the definitions of our kinds and their reference, and from the chart what
+/// kubectl applies.
 pub fn generate(workspace: &Workspace) -> anyhow::Result<()> {
     let step = Step {
         what: "writing manifests/crds and docs/reference anew",
@@ -90,7 +96,9 @@ pub fn generate(workspace: &Workspace) -> anyhow::Result<()> {
         workspace,
         shell::cargo(workspace).args(["test", "--package", "xtask", "--test", "crds"]).env("TOLLGATE_BLESS", "1"),
     )
-    .map(drop)
+    .map(drop)?;
+    setup::tools(workspace)?;
+    lab::manifest::write(workspace)
 }
 
 /// Writes the expected parts of the golden cases anew, to be reviewed as a diff.

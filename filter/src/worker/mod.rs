@@ -229,6 +229,8 @@ impl Worker {
     ) -> Option<DeltaDiscoveryRequest> {
         let current = self.keeper.is_current(token);
         let reply = current.then(|| self.keeper.received(shared, response)).flatten();
+        let is_taken = reply.as_ref().is_some_and(|reply| reply.error_detail.is_none());
+        self.counters.keys_taken += u64::from(is_taken);
         self.refresh(shared);
         reply
     }

@@ -57,6 +57,15 @@ func removePodNetwork(name string) {
 	_ = command("ip", "netns", "del", name)
 }
 
+// setSysctl sets one of the network's, which are all that a network namespace has of its own.
+func setSysctl(netns, name, value string) error {
+	if !strings.HasPrefix(name, "net.") {
+		return fmt.Errorf("sysctl %s is not of the pod's network", name)
+	}
+	path := "/proc/sys/" + strings.ReplaceAll(name, ".", "/")
+	return command("ip", "netns", "exec", netns, "sh", "-c", `printf %s "$1" > "$2"`, "sh", value, path)
+}
+
 // vethName fits the kernel's 15 characters; name ends in a pod's UID part.
 func vethName(name string) string { return "lab" + name[len(name)-12:] }
 

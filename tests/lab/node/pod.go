@@ -154,6 +154,13 @@ func (w *worker) setupNetwork() error {
 			w.agent.pool.give(ip)
 			return err
 		}
+		if context := w.pod.Spec.SecurityContext; context != nil {
+			for _, sysctl := range context.Sysctls {
+				if err := setSysctl(w.netns, sysctl.Name, sysctl.Value); err != nil {
+					w.warn("SysctlForbidden", err.Error())
+				}
+			}
+		}
 	}
 	w.change(func() { w.ip, w.networked = ip, true })
 	return nil

@@ -12,13 +12,16 @@ use tollgate_tests::lab::install::GATEWAY_CLASS;
 use tollgate_tests::tools::Tools;
 
 /// What the suite is to test, unless a flag says otherwise, and what it says of the implementation in its report.
-const FLAGS: [&str; 8] = [
-    "-conformance-profiles=GATEWAY-HTTP",
+const FLAGS: [&str; 10] = [
+    "-conformance-profiles=GATEWAY-HTTP,GATEWAY-GRPC,GATEWAY-TLS",
     "-organization=tollgate",
     "-project=tollgate",
     "-url=https://tollgate.dev",
     "-contact=https://tollgate.dev",
     concat!("-version=v", env!("CARGO_PKG_VERSION")),
+    // Of the lab's balancer (tests/lab/README.md), and of nobody.
+    "-usable-address=10.98.223.7",
+    "-unusable-address=203.0.113.7",
     "-test.v",
     "-test.timeout=60m",
 ];

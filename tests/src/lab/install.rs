@@ -1,17 +1,32 @@
 //! What is installed into a lab before Tollgate is tested there: the Gateway API, then Tollgate.
 
+use std::process::Stdio;
+
 use anyhow::Context;
 
 use super::Lab;
 
 /// The class of the Gateways that are Tollgate's.
 pub const GATEWAY_CLASS: &str = "tollgate";
+/// Where Tollgate runs.
+pub const NAMESPACE: &str = "tollgate-system";
+const RELEASE: &str = "tollgate";
 
-const CLASS: &str = "
-apiVersion: gateway.networking.k8s.io/v1
-kind: GatewayClass
-metadata: {name: tollgate}
-spec: {controllerName: tollgate.dev/gateway-controller}
+/// The images of the lab, no volume (a lab has none), and one proxy for each Gateway, because all are on one machine.
+pub const VALUES: [&str; 4] = [
+    "image.repository=tollgate",
+    "proxies.image.repository=tollgate-proxy",
+    "ledger.persistence.enabled=false",
+    "proxies.replicas=1",
+];
+
+/// No Pod in it may do more than the restricted Pod Security Standard allows.
+const RESTRICTED: &str = "
+apiVersion: v1
+kind: Namespace
+metadata:
+  name: tollgate-system
+  labels: {pod-security.kubernetes.io/enforce: restricted}
 ";
 
 // === impl Lab ===
@@ -36,14 +51,30 @@ impl Lab {
         Ok(())
     }
 
-    /// Installs Tollgate as the folder manifests/ has it. It does not wait until Tollgate runs, because tests and the suite
-    /// wait for what they need. While there is no such folder, this makes a GatewayClass that nobody accepts.
+    /// Installs Tollgate by its chart, as a user would, into a namespace of its own, and waits until it runs.
     pub async fn install_tollgate(&self) -> anyhow::Result<()> {
-        let manifests = self.tools.tests.with_file_name("manifests");
-        if manifests.exists() {
-            let manifests = manifests.to_str().context("a path in UTF-8")?;
-            self.kubectl(&["apply", "--server-side", "-R", "-f", manifests]).await?.success()?;
-        }
-        self.apply(CLASS).await
+        self.apply(RESTRICTED).await?;
+        self.helm("upgrade", &["--install", "--wait", "--timeout", "60s"], &VALUES).await
+    }
+
+    /// Runs helm on the release, with the chart and these values.
+    pub async fn helm(&self, command: &str, options: &[&str], values: &[&str]) -> anyhow::Result<()> {
+        let chart = self.tools.tests.with_file_name("manifests").join("chart");
+        let chart = chart.to_str().context("a path in UTF-8")?;
+        let values: Vec<&str> = values.iter().flat_map(|value| ["--set", value]).collect();
+        self.run_helm(command, &[&[chart][..], options, &values].concat()).await
+    }
+
+    /// Uninstalls Tollgate. What people have made of its kinds stays.
+    pub async fn uninstall(&self) -> anyhow::Result<()> {
+        self.run_helm("uninstall", &["--wait", "--timeout", "60s"]).await
+    }
+
+    async fn run_helm(&self, command: &str, arguments: &[&str]) -> anyhow::Result<()> {
+        let mut helm = tokio::process::Command::new(self.tools.lab_program("helm"));
+        helm.args([command, RELEASE, "--namespace", NAMESPACE]).args(arguments);
+        let output = helm.env("KUBECONFIG", self.kubeconfig()).stdin(Stdio::null()).output().await?;
+        anyhow::ensure!(output.status.success(), "helm {command}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
     }
 }

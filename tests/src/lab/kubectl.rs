@@ -7,7 +7,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use super::Lab;
-use crate::cli::Output;
+use crate::cli::{Output, tollgate};
 
 // === impl Lab ===
 
@@ -40,6 +40,15 @@ impl Lab {
         stdin.write_all(input.as_bytes()).await?;
         drop(stdin);
         Ok(child.wait_with_output().await?.into())
+    }
+
+    /// A new key of a Consumer. The cluster gets its hash alone.
+    pub fn new_key(&self, namespace: &str, consumer: &str) -> anyhow::Result<String> {
+        let kubeconfig = self.kubeconfig();
+        let kubeconfig = kubeconfig.to_str().context("a path in UTF-8")?;
+        let new =
+            ["key", "new", "--consumer", consumer, "--namespace", namespace, "--apply", "--kubeconfig", kubeconfig];
+        Ok(tollgate(&self.tools, &new)?.success()?.out.trim().to_owned())
     }
 
     /// What this JSONPath gives of an object; an error while it gives nothing.

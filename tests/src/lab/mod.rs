@@ -8,6 +8,7 @@
 
 pub mod install;
 mod kubectl;
+pub mod suite;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -50,7 +51,7 @@ impl Lab {
         command.args(["--pdeathsig", "TERM"]).arg(tools.lab_program("lab")).args(["up", "--port", &port, "--dir"]);
         command.arg(&home).arg("--images").arg(tools.tests.join("lab/images.yaml"));
         // For the paths in images.yaml.
-        command.env("TARGET", &tools.target).env("TESTS", &tools.tests);
+        command.env("TARGET", &tools.target).env("TESTS", &tools.tests).env("TOLLGATE", &tools.tollgate);
         let process = Process::start(&mut command, &home.join("lab.log"))?;
         let mut lab = Self { process, tools: tools.clone(), home };
         lab.ready().await?;
@@ -78,6 +79,11 @@ impl Lab {
     /// The folder of its state and logs.
     pub fn home(&self) -> &Path {
         &self.home
+    }
+
+    /// The id of its first process. All others descend from it.
+    pub fn first_process(&self) -> anyhow::Result<u32> {
+        Ok(std::fs::read_to_string(self.home.join("pid"))?.trim().parse()?)
     }
 
     /// Runs a command inside, where Pods and Services answer and their names are known, to its end.

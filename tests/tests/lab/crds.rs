@@ -4,9 +4,8 @@
 use std::sync::Arc;
 
 use tollgate_tests::lab::Lab;
+use tollgate_tests::lab::suite::e2e;
 use tollgate_tests::tools::Tools;
-
-use crate::suite::e2e;
 
 e2e! { crds_accept_and_refuse_the_examples }
 

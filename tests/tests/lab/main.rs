@@ -2,21 +2,22 @@
 //! when everything is built. They share one lab; each has a namespace of its own in it.
 
 mod crds;
+mod keys;
 mod objects;
 mod order;
 mod source;
 mod statuses;
-mod suite;
 
 use std::process::ExitCode;
 
+use tollgate_tests::lab::suite::AtOnce;
+use tollgate_tests::lab::{Lab, suite};
+
 fn main() -> ExitCode {
-    let arguments = libtest_mimic::Arguments::from_args();
-    match suite::Suite::start(&arguments) {
-        Ok(suite) => suite.run(&arguments),
-        Err(error) => {
-            eprintln!("the tests in Kubernetes cannot start: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let tests = [crds::tests(), keys::tests(), order::tests(), source::tests(), statuses::tests()];
+    let prepare = async |lab: &Lab| {
+        lab.install_gateway_api().await?;
+        lab.install_definitions().await
+    };
+    suite::run("tests", AtOnce::Some, prepare, tests)
 }

@@ -9,11 +9,11 @@ use std::time::Duration;
 use anyhow::Context;
 use tollgate_tests::cli::Output;
 use tollgate_tests::lab::Lab;
+use tollgate_tests::lab::suite::e2e;
 use tollgate_tests::poll;
 use tollgate_tests::process::free_port;
 
 use crate::objects;
-use crate::suite::e2e;
 
 e2e! {
     restricted_pods_run_as_their_spec_says,
@@ -209,7 +209,6 @@ async fn the_gateway_api_is_installed(lab: Arc<Lab>) -> anyhow::Result<()> {
     let version = ["crd", "httproutes.gateway.networking.k8s.io"];
     let version = lab.field(&version, r"{.metadata.annotations.gateway\.networking\.k8s\.io/bundle-version}").await?;
     anyhow::ensure!(version == "v1.6.3", "{version}");
-    lab.install_tollgate().await?;
     lab.apply(
         "
 apiVersion: gateway.networking.k8s.io/v1
@@ -241,9 +240,14 @@ spec:
 }
 
 async fn tollgates_images_start(lab: Arc<Lab>) -> anyhow::Result<()> {
-    for (name, image, says) in [("control", "tollgate:test", "tollgate "), ("proxy", "tollgate-proxy:test", "1.40")] {
+    let envoy = ["--command", "--", "/usr/local/bin/envoy", "--version"];
+    for (name, image, command, says) in [
+        ("control", "tollgate:test", &["--", "--version"][..], "tollgate "),
+        ("proxy", "tollgate-proxy:test", &["--", "--version"], "tollgate "),
+        ("envoy", "tollgate-proxy:test", &envoy, "1.40"),
+    ] {
         let image = format!("--image={image}");
-        lab.kubectl(&["run", name, &image, "--restart=Never", "--", "--version"]).await?.success()?;
+        lab.kubectl(&[&["run", name, &image, "--restart=Never"][..], command].concat()).await?.success()?;
         poll::within(WAIT, &format!("{name} says its version"), || async {
             let log = lab.kubectl(&["logs", name]).await?;
             anyhow::ensure!(log.out.contains(says), "{log:?}");

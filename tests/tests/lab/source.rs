@@ -8,10 +8,9 @@ use serde_json::Value;
 use tollgate_tests::cli::tollgate;
 use tollgate_tests::gateway::{RunningGateway, Setup};
 use tollgate_tests::lab::Lab;
+use tollgate_tests::lab::suite::e2e;
 use tollgate_tests::poll;
 use tollgate_tests::tools::Tools;
-
-use crate::suite::e2e;
 
 e2e! {
     objects_of_a_cluster_are_served_as_they_are_now,

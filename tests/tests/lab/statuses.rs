@@ -10,12 +10,12 @@ use anyhow::Context;
 use serde_json::Value;
 use tollgate_tests::gateway::{RunningGateway, Setup};
 use tollgate_tests::lab::Lab;
+use tollgate_tests::lab::suite::e2e;
 use tollgate_tests::poll;
 use tollgate_tests::process::{self, Process};
 use tollgate_tests::tools::Tools;
 
 use crate::source::{account, objects};
-use crate::suite::e2e;
 
 e2e! {
     a_gateway_is_programmed_when_an_envoy_has_it,
@@ -85,7 +85,8 @@ async fn a_gateway_is_programmed_when_an_envoy_has_it(lab: Arc<Lab>) -> anyhow::
     anyhow::ensure!(found.pointer("/status/addresses/0/value") == Some(&"127.0.0.1".into()), "{found}");
     is(&lab, &["gatewayclass", "tollgate"], "/status/conditions", "Accepted", "True", "Accepted").await?;
     let class = get(&lab, &["gatewayclass", "tollgate"]).await?;
-    anyhow::ensure!(class.pointer("/status/supportedFeatures/0/name") == Some(&"Gateway".into()), "{class}");
+    let features = class.pointer("/status/supportedFeatures").and_then(Value::as_array).context("no features")?;
+    anyhow::ensure!(features.iter().any(|feature| feature.get("name") == Some(&"Gateway".into())), "{class}");
 
     // Another route is one more write of the Gateway, and a change of it none.
     let before = writes(&running).await?;
@@ -302,15 +303,15 @@ async fn start(lab: &Lab, setup: Setup, namespaces: &[&str]) -> anyhow::Result<R
 }
 
 /// A control plane alone.
-struct Serving {
-    process: Process,
+pub struct Serving {
+    pub process: Process,
     admin: u16,
 }
 
 // === impl Serving ===
 
 impl Serving {
-    fn start(lab: &Lab, name: &str, arguments: &[&str]) -> anyhow::Result<Self> {
+    pub fn start(lab: &Lab, name: &str, arguments: &[&str]) -> anyhow::Result<Self> {
         let tools = Tools::find()?;
         let home: PathBuf = tools.logs.join(name);
         if home.exists() {
@@ -328,7 +329,7 @@ impl Serving {
     }
 }
 
-async fn get(lab: &Lab, object: &[&str]) -> anyhow::Result<Value> {
+pub async fn get(lab: &Lab, object: &[&str]) -> anyhow::Result<Value> {
     let output = lab.kubectl(&[&["get", "-o", "json"], object].concat()).await?.success()?;
     Ok(serde_json::from_str(&output.out)?)
 }
@@ -342,7 +343,14 @@ async fn versions(lab: &Lab, objects: &[&[&str]]) -> anyhow::Result<Vec<String>>
 }
 
 /// Whether the object has this condition.
-async fn is(lab: &Lab, object: &[&str], list: &str, about: &str, verdict: &str, reason: &str) -> anyhow::Result<()> {
+pub async fn is(
+    lab: &Lab,
+    object: &[&str],
+    list: &str,
+    about: &str,
+    verdict: &str,
+    reason: &str,
+) -> anyhow::Result<()> {
     let found = get(lab, object).await?;
     let conditions = found.pointer(list).and_then(Value::as_array).into_iter().flatten();
     let text = |condition: &Value, field: &str| condition.get(field).and_then(Value::as_str).map(str::to_owned);

@@ -10,7 +10,8 @@
 //! Nothing here names tokio, tonic or a Kubernetes client. Text and messages come in, and values go out.
 
 pub mod envoy;
-mod files;
+pub mod files;
+pub mod fleet;
 pub mod ir;
 pub mod ledger;
 pub mod objects;

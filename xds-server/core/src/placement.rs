@@ -32,8 +32,6 @@ pub enum Direction {
 pub enum Feature {
     /// `addresses` of a Gateway.
     Addresses,
-    /// More than one certificate of a listener.
-    MoreCertificates,
     /// `tls.mode: Istio` of a ModelBackend.
     IstioCertificates,
     /// `runners` of a ModelPool.
@@ -73,6 +71,11 @@ impl Placement {
         self == Self::OneHost
     }
 
+    /// Whether each Gateway may have a Service of its own that leads to its proxies.
+    pub fn has_services(self) -> bool {
+        self == Self::ProxyPerGateway
+    }
+
     /// The direction of the workloads that get a filter. None: there are none. Of the requests that a workload sends,
     /// nothing is acted on yet, because that takes HTTPRoutes whose parent is a Service.
     pub fn opens_workloads(self) -> Option<Direction> {
@@ -91,7 +94,8 @@ impl Placement {
     pub fn lacks(self, feature: Feature) -> Option<Lack> {
         let is_there = match feature {
             Feature::IstioCertificates | Feature::Identities | Feature::ServiceTarget => self.is_in_mesh(),
-            Feature::Addresses | Feature::MoreCertificates | Feature::Runners | Feature::PromptAffinity => false,
+            Feature::Addresses => self == Self::ProxyPerGateway,
+            Feature::Runners | Feature::PromptAffinity => false,
         };
         (!is_there).then(|| feature.lack())
     }
@@ -114,12 +118,7 @@ impl Feature {
     fn lack(self) -> Lack {
         let not_acted_on = |message, hint| Lack::new(Severity::Warning, Reason::NotActedOn, message, hint);
         match self {
-            Self::Addresses => {
-                Lack::new(Severity::Warning, Reason::UnsupportedAddress, "not acted on", "addresses are set by --bind")
-            }
-            Self::MoreCertificates => {
-                not_acted_on("only the first certificate is used", "a listener for each hostname")
-            }
+            Self::Addresses => not_acted_on("not acted on", "addresses are set by --bind"),
             // Without them requests would reach somebody else in the backend's place, so it is refused.
             Self::IstioCertificates => Lack::new(
                 Severity::Error,

@@ -97,8 +97,10 @@ fn a_backend_that_moves_is_one_cluster_and_its_authority() {
 }
 
 #[test]
-fn matches_change_the_route_alone() {
+fn matches_and_cors_change_the_route_alone() {
     assert_eq!(changed("value: /v1", "value: /v2"), [ROUTE]);
+    let cors = "  rules:\n  - filters: [{type: CORS, cors: {allowOrigins: ['*']}}]\n    matches:";
+    assert_eq!(changed("  rules:\n  - matches:", cors), [ROUTE]);
 }
 
 /// An HTTPRoute of the example's Gateway.

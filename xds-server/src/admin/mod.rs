@@ -1,7 +1,7 @@
 //! The admin port: usage, budgets and status for tools and people, probes, metrics. It answers and changes nothing.
 //!
 //! ```text
-//! server.rs (connections in bounds) -> guard (names that cannot be ours are refused) -> api | page | probes | metrics
+//! web.rs (connections in bounds) -> guard (names that cannot be ours are refused) -> api | page | probes | metrics
 //! ```
 //! `serve` has separate ports for metrics (scrapers) and for probes (kubelets). Nothing else is on them, and they
 //! answer to any name.
@@ -10,7 +10,6 @@ mod api;
 mod guard;
 mod page;
 mod paging;
-pub mod server;
 mod since;
 #[cfg(test)]
 mod tests;

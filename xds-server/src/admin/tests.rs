@@ -16,6 +16,7 @@ use super::*;
 use crate::ledger::Embedded;
 use crate::ledger::tests::{TTL, bucket, consumer_limit, limits, request, sync, used, want};
 use crate::report::{GatewayStatus, Listener, Nack, Proxy};
+use crate::web;
 
 struct Port {
     address: String,
@@ -59,7 +60,7 @@ async fn port() -> Port {
 async fn serve(router: Router) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
-    tokio::spawn(server::serve(listener, "test", router, server::Limits::PEOPLE));
+    tokio::spawn(web::serve(listener, "test", router, web::Limits::PEOPLE));
     address
 }
 

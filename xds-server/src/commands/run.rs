@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tollgate_core::envoy::{FilterCode as EnvoyCode, FilterSetup, Ports, RouteTables, Surroundings};
 use tollgate_core::placement::Placement;
@@ -14,19 +13,20 @@ use tollgate_core::placement::Placement;
 use super::Outcome;
 use super::logging::LogFormat;
 use super::sources::Sources;
-use super::stages::{Admin, Parts, Stages, Writing, duration, listen};
+use super::stages::{Admin, KeyWarning, Parts, Stages, duration, listen};
+use super::stops::Stops;
 use crate::envoy::bootstrap::{Bootstrap, ControlPlane};
 use crate::envoy::process::{Envoy, EnvoySetup, find};
 use crate::envoy::{admin_socket, memory};
 use crate::filter_code::FilterCode;
 use crate::identity::Identity;
+use crate::leader::Election;
 use crate::pipeline::Published;
 use crate::report::{Consumers, Status};
 use crate::serve::pki::{Keeper, LIFETIME, lifetime};
 use crate::serve::status::Readiness;
 use crate::state::dir::{StateDir, default_path};
 use crate::state::private;
-use crate::statuses::Election;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -35,8 +35,9 @@ Examples:
   tollgate run -f ./conf --bind 0.0.0.0 --admin 127.0.0.1:19001 --concurrency 4
   tollgate run --source kubernetes --kube-context staging
 
-The folder holds the same objects as a cluster: Gateway, HTTPRoute, ModelPool, ModelBackend, Consumer,
-TokenPolicy, Secret. Edits act at once; what is broken is reported and the last good version stays.
+The folder holds the same objects as a cluster: Gateway, ListenerSet, HTTPRoute, GRPCRoute, TLSRoute,
+BackendTLSPolicy, ModelPool, ModelBackend, Consumer, TokenPolicy, Secret, ConfigMap. Edits act at once; what is
+broken is reported and the last good version stays.
 Ctrl-C lets requests end; a second one ends at once.")]
 pub struct Args {
     #[command(flatten)]
@@ -71,6 +72,8 @@ pub struct Args {
     /// How long a lease of tokens lives that its proxy says nothing about
     #[arg(long, default_value = "30s", value_parser = duration, value_name = "DURATION")]
     lease_ttl: Duration,
+    #[command(flatten)]
+    keys: KeyWarning,
     /// How long certificates between control plane and Envoy live; they are renewed at two thirds of it
     #[arg(long, default_value = LIFETIME, value_parser = lifetime, hide = true, value_name = "DURATION")]
     certificate_lifetime: Duration,
@@ -81,6 +84,9 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
 }
+
+/// When it stops, requests in flight get this long to end.
+const DRAIN: Duration = Duration::from_secs(10);
 
 /// Why the main loop ended.
 enum End {
@@ -99,7 +105,7 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
     private::mask();
     let mut stops = Stops::new()?;
     let source = args.sources.get()?;
-    let writing = if args.write_status { args.sources.writing(Election::Always)? } else { Writing::Nothing };
+    let duties = args.write_status.then(|| args.sources.writing(Election::Always)).transpose()?;
     let binary = find(args.envoy)?;
     let code = FilterCode::load(args.wasm.as_deref())?;
     let state_path = args.state.map_or_else(|| default_path(&args.sources.name()), Ok)?;
@@ -123,13 +129,14 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
         concurrency: args.concurrency,
         bootstrap: serde_json::to_string_pretty(&bootstrap.to_json())?,
         admin: envoy_admin,
+        drain: DRAIN,
     };
     let filter = code.put_into(state.path())?.display().to_string();
 
     // The control plane starts first, so that it has something to serve when Envoy asks.
     let stages = Stages::start(Parts {
         source: &source,
-        writing,
+        duties,
         state: state.path(),
         certificates,
         // Its one Envoy serves all Gateways.
@@ -142,6 +149,7 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
         },
         code,
         lease_ttl: args.lease_ttl,
+        key_warning: args.keys.key_expiry_warning,
         xds,
         admin: vec![Admin::All(admin)],
         readiness: Readiness::Gateways,
@@ -171,7 +179,7 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
 
     let end = tokio::select! {
         () = stops.next() => End::Asked,
-        error = supervise(&mut envoy) => End::EnvoyLost(error),
+        error = envoy.keep() => End::EnvoyLost(error.into()),
     };
     announcer.abort();
     if matches!(end, End::Asked) {
@@ -188,16 +196,6 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
     match end {
         End::Asked => Ok(Outcome::Good),
         End::EnvoyLost(error) => Err(error),
-    }
-}
-
-/// Keeps Envoy alive. Returns only when it cannot be started any more.
-async fn supervise(envoy: &mut Envoy) -> anyhow::Error {
-    loop {
-        envoy.ended().await;
-        if let Err(error) = envoy.restart().await {
-            return error.into();
-        }
     }
 }
 
@@ -238,32 +236,4 @@ fn node_id(state: &std::path::Path) -> String {
     use sha2::{Digest as _, Sha256};
     let digest = hex::encode(Sha256::digest(state.as_os_str().as_encoded_bytes()));
     format!("run-{}", digest.get(..8).unwrap_or_default())
-}
-
-/// Ctrl-C, SIGTERM and a closed terminal all stop the run in order. If they only ended us, Envoy would live on.
-struct Stops {
-    interrupt: Signal,
-    terminate: Signal,
-    hangup: Signal,
-}
-
-// === impl Stops ===
-
-impl Stops {
-    fn new() -> anyhow::Result<Self> {
-        let of = |kind| signal(kind).context("signals cannot be handled");
-        Ok(Self {
-            interrupt: of(SignalKind::interrupt())?,
-            terminate: of(SignalKind::terminate())?,
-            hangup: of(SignalKind::hangup())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            _ = self.hangup.recv() => {}
-        }
-    }
 }

@@ -10,16 +10,17 @@ use tollgate_core::placement::Placement;
 use super::Outcome;
 use super::logging::LogFormat;
 use super::placement::Placements;
+use super::proxies::Proxies;
 use super::sources::{HEADING, Sources};
-use super::stages::{Admin, Parts, Stages, Writing, duration, listen};
+use super::stages::{Admin, Duties, KeyWarning, Parts, Stages, duration, listen};
 use crate::filter_code::FilterCode;
+use crate::leader::{Election, LeasePlace};
 use crate::report::Consumers;
-use crate::serve::pki::{Keeper, LIFETIME, lifetime};
+use crate::serve::pki::{Keeper, LIFETIME, lifetime, share};
 use crate::serve::status::Readiness;
 use crate::source::Source;
 use crate::state::dir::{StateDir, default_path};
 use crate::state::private;
-use crate::statuses::{Election, LeasePlace};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -51,6 +52,8 @@ pub struct Args {
     /// Where the Lease is [default: POD_NAMESPACE, else the pod's or the kubeconfig's namespace]
     #[arg(long, env = "POD_NAMESPACE", value_name = "NAME", help_heading = HEADING)]
     lease_namespace: Option<String>,
+    #[command(flatten)]
+    proxies: Proxies,
     /// Where discovery, ledger and filter code are served (gRPC, mTLS)
     #[arg(long, default_value = "0.0.0.0:18000", value_name = "IP:PORT")]
     xds: String,
@@ -79,6 +82,8 @@ pub struct Args {
     /// How long a lease of tokens lives that its proxy says nothing about
     #[arg(long, default_value = "30s", value_parser = duration, value_name = "DURATION")]
     lease_ttl: Duration,
+    #[command(flatten)]
+    keys: KeyWarning,
     /// How long certificates live; they are renewed at two thirds of it
     #[arg(long, default_value = LIFETIME, value_parser = lifetime, value_name = "DURATION")]
     certificate_lifetime: Duration,
@@ -107,19 +112,29 @@ fn identity() -> String {
 
 async fn serve(args: Args, source: Source, placement: Placement) -> anyhow::Result<Outcome> {
     private::mask();
-    let writing = match (&source, args.no_write_status) {
-        (Source::Kubernetes(_), false) => {
-            let place = || LeasePlace { namespace: args.lease_namespace.clone(), identity: identity() };
-            let election = if args.leader_election { Election::ByLease(place()) } else { Election::Always };
-            args.sources.writing(election)?
-        }
-        _ => Writing::Nothing,
-    };
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let code = FilterCode::load(args.wasm.as_deref())?;
     let state_path = args.state.map_or_else(|| default_path(&args.sources.name()), Ok)?;
     let state = StateDir::open(&state_path)?;
+    let duties = match &source {
+        Source::Kubernetes(access) => {
+            let reach = access.reach(None).await?;
+            let namespace = args.lease_namespace.clone().unwrap_or_else(|| reach.namespace.clone());
+            if let Some(secret) = &args.proxies.authority_secret {
+                share(&reach.client, &namespace, secret, &state.join("pki")).await;
+            }
+            let place = LeasePlace { namespace: Some(namespace.clone()), identity: identity() };
+            let election = if args.leader_election { Election::ByLease(place) } else { Election::Always };
+            Some(Duties {
+                statuses: !args.no_write_status,
+                proxies: args.proxies.settings(&namespace),
+                signing: args.proxies.signing().await?,
+                ..args.sources.writing(election)?
+            })
+        }
+        Source::Folder(_) => None,
+    };
     let certificates = Keeper::open(&state.join("pki"), args.certificate_lifetime)?;
     let remote = EnvoyCode::Remote { sha256: code.sha256.clone(), path: format!("/code/{}.wasm", code.sha256) };
     let xds = listen(&args.xds, "--xds").await?;
@@ -128,7 +143,7 @@ async fn serve(args: Args, source: Source, placement: Placement) -> anyhow::Resu
     let admin_address = admin.local_addr()?;
     let stages = Stages::start(Parts {
         source: &source,
-        writing,
+        duties,
         state: state.path(),
         certificates,
         placement,
@@ -140,6 +155,7 @@ async fn serve(args: Args, source: Source, placement: Placement) -> anyhow::Resu
         },
         code,
         lease_ttl: args.lease_ttl,
+        key_warning: args.keys.key_expiry_warning,
         xds,
         admin: vec![
             Admin::All(admin),

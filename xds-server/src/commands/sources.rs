@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use clap::ArgGroup;
 use tollgate_core::objects::is_dns_label;
 
-use super::stages::Writing;
+use super::stages::Duties;
+use crate::leader::Election;
 use crate::source::Source;
 use crate::source::kubernetes::Access;
-use crate::statuses::Election;
 
 /// The name of the source that is no folder.
 const KUBERNETES: &str = "kubernetes";
@@ -67,9 +67,9 @@ impl Sources {
     ///
     /// # Errors
     /// When the source is a folder.
-    pub fn writing(&self, election: Election) -> Result<Writing, NotOfACluster> {
+    pub fn writing(&self, election: Election) -> Result<Duties, NotOfACluster> {
         match self.get()? {
-            Source::Kubernetes(access) => Ok(Writing::Into(access, election)),
+            Source::Kubernetes(access) => Ok(Duties { access, election, statuses: true, proxies: None, signing: None }),
             Source::Folder(path) => Err(NotOfACluster(path.display().to_string())),
         }
     }
@@ -133,7 +133,7 @@ mod tests {
             let cli = Cli::try_parse_from(["tollgate", "--source", source]).unwrap();
             cli.sources.writing(Election::Always)
         };
-        assert!(matches!(writing("kubernetes"), Ok(Writing::Into(_, Election::Always))));
+        assert!(matches!(writing("kubernetes"), Ok(Duties { election: Election::Always, statuses: true, .. })));
         assert!(writing("conf").unwrap_err().to_string().contains("conf is a folder"));
     }
 

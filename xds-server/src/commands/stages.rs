@@ -8,12 +8,17 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
 use tollgate_core::envoy::Surroundings;
+use tollgate_core::fleet::Settings;
+use tollgate_core::objects::Key;
 use tollgate_core::placement::Placement;
 
 use crate::accept;
 use crate::admin;
 use crate::filter_code::FilterCode;
+use crate::fleet::{self, Fleet};
+use crate::leader::{Election, Elector};
 use crate::ledger::{self, Embedded, Ledger};
 use crate::pipeline::{self, Published, Publisher};
 use crate::report::board::Board;
@@ -21,23 +26,33 @@ use crate::report::{Consumers, Due, Metrics, Status};
 use crate::serve::Serving;
 use crate::serve::ads::Ads;
 use crate::serve::incoming::Limits;
-use crate::serve::pki::Keeper;
+use crate::serve::pki::{Authority, Keeper, ServerCertificate};
+use crate::serve::signing::Signer;
 use crate::serve::status::{self, Readiness};
 use crate::serve::tls;
 use crate::source::Source;
 use crate::source::kubernetes::Access;
-use crate::statuses::{Election, Inputs, Statuses};
+use crate::statuses::{self, Statuses};
+use crate::web;
+
+/// No request to the API server takes longer.
+const REQUEST: Duration = Duration::from_secs(5);
+/// After a restart of many Pods all of them ask for a certificate.
+const CERTIFICATE_CONNECTIONS: usize = 1_000;
 
 /// What the stages need from the command.
 pub struct Parts<'a> {
     pub source: &'a Source,
-    pub writing: Writing,
+    /// What it does in the cluster that the objects are from.
+    pub duties: Option<Duties>,
     pub state: &'a Path,
     pub certificates: Keeper,
     pub placement: Placement,
     pub surroundings: Surroundings,
     pub code: FilterCode,
     pub lease_ttl: Duration,
+    /// How long before its end a key is warned of.
+    pub key_warning: Duration,
     pub xds: TcpListener,
     pub admin: Vec<Admin>,
     pub readiness: Readiness,
@@ -45,11 +60,24 @@ pub struct Parts<'a> {
     pub consumers_in_metrics: Consumers,
 }
 
-/// Whether the status of an object is written into it.
-#[derive(Debug, Clone)]
-pub enum Writing {
-    Nothing,
-    Into(Access, Election),
+/// What a control plane does in a cluster besides reading it.
+#[derive(Debug)]
+pub struct Duties {
+    pub access: Access,
+    pub election: Election,
+    /// Writes the status of an object into it.
+    pub statuses: bool,
+    /// Provides the proxies of Gateways.
+    pub proxies: Option<Settings>,
+    /// Certifies proxies by the tokens of their Pods.
+    pub signing: Option<Signing>,
+}
+
+#[derive(Debug)]
+pub struct Signing {
+    pub listener: TcpListener,
+    /// The service account of proxies that serve all Gateways.
+    pub fleet: Option<Key>,
 }
 
 /// Which part of the admin API a port has.
@@ -65,8 +93,15 @@ pub struct Stages {
     pub status: watch::Receiver<Arc<Status>>,
     serving: Serving,
     ledger: Embedded,
-    statuses: Option<Statuses>,
+    in_cluster: Option<InCluster>,
     tasks: Vec<JoinHandle<()>>,
+}
+
+/// What the running control plane does in the cluster.
+struct InCluster {
+    elector: Elector,
+    statuses: Option<Statuses>,
+    fleet: Option<Fleet>,
 }
 
 // === impl Stages ===
@@ -79,9 +114,11 @@ impl Stages {
         let metrics = Metrics::default();
 
         // 1 to 4: files or a cluster -> objects -> IR -> resources, once now and again on every change.
-        let due = matches!(parts.writing, Writing::Into(..)).then(Due::default);
+        let writes = parts.duties.as_ref().is_some_and(|duties| duties.statuses);
+        let due = writes.then(Due::default);
         let publisher = Publisher::new(parts.placement, parts.surroundings).telling(due.clone());
         let published = publisher.published();
+        let ends = pipeline::ends::keep(published.clone(), parts.key_warning, due.clone(), metrics.clone());
         let configured = publisher.for_ledger();
         let state = parts.state.join("last-good");
         let reload = pipeline::start(parts.source, &state, publisher, metrics.clone()).await?;
@@ -90,6 +127,7 @@ impl Stages {
         let embedded = Embedded::open(&parts.state.join("ledger"), configured, parts.lease_ttl)?;
         let counted = embedded.metrics().clone();
         metrics.add(|registry, consumers| counted.register(registry, consumers));
+        let last_used = counted.last_used().clone();
         let ledger: Arc<dyn Ledger> = Arc::new(embedded.clone());
         let for_proxies = ledger::service(Arc::clone(&ledger), counted);
 
@@ -98,40 +136,57 @@ impl Stages {
         let ads = Ads { published: published.clone(), board: board.clone(), metrics: metrics.clone() };
         let tls = tls::config(parts.certificates.authority(), parts.certificates.server_certificate())?;
         let serving = Serving::start(parts.xds, tls, Limits::PROXIES, ads, for_proxies, Arc::new(parts.code));
+        let signs = Signs {
+            authority: Arc::clone(parts.certificates.authority()),
+            lifetime: parts.certificates.lifetime(),
+            certificate: parts.certificates.server_certificate(),
+        };
         let certificates = tokio::spawn(parts.certificates.keep(metrics.clone()));
         let (sender, status) = watch::channel(Arc::default());
-        let objects = Arc::new(status::Statuses { published: published.clone(), board: board.clone() });
+        let key_warning = parts.key_warning;
+        let objects = status::Statuses {
+            published: published.clone(),
+            board: board.clone(),
+            last_used: last_used.clone(),
+            key_warning,
+        };
         let keep = tokio::spawn(status::keep(published.clone(), board.clone(), parts.readiness, sender));
 
-        // 7: the same, into the objects of the cluster.
-        let statuses = match (parts.writing, due) {
-            (Writing::Into(access, election), Some(due)) => {
-                let inputs = Inputs { due, published: published.clone(), board };
-                Some(Statuses::start(&access, election, inputs, &metrics).await?)
+        // 7: the same, into the objects of the cluster, and the proxies there.
+        let mut tasks = vec![reload, keep, certificates, tokio::spawn(ends)];
+        let in_cluster = match parts.duties {
+            Some(mut duties) => {
+                if let Some(signing) = duties.signing.take() {
+                    tasks.push(signs.start(signing, &duties.access, published.clone()).await?);
+                }
+                let authority = signs.authority.certificate().to_owned();
+                let published_too = published.clone();
+                let inputs =
+                    due.map(|due| statuses::Inputs { due, published: published_too, board, last_used, key_warning });
+                Some(InCluster::start(duties, inputs, published.clone(), authority, &metrics).await?)
             }
-            _ => None,
+            None => None,
         };
 
         // 8: people and probes.
-        let routers = admin::routers(ledger, status.clone(), objects, metrics, parts.consumers_in_metrics);
-        let mut tasks = vec![reload, keep, certificates];
+        let routers = admin::routers(ledger, status.clone(), Arc::new(objects), metrics, parts.consumers_in_metrics);
         for admin in parts.admin {
             let (port, listener, router) = match admin {
                 Admin::All(listener) => ("admin", listener, &routers.all),
                 Admin::Metrics(listener) => ("metrics", listener, &routers.metrics),
                 Admin::Probes(listener) => ("probes", listener, &routers.probes),
             };
-            let limits = admin::server::Limits::PEOPLE;
-            tasks.push(tokio::spawn(admin::server::serve(listener, port, router.clone(), limits)));
+            let limits = web::Limits::PEOPLE;
+            tasks.push(tokio::spawn(web::serve(listener, port, router.clone(), limits)));
         }
-        Ok(Self { published, status, serving, ledger: embedded, statuses, tasks })
+        Ok(Self { published, status, serving, ledger: embedded, in_cluster, tasks })
     }
 
     /// Ends every stage in an order that loses nothing: the proxies' last reports arrive before the ledger closes.
     pub async fn stop(self) {
         // First, because the proxies that leave now are no news.
-        if let Some(statuses) = self.statuses {
-            statuses.stop().await;
+        if let Some(in_cluster) = self.in_cluster {
+            in_cluster.stop().await;
         }
         self.serving.stop().await;
         self.ledger.close().await;
@@ -141,11 +196,83 @@ impl Stages {
     }
 }
 
+/// What certificates are made with.
+struct Signs {
+    authority: Arc<Authority>,
+    lifetime: Duration,
+    certificate: ServerCertificate,
+}
+
+// === impl Signs ===
+
+impl Signs {
+    async fn start(
+        &self,
+        signing: Signing,
+        access: &Access,
+        published: watch::Receiver<Arc<Published>>,
+    ) -> anyhow::Result<JoinHandle<()>> {
+        let reach = access.reach(Some(REQUEST)).await?;
+        let authority = Arc::clone(&self.authority);
+        let signer = Signer::new(reach.client, authority, self.lifetime, published, signing.fleet);
+        let tls = TlsAcceptor::from(Arc::new(tls::for_strangers(self.certificate.clone())?));
+        let limits = web::Limits { connections: CERTIFICATE_CONNECTIONS, ..web::Limits::PEOPLE };
+        Ok(tokio::spawn(web::serve_tls(signing.listener, "certificates", signer.router(), limits, tls)))
+    }
+}
+
+// === impl InCluster ===
+
+impl InCluster {
+    async fn start(
+        duties: Duties,
+        inputs: Option<statuses::Inputs>,
+        published: watch::Receiver<Arc<Published>>,
+        authority: String,
+        metrics: &Metrics,
+    ) -> anyhow::Result<Self> {
+        let reach = duties.access.reach(Some(REQUEST)).await?;
+        let (elector, leads) = Elector::start(&reach, duties.election, metrics);
+        let statuses = inputs.map(|inputs| Statuses::start(reach.clone(), leads.clone(), inputs, metrics));
+        let fleet = match duties.proxies {
+            Some(settings) => {
+                // Its watches are long.
+                let reach = duties.access.reach(None).await?;
+                let namespaces = duties.access.namespaces;
+                let inputs = fleet::Inputs { published, settings, authority, namespaces };
+                Some(Fleet::start(reach, leads, inputs, metrics))
+            }
+            None => None,
+        };
+        Ok(Self { elector, statuses, fleet })
+    }
+
+    /// Stops all of it, then lets another one lead at once.
+    async fn stop(self) {
+        if let Some(fleet) = self.fleet {
+            fleet.stop().await;
+        }
+        if let Some(statuses) = self.statuses {
+            statuses.stop().await;
+        }
+        self.elector.stop().await;
+    }
+}
+
 /// Opens a listener. The error says what to do about it.
 pub async fn listen(address: &str, option: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address)
         .await
         .with_context(|| format!("{address} cannot be listened on (another process may have it; {option} moves it)"))
+}
+
+/// How long before its end a key is warned of.
+#[derive(Debug, clap::Args)]
+pub struct KeyWarning {
+    /// How long before its end (notAfter) a key of a Consumer is warned of: in its status, by an event, in the log and by
+    /// the metric tollgate_consumer_keys_expiring
+    #[arg(long, default_value = "7d", value_parser = duration, value_name = "DURATION")]
+    pub key_expiry_warning: Duration,
 }
 
 /// Parses `30s` or `1m`, as in the configuration.

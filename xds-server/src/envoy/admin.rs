@@ -1,4 +1,4 @@
-//! The admin API of our Envoy, for the two things that a clean stop needs.
+//! The admin API of our Envoy: for a clean stop, and for what a Pod tells of it.
 
 use std::path::Path;
 use std::time::Duration;
@@ -39,6 +39,36 @@ impl EnvoyAdmin {
         Ok(())
     }
 
+    /// Whether Envoy has got all of its configuration and serves.
+    ///
+    /// # Errors
+    /// When Envoy does not answer.
+    pub async fn is_ready(&self) -> Result<bool, EnvoyAdminError> {
+        Ok(self.client.get(url("/ready")).send().await?.status().is_success())
+    }
+
+    /// Whether the filter, if there is one, has been told of keys.
+    ///
+    /// # Errors
+    /// When Envoy does not answer.
+    pub async fn has_keys(&self) -> Result<bool, EnvoyAdminError> {
+        let text = self.text("/stats?filter=wasmcustom.tollgate.keys_taken").await?;
+        let mut counts = text.lines().filter_map(|line| line.rsplit_once(": ")?.1.trim().parse::<u64>().ok());
+        Ok(counts.next().is_none_or(|count| count > 0))
+    }
+
+    /// All of Envoy's metrics, in the text format of Prometheus.
+    ///
+    /// # Errors
+    /// When Envoy does not answer.
+    pub async fn metrics(&self) -> Result<String, EnvoyAdminError> {
+        self.text("/stats/prometheus").await
+    }
+
+    async fn text(&self, path: &str) -> Result<String, EnvoyAdminError> {
+        Ok(self.client.get(url(path)).send().await?.error_for_status()?.text().await?)
+    }
+
     /// Waits until no request of a client is in flight. Returns false if the time was over first.
     ///
     /// # Errors
@@ -56,7 +86,7 @@ impl EnvoyAdmin {
 
     async fn requests_in_flight(&self) -> Result<u64, EnvoyAdminError> {
         let path = "/stats?filter=http\\..*downstream_rq_active$";
-        let text = self.client.get(url(path)).send().await?.error_for_status()?.text().await?;
+        let text = self.text(path).await?;
         // The request to the admin API is one of them itself.
         let lines = text.lines().filter(|line| !line.starts_with("http.admin."));
         Ok(lines.filter_map(|line| line.rsplit_once(": ")?.1.trim().parse::<u64>().ok()).sum())

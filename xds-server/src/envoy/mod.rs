@@ -12,7 +12,7 @@
 //! ```
 //! Envoy outlives a control plane that is killed: it goes on with what it has, and the next run adopts it.
 
-mod admin;
+pub mod admin;
 pub mod admin_socket;
 pub mod bootstrap;
 pub mod detach;

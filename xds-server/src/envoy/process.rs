@@ -17,8 +17,6 @@ use super::log::{self, From};
 use crate::state::dir::StateDir;
 use crate::state::private;
 
-/// Requests in flight get this long to end.
-const DRAIN: Duration = Duration::from_secs(10);
 /// The filters get this long to report what the last requests used.
 const LAST_REPORTS: Duration = Duration::from_millis(500);
 /// After SIGTERM Envoy gets this long to end.
@@ -39,6 +37,8 @@ pub struct EnvoySetup {
     pub bootstrap: String,
     /// The socket of Envoy's admin API that the bootstrap names.
     pub admin: PathBuf,
+    /// When it stops, requests in flight get this long to end.
+    pub drain: Duration,
 }
 
 /// The running Envoy.
@@ -141,17 +141,27 @@ impl Envoy {
         self.start().await
     }
 
+    /// Keeps it alive. Returns only when it cannot be started any more.
+    pub async fn keep(&mut self) -> EnvoyError {
+        loop {
+            self.ended().await;
+            if let Err(error) = self.restart().await {
+                return error;
+            }
+        }
+    }
+
     /// Lets requests end and filters report, then ends Envoy. Each of these has a time limit.
     pub async fn stop(&mut self) {
         match EnvoyAdmin::at(&self.setup.admin) {
             Ok(admin) => {
                 let drained = async {
                     admin.drain().await?;
-                    admin.rest(DRAIN).await
+                    admin.rest(self.setup.drain).await
                 };
                 match drained.await {
                     Ok(true) => {}
-                    Ok(false) => tracing::warn!("some requests did not end within {} s", DRAIN.as_secs()),
+                    Ok(false) => tracing::warn!("some requests did not end within {} s", self.setup.drain.as_secs()),
                     Err(error) => tracing::warn!(%error, "Envoy is ended without draining"),
                 }
                 sleep(LAST_REPORTS).await;

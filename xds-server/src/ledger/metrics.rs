@@ -9,7 +9,7 @@ use prometheus_client::registry::{Registry, Unit};
 use tollgate_core::ledger::usage::Totals;
 use tollgate_core::ledger::{Entry, Reason, RefusedEntry};
 
-use crate::report::Consumers;
+use crate::report::{Consumers, LastUsed};
 
 /// The most pairs of consumer and model that have series of their own. Later pairs are counted together as `other`,
 /// because each series costs memory here and at each scraper.
@@ -31,6 +31,7 @@ pub struct Metrics {
     estimated: Family<RequestLabels, Counter>,
     of_models: OfModels,
     pairs: Arc<Mutex<BTreeSet<(String, String)>>>,
+    last_used: LastUsed,
 }
 
 /// The same figures by model alone.
@@ -122,7 +123,13 @@ impl Metrics {
             estimated: Family::default(),
             of_models: OfModels::default(),
             pairs: Arc::default(),
+            last_used: LastUsed::default(),
         }
+    }
+
+    /// When consumers were used last.
+    pub fn last_used(&self) -> &LastUsed {
+        &self.last_used
     }
 
     /// Adds these metrics to those that are served.

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tollgate_core::ir::{Limit, Mode, OnEarlyEnd, OnLedgerUnavailable, ScopePart, Window};
 use tollgate_core::ledger::{Changes, Configured, Now, Records, Thing};
+use tollgate_core::objects::Key;
 use tollgate_core::status::Origin;
 use tollgate_proto::v1::{self, SyncRequest, ledger_client::LedgerClient};
 use tonic::transport::{Channel, Server};
@@ -344,6 +345,22 @@ async fn usage_is_filtered_and_survives_a_restart() {
     assert_eq!(sum(None, None, Some(3600)).await, 60);
     assert_eq!(sum(None, None, Some(u64::MAX)).await, 100);
     assert_eq!(sum(Some("nobody"), None, None).await, 0);
+}
+
+#[tokio::test]
+async fn a_settled_request_is_the_last_use_of_its_consumer() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Embedded::open(dir.path(), limits(vec![]), TTL).unwrap();
+    let now = Timestamp::now().as_millisecond();
+    let earlier = v1::Usage { ended_at: now - 7_200_000, ..used("app", "gpt", 10) };
+    let usage = vec![v1::Usage { ended_at: now, ..used("app", "smol", 10) }, earlier];
+    sync(&ledger, SyncRequest { usage, ..request(1, 1) }).await.unwrap();
+    let of = |ledger: &Embedded, name: &str| ledger.metrics().last_used().of(&Key::new("default", name));
+    let minute = now.div_euclid(60_000) * 60;
+    assert_eq!((of(&ledger, "app"), of(&ledger, "other")), (Some(minute), None));
+    ledger.close().await;
+    let again = Embedded::open(dir.path(), limits(vec![]), TTL).unwrap();
+    assert_eq!((of(&again, "app"), of(&again, "other")), (Some(minute), None));
 }
 
 #[tokio::test]

@@ -3,10 +3,12 @@
 //! ```text
 //! source -> objects that changed -> World -> what changed in the IR -> publication.rs -> published.rs -> ledger, serve
 //!  says when again                (core)                               edition.rs (a snapshot and its last changes)
+//!                                   \-> ends.rs (keys that end, when the time comes)
 //! ```
 //! A folder is read before anything is served. A cluster may take its time, and nothing is published until then.
 
 mod edition;
+pub mod ends;
 mod publication;
 mod published;
 #[cfg(test)]
@@ -213,6 +215,8 @@ impl Publisher {
             self.for_ledger.send_replace(Arc::new(configured));
         }
         let (generation, models) = (next.generation(), next.models());
+        // Whoever looks at what is published may ask the world while it looks, and would wait for us as we for it.
+        drop(world);
         let world = Arc::clone(&self.world);
         let placement = self.placement;
         let next = Published { generation, gateways, all, placement, keys: keys.all, findings, given, models, world };

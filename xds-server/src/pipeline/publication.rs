@@ -245,9 +245,17 @@ fn listeners(gateway: &ir::Gateway, bind: &str) -> Arc<[Listener]> {
         .map(|(listener, site)| Listener {
             name: site.name.to_string(),
             address: authority(bind, listener.port),
-            protocol: if site.certificate.is_some() { "HTTPS" } else { "HTTP" }.to_owned(),
+            protocol: protocol(site).to_owned(),
         })
         .collect()
+}
+
+fn protocol(site: &ir::Site) -> &'static str {
+    match (&site.tunnels, site.certificates.is_empty()) {
+        (Some(_), _) => "TLS",
+        (None, true) => "HTTP",
+        (None, false) => "HTTPS",
+    }
 }
 
 /// `127.0.0.1:8080`, `[::1]:8080`

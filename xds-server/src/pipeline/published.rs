@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tollgate_core::objects::Store;
+use tollgate_core::fleet::{self, Asked};
+use tollgate_core::objects::{Gateway, Key, Object, Store};
 use tollgate_core::placement::Placement;
 use tollgate_core::scope::Scope;
 use tollgate_core::snapshot::{Resources, Snapshot};
-use tollgate_core::status::{Finding, ObjectStatus, Origin, Spot};
-use tollgate_core::world::World;
+use tollgate_core::status::{Finding, Horizon, ObjectStatus, Origin, Spot};
+use tollgate_core::world::{Ends, World};
 
 use super::edition::Edition;
 use super::publication::Serves;
@@ -74,6 +75,24 @@ impl Published {
         }
     }
 
+    /// The Gateway of ours whose proxies have this service account.
+    pub fn gateway_of_account(&self, account: &Key) -> Option<Key> {
+        let own = self.own_gateways();
+        let mut own = own.iter().filter(|(gateway, _)| *gateway.meta.namespace() == *account.namespace);
+        own.find(|(gateway, _)| fleet::name_of(gateway) == *account.name).map(|(gateway, _)| gateway.meta.key())
+    }
+
+    /// The Gateways that are ours, with what they ask of their proxies.
+    pub fn own_gateways(&self) -> Vec<(Arc<Object<Gateway>>, Asked)> {
+        let world = locked(&self.world);
+        world.own_gateways().map(|(gateway, asked)| (Arc::clone(gateway), asked)).collect()
+    }
+
+    /// The keys that end soon or have ended.
+    pub fn ends(&self, horizon: Horizon) -> Ends {
+        locked(&self.world).ends(horizon)
+    }
+
     /// The statuses of all objects, before proxies are heard.
     pub fn statuses(&self) -> Vec<ObjectStatus> {
         locked(&self.world).statuses(&self.given)
@@ -93,13 +112,23 @@ impl Published {
         let objects = world.objects();
         match origin.kind.as_ref() {
             "Gateway" => of(&objects.gateways, origin),
+            "ListenerSet" => of(&objects.listener_sets, origin),
             "HTTPRoute" => of(&objects.http_routes, origin),
+            "GRPCRoute" => of(&objects.grpc_routes, origin),
+            "TLSRoute" => of(&objects.tls_routes, origin),
+            "BackendTLSPolicy" => of(&objects.backend_tls_policies, origin),
             "Service" => of(&objects.services, origin),
             "Secret" => of(&objects.secrets, origin),
+            "ConfigMap" => of(&objects.config_maps, origin),
             "ModelPool" => of(&objects.model_pools, origin),
             "ModelBackend" => of(&objects.model_backends, origin),
             _ => None,
         }
+    }
+
+    /// The ListenerSets for a Gateway.
+    pub fn listener_sets(&self, gateway: &Key) -> Vec<Whose> {
+        locked(&self.world).sets_of(gateway).collect()
     }
 
     pub fn gateways_of(&self, identity: &Identity) -> impl Iterator<Item = (&String, &ServedGateway)> {

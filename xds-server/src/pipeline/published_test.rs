@@ -137,3 +137,28 @@ fn keys_are_held_once_and_stay_the_same() {
     assert!(Arc::ptr_eq(&first, &of(&published[0], "labelled")));
     assert!(Arc::ptr_eq(&first, &of(&published[1], "all")));
 }
+
+/// Whoever looks at what is published keeps the next publication waiting, and it must not wait for that one in turn.
+#[test]
+fn whoever_looks_may_ask_what_it_was_made_from() {
+    let publisher = publisher();
+    let mut objects = Objects::default();
+    objects.add_yaml("case", CASE, &NoSecretSource);
+    let published = publisher.published();
+    let (asked, answers) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for _ in 0..2_000 {
+            let now = published.borrow();
+            asked.send(now.own_gateways().len()).unwrap();
+        }
+    });
+    let empty = Objects::default();
+    for _ in 0..100 {
+        publisher.publish(Changes::between(&empty, &objects), Vec::new());
+        publisher.publish(Changes::between(&objects, &empty), Vec::new());
+    }
+    let patience = std::time::Duration::from_secs(60);
+    for _ in 0..2_000 {
+        answers.recv_timeout(patience).expect("both wait for each other");
+    }
+}

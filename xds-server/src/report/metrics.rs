@@ -21,7 +21,15 @@ pub struct Metrics {
     reloads: Family<ReloadLabels, Counter>,
     certificates: Family<CertificateLabels, Gauge>,
     watches: Watches,
+    keys: Keys,
     from_status: FromStatus,
+}
+
+/// Of the keys of all Consumers. Their names are on no public port.
+#[derive(Debug, Clone, Default)]
+struct Keys {
+    expiring: Gauge,
+    expired: Gauge,
 }
 
 /// Of the watches of a cluster, by kind.
@@ -136,6 +144,12 @@ impl Metrics {
         self.certificates.get_or_create(&CertificateLabels { certificate }).set(end.as_second());
     }
 
+    /// So many keys end soon, and so many have ended and are still listed.
+    pub fn keys(&self, expiring: usize, expired: usize) {
+        self.keys.expiring.set(gauge(expiring));
+        self.keys.expired.set(gauge(expired));
+    }
+
     /// There is a watch of this kind. Its series exist before the first event.
     pub fn watch(&self, kind: &'static str) {
         drop(self.watches.lists.get_or_create(&KindLabels { kind }));
@@ -186,7 +200,7 @@ impl Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         let (nacks, reloads, from_status) = (Family::default(), Family::default(), FromStatus::default());
-        let (certificates, watches) = (Family::default(), Watches::default());
+        let (certificates, watches, keys) = (Family::default(), Watches::default(), Keys::default());
         let help = "When a certificate ends, in seconds since 1970";
         let registry = || {
             let mut registry = Registry::with_prefix("tollgate");
@@ -194,11 +208,12 @@ impl Default for Metrics {
             registry.register("reloads", "Changes of the input, by what became of them", Family::clone(&reloads));
             registry.register("certificate_expiry_seconds", help, Family::clone(&certificates));
             watches.register(&mut registry);
+            keys.register(&mut registry);
             from_status.register(&mut registry);
             registry
         };
         let registries = Arc::new(Mutex::new(Registries { named: registry(), left_out: registry() }));
-        let metrics = Self { registries, nacks, reloads, certificates, watches, from_status };
+        let metrics = Self { registries, nacks, reloads, certificates, watches, keys, from_status };
         // Both series exist before the first event, so that an alert on their rate sees it.
         for result in [ReloadResult::Taken, ReloadResult::Refused] {
             drop(metrics.reloads.get_or_create(&ReloadLabels { result }));
@@ -229,6 +244,17 @@ impl Watches {
         registry.register("watch_lists", lists, self.lists.clone());
         registry.register("watch_failures", failures, self.failures.clone());
         registry.register("watch_synced", "1 while changes of a kind are heard of", self.synced.clone());
+    }
+}
+
+// === impl Keys ===
+
+impl Keys {
+    fn register(&self, registry: &mut Registry) {
+        let (expiring, expired) =
+            ("Keys that end soon (--key-expiry-warning)", "Keys that have ended and are still listed");
+        registry.register("consumer_keys_expiring", expiring, self.expiring.clone());
+        registry.register("consumer_keys_expired", expired, self.expired.clone());
     }
 }
 

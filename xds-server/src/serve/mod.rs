@@ -14,6 +14,7 @@ pub mod incoming;
 pub mod pki;
 #[cfg(test)]
 mod port_test;
+pub mod signing;
 mod standing;
 pub mod status;
 pub mod tls;

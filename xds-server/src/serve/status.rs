@@ -4,14 +4,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::watch;
 use tollgate_core::snapshot::ResourceType;
-use tollgate_core::status::{Address, AddressKind, Heard, ObjectStatus, Reason, Said};
+use tollgate_core::status::{Address, AddressKind, Heard, Horizon, ObjectStatus, Reason, Said};
 
 use crate::pipeline::{Published, ServedGateway};
 use crate::report::board::{Board, Keys, RefusedResource, Report};
-use crate::report::{GatewayStatus, Listener, Nack, Objects, Proxy, Status};
+use crate::report::{GatewayStatus, LastUsed, Listener, Nack, Objects, Proxy, Status};
 
 /// What `ready` stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +60,9 @@ pub async fn keep(
 pub struct Statuses {
     pub published: watch::Receiver<Arc<Published>>,
     pub board: Board,
+    pub last_used: LastUsed,
+    /// How long before its end a key is warned of.
+    pub key_warning: Duration,
 }
 
 // === impl Statuses ===
@@ -67,7 +72,12 @@ impl Objects for Statuses {
         let published = Arc::clone(&self.published.borrow());
         let heard = heard(&published, &self.board.reports().borrow());
         let mut statuses = published.statuses();
-        statuses.iter_mut().for_each(|status| status.hear(&heard));
+        let horizon = Horizon::new(Timestamp::now(), self.key_warning);
+        for status in &mut statuses {
+            status.hear(&heard);
+            status.age(horizon);
+            self.last_used.tell(status, None);
+        }
         statuses
     }
 }

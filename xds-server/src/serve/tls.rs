@@ -1,4 +1,4 @@
-//! How the proxies' port speaks TLS: version 1.3, and both sides have a certificate of our CA.
+//! How the proxies' ports speak TLS: version 1.3. Where discovery is, both sides have a certificate of our CA.
 
 use std::sync::Arc;
 
@@ -18,6 +18,19 @@ pub enum TlsError {
     Ca(#[from] rustls::Error),
     #[error("the CA in the state directory cannot be used: {0} (remove its folder pki to have a new one made)")]
     Verifier(#[from] rustls::server::VerifierBuilderError),
+}
+
+/// The same certificate of ours, for those who have none yet.
+///
+/// # Errors
+/// When there can be no such server.
+pub fn for_strangers(certificate: ServerCertificate) -> Result<ServerConfig, TlsError> {
+    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(certificate));
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
 }
 
 /// # Errors

@@ -2,67 +2,54 @@
 //!
 //! ```text
 //! report/due.rs (whose, and what the cluster says) -> judge.rs (what differs) -> queue.rs (when) -> write.rs (how)
-//!                                                     elector.rs, lease.rs: which of several control planes writes
+//!                                                     leader/: which of several control planes writes
 //! ```
 //! Every replica looks, and only the leader writes. So whoever becomes the leader knows at once what is to be written. An
 //! object that says the right thing already costs no request, however many there are.
 
-mod elector;
 mod judge;
-mod lease;
-mod metrics;
 mod queue;
 mod write;
-
-pub use elector::LeasePlace;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
-use tollgate_core::status::Heard;
+use tollgate_core::status::{Heard, Horizon, ObjectStatus, StatusKind};
+use tollgate_core::written::Print;
 
-use self::elector::{Elector, Leads};
 use self::judge::{Judge, Verdict};
-use self::metrics::Counts;
 use self::queue::Queue;
 use self::write::{Outcome, Writer};
+use crate::leader::{Leads, Writes};
 use crate::pipeline::Published;
 use crate::report::board::Board;
-use crate::report::{Due, Metrics, Whose};
+use crate::report::{Due, LastUsed, Metrics, Whose};
 use crate::serve::status::heard;
-use crate::source::kubernetes::{Access, AccessError};
+use crate::source::kubernetes::Reach;
 
 /// Changes come in bursts, and an Envoy answers within milliseconds. What comes together is looked at once.
 const TOGETHER: Duration = Duration::from_millis(50);
 /// So many objects are looked at before others have their turn.
 const CHUNK: usize = 256;
-/// No request takes longer.
-const REQUEST: Duration = Duration::from_secs(5);
-
-/// Which of several control planes writes.
-#[derive(Debug, Clone)]
-pub enum Election {
-    /// There is no other.
-    Always,
-    ByLease(LeasePlace),
-}
-
 /// What the writer is told of.
 pub struct Inputs {
     pub due: Due,
     pub published: watch::Receiver<Arc<Published>>,
     pub board: Board,
+    pub last_used: LastUsed,
+    /// How long before its end a key is warned of.
+    pub key_warning: Duration,
 }
 
 /// The running writer.
 #[derive(Debug)]
 pub struct Statuses {
     writer: JoinHandle<()>,
-    elector: Elector,
 }
 
 struct Looking {
@@ -72,26 +59,17 @@ struct Looking {
     judge: Judge,
     queue: Queue,
     writer: Writer,
-    counts: Counts,
+    counts: Writes,
     writes: JoinSet<(Whose, Outcome)>,
 }
 
 // === impl Statuses ===
 
 impl Statuses {
-    /// Begins to write.
-    ///
-    /// # Errors
-    /// When it is not known which cluster, or who we are there. A cluster that does not answer is no error.
-    pub async fn start(
-        access: &Access,
-        election: Election,
-        inputs: Inputs,
-        metrics: &Metrics,
-    ) -> Result<Self, AccessError> {
-        let reach = access.reach(Some(REQUEST)).await?;
-        let counts = Counts::new(metrics);
-        let (elector, leads) = Elector::start(&reach, election, counts.clone());
+    /// Begins to write, while we lead.
+    pub fn start(reach: Reach, leads: Leads, inputs: Inputs, metrics: &Metrics) -> Self {
+        let help = "Statuses written into a cluster, and attempts that failed";
+        let counts = Writes::new(metrics, "status_writes", help);
         let looking = Looking {
             inputs,
             heard: Heard::default(),
@@ -101,15 +79,14 @@ impl Statuses {
             counts,
             writes: JoinSet::new(),
         };
-        Ok(Self { writer: tokio::spawn(looking.run(leads)), elector })
+        Self { writer: tokio::spawn(looking.run(leads)) }
     }
 
-    /// Stops writing, then lets another one lead at once.
+    /// Stops writing.
     pub async fn stop(self) {
         self.writer.abort();
         // What has begun to be written ends with it.
         let _ = self.writer.await;
-        self.elector.stop().await;
     }
 }
 
@@ -118,6 +95,7 @@ impl Statuses {
 impl Looking {
     async fn run(mut self, mut leads: Leads) {
         let due = self.inputs.due.clone();
+        let last_used = self.inputs.last_used.clone();
         let mut published = self.inputs.published.clone();
         let mut reports = self.inputs.board.reports();
         let mut look_at = Some(Instant::now());
@@ -126,6 +104,7 @@ impl Looking {
             let wakes_at = [look_at, queue_at].into_iter().flatten().min();
             let is_news = tokio::select! {
                 () = due.woken() => true,
+                () = last_used.woken() => true,
                 changed = published.changed() => changed.is_ok(),
                 changed = reports.changed() => changed.is_ok(),
                 () = leads.changed() => false,
@@ -157,7 +136,12 @@ impl Looking {
         }
         let heard = heard(&published, &self.inputs.board.reports().borrow());
         let mut due = self.inputs.due.take();
-        due.extend(judge::heard_of(&self.heard, &heard));
+        due.extend(self.inputs.last_used.take());
+        let of_heard = judge::heard_of(&self.heard, &heard);
+        // A ListenerSet works where its Gateway does.
+        let gateways = of_heard.iter().filter(|(kind, _)| *kind == StatusKind::Gateway);
+        due.extend(gateways.flat_map(|(_, gateway)| published.listener_sets(gateway)));
+        due.extend(of_heard);
         self.heard = heard;
         let due: Vec<Whose> = due.into_iter().collect();
         for chunk in due.chunks(CHUNK) {
@@ -175,8 +159,13 @@ impl Looking {
     fn judged(&mut self, published: &Published, objects: &[Whose]) -> Vec<(Whose, Verdict)> {
         let statuses = published.statuses_of(objects);
         let now = Instant::now();
-        let judge = |(object, status): (&Whose, _)| {
+        let horizon = Horizon::new(Timestamp::now(), self.inputs.key_warning);
+        let judge = |(object, mut status): (&Whose, Option<ObjectStatus>)| {
             let said = self.inputs.due.said(object);
+            if let Some(status) = &mut status {
+                status.age(horizon);
+                self.inputs.last_used.tell(status, said.and_then(Print::last_used));
+            }
             (object.clone(), self.judge.judge((object, status), said, &self.heard, now))
         };
         objects.iter().zip(statuses).map(judge).collect()
@@ -215,7 +204,7 @@ impl Looking {
         let due = &self.inputs.due;
         match outcome {
             Outcome::Written(print) => {
-                self.counts.written();
+                self.counts.count(true);
                 due.knows(object.clone(), print);
                 self.queue.done(&object);
             }
@@ -230,7 +219,7 @@ impl Looking {
             // Its watch tells of the new one.
             Outcome::Newer => self.queue.done(&object),
             Outcome::Fails(trouble) => {
-                self.counts.failed();
+                self.counts.count(false);
                 self.writer.tell(&object, &trouble);
                 self.queue.failed(object, Instant::now());
             }

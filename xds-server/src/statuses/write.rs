@@ -6,24 +6,22 @@ use std::fmt;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Api, Patch, PatchParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
-use kube::runtime::events::{Event, EventType, Recorder};
 use kube::{Client, Resource as _, ResourceExt as _};
 use serde_json::json;
-use tollgate_core::objects::{CONTROLLER_NAME, places, redact};
+use tollgate_core::objects::{places, redact};
 use tollgate_core::status::StatusKind;
 use tollgate_core::written::{Alarm, Print, Wanted};
 
+use crate::leader::Warnings;
 use crate::report::Whose;
 
 /// So often it is read again because somebody else wrote in between. After that it waits.
 const TRIES: usize = 4;
-/// An event has a note of this length at most.
-const NOTE: usize = 1024;
 
 #[derive(Clone)]
 pub struct Writer {
     client: Client,
-    events: Recorder,
+    warnings: Warnings,
     resources: BTreeMap<StatusKind, ApiResource>,
     /// What was told of each kind.
     told: BTreeMap<StatusKind, Trouble>,
@@ -57,8 +55,8 @@ impl Writer {
             Some((kind, ApiResource::from_gvk(&GroupVersionKind::gvk(place.group, version, place.kind))))
         };
         let resources = StatusKind::ALL.into_iter().filter_map(resource).collect();
-        let events = Recorder::new(client.clone(), CONTROLLER_NAME.into());
-        Self { client, events, resources, told: BTreeMap::new() }
+        let warnings = Warnings::new(client.clone());
+        Self { client, warnings, resources, told: BTreeMap::new() }
     }
 
     pub async fn write(&self, (kind, key): &Whose, wanted: Wanted) -> Outcome {
@@ -97,20 +95,9 @@ impl Writer {
         Outcome::Fails(Trouble::Conflict)
     }
 
-    /// The status says the same, so nothing is lost if an event is not taken.
     async fn alert(&self, object: &ObjectReference, alarms: BTreeSet<Alarm>) {
-        for Alarm { reason, mut message } in alarms {
-            message.truncate(message.floor_char_boundary(NOTE));
-            let event = Event {
-                type_: EventType::Warning,
-                reason,
-                note: Some(message),
-                action: "Judge".to_owned(),
-                secondary: None,
-            };
-            if let Err(error) = self.events.publish(&event, object).await {
-                tracing::debug!(%error, "an event is not taken");
-            }
+        for Alarm { reason, message } in alarms {
+            self.warnings.warn(object, "Judge", reason, message).await;
         }
     }
 

@@ -10,8 +10,10 @@
 //! another build programs, in turns with the first. Where a process's code happens to lie in memory changes its cost by
 //! some microseconds, so two builds are compared over several starts.
 //!
-//! `--scale` measures something else: what a change costs among many routes or keys (`scale/`).
+//! `--scale` measures something else: what a change costs among many routes or keys (`scale/`). `--kubernetes` measures the
+//! same among many HTTPRoutes in a Kubernetes.
 
+mod cluster;
 mod config;
 mod cpus;
 mod gateway;
@@ -53,8 +55,17 @@ pub struct Options {
     #[arg(long, value_name = "TOLLGATE")]
     against: Option<PathBuf>,
     /// Measures something else: starts, and single changes among many routes and keys, with the released build
-    #[arg(long, conflicts_with_all = ["rounds", "starts", "against"])]
+    #[arg(long, group = "among", conflicts_with_all = ["rounds", "starts", "against"])]
     pub scale: bool,
+    /// The same single changes of HTTPRoutes in a Kubernetes of its own, from the API server to traffic
+    ///
+    /// The released build is installed by its chart into a lab (tests/lab/README.md). Each route has a hostname of its own,
+    /// and ten share a namespace. One after the other gets a new version by one write. A client asks for it every
+    /// millisecond until it sees the new version, and another client asks for a route that never changes. The table says how
+    /// long that took, what CPU time and memory the control plane and Envoy used, how many bytes Envoy got, and how many
+    /// answers were not right. One such answer fails the command. Use a machine that does nothing else.
+    #[arg(long, group = "among", conflicts_with_all = ["rounds", "starts", "against"])]
+    pub kubernetes: bool,
     #[command(flatten)]
     amounts: scale::Amounts,
 }
@@ -84,6 +95,9 @@ enum Way {
 pub fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<()> {
     if options.scale {
         return scale::run(workspace, &options.amounts);
+    }
+    if options.kubernetes {
+        return cluster::run(workspace, &options.amounts);
     }
     let tools = setup::tools(workspace)?;
     let wasm = artifacts::filter(workspace)?;

@@ -1,11 +1,14 @@
 //! `cargo xtask lab`: a Kubernetes on this machine for a person, as the tests have it. tests/lab/README.md says what it is.
 
 mod conformance;
+mod demo;
 mod go;
+pub mod manifest;
 mod programs;
 mod up;
 
 pub use conformance::{Options as Conformance, run as conformance};
+pub use demo::run as demo;
 pub use programs::for_tests;
 
 use clap::Subcommand;

@@ -25,8 +25,8 @@ struct Program {
     takes: &'static str,
 }
 
-/// What the tests need: the lab itself, and a backend.
-const LAB: [Program; 2] = [
+/// What the tests need: the lab itself, a backend, and what installs Tollgate.
+const LAB: [Program; 3] = [
     Program {
         name: "lab",
         module: "",
@@ -38,6 +38,12 @@ const LAB: [Program; 2] = [
         module: "conformance",
         of: Of::Package("sigs.k8s.io/gateway-api/conformance/echo-basic"),
         takes: "half a minute the first time",
+    },
+    Program {
+        name: "helm",
+        module: "helm",
+        of: Of::Package("helm.sh/helm/v3/cmd/helm"),
+        takes: "two minutes the first time",
     },
 ];
 

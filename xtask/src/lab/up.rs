@@ -77,6 +77,7 @@ fn lab(workspace: &Workspace, name: &str) -> Command {
     command.arg(name).arg("--dir").arg(home(workspace));
     // For the paths in images.yaml.
     command.env("TARGET", workspace.target()).env("TESTS", workspace.root().join("tests"));
+    command.env("TOLLGATE", workspace.built());
     command
 }
 

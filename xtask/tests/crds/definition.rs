@@ -29,7 +29,16 @@ pub fn names(kind: &'static str) -> Names {
                 ACCEPTED,
             ],
         ),
-        "Consumer" => ("consumers", "tgc", &[["Models", "string", ".spec.models[*]"], ACCEPTED]),
+        "Consumer" => (
+            "consumers",
+            "tgc",
+            &[
+                ["Models", "string", ".spec.models[*]"],
+                ["Keys", "integer", ".status.keys"],
+                ["Last Used", "date", ".status.lastUsed"],
+                ACCEPTED,
+            ],
+        ),
         "TokenPolicy" => (
             "tokenpolicies",
             "tp",
@@ -39,6 +48,9 @@ pub fn names(kind: &'static str) -> Names {
                 ["Accepted", "string", ".status.ancestors[*].conditions[?(@.type=='Accepted')].status"],
             ],
         ),
+        "ProxyParameters" => {
+            ("proxyparameters", "pxp", &[["Image", "string", ".spec.image"], ["Replicas", "integer", ".spec.replicas"]])
+        }
         _ => panic!("{kind} has no names yet"),
     };
     Names { kind, plural, short, columns }
@@ -162,6 +174,10 @@ fn status(names: &Names) -> Value {
             "maxItems": 16,
             "items": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
         });
+    }
+    if names.kind == "Consumer" {
+        properties["keys"] = json!({"type": "integer", "format": "int64", "minimum": 0, "description": "How many of its keys count now."});
+        properties["lastUsed"] = json!({"type": "string", "format": "date-time", "description": "When a request of it was settled last, to some minutes."});
     }
     json!({"type": "object", "description": "What became of it.", "properties": properties})
 }

@@ -63,6 +63,9 @@ mod tests {
             rewrite: None,
             request_timeout: None,
             attempt_timeout: None,
+            retry: None,
+            cors: None,
+            mirrors: [].into(),
             action,
         }
     }

@@ -10,6 +10,7 @@ use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{HttpFilter, http_filter};
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::{HttpProtocolOptions, http_protocol_options};
+use prost::Message as _;
 
 use crate::ir;
 use crate::snapshot::{Resource, ResourceType, Snapshot};
@@ -24,11 +25,13 @@ pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway) {
         }
     }
     for service in gateway.services.values() {
-        let (cluster, endpoints) = self::service(service);
-        snapshot.insert(ResourceType::Cluster, &service.cluster, cluster);
-        snapshot.insert(ResourceType::Endpoint, &service.cluster, endpoints);
+        for (kind, name, resource) in self::service(gateway, service) {
+            snapshot.insert(kind, name, resource);
+        }
     }
 }
+
+const SERVICE_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// None: it is reached with the certificates of the mesh, which no proxy has that we program. Without a cluster requests
 /// are refused; in plain text they would reach anybody.
@@ -38,11 +41,36 @@ pub fn backend(gateway: &ir::Gateway, backend: &ir::Backend) -> Option<Resource>
     Some(Resource::new(&of_backend(gateway, backend)?, origins))
 }
 
-/// The cluster, and its endpoints.
-pub fn service(service: &ir::Service) -> (Resource, Resource) {
-    let origins = vec![service.origin.clone()];
-    let endpoints = by_zone(&service.cluster, &service.endpoints);
-    (Resource::new(&of_service(service), origins.clone()), Resource::new(&endpoints, origins))
+/// The clusters of a Service, and the endpoints that both take.
+pub fn service(gateway: &ir::Gateway, service: &ir::Service) -> Vec<(ResourceType, String, Resource)> {
+    let own = vec![service.origin.clone()];
+    let mut origins = own.clone();
+    origins.extend(service.tls.as_deref().map(|tls| tls.origin().clone()));
+    let cluster = Resource::new(&of_service(service), origins);
+    let endpoints = Resource::new(&by_zone(&service.cluster, &service.endpoints), own.clone());
+    let mut made = vec![
+        (ResourceType::Cluster, service.cluster.clone(), cluster),
+        (ResourceType::Endpoint, service.cluster.clone(), endpoints),
+    ];
+    if has_tunnels(gateway, service) {
+        let name = tunnel_name(&service.cluster);
+        let tunnel = by_eds(common(&name, SERVICE_CONNECT_TIMEOUT), &service.cluster);
+        made.push((ResourceType::Cluster, name, Resource::new(&tunnel, own)));
+    }
+    made
+}
+
+/// The names of all that [`service`] may make for this cluster.
+pub fn names_of_service(cluster: &str) -> [(ResourceType, String); 3] {
+    let tunnel = (ResourceType::Cluster, tunnel_name(cluster));
+    [(ResourceType::Cluster, cluster.to_owned()), (ResourceType::Endpoint, cluster.to_owned()), tunnel]
+}
+
+/// The name of the endpoints that a cluster takes. None: it brings them along, or it is no cluster.
+pub fn endpoints_of(cluster: &Resource) -> Option<String> {
+    let cluster = cluster::Cluster::decode(&*cluster.content.bytes()).ok()?;
+    let name = cluster.eds_cluster_config?.service_name;
+    Some(if name.is_empty() { cluster.name } else { name })
 }
 
 fn of_backend(gateway: &ir::Gateway, backend: &ir::Backend) -> Option<cluster::Cluster> {
@@ -74,9 +102,41 @@ fn of_backend(gateway: &ir::Gateway, backend: &ir::Backend) -> Option<cluster::C
 }
 
 fn of_service(service: &ir::Service) -> cluster::Cluster {
-    let mut made = by_eds(common(&service.cluster, Duration::from_secs(5)), &service.cluster);
-    set_protocol(&mut made, if service.h2c { Version::Http2 } else { Version::Http1 }, Vec::new());
+    let common = common(&service.cluster, SERVICE_CONNECT_TIMEOUT);
+    let socket = service.tls.as_deref().map(|tls| tls::to_service(&service.cluster, tls));
+    let (mut made, version) = match socket {
+        None => {
+            let version = if service.h2c { Version::Http2 } else { Version::Http1 };
+            (by_eds(common, &service.cluster), version)
+        }
+        Some(None) => (without_endpoints(common), Version::Http1),
+        Some(transport_socket) => {
+            (cluster::Cluster { transport_socket, ..by_eds(common, &service.cluster) }, Version::Negotiated)
+        }
+    };
+    set_protocol(&mut made, version, Vec::new());
     made
+}
+
+/// Whether connections are passed on to it whose TLS is its own.
+fn has_tunnels(gateway: &ir::Gateway, service: &ir::Service) -> bool {
+    let sites = gateway.listeners.iter().flat_map(|listener| &listener.sites);
+    let mut tunnels = sites.filter(|site| site.certificates.is_empty()).flat_map(ir::Site::tunnels);
+    tunnels.any(|tunnel| tunnel.services.iter().any(|used| used.service == service.cluster))
+}
+
+/// The cluster of connections whose TLS is passed on to a Service: nothing is put around it.
+pub fn tunnel_name(service: &str) -> String {
+    format!("{service}/tunnel")
+}
+
+/// Requests to it are answered with 503, and connections are closed.
+fn without_endpoints(common: cluster::Cluster) -> cluster::Cluster {
+    cluster::Cluster {
+        cluster_discovery_type: discovery(cluster::cluster::DiscoveryType::Static),
+        load_assignment: Some(assignment(&common.name, [])),
+        ..common
+    }
 }
 
 fn common(name: &str, connect: Duration) -> cluster::Cluster {
@@ -125,7 +185,7 @@ fn discovery(kind: cluster::cluster::DiscoveryType) -> Option<cluster::cluster::
 }
 
 fn assignment(name: &str, hosts: impl IntoIterator<Item = (String, u16)>) -> endpoint::ClusterLoadAssignment {
-    let lb_endpoints = hosts.into_iter().map(|(host, port)| lb_endpoint(&host, port)).collect();
+    let lb_endpoints = hosts.into_iter().map(|(host, port)| lb_endpoint(address(&host, port))).collect();
     endpoint::ClusterLoadAssignment {
         cluster_name: name.to_owned(),
         endpoints: vec![endpoint::LocalityLbEndpoints { lb_endpoints, ..Default::default() }],
@@ -133,12 +193,25 @@ fn assignment(name: &str, hosts: impl IntoIterator<Item = (String, u16)>) -> end
     }
 }
 
+/// Nothing can listen here, because no folder has this name.
+const NOBODY: &str = "/dev/null/nobody";
+
+/// What stands for no endpoint at all. Envoy answers a request to a cluster without endpoints at once and tries no other
+/// target. A connection that is refused is what makes it go on.
+fn nobody() -> endpoint::LbEndpoint {
+    let pipe = core::Pipe { path: NOBODY.to_owned(), ..Default::default() };
+    lb_endpoint(core::Address { address: Some(core::address::Address::Pipe(pipe)) })
+}
+
 /// Each zone is a locality. An Envoy that knows its own zone may prefer it; to others all zones are the same.
 fn by_zone(name: &str, endpoints: &[ir::ServiceEndpoint]) -> endpoint::ClusterLoadAssignment {
     let mut zones: BTreeMap<Option<&Arc<str>>, Vec<endpoint::LbEndpoint>> = BTreeMap::new();
     for endpoint in endpoints {
         let zone = zones.entry(endpoint.zone.as_ref()).or_default();
-        zone.push(lb_endpoint(&endpoint.ip.to_string(), endpoint.port));
+        zone.push(lb_endpoint(address(&endpoint.ip.to_string(), endpoint.port)));
+    }
+    if zones.is_empty() {
+        zones.entry(None).or_default().push(nobody());
     }
     let locality = |zone: &Arc<str>| core::Locality { zone: zone.to_string(), ..Default::default() };
     let endpoints = zones.into_iter().map(|(zone, lb_endpoints)| endpoint::LocalityLbEndpoints {
@@ -153,12 +226,10 @@ fn by_zone(name: &str, endpoints: &[ir::ServiceEndpoint]) -> endpoint::ClusterLo
     }
 }
 
-fn lb_endpoint(host: &str, port: u16) -> endpoint::LbEndpoint {
+fn lb_endpoint(address: core::Address) -> endpoint::LbEndpoint {
+    let endpoint = endpoint::Endpoint { address: Some(address), ..Default::default() };
     endpoint::LbEndpoint {
-        host_identifier: Some(endpoint::lb_endpoint::HostIdentifier::Endpoint(endpoint::Endpoint {
-            address: Some(address(host, port)),
-            ..Default::default()
-        })),
+        host_identifier: Some(endpoint::lb_endpoint::HostIdentifier::Endpoint(endpoint)),
         ..Default::default()
     }
 }

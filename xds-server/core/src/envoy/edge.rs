@@ -44,6 +44,10 @@ pub const STREAM_IDLE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// Answers last as long as tokens come. A day is longer than any, and ends what nobody remembers.
 const MAX_STREAM_DURATION: Duration = Duration::from_secs(24 * 3_600);
 
+/// After this silence in both directions, a connection that is passed on as a whole is closed. This is Envoy's default; it
+/// is set so that it does not change with Envoy's.
+pub const TUNNEL_IDLE_TIMEOUT: Duration = Duration::from_secs(3_600);
+
 /// A connection without a request is closed after this time. Clients keep theirs for less, so they close first, and no
 /// request meets the end of its connection.
 const CONNECTION_IDLE_TIMEOUT: Duration = Duration::from_secs(3_600);

@@ -17,7 +17,7 @@ use crate::snapshot::{Resource, ResourceType, Snapshot};
 use super::cluster::filter;
 use super::route_table::{Form, Table};
 use super::wire::{address, ads, any, duration, extension, number, prefix_of, yes};
-use super::{Ports, Surroundings, edge, route_table, scope, tls, wasm};
+use super::{Ports, Surroundings, cors, edge, route_table, scope, tls, tunnel, wasm};
 
 /// The `server` header of every answer.
 const SERVER_NAME: &str = "tollgate";
@@ -32,7 +32,11 @@ pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway, surroundings: &Surrou
             table.add(snapshot, gateway, form);
             chains.push(chain(gateway, &table, form));
         }
-        let inspects = chains.iter().any(|chain| chain.transport_socket.is_some());
+        for site in &open.sites {
+            chains.extend(tunnel::chains(gateway, &route_table::name(gateway, open), site));
+        }
+        let has_tunnels = open.sites.iter().any(|site| site.tunnels.is_some());
+        let inspects = has_tunnels || chains.iter().any(|chain| chain.transport_socket.is_some());
         let inspector = listener::ListenerFilter {
             name: "envoy.filters.listener.tls_inspector".to_owned(),
             config_type: Some(listener::listener_filter::ConfigType::TypedConfig(any(&TlsInspector::default()))),
@@ -48,7 +52,8 @@ pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway, surroundings: &Surrou
             enable_reuse_port: (surroundings.ports == Ports::Exclusive).then_some(BoolValue { value: false }),
             ..Default::default()
         };
-        let origins = open.sites.iter().map(|site| site.origin.clone()).collect::<Box<[_]>>();
+        let of_sites = open.sites.iter().map(|site| site.origin.clone());
+        let origins = of_sites.chain(open.sites.iter().flat_map(tunnel::origins)).collect::<Box<[_]>>();
         snapshot.insert(ResourceType::Listener, name, Resource::new(&message, origins));
     }
 }
@@ -56,31 +61,40 @@ pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway, surroundings: &Surrou
 /// The filter chain that has this route table.
 fn chain(gateway: &ir::Gateway, table: &Table<'_>, form: Form) -> listener::FilterChain {
     let tls = table.tls();
-    let found = tls.map(|(hostname, _)| {
-        let server_names = if hostname == "*" { Vec::new() } else { vec![hostname.to_owned()] };
-        listener::FilterChainMatch { server_names, ..Default::default() }
+    let found = tls.map(|site| listener::FilterChainMatch {
+        server_names: tls::server_names(&site.hostname),
+        ..Default::default()
     });
     listener::FilterChain {
         name: table.name.clone(),
         filter_chain_match: found,
-        transport_socket: tls.map(|(_, certificate)| tls::downstream(certificate)),
+        transport_socket: tls.map(|site| tls::downstream(site, &["h2", "http/1.1"])),
         filters: network_filters(gateway, (&table.name, form)),
         ..Default::default()
     }
 }
 
 fn network_filters(gateway: &ir::Gateway, (table, form): (&str, Form)) -> Vec<listener::Filter> {
-    let native = |name: &str, config| listener::Filter {
-        name: name.to_owned(),
-        config_type: Some(listener::filter::ConfigType::TypedConfig(config)),
-    };
-    let mut filters = vec![native("envoy.filters.network.connection_limit", any(&edge::connection_limit(table)))];
+    let mut filters = bounds(gateway, table);
+    filters.push(network_filter("envoy.filters.network.http_connection_manager", &manager(gateway, table, form)));
+    filters
+}
+
+/// The filters that bound the connections of a filter chain.
+pub fn bounds(gateway: &ir::Gateway, chain: &str) -> Vec<listener::Filter> {
+    let mut filters = vec![network_filter("envoy.filters.network.connection_limit", &edge::connection_limit(chain))];
     if wasm::is_needed(&gateway.catalog) {
-        let until_then = any(&edge::connection_limit(&format!("{table}/without_code")));
+        let until_then = any(&edge::connection_limit(&format!("{chain}/without_code")));
         filters.push(wasm::discovered_for_connections(wasm::connection_name(&gateway.catalog.scope), until_then));
     }
-    filters.push(native("envoy.filters.network.http_connection_manager", any(&manager(gateway, table, form))));
     filters
+}
+
+pub fn network_filter<M: prost::Message + prost::Name>(name: &str, message: &M) -> listener::Filter {
+    listener::Filter {
+        name: name.to_owned(),
+        config_type: Some(listener::filter::ConfigType::TypedConfig(any(message))),
+    }
 }
 
 fn manager(gateway: &ir::Gateway, table: &str, form: Form) -> HttpConnectionManager {
@@ -96,6 +110,9 @@ fn manager(gateway: &ir::Gateway, table: &str, form: Form) -> HttpConnectionMana
             hcm::RouteSpecifier::ScopedRoutes(scope::routes())
         }
     };
+    // A browser asks beforehand without a key, so this comes before our own filter. It is always there, so that a route
+    // that gets CORS changes no listener.
+    http_filters.push(cors::filter());
     if wasm::is_needed(&gateway.catalog) {
         http_filters.push(wasm::discovered(wasm::request_name(&gateway.catalog.scope)));
     }

@@ -8,6 +8,7 @@
 
 mod class;
 mod cluster;
+mod cors;
 mod edge;
 mod filter_config;
 mod listener;
@@ -20,11 +21,13 @@ mod scope;
 mod secret;
 mod setup;
 mod tls;
+mod tunnel;
 mod update;
 mod upstream;
 mod wasm;
 mod wire;
 
+pub use cluster::endpoints_of;
 use filter_config::{MAX_BODY_BYTES, attempt_config, connection_config, request_config};
 pub use print::to_json;
 pub use route_table::RouteTables;

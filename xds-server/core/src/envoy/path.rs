@@ -16,6 +16,7 @@ pub fn route_match(matches: &Match) -> route::RouteMatch {
         PathMatch::Prefix(prefix) if prefix == "/" => PathSpecifier::Prefix(prefix.clone()),
         PathMatch::Prefix(prefix) => PathSpecifier::PathSeparatedPrefix(prefix.clone()),
         PathMatch::Regex(regex) => PathSpecifier::SafeRegex(self::regex(regex)),
+        PathMatch::Call { service, method } => call(service.as_ref(), method.as_ref()),
     };
     let method = matches.method.as_ref().map(|method| header(":method", exact(method)));
     let headers = matches.headers.iter().map(|found| header(&found.name, text(&found.value)));
@@ -23,7 +24,27 @@ pub fn route_match(matches: &Match) -> route::RouteMatch {
         path_specifier: Some(path),
         headers: method.into_iter().chain(headers).collect(),
         query_parameters: matches.query.iter().map(query).collect(),
+        // The content type says whether a request is a call.
+        grpc: matches!(matches.path, PathMatch::Call { .. }).then_some(route::route_match::GrpcRouteMatchOptions {}),
         ..Default::default()
+    }
+}
+
+/// The path of a call is `/<service>/<method>`.
+fn call(service: Option<&TextMatch>, method: Option<&TextMatch>) -> route::route_match::PathSpecifier {
+    use route::route_match::PathSpecifier;
+    let part = |part: Option<&TextMatch>| match part {
+        Some(TextMatch::Exact(name)) => escape_regex(name),
+        Some(TextMatch::Regex(regex)) => format!("(?:{regex})"),
+        None => "[^/]+".to_owned(),
+    };
+    match (service, method) {
+        (None, None) => PathSpecifier::Prefix("/".to_owned()),
+        (Some(TextMatch::Exact(service)), None) => PathSpecifier::PathSeparatedPrefix(format!("/{service}")),
+        (Some(TextMatch::Exact(service)), Some(TextMatch::Exact(method))) => {
+            PathSpecifier::Path(format!("/{service}/{method}"))
+        }
+        (service, method) => PathSpecifier::SafeRegex(regex(&format!("/{}/{}", part(service), part(method)))),
     }
 }
 
@@ -57,11 +78,11 @@ fn text(value: &TextMatch) -> StringMatcher {
     }
 }
 
-fn exact(value: &str) -> StringMatcher {
+pub fn exact(value: &str) -> StringMatcher {
     StringMatcher { match_pattern: Some(MatchPattern::Exact(value.to_owned())), ..Default::default() }
 }
 
-fn regex(regex: &str) -> RegexMatcher {
+pub fn regex(regex: &str) -> RegexMatcher {
     RegexMatcher { regex: regex.to_owned(), ..Default::default() }
 }
 
@@ -96,7 +117,7 @@ fn escape_substitution(text: &str) -> String {
     text.replace('\\', "\\\\")
 }
 
-fn escape_regex(text: &str) -> String {
+pub fn escape_regex(text: &str) -> String {
     text.chars().flat_map(|c| (!c.is_ascii_alphanumeric() && c != '/').then_some('\\').into_iter().chain([c])).collect()
 }
 

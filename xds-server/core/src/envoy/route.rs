@@ -1,5 +1,7 @@
 //! Routes of the IR to Envoy's.
 
+use std::time::Duration;
+
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::route::v3 as route;
 use envoy_types::pb::envoy::r#type::v3::{FractionalPercent, fractional_percent::DenominatorType};
@@ -9,7 +11,7 @@ use crate::ir::{self, Action, Redirect, Rewrite, Route, WeightedService};
 
 use super::path::{self, Change, change, header_options, route_match};
 use super::wire::{any, duration, number};
-use super::{class, pool_route, wasm};
+use super::{class, cors, pool_route, wasm};
 
 /// Where the requests of some routes come in.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +51,11 @@ fn route(entry: EntryPoint<'_>, found: &Route) -> Vec<route::Route> {
         request_headers_to_remove: found.request_headers.remove.clone(),
         response_headers_to_add: header_options(&found.response_headers),
         response_headers_to_remove: found.response_headers.remove.clone(),
+        typed_per_filter_config: found
+            .cors
+            .iter()
+            .map(|given| (cors::FILTER.to_owned(), cors::policy(given)))
+            .collect(),
         ..Default::default()
     };
     match &found.action {
@@ -71,11 +78,12 @@ fn route(entry: EntryPoint<'_>, found: &Route) -> Vec<route::Route> {
         Action::Services { services, invalid } => {
             let action = route::route::Action::Route(to_services(found, services));
             let usable = route::Route { action: Some(action), ..made.clone() };
+            let unusable = ir::nobody_there(found.is_of_calls());
             let valid: u32 = services.iter().map(|service| service.weight).sum();
             match share(*invalid, valid) {
                 None => vec![usable],
                 Some(share) => {
-                    let mut unusable = failing(made, 500);
+                    let mut unusable = failing(made, unusable);
                     if let Some(found) = &mut unusable.r#match {
                         found.runtime_fraction = Some(share);
                     }
@@ -95,13 +103,43 @@ fn failing(made: route::Route, status: u16) -> route::Route {
 fn share(invalid: u32, valid: u32) -> Option<core::RuntimeFractionalPercent> {
     let total = u64::from(invalid) + u64::from(valid);
     let numerator = (u64::from(invalid) * 1_000_000).checked_div(total)?;
-    (numerator > 0).then(|| core::RuntimeFractionalPercent {
-        default_value: Some(FractionalPercent {
-            numerator: u32::try_from(numerator).unwrap_or(1_000_000),
-            denominator: DenominatorType::Million.into(),
-        }),
+    (numerator > 0).then(|| of_a_million(u32::try_from(numerator).unwrap_or(1_000_000)))
+}
+
+fn of_a_million(numerator: u32) -> core::RuntimeFractionalPercent {
+    core::RuntimeFractionalPercent {
+        default_value: Some(FractionalPercent { numerator, denominator: DenominatorType::Million.into() }),
         runtime_key: String::new(),
-    })
+    }
+}
+
+/// The copy names the same host as the request.
+fn mirror(mirror: &ir::Mirror) -> route::route_action::RequestMirrorPolicy {
+    route::route_action::RequestMirrorPolicy {
+        cluster: mirror.service.clone(),
+        runtime_fraction: Some(of_a_million(mirror.share)),
+        disable_shadow_host_suffix_append: true,
+        ..Default::default()
+    }
+}
+
+/// There is another attempt if the connection fails, if the backend does not answer in time, and after a status that the
+/// rule names.
+fn retry_policy(retry: &ir::Retry, attempt: Option<Duration>) -> route::RetryPolicy {
+    route::RetryPolicy {
+        retry_on: "connect-failure,refused-stream,reset,retriable-status-codes".to_owned(),
+        retriable_status_codes: retry.codes.iter().copied().map(u32::from).collect(),
+        num_retries: number(retry.attempts),
+        per_try_timeout: attempt.and_then(duration),
+        retry_back_off: retry.backoff.map(back_off),
+        ..Default::default()
+    }
+}
+
+/// Envoy waits for a random time below the interval, which doubles with each attempt.
+fn back_off(base: Duration) -> route::retry_policy::RetryBackOff {
+    let base = base.max(Duration::from_millis(1));
+    route::retry_policy::RetryBackOff { base_interval: duration(base), max_interval: duration(base * 10) }
 }
 
 fn to_services(found: &Route, services: &[WeightedService]) -> route::RouteAction {
@@ -119,10 +157,21 @@ fn to_services(found: &Route, services: &[WeightedService]) -> route::RouteActio
         timeout: duration(found.request_timeout.unwrap_or_default()),
         ..Default::default()
     };
-    if let Some(timeout) = found.attempt_timeout.filter(|timeout| !timeout.is_zero()) {
-        // There are no retries, so the request has only one attempt.
-        let shorter = found.request_timeout.filter(|request| !request.is_zero()).map_or(timeout, |r| r.min(timeout));
-        action.timeout = duration(shorter);
+    let attempt = found.attempt_timeout.filter(|timeout| !timeout.is_zero());
+    match (&found.retry, attempt) {
+        (Some(retry), attempt) => action.retry_policy = Some(retry_policy(retry, attempt)),
+        (None, Some(timeout)) => {
+            // The request has only one attempt.
+            let request = found.request_timeout.filter(|request| !request.is_zero());
+            action.timeout = duration(request.map_or(timeout, |request| request.min(timeout)));
+        }
+        (None, None) => {}
+    }
+    action.request_mirror_policies = found.mirrors.iter().map(mirror).collect();
+    if services.iter().any(|service| service.websocket) {
+        let websocket =
+            route::route_action::UpgradeConfig { upgrade_type: "websocket".to_owned(), ..Default::default() };
+        action.upgrade_configs.push(websocket);
     }
     if let Some(changed) = &found.rewrite {
         rewrite(&mut action, found, changed);

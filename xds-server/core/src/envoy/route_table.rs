@@ -73,7 +73,8 @@ impl<'a> Table<'a> {
     /// On a plain port the Host header tells the sites apart. With TLS, each has its own filter chain.
     pub fn of_listener(gateway: &ir::Gateway, open: &'a ir::Listener) -> Vec<Self> {
         let (name, port) = (name(gateway, open), open.port);
-        let (tls, plain): (Vec<_>, Vec<_>) = open.sites.iter().partition(|site| site.certificate.is_some());
+        let sites = open.sites.iter().filter(|site| site.tunnels.is_none());
+        let (tls, plain): (Vec<_>, Vec<_>) = sites.partition(|site| !site.certificates.is_empty());
         let tls = tls.into_iter().map(|site| Self { name: format!("{name}/{}", site.name), port, sites: vec![site] });
         let mut tables: Vec<Self> = tls.collect();
         if !plain.is_empty() {
@@ -82,9 +83,9 @@ impl<'a> Table<'a> {
         tables
     }
 
-    /// Present: TLS is terminated for this hostname, with this certificate.
-    pub fn tls(&self) -> Option<(&'a str, &'a ir::Certificate)> {
-        self.sites.iter().find_map(|site| Some((site.hostname.as_str(), site.certificate.as_ref()?)))
+    /// Present: TLS is terminated for this site.
+    pub fn tls(&self) -> Option<&'a ir::Site> {
+        self.sites.iter().find(|site| !site.certificates.is_empty()).copied()
     }
 
     /// It depends on the number of hostnames alone, so a table whose number is not near the limit never changes its
@@ -173,7 +174,7 @@ impl<'a> Table<'a> {
     }
 
     fn virtual_host(&self, gateway: &ir::Gateway, site: &ir::Site, host: &ir::VirtualHost) -> route::VirtualHost {
-        let entry = EntryPoint { gateway, port: self.port, tls: site.certificate.is_some() };
+        let entry = EntryPoint { gateway, port: self.port, tls: !site.certificates.is_empty() };
         virtual_host(entry, format!("{}/{}", site.name, host.domain), host)
     }
 }

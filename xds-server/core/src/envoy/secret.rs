@@ -11,33 +11,55 @@ use crate::status::Origin;
 use super::wire::{ads, inline};
 
 pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway) {
-    let mut insert = |name: String, value: secret::Type, origins: Vec<Origin>| {
-        let message = Secret { name: name.clone(), r#type: Some(value) };
-        snapshot.insert(ResourceType::Secret, name, Resource::new(&message, origins));
-    };
     for backend in gateway.catalog.backends.values() {
         if let Some(credential) = &backend.credential {
             let secret = GenericSecret { secret: Some(inline(credential.secret.expose())), ..Default::default() };
             let origins = vec![backend.origin.clone(), credential.origin.clone()];
-            insert(credential_name(backend), secret::Type::GenericSecret(secret), origins);
+            insert(snapshot, credential_name(backend), secret::Type::GenericSecret(secret), origins);
         }
         if let ir::Tls::Simple { ca: ir::Authority::Certificate { origin, name, pem }, .. } = &backend.tls {
-            let context = CertificateValidationContext { trusted_ca: Some(inline(pem.expose())), ..Default::default() };
             let origins = vec![backend.origin.clone(), origin.clone()];
-            insert(authority_name(name), secret::Type::ValidationContext(context), origins);
+            insert(snapshot, authority_name(name), trusted(pem), origins);
+        }
+    }
+    for service in gateway.services.values() {
+        if let Some(resource) = of_service(service) {
+            snapshot.insert(ResourceType::Secret, authority_name(&service.cluster), resource);
         }
     }
     for site in gateway.listeners.iter().flat_map(|listener| &listener.sites) {
-        if let Some(certificate) = &site.certificate {
+        if let Some(clients) = &site.clients {
+            let origins = vec![site.origin.clone(), clients.origin.clone()];
+            insert(snapshot, authority_name(&clients.name), trusted(&clients.pem), origins);
+        }
+        for certificate in &site.certificates {
             let value = TlsCertificate {
                 certificate_chain: Some(inline(certificate.chain.expose())),
                 private_key: Some(inline(certificate.private_key.expose())),
                 ..Default::default()
             };
             let origins = vec![site.origin.clone(), certificate.origin.clone()];
-            insert(certificate_name(certificate), secret::Type::TlsCertificate(value), origins);
+            insert(snapshot, certificate_name(certificate), secret::Type::TlsCertificate(value), origins);
         }
     }
+}
+
+/// The authority that signs the certificates of a Service. Its name is that of the cluster.
+pub fn of_service(service: &ir::Service) -> Option<Resource> {
+    let ir::ServiceTls::Verified { origin: policy, ca, .. } = service.tls.as_deref()? else { return None };
+    let ir::Authority::Certificate { origin, pem, .. } = ca else { return None };
+    let message = Secret { name: authority_name(&service.cluster), r#type: Some(trusted(pem)) };
+    Some(Resource::new(&message, vec![policy.clone(), origin.clone()]))
+}
+
+fn trusted(pem: &ir::SecretText) -> secret::Type {
+    let trusted_ca = Some(inline(pem.expose()));
+    secret::Type::ValidationContext(CertificateValidationContext { trusted_ca, ..Default::default() })
+}
+
+fn insert(snapshot: &mut Snapshot, name: String, value: secret::Type, origins: Vec<Origin>) {
+    let message = Secret { name: name.clone(), r#type: Some(value) };
+    snapshot.insert(ResourceType::Secret, name, Resource::new(&message, origins));
 }
 
 pub fn credential_name(backend: &ir::Backend) -> String {

@@ -5,10 +5,13 @@ use std::net::IpAddr;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
     CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SubjectAltNameMatcher, TlsParameters,
-    UpstreamTlsContext, common_tls_context, common_tls_context::CombinedCertificateValidationContext,
-    subject_alt_name_matcher::SanType, tls_parameters::TlsProtocol,
+    UpstreamTlsContext, certificate_validation_context::TrustChainVerification, common_tls_context,
+    common_tls_context::CombinedCertificateValidationContext, subject_alt_name_matcher::SanType,
+    tls_parameters::TlsProtocol,
 };
-use envoy_types::pb::envoy::r#type::matcher::v3::{StringMatcher, string_matcher};
+use envoy_types::pb::envoy::r#type::matcher::v3::{StringMatcher, string_matcher::MatchPattern};
+
+use envoy_types::pb::google::protobuf::BoolValue;
 
 use crate::ir;
 
@@ -18,31 +21,60 @@ use super::wire::any;
 /// Where Debian, Alpine and distroless images keep the authorities that they trust.
 const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
+/// To a backend whose certificate is for its own name.
 pub fn upstream(sni: &str, authority: &ir::Authority) -> core::TransportSocket {
-    let is_ip = sni.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
-    let san = SubjectAltNameMatcher {
-        san_type: if is_ip { SanType::IpAddress } else { SanType::Dns }.into(),
-        matcher: Some(StringMatcher {
-            match_pattern: Some(string_matcher::MatchPattern::Exact(sni.trim_matches(['[', ']']).to_owned())),
-            ..Default::default()
-        }),
-        ..Default::default()
+    let bare = sni.trim_matches(['[', ']']);
+    let is_ip = bare.parse::<IpAddr>().is_ok();
+    let san = san(if is_ip { SanType::IpAddress } else { SanType::Dns }, exact(bare));
+    let secret = match authority {
+        ir::Authority::System => None,
+        ir::Authority::Certificate { name, .. } => Some(authority_name(name)),
     };
-    let context = CertificateValidationContext { match_typed_subject_alt_names: vec![san], ..Default::default() };
-    let validation = match authority {
-        ir::Authority::System => {
-            common_tls_context::ValidationContextType::ValidationContext(CertificateValidationContext {
-                trusted_ca: Some(core::DataSource {
-                    specifier: Some(core::data_source::Specifier::Filename(SYSTEM_AUTHORITIES.to_owned())),
-                    ..Default::default()
-                }),
-                ..context
-            })
-        }
-        ir::Authority::Certificate { name, .. } => {
+    // An address is not a server name (RFC 6066, 3).
+    verified(if is_ip { "" } else { sni }, vec![san], secret)
+}
+
+/// To a Service. None: nobody reaches it.
+pub fn to_service(cluster: &str, tls: &ir::ServiceTls) -> Option<core::TransportSocket> {
+    let ir::ServiceTls::Verified { sni, names, ca, .. } = tls else { return None };
+    let sans = names.iter().map(|name| match name {
+        ir::SubjectName::Dns(name) => match name.strip_prefix('*') {
+            Some(suffix) => san(SanType::Dns, MatchPattern::Suffix(suffix.to_owned())),
+            None => san(SanType::Dns, exact(name)),
+        },
+        ir::SubjectName::Uri(uri) => san(SanType::Uri, exact(uri)),
+    });
+    let secret = match ca {
+        ir::Authority::System => None,
+        ir::Authority::Certificate { .. } => Some(authority_name(cluster)),
+    };
+    Some(verified(sni, sans.collect(), secret))
+}
+
+fn exact(text: &str) -> MatchPattern {
+    MatchPattern::Exact(text.to_owned())
+}
+
+fn san(kind: SanType, pattern: MatchPattern) -> SubjectAltNameMatcher {
+    let matcher = StringMatcher { match_pattern: Some(pattern), ..Default::default() };
+    SubjectAltNameMatcher { san_type: kind.into(), matcher: Some(matcher), ..Default::default() }
+}
+
+/// Without a secret, the authorities are those that the machine trusts.
+fn verified(sni: &str, sans: Vec<SubjectAltNameMatcher>, secret: Option<String>) -> core::TransportSocket {
+    let context = CertificateValidationContext { match_typed_subject_alt_names: sans, ..Default::default() };
+    let validation = match secret {
+        None => common_tls_context::ValidationContextType::ValidationContext(CertificateValidationContext {
+            trusted_ca: Some(core::DataSource {
+                specifier: Some(core::data_source::Specifier::Filename(SYSTEM_AUTHORITIES.to_owned())),
+                ..Default::default()
+            }),
+            ..context
+        }),
+        Some(name) => {
             common_tls_context::ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
                 default_validation_context: Some(context),
-                validation_context_sds_secret_config: Some(by_sds(authority_name(name))),
+                validation_context_sds_secret_config: Some(by_sds(name)),
                 ..Default::default()
             })
         }
@@ -53,24 +85,44 @@ pub fn upstream(sni: &str, authority: &ir::Authority) -> core::TransportSocket {
             validation_context_type: Some(validation),
             ..Default::default()
         }),
-        // An address is not a server name (RFC 6066, 3).
-        sni: if is_ip { String::new() } else { sni.to_owned() },
+        sni: sni.to_owned(),
         ..Default::default()
     };
     socket(core::transport_socket::ConfigType::TypedConfig(any(&context)))
 }
 
-pub fn downstream(certificate: &ir::Certificate) -> core::TransportSocket {
+/// `protocols` are those that may be negotiated (ALPN). Without any, nothing is.
+pub fn downstream(site: &ir::Site, protocols: &[&str]) -> core::TransportSocket {
+    let sds = site.certificates.iter().map(|certificate| by_sds(certificate_name(certificate))).collect();
+    let validation = site.clients.as_ref().map(|clients| {
+        let mut context = CertificateValidationContext::default();
+        if clients.is_optional {
+            context.trust_chain_verification = TrustChainVerification::AcceptUntrusted.into();
+        }
+        common_tls_context::ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
+            default_validation_context: Some(context),
+            validation_context_sds_secret_config: Some(by_sds(authority_name(&clients.name))),
+            ..Default::default()
+        })
+    });
+    let is_required = site.clients.as_ref().is_some_and(|clients| !clients.is_optional);
     let context = DownstreamTlsContext {
         common_tls_context: Some(CommonTlsContext {
             tls_params: Some(versions()),
-            tls_certificate_sds_secret_configs: vec![by_sds(certificate_name(certificate))],
-            alpn_protocols: vec!["h2".to_owned(), "http/1.1".to_owned()],
+            tls_certificate_sds_secret_configs: sds,
+            validation_context_type: validation,
+            alpn_protocols: protocols.iter().map(|protocol| (*protocol).to_owned()).collect(),
             ..Default::default()
         }),
+        require_client_certificate: is_required.then_some(BoolValue { value: true }),
         ..Default::default()
     };
     socket(core::transport_socket::ConfigType::TypedConfig(any(&context)))
+}
+
+/// By which names of a client a filter chain is found.
+pub fn server_names(hostname: &str) -> Vec<String> {
+    if hostname == "*" { Vec::new() } else { vec![hostname.to_owned()] }
 }
 
 /// Envoy's default for TLS to backends ends at version 1.2.

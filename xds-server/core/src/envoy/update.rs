@@ -73,9 +73,17 @@ impl Updating<'_> {
 
     fn services(&mut self, gateway: &ir::Gateway, delta: &PartsDelta) {
         for name in &delta.services {
-            let (cluster, endpoints) = gateway.services.get(name).map(|service| cluster::service(service)).unzip();
-            self.set(ResourceType::Cluster, name, cluster);
-            self.set(ResourceType::Endpoint, name, endpoints);
+            let service = gateway.services.get(name);
+            let made = service.map(|service| cluster::service(gateway, service)).unwrap_or_default();
+            let is_gone = |(kind, name): &(_, String)| !made.iter().any(|(other, now, _)| (other, now) == (kind, name));
+            for (kind, name) in cluster::names_of_service(name).into_iter().filter(is_gone) {
+                self.set(kind, &name, None);
+            }
+            for (kind, name, resource) in made {
+                self.set(kind, &name, Some(resource));
+            }
+            let authority = service.and_then(|service| secret::of_service(service));
+            self.set(ResourceType::Secret, &secret::authority_name(name), authority);
         }
     }
 

@@ -10,11 +10,10 @@ mod document;
 mod last_good;
 mod merge;
 
+pub use self::document::{Document, SyntaxError, parse};
+
 use std::sync::Arc;
 
-pub(crate) use self::document::parse;
-
-use self::document::Document;
 use crate::objects::{
     FileVersion, KeptDocument, Lines, Objects, Provenance, RefusedPolicy, SecretSource, Source, read::read,
 };

@@ -23,13 +23,13 @@ pub struct Delta {
 
 #[derive(Debug, PartialEq, Eq)]
 pub enum GatewayDelta {
-    /// It is new, or it has other listeners.
+    /// It is new, or it has other listeners or tunnels.
     Whole,
     Gone,
     Parts(PartsDelta),
 }
 
-/// What is new, changed or gone in a Gateway whose listeners are the same.
+/// What is new, changed or gone in a Gateway whose listeners and tunnels are the same.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct PartsDelta {
     /// Virtual hosts, by listener. Those whose routes lead to a pool that changed are among them.

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::status::Origin;
 
-use super::{Catalog, Domain, Route, SecretText, Service, values};
+use super::{Catalog, Domain, Route, SecretText, Service, Tunnel, values};
 
 /// One Gateway with all that belongs to it, complete in itself.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -35,12 +35,22 @@ pub struct Site {
     pub name: Arc<str>,
     /// `*` for every hostname.
     pub hostname: String,
-    /// Present: TLS is terminated with it.
+    /// With any, TLS is terminated. The client's name and kinds of keys choose among them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub certificates: Vec<Certificate>,
+    /// Present: clients are asked for a certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub certificate: Option<Certificate>,
+    pub clients: Option<ClientAuthority>,
     #[serde(serialize_with = "values")]
     pub virtual_hosts: BTreeMap<Domain, Arc<VirtualHost>>,
+    /// Present: connections are passed on as a whole, by the name that the client asks for, and there are no virtual
+    /// hosts. Without a certificate their TLS is passed on too. A name without a tunnel is nobody's, and its connections
+    /// are closed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tunnels: Option<Tunnels>,
 }
+
+pub type Tunnels = BTreeMap<Domain, Option<Arc<Tunnel>>>;
 
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Certificate {
@@ -49,6 +59,16 @@ pub struct Certificate {
     pub name: String,
     pub chain: SecretText,
     pub private_key: SecretText,
+}
+
+/// Who signs the certificates of clients.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ClientAuthority {
+    pub origin: Origin,
+    pub name: String,
+    pub pem: SecretText,
+    /// Clients without a certificate of its are let in as well.
+    pub is_optional: bool,
 }
 
 /// What is served under one hostname. Its routes are in the order in which they are tried.
@@ -69,5 +89,19 @@ impl Gateway {
             .flat_map(|site| site.virtual_hosts.values())
             .flat_map(|host| &host.routes)
             .map(AsRef::as_ref)
+    }
+
+    /// Every tunnel, once for each name that has it.
+    pub fn tunnels(&self) -> impl Iterator<Item = &Tunnel> {
+        self.listeners.iter().flat_map(|listener| &listener.sites).flat_map(Site::tunnels)
+    }
+}
+
+// === impl Site ===
+
+impl Site {
+    /// Its tunnels, once for each name that has it.
+    pub fn tunnels(&self) -> impl Iterator<Item = &Tunnel> {
+        self.tunnels.iter().flat_map(BTreeMap::values).flatten().map(AsRef::as_ref)
     }
 }

@@ -5,19 +5,21 @@ mod delta;
 mod gateway;
 mod model;
 mod route;
+mod tunnel;
 mod workload;
 
 pub use catalog::Catalog;
 pub use delta::{Delta, GatewayDelta, Host, PartsDelta};
-pub use gateway::{Certificate, Gateway, Listener, Site, VirtualHost};
+pub use gateway::{Certificate, ClientAuthority, Gateway, Listener, Site, Tunnels, VirtualHost};
 pub use model::{
     Access, Authority, BACKEND_PREFIX, Backend, ConsumerNamespaces, Credential, Endpoint, Model, Pool, Schema, Service,
-    ServiceEndpoint, Target, Timeouts, Tls,
+    ServiceEndpoint, ServiceTls, SubjectName, Target, Timeouts, Tls,
 };
 pub use route::{
-    Action, Class, Edits, HeaderEdits, HeaderMatch, Match, PathMatch, PathRewrite, Redirect, Rewrite, Route, TextMatch,
-    WeightedService,
+    Action, Class, Cors, Edits, HeaderEdits, HeaderMatch, Match, Mirror, OriginMatch, PathMatch, PathRewrite, Redirect,
+    Retry, Rewrite, Route, TextMatch, WeightedService, nobody_there,
 };
+pub use tunnel::{Tunnel, TunnelService};
 pub use workload::Workload;
 
 use std::collections::BTreeMap;

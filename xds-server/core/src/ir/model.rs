@@ -126,11 +126,40 @@ pub struct Credential {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Service {
     pub origin: Origin,
-    /// `service/<namespace>/<name>/<port>`.
+    /// `service/<namespace>/<name>/<port>`. With `/h2c` behind it, it speaks HTTP/2 because a GRPCRoute leads to it.
     pub cluster: String,
     /// Whether it speaks HTTP/2 without TLS.
     pub h2c: bool,
+    /// Whether it speaks WebSocket.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub websocket: bool,
+    /// Present: it is reached by TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Arc<ServiceTls>>,
     pub endpoints: Vec<ServiceEndpoint>,
+}
+
+/// How a Service is reached by TLS, as a BackendTLSPolicy says.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub enum ServiceTls {
+    Verified {
+        /// The policy.
+        origin: Origin,
+        sni: String,
+        /// The certificate has one of these.
+        names: Vec<SubjectName>,
+        ca: Authority,
+    },
+    /// The policy is invalid, so nobody reaches the Service.
+    Closed { origin: Origin },
+}
+
+/// A name that a certificate may be for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum SubjectName {
+    /// Its first label may be `*`.
+    Dns(String),
+    Uri(String),
 }
 
 /// Where one replica of a Service is.
@@ -140,6 +169,16 @@ pub struct ServiceEndpoint {
     pub port: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<Arc<str>>,
+}
+
+// === impl ServiceTls ===
+
+impl ServiceTls {
+    /// The policy.
+    pub fn origin(&self) -> &Origin {
+        let (Self::Verified { origin, .. } | Self::Closed { origin }) = self;
+        origin
+    }
 }
 
 // === impl ConsumerNamespaces ===

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::status::Origin;
 
-/// One match of one rule of one HTTPRoute.
+/// One match of one rule of one HTTPRoute or GRPCRoute.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Route {
     /// The rule; its section is `rule <i>`.
@@ -28,6 +28,12 @@ pub struct Route {
     pub request_timeout: Option<Duration>,
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "super::optional_duration")]
     pub attempt_timeout: Option<Duration>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Box<Retry>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cors: Option<Box<Cors>>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub mirrors: Box<[Mirror]>,
     pub action: Action,
 }
 
@@ -48,6 +54,13 @@ pub enum PathMatch {
     /// Matches whole segments. It has no trailing slash unless it is `/`.
     Prefix(String),
     Regex(String),
+    /// A gRPC call, and nothing else. What is absent may be anything.
+    Call {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        service: Option<TextMatch>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        method: Option<TextMatch>,
+    },
 }
 
 /// A match of a header or of a query parameter.
@@ -92,6 +105,52 @@ pub enum PathRewrite {
     Prefix(String),
 }
 
+/// When a request is sent again, and how often.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Retry {
+    /// Besides the first one.
+    pub attempts: u32,
+    /// Statuses of answers after which there is another attempt. There is one after a failed connection too.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub codes: Vec<u16>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "super::optional_duration")]
+    pub backoff: Option<Duration>,
+}
+
+/// What browsers may do for pages of other origins.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Cors {
+    pub origins: Vec<OriginMatch>,
+    /// `*` alone for any; the same for headers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub methods: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub exposed_headers: Vec<String>,
+    pub credentials: bool,
+    /// How long a browser may remember it.
+    pub seconds: u32,
+}
+
+/// An origin is a scheme, a host, and a port unless it is the scheme's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum OriginMatch {
+    Any,
+    Exact(String),
+    /// Anything may stand between the two.
+    Around(String, String),
+}
+
+/// Requests are sent to a Service as well, and its answers go nowhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Mirror {
+    /// Cluster name.
+    pub service: String,
+    /// How many of a million requests.
+    pub share: u32,
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub enum Action {
     /// The filter chooses model and backend.
@@ -107,7 +166,7 @@ pub enum Action {
     },
     Services {
         services: Vec<WeightedService>,
-        /// The weight of references that cannot be used. Their share of requests is answered with 500.
+        /// The weight of references that cannot be used. Their share of requests is answered with an error.
         invalid: u32,
     },
     Redirect(Box<Redirect>),
@@ -122,6 +181,9 @@ pub struct WeightedService {
     /// Cluster name.
     pub service: String,
     pub weight: u32,
+    /// Its connections may be upgraded to WebSocket.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub websocket: bool,
     #[serde(skip_serializing_if = "HeaderEdits::is_empty")]
     pub request_headers: HeaderEdits,
     #[serde(skip_serializing_if = "HeaderEdits::is_empty")]
@@ -156,11 +218,24 @@ pub struct Class {
 // === impl Route ===
 
 impl Route {
-    /// `httproute/<namespace>/<name>/rule/<i>/match/<j>`. In Envoy its class may stand before that.
+    /// `httproute/<namespace>/<name>/rule/<i>/match/<j>`, or the same with `grpcroute`. In Envoy its class may stand
+    /// before that.
     pub fn name(&self) -> String {
         let (Origin { namespace, name, .. }, (rule, number)) = (&self.origin, self.place);
-        format!("httproute/{namespace}/{name}/rule/{rule}/match/{number}")
+        let kind = if self.is_of_calls() { "grpcroute" } else { "httproute" };
+        format!("{kind}/{namespace}/{name}/rule/{rule}/match/{number}")
     }
+
+    /// Whether it is of a GRPCRoute.
+    pub fn is_of_calls(&self) -> bool {
+        matches!(self.matches.path, PathMatch::Call { .. })
+    }
+}
+
+/// The status of requests for which nobody is there. Envoy makes UNAVAILABLE of it for a call, as
+/// GRPCRouteRule.backendRefs has it, and of 500 it does not.
+pub fn nobody_there(is_call: bool) -> u16 {
+    if is_call { 503 } else { 500 }
 }
 
 // === impl Class ===

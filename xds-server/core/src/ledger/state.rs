@@ -9,7 +9,7 @@ use super::{
     Now,
     asked::{Asked, AskedNames},
     bucket::{Bucket, BucketKey, Lease},
-    usage::{Totals, UsageKey},
+    usage::{Totals, UsageKey, second_of},
 };
 
 /// One life of one proxy, whose workers share its leases. Callers with different certificates are different holders,
@@ -198,5 +198,15 @@ impl State {
 impl Changes {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// Each consumer whose usage was settled, with the minute of its last request in Unix seconds.
+    pub fn last_used(&self) -> impl Iterator<Item = (&str, i64)> {
+        let mut last: BTreeMap<&str, u64> = BTreeMap::new();
+        for (minute, key) in self.usage.keys() {
+            let known = last.entry(&key.consumer).or_default();
+            *known = (*known).max(*minute);
+        }
+        last.into_iter().map(|(consumer, minute)| (consumer, second_of(minute)))
     }
 }

@@ -37,6 +37,11 @@ pub struct Used {
     pub totals: Totals,
 }
 
+/// When a minute since the epoch begins, in Unix seconds.
+pub fn second_of(minute: u64) -> i64 {
+    i64::try_from(minute.saturating_mul(60)).unwrap_or(i64::MAX)
+}
+
 // === impl Totals ===
 
 impl AddAssign for Totals {

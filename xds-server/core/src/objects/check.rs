@@ -34,7 +34,7 @@ const MAX_TIMEOUT: Duration = Duration::from_secs(86_400);
 impl<'a> Check<'a> {
     pub fn new(meta: &'a Meta, findings: &'a mut Vec<Finding>) -> Self {
         let parts = match meta.provenance.strictness() {
-            Strictness::Strict => &[],
+            Strictness::Strict => parts::of_files(&meta.origin.kind),
             Strictness::Lenient => parts::of_kind(&meta.origin.kind),
         };
         Self { meta, findings, errors: 0, parts, refused: RefusedParts::default() }

@@ -2,7 +2,7 @@
 //!
 //! It is for a cluster what the folder is for files. It knows what is in force, because a version that is refused leaves
 //! the last good one of its object in force, and because [`Changes`] tell of refused objects all at once. It also says
-//! which Secrets are referred to, because no others are to be read.
+//! which Secrets and ConfigMaps are referred to, because no others are to be read.
 //!
 //! A Gateway of another controller, and a route that has none of our Gateways, is not ours to answer for. If it is
 //! refused, nobody is told.
@@ -16,7 +16,7 @@ use super::read;
 use super::references::{Whose, is_our_class};
 use super::secret::NoSecretSource;
 use super::{
-    Changes, ClusterVersion, EachKind, GatewayClass, Key, Kind, Meta, Object, Objects, Provenance, Refused,
+    Changes, ClusterVersion, EachKind, GatewayClass, Key, Kind, Meta, Needed, Object, Objects, Provenance, Refused,
     RefusedPolicy, each_kind,
 };
 use crate::sets::Counted;
@@ -31,10 +31,10 @@ pub struct Cluster {
     has_other_refused: bool,
     /// What is wrong with objects as they were given last.
     wrong: BTreeMap<Origin, Wrong>,
-    /// The Secrets that objects refer to, each by some of them.
-    secrets: Counted<Key>,
+    /// The Secrets and ConfigMaps that objects refer to, each by some of them.
+    needed: Counted<Needed>,
     /// Those that became one of them, or are none any more, since somebody asked.
-    other_secrets: BTreeSet<Key>,
+    other_needed: BTreeSet<Needed>,
 }
 
 #[derive(Debug)]
@@ -70,14 +70,15 @@ impl Cluster {
         ours.flat_map(|wrong| &wrong.findings).cloned().collect()
     }
 
-    /// Whether an object that is in force refers to this Secret.
-    pub fn refers_to(&self, secret: &Key) -> bool {
-        self.secrets.contains(secret)
+    /// Whether an object that is in force refers to this one.
+    pub fn needs(&self, needed: &Needed) -> bool {
+        self.needed.contains(needed)
     }
 
-    /// The Secrets that were not referred to and are now, or the other way round, since this was asked last.
-    pub fn other_secrets(&mut self) -> BTreeSet<Key> {
-        std::mem::take(&mut self.other_secrets)
+    /// The Secrets and ConfigMaps that were not referred to and are now, or the other way round, since this was asked
+    /// last.
+    pub fn other_needed(&mut self) -> BTreeSet<Needed> {
+        std::mem::take(&mut self.other_needed)
     }
 
     /// What became of the objects since this was asked last.
@@ -198,8 +199,8 @@ impl Cluster {
     fn sort_out(&mut self, kind: &str) {
         let kinds: &[&str] = match kind {
             // Those of Gateways first, because routes are ours by them.
-            "GatewayClass" => &["Gateway", "HTTPRoute"],
-            "Gateway" => &["HTTPRoute"],
+            "GatewayClass" => &["Gateway", "ListenerSet", "HTTPRoute", "GRPCRoute", "TLSRoute"],
+            "Gateway" => &["ListenerSet", "HTTPRoute", "GRPCRoute", "TLSRoute"],
             _ => return,
         };
         for kind in kinds {
@@ -250,34 +251,34 @@ impl Cluster {
         let named = |objects: &Objects| {
             if is_class {
                 let gateways = objects.gateways.iter();
-                gateways.flat_map(|gateway| secrets(objects, gateway)).collect()
+                gateways.flat_map(|gateway| needs(objects, gateway)).collect()
             } else {
                 T::store(objects)
                     .get(&key.namespace, &key.name)
-                    .map(|object| secrets(objects, object))
+                    .map(|object| needs(objects, object))
                     .unwrap_or_default()
             }
         };
-        let before: Vec<Key> = named(&self.objects);
+        let before: Vec<Needed> = named(&self.objects);
         change(&mut self.objects);
-        let after: Vec<Key> = named(&self.objects);
-        // First those that are added, so that a Secret that stays is never without a reference.
-        for secret in after {
-            if self.secrets.add(secret.clone()) {
-                self.note_secret(secret);
+        let after: Vec<Needed> = named(&self.objects);
+        // First those that are added, so that what stays is never without a reference.
+        for needed in after {
+            if self.needed.add(needed.clone()) {
+                self.note_needed(needed);
             }
         }
-        for secret in before {
-            if self.secrets.remove(&secret) {
-                self.note_secret(secret);
+        for needed in before {
+            if self.needed.remove(&needed) {
+                self.note_needed(needed);
             }
         }
     }
 
     /// What changed twice did not change.
-    fn note_secret(&mut self, secret: Key) {
-        if !self.other_secrets.remove(&secret) {
-            self.other_secrets.insert(secret);
+    fn note_needed(&mut self, needed: Needed) {
+        if !self.other_needed.remove(&needed) {
+            self.other_needed.insert(needed);
         }
     }
 }
@@ -286,10 +287,10 @@ fn origin(kind: &str, key: &Key) -> Origin {
     Origin::new(super::kinds::named(kind), Arc::clone(&key.namespace), Arc::clone(&key.name))
 }
 
-/// The Secrets that an object refers to. What only another controller acts on is not read.
-fn secrets<T: Kind>(objects: &Objects, object: &Object<T>) -> Vec<Key> {
+/// What an object refers to. What only another controller acts on is not read.
+fn needs<T: Kind>(objects: &Objects, object: &Object<T>) -> Vec<Needed> {
     if T::class(object).is_none_or(|class| is_our_class(&objects.gateway_classes, class)) {
-        T::secrets(object)
+        T::needs(object)
     } else {
         Vec::new()
     }

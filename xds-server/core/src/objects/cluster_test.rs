@@ -29,7 +29,7 @@ impl Given {
         let kind = self.0["kind"].as_str().unwrap().to_owned();
         let Self(mut document) = self.resource_version(uid, &generation.to_string());
         // The kinds of the core group have none.
-        if !["Secret", "Service", "Namespace"].contains(&kind.as_str()) {
+        if !["Secret", "ConfigMap", "Service", "Namespace"].contains(&kind.as_str()) {
             document["metadata"]["generation"] = generation.into();
         }
         Self(document)
@@ -84,16 +84,20 @@ fn key(namespace: &str, name: &str) -> Key {
     Key::new(namespace, name)
 }
 
-const GATEWAY: &str = "{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: g, namespace: a}, spec: {gatewayClassName: tollgate, listeners: [{name: http, port: 80, protocol: HTTP}, {name: other, port: 81, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}]}}";
+const GATEWAY: &str = "{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: g, namespace: a}, spec: {gatewayClassName: tollgate, allowedListeners: {namespaces: {from: Same}}, listeners: [{name: http, port: 80, protocol: HTTP}, {name: other, port: 81, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}, {name: tls, port: 82, protocol: TLS, tls: {mode: Passthrough}}]}}";
+const SET: &str = "{apiVersion: gateway.networking.k8s.io/v1, kind: ListenerSet, metadata: {name: l, namespace: a}, spec: {parentRef: {name: g}, listeners: [{name: set, port: 83, protocol: HTTP}]}}";
 const ROUTE: &str = "{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: r, namespace: a}, spec: {parentRefs: [{name: g}], rules: [{matches: [{path: {value: /a, type: Exact}}, {path: {value: /b, type: Exact}}], filters: [{type: RequestHeaderModifier, requestHeaderModifier: {remove: [x]}}], backendRefs: [{name: s, port: 80, weight: 3}, {name: s, port: 80, filters: [{type: RequestHeaderModifier, requestHeaderModifier: {remove: [z]}}]}]}, {backendRefs: [{group: tollgate.dev, kind: ModelPool, name: p}]}]}}";
+const CALLS: &str = "{apiVersion: gateway.networking.k8s.io/v1, kind: GRPCRoute, metadata: {name: r, namespace: a}, spec: {parentRefs: [{name: g, sectionName: other}], rules: [{backendRefs: [{name: s, port: 80}]}]}}";
+const TLS_ROUTE: &str = "{apiVersion: gateway.networking.k8s.io/v1, kind: TLSRoute, metadata: {name: t, namespace: a}, spec: {parentRefs: [{name: g}], hostnames: [a.org], rules: [{backendRefs: [{name: s, port: 80}]}]}}";
 const SERVICE: &str = "{apiVersion: v1, kind: Service, metadata: {name: s, namespace: a}, spec: {ports: [{port: 80}]}}";
+const TLS_POLICY: &str = "{apiVersion: gateway.networking.k8s.io/v1, kind: BackendTLSPolicy, metadata: {name: v, namespace: a}, spec: {targetRefs: [{group: '', kind: Service, name: s}], validation: {hostname: s.org, wellKnownCACertificates: System}}}";
 const POOL: &str = "{apiVersion: tollgate.dev/v1alpha1, kind: ModelPool, metadata: {name: p, namespace: a}, spec: {models: [{name: x, affinity: None, targets: [{backendRef: {name: m, kind: ModelBackend}}, {backendRef: {name: m}, priority: 1}]}, {name: z, targets: [{backendRef: {name: m}}]}]}}";
 const BACKEND: &str = "{apiVersion: tollgate.dev/v1alpha1, kind: ModelBackend, metadata: {name: m, namespace: a}, spec: {schema: OpenAI, endpoint: {hostname: 127.0.0.1, port: 80}}}";
 const CONSUMER: &str = "{apiVersion: tollgate.dev/v1alpha1, kind: Consumer, metadata: {name: c, namespace: a}, spec: {keys: [{sha256: 1bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b, notAfter: '2027-01-01T00:00:00Z'}, {sha256: 2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b}]}}";
 const POLICY: &str = "{apiVersion: tollgate.dev/v1alpha1, kind: TokenPolicy, metadata: {name: t, namespace: a}, spec: {mode: Enforce, targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: r}], limits: [{name: day, tokens: 5, window: 1d}]}}";
 const SLICE: &str = "{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: e, namespace: a, labels: {kubernetes.io/service-name: s}}, addressType: IPv4, endpoints: [{addresses: [10.0.0.1]}, {addresses: [10.0.0.2]}], ports: [{port: 8000}]}";
 
-const ALL: [&str; 8] = [GATEWAY, ROUTE, SERVICE, POOL, BACKEND, CONSUMER, POLICY, SLICE];
+const ALL: [&str; 11] = [GATEWAY, SET, ROUTE, TLS_ROUTE, SERVICE, TLS_POLICY, POOL, BACKEND, CONSUMER, POLICY, SLICE];
 
 /// What is served if one object says something else at one place: `path action` of each route, and more.
 fn served(changed: &str, pointer: &str, value: Value) -> (Vec<String>, Vec<String>) {
@@ -115,7 +119,10 @@ fn shown(whole: &Translation) -> Vec<String> {
         let routes: BTreeSet<String> = gateway
             .routes()
             .map(|route| {
-                let (PathMatch::Exact(path) | PathMatch::Prefix(path) | PathMatch::Regex(path)) = &route.matches.path;
+                let (PathMatch::Exact(path) | PathMatch::Prefix(path) | PathMatch::Regex(path)) = &route.matches.path
+                else {
+                    panic!("a call: {route:?}")
+                };
                 let action = match &route.action {
                     Action::Pool { closed_by: Some(policy), .. } => format!("closed by {policy}"),
                     Action::Pool { limits, .. } => format!("pool under {}", limits.join(" ")),
@@ -239,7 +246,7 @@ fn conditions(value: &Value) -> Vec<String> {
 
 #[test]
 fn conditions_say_which_generation_they_are_about() {
-    let mut cluster = cluster_of(ALL.iter().map(|text| Given::yaml(text).version("u", 7)));
+    let mut cluster = cluster_of(ALL.iter().chain([&CALLS]).map(|text| Given::yaml(text).version("u", 7)));
     assert_eq!(
         conditions(&status(&cluster, StatusKind::HttpRoute)),
         ["Accepted=True Accepted@7", "ResolvedRefs=True ResolvedRefs@7"]
@@ -410,8 +417,9 @@ fn what_is_not_for_us_touches_nothing() {
 
 /// What changed of the Secrets that are referred to: `+` or `-`, and the name.
 fn secrets(cluster: &mut Cluster) -> Vec<String> {
-    let others = cluster.other_secrets();
-    others.iter().map(|key| format!("{}{key}", if cluster.refers_to(key) { '+' } else { '-' })).collect()
+    let others = cluster.other_needed();
+    let sign = |needed: &crate::objects::Needed| if cluster.needs(needed) { '+' } else { '-' };
+    others.iter().map(|needed| format!("{}{}", sign(needed), needed.key)).collect()
 }
 
 const CLASS: &str = "{apiVersion: gateway.networking.k8s.io/v1, kind: GatewayClass, metadata: {name: theirs}, spec: {controllerName: example.com/other}}";

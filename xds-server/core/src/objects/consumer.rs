@@ -36,6 +36,23 @@ pub enum KeySource {
     Sha256(String),
 }
 
+// === impl KeySource ===
+
+impl KeySource {
+    /// How people find the key in its Consumer. A hash is told apart by its beginning.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Secret(secret) => format!("secretRef {}", secret.name),
+            Self::Sha256(hash) => hash_name(hash),
+        }
+    }
+}
+
+/// `sha256 2bb80d53…`
+pub fn hash_name(sha256: &str) -> String {
+    format!("sha256 {}…", sha256.get(..8).unwrap_or(sha256))
+}
+
 /// The consumer that all callers of a pool with `access: Anonymous` are.
 pub const ANONYMOUS: &str = "anonymous";
 

@@ -5,14 +5,14 @@ use std::fmt::Debug;
 
 use gateway_api::apis::standard::gatewayclasses::GatewayClassSpec;
 
-use super::references::RefersToSecrets;
+use super::references::RefersToContent;
 use super::{
-    BackendSlice, Consumer, Gateway, HttpRoute, ModelBackend, ModelPool, Namespace, Objects, ReferenceGrant, Secret,
-    Service, Store, TokenPolicy,
+    BackendSlice, BackendTlsPolicy, ConfigMap, Consumer, Gateway, GrpcRoute, HttpRoute, ListenerSet, ModelBackend,
+    ModelPool, Namespace, Objects, ProxyParameters, ReferenceGrant, Secret, Service, Store, TlsRoute, TokenPolicy,
 };
 
 /// The type of the specification of a kind of object.
-pub trait Kind: Clone + Debug + RefersToSecrets + 'static {
+pub trait Kind: Clone + Debug + RefersToContent + 'static {
     const NAME: &'static str;
 
     fn store(objects: &Objects) -> &Store<Self>;
@@ -60,14 +60,20 @@ macro_rules! kinds {
 kinds! {
     "GatewayClass" GatewayClassSpec => gateway_classes,
     "Gateway" Gateway => gateways,
+    "ListenerSet" ListenerSet => listener_sets,
     "HTTPRoute" HttpRoute => http_routes,
+    "GRPCRoute" GrpcRoute => grpc_routes,
+    "TLSRoute" TlsRoute => tls_routes,
+    "BackendTLSPolicy" BackendTlsPolicy => backend_tls_policies,
     "ReferenceGrant" ReferenceGrant => reference_grants,
     "Namespace" Namespace => namespaces,
     "Service" Service => services,
     "EndpointSlice" BackendSlice => endpoint_slices,
     "Secret" Secret => secrets,
+    "ConfigMap" ConfigMap => config_maps,
     "ModelPool" ModelPool => model_pools,
     "ModelBackend" ModelBackend => model_backends,
     "Consumer" Consumer => consumers,
     "TokenPolicy" TokenPolicy => token_policies,
+    "ProxyParameters" ProxyParameters => proxy_parameters,
 }

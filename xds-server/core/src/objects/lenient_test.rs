@@ -16,7 +16,7 @@ use crate::status::{Finding, Reason};
 const DOCUMENTS: &str = include_str!("lenient_test.yaml");
 
 /// What stands here is the user's choice, field by field.
-const FREE: [&str; 6] = ["labels", "annotations", "matchLabels", "selector", "data", "options"];
+const FREE: [&str; 7] = ["labels", "annotations", "matchLabels", "selector", "data", "options", "requests"];
 
 pub fn documents() -> Vec<Value> {
     crate::files::parse(DOCUMENTS).unwrap().into_iter().map(|document| document.value).collect()
@@ -92,7 +92,7 @@ fn the_documents_are_valid_and_of_every_kind() {
         assert!(objects.refused.is_empty(), "{findings:?}");
         // Of a cluster this is not read.
         if let Some(Value::Object(spec)) = document.get_mut("spec") {
-            spec.shift_remove("allowedListeners");
+            spec.shift_remove("useDefaultGateways");
         }
         let (objects, _) = strictly(&document);
         let cluster = cluster_of([Given::new(document)]);
@@ -144,11 +144,14 @@ fn fields_of_enums(document: &Value) -> Vec<(String, String)> {
 }
 
 /// What a value that nobody knows refuses, for every field that has one of a set of values.
-const REFUSED: [(&str, &str); 20] = [
+const REFUSED: [(&str, &str); 34] = [
     ("Gateway spec.listeners[].allowedRoutes.namespaces.from", "spec.listeners[]"),
     ("Gateway spec.listeners[].tls.mode", "spec.listeners[]"),
-    // ListenerSets are not served, so it is not looked at.
-    ("Gateway spec.allowedListeners.namespaces.from", "nothing"),
+    ("Gateway spec.allowedListeners.namespaces.from", "spec.allowedListeners"),
+    ("Gateway spec.tls.frontend.default.validation.mode", "the object"),
+    ("Gateway spec.tls.frontend.perPort[].tls.validation.mode", "the object"),
+    ("ListenerSet spec.listeners[].allowedRoutes.namespaces.from", "spec.listeners[]"),
+    ("ListenerSet spec.listeners[].tls.mode", "spec.listeners[]"),
     ("HTTPRoute spec.rules[].matches[].path.type", "spec.rules[].matches[]"),
     ("HTTPRoute spec.rules[].matches[].headers[].type", "spec.rules[].matches[]"),
     ("HTTPRoute spec.rules[].matches[].queryParams[].type", "spec.rules[].matches[]"),
@@ -158,6 +161,16 @@ const REFUSED: [(&str, &str); 20] = [
     ("HTTPRoute spec.rules[].filters[].requestRedirect.path.type", "spec.rules[].filters"),
     ("HTTPRoute spec.rules[].filters[].urlRewrite.path.type", "spec.rules[].filters"),
     ("HTTPRoute spec.rules[].backendRefs[].filters[].type", "spec.rules[].backendRefs[]"),
+    ("HTTPRoute spec.rules[].filters[].externalAuth.protocol", "spec.rules[].filters"),
+    ("HTTPRoute spec.rules[].sessionPersistence.type", "spec.rules[].sessionPersistence"),
+    ("HTTPRoute spec.rules[].sessionPersistence.cookieConfig.lifetimeType", "spec.rules[].sessionPersistence"),
+    // There are none, so it is not looked at.
+    ("HTTPRoute spec.useDefaultGateways", "nothing"),
+    ("GRPCRoute spec.rules[].matches[].method.type", "spec.rules[].matches[]"),
+    ("GRPCRoute spec.rules[].matches[].headers[].type", "spec.rules[].matches[]"),
+    ("GRPCRoute spec.rules[].filters[].type", "spec.rules[].filters"),
+    ("GRPCRoute spec.rules[].backendRefs[].filters[].type", "spec.rules[].backendRefs[]"),
+    ("BackendTLSPolicy spec.validation.subjectAltNames[].type", "spec.validation"),
     ("ModelPool spec.access", "the object"),
     ("ModelPool spec.allowedConsumers.namespaces.from", "the object"),
     ("ModelPool spec.models[].affinity", "spec.models[].affinity"),
@@ -166,6 +179,7 @@ const REFUSED: [(&str, &str); 20] = [
     ("TokenPolicy spec.mode", "the object"),
     ("TokenPolicy spec.onLedgerUnavailable", "the object"),
     ("TokenPolicy spec.onEarlyEnd", "the object"),
+    ("ProxyParameters spec.service.type", "the object"),
 ];
 
 /// Of a policy, a limit's own values are texts for the type, and its rules tell.

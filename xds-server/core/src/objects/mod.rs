@@ -6,23 +6,31 @@
 //! ```
 //! References between objects are the business of `translate`.
 
+mod backend_tls_policy;
 mod changes;
 mod check;
 mod cluster;
 #[cfg(test)]
 pub(crate) mod cluster_test;
+mod config_map;
 mod consumer;
 mod decode;
 mod expression;
+mod frontend;
+mod grpc_route;
+mod http_route;
+pub mod key_list;
 pub(crate) mod kinds;
 #[cfg(test)]
 mod lenient_test;
 mod lines;
+mod listener_set;
 mod model_backend;
 mod model_pool;
 mod namespaces;
 mod parts;
 mod provenance;
+mod proxy_parameters;
 pub(crate) mod read;
 mod reader;
 mod references;
@@ -34,28 +42,38 @@ mod secret_ref;
 mod source;
 mod standard;
 mod store;
+mod tls_route;
 mod token_policy;
 
+pub use backend_tls_policy::{BackendTlsPolicy, SYSTEM};
 pub use changes::{Changes, Refused, Replaced};
 pub use cluster::{Cluster, NotAnObject};
-pub use consumer::{ANONYMOUS, Consumer, ConsumerKey, KeySource};
+pub use config_map::ConfigMap;
+pub use consumer::{ANONYMOUS, Consumer, ConsumerKey, KeySource, hash_name};
 pub use decode::closest;
+pub use frontend::{AuthorityRef, ClientValidation, client_validation, client_validations};
+pub use grpc_route::{GrpcMethod, GrpcRoute};
+pub use http_route::HttpRoute;
 pub use kinds::Kind;
 pub(crate) use kinds::{EachKind, each_kind};
 pub use lines::Lines;
 pub(crate) use lines::Offsets;
+pub use listener_set::{ListenerSet, gateway_of};
 pub use model_backend::{Credential, Endpoint, ModelBackend, Schema, Timeouts, Tls};
 pub use model_pool::{Access, Affinity, Model, ModelPool, Target};
 pub use namespaces::{LabelSelector, Namespaces, Operator, Requirement};
 pub use parts::RefusedParts;
 pub use provenance::{ClusterVersion, FileVersion, Provenance};
+pub use proxy_parameters::{ProxyParameters, ProxyReplicas, ProxyResources, ProxyService};
 pub use read::{Place, places};
+pub use references::Needed;
 pub use refused_policy::{Names, RefusedPolicy};
 pub use secret::{NoSecretSource, Secret, SecretSource};
 pub use secret_ref::SecretRef;
 pub use source::{KeptDocument, Source};
-pub use standard::{BackendSlice, Gateway, HttpRoute, Namespace, ReferenceGrant, Service};
+pub use standard::{BackendSlice, Gateway, Namespace, ReferenceGrant, Service};
 pub use store::{Meta, Object, Store};
+pub use tls_route::TlsRoute;
 pub use token_policy::{PolicyTarget, TargetKind, TokenPolicy, TokenPolicyLimit};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -77,23 +95,29 @@ pub const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
 pub(crate) const LAST_GOOD_HINT: &str = "until it is mended or removed";
 pub const TOLLGATE_GROUP: &str = "tollgate.dev";
 /// The kinds of [`TOLLGATE_GROUP`].
-const KINDS: [&str; 4] = ["ModelPool", "ModelBackend", "Consumer", "TokenPolicy"];
+const KINDS: [&str; 5] = ["ModelPool", "ModelBackend", "Consumer", "TokenPolicy", "ProxyParameters"];
 
 /// Every object that is known, valid in itself. References between objects are checked by `translate`.
 #[derive(Debug, Default, Clone)]
 pub struct Objects {
     pub gateway_classes: Store<GatewayClass>,
     pub gateways: Store<Gateway>,
+    pub listener_sets: Store<ListenerSet>,
     pub http_routes: Store<HttpRoute>,
+    pub grpc_routes: Store<GrpcRoute>,
+    pub tls_routes: Store<TlsRoute>,
+    pub backend_tls_policies: Store<BackendTlsPolicy>,
     pub reference_grants: Store<ReferenceGrant>,
     pub namespaces: Store<Namespace>,
     pub services: Store<Service>,
     pub endpoint_slices: Store<BackendSlice>,
     pub secrets: Store<Secret>,
+    pub config_maps: Store<ConfigMap>,
     pub model_pools: Store<ModelPool>,
     pub model_backends: Store<ModelBackend>,
     pub consumers: Store<Consumer>,
     pub token_policies: Store<TokenPolicy>,
+    pub proxy_parameters: Store<ProxyParameters>,
     /// Objects that were given but not taken, so that a reference to one can say so. Each has its generation, if there
     /// is such a thing where it comes from.
     pub refused: BTreeMap<Origin, Option<i64>>,

@@ -7,12 +7,17 @@
 //! | kind | part | what is done in its place |
 //! |---|---|---|
 //! | Gateway | `spec.listeners[*]` | the listener is not opened |
-//! | HTTPRoute | `spec.rules[*].matches[*]` | the match is left out, and the rule with it if it was the last one |
-//! | | `spec.rules[*].filters` | the rule answers 500: a filter is never skipped |
-//! | | `spec.rules[*].backendRefs[*]` | its share of requests is answered with 500 |
+//! | | `spec.allowedListeners` | it takes no ListenerSets |
+//! | ListenerSet | `spec.listeners[*]` | the listener is not opened |
+//! | HTTPRoute, GRPCRoute | `spec.rules[*].matches[*]` | the match is left out, and the rule with it if it was the last one |
+//! | | `spec.rules[*].filters` | the rule answers 500 (GRPCRoute: 503): a filter is never skipped |
+//! | | `spec.rules[*].sessionPersistence` | the same |
+//! | | `spec.rules[*].backendRefs[*]` | its share of requests is answered in the same way |
+//! | TLSRoute | `spec.rules[*].backendRefs[*]` | its share of connections is closed |
 //! | ModelPool | `spec.models[*].affinity` | the model is answered with 503 |
 //! | | `spec.models[*].targets[*]` | the target is left out |
 //! | Consumer | `spec.keys[*]` | the key is nobody's |
+//! | BackendTLSPolicy | `spec.validation`, `spec.options` | the ports that it is for are closed, in files as well |
 //! | EndpointSlice | `endpoints[*]` | the endpoint gets no requests |
 //! | others | none | |
 //!
@@ -37,11 +42,27 @@ pub struct RefusedParts(Vec<RefusedPart>);
 /// The parts of a kind of object, as in the table.
 pub fn of_kind(kind: &str) -> &'static [&'static str] {
     match kind {
-        "Gateway" => &["spec.listeners[*]"],
-        "HTTPRoute" => &["spec.rules[*].matches[*]", "spec.rules[*].filters", "spec.rules[*].backendRefs[*]"],
+        "Gateway" => &["spec.listeners[*]", "spec.allowedListeners"],
+        "ListenerSet" => &["spec.listeners[*]"],
+        "HTTPRoute" | "GRPCRoute" => &[
+            "spec.rules[*].matches[*]",
+            "spec.rules[*].filters",
+            "spec.rules[*].backendRefs[*]",
+            "spec.rules[*].sessionPersistence",
+        ],
+        "TLSRoute" => &["spec.rules[*].backendRefs[*]"],
         "ModelPool" => &["spec.models[*].affinity", "spec.models[*].targets[*]"],
         "Consumer" => &["spec.keys[*]"],
+        "BackendTLSPolicy" => of_files(kind),
         "EndpointSlice" => &["endpoints[*]"],
+        _ => &[],
+    }
+}
+
+/// Those of them that are refused by themselves in files as well, because the rest says what is closed.
+pub fn of_files(kind: &str) -> &'static [&'static str] {
+    match kind {
+        "BackendTLSPolicy" => &["spec.validation", "spec.options"],
         _ => &[],
     }
 }

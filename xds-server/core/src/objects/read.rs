@@ -18,8 +18,8 @@ use super::refused_policy::{self, Suspect};
 use super::secret::{self, SecretSource};
 use super::store::{Meta, Object, Store};
 use super::{
-    GATEWAY_GROUP, KINDS, Objects, Provenance, TOLLGATE_GROUP, consumer, model_backend, model_pool, standard,
-    token_policy,
+    GATEWAY_GROUP, KINDS, Objects, Provenance, TOLLGATE_GROUP, backend_tls_policy, config_map, consumer, grpc_route,
+    http_route, listener_set, model_backend, model_pool, proxy_parameters, standard, tls_route, token_policy,
 };
 
 /// The body of the usual object.
@@ -110,8 +110,10 @@ fn try_read(
             return Err(meta);
         }
     };
-    // What a cluster says about the object is no input.
-    body.shift_remove("status");
+    // What a cluster says about the object is no input, but for the addresses of a Service, which others give it.
+    if kind != "Service" || meta.provenance.cluster().is_none() {
+        body.shift_remove("status");
+    }
     let metadata = body.shift_remove("metadata").unwrap_or_else(|| Value::Object(Map::new()));
     match decode::<ObjectMeta>(metadata, meta.provenance.strictness()) {
         Ok(Decoded { value: metadata, .. }) => {
@@ -164,10 +166,16 @@ fn route_to_store(
 ) -> Outcome {
     match given.meta.origin.kind.clone().as_ref() {
         "GatewayClass" => with_spec(&mut o.gateway_classes, given, findings, |spec, _| Some(spec)),
-        "Gateway" => with_spec(&mut o.gateways, without_listener_sets(given), findings, standard::gateway),
-        "HTTPRoute" => with_spec(&mut o.http_routes, given, findings, standard::http_route),
+        "Gateway" => with_spec(&mut o.gateways, given, findings, standard::gateway),
+        "ListenerSet" => with_spec(&mut o.listener_sets, given, findings, listener_set::listener_set),
+        "HTTPRoute" => with_spec(&mut o.http_routes, without_default_gateways(given), findings, http_route::http_route),
+        "GRPCRoute" => with_spec(&mut o.grpc_routes, given, findings, grpc_route::grpc_route),
+        "TLSRoute" => with_spec(&mut o.tls_routes, given, findings, tls_route::tls_route),
+        "BackendTLSPolicy" => {
+            with_spec(&mut o.backend_tls_policies, given, findings, backend_tls_policy::backend_tls_policy)
+        }
         "ReferenceGrant" => with_spec(&mut o.reference_grants, given, findings, |spec, _| Some(spec)),
-        "Service" => with_spec(&mut o.services, given, findings, |spec, _| Some(spec)),
+        "Service" => insert(&mut o.services, given, findings, |service, _| Some(service)),
         "Namespace" => insert(&mut o.namespaces, given, findings, |_: Value, _| Some(standard::Namespace)),
         "EndpointSlice" => insert(&mut o.endpoint_slices, given, findings, standard::endpoint_slice),
         "Secret" => match given.meta.provenance {
@@ -178,20 +186,22 @@ fn route_to_store(
                 insert(&mut o.secrets, given, findings, |wire, _| Some(secret::cluster_secret(wire)))
             }
         },
+        "ConfigMap" => insert(&mut o.config_maps, given, findings, config_map::config_map),
         "ModelPool" => with_spec(&mut o.model_pools, given, findings, model_pool::model_pool),
         "ModelBackend" => with_spec(&mut o.model_backends, given, findings, model_backend::model_backend),
         "Consumer" => with_spec(&mut o.consumers, given, findings, consumer::consumer),
         "TokenPolicy" => with_spec(&mut o.token_policies, given, findings, token_policy::token_policy),
+        "ProxyParameters" => with_spec(&mut o.proxy_parameters, given, findings, proxy_parameters::proxy_parameters),
         _ => Outcome::Refused(given.meta),
     }
 }
 
-/// ListenerSets are not served. So whatever a cluster says of who may bring one is no reason to refuse the Gateway.
-fn without_listener_sets(mut given: Candidate) -> Candidate {
+/// There are no default Gateways. So whatever a cluster says of them is no reason to refuse the route.
+fn without_default_gateways(mut given: Candidate) -> Candidate {
     if given.meta.provenance.cluster().is_some()
         && let Some(Value::Object(spec)) = given.body.get_mut("spec")
     {
-        spec.shift_remove("allowedListeners");
+        spec.shift_remove("useDefaultGateways");
     }
     given
 }
@@ -282,11 +292,15 @@ fn is_cluster_scoped(kind: &str) -> bool {
 /// The group and the versions of a kind. A kind that is not known has no version.
 fn place_of(kind: &str) -> (&'static str, &'static [&'static str]) {
     match kind {
-        "GatewayClass" | "Gateway" | "HTTPRoute" => (GATEWAY_GROUP, &["v1"]),
+        "GatewayClass" | "Gateway" | "ListenerSet" | "HTTPRoute" | "GRPCRoute" | "TLSRoute" | "BackendTLSPolicy" => {
+            (GATEWAY_GROUP, &["v1"])
+        }
         "ReferenceGrant" => (GATEWAY_GROUP, &["v1", "v1beta1"]),
-        "Service" | "Secret" | "Namespace" => ("", &["v1"]),
+        "Service" | "Secret" | "ConfigMap" | "Namespace" => ("", &["v1"]),
         "EndpointSlice" => ("discovery.k8s.io", &["v1"]),
-        "ModelPool" | "ModelBackend" | "Consumer" | "TokenPolicy" => (TOLLGATE_GROUP, &["v1alpha1"]),
+        "ModelPool" | "ModelBackend" | "Consumer" | "TokenPolicy" | "ProxyParameters" => {
+            (TOLLGATE_GROUP, &["v1alpha1"])
+        }
         _ => ("", &[]),
     }
 }

@@ -1,23 +1,44 @@
 //! What an object refers to, as far as the source of the objects must know it.
 //!
-//! A cluster may have many Secrets that are nobody's business here. Those that are referred to are read, and no others.
-//! And it may have Gateways and routes of other controllers, which are not to be answered for.
+//! A cluster may have many Secrets and ConfigMaps that are nobody's business here. Those that are referred to are read, and
+//! no others. And it may have Gateways and routes of other controllers, which are not to be answered for.
 //!
-//! Whether a reference may be used is the business of `translate`. It needs the Secret only to say what is wrong.
+//! Whether a reference may be used is the business of `translate`. It needs the object only to say what is wrong.
 
+use gateway_api::apis::standard::gateways::GatewayListeners;
 use serde_json::{Map, Value};
 
 use super::model_backend::Tls;
 use super::{
-    BackendSlice, CONTROLLER_NAME, Consumer, DEFAULT_CLASS, GATEWAY_GROUP, Gateway, GatewayClass, HttpRoute, Key,
-    KeySource, Meta, ModelBackend, ModelPool, Namespace, Object, ReferenceGrant, Secret, SecretRef, Service, Store,
-    TokenPolicy,
+    BackendSlice, BackendTlsPolicy, CONTROLLER_NAME, ConfigMap, Consumer, DEFAULT_CLASS, GATEWAY_GROUP, Gateway,
+    GatewayClass, GrpcRoute, HttpRoute, Key, KeySource, Kind as _, ListenerSet, Meta, ModelBackend, ModelPool,
+    Namespace, Object, ProxyParameters, ReferenceGrant, Secret, SecretRef, Service, Store, TlsRoute, TokenPolicy,
+    client_validations,
 };
 
-/// A kind of object that may refer to Secrets.
-pub trait RefersToSecrets: Sized {
+/// An object that is read only because something refers to it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Needed {
+    /// Secret or ConfigMap.
+    pub kind: &'static str,
+    pub key: Key,
+}
+
+/// A kind of object that may refer to Secrets and ConfigMaps.
+pub trait RefersToContent: Sized {
     /// The Secrets, as often as they are named.
     fn secrets(object: &Object<Self>) -> Vec<Key>;
+
+    /// The ConfigMaps, as often as they are named.
+    fn config_maps(_: &Object<Self>) -> Vec<Key> {
+        Vec::new()
+    }
+
+    /// Both.
+    fn needs(object: &Object<Self>) -> Vec<Needed> {
+        let secrets = Self::secrets(object).into_iter().map(Needed::secret);
+        secrets.chain(Self::config_maps(object).into_iter().map(Needed::config_map)).collect()
+    }
 
     /// The GatewayClass whose controller is the only one that acts on the references. None: there is no such thing.
     fn class(_: &Object<Self>) -> Option<&str> {
@@ -39,7 +60,7 @@ pub enum Whose {
 
 macro_rules! refers_to_none {
     ($($spec:ty),*) => {
-        $(impl RefersToSecrets for $spec {
+        $(impl RefersToContent for $spec {
             fn secrets(_: &Object<Self>) -> Vec<Key> {
                 Vec::new()
             }
@@ -50,24 +71,28 @@ macro_rules! refers_to_none {
 refers_to_none!(
     GatewayClass,
     HttpRoute,
+    GrpcRoute,
+    TlsRoute,
     ReferenceGrant,
     Namespace,
     Service,
     BackendSlice,
     Secret,
+    ConfigMap,
     ModelPool,
-    TokenPolicy
+    TokenPolicy,
+    ProxyParameters
 );
 
-impl RefersToSecrets for Gateway {
+impl RefersToContent for Gateway {
     fn secrets(object: &Object<Self>) -> Vec<Key> {
-        let tls = object.spec.listeners.iter().filter_map(|listener| listener.tls.as_ref());
-        let references = tls.flat_map(|tls| tls.certificate_refs.iter().flatten());
-        let secrets = references.filter(|reference| {
-            reference.group.as_deref().unwrap_or_default().is_empty()
-                && reference.kind.as_deref().unwrap_or("Secret") == "Secret"
-        });
-        secrets.map(|reference| key(&object.meta, reference.namespace.as_deref(), &reference.name)).collect()
+        certificates(&object.meta, &object.spec.listeners)
+    }
+
+    fn config_maps(object: &Object<Self>) -> Vec<Key> {
+        let references = client_validations(&object.spec).flat_map(|validation| validation.authorities);
+        let references = references.filter(|reference| reference.group.is_empty() && reference.kind == ConfigMap::NAME);
+        references.map(|reference| key(&object.meta, reference.namespace, reference.name)).collect()
     }
 
     fn class(object: &Object<Self>) -> Option<&str> {
@@ -75,7 +100,25 @@ impl RefersToSecrets for Gateway {
     }
 }
 
-impl RefersToSecrets for ModelBackend {
+impl RefersToContent for ListenerSet {
+    fn secrets(object: &Object<Self>) -> Vec<Key> {
+        certificates(&object.meta, &object.spec.listeners)
+    }
+}
+
+impl RefersToContent for BackendTlsPolicy {
+    fn secrets(_: &Object<Self>) -> Vec<Key> {
+        Vec::new()
+    }
+
+    fn config_maps(object: &Object<Self>) -> Vec<Key> {
+        let references = object.spec.validation.ca_certificate_refs.iter().flatten();
+        let references = references.filter(|reference| reference.group.is_empty() && reference.kind == ConfigMap::NAME);
+        references.map(|reference| key(&object.meta, None, &reference.name)).collect()
+    }
+}
+
+impl RefersToContent for ModelBackend {
     fn secrets(object: &Object<Self>) -> Vec<Key> {
         let ca = match &object.spec.tls {
             Tls::Simple { ca, .. } => ca.as_ref(),
@@ -86,7 +129,7 @@ impl RefersToSecrets for ModelBackend {
     }
 }
 
-impl RefersToSecrets for Consumer {
+impl RefersToContent for Consumer {
     fn secrets(object: &Object<Self>) -> Vec<Key> {
         let references = object.spec.keys.iter().filter_map(|consumer_key| match &consumer_key.source {
             KeySource::Secret(reference) => Some(reference),
@@ -94,6 +137,16 @@ impl RefersToSecrets for Consumer {
         });
         references.map(|reference| of(&object.meta, reference)).collect()
     }
+}
+
+fn certificates(from: &Meta, listeners: &[GatewayListeners]) -> Vec<Key> {
+    let tls = listeners.iter().filter_map(|listener| listener.tls.as_ref());
+    let references = tls.flat_map(|tls| tls.certificate_refs.iter().flatten());
+    let secrets = references.filter(|reference| {
+        reference.group.as_deref().unwrap_or_default().is_empty()
+            && reference.kind.as_deref().unwrap_or("Secret") == "Secret"
+    });
+    secrets.map(|reference| key(from, reference.namespace.as_deref(), &reference.name)).collect()
 }
 
 fn of(from: &Meta, reference: &SecretRef) -> Key {
@@ -112,6 +165,23 @@ pub fn is_our_class(classes: &Store<GatewayClass>, class: &str) -> bool {
     }
 }
 
+// === impl Needed ===
+
+impl Needed {
+    pub fn secret(key: Key) -> Self {
+        Self { kind: Secret::NAME, key }
+    }
+
+    pub fn config_map(key: Key) -> Self {
+        Self { kind: ConfigMap::NAME, key }
+    }
+
+    /// Whether the objects of this kind are read only where something refers to them.
+    pub fn is_kind(kind: &str) -> bool {
+        [Secret::NAME, ConfigMap::NAME].contains(&kind)
+    }
+}
+
 // === impl Whose ===
 
 impl Whose {
@@ -120,7 +190,15 @@ impl Whose {
         let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
         match kind {
             "Gateway" => Self::OfClass(spec.and_then(|spec| text(spec, "gatewayClassName")).unwrap_or_default()),
-            "HTTPRoute" => {
+            "ListenerSet" => {
+                let parent = spec.and_then(|spec| spec.get("parentRef"));
+                let gateway = parent.and_then(|parent| {
+                    let namespace = text(parent, "namespace").unwrap_or_else(|| namespace.to_owned());
+                    Some(Key::new(namespace, text(parent, "name")?))
+                });
+                Self::OfGateways(gateway.into_iter().collect())
+            }
+            "HTTPRoute" | "GRPCRoute" | "TLSRoute" => {
                 let parents = spec.and_then(|spec| spec.get("parentRefs")).and_then(Value::as_array);
                 let parents = parents.into_iter().flatten().filter(|parent| {
                     text(parent, "group").is_none_or(|group| group == GATEWAY_GROUP)

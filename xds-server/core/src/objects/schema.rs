@@ -7,15 +7,17 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use super::consumer::ConsumerWire;
 use super::model_backend::ModelBackendWire;
 use super::model_pool::ModelPoolWire;
+use super::proxy_parameters::ProxyParametersWire;
 use super::token_policy::TokenPolicyWire;
 
 /// Each kind with the schema of its `spec`, as OpenAPI without references.
-pub fn schemas() -> [(&'static str, Schema); 4] {
+pub fn schemas() -> [(&'static str, Schema); 5] {
     [
         ("ModelPool", schema::<ModelPoolWire>()),
         ("ModelBackend", schema::<ModelBackendWire>()),
         ("Consumer", schema::<ConsumerWire>()),
         ("TokenPolicy", schema::<TokenPolicyWire>()),
+        ("ProxyParameters", schema::<ProxyParametersWire>()),
     ]
 }
 

@@ -14,8 +14,12 @@ pub enum ConditionType {
     Conflicted,
     /// A part of it is not in force, and the rest is.
     PartiallyInvalid,
+    /// Of a Consumer: a key of it ends soon.
+    KeysExpiring,
     /// Proxies work by it.
     Programmed,
+    /// Of a Gateway: clients are let in whose certificates are not checked.
+    InsecureFrontendValidationMode,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -47,8 +51,15 @@ pub struct Conditions(Vec<Condition>);
 // === impl ConditionType ===
 
 impl ConditionType {
-    pub const ALL: [Self; 5] =
-        [Self::Accepted, Self::ResolvedRefs, Self::Conflicted, Self::PartiallyInvalid, Self::Programmed];
+    pub const ALL: [Self; 7] = [
+        Self::Accepted,
+        Self::ResolvedRefs,
+        Self::Conflicted,
+        Self::PartiallyInvalid,
+        Self::KeysExpiring,
+        Self::Programmed,
+        Self::InsecureFrontendValidationMode,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -56,7 +67,9 @@ impl ConditionType {
             Self::ResolvedRefs => "ResolvedRefs",
             Self::Conflicted => "Conflicted",
             Self::PartiallyInvalid => "PartiallyInvalid",
+            Self::KeysExpiring => "KeysExpiring",
             Self::Programmed => "Programmed",
+            Self::InsecureFrontendValidationMode => "InsecureFrontendValidationMode",
         }
     }
 
@@ -64,7 +77,9 @@ impl ConditionType {
     pub fn good(self) -> Verdict {
         match self {
             Self::Accepted | Self::ResolvedRefs | Self::Programmed => Verdict::True,
-            Self::Conflicted | Self::PartiallyInvalid => Verdict::False,
+            Self::Conflicted | Self::PartiallyInvalid | Self::InsecureFrontendValidationMode | Self::KeysExpiring => {
+                Verdict::False
+            }
         }
     }
 
@@ -72,7 +87,9 @@ impl ConditionType {
     pub fn bad(self) -> Verdict {
         match self {
             Self::Accepted | Self::ResolvedRefs | Self::Programmed => Verdict::False,
-            Self::Conflicted | Self::PartiallyInvalid => Verdict::True,
+            Self::Conflicted | Self::PartiallyInvalid | Self::InsecureFrontendValidationMode | Self::KeysExpiring => {
+                Verdict::True
+            }
         }
     }
 }

@@ -5,6 +5,7 @@
 
 mod condition;
 mod finding;
+mod keys;
 mod object;
 mod origin;
 mod proxies;
@@ -12,6 +13,7 @@ mod reason;
 
 pub use condition::{Condition, ConditionType, Conditions, Verdict};
 pub use finding::{Finding, Severity};
+pub use keys::{Horizon, KeyEnd, Phase, coarse};
 pub use object::{
     Address, AddressKind, AncestorStatus, Brief, ListenerStatus, ObjectRef, ObjectStatus, ParentStatus, RouteKind,
     Status, StatusKind,

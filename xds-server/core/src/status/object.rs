@@ -2,15 +2,22 @@
 
 use serde::Serialize;
 
-use super::Conditions;
+use super::{Conditions, KeyEnd};
 
 /// The kinds of objects that have a status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub enum StatusKind {
     GatewayClass,
     Gateway,
+    ListenerSet,
     #[serde(rename = "HTTPRoute")]
     HttpRoute,
+    #[serde(rename = "GRPCRoute")]
+    GrpcRoute,
+    #[serde(rename = "TLSRoute")]
+    TlsRoute,
+    #[serde(rename = "BackendTLSPolicy")]
+    BackendTlsPolicy,
     ModelPool,
     ModelBackend,
     Consumer,
@@ -39,8 +46,15 @@ pub enum Brief {
     Gateway {
         class: String,
     },
-    HttpRoute {
+    ListenerSet {
+        /// `namespace/name`.
+        gateway: String,
+    },
+    Route {
         hostnames: Vec<String>,
+    },
+    BackendTlsPolicy {
+        targets: Vec<String>,
     },
     ModelPool {
         models: Vec<String>,
@@ -49,7 +63,10 @@ pub enum Brief {
         endpoint: String,
     },
     Consumer {
+        /// How many of its keys count.
         keys: usize,
+        #[serde(skip)]
+        ends: Vec<KeyEnd>,
     },
     TokenPolicy {
         targets: Vec<String>,
@@ -68,7 +85,13 @@ pub struct Status {
     pub addresses: Vec<Address>,
     #[serde(skip_serializing_if = "Conditions::is_empty")]
     pub conditions: Conditions,
-    /// Of a Gateway.
+    /// Of a Consumer: when a request of it was settled last, in RFC 3339.
+    #[serde(rename = "lastUsed", skip_serializing_if = "Option::is_none")]
+    pub last_used: Option<String>,
+    /// Of a Gateway: how many ListenerSets are attached to it.
+    #[serde(rename = "attachedListenerSets", skip_serializing_if = "is_zero")]
+    pub attached_listener_sets: usize,
+    /// Of a Gateway or a ListenerSet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listeners: Option<Vec<ListenerStatus>>,
     /// Of a route.
@@ -141,13 +164,22 @@ pub struct ObjectRef {
     pub port: Option<i32>,
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it")]
+fn is_zero(count: &usize) -> bool {
+    *count == 0
+}
+
 // === impl StatusKind ===
 
 impl StatusKind {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 11] = [
         Self::GatewayClass,
         Self::Gateway,
+        Self::ListenerSet,
         Self::HttpRoute,
+        Self::GrpcRoute,
+        Self::TlsRoute,
+        Self::BackendTlsPolicy,
         Self::ModelPool,
         Self::ModelBackend,
         Self::Consumer,
@@ -158,12 +190,21 @@ impl StatusKind {
         match self {
             Self::GatewayClass => "GatewayClass",
             Self::Gateway => "Gateway",
+            Self::ListenerSet => "ListenerSet",
             Self::HttpRoute => "HTTPRoute",
+            Self::GrpcRoute => "GRPCRoute",
+            Self::TlsRoute => "TLSRoute",
+            Self::BackendTlsPolicy => "BackendTLSPolicy",
             Self::ModelPool => "ModelPool",
             Self::ModelBackend => "ModelBackend",
             Self::Consumer => "Consumer",
             Self::TokenPolicy => "TokenPolicy",
         }
+    }
+
+    /// Whether it has parents.
+    pub fn is_route(self) -> bool {
+        matches!(self, Self::HttpRoute | Self::GrpcRoute | Self::TlsRoute)
     }
 
     pub fn parse(name: &str) -> Option<Self> {

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{
-    Address, Condition, ConditionType, Finding, ObjectRef, ObjectStatus, Origin, Reason, Severity, Spot, StatusKind,
+    Address, Brief, Condition, ConditionType, Finding, ObjectRef, ObjectStatus, Origin, Reason, Severity, Spot,
+    StatusKind,
 };
 use crate::terms::ResourceType;
 
@@ -81,8 +82,20 @@ impl ObjectStatus {
     /// Adds what the proxies say.
     pub fn hear(&mut self, heard: &Heard) {
         match self.kind {
-            StatusKind::Gateway => self.hear_of_gateway(heard),
-            StatusKind::HttpRoute => self.hear_of_route(heard),
+            StatusKind::Gateway => {
+                let Some(said) = heard.get(&format!("{}/{}", self.namespace, self.name)) else { return };
+                self.hear_of_listeners(said);
+                // Those of its Service lead to all of its Envoys.
+                if said.taken && self.status.addresses.is_empty() {
+                    self.status.addresses.clone_from(&said.addresses);
+                }
+            }
+            StatusKind::ListenerSet => {
+                let Brief::ListenerSet { gateway } = &self.brief else { return };
+                let Some(said) = heard.get(gateway) else { return };
+                self.hear_of_listeners(said);
+            }
+            StatusKind::HttpRoute | StatusKind::GrpcRoute | StatusKind::TlsRoute => self.hear_of_route(heard),
             _ => {
                 let said = heard.values().flat_map(|said| &said.refused);
                 let own = said.filter(|refusal| refusal.is_about(self.kind, &self.namespace, &self.name));
@@ -94,10 +107,10 @@ impl ObjectStatus {
         self.status.observe();
     }
 
-    fn hear_of_gateway(&mut self, heard: &Heard) {
-        let Some(said) = heard.get(&format!("{}/{}", self.namespace, self.name)) else { return };
+    fn hear_of_listeners(&mut self, said: &Said) {
+        let kind = self.kind;
         let section = |refusal: &Refusal| -> Option<Arc<str>> {
-            let is_own = refusal.is_about(StatusKind::Gateway, &self.namespace, &self.name);
+            let is_own = refusal.is_about(kind, &self.namespace, &self.name);
             refusal.origin.as_ref().filter(|_| is_own).and_then(|origin| origin.section.clone())
         };
         let programmed = |refused: &mut dyn Iterator<Item = &Refusal>| {
@@ -130,17 +143,17 @@ impl ObjectStatus {
                 condition.into_iter().for_each(|condition| listener.conditions.set(condition));
             }
         }
-        if said.taken {
-            self.status.addresses.clone_from(&said.addresses);
-        }
     }
 
     fn hear_of_route(&mut self, heard: &Heard) {
         let (kind, namespace, name) = (self.kind, &self.namespace, &self.name);
         for parent in self.status.parents.iter_mut().flatten() {
-            let ObjectRef { namespace: of_parent, name: gateway, .. } = &parent.parent_ref;
+            let ObjectRef { kind: of_kind, namespace: of_parent, name: gateway, .. } = &parent.parent_ref;
             let gateway = format!("{}/{gateway}", of_parent.as_ref().unwrap_or(namespace));
-            let refused = heard.get(&gateway).into_iter().flat_map(|said| &said.refused);
+            // Nothing here says for which Gateway a ListenerSet is.
+            let is_set = of_kind.as_deref() == Some(StatusKind::ListenerSet.name());
+            let said = heard.iter().filter(|(name, _)| is_set || **name == gateway);
+            let refused = said.flat_map(|(_, said)| &said.refused);
             let own = refused.filter(|refusal| refusal.is_about(kind, namespace, name));
             not_accepted(own).into_iter().for_each(|condition| parent.conditions.set(condition));
         }

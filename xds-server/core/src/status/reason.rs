@@ -14,6 +14,8 @@ pub enum Reason {
     ResolvedRefs,
     NoConflicts,
     Programmed,
+    /// Of something that is as its author wants it, and not safe.
+    ConfigurationChanged,
     // Of objects as such.
     SyntaxError,
     Unreadable,
@@ -31,24 +33,36 @@ pub enum Reason {
     SecretNotFound,
     InvalidSecret,
     InvalidCertificateRef,
+    InvalidCACertificateRef,
+    InvalidCACertificateKind,
     NoTarget,
     // Of Gateways and their listeners.
     UnknownClass,
     ListenersNotValid,
     UnsupportedProtocol,
     UnsupportedAddress,
+    AddressNotUsable,
+    AddressNotAssigned,
+    InvalidParameters,
     InvalidRouteKinds,
     ProtocolConflict,
     HostnameConflict,
     PortUnavailable,
+    NotAllowed,
+    // Of policies about TLS to backends.
+    NoValidCACertificate,
+    Conflicted,
     // Of routes at their parents.
     NoMatchingParent,
     NotAllowedByListeners,
     NoMatchingListenerHostname,
+    HostnameTaken,
     NoEndpoints,
     // Of our own kinds.
     DuplicateKey,
     NoKey,
+    KeyEnds,
+    KeyEnded,
     PolicyInvalid,
     MixedSchemas,
     Plaintext,
@@ -63,12 +77,13 @@ pub enum Reason {
 impl Reason {
     /// The condition that it speaks about, and the verdict. None: it is a remark, and no condition has it.
     pub fn condition(self) -> Option<(ConditionType, Verdict)> {
-        use ConditionType::{Accepted, Conflicted, PartiallyInvalid, Programmed, ResolvedRefs};
+        use ConditionType::{Accepted, KeysExpiring, PartiallyInvalid, Programmed, ResolvedRefs};
         let (condition, is_good) = match self {
             Self::Accepted => (Accepted, true),
             Self::ResolvedRefs => (ResolvedRefs, true),
-            Self::NoConflicts => (Conflicted, true),
+            Self::NoConflicts => (ConditionType::Conflicted, true),
             Self::Programmed => (Programmed, true),
+            Self::ConfigurationChanged => (ConditionType::InsecureFrontendValidationMode, false),
             Self::SyntaxError
             | Self::Unreadable
             | Self::UnsupportedKind
@@ -78,11 +93,17 @@ impl Reason {
             | Self::UnknownClass
             | Self::ListenersNotValid
             | Self::UnsupportedProtocol
+            | Self::UnsupportedAddress
+            | Self::InvalidParameters
             | Self::PortUnavailable
+            | Self::NotAllowed
             | Self::NoMatchingParent
             | Self::NotAllowedByListeners
             | Self::NoMatchingListenerHostname
+            | Self::HostnameTaken
             | Self::TargetNotFound
+            | Self::NoValidCACertificate
+            | Self::Conflicted
             | Self::PolicyInvalid
             | Self::Refused => (Accepted, false),
             Self::RefNotPermitted
@@ -91,18 +112,17 @@ impl Reason {
             | Self::SecretNotFound
             | Self::InvalidSecret
             | Self::InvalidCertificateRef
+            | Self::InvalidCACertificateRef
+            | Self::InvalidCACertificateKind
             | Self::InvalidRouteKinds
             | Self::NoTarget => (ResolvedRefs, false),
-            Self::ProtocolConflict | Self::HostnameConflict => (Conflicted, false),
+            Self::ProtocolConflict | Self::HostnameConflict => (ConditionType::Conflicted, false),
             // The first one of them is in force.
             Self::Duplicate | Self::DuplicateKey | Self::LastGood => (PartiallyInvalid, false),
-            Self::Pending => (Programmed, false),
-            Self::UnsupportedAddress
-            | Self::NoEndpoints
-            | Self::NoKey
-            | Self::MixedSchemas
-            | Self::Plaintext
-            | Self::NotActedOn => return None,
+            Self::KeyEnds => (KeysExpiring, false),
+            Self::KeyEnded => (KeysExpiring, true),
+            Self::Pending | Self::AddressNotUsable | Self::AddressNotAssigned => (Programmed, false),
+            Self::NoEndpoints | Self::NoKey | Self::MixedSchemas | Self::Plaintext | Self::NotActedOn => return None,
         };
         Some((condition, if is_good { condition.good() } else { condition.bad() }))
     }

@@ -83,6 +83,8 @@ pub enum SubscriptionEvent<'a> {
     Retry,
     /// The client has new listeners with these names, and may have forgotten the scopes that these look among.
     Listeners(&'a BTreeSet<Arc<str>>, &'a Snapshot),
+    /// The client warms clusters that take these endpoints, and waits for them even if it has them.
+    Warming(BTreeSet<Arc<str>>, &'a Snapshot),
     /// It is this type's turn: what the snapshot requires is sent, if anything.
     Turn(Phase, &'a Snapshot),
 }
@@ -206,6 +208,11 @@ impl Subscription {
                 }
                 None
             }
+            SubscriptionEvent::Warming(names, target) => {
+                // It is as if it had just asked for them.
+                self.asked(&Asked { renewed: names, ..Asked::default() }, BTreeMap::new(), target);
+                None
+            }
             SubscriptionEvent::Turn(phase, target) => self.turn(phase, target).map(Output::Send),
         }
     }
@@ -311,13 +318,16 @@ impl Subscription {
             }
             Ask::Exactly(names) => (self.interest.replace(self.kind, names, first), BTreeMap::new()),
         };
-        if asked == Asked::default() && initial.is_empty() {
-            return;
+        if asked != Asked::default() || !initial.is_empty() {
+            self.asked(&asked, initial, target);
         }
+    }
+
+    fn asked(&mut self, asked: &Asked, initial: BTreeMap<String, String>, target: &Snapshot) {
         let wanted = self.interest.in_snapshot(self.kind, target);
         let each = match &mut self.client {
             Client::Each(each) => each,
-            Client::Full(full) => return full.asked(&asked, wanted),
+            Client::Full(full) => return full.asked(asked, wanted),
         };
         if let State::UnderWay(sent) = &mut self.state {
             // Whether the client kept these is not known: they were on their way when it changed what it asks for.
@@ -325,7 +335,7 @@ impl Subscription {
             Arc::make_mut(&mut sent.resources).retain(|name, _| sure(name));
             sent.removed.retain(|name| sure(name));
         }
-        each.asked(&asked, initial, wanted);
+        each.asked(asked, initial, wanted);
     }
 
     fn turn(&mut self, phase: Phase, target: &Snapshot) -> Option<Response> {

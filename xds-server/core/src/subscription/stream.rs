@@ -10,6 +10,9 @@
 //! scopes before. After its ACK they go once more. Where all such listeners were gone, Envoy 1.40 has forgotten its
 //! scopes, and the new listener waits for a response without asking for it.
 //!
+//! A cluster that is new or another one takes its endpoints from a response after it. If another cluster, or the one before,
+//! has asked for them under the same name, Envoy 1.40 does not ask again in delta, and waits. So they are sent again.
+//!
 //! What the client asks for by name and has never had is sent at once, outside of this order. Envoy withholds the ACK
 //! of a cluster until the cluster's secrets, endpoints and filters are there and it is warm. So the ACK is the signal
 //! that routes may follow, but secrets, endpoints and filters cannot wait for it.
@@ -17,7 +20,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Output, Phase, Protocol, Request, Subscription, SubscriptionEvent};
+use super::{Output, Phase, Protocol, Request, Response, Subscription, SubscriptionEvent};
+use crate::envoy;
 use crate::snapshot::{Changed, ResourceType, Snapshot, Version};
 
 /// Additions in this order, removals in the reverse.
@@ -186,8 +190,26 @@ impl Stream {
             let asked = self.subscriptions.contains_key(&ResourceType::ScopedRoute);
             self.listeners = response.resources.keys().filter(|_| asked).cloned().collect();
         }
+        let warming = match &output {
+            Some(Output::Send(response)) if kind == ResourceType::Cluster => self.endpoints_of(response),
+            _ => BTreeSet::new(),
+        };
         outputs.extend(output);
+        if let Some(endpoints) = self.subscriptions.get_mut(&ResourceType::Endpoint)
+            && !warming.is_empty()
+        {
+            endpoints.step(SubscriptionEvent::Warming(warming, &self.target));
+            self.turn(ResourceType::Endpoint, Phase::Awaited, outputs);
+        }
         through
+    }
+
+    /// The endpoints of these clusters that the client has asked for before.
+    fn endpoints_of(&self, response: &Response) -> BTreeSet<Arc<str>> {
+        let asked = self.subscriptions.get(&ResourceType::Endpoint);
+        let names = response.resources.values().filter_map(|cluster| envoy::endpoints_of(cluster));
+        let names = names.filter(|name| asked.is_some_and(|asked| asked.asks_for(name)));
+        names.map(Arc::from).collect()
     }
 
     fn listeners_came(&mut self) {

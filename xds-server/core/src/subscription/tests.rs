@@ -494,6 +494,56 @@ fn what_a_warming_cluster_needs_is_sent_before_its_ack() {
     assert_eq!(world.client[&ResourceType::Route].has["a"].content, b"c1,c2".to_vec().into());
 }
 
+/// A cluster that takes the endpoints `b`, and says something else with each number.
+fn cluster_with_endpoints(name: &str, number: u64) -> Resource {
+    use envoy_types::pb::envoy::config::cluster::v3::{Cluster, cluster::EdsClusterConfig};
+    let eds = EdsClusterConfig { service_name: "b".to_owned(), ..EdsClusterConfig::default() };
+    let alt_stat_name = number.to_string();
+    let cluster = Cluster { name: name.to_owned(), alt_stat_name, eds_cluster_config: Some(eds), ..Cluster::default() };
+    Resource::new(&cluster, Vec::new())
+}
+
+/// Envoy does not ask again for endpoints that some cluster has, and a cluster that is new or another one waits for them.
+#[test]
+fn a_cluster_gets_its_endpoints_even_if_the_client_has_them() {
+    let snapshot = |clusters: &[(&str, u64)]| {
+        let mut snapshot = Snapshot::default();
+        for (name, number) in clusters {
+            snapshot.insert(ResourceType::Cluster, *name, cluster_with_endpoints(name, *number));
+        }
+        snapshot.insert(ResourceType::Endpoint, "b", resource("1"));
+        Arc::new(snapshot)
+    };
+    for protocol in [Protocol::Delta, Protocol::StateOfTheWorld] {
+        let mut world = World::new(protocol);
+        world.start(snapshot(&[("c", 1)]));
+        world.settle();
+        for (count, clusters) in [(1, &[("c", 2)][..]), (2, &[("c", 2), ("d", 1)])] {
+            world.aim(snapshot(clusters));
+            let kinds: Vec<_> = world.to_client.iter().map(|response| response.kind).collect();
+            assert_eq!(kinds, [ResourceType::Cluster, ResourceType::Endpoint], "{count} {protocol:?}");
+            assert!(world.to_client.iter().all(|response| !response.resources.is_empty()));
+            world.settle();
+        }
+        // Nor does it count that endpoints of before are under way: the client takes them before it hears of the cluster.
+        let changed = |number, endpoints: &str| {
+            let mut next = Snapshot::clone(&snapshot(&[("c", number), ("d", 1)]));
+            next.insert(ResourceType::Endpoint, "b", resource(endpoints));
+            Arc::new(next)
+        };
+        world.aim(changed(2, "2"));
+        world.aim(changed(3, "2"));
+        let before = world.sent;
+        world.settle();
+        assert!(world.sent > before, "the cluster waits for its endpoints: {protocol:?}");
+        world.aim(changed(2, "1"));
+        world.settle();
+        // Nothing is sent for nothing.
+        world.aim(snapshot(&[("c", 2), ("d", 1)]));
+        assert!(world.to_client.is_empty());
+    }
+}
+
 #[test]
 fn state_of_the_world_asks_again_under_a_nonce_that_was_answered() {
     let mut world = World::new(Protocol::StateOfTheWorld);

@@ -3,24 +3,37 @@
 use std::sync::Arc;
 
 use crate::ir::Domain;
-use crate::objects::{HttpRoute, Key, Namespace, Namespaces, Object};
-use crate::status::Reason;
+use crate::objects::Key;
+use crate::status::{Reason, StatusKind};
 
+use super::allowed;
 use super::hostname::intersection;
-use super::listeners::{OpenListener, OpenListeners};
+use super::listener::OpenListener;
+use super::listeners::OpenListeners;
 use super::view::View;
 
 /// One listener that a route is attached to, and the hostnames that both are for.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attachment {
     pub gateway: Key,
     pub listener: Arc<str>,
     pub hostnames: Box<[Domain]>,
 }
 
+/// What is looked at of a route of any kind.
+#[derive(Debug, Clone, Copy)]
+pub struct Route<'a> {
+    pub kind: StatusKind,
+    pub namespace: &'a str,
+    /// Without any, it is for all hostnames of the listener.
+    pub hostnames: &'a [String],
+}
+
 /// What a parentRef says besides the Gateway.
 #[derive(Debug, Clone, Copy)]
 pub struct Parent<'a> {
+    /// The ListenerSet of the Gateway whose listeners are meant. None: the Gateway's own are.
+    pub set: Option<&'a Key>,
     pub section: Option<&'a str>,
     pub port: Option<i32>,
 }
@@ -55,34 +68,38 @@ impl NotAttached {
     }
 }
 
+// === impl Parent ===
+
+impl Parent<'_> {
+    pub fn names(&self, listener: &OpenListener) -> bool {
+        listener.set.as_ref() == self.set
+            && self.section.is_none_or(|section| *section == *listener.section)
+            && self.port.is_none_or(|port| port == i32::from(listener.port))
+    }
+}
+
 /// The listeners that the route attaches to.
 pub fn attach(
     view: View<'_>,
-    route: &Object<HttpRoute>,
+    route: &Route<'_>,
     parent: &Parent<'_>,
     gateway: &OpenListeners,
 ) -> Result<Vec<Attachment>, NotAttached> {
-    let named: Vec<_> = gateway
-        .open
-        .iter()
-        .filter(|listener| parent.section.is_none_or(|section| *section == *listener.name))
-        .filter(|listener| parent.port.is_none_or(|port| port == i32::from(listener.port)))
-        .collect();
+    let named: Vec<_> = gateway.open.iter().filter(|listener| parent.names(listener)).collect();
     if named.is_empty() {
         return Err(NotAttached::NoMatchingParent);
     }
     let allowed: Vec<_> = named
         .into_iter()
-        .filter(|listener| listener.takes_http_routes && is_allowed(view, gateway, listener, route.meta.namespace()))
+        .filter(|listener| listener.kinds.contains(&route.kind) && is_allowed(view, gateway, listener, route.namespace))
         .collect();
     if allowed.is_empty() {
         return Err(NotAttached::NotAllowedByListeners);
     }
-    let own = route.spec.hostnames.as_deref().unwrap_or_default();
     let places: Vec<_> = allowed
         .into_iter()
         .filter_map(|listener| {
-            let hostnames: Box<[Domain]> = match own {
+            let hostnames: Box<[Domain]> = match route.hostnames {
                 [] => [listener.hostname.clone()].into(),
                 own => own
                     .iter()
@@ -98,12 +115,6 @@ pub fn attach(
 }
 
 fn is_allowed(view: View<'_>, gateway: &OpenListeners, listener: &OpenListener, namespace: &str) -> bool {
-    match &listener.allowed {
-        None => false,
-        Some(Namespaces::All) => true,
-        Some(Namespaces::Same) => *gateway.origin.namespace == *namespace,
-        Some(Namespaces::Selector(selector)) => {
-            selector.selects(namespace, view.object::<Namespace>("", namespace).map(|object| &object.meta.labels))
-        }
-    }
+    let own = listener.set.as_ref().map_or(&gateway.origin.namespace, |set| &set.namespace);
+    allowed::include(view, listener.allowed.as_ref(), own, namespace)
 }

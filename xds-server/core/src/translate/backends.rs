@@ -86,7 +86,7 @@ fn endpoint(view: View<'_>, object: &Object<ModelBackend>) -> Result<(ir::Endpoi
                 return Err(reference.not_found::<Service>(Reason::BackendNotFound, view));
             }
             let cluster = cluster_name(namespace, name, *port);
-            if view.has_endpoints(&cluster).is_none() {
+            if view.port(&cluster).is_none() {
                 let message = format!("{} has no port {port}", reference.target());
                 return Err(reference.finding(Reason::BackendNotFound, &message, ""));
             }

@@ -1,6 +1,6 @@
-//! Filters of a rule to header edits, rewrites and redirects.
+//! Filters of a rule to header edits, rewrites, redirects and CORS. Mirrors refer to Services, so `rules` resolves them.
 
-use gateway_api::apis::standard::httproutes::{
+use gateway_api::apis::experimental::httproutes::{
     HttpRouteRulesBackendRefsFilters as BackendFilter, HttpRouteRulesFilters as Filter,
     HttpRouteRulesFiltersRequestRedirect as RedirectFilter,
     HttpRouteRulesFiltersRequestRedirectPathType as RedirectPathType,
@@ -9,7 +9,9 @@ use gateway_api::apis::standard::httproutes::{
 };
 use serde_json::Value;
 
-use crate::ir::{Edits, HeaderEdits, PathRewrite, Redirect, Rewrite};
+use crate::ir::{Cors, Edits, HeaderEdits, PathRewrite, Redirect, Rewrite};
+
+use super::cors::cors;
 
 #[derive(Debug, Clone, Default)]
 pub struct Filters {
@@ -17,6 +19,7 @@ pub struct Filters {
     pub response_headers: HeaderEdits,
     pub rewrite: Option<Box<Rewrite>>,
     pub redirect: Option<Redirect>,
+    pub cors: Option<Box<Cors>>,
 }
 
 /// A filter that cannot be served. The rule cannot do without it.
@@ -34,6 +37,8 @@ pub enum InvalidFilter {
     Repeated,
     #[error("a rule cannot both rewrite and redirect")]
     RewriteAndRedirect,
+    #[error("a rule that redirects has no mirrors and no CORS")]
+    BesideRedirect,
     #[error("ReplacePrefixMatch needs matches by PathPrefix only")]
     NoPrefix,
     #[error("the path's type and fields differ")]
@@ -47,11 +52,18 @@ pub enum InvalidFilter {
 pub fn filters(given: &[Filter], prefixes_only: bool) -> Result<Filters, Unusable> {
     let mut filters = Filters::default();
     for (index, filter) in given.iter().enumerate() {
-        let repeated = given.iter().take(index).any(|other| other.r#type == filter.r#type);
+        let repeated =
+            filter.r#type != Type::RequestMirror && given.iter().take(index).any(|other| other.r#type == filter.r#type);
         let result = if repeated { Err(InvalidFilter::Repeated) } else { add(&mut filters, filter, prefixes_only) };
         result.map_err(|error| Unusable { index, error })?;
         if filters.redirect.is_some() && filters.rewrite.is_some() {
             return Err(Unusable { index, error: InvalidFilter::RewriteAndRedirect });
+        }
+        let needs_backend = |kind: &Type| matches!(kind, Type::RequestMirror | Type::Cors);
+        if filters.redirect.is_some()
+            && let Some(index) = given.iter().position(|other| needs_backend(&other.r#type))
+        {
+            return Err(Unusable { index, error: InvalidFilter::BesideRedirect });
         }
     }
     Ok(filters)
@@ -91,9 +103,10 @@ fn add(filters: &mut Filters, filter: &Filter, prefixes_only: bool) -> Result<()
             };
             filters.redirect = Some(self::redirect(redirect, prefixes_only)?);
         }
-        Type::RequestMirror => return Err(InvalidFilter::Unsupported("RequestMirror")),
+        Type::Cors => filters.cors = filter.cors.as_ref().map(|given| Box::new(cors(given))),
+        Type::RequestMirror => {}
         Type::ExtensionRef => return Err(InvalidFilter::Unsupported("ExtensionRef")),
-        Type::Cors => return Err(InvalidFilter::Unsupported("CORS")),
+        Type::ExternalAuth => return Err(InvalidFilter::Unsupported("ExternalAuth")),
     }
     Ok(())
 }

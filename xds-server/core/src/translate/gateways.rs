@@ -4,14 +4,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::ir::{
-    self, Action, Backend, Catalog, Class, Domain, Endpoint, Gateway, Listener, Pool, Route, Service, Site,
+    self, Action, Backend, Catalog, Class, Domain, Endpoint, Gateway, Listener, Pool, Route, Service, Site, Tunnel,
 };
 use crate::objects::Key;
 use crate::scope::Scope;
 
+use super::given::RouteId;
 use super::hosts::{self, Candidate};
 use super::listeners::OpenListeners;
 use super::routes::AttachedRoute;
+use super::services;
+use super::tls_routes::AttachedTlsRoute;
+use super::tunnels;
 use super::view::Made;
 
 /// What the routes of a Gateway lead to.
@@ -30,13 +34,18 @@ pub struct Parts {
     pub services: BTreeMap<String, Arc<Service>>,
 }
 
-pub fn gateways(made: &Made, routes: &BTreeMap<Key, Arc<AttachedRoute>>) -> BTreeMap<Key, Gateway> {
+pub fn gateways(
+    made: &Made,
+    routes: &BTreeMap<RouteId, Arc<AttachedRoute>>,
+    tls_routes: &BTreeMap<Key, Arc<AttachedTlsRoute>>,
+) -> BTreeMap<Key, Gateway> {
     let attached = by_listener(routes);
     let listeners = made.listeners.iter();
     let mut gateways: BTreeMap<Key, Gateway> = listeners
         .map(|(key, open)| {
             let mut gateway = without_parts(open);
-            for (site, listener) in sites(&mut gateway, open) {
+            tunnels::open(&mut gateway, open, &tls_routes.iter().collect::<Vec<_>>());
+            for (site, listener) in sites(&mut gateway, open).filter(|(site, _)| site.tunnels.is_none()) {
                 let elsewhere = hosts::more_specific(listener, open);
                 let here = attached.get(&(key, &*site.name)).map(Vec::as_slice).unwrap_or_default();
                 site.virtual_hosts = hosts::virtual_hosts(&listener.hostname, &elsewhere, &candidates(key, here));
@@ -49,7 +58,8 @@ pub fn gateways(made: &Made, routes: &BTreeMap<Key, Arc<AttachedRoute>>) -> BTre
     let of_all: BTreeSet<String> = gateways.values().flat_map(needs).collect();
     for gateway in gateways.values_mut() {
         let own = if made.placement.shares_proxies() { &of_all } else { &needs(gateway) };
-        let uses: BTreeSet<Use> = gateway.routes().flat_map(uses).collect();
+        let of_tunnels = gateway.tunnels().flat_map(uses_of_tunnel);
+        let uses: BTreeSet<Use> = gateway.routes().flat_map(uses).chain(of_tunnels).collect();
         let parts = parts(made, uses.iter(), |cluster| own.contains(cluster));
         (gateway.catalog.pools, gateway.catalog.backends) = (parts.pools, parts.backends);
         gateway.services = parts.services;
@@ -60,13 +70,15 @@ pub fn gateways(made: &Made, routes: &BTreeMap<Key, Arc<AttachedRoute>>) -> BTre
 /// A Gateway with its sites, and nothing in them.
 pub fn without_parts(open: &OpenListeners) -> Gateway {
     let mut ports: BTreeMap<u16, Vec<Site>> = BTreeMap::new();
-    for listener in &open.open {
+    for listener in open.served() {
         ports.entry(listener.port).or_default().push(Site {
-            origin: open.origin.section(Arc::clone(&listener.name)),
+            origin: listener.origin.clone(),
             name: listener.name.clone(),
             hostname: listener.hostname.to_string(),
-            certificate: listener.certificate.clone(),
+            certificates: listener.certificates().to_vec(),
+            clients: listener.clients.clone(),
             virtual_hosts: BTreeMap::new(),
+            tunnels: listener.has_tunnels().then(BTreeMap::new),
         });
     }
     Gateway {
@@ -78,10 +90,10 @@ pub fn without_parts(open: &OpenListeners) -> Gateway {
 }
 
 /// The sites, each with its listener.
-fn sites<'a>(
+pub fn sites<'a>(
     gateway: &'a mut Gateway,
     open: &'a OpenListeners,
-) -> impl Iterator<Item = (&'a mut Site, &'a super::listeners::OpenListener)> {
+) -> impl Iterator<Item = (&'a mut Site, &'a super::listener::OpenListener)> {
     gateway.listeners.iter_mut().flat_map(|listener| &mut listener.sites).filter_map(|site| {
         let listener = open.open.iter().find(|listener| listener.name == site.name)?;
         Some((site, listener))
@@ -89,9 +101,9 @@ fn sites<'a>(
 }
 
 /// What is attached to each listener: routes, with the hostnames that both are for.
-type ByListener<'a> = BTreeMap<(&'a Key, &'a str), Vec<(&'a Key, &'a AttachedRoute, Vec<Domain>)>>;
+type ByListener<'a> = BTreeMap<(&'a Key, &'a str), Vec<(&'a RouteId, &'a AttachedRoute, Vec<Domain>)>>;
 
-fn by_listener(routes: &BTreeMap<Key, Arc<AttachedRoute>>) -> ByListener<'_> {
+fn by_listener(routes: &BTreeMap<RouteId, Arc<AttachedRoute>>) -> ByListener<'_> {
     let mut all = ByListener::new();
     for (key, route) in routes {
         for place in &route.attachments {
@@ -106,7 +118,7 @@ fn by_listener(routes: &BTreeMap<Key, Arc<AttachedRoute>>) -> ByListener<'_> {
     all
 }
 
-fn candidates<'a>(gateway: &Key, here: &'a [(&Key, &AttachedRoute, Vec<Domain>)]) -> Vec<Candidate<'a>> {
+fn candidates<'a>(gateway: &Key, here: &'a [(&RouteId, &AttachedRoute, Vec<Domain>)]) -> Vec<Candidate<'a>> {
     here.iter()
         .flat_map(|(key, route, hostnames)| {
             let routes = hosts::with_precedence(key, route, gateway);
@@ -120,10 +132,17 @@ pub fn uses(route: &Route) -> Vec<Use> {
     match &route.action {
         Action::Pool { .. } => Class::of(&route.action).map(Use::Class).into_iter().collect(),
         Action::Services { services, .. } => {
-            services.iter().map(|service| Use::Service(service.service.clone())).collect()
+            let mirrors = route.mirrors.iter().map(|mirror| &mirror.service);
+            let all = services.iter().map(|service| &service.service).chain(mirrors);
+            all.map(|cluster| Use::Service(cluster.clone())).collect()
         }
         Action::Redirect(_) | Action::Fail { .. } => Vec::new(),
     }
+}
+
+/// What a tunnel leads to.
+pub fn uses_of_tunnel(tunnel: &Tunnel) -> impl Iterator<Item = Use> {
+    tunnel.services.iter().map(|service| Use::Service(service.service.clone()))
 }
 
 /// What a Gateway has whose routes have these uses.
@@ -139,7 +158,9 @@ pub fn parts<'a>(made: &Made, uses: impl Iterator<Item = &'a Use>, attempts_at: 
                 }
             }
             Use::Service(cluster) => {
-                parts.services.extend(made.services.get(cluster).map(|service| (cluster.clone(), Arc::clone(service))));
+                parts
+                    .services
+                    .extend(services::named(&made.services, cluster).map(|service| (cluster.clone(), service)));
             }
         }
     }

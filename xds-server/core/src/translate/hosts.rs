@@ -4,11 +4,13 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::ir::{Domain, Match, PathMatch, Route, VirtualHost};
+use crate::ir::{Domain, Match, PathMatch, Route, TextMatch, VirtualHost};
 use crate::objects::Key;
 
+use super::given::RouteId;
 use super::hostname::{covering_stems, covers, specificity};
-use super::listeners::{OpenListener, OpenListeners};
+use super::listener::OpenListener;
+use super::listeners::OpenListeners;
 use super::routes::AttachedRoute;
 
 /// A route on a listener, ready to be put into its virtual hosts.
@@ -23,7 +25,7 @@ pub struct Candidate<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Precedence<'a> {
     pub created: i64,
-    pub object: &'a Key,
+    pub object: &'a RouteId,
     pub place: (usize, usize),
 }
 
@@ -33,7 +35,7 @@ type ByStem<'a> = BTreeMap<&'a str, Vec<usize>>;
 /// The hostnames of the listeners from which `listener` is isolated: a request belongs to the listener of its port with
 /// the most specific hostname, whatever routes it has.
 pub fn more_specific<'a>(listener: &OpenListener, all: &'a OpenListeners) -> Vec<&'a Domain> {
-    let on_port = all.open.iter().filter(|other| other.port == listener.port).map(|other| &other.hostname);
+    let on_port = all.served().filter(|other| other.port == listener.port).map(|other| &other.hostname);
     on_port.filter(|other| specificity(other) < specificity(&listener.hostname)).collect()
 }
 
@@ -75,9 +77,9 @@ fn routes(domain: &Domain, candidates: &[Candidate<'_>], by_stem: &ByStem<'_>) -
     routes
 }
 
-/// The routes of one HTTPRoute at a Gateway, each with its precedence.
+/// The routes of one object at a Gateway, each with its precedence.
 pub fn with_precedence<'a>(
-    object: &'a Key,
+    object: &'a RouteId,
     route: &'a AttachedRoute,
     gateway: &Key,
 ) -> impl Iterator<Item = (Precedence<'a>, &'a Arc<Route>)> {
@@ -97,13 +99,20 @@ pub fn in_order<'a>(mut found: Vec<(Precedence<'_>, &'a Arc<Route>)>) -> impl It
 
 /// HTTPRouteRule.matches: exact paths, then the longest prefixes; then a method, then the number of
 /// headers and of query parameters. Regular expressions stand between the two kinds of paths.
-fn precedence(matches: &Match) -> (u8, Reverse<usize>, bool, Reverse<usize>, Reverse<usize>) {
-    let (rank, length) = match &matches.path {
-        PathMatch::Exact(path) => (0, path.len()),
-        PathMatch::Regex(path) => (1, path.len()),
-        PathMatch::Prefix(path) => (2, path.len()),
+///
+/// GRPCRouteRule.matches: the longest services, then the longest methods, then the number of headers.
+fn precedence(matches: &Match) -> (u8, Reverse<[usize; 2]>, bool, Reverse<[usize; 2]>) {
+    let length = |text: &Option<TextMatch>| match text {
+        Some(TextMatch::Exact(text) | TextMatch::Regex(text)) => text.len(),
+        None => 0,
     };
-    (rank, Reverse(length), matches.method.is_none(), Reverse(matches.headers.len()), Reverse(matches.query.len()))
+    let (rank, lengths) = match &matches.path {
+        PathMatch::Exact(path) => (0, [path.len(), 0]),
+        PathMatch::Regex(path) => (1, [path.len(), 0]),
+        PathMatch::Prefix(path) => (2, [path.len(), 0]),
+        PathMatch::Call { service, method } => (3, [length(service), length(method)]),
+    };
+    (rank, Reverse(lengths), matches.method.is_none(), Reverse([matches.headers.len(), matches.query.len()]))
 }
 
 #[cfg(test)]
@@ -113,6 +122,7 @@ mod tests {
     use super::*;
     use crate::ir::{Action, HeaderEdits};
     use crate::status::Origin;
+    use crate::translate::given::RouteKind;
 
     const HOSTNAMES: [&str; 8] = ["*", "*.com", "com", "a.com", "*.a.com", "x.a.com", "y.x.a.com", "b.com"];
 
@@ -126,6 +136,9 @@ mod tests {
             rewrite: None,
             request_timeout: None,
             attempt_timeout: None,
+            retry: None,
+            cors: None,
+            mirrors: [].into(),
             action: Action::Fail { status: 500 },
         })
     }
@@ -153,12 +166,12 @@ mod tests {
             ),
             listener in prop::sample::select(HOSTNAMES.to_vec()),
         ) {
-            let given: Vec<(Key, Vec<Domain>, Arc<Route>)> = given
+            let given: Vec<(RouteId, Vec<Domain>, Arc<Route>)> = given
                 .into_iter()
                 .enumerate()
                 .map(|(number, (hostnames, path))| {
                     let hostnames = hostnames.into_iter().map(Domain::from).collect();
-                    (Key::new("", format!("{number:03}")), hostnames, route(number, path))
+                    (RouteId { key: Key::new("", format!("{number:03}")), kind: RouteKind::Http }, hostnames, route(number, path))
                 })
                 .collect();
             let candidates: Vec<Candidate<'_>> = given

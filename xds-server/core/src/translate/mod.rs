@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! consumers -> keys                      policies -> limits and what they are for
-//! services -> backends -> pools
-//! gateways -> listeners   routes -> rules -> attach (parents, hostnames) -> hosts (order of tries)
+//! TLS of services -> services -> backends -> pools
+//! gateways -> listeners   routes -> rules -> attach (parents, hostnames) -> rivals -> hosts (order of tries)
 //! services -> workloads (in sidecars)
 //! ```
 //! Each module turns one object into its part of the IR, and reads what it needs of others through a [`View`]. Nothing
@@ -12,22 +12,39 @@
 //!
 //! [`translate`] goes through all objects. `world` does the same for what a change touches, and is compared with it.
 
-mod attach;
+mod addresses;
+mod allowed;
+pub(crate) mod attach;
+pub(crate) mod backend_tls;
 pub(crate) mod backends;
+mod certificates;
+mod clients;
+mod conflicts;
 pub(crate) mod consumers;
+mod cors;
 mod filters;
 pub(crate) mod gateways;
+pub(crate) mod given;
 pub(crate) mod hostname;
 pub(crate) mod hosts;
+pub(crate) mod listener;
 pub(crate) mod listeners;
 mod matches;
+mod parameters;
+mod parents;
 pub(crate) mod policies;
 pub(crate) mod pools;
+pub(crate) mod ports;
 mod refs;
+pub(crate) mod rivals;
+mod route_kinds;
 pub(crate) mod routes;
 mod rules;
+mod service_refs;
 pub(crate) mod services;
 pub(crate) mod statuses;
+pub(crate) mod tls_routes;
+pub(crate) mod tunnels;
 pub(crate) mod view;
 pub(crate) mod workloads;
 
@@ -35,12 +52,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::ir::Ir;
-use crate::objects::{Key, Kind, Object, Objects};
+use crate::objects::{GrpcRoute, HttpRoute, Key, Kind, Object, Objects};
 use crate::placement::Placement;
 use crate::status::{Finding, ObjectStatus};
 
+use self::given::{GivenRoute, RouteId, RouteKind};
+use self::rivals::Lost;
 use self::routes::AttachedRoute;
 use self::statuses::Units;
+use self::tls_routes::AttachedTlsRoute;
 use self::view::{Made, Reads, View};
 
 /// What a set of objects means, and what is wrong with it.
@@ -74,6 +94,9 @@ pub fn translate(objects: &Objects, placement: Placement) -> Translation {
         made.add_policy(&policy);
         ir.limits.extend(policy.limits.into_iter().map(|limit| (limit.id.clone(), limit)));
     }
+    for (object, policy) in each(objects, &made, |view, object| backend_tls::backend_tls(view, object, &mut findings)) {
+        made.add_backend_tls(&object.meta.key(), &Arc::new(policy));
+    }
     for (_, ports) in each(objects, &made, |view, object| services::service(view, object, &mut findings)) {
         made.services.extend(ports.into_iter().map(|port| (port.cluster.clone(), port)));
     }
@@ -90,13 +113,18 @@ pub fn translate(objects: &Objects, placement: Placement) -> Translation {
     }
     let valid = each(objects, &made, |view, object| listeners::listeners(view, object, &mut findings)).into_iter();
     let valid = valid.filter_map(|(object, valid)| Some((object.meta.key(), Arc::new(valid?)))).collect();
-    let (open, lost) = listeners::open(placement, &objects.gateways, valid);
+    let (open, lost) = ports::open(placement, objects, valid);
     made.listeners = open;
     findings.extend(lost.into_values().flatten());
-    let routes = each(objects, &made, |view, object| routes::route(view, object, &mut findings)).into_iter();
-    let routes: BTreeMap<Key, Arc<AttachedRoute>> =
-        routes.filter_map(|(object, route)| Some((object.meta.key(), Arc::new(route?)))).collect();
-    ir.gateways = gateways::gateways(&made, &routes);
+    let mut routes = BTreeMap::new();
+    add_routes::<HttpRoute>(objects, &made, RouteKind::Http, &mut routes, &mut findings);
+    add_routes::<GrpcRoute>(objects, &made, RouteKind::Grpc, &mut routes, &mut findings);
+    give_way(objects, &made, &mut routes, &mut findings);
+    let tls_routes =
+        each(objects, &made, |view, object| tls_routes::tls_route(view, object, &mut findings)).into_iter();
+    let tls_routes: BTreeMap<Key, Arc<AttachedTlsRoute>> =
+        tls_routes.filter_map(|(object, route)| Some((object.meta.key(), Arc::new(route?)))).collect();
+    ir.gateways = gateways::gateways(&made, &routes, &tls_routes);
     if let Some(direction) = placement.opens_workloads() {
         for (object, workload) in each(objects, &made, |view, object| workloads::workload(view, direction, object)) {
             ir.workloads.extend(workload.map(|workload| (object.meta.key(), Arc::new(workload))));
@@ -106,7 +134,7 @@ pub fn translate(objects: &Objects, placement: Placement) -> Translation {
     // Several parents of a route may lead to the same finding. It is told once.
     findings.sort_by(Finding::by_spot);
     findings.dedup();
-    Translation { ir, findings, units: Units { listeners: made.listeners, routes } }
+    Translation { ir, findings, units: Units { listeners: made.listeners, routes, tls_routes } }
 }
 
 // === impl Translation ===
@@ -114,8 +142,47 @@ pub fn translate(objects: &Objects, placement: Placement) -> Translation {
 impl Translation {
     /// The statuses of the objects that it was made from. `given` is what is wrong with them besides, as they were read.
     pub fn statuses(&self, objects: &Objects, given: &[Finding]) -> Vec<ObjectStatus> {
-        let whole = statuses::Whole::new(objects, &self.units, &self.findings);
+        let whole = statuses::Whole::new(objects, (&self.ir.gateways, &self.units), &self.findings);
         statuses::all(&whole, given)
+    }
+}
+
+fn add_routes<T: Kind>(
+    objects: &Objects,
+    made: &Made,
+    kind: RouteKind,
+    routes: &mut BTreeMap<RouteId, Arc<AttachedRoute>>,
+    findings: &mut Vec<Finding>,
+) where
+    for<'a> GivenRoute<'a>: From<&'a Object<T>>,
+{
+    for (object, route) in each(objects, made, |view, object: &Object<T>| routes::route(view, object.into(), findings))
+    {
+        routes.extend(route.map(|route| (RouteId { key: object.meta.key(), kind }, Arc::new(route))));
+    }
+}
+
+/// Takes from routes what rivals have.
+fn give_way(
+    objects: &Objects,
+    made: &Made,
+    routes: &mut BTreeMap<RouteId, Arc<AttachedRoute>>,
+    findings: &mut Vec<Finding>,
+) {
+    let mut by_gateway: BTreeMap<&Key, Vec<(&RouteId, &AttachedRoute)>> = BTreeMap::new();
+    for (id, route) in routes.iter() {
+        route.routes.gateways().for_each(|gateway| by_gateway.entry(gateway).or_default().push((id, route)));
+    }
+    let mut lost: BTreeMap<RouteId, Lost> = BTreeMap::new();
+    for (gateway, routes) in by_gateway {
+        for (id, here) in rivals::at(gateway, routes.into_iter()) {
+            lost.entry(id.clone()).or_default().extend(here);
+        }
+    }
+    for (id, lost) in lost {
+        let Some((given, route)) = GivenRoute::of(objects, &id).zip(routes.get_mut(&id)) else { continue };
+        findings.extend(rivals::findings(given, route, &lost, &made.listeners));
+        *route = Arc::new(rivals::without(route, &lost));
     }
 }
 

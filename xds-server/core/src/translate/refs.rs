@@ -11,11 +11,15 @@ use super::view::View;
 pub type GroupKind = (&'static str, &'static str);
 
 pub const GATEWAY: GroupKind = ("gateway.networking.k8s.io", "Gateway");
+pub const LISTENER_SET: GroupKind = ("gateway.networking.k8s.io", "ListenerSet");
 pub const HTTP_ROUTE: GroupKind = ("gateway.networking.k8s.io", "HTTPRoute");
+pub const GRPC_ROUTE: GroupKind = ("gateway.networking.k8s.io", "GRPCRoute");
+pub const TLS_ROUTE: GroupKind = ("gateway.networking.k8s.io", "TLSRoute");
 pub const MODEL_POOL: GroupKind = ("tollgate.dev", "ModelPool");
 pub const MODEL_BACKEND: GroupKind = ("tollgate.dev", "ModelBackend");
 pub const CONSUMER: GroupKind = ("tollgate.dev", "Consumer");
 pub const SERVICE: GroupKind = ("", "Service");
+pub const CONFIG_MAP: GroupKind = ("", "ConfigMap");
 pub const SECRET: GroupKind = ("", "Secret");
 
 /// One reference on its way to its object.

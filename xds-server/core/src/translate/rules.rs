@@ -1,54 +1,66 @@
-//! Rules of an HTTPRoute: matches, and what each is answered with.
+//! Rules of an HTTPRoute or a GRPCRoute: matches, and what each is answered with.
 
 use std::sync::Arc;
 
-use gateway_api::apis::standard::httproutes::{
-    HttpRouteRules, HttpRouteRulesBackendRefs as BackendRef, HttpRouteRulesMatches,
-    HttpRouteRulesMatchesPathType as PathType,
+use gateway_api::apis::experimental::httproutes::{
+    HttpRouteRules, HttpRouteRulesBackendRefs as BackendRef, HttpRouteRulesFilters as Filter, HttpRouteRulesMatches,
+    HttpRouteRulesMatchesPathType as PathType, HttpRouteRulesRetry as GivenRetry,
 };
 
-use crate::ir::{Action, Route, WeightedService};
-use crate::objects::{GATEWAY_GROUP, HttpRoute, ModelPool, Object, Service, Shown, TOLLGATE_GROUP, parse_duration};
+use crate::ir::{Action, Match, Mirror, Retry, Route, WeightedService};
+use crate::objects::{ModelPool, TOLLGATE_GROUP, parse_duration};
 use crate::status::{Finding, Reason, Severity};
 
 use super::filters::{self, Filters};
+use super::given::{GivenRoute, RouteKind};
 use super::matches;
-use super::refs::{HTTP_ROUTE, MODEL_POOL, Reference, SERVICE};
-use super::services::cluster_name;
+use super::refs::{MODEL_POOL, Reference};
+use super::service_refs::ServiceRef;
 use super::view::View;
 
-/// What is wrong with a rule, or with one of its backends. The rule then answers 500 (HTTPRouteRule: unknown filters and
-/// references).
+/// What is wrong with a rule, or with one of its backends. The rule then answers 500, or UNAVAILABLE to a call
+/// (HTTPRouteRule: unknown filters and references).
 type Refused = Finding;
 
+/// What Istio does where a rule does not say how often.
+const ATTEMPTS: u32 = 2;
+const MILLION: u64 = 1_000_000;
+
 /// One route for each match of each rule. The limits of a pool are not in them yet, because they depend on the Gateway.
-pub fn rules(view: View<'_>, object: &Object<HttpRoute>, findings: &mut Vec<Finding>) -> Vec<Arc<Route>> {
+pub fn rules(view: View<'_>, route: GivenRoute<'_>, findings: &mut Vec<Finding>) -> Vec<Arc<Route>> {
     let mut routes = Vec::new();
-    for (index, rule) in object.spec.rules.iter().flatten().enumerate() {
-        let context = Context { view, object, field: format!("spec.rules[{index}]") };
+    for (index, rule) in route.spec.rules.iter().flatten().enumerate() {
+        let context = Context { view, route, index, field: format!("spec.rules[{index}]") };
         let (filters, action) = match context.filters_and_action(rule, findings) {
             Ok(outcome) => outcome,
             Err(finding) => {
                 findings.push(finding);
-                (Filters::default(), Action::Fail { status: 500 })
+                (Filters::default(), context.nobody_there())
             }
         };
+        let mirrors = match action {
+            Action::Services { .. } => context.mirrors(rule, findings),
+            _ => [].into(),
+        };
         let everything = [HttpRouteRulesMatches::default()];
-        let matches = rule.matches.as_deref().filter(|matches| !matches.is_empty()).unwrap_or(&everything);
+        let given = rule.matches.as_deref().filter(|matches| !matches.is_empty()).unwrap_or(&everything);
         // A rule whose matches are all refused matches nothing.
-        let matches = matches.iter().enumerate().filter(|(number, _)| !context.has_refused_match(*number));
+        let given = given.iter().enumerate().filter(|(number, _)| !context.has_refused_match(*number));
         let timeouts = rule.timeouts.as_ref();
         let timeout = |text: Option<&String>| text.and_then(|text| parse_duration(text).ok());
-        for (number, found) in matches {
+        for (number, found) in given {
             routes.push(Arc::new(Route {
-                origin: object.meta.origin.section(format!("rule {index}")),
+                origin: route.meta.origin.section(format!("rule {index}")),
                 place: (index, number),
-                matches: matches::matches(found),
+                matches: context.matches(number, found),
                 request_headers: filters.request_headers.clone(),
                 response_headers: filters.response_headers.clone(),
                 rewrite: filters.rewrite.clone(),
                 request_timeout: timeout(timeouts.and_then(|timeouts| timeouts.request.as_ref())),
                 attempt_timeout: timeout(timeouts.and_then(|timeouts| timeouts.backend_request.as_ref())),
+                retry: rule.retry.as_ref().map(|given| Box::new(retry(given))),
+                cors: filters.cors.clone(),
+                mirrors: mirrors.clone(),
                 action: action.clone(),
             }));
         }
@@ -56,22 +68,49 @@ pub fn rules(view: View<'_>, object: &Object<HttpRoute>, findings: &mut Vec<Find
     routes
 }
 
+fn retry(given: &GivenRetry) -> Retry {
+    let codes = given.codes.iter().flatten().filter_map(|code| u16::try_from(*code).ok());
+    Retry {
+        attempts: given.attempts.and_then(|attempts| u32::try_from(attempts).ok()).unwrap_or(ATTEMPTS),
+        codes: codes.collect(),
+        backoff: given.backoff.as_deref().and_then(|text| parse_duration(text).ok()),
+    }
+}
+
 struct Context<'a> {
     view: View<'a>,
-    object: &'a Object<HttpRoute>,
+    route: GivenRoute<'a>,
+    index: usize,
     field: String,
 }
 
 // === impl Context ===
 
 impl Context<'_> {
+    fn matches(&self, number: usize, found: &HttpRouteRulesMatches) -> Match {
+        match self.route.calls {
+            Some(calls) => matches::calls(calls.method(self.index, number), found),
+            None => matches::matches(found),
+        }
+    }
+
+    fn nobody_there(&self) -> Action {
+        Action::Fail { status: self.route.kind.nobody_there() }
+    }
+
     fn filters_and_action(
         &self,
         rule: &HttpRouteRules,
         findings: &mut Vec<Finding>,
     ) -> Result<(Filters, Action), Refused> {
-        if let Some(finding) = self.object.refused.of(&format!("{}.filters", self.field)) {
-            return Err(finding.clone());
+        for part in ["filters", "sessionPersistence"] {
+            if let Some(finding) = self.route.refused.of(&format!("{}.{part}", self.field)) {
+                return Err(finding.clone());
+            }
+        }
+        if rule.session_persistence.is_some() {
+            let field = format!("{}.sessionPersistence", self.field);
+            return Err(self.invalid(field, "sessions are not kept at one backend", "remove it"));
         }
         let matches = rule.matches.iter().flatten().enumerate();
         let mut matches = matches.filter(|(number, _)| !self.has_refused_match(*number));
@@ -91,28 +130,23 @@ impl Context<'_> {
             return Ok((filters, Action::Redirect(Box::new(redirect))));
         }
         let is_pool = |backend: &BackendRef| {
-            backend.group.as_deref() == Some(TOLLGATE_GROUP) && backend.kind.as_deref() == Some("ModelPool")
+            self.route.kind == RouteKind::Http
+                && backend.group.as_deref() == Some(TOLLGATE_GROUP)
+                && backend.kind.as_deref() == Some("ModelPool")
         };
         let action = match backends {
             [] => {
-                findings.push(self.object.meta.finding(
+                findings.push(self.route.meta.finding(
                     Severity::Warning,
                     Reason::BackendNotFound,
                     format!("{}.backendRefs", self.field),
-                    "the rule has no backend and answers 500",
+                    format_args!("the rule has no backend and answers {}", self.route.kind.nobody_there()),
                     "",
                 ));
-                Action::Fail { status: 500 }
+                self.nobody_there()
             }
             [pool] if is_pool(pool) => {
-                if filters.rewrite.is_some() {
-                    let field = format!("{}.filters", self.field);
-                    return Err(self.invalid(
-                        field,
-                        "a path or host to a ModelPool cannot be rewritten: each of its backends has its own",
-                        "pathPrefix and endpoint of the ModelBackend",
-                    ));
-                }
+                self.check_beside_pool(rule, &filters)?;
                 self.pool(pool)?
             }
             _ if backends.iter().any(is_pool) => {
@@ -128,22 +162,44 @@ impl Context<'_> {
         Ok((filters, action))
     }
 
+    /// What a rule cannot have that leads to a ModelPool.
+    fn check_beside_pool(&self, rule: &HttpRouteRules, filters: &Filters) -> Result<(), Refused> {
+        let (field, message, hint) = if filters.rewrite.is_some() {
+            let message = "a path or host to a ModelPool cannot be rewritten: each of its backends has its own";
+            ("filters", message, "pathPrefix and endpoint of the ModelBackend")
+        } else if rule.filters.iter().flatten().any(|filter| filter.request_mirror.is_some()) {
+            ("filters", "a request to a ModelPool is not mirrored: nobody would pay for its copy", "remove the mirror")
+        } else if rule.retry.is_some() {
+            ("retry", "a ModelPool has retries of its own", "retries of the ModelPool's model")
+        } else {
+            return Ok(());
+        };
+        Err(self.invalid(format!("{}.{field}", self.field), message, hint))
+    }
+
     fn has_refused_match(&self, number: usize) -> bool {
-        let refused = &self.object.refused;
+        let refused = self.route.refused;
         !refused.is_empty() && refused.of(&format!("{}.matches[{number}]", self.field)).is_some()
     }
 
     fn pool(&self, backend: &BackendRef) -> Result<Action, Refused> {
         let field = format!("{}.backendRefs[0]", self.field);
-        if let Some(finding) = self.object.refused.of(&field) {
+        if let Some(finding) = self.route.refused.of(&field) {
             return Err(finding.clone());
         }
         if backend.filters.as_ref().is_some_and(|filters| !filters.is_empty()) {
             let field = format!("{field}.filters");
             return Err(self.invalid(field, "filters of a ModelPool are not served", "set them on the rule"));
         }
-        let namespace = backend.namespace.as_deref().unwrap_or(self.object.meta.namespace());
-        let reference = self.reference(backend, (MODEL_POOL, namespace), &field);
+        let namespace = backend.namespace.as_deref().unwrap_or(self.route.meta.namespace());
+        let reference = Reference {
+            from: self.route.meta,
+            from_kind: self.route.kind.group_kind(),
+            to_kind: MODEL_POOL,
+            namespace,
+            name: &backend.name,
+            field: &field,
+        };
         if !reference.is_permitted(self.view) {
             return Err(reference.not_permitted());
         }
@@ -153,12 +209,12 @@ impl Context<'_> {
         }
         // A pool of weight 0 takes no requests, and then nobody is left to answer.
         if backend.weight == Some(0) {
-            return Ok(Action::Fail { status: 500 });
+            return Ok(self.nobody_there());
         }
         Ok(Action::Pool { pool, limits: Vec::new(), closed_by: None })
     }
 
-    /// References that cannot be used keep their share of requests, which is answered with 500.
+    /// References that cannot be used keep their share of requests, which is answered with an error.
     fn services(&self, backends: &[BackendRef], findings: &mut Vec<Finding>) -> Action {
         let mut services: Vec<WeightedService> = Vec::new();
         let mut invalid = 0;
@@ -178,7 +234,7 @@ impl Context<'_> {
         }
         services.retain(|service| service.weight > 0);
         if services.is_empty() {
-            return Action::Fail { status: 500 };
+            return self.nobody_there();
         }
         Action::Services { services, invalid }
     }
@@ -189,71 +245,52 @@ impl Context<'_> {
         field: &str,
         weight: u32,
     ) -> Result<(WeightedService, Option<Finding>), Refused> {
-        if let Some(finding) = self.object.refused.of(field) {
+        if let Some(finding) = self.route.refused.of(field) {
             return Err(finding.clone());
         }
-        let (group, kind) = (backend.group.as_deref().unwrap_or(""), backend.kind.as_deref().unwrap_or("Service"));
-        if (group, kind) != ("", "Service") {
-            let hint = match (group, kind) {
-                (_, "ModelPool") => "group: tollgate.dev",
-                (TOLLGATE_GROUP, _) => "kind: ModelPool",
-                (GATEWAY_GROUP, _) => "",
-                _ => "a Service, or kind ModelPool of group tollgate.dev",
-            };
-            let message = format!("a backend cannot be {} of group {}", Shown(kind), Shown(group));
-            return Err(self.object.meta.finding(Severity::Error, Reason::InvalidKind, field, message, hint));
-        }
-        let namespace = backend.namespace.as_deref().unwrap_or(self.object.meta.namespace());
-        let reference = self.reference(backend, (SERVICE, namespace), field);
-        if !reference.is_permitted(self.view) {
-            return Err(reference.not_permitted());
-        }
-        if self.view.object::<Service>(namespace, &backend.name).is_none() {
-            return Err(reference.not_found::<Service>(Reason::BackendNotFound, self.view));
-        }
-        let Some(port) = backend.port.and_then(|port| u16::try_from(port).ok()) else {
-            return Err(reference.finding(Reason::BackendNotFound, "a Service needs a port", "port: 80"));
-        };
-        let cluster = cluster_name(namespace, &backend.name, port);
-        let Some(has_endpoints) = self.view.has_endpoints(&cluster) else {
-            let message = format!("{} has no port {port}", reference.target());
-            return Err(reference.finding(Reason::BackendNotFound, &message, ""));
-        };
+        let target = ServiceRef::from(backend).resolve(self.view, self.route, field)?;
         let filters = filters::backend_filters(backend.filters.as_deref().unwrap_or_default())
             .map_err(|unusable| self.refused(format!("{field}.filters[{}]", unusable.index), &unusable.error))?;
-        let warning = (!has_endpoints).then(|| {
-            self.object.meta.finding(
-                Severity::Warning,
-                Reason::NoEndpoints,
-                field,
-                format_args!("{} has no endpoints for port {port}: it answers 503", reference.target()),
-                "an EndpointSlice with the label kubernetes.io/service-name",
-            )
-        });
         let service = WeightedService {
-            service: cluster,
+            service: target.cluster,
             weight,
+            websocket: target.port.websocket,
             request_headers: filters.request_headers,
             response_headers: filters.response_headers,
         };
-        Ok((service, warning))
+        Ok((service, target.warning))
     }
 
-    fn reference<'a>(
-        &'a self,
-        backend: &'a BackendRef,
-        (to_kind, namespace): (super::refs::GroupKind, &'a str),
-        field: &'a str,
-    ) -> Reference<'a> {
-        Reference { from: &self.object.meta, from_kind: HTTP_ROUTE, to_kind, namespace, name: &backend.name, field }
+    /// A mirror that leads nowhere is left out, and the rule does without it (HTTPRequestMirrorFilter.backendRef).
+    fn mirrors(&self, rule: &HttpRouteRules, findings: &mut Vec<Finding>) -> Box<[Mirror]> {
+        let given = rule.filters.iter().flatten().enumerate();
+        let mirrors = given.filter_map(|(index, filter)| {
+            let field = format!("{}.filters[{index}].requestMirror.backendRef", self.field);
+            self.mirror(filter, &field, findings).map_err(|finding| findings.push(finding)).ok().flatten()
+        });
+        mirrors.collect()
+    }
+
+    fn mirror(&self, filter: &Filter, field: &str, findings: &mut Vec<Finding>) -> Result<Option<Mirror>, Finding> {
+        let Some(given) = &filter.request_mirror else { return Ok(None) };
+        let target = ServiceRef::from(&given.backend_ref).resolve(self.view, self.route, field)?;
+        findings.extend(target.warning);
+        let (part, whole) = match (&given.fraction, given.percent) {
+            (Some(fraction), _) => (fraction.numerator, fraction.denominator.unwrap_or(100)),
+            (None, percent) => (percent.unwrap_or(100), 100),
+        };
+        let (part, whole) = (u64::try_from(part).unwrap_or_default(), u64::try_from(whole).unwrap_or_default());
+        let share = (part * MILLION).checked_div(whole).unwrap_or_default().min(MILLION);
+        let share = u32::try_from(share).unwrap_or_default();
+        Ok((share > 0).then_some(Mirror { service: target.cluster, share }))
     }
 
     fn invalid(&self, field: String, message: &str, hint: &str) -> Refused {
-        self.object.meta.finding(Severity::Error, Reason::UnsupportedValue, field, message, hint)
+        self.route.meta.finding(Severity::Error, Reason::UnsupportedValue, field, message, hint)
     }
 
     fn refused(&self, field: String, error: &filters::InvalidFilter) -> Refused {
-        let hint = "the rule answers 500";
-        self.object.meta.finding(Severity::Error, Reason::UnsupportedValue, field, error, hint)
+        let hint = format_args!("the rule answers {}", self.route.kind.nobody_there());
+        self.route.meta.finding(Severity::Error, Reason::UnsupportedValue, field, error, hint)
     }
 }

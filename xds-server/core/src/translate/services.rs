@@ -1,5 +1,6 @@
 //! Services and EndpointSlices to endpoints, one entry for each port of each Service.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::discovery::v1::Endpoint;
@@ -9,6 +10,7 @@ use crate::objects::{BackendSlice, Key, Object, Service};
 
 use crate::status::Finding;
 
+use super::backend_tls;
 use super::view::View;
 
 /// Label by which an EndpointSlice names its Service.
@@ -18,6 +20,35 @@ pub fn cluster_name(namespace: &str, name: &str, port: u16) -> String {
     format!("service/{namespace}/{name}/{port}")
 }
 
+/// Calls are sent by HTTP/2 to a port that does not say what it speaks. That is another cluster, because the same port
+/// may be spoken to by HTTP/1 for an HTTPRoute.
+const H2C: &str = "/h2c";
+
+pub fn of_calls(cluster: &str) -> String {
+    format!("{cluster}{H2C}")
+}
+
+/// A port of a Service as the cluster of this name has it.
+pub fn named(services: &BTreeMap<String, Arc<ir::Service>>, cluster: &str) -> Option<Arc<ir::Service>> {
+    let Some(port) = cluster.strip_suffix(H2C) else { return services.get(cluster).map(Arc::clone) };
+    let service = services.get(port)?;
+    Some(Arc::new(ir::Service { cluster: cluster.to_owned(), h2c: true, ..ir::Service::clone(service) }))
+}
+
+/// What routes must know of a port of a Service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Port {
+    pub has_endpoints: bool,
+    pub h2c: bool,
+    pub websocket: bool,
+}
+
+impl Port {
+    pub fn of(service: &ir::Service) -> Self {
+        Self { has_endpoints: !service.endpoints.is_empty(), h2c: service.h2c, websocket: service.websocket }
+    }
+}
+
 /// The Service that an EndpointSlice is of.
 pub fn service_of(slice: &Object<BackendSlice>) -> Option<Key> {
     Some(Key::new(slice.meta.namespace(), slice.meta.labels.get(SERVICE_NAME)?.as_str()))
@@ -25,17 +56,20 @@ pub fn service_of(slice: &Object<BackendSlice>) -> Option<Key> {
 
 /// The ports of a Service. If two have the same number, the last one counts.
 pub fn service(view: View<'_>, service: &Object<Service>, findings: &mut Vec<Finding>) -> Vec<Arc<ir::Service>> {
-    let slices = view.slices(&service.meta.key());
+    let key = service.meta.key();
+    let slices = view.slices(&key);
     findings.extend(slices.iter().flat_map(|slice| slice.refused.findings().cloned()));
     let mut ports: Vec<Arc<ir::Service>> = Vec::new();
-    for port in service.spec.ports.iter().flatten() {
+    for port in service.spec.spec.ports.iter().flatten() {
         let Ok(number) = u16::try_from(port.port) else {
             continue;
         };
         let made = ir::Service {
             origin: service.meta.origin.section(format!("port {number}")),
             cluster: cluster_name(service.meta.namespace(), service.meta.name(), number),
+            tls: backend_tls::of_port(view, &key, port.name.as_deref()),
             h2c: port.app_protocol.as_deref() == Some("kubernetes.io/h2c"),
+            websocket: port.app_protocol.as_deref() == Some("kubernetes.io/ws"),
             endpoints: endpoints(&slices, port.name.as_deref().unwrap_or_default()),
         };
         ports.retain(|port| port.cluster != made.cluster);

@@ -11,14 +11,17 @@ use std::hash::{Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use crate::ir;
-use crate::objects::{BackendSlice, Key, Kind, Meta, Object, Objects, ReferenceGrant, RefusedPolicy, TargetKind};
+use crate::objects::{
+    BackendSlice, Key, Kind, ListenerSet, Meta, Object, Objects, ReferenceGrant, RefusedPolicy, TargetKind, gateway_of,
+};
 use crate::placement::{Feature, Placement};
 use crate::sets::Counted;
 use crate::status::{Finding, Origin};
 
+use super::backend_tls::BackendTls;
 use super::listeners::OpenListeners;
 use super::policies::Policy;
-use super::services::service_of;
+use super::services::{Port, service_of};
 
 /// Something that may change. It is kept as a hash: should two facts ever have the same, some unit is asked again for
 /// nothing.
@@ -36,6 +39,10 @@ pub struct Made {
     pub placement: Placement,
     /// The EndpointSlices of each Service.
     pub slices: BTreeMap<Key, BTreeSet<Key>>,
+    /// The ListenerSets for each Gateway.
+    pub listener_sets: BTreeMap<Key, BTreeSet<Key>>,
+    /// The BackendTLSPolicies that are for each Service.
+    pub backend_tls: BTreeMap<Key, BTreeMap<Key, Arc<BackendTls>>>,
     /// Each port of each Service, by cluster name.
     pub services: BTreeMap<String, Arc<ir::Service>>,
     pub backends: BTreeMap<Key, Arc<ir::Backend>>,
@@ -98,7 +105,17 @@ impl Fact {
         Self::new(["slices", &service.namespace, &service.name, ""])
     }
 
-    /// Whether a Service has this port, and whether it has endpoints.
+    /// Which ListenerSets are for a Gateway, and what they say.
+    pub fn listener_sets(gateway: &Key) -> Self {
+        Self::new(["listener sets", &gateway.namespace, &gateway.name, ""])
+    }
+
+    /// Which BackendTLSPolicies are for a Service, and what they say.
+    pub fn backend_tls(service: &Key) -> Self {
+        Self::new(["backend TLS", &service.namespace, &service.name, ""])
+    }
+
+    /// Whether a Service has this port, and what routes must know of it.
     pub fn service(cluster: &str) -> Self {
         Self::new(["service", cluster, "", ""])
     }
@@ -164,6 +181,13 @@ impl<'a> View<'a> {
         self.objects.reference_grants.of_namespace(namespace)
     }
 
+    /// The objects of this kind in a namespace.
+    pub fn of_namespace<T: Kind>(&self, namespace: &str) -> impl Iterator<Item = &'a Object<T>> + use<'a, T> {
+        self.reads.note(Fact::namespace(T::NAME, namespace));
+        let objects: &'a Objects = self.objects;
+        T::store(objects).of_namespace(namespace).collect::<Vec<_>>().into_iter()
+    }
+
     /// The names of the objects of this kind in a namespace.
     pub fn names<T: Kind>(&self, namespace: &str) -> Vec<&'a str> {
         self.reads.note(Fact::names(T::NAME, namespace));
@@ -195,10 +219,23 @@ impl<'a> View<'a> {
         slices.filter_map(|key| self.objects.endpoint_slices.get(&key.namespace, &key.name)).collect()
     }
 
-    /// Whether a port of a Service has endpoints. None: there is no such port.
-    pub fn has_endpoints(&self, cluster: &str) -> Option<bool> {
+    /// The ListenerSets for a Gateway.
+    pub fn listener_sets(&self, gateway: &Key) -> Vec<&'a Object<ListenerSet>> {
+        self.reads.note(Fact::listener_sets(gateway));
+        let sets = self.made.listener_sets.get(gateway).into_iter().flatten();
+        sets.filter_map(|key| self.objects.listener_sets.get(&key.namespace, &key.name)).collect()
+    }
+
+    /// What BackendTLSPolicies say that are for a Service, in order of their names.
+    pub fn backend_tls(&self, service: &Key) -> impl Iterator<Item = &'a BackendTls> + use<'a> {
+        self.reads.note(Fact::backend_tls(service));
+        self.made.backend_tls.get(service).into_iter().flat_map(BTreeMap::values).map(AsRef::as_ref)
+    }
+
+    /// None: there is no such port of a Service.
+    pub fn port(&self, cluster: &str) -> Option<Port> {
         self.reads.note(Fact::service(cluster));
-        self.made.services.get(cluster).map(|service| !service.endpoints.is_empty())
+        self.made.services.get(cluster).map(|service| Port::of(service))
     }
 
     /// Cluster name and schema of a backend that can be used.
@@ -245,9 +282,31 @@ impl Made {
                 self.slices.entry(service).or_default().insert(slice.meta.key());
             }
         }
+        for set in objects.listener_sets.iter() {
+            self.listener_sets.entry(gateway_of(set)).or_default().insert(set.meta.key());
+        }
         let namespaces = objects.namespaces.iter().map(|namespace| namespace.meta.name());
         for name in namespaces.chain(objects.consumers.iter().map(|consumer| consumer.meta.namespace())) {
             self.namespaces.add(name.to_owned());
+        }
+    }
+
+    /// Notes which Services a BackendTLSPolicy is for.
+    pub fn add_backend_tls(&mut self, key: &Key, policy: &Arc<BackendTls>) {
+        for target in &policy.targets {
+            self.backend_tls.entry(target.service.clone()).or_default().insert(key.clone(), Arc::clone(policy));
+        }
+    }
+
+    /// Forgets it.
+    pub fn remove_backend_tls(&mut self, key: &Key, policy: &BackendTls) {
+        for target in &policy.targets {
+            if let Some(policies) = self.backend_tls.get_mut(&target.service) {
+                policies.remove(key);
+                if policies.is_empty() {
+                    self.backend_tls.remove(&target.service);
+                }
+            }
         }
     }
 

@@ -7,18 +7,25 @@ use crate::ir::{self, Gateway, GatewayDelta, Host, PartsDelta};
 use crate::objects::Key;
 use crate::sets::{Counted, take_out};
 use crate::translate::gateways::{needs_attempts_at, of_attempts, parts, without_parts};
+use crate::translate::given::{RouteId, RouteKind};
 use crate::translate::routes::AttachedRoute;
+use crate::translate::services::of_calls;
+use crate::translate::tls_routes::AttachedTlsRoute;
+use crate::translate::tunnels;
 use crate::translate::view::Made;
 
 use super::Touched;
 use super::memo::{Memo, Turn};
 use super::place::Place;
+use super::routes::{RouteTurn, Routes};
 
 #[derive(Debug, Default)]
 pub struct Gateways {
     places: BTreeMap<Key, Place>,
     /// The routes that are attached to each Gateway.
-    attached: BTreeMap<Key, BTreeSet<Arc<Key>>>,
+    attached: BTreeMap<Key, BTreeSet<Arc<RouteId>>>,
+    /// The TLSRoutes that are.
+    attached_tls: BTreeMap<Key, BTreeSet<Arc<Key>>>,
     /// Clusters of the backends at which some Gateways need attempts to be rewritten.
     attempts_at: Counted<String>,
 }
@@ -29,8 +36,8 @@ impl Gateways {
     pub(super) fn step(
         &mut self,
         made: &Made,
-        routes: &Memo<AttachedRoute>,
-        turns: &[Turn<AttachedRoute>],
+        (routes, turns): (&Routes, &[RouteTurn]),
+        tls_routes: &Memo<AttachedTlsRoute>,
         touched: &Touched,
         gateways: &mut BTreeMap<Key, Gateway>,
     ) -> BTreeMap<Key, GatewayDelta> {
@@ -47,10 +54,15 @@ impl Gateways {
             gateways.remove(key);
             hosts.remove(key);
             if let Some(open) = made.listeners.get(key) {
-                let place = self.open(key, Place::new(open), routes);
+                let mut gateway = without_parts(open);
+                let attached = self.attached_tls.get(key).into_iter().flatten();
+                let attached: Vec<_> = attached.filter_map(|route| Some((route, tls_routes.output(route)?))).collect();
+                let attached: Vec<_> = attached.iter().map(|(key, route)| (&***key, route)).collect();
+                tunnels::open(&mut gateway, open, &attached);
+                let place = self.open(key, Place::new(open, &gateway), routes);
                 hosts.insert(key.clone(), place.hosts());
                 self.places.insert(key.clone(), place);
-                gateways.insert(key.clone(), without_parts(open));
+                gateways.insert(key.clone(), gateway);
                 other_uses.insert(key.clone());
             }
         }
@@ -113,22 +125,44 @@ impl Gateways {
     }
 
     /// The routes that are attached to a Gateway.
-    pub fn attached(&self, gateway: &Key) -> impl Iterator<Item = &Key> {
+    pub fn attached(&self, gateway: &Key) -> impl Iterator<Item = &RouteId> {
         self.attached.get(gateway).into_iter().flatten().map(AsRef::as_ref)
     }
 
+    /// The TLSRoutes that are attached to a Gateway.
+    pub fn attached_tls(&self, gateway: &Key) -> impl Iterator<Item = &Key> {
+        self.attached_tls.get(gateway).into_iter().flatten().map(AsRef::as_ref)
+    }
+
+    /// Moves TLSRoutes to where they are attached now. Returns the Gateways that this may change.
+    pub(super) fn attach_tls(&mut self, turns: &[Turn<AttachedTlsRoute>]) -> BTreeSet<Key> {
+        let mut touched = BTreeSet::new();
+        for Turn { key, before, after } in turns {
+            let at = |route: &Option<Arc<AttachedTlsRoute>>| -> BTreeSet<Key> {
+                let places = route.iter().flat_map(|route| &route.attachments);
+                places.map(|place| place.gateway.clone()).collect()
+            };
+            for gateway in at(before) {
+                take_out(&mut self.attached_tls, &gateway, key);
+                touched.insert(gateway);
+            }
+            for gateway in at(after) {
+                self.attached_tls.entry(gateway.clone()).or_default().insert(key.clone());
+                touched.insert(gateway);
+            }
+        }
+        touched
+    }
+
     /// Moves routes to where they are attached now. Returns the virtual hosts that this may change, by Gateway.
-    fn attach(
-        &mut self,
-        turns: &[Turn<AttachedRoute>],
-        deltas: &mut BTreeMap<Key, PartsDelta>,
-    ) -> BTreeMap<Key, BTreeSet<Host>> {
+    fn attach(&mut self, turns: &[RouteTurn], deltas: &mut BTreeMap<Key, PartsDelta>) -> BTreeMap<Key, BTreeSet<Host>> {
         let mut touched: BTreeMap<Key, BTreeSet<Host>> = BTreeMap::new();
         for Turn { key, before, after } in turns {
             let at = |route: &Option<Arc<AttachedRoute>>| -> BTreeSet<Key> {
                 of_gateways(route.as_deref()).map(|(gateway, _)| gateway.clone()).collect()
             };
-            for gateway in at(before).symmetric_difference(&at(after)) {
+            let is_told = |_: &&Key| key.kind == RouteKind::Http;
+            for gateway in at(before).symmetric_difference(&at(after)).filter(is_told) {
                 deltas.entry(gateway.clone()).or_default().attached = true;
             }
             for (gateway, route) in of_gateways(before.as_deref()) {
@@ -148,7 +182,7 @@ impl Gateways {
     }
 
     /// A Gateway begins with the routes that are attached to it.
-    fn open(&self, key: &Key, mut place: Place, routes: &Memo<AttachedRoute>) -> Place {
+    fn open(&self, key: &Key, mut place: Place, routes: &Routes) -> Place {
         let mut all = BTreeSet::new();
         for route in self.attached.get(key).into_iter().flatten() {
             if let Some(attached) = routes.output(route) {
@@ -177,7 +211,7 @@ impl Gateways {
         for (key, gateway) in gateways {
             if touched.pools.iter().any(|name| gateway.catalog.pools.contains_key(name))
                 || touched.backends.iter().any(|cluster| has_backend(gateway, cluster))
-                || touched.services.iter().any(|cluster| gateway.services.contains_key(cluster))
+                || touched.services.iter().any(|cluster| has_service(gateway, cluster))
             {
                 due.insert(key.clone());
             }
@@ -197,6 +231,10 @@ impl Gateways {
 /// Whether a Gateway has a backend, by the cluster name that it has where attempts are not rewritten.
 fn has_backend(gateway: &Gateway, cluster: &str) -> bool {
     gateway.catalog.backends.contains_key(cluster) || gateway.catalog.backends.contains_key(&of_attempts(cluster))
+}
+
+fn has_service(gateway: &Gateway, cluster: &str) -> bool {
+    gateway.services.contains_key(cluster) || gateway.services.contains_key(&of_calls(cluster))
 }
 
 /// The Gateways that a route is attached to.

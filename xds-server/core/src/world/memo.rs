@@ -35,8 +35,8 @@ struct Unit<O> {
 
 /// A unit whose output is another one now.
 #[derive(Debug)]
-pub struct Turn<O> {
-    pub key: Arc<Key>,
+pub struct Turn<O, K = Key> {
+    pub key: Arc<K>,
     pub before: Option<Arc<O>>,
     pub after: Option<Arc<O>>,
 }

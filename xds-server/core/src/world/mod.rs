@@ -7,9 +7,12 @@
 //! whose own object changed, and those that read a fact that changed. What they say then may change further facts, for
 //! the stages after theirs. A whole translation comes to the same result, which a property test holds against this.
 
+mod ends;
 mod gateways;
+mod index;
 mod memo;
 mod place;
+mod routes;
 mod statuses;
 #[cfg(test)]
 mod tests;
@@ -17,21 +20,27 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::fleet::Asked;
 use crate::ir::{self, Delta, Ir};
-use crate::objects::{BackendSlice, Changes, Consumer, Gateway, Key, Kind, Namespace, Objects, TargetKind};
+use crate::objects::{Changes, Consumer, Gateway, Key, ListenerSet, Object, Objects, TargetKind};
 use crate::placement::Placement;
 use crate::sets::take_out;
 use crate::status::{Finding, StatusKind};
+use crate::translate::backend_tls::{self, BackendTls};
 use crate::translate::consumers::{self, Claim};
+use crate::translate::given::RouteKind;
 use crate::translate::listeners::{self, OpenListeners};
 use crate::translate::policies::{self, Policy};
-use crate::translate::routes::{self, AttachedRoute};
-use crate::translate::services::{self, service_of};
+use crate::translate::services;
+use crate::translate::tls_routes::{self, AttachedTlsRoute};
 use crate::translate::view::{Fact, Made};
-use crate::translate::{backends, pools, workloads};
+use crate::translate::{backends, pools, ports, workloads};
+
+pub use self::ends::Ends;
 
 use self::gateways::Gateways;
 use self::memo::{Dirty, Memo, Turn};
+use self::routes::Routes;
 
 #[derive(Debug, Default)]
 pub struct World {
@@ -40,15 +49,19 @@ pub struct World {
     ir: Ir,
     consumers: Memo<Vec<Claim>>,
     policies: Memo<Policy>,
+    backend_tls: Memo<BackendTls>,
     services: Memo<Vec<Arc<ir::Service>>>,
     backends: Memo<ir::Backend>,
     pools: Memo<ir::Pool>,
     listeners: Memo<OpenListeners>,
-    routes: Memo<AttachedRoute>,
+    routes: Routes,
+    tls_routes: Memo<AttachedTlsRoute>,
     workloads: Memo<ir::Workload>,
     gateways: Gateways,
     /// The Consumers that claim each key, by its SHA-256.
     claimants: BTreeMap<String, BTreeSet<Arc<Key>>>,
+    /// The keys of the IR that end, by when they do.
+    ends: BTreeSet<(i64, String)>,
     /// What is wrong with keys, by their SHA-256.
     of_keys: BTreeMap<String, Vec<Finding>>,
     /// What Gateways cannot have because others have it.
@@ -66,7 +79,7 @@ struct Touched {
     backends: BTreeSet<String>,
     /// By cluster name.
     services: BTreeSet<String>,
-    /// Gateways that are new, gone or have other listeners.
+    /// Gateways that are new, gone or have other listeners or tunnels.
     gateways: BTreeSet<Key>,
 }
 
@@ -86,9 +99,18 @@ impl World {
         &self.ir
     }
 
-    /// The HTTPRoutes that are attached to a Gateway.
+    /// The HTTPRoutes that are attached to a Gateway. A GRPCRoute leads to no pool, so nobody asks for it.
     pub fn attached(&self, gateway: &Key) -> impl Iterator<Item = &Key> {
-        self.gateways.attached(gateway)
+        self.gateways.attached(gateway).filter(|id| id.kind == RouteKind::Http).map(|id| &id.key)
+    }
+
+    /// The Gateways that are ours, each with what it asks of its proxies.
+    pub fn own_gateways(&self) -> impl Iterator<Item = (&Arc<Object<Gateway>>, Asked)> {
+        self.made.listeners.iter().filter_map(|(key, open)| {
+            let object = self.objects.gateways.get_shared(&key.namespace, &key.name)?;
+            let ports = open.served().map(|listener| listener.port).collect();
+            Some((object, Asked { ports, parameters: open.parameters.clone() }))
+        })
     }
 
     /// What is wrong with the objects, sorted by file and line.
@@ -96,6 +118,7 @@ impl World {
         let of_units = self.consumers.findings().chain(self.policies.findings()).chain(self.services.findings());
         let of_units = of_units.chain(self.backends.findings()).chain(self.pools.findings());
         let of_units = of_units.chain(self.listeners.findings()).chain(self.routes.findings());
+        let of_units = of_units.chain(self.tls_routes.findings()).chain(self.backend_tls.findings());
         let of_all = self.of_keys.values().chain(self.of_ports.values()).flatten().chain(&self.of_refused);
         let mut findings: Vec<Finding> = of_units.chain(of_all).cloned().collect();
         findings.sort_by(Finding::by_spot);
@@ -113,15 +136,20 @@ impl World {
         let mut dirty = self.apply(changes);
         self.step_keys(&dirty, &mut delta);
         self.step_policies(&mut dirty, &mut delta);
+        self.step_backend_tls(&mut dirty);
         self.step_services(&mut dirty, &mut touched);
         self.step_backends(&mut dirty, &mut touched);
         self.step_pools(&mut dirty, &mut touched);
         self.step_listeners(&mut dirty, &mut touched, &mut delta);
-        let turns = self.routes.step(&self.objects, &self.made, &dirty, routes::route);
-        delta.gateways = self.gateways.step(&self.made, &self.routes, &turns, &touched, &mut self.ir.gateways);
+        let turns = self.routes.step(&self.objects, &self.made, &dirty, &mut delta.statuses);
+        let tls_turns = self.tls_routes.step(&self.objects, &self.made, &dirty, tls_routes::tls_route);
+        touched.gateways.extend(self.gateways.attach_tls(&tls_turns));
+        let of_routes = (&self.routes, turns.as_slice());
+        delta.gateways = self.gateways.step(&self.made, of_routes, &self.tls_routes, &touched, &mut self.ir.gateways);
         Gateways::note_limits(&delta.limits, &self.ir.gateways, &mut delta.gateways);
         self.step_workloads(&dirty, &mut delta);
-        self.affected(&dirty, &turns, &mut delta.statuses);
+        self.affected_backend_tls(&mut delta);
+        self.affected(&dirty, (&turns, &tls_turns), &mut delta.statuses);
         self.of_refused.clear();
         policies::closed(self.made.placement, &self.objects.refused_policies, &self.ir, &mut self.of_refused);
         // What they close may have changed with anything.
@@ -140,43 +168,6 @@ impl World {
         }
         self.objects.apply(changes, &mut |kind, key, comes_or_goes| dirty.note(kind, key, comes_or_goes));
         dirty
-    }
-
-    /// Notes which Service has which slices, and which namespaces there are. The objects are still those of before.
-    fn index(&mut self, changes: &Changes, dirty: &mut Dirty) {
-        let Changes { set, gone, .. } = changes;
-        let gone_of = |kind: &'static str| gone.iter().filter(move |(other, _)| *other == kind).map(|(_, key)| key);
-        let slices = &self.objects.endpoint_slices;
-        let set_slices = || set.endpoint_slices.iter().map(|slice| slice.meta.key());
-        for key in set_slices().chain(gone_of(BackendSlice::NAME).cloned()) {
-            if let Some(service) = slices.get(&key.namespace, &key.name).and_then(service_of) {
-                dirty.facts.insert(Fact::slices(&service));
-                take_out(&mut self.made.slices, &service, &key);
-            }
-        }
-        for slice in set.endpoint_slices.iter() {
-            if let Some(service) = service_of(slice) {
-                dirty.facts.insert(Fact::slices(&service));
-                self.made.slices.entry(service).or_default().insert(slice.meta.key());
-            }
-        }
-        let Objects { namespaces, consumers, .. } = &self.objects;
-        let new = set.namespaces.iter().filter(|object| namespaces.get("", object.meta.name()).is_none());
-        let new = new.map(|object| object.meta.name());
-        let owned = set.consumers.iter().map(|object| &object.meta);
-        let owned = owned.filter(|meta| consumers.get(meta.namespace(), meta.name()).is_none());
-        for name in new.chain(owned.map(|meta| meta.namespace())) {
-            if self.made.namespaces.add(name.to_owned()) {
-                dirty.facts.insert(Fact::known_namespaces());
-            }
-        }
-        let lost = gone_of(Namespace::NAME).filter(|key| namespaces.get("", &key.name).is_some()).map(|key| &*key.name);
-        let left = gone_of(Consumer::NAME).filter(|key| consumers.get(&key.namespace, &key.name).is_some());
-        for name in lost.chain(left.map(|key| &*key.namespace)) {
-            if self.made.namespaces.remove(name) {
-                dirty.facts.insert(Fact::known_namespaces());
-            }
-        }
     }
 
     fn step_keys(&mut self, dirty: &Dirty, delta: &mut Delta) {
@@ -224,6 +215,7 @@ impl World {
                 self.of_keys.insert(hash.clone(), findings);
             }
             if self.ir.keys.get(&hash) != key.as_ref() {
+                self.note_end(&hash, key.as_deref());
                 match key {
                     Some(key) => self.ir.keys.insert(hash.clone(), key),
                     None => self.ir.keys.remove(&hash),
@@ -277,6 +269,19 @@ impl World {
         }
     }
 
+    fn step_backend_tls(&mut self, dirty: &mut Dirty) {
+        let turns = self.backend_tls.step(&self.objects, &self.made, dirty, |view, object, findings| {
+            Some(backend_tls::backend_tls(view, object, findings))
+        });
+        for Turn { key, before, after } in turns {
+            let both = before.iter().chain(&after);
+            let services = both.flat_map(|policy| &policy.targets).map(|target| Fact::backend_tls(&target.service));
+            dirty.facts.extend(services);
+            before.iter().for_each(|policy| self.made.remove_backend_tls(&key, policy));
+            after.iter().for_each(|policy| self.made.add_backend_tls(&key, policy));
+        }
+    }
+
     fn step_services(&mut self, dirty: &mut Dirty, touched: &mut Touched) {
         let turns = self.services.step(&self.objects, &self.made, dirty, |view, object, findings| {
             Some(services::service(view, object, findings))
@@ -287,14 +292,14 @@ impl World {
                 ports.map(|port| (port.cluster.clone(), port)).collect()
             };
             let (before, after) = (ports(before), ports(after));
-            let has_endpoints = |port: Option<&Arc<ir::Service>>| port.map(|port| !port.endpoints.is_empty());
+            let shown = |port: Option<&Arc<ir::Service>>| port.map(|port| services::Port::of(port));
             for cluster in before.keys().chain(after.keys()) {
                 let (before, after) = (before.get(cluster), after.get(cluster));
                 if before == after {
                     continue;
                 }
                 touched.services.insert(cluster.clone());
-                if has_endpoints(before) != has_endpoints(after) {
+                if shown(before) != shown(after) {
                     dirty.facts.insert(Fact::service(cluster));
                 }
                 match after {
@@ -343,14 +348,17 @@ impl World {
     fn step_listeners(&mut self, dirty: &mut Dirty, touched: &mut Touched, delta: &mut Delta) {
         let turns = self.listeners.step(&self.objects, &self.made, dirty, listeners::listeners);
         // A finding says where a Gateway stands, so even one that means the same is looked at.
-        if turns.is_empty() && !dirty.has::<Gateway>() {
+        if turns.is_empty() && !dirty.has::<Gateway>() && !dirty.has::<ListenerSet>() {
             return;
         }
         let valid = self.listeners.outputs().map(|(key, open)| (Key::clone(key), Arc::clone(open))).collect();
-        let (open, lost) = listeners::open(self.made.placement, &self.objects.gateways, valid);
+        let (open, lost) = ports::open(self.made.placement, &self.objects, valid);
         let lost_by = |key: &&Key| self.of_ports.get(*key) != lost.get(*key);
         let lost_by = self.of_ports.keys().chain(lost.keys()).filter(lost_by);
-        delta.statuses.extend(lost_by.map(|key| (StatusKind::Gateway, key.clone())));
+        for key in lost_by {
+            delta.statuses.insert((StatusKind::Gateway, key.clone()));
+            delta.statuses.extend(self.sets_of(key));
+        }
         self.of_ports = lost;
         let before = std::mem::replace(&mut self.made.listeners, open);
         for key in before.keys().chain(self.made.listeners.keys()) {

@@ -6,19 +6,21 @@ use std::sync::Arc;
 use crate::ir::{Class, Domain, Gateway, Host, Site, VirtualHost};
 use crate::objects::Key;
 use crate::sets::{Few, take_out};
-use crate::translate::gateways::{Use, uses};
+use crate::translate::gateways::{Use, uses, uses_of_tunnel};
+use crate::translate::given::RouteId;
 use crate::translate::hostname::{covering_stems, covers};
 use crate::translate::hosts::{in_order, more_specific, with_precedence};
 use crate::translate::listeners::OpenListeners;
 use crate::translate::routes::AttachedRoute;
 
-use super::memo::Memo;
+use super::routes::Routes;
 
 #[derive(Debug, Default)]
 pub struct Place {
     sites: BTreeMap<Arc<str>, Attached>,
     /// The virtual hosts of each use.
     uses: BTreeMap<Use, BTreeSet<Host>>,
+    uses_of_tunnels: BTreeSet<Use>,
     /// Clusters of the backends at which this Gateway needs attempts to be rewritten.
     pub needs_attempts_at: BTreeSet<String>,
 }
@@ -29,19 +31,21 @@ struct Attached {
     hostname: Domain,
     /// Hostnames that belong to other listeners of the port.
     elsewhere: Vec<Domain>,
-    routes: BTreeMap<Domain, Few<Arc<Key>>>,
+    routes: BTreeMap<Domain, Few<Arc<RouteId>>>,
 }
 
 // === impl Place ===
 
 impl Place {
-    pub fn new(open: &OpenListeners) -> Self {
-        let sites = open.open.iter().map(|listener| {
+    /// The Gateway has its tunnels already.
+    pub fn new(open: &OpenListeners, gateway: &Gateway) -> Self {
+        let sites = open.served().filter(|listener| !listener.has_tunnels()).map(|listener| {
             let elsewhere = more_specific(listener, open).into_iter().cloned().collect();
             let hostname = listener.hostname.clone();
             (listener.name.clone(), Attached { hostname, elsewhere, routes: BTreeMap::new() })
         });
-        Self { sites: sites.collect(), ..Self::default() }
+        let uses_of_tunnels = gateway.tunnels().flat_map(uses_of_tunnel).collect();
+        Self { sites: sites.collect(), uses_of_tunnels, ..Self::default() }
     }
 
     /// Every virtual host.
@@ -56,7 +60,7 @@ impl Place {
     }
 
     /// Takes a route out. Notes the virtual hosts that this may change.
-    pub fn detach(&mut self, gateway: &Key, key: &Arc<Key>, route: &AttachedRoute, touched: &mut BTreeSet<Host>) {
+    pub fn detach(&mut self, gateway: &Key, key: &Arc<RouteId>, route: &AttachedRoute, touched: &mut BTreeSet<Host>) {
         self.each_hostname(gateway, route, |listener, site, domain| {
             touched.extend(site.covered(domain).map(|domain| Host { listener: Arc::clone(listener), domain }));
             Few::take_out(&mut site.routes, domain, key);
@@ -64,7 +68,7 @@ impl Place {
     }
 
     /// Puts a route in. Notes the virtual hosts that this may change.
-    pub fn attach(&mut self, gateway: &Key, key: &Arc<Key>, route: &AttachedRoute, touched: &mut BTreeSet<Host>) {
+    pub fn attach(&mut self, gateway: &Key, key: &Arc<RouteId>, route: &AttachedRoute, touched: &mut BTreeSet<Host>) {
         self.each_hostname(gateway, route, |listener, site, domain| {
             Few::put(&mut site.routes, domain.clone(), Arc::clone(key));
             touched.extend(site.covered(domain).map(|domain| Host { listener: Arc::clone(listener), domain }));
@@ -87,7 +91,7 @@ impl Place {
     }
 
     /// Makes a virtual host anew. Returns whether it is another one now, and notes what it uses.
-    pub fn make(&mut self, host: &Host, key: &Key, gateway: &mut Gateway, routes: &Memo<AttachedRoute>) -> Made {
+    pub fn make(&mut self, host: &Host, key: &Key, gateway: &mut Gateway, routes: &Routes) -> Made {
         let Some(site) = site_mut(gateway, &host.listener) else { return Made::default() };
         let after = self.sites.get(&host.listener).and_then(|site| site.virtual_host(&host.domain, key, routes));
         let before = site.virtual_hosts.get(&host.domain);
@@ -119,7 +123,7 @@ impl Place {
     }
 
     pub fn uses(&self) -> impl Iterator<Item = &Use> {
-        self.uses.keys()
+        self.uses.keys().chain(&self.uses_of_tunnels)
     }
 
     pub fn classes(&self) -> impl Iterator<Item = &Class> {
@@ -167,12 +171,12 @@ impl Attached {
     }
 
     /// None: there is no virtual host of this name.
-    fn virtual_host(&self, domain: &Domain, gateway: &Key, routes: &Memo<AttachedRoute>) -> Option<VirtualHost> {
+    fn virtual_host(&self, domain: &Domain, gateway: &Key, routes: &Routes) -> Option<VirtualHost> {
         let is_elsewhere = || self.elsewhere.iter().any(|other| covers(other, domain));
         if *domain != self.hostname && (!self.routes.contains_key(domain) || is_elsewhere()) {
             return None;
         }
-        let mut seen: BTreeSet<&Arc<Key>> = BTreeSet::new();
+        let mut seen: BTreeSet<&Arc<RouteId>> = BTreeSet::new();
         let mut all = Vec::new();
         for stem in covering_stems(domain) {
             let keys = self.routes.get(&of_stem(stem)).into_iter().flat_map(Few::iter).filter(|key| seen.insert(key));

@@ -3,14 +3,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::objects::{GatewayClass, Key, Objects, Refused, plain};
+use crate::ir::{Delta, GatewayDelta};
+use crate::objects::{GatewayClass, Key, ListenerSet, Objects, Refused, gateway_of, plain};
 use crate::status::{Finding, ObjectStatus, Origin, StatusKind};
+use crate::translate::attach::Attachment;
+use crate::translate::given::{RouteId, RouteKind};
 use crate::translate::listeners::OpenListeners;
 use crate::translate::routes::AttachedRoute;
 use crate::translate::statuses::{self, Known};
+use crate::translate::tls_routes::AttachedTlsRoute;
 
 use super::World;
 use super::memo::{Dirty, Turn};
+use super::routes::RouteTurn;
 
 /// Objects whose statuses may be others than before.
 pub type Affected = BTreeSet<(StatusKind, Key)>;
@@ -40,8 +45,31 @@ impl World {
         policies.chain(others).collect()
     }
 
+    /// The ListenerSets for a Gateway.
+    pub fn sets_of(&self, gateway: &Key) -> impl Iterator<Item = (StatusKind, Key)> {
+        let sets = self.made.listener_sets.get(gateway).into_iter().flatten();
+        sets.map(|key| (StatusKind::ListenerSet, key.clone()))
+    }
+
+    /// A BackendTLSPolicy has its status at the Gateways that reach its targets, and these may be others now.
+    pub(super) fn affected_backend_tls(&self, delta: &mut Delta) {
+        let reach_others = |gateway: &GatewayDelta| match gateway {
+            GatewayDelta::Whole | GatewayDelta::Gone => true,
+            GatewayDelta::Parts(parts) => !parts.services.is_empty(),
+        };
+        if delta.gateways.values().any(reach_others) {
+            let policies = self.objects.backend_tls_policies.iter().map(|policy| policy.meta.key());
+            delta.statuses.extend(policies.map(|key| (StatusKind::BackendTlsPolicy, key)));
+        }
+    }
+
     /// The objects that were looked at in this step.
-    pub(super) fn affected(&self, dirty: &Dirty, routes: &[Turn<AttachedRoute>], affected: &mut Affected) {
+    pub(super) fn affected(
+        &self,
+        dirty: &Dirty,
+        (routes, tls_routes): (&[RouteTurn], &[Turn<AttachedTlsRoute>]),
+        affected: &mut Affected,
+    ) {
         let mut add = |kind, key: &Key| {
             affected.insert((kind, key.clone()));
         };
@@ -50,18 +78,37 @@ impl World {
         self.policies.asked().for_each(|key| add(StatusKind::TokenPolicy, key));
         self.backends.asked().for_each(|key| add(StatusKind::ModelBackend, key));
         self.pools.asked().for_each(|key| add(StatusKind::ModelPool, key));
+        let sets = self.listeners.asked().flat_map(|key| self.sets_of(key)).collect::<Vec<_>>();
+        sets.iter().for_each(|(kind, key)| add(*kind, key));
+        dirty.of::<ListenerSet>().for_each(|key| add(StatusKind::ListenerSet, key));
         self.listeners.asked().for_each(|key| add(StatusKind::Gateway, key));
-        self.routes.asked().for_each(|key| add(StatusKind::HttpRoute, key));
-        // A Gateway counts its routes.
-        for Turn { before, after, .. } in routes {
-            let at = |route: &Option<Arc<AttachedRoute>>| -> BTreeSet<(Key, Arc<str>)> {
-                let places = route.iter().flat_map(|route| &route.attachments);
-                places.map(|place| (place.gateway.clone(), place.listener.clone())).collect()
-            };
+        self.routes.asked().for_each(|(kind, key)| add(kind.status_kind(), key));
+        self.backend_tls.asked().for_each(|key| add(StatusKind::BackendTlsPolicy, key));
+        self.tls_routes.asked().for_each(|key| add(StatusKind::TlsRoute, key));
+        let mut moved = |before: Option<&[Attachment]>, after: Option<&[Attachment]>| {
             for (gateway, _) in at(before).symmetric_difference(&at(after)) {
                 add(StatusKind::Gateway, gateway);
+                self.sets_of(gateway).for_each(|(kind, key)| add(kind, &key));
             }
+        };
+        for Turn { before, after, .. } in routes {
+            moved(before.as_ref().map(|route| &*route.attachments), after.as_ref().map(|route| &*route.attachments));
         }
+        for Turn { before, after, .. } in tls_routes {
+            moved(before.as_ref().map(|route| &*route.attachments), after.as_ref().map(|route| &*route.attachments));
+        }
+    }
+}
+
+/// The listeners where a route is counted.
+fn at(places: Option<&[Attachment]>) -> BTreeSet<(&Key, &Arc<str>)> {
+    places.into_iter().flatten().map(|place| (&place.gateway, &place.listener)).collect()
+}
+
+impl World {
+    /// What is wrong with the listeners of a Gateway, whoever brings them.
+    fn of_listeners(&self, gateway: &Key) -> impl Iterator<Item = &Finding> {
+        self.listeners.findings_of(gateway).iter().chain(self.of_ports.get(gateway).into_iter().flatten())
     }
 }
 
@@ -78,13 +125,24 @@ impl Known for World {
         self.made.listeners.get(gateway).map(AsRef::as_ref)
     }
 
-    fn route(&self, route: &Key) -> Option<Arc<AttachedRoute>> {
+    fn route(&self, route: &RouteId) -> Option<Arc<AttachedRoute>> {
         self.routes.output(route)
+    }
+
+    fn tls_route(&self, route: &Key) -> Option<Arc<AttachedTlsRoute>> {
+        self.tls_routes.output(route)
+    }
+
+    fn users(&self, service: &Key) -> Vec<Key> {
+        statuses::users(&self.ir.gateways, service)
     }
 
     fn attached(&self, gateway: &Key) -> BTreeMap<Arc<str>, usize> {
         let routes: Vec<_> = self.gateways.attached(gateway).filter_map(|route| self.routes.output(route)).collect();
-        statuses::count(gateway, routes.iter().map(AsRef::as_ref))
+        let tls_routes: Vec<_> =
+            self.gateways.attached_tls(gateway).filter_map(|route| self.tls_routes.output(route)).collect();
+        let attachments = routes.iter().map(|route| &*route.attachments);
+        statuses::count(gateway, attachments.chain(tls_routes.iter().map(|route| &*route.attachments)))
     }
 
     fn findings(&self, kind: StatusKind, key: &Key) -> Vec<&Finding> {
@@ -92,11 +150,15 @@ impl Known for World {
             |finding: &&Finding| finding.origin.as_ref().and_then(named).is_some_and(|own| own == (kind, key.clone()));
         match kind {
             StatusKind::GatewayClass => Vec::new(),
-            StatusKind::Gateway => {
-                let ports = self.of_ports.get(key).into_iter().flatten();
-                self.listeners.findings_of(key).iter().chain(ports).collect()
+            StatusKind::Gateway => self.of_listeners(key).filter(is_own).collect(),
+            StatusKind::ListenerSet => {
+                let gateway = self.objects.listener_sets.get(&key.namespace, &key.name).map(gateway_of);
+                gateway.iter().flat_map(|gateway| self.of_listeners(gateway)).filter(is_own).collect()
             }
-            StatusKind::HttpRoute => self.routes.findings_of(key).iter().collect(),
+            StatusKind::HttpRoute => self.routes.findings_of(RouteKind::Http, key),
+            StatusKind::GrpcRoute => self.routes.findings_of(RouteKind::Grpc, key),
+            StatusKind::TlsRoute => self.tls_routes.findings_of(key).iter().collect(),
+            StatusKind::BackendTlsPolicy => self.backend_tls.findings_of(key).iter().collect(),
             StatusKind::ModelPool => self.pools.findings_of(key).iter().collect(),
             StatusKind::ModelBackend => self.backends.findings_of(key).iter().collect(),
             StatusKind::Consumer => {

@@ -19,10 +19,11 @@ fn places() -> Vec<Vec<String>> {
     let mut places: Vec<Vec<String>> = Vec::new();
     let mut place = |kind: &str, namespace: &str, name: &str, bodies: &[&str]| {
         let version = match kind {
-            "Gateway" | "HTTPRoute" | "GatewayClass" => "gateway.networking.k8s.io/v1",
+            "Gateway" | "ListenerSet" | "HTTPRoute" | "GRPCRoute" | "TLSRoute" | "BackendTLSPolicy"
+            | "GatewayClass" => "gateway.networking.k8s.io/v1",
             "ReferenceGrant" => "gateway.networking.k8s.io/v1beta1",
             "EndpointSlice" => "discovery.k8s.io/v1",
-            "Service" | "Secret" | "Namespace" => "v1",
+            "Service" | "Secret" | "ConfigMap" | "Namespace" => "v1",
             _ => "tollgate.dev/v1alpha1",
         };
         let document = |body: &&str| {
@@ -60,11 +61,29 @@ fn places() -> Vec<Vec<String>> {
             gateway(
                 "{name: http, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}, {name: tls, port: 443, protocol: HTTPS, hostname: www.x.com, tls: {certificateRefs: [{name: s, namespace: a}]}, allowedRoutes: {namespaces: {from: All}}}",
             ),
+            "spec: {gatewayClassName: tollgate, tls: {frontend: {default: {validation: {caCertificateRefs: [{group: '', kind: ConfigMap, name: ca, namespace: a}]}}, perPort: [{port: 443, tls: {validation: {mode: AllowInsecureFallback, caCertificateRefs: [{group: '', kind: ConfigMap, name: ca}]}}}]}}, listeners: [{name: s, port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: s, namespace: a}]}}, {name: t, port: 444, protocol: HTTPS, tls: {certificateRefs: [{name: s, namespace: a}]}}]}".to_owned(),
+            gateway(
+                "{name: pass, port: 443, protocol: TLS, hostname: '*.x.com', tls: {mode: Passthrough}, allowedRoutes: {namespaces: {from: All}}}, {name: end, port: 443, protocol: TLS, tls: {certificateRefs: [{name: s, namespace: a}, {name: absent}]}}, {name: tls, port: 443, protocol: HTTPS, hostname: www.x.com, tls: {certificateRefs: [{name: s, namespace: a}]}, allowedRoutes: {namespaces: {from: All}}}",
+            ),
+            "spec: {gatewayClassName: tollgate, allowedListeners: {namespaces: {from: All}}, listeners: [{name: http, port: 80, protocol: HTTP, hostname: www.x.com}]}".to_owned(),
+            "spec: {gatewayClassName: tollgate, allowedListeners: {namespaces: {from: Selector, selector: {matchLabels: {team: red}}}}, listeners: [{name: http, port: 80, protocol: HTTP}]}".to_owned(),
             "spec: {gatewayClassName: other, listeners: [{name: http, port: 80, protocol: HTTP}]}".to_owned(),
         ];
         let gateways: Vec<&str> = gateways.iter().map(String::as_str).collect();
         place("Gateway", namespace, "g", &gateways);
         place("Gateway", namespace, "h", gateways.get(..3).unwrap());
+        for name in ["l", "m"] {
+            place(
+                "ListenerSet",
+                namespace,
+                name,
+                &[
+                    "spec: {parentRef: {name: g, namespace: a}, listeners: [{name: http, port: 80, protocol: HTTP}, {name: more, port: 82, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}]}",
+                    "spec: {parentRef: {name: g}, listeners: [{name: http, port: 80, protocol: TCP}, {name: tls, port: 82, protocol: HTTPS, tls: {certificateRefs: [{name: s, namespace: a}]}}]}",
+                    "spec: {parentRef: {name: h, namespace: b}, listeners: [{name: x, port: 81, protocol: HTTP, hostname: '*.x.com', allowedRoutes: {namespaces: {from: All}}}, {name: z, port: 443, protocol: TLS, tls: {mode: Passthrough}}]}",
+                ],
+            );
+        }
         for name in ["r", "s"] {
             place(
                 "HTTPRoute",
@@ -77,8 +96,34 @@ fn places() -> Vec<Vec<String>> {
                     "spec: {parentRefs: [{name: g, sectionName: wild}], hostnames: [a.x.com, b.org], rules: [{filters: [{type: RequestRedirect, requestRedirect: {hostname: z.com}}]}]}",
                     "spec: {parentRefs: [{name: h}], rules: [{backendRefs: [{name: s, namespace: b, port: 80, weight: 3}, {name: t, port: 80}]}]}",
                     "spec: {parentRefs: [{name: g, namespace: a}], hostnames: [q.org], rules: [{backendRefs: [{group: tollgate.dev, kind: ModelPool, name: q}]}]}",
+                    "spec: {parentRefs: [{name: l, kind: ListenerSet}, {name: m, namespace: b, kind: ListenerSet, sectionName: x}], rules: [{backendRefs: [{name: s, port: 80}]}]}",
                     "spec: {parentRefs: [{name: gg}], hostnames: [7], rules: []}",
                     "spec: {rules: [{backendRefs: []}]}",
+                    "spec: {parentRefs: [{name: g}], rules: [{filters: [{type: CORS, cors: {allowOrigins: ['*']}}, {type: RequestMirror, requestMirror: {backendRef: {name: s, namespace: b, port: 8080}}}], retry: {codes: [503]}, backendRefs: [{name: s, port: 80}]}]}",
+                ],
+            );
+            place(
+                "GRPCRoute",
+                namespace,
+                name,
+                &[
+                    "spec: {parentRefs: [{name: g, namespace: a}], hostnames: ['*.x.com'], rules: [{backendRefs: [{name: s, port: 80}]}]}",
+                    "spec: {parentRefs: [{name: g, namespace: a}, {name: h, namespace: b}], rules: [{matches: [{method: {service: a.B, method: C}}], backendRefs: [{name: s, namespace: b, port: 8080}]}]}",
+                    "spec: {parentRefs: [{name: g, sectionName: http}, {name: g, sectionName: wild}], hostnames: [q.org, a.x.com], rules: [{backendRefs: [{name: s, port: 80, weight: 3}, {group: tollgate.dev, kind: ModelPool, name: p}]}]}",
+                    "spec: {parentRefs: [{name: l, kind: ListenerSet}, {name: m, namespace: b, kind: ListenerSet, sectionName: x}], rules: [{backendRefs: [{name: s, port: 80}]}]}",
+                ],
+            );
+        }
+        for name in ["t", "u"] {
+            place(
+                "TLSRoute",
+                namespace,
+                name,
+                &[
+                    "spec: {parentRefs: [{name: g, namespace: a}], hostnames: [www.x.com, '*.x.com', y.org], rules: [{backendRefs: [{name: s, port: 80}]}]}",
+                    "spec: {parentRefs: [{name: g}, {name: g, namespace: b, sectionName: pass}], hostnames: ['*.x.com', '*.org'], rules: [{backendRefs: [{name: s, namespace: b, port: 80, weight: 2}, {name: t, port: 80}]}]}",
+                    "spec: {parentRefs: [{name: l, kind: ListenerSet}, {name: g, sectionName: end}], hostnames: [a.x.com], rules: [{backendRefs: [{name: s, kind: ModelPool, group: tollgate.dev}]}]}",
+                    "spec: {parentRefs: [{name: gg}], hostnames: [y.org], rules: []}",
                 ],
             );
         }
@@ -87,7 +132,7 @@ fn places() -> Vec<Vec<String>> {
             namespace,
             "all",
             &[
-                "spec: {from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: a}, {group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: b}], to: [{group: '', kind: Service}, {group: tollgate.dev, kind: ModelPool}]}",
+                "spec: {from: [{group: gateway.networking.k8s.io, kind: TLSRoute, namespace: a}, {group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: a}, {group: gateway.networking.k8s.io, kind: GRPCRoute, namespace: a}, {group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: b}], to: [{group: '', kind: Service}, {group: tollgate.dev, kind: ModelPool}]}",
                 "spec: {from: [{group: tollgate.dev, kind: ModelPool, namespace: a}, {group: gateway.networking.k8s.io, kind: Gateway, namespace: b}], to: [{group: tollgate.dev, kind: ModelBackend, name: m}, {group: '', kind: Secret}]}",
                 "spec: {from: [{group: tollgate.dev, kind: ModelBackend, namespace: b}, {group: tollgate.dev, kind: Consumer, namespace: b}], to: [{group: '', kind: Secret}, {group: '', kind: Service}]}",
             ],
@@ -100,6 +145,7 @@ fn places() -> Vec<Vec<String>> {
                 "spec: {ports: [{port: 80}]}",
                 "spec: {ports: [{port: 80, name: web}, {port: 8080, name: h2, appProtocol: kubernetes.io/h2c}]}",
                 "spec: {ports: [{port: 8080}]}",
+                "spec: {ports: [{port: 80, appProtocol: kubernetes.io/ws}, {port: 8080, name: other}]}",
             ],
         );
         for name in ["e", "f"] {
@@ -124,6 +170,24 @@ fn places() -> Vec<Vec<String>> {
                 "stringData: {apiKey: ''}",
             ],
         );
+        place(
+            "ConfigMap",
+            namespace,
+            "ca",
+            &["data: {ca.crt: '-----BEGIN CERTIFICATE-----'}", "data: {ca.crt: nothing}", "data: {other: 'x'}"],
+        );
+        for name in ["v", "w"] {
+            place(
+                "BackendTLSPolicy",
+                namespace,
+                name,
+                &[
+                    "spec: {targetRefs: [{group: '', kind: Service, name: s}], validation: {hostname: s.x.com, caCertificateRefs: [{group: '', kind: ConfigMap, name: ca}, {group: '', kind: ConfigMap, name: absent}]}}",
+                    "spec: {targetRefs: [{group: '', kind: Service, name: s, sectionName: web}], validation: {hostname: s.x.com, wellKnownCACertificates: System, subjectAltNames: [{type: URI, uri: 'spiffe://x/y'}]}}",
+                    "spec: {targetRefs: [{group: '', kind: Service, name: s}, {group: '', kind: Service, name: t}], validation: {hostname: '*', wellKnownCACertificates: Moon}}",
+                ],
+            );
+        }
         place(
             "ModelBackend",
             namespace,
@@ -464,7 +528,8 @@ fn the_places_are_decoded_as_they_are_meant() {
     refused.sort();
     let of = |namespace: &str| {
         let policies = ["TokenPolicy N/t"; 3];
-        let others = ["Consumer N/c", "HTTPRoute N/r", "HTTPRoute N/s", "ModelBackend N/m"];
+        let others =
+            ["Consumer N/c", "HTTPRoute N/r", "HTTPRoute N/s", "ModelBackend N/m", "TLSRoute N/t", "TLSRoute N/u"];
         others.into_iter().chain(policies).map(|name| name.replace('N', namespace)).collect::<Vec<_>>()
     };
     let mut meant = [of("a"), of("b")].concat();

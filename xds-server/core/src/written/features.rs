@@ -4,23 +4,58 @@
 use serde_json::{Value, json};
 
 /// The names are those of the Gateway API's `pkg/features`.
-const FEATURES: [&[&str]; 5] = [
+///
+/// HTTPRouteRetry and its kin work too (`translate/rules.rs`). They are not named, because the standard channel's CRD drops
+/// the field, and nothing says which channel a cluster has.
+const FEATURES: [&[&str]; 10] = [
     // Core.
-    &["Gateway", "HTTPRoute", "ReferenceGrant"],
-    // Gateways: ports are opened as they are given.
-    &["GatewayPort8080"],
-    // Which requests a rule is for, and at which parent (`translate/matches.rs`, `translate/attach.rs`).
-    &["HTTPRouteMethodMatching", "HTTPRouteParentRefPort", "HTTPRouteQueryParamMatching"],
-    // Filters (`translate/filters.rs`). Mirrors, CORS and extensions are refused.
+    &["GRPCRoute", "Gateway", "HTTPRoute", "ReferenceGrant"],
+    // Connections that are passed on as a whole (`translate/tunnels.rs`).
+    &["TLSRoute", "TLSRouteModeMixed", "TLSRouteModeTerminate"],
+    // Listeners that others bring (`translate/listeners.rs`).
+    &["ListenerSet"],
+    // TLS to Services (`translate/backend_tls.rs`).
+    &["BackendTLSPolicy", "BackendTLSPolicySANValidation"],
+    // Certificates of clients (`translate/clients.rs`).
+    &["GatewayFrontendClientCertificateValidation", "GatewayFrontendClientCertificateValidationInsecureFallback"],
+    // Gateways: ports are opened as they are given, and each has a Service of its own (`fleet/`). A request belongs to the
+    // listener of the most specific hostname (`translate/hosts.rs`).
     &[
+        "GatewayAddressEmpty",
+        "GatewayHTTPListenerIsolation",
+        "GatewayInfrastructure",
+        "GatewayPort8080",
+        "GatewayStaticAddresses",
+    ],
+    // Which requests a rule is for, and at which parent (`translate/matches.rs`, `translate/attach.rs`). A rule's name is
+    // for others to refer to.
+    &[
+        "GRPCRouteNamedRouteRule",
+        "HTTPRouteDestinationPortMatching",
+        "HTTPRouteMethodMatching",
+        "HTTPRouteNamedRouteRule",
+        "HTTPRouteParentRefPort",
+        "HTTPRouteQueryParamMatching",
+    ],
+    // Filters (`translate/filters.rs`, `translate/rules.rs`). Extensions and external authorization are refused.
+    &[
+        "HTTPRoute303RedirectStatusCode",
+        "HTTPRoute307RedirectStatusCode",
+        "HTTPRoute308RedirectStatusCode",
         "HTTPRouteBackendRequestHeaderModification",
+        "HTTPRouteCORS",
         "HTTPRouteHostRewrite",
         "HTTPRoutePathRedirect",
         "HTTPRoutePathRewrite",
         "HTTPRoutePortRedirect",
+        "HTTPRouteRequestMirror",
+        "HTTPRouteRequestMultipleMirrors",
+        "HTTPRouteRequestPercentageMirror",
         "HTTPRouteResponseHeaderModification",
         "HTTPRouteSchemeRedirect",
     ],
+    // What the port of a Service speaks (`translate/services.rs`).
+    &["HTTPRouteBackendProtocolH2C", "HTTPRouteBackendProtocolWebSocket"],
     // Timeouts (`translate/rules.rs`).
     &["HTTPRouteBackendTimeout", "HTTPRouteRequestTimeout"],
 ];

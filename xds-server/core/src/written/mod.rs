@@ -13,19 +13,26 @@ use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::IpAddr;
 
+use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::objects::{CONTROLLER_NAME, GATEWAY_GROUP};
-use crate::status::{ConditionType, ObjectStatus, StatusKind};
+use crate::status::{Brief, ConditionType, ObjectStatus, Phase, StatusKind};
 
 /// The Gateway API allows as many entries of parents, for all controllers together (RouteStatus.parents).
 const ENTRIES: usize = 32;
+/// How many ListenerSets are attached to a Gateway.
+const ATTACHED: &str = "attachedListenerSets";
 /// metav1.Condition.message has this limit.
 const MESSAGE: usize = 32_768;
+const LAST_USED: &str = "lastUsed";
 
 /// What is ours in a status, without times. Two that say the same have the same one. It lives no longer than the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Print(u64);
+pub struct Print {
+    hash: u64,
+    last_used: Option<i64>,
+}
 
 /// What people must see although they do not look at a status.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,7 +60,22 @@ impl Print {
     fn of_fields(kind: StatusKind, status: Option<&Map<String, Value>>) -> Self {
         let mut hasher = DefaultHasher::new();
         ours(kind, status).to_string().hash(&mut hasher);
-        Self(hasher.finish())
+        let last_used = status.and_then(last_used).and_then(|text| text.parse::<Timestamp>().ok());
+        Self { hash: hasher.finish(), last_used: last_used.map(Timestamp::as_second) }
+    }
+
+    /// When a Consumer was used last, as the status has it, in Unix seconds.
+    pub fn last_used(self) -> Option<i64> {
+        self.last_used
+    }
+}
+
+// === impl Alarm ===
+
+impl Alarm {
+    /// Each key is told of by itself.
+    fn of_key(sentence: &str) -> Self {
+        Self { reason: Phase::reason_of(sentence).to_string(), message: sentence.to_owned() }
     }
 }
 
@@ -69,9 +91,19 @@ impl Wanted {
         let mut wanted = Self { kind, status, observed: object.status.generation };
         match kind {
             StatusKind::GatewayClass => wanted.put("supportedFeatures", features::all()),
-            StatusKind::Gateway => wanted.keep_reachable_addresses(),
-            StatusKind::HttpRoute => {}
-            StatusKind::ModelPool | StatusKind::ModelBackend | StatusKind::Consumer | StatusKind::TokenPolicy => {
+            StatusKind::Gateway => {
+                wanted.put(ATTACHED, json!(object.status.attached_listener_sets));
+                wanted.keep_reachable_addresses();
+            }
+            StatusKind::ListenerSet => {}
+            StatusKind::HttpRoute | StatusKind::GrpcRoute | StatusKind::TlsRoute | StatusKind::BackendTlsPolicy => {}
+            StatusKind::Consumer => {
+                let keys = if let Brief::Consumer { keys, .. } = &object.brief { *keys } else { 0 };
+                wanted.put("keys", json!(keys));
+                wanted.put(LAST_USED, json!(object.status.last_used));
+                wanted.put("observedGeneration", json!(wanted.observed));
+            }
+            StatusKind::ModelPool | StatusKind::ModelBackend | StatusKind::TokenPolicy => {
                 wanted.put("observedGeneration", json!(wanted.observed));
             }
         }
@@ -89,7 +121,7 @@ impl Wanted {
     /// was ours, so its status is left alone.
     pub fn nothing(kind: StatusKind) -> Option<Self> {
         let status = [("parents".to_owned(), json!([]))].into_iter().collect();
-        (kind == StatusKind::HttpRoute).then_some(Self { kind, status, observed: None })
+        kind.is_route().then_some(Self { kind, status, observed: None })
     }
 
     pub fn print(&self) -> Print {
@@ -105,9 +137,16 @@ impl Wanted {
     }
 
     /// The status with this in place of what was ours in it. None: it says so already. `now` is in the format of RFC 3339.
-    pub fn into_status(self, current: Option<&Value>, now: &str) -> Option<Value> {
+    pub fn into_status(mut self, current: Option<&Value>, now: &str) -> Option<Value> {
         let nothing = Map::new();
         let current = current.and_then(Value::as_object).unwrap_or(&nothing);
+        // Another leader may know of a later use. The format sorts like the times.
+        if let Some(before) = last_used(current)
+            && self.kind == StatusKind::Consumer
+            && last_used(&self.status).is_none_or(|known| known < before)
+        {
+            self.put(LAST_USED, json!(before));
+        }
         if ours(self.kind, Some(current)) == ours(self.kind, Some(&self.status)) {
             return None;
         }
@@ -127,7 +166,7 @@ impl Wanted {
     }
 
     /// What people must see of it and `current` does not say: a policy that is refused and closes its targets, what an
-    /// Envoy refuses, a certificate that cannot be used.
+    /// Envoy refuses, a certificate that cannot be used, each key that ends soon or has ended.
     pub fn alarms(&self, current: Option<&Value>) -> BTreeSet<Alarm> {
         let mut now = self.alarms_in(&self.status);
         let before = current.and_then(Value::as_object).map(|current| self.alarms_in(current)).unwrap_or_default();
@@ -140,19 +179,23 @@ impl Wanted {
         let own = entries(self.kind).map(get).unwrap_or_default().iter().filter(|entry| is_own_entry(entry));
         let parts = own.chain(get("listeners"));
         let conditions = parts.flat_map(|part| list_of(part.get("conditions"))).chain(get("conditions"));
-        let alarm = |condition: &Value| {
+        let alarms = |condition: &Value| -> Vec<Alarm> {
             let text = |field: &str| condition.get(field).and_then(Value::as_str).unwrap_or_default();
             let (about, verdict, reason, message) = (text("type"), text("status"), text("reason"), text("message"));
+            if about == ConditionType::KeysExpiring.name() {
+                return message.split("; ").map(Alarm::of_key).collect();
+            }
             let is_alarm = match (self.kind, about, reason) {
-                (StatusKind::TokenPolicy, "Accepted", _)
+                (StatusKind::TokenPolicy | StatusKind::BackendTlsPolicy, "Accepted", _)
                 | (_, "Accepted", "Refused")
                 | (_, "ResolvedRefs", "InvalidCertificateRef") => verdict == "False",
                 (StatusKind::Gateway, "Programmed", "Invalid") => verdict == "False" && !message.is_empty(),
                 _ => false,
             };
-            is_alarm.then(|| Alarm { reason: reason.to_owned(), message: message.to_owned() })
+            let alarm = is_alarm.then(|| Alarm { reason: reason.to_owned(), message: message.to_owned() });
+            alarm.into_iter().collect()
         };
-        conditions.filter_map(alarm).collect()
+        conditions.flat_map(alarms).collect()
     }
 
     fn put(&mut self, field: &str, value: Value) {
@@ -174,11 +217,12 @@ impl Wanted {
 fn fields(kind: StatusKind) -> &'static [&'static str] {
     match kind {
         StatusKind::GatewayClass => &["conditions", "supportedFeatures"],
-        StatusKind::Gateway => &["addresses", "conditions", "listeners"],
-        StatusKind::HttpRoute => &["parents"],
-        StatusKind::ModelPool | StatusKind::ModelBackend | StatusKind::Consumer => {
-            &["observedGeneration", "conditions"]
-        }
+        StatusKind::Gateway => &["addresses", ATTACHED, "conditions", "listeners"],
+        StatusKind::ListenerSet => &["conditions", "listeners"],
+        StatusKind::HttpRoute | StatusKind::GrpcRoute | StatusKind::TlsRoute => &["parents"],
+        StatusKind::ModelPool | StatusKind::ModelBackend => &["observedGeneration", "conditions"],
+        StatusKind::Consumer => &["observedGeneration", "conditions", "keys", LAST_USED],
+        StatusKind::BackendTlsPolicy => &["ancestors"],
         StatusKind::TokenPolicy => &["observedGeneration", "conditions", "ancestors"],
     }
 }
@@ -200,8 +244,8 @@ fn shorten(value: &mut Value) {
 /// The list that several controllers write into, each its own entries.
 fn entries(kind: StatusKind) -> Option<&'static str> {
     match kind {
-        StatusKind::HttpRoute => Some("parents"),
-        StatusKind::TokenPolicy => Some("ancestors"),
+        StatusKind::HttpRoute | StatusKind::GrpcRoute | StatusKind::TlsRoute => Some("parents"),
+        StatusKind::BackendTlsPolicy | StatusKind::TokenPolicy => Some("ancestors"),
         _ => None,
     }
 }
@@ -209,7 +253,7 @@ fn entries(kind: StatusKind) -> Option<&'static str> {
 /// What is ours, in one form whoever wrote it.
 fn ours(kind: StatusKind, status: Option<&Map<String, Value>>) -> Value {
     let get = |field: &str| list_of(status.and_then(|status| status.get(field)));
-    if kind == StatusKind::HttpRoute {
+    if kind.is_route() {
         return json!(own_entries(get("parents")));
     }
     let conditions = own_conditions(get("conditions"));
@@ -218,19 +262,35 @@ fn ours(kind: StatusKind, status: Option<&Map<String, Value>>) -> Value {
             let features = get("supportedFeatures").iter().map(|feature| feature.get("name"));
             json!([conditions, features.collect::<Vec<_>>()])
         }
+        StatusKind::ListenerSet => json!([conditions, own_listeners(get("listeners"))]),
         StatusKind::Gateway => {
             let addresses = get("addresses").iter().map(|address| [address.get("type"), address.get("value")]);
-            let listeners = get("listeners").iter().map(|listener| {
-                let kinds = list_of(listener.get("supportedKinds"));
-                let kinds: Vec<_> = kinds.iter().map(|kind| [kind.get("group"), kind.get("kind")]).collect();
-                let conditions = own_conditions(list_of(listener.get("conditions")));
-                json!([listener.get("name"), listener.get("attachedRoutes"), kinds, conditions])
-            });
-            json!([conditions, addresses.collect::<Vec<_>>(), listeners.collect::<Vec<_>>()])
+            // An API server that does not know the field leaves it out.
+            let sets = status.and_then(|status| status.get(ATTACHED)).and_then(Value::as_u64).unwrap_or_default();
+            json!([conditions, addresses.collect::<Vec<_>>(), own_listeners(get("listeners")), sets])
         }
+        StatusKind::BackendTlsPolicy => json!(own_entries(get("ancestors"))),
         StatusKind::TokenPolicy => json!([observed(status), conditions, own_entries(get("ancestors"))]),
+        StatusKind::Consumer => {
+            let keys = status.and_then(|status| status.get("keys"));
+            json!([observed(status), conditions, keys, status.and_then(last_used)])
+        }
         _ => json!([observed(status), conditions]),
     }
+}
+
+fn own_listeners(listeners: &[Value]) -> Vec<Value> {
+    let listeners = listeners.iter().map(|listener| {
+        let kinds = list_of(listener.get("supportedKinds"));
+        let kinds: Vec<_> = kinds.iter().map(|kind| [kind.get("group"), kind.get("kind")]).collect();
+        let conditions = own_conditions(list_of(listener.get("conditions")));
+        json!([listener.get("name"), listener.get("attachedRoutes"), kinds, conditions])
+    });
+    listeners.collect()
+}
+
+fn last_used(status: &Map<String, Value>) -> Option<&str> {
+    status.get(LAST_USED).and_then(Value::as_str)
 }
 
 fn observed(status: Option<&Map<String, Value>>) -> Option<&Value> {

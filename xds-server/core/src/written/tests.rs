@@ -176,6 +176,52 @@ fn people_are_told_once_of_a_policy_that_is_refused_and_not_of_what_is_well() {
     assert_eq!(route(1, &[(0, 1)]).alarms(None), BTreeSet::new());
 }
 
+fn consumer(message: &str, last_used: Option<&str>) -> ObjectStatus {
+    let expiring = Condition::bad(ConditionType::KeysExpiring, Reason::KeyEnds, message);
+    let conditions = if message.is_empty() { Vec::new() } else { vec![expiring] };
+    let last_used = last_used.map(str::to_owned);
+    let status =
+        Status { generation: Some(1), conditions: conditions.into_iter().collect(), last_used, ..Status::default() };
+    ObjectStatus { brief: Brief::Consumer { keys: 2, ends: Vec::new() }, ..object(StatusKind::Consumer, status) }
+}
+
+#[test]
+fn a_consumer_says_how_many_keys_it_has_and_its_last_use_never_goes_back() {
+    let kind = StatusKind::Consumer;
+    let at = |minute: &str| Wanted::new(&consumer("", Some(&format!("2026-12-01T00:{minute}:00Z"))));
+    let first = at("10").into_status(None, "t").unwrap();
+    assert_eq!((&first["keys"], &first["lastUsed"]), (&json!(2), &json!("2026-12-01T00:10:00Z")));
+    assert_eq!((Print::of(kind, Some(&first)), at("10").into_status(Some(&first), "t")), (at("10").print(), None));
+    assert_eq!(Print::of(kind, Some(&first)).last_used(), Some(1_796_083_800));
+    let later = at("15").into_status(Some(&first), "t").unwrap();
+    assert_eq!(later["lastUsed"], "2026-12-01T00:15:00Z");
+    assert_eq!(at("10").into_status(Some(&later), "t"), None);
+    // Whoever does not know of a use says nothing of it.
+    let unknown = Wanted::new(&consumer("", None));
+    assert_eq!(unknown.clone().into_status(Some(&later), "t"), None);
+    let new = unknown.clone().into_status(None, "t").unwrap();
+    assert_eq!((&new["keys"], &new["lastUsed"]), (&json!(2), &Value::Null));
+    assert_eq!(unknown.print(), Print::of(kind, Some(&json!({"observedGeneration": 1, "keys": 2}))));
+}
+
+#[test]
+fn people_are_told_once_of_each_key_when_its_end_is_near_and_when_it_has_ended() {
+    let alarms = |message: &str, before: Option<&Value>| -> Vec<(String, String)> {
+        let alarms = Wanted::new(&consumer(message, None)).alarms(before).into_iter();
+        alarms.map(|alarm| (alarm.reason, alarm.message)).collect()
+    };
+    let alarm = |reason: &str, message: &str| (reason.to_owned(), message.to_owned());
+    let (a, b) = ("the key with sha256 a ends at T1", "the key with sha256 b ends at T2");
+    assert_eq!(alarms(a, None), [alarm("KeyEnds", a)]);
+    let said = Wanted::new(&consumer(a, None)).into_status(None, "t").unwrap();
+    let both = format!("{a}; {b}");
+    assert_eq!(alarms(&both, Some(&said)), [alarm("KeyEnds", b)]);
+    let said = Wanted::new(&consumer(&both, None)).into_status(Some(&said), "t").unwrap();
+    let ended = "the key with sha256 a has ended at T1";
+    assert_eq!(alarms(&format!("{ended}; {b}"), Some(&said)), [alarm("KeyEnded", ended)]);
+    assert_eq!(alarms(b, Some(&said)), [], "a key that was removed is no news");
+}
+
 #[test]
 fn an_object_that_is_newer_than_what_is_known_waits() {
     assert!(route(2, &[]).is_about(Some(2)) && route(2, &[]).is_about(Some(3)));

@@ -13,7 +13,8 @@ use super::{Outcome, ask, print};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Kinds: gatewayclass, gateway, httproute, modelpool, modelbackend, consumer, tokenpolicy
+Kinds: gatewayclass, gateway, listenerset, httproute, grpcroute, tlsroute, backendtlspolicy, modelpool, modelbackend,
+consumer, tokenpolicy
 
 Examples:
   tollgate status                            everything, a table for each kind
@@ -26,7 +27,7 @@ How to read it:
   ACCEPTED     the object is valid in itself and acted on
   RESOLVED     everything that it refers to is there and may be used
   PROGRAMMED   an Envoy has taken the present configuration of the Gateway
-What is not well is listed below the tables with reason and message.
+What is not well is listed below the tables with reason and message, and then the keys that end soon.
 
 Exit code 0: all is well; 1: something that was asked for is not; 2: the control plane does not answer, or has no such
 object.")]
@@ -88,6 +89,7 @@ pub fn main(args: &Args) -> anyhow::Result<Outcome> {
             let namespaces = if args.namespace.is_some() { tables::Namespaces::One } else { tables::Namespaces::All };
             print(&tables::tables(&objects, namespaces));
             print(&tables::not_well(&objects, &of_files));
+            print(&tables::keys(&objects));
         }
     }
     let is_well = of_files.is_empty() && objects.iter().all(|object| object.not_well().next().is_none());

@@ -16,11 +16,14 @@ pub struct Object {
     pub addresses: Vec<Address>,
     pub controller: String,
     pub class: String,
+    pub gateway: String,
     pub endpoint: String,
     pub hostnames: Vec<String>,
     pub models: Vec<String>,
     pub targets: Vec<String>,
     pub keys: Option<u64>,
+    #[serde(rename = "lastUsed")]
+    pub last_used: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -124,6 +127,8 @@ impl Condition {
     fn is_good(&self) -> bool {
         match self.about.as_str() {
             "Conflicted" | "PartiallyInvalid" => self.status == "False",
+            // All of it works. What ends soon is told apart.
+            "KeysExpiring" => true,
             _ => self.status == "True",
         }
     }

@@ -53,14 +53,28 @@ pub fn not_well(objects: &[Object], of_files: &[String]) -> String {
     if text.is_empty() { text } else { format!("\nNot well:\n{text}") }
 }
 
+/// The keys that end soon or have ended. That is well, and somebody has to do something about it.
+pub fn keys(objects: &[Object]) -> String {
+    let expiring = |object: &Object| {
+        let condition = object.conditions.iter().find(|condition| condition.about == "KeysExpiring")?;
+        Some(inert(&format!("Consumer {}/{}: {}", object.namespace, object.name, condition.message)))
+    };
+    let lines: String = objects.iter().filter_map(expiring).map(|line| line + "\n").collect();
+    if lines.is_empty() { lines } else { format!("\nKeys that end (tollgate key rotate makes new ones):\n{lines}") }
+}
+
 fn table(kind: StatusKind, objects: &[&Object], kinds: Kinds, namespaces: Namespaces) -> String {
     let head: [&str; 5] = match kind {
         StatusKind::GatewayClass => ["NAME", "CONTROLLER", "ACCEPTED", "", ""],
         StatusKind::Gateway => ["NAME", "CLASS", "ADDRESS", "PROGRAMMED", ""],
-        StatusKind::HttpRoute => ["NAME", "HOSTNAMES", "PARENTS", "ACCEPTED", "RESOLVED"],
+        StatusKind::ListenerSet => ["NAME", "GATEWAY", "PROGRAMMED", "", ""],
+        StatusKind::HttpRoute | StatusKind::GrpcRoute | StatusKind::TlsRoute => {
+            ["NAME", "HOSTNAMES", "PARENTS", "ACCEPTED", "RESOLVED"]
+        }
         StatusKind::ModelPool => ["NAME", "MODELS", "ACCEPTED", "RESOLVED", ""],
         StatusKind::ModelBackend => ["NAME", "ENDPOINT", "ACCEPTED", "RESOLVED", ""],
-        StatusKind::Consumer => ["NAME", "KEYS", "ACCEPTED", "RESOLVED", ""],
+        StatusKind::BackendTlsPolicy => ["NAME", "TARGETS", "ACCEPTED", "RESOLVED", ""],
+        StatusKind::Consumer => ["NAME", "KEYS", "LAST USED", "ACCEPTED", "RESOLVED"],
         StatusKind::TokenPolicy => ["NAME", "TARGETS", "ACCEPTED", "", ""],
     };
     let has_namespace = namespaces == Namespaces::All && kind != StatusKind::GatewayClass;
@@ -83,7 +97,8 @@ fn cells(kind: StatusKind, object: &Object, kinds: Kinds) -> [String; 5] {
             let addresses = list(object.addresses.iter().map(|address| address.value.clone()));
             [object.class.clone(), addresses, object.verdict("Programmed").to_owned(), none()]
         }
-        StatusKind::HttpRoute => {
+        StatusKind::ListenerSet => [object.gateway.clone(), object.verdict("Programmed").to_owned(), none(), none()],
+        StatusKind::HttpRoute | StatusKind::GrpcRoute | StatusKind::TlsRoute => {
             let parents = list(object.parents.iter().map(|parent| parent.parent_ref.text()));
             [list(object.hostnames.iter().cloned()), parents, accepted(), resolved()]
         }
@@ -91,8 +106,9 @@ fn cells(kind: StatusKind, object: &Object, kinds: Kinds) -> [String; 5] {
         StatusKind::ModelBackend => [object.endpoint.clone(), accepted(), resolved(), none()],
         StatusKind::Consumer => {
             let keys = object.keys.map_or_else(String::new, |keys| keys.to_string());
-            [keys, accepted(), resolved(), none()]
+            [keys, object.last_used.clone(), accepted(), resolved()]
         }
+        StatusKind::BackendTlsPolicy => [list(object.targets.iter().cloned()), accepted(), resolved(), none()],
         StatusKind::TokenPolicy => [list(object.targets.iter().cloned()), accepted(), none(), none()],
     };
     let name = match kinds {
@@ -152,6 +168,23 @@ app        httproute/chat  a.org,b.org,c.org +1  edge/llm,other  False
         let one = "NAME  CLASS     ADDRESS    PROGRAMMED\nllm   tollgate  127.0.0.1  True\n";
         assert_eq!(tables(objects().get(..1).unwrap(), Namespaces::One), one);
         assert_eq!(tables(&[], Namespaces::All), "no objects\n");
+    }
+
+    #[test]
+    fn a_key_that_ends_is_told_of_and_nothing_is_wrong() {
+        let expiring = json!({"type": "KeysExpiring", "status": "True", "reason": "KeyEnds", "message": "a ends"});
+        let values = json!([{
+            "kind": "Consumer", "namespace": "app", "name": "web", "keys": 2, "lastUsed": "2026-12-01T00:10:00Z",
+            "conditions": [{"type": "Accepted", "status": "True", "reason": "Accepted", "message": ""}, expiring],
+        }]);
+        let objects: Vec<Object> = serde_json::from_value(values).unwrap();
+        let expected = "\
+NAME  KEYS  LAST USED             ACCEPTED  RESOLVED
+web   2     2026-12-01T00:10:00Z  True
+";
+        assert_eq!(tables(&objects, Namespaces::One), expected);
+        assert_eq!(not_well(&objects, &[]), "");
+        assert_eq!(keys(&objects), "\nKeys that end (tollgate key rotate makes new ones):\nConsumer app/web: a ends\n");
     }
 
     #[test]

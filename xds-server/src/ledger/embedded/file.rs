@@ -131,6 +131,14 @@ impl File {
         })
     }
 
+    /// The minute in which each consumer was used last.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn last_used(&self) -> Result<BTreeMap<String, u64>, StoreError> {
+        self.with(rows::last_used)
+    }
+
     /// The first budgets of one limit and one window, in the order of their scopes as JSON.
     ///
     /// # Errors

@@ -22,6 +22,7 @@ use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
+use tollgate_core::ledger::usage::second_of;
 use tollgate_core::ledger::{Call, Configured, Rules, State};
 use tollgate_proto::v1::SyncResponse;
 
@@ -71,6 +72,9 @@ impl Embedded {
         let state = State::new(disk.load()?, lease_ttl, now);
         let (jobs, queue) = sync_channel(QUEUE);
         let (file, metrics) = (disk.file(), Metrics::new());
+        for (consumer, minute) in file.last_used()? {
+            metrics.last_used().used(&consumer, second_of(minute));
+        }
         let rules = Rules::new(&configured.borrow_and_update(), lease_ttl);
         let handle =
             Self { jobs, file, configured: configured.clone(), clock: Arc::clone(&clock), metrics: metrics.clone() };

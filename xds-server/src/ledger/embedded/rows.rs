@@ -266,6 +266,22 @@ pub(super) fn usage_since(
     Ok(sums)
 }
 
+/// The minute in which each consumer was used last, as far back as minutes are kept.
+pub(super) fn last_used(database: &Database) -> Result<BTreeMap<String, u64>, Failure> {
+    let table = database.begin_read()?.open_table(USAGE)?;
+    let mut last = BTreeMap::new();
+    for row in table.iter()? {
+        let (key, _) = row?;
+        let (minute, consumer, ..) = key.value();
+        // Later minutes come later.
+        match last.get_mut(consumer) {
+            Some(known) => *known = minute,
+            None => drop(last.insert(consumer.to_owned(), minute)),
+        }
+    }
+    Ok(last)
+}
+
 pub(super) fn buckets(database: &Database, asked: &Window<'_>) -> Result<Vec<(BucketKey, Bucket)>, Failure> {
     let table = database.begin_read()?.open_table(BUCKETS)?;
     let after = asked.after.map(tables::scope_text);

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
 };
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use time::OffsetDateTime;
@@ -18,6 +18,9 @@ use x509_parser::pem::parse_x509_pem;
 use super::{PkiError, SERVER_NAME};
 use crate::identity::Identity;
 use crate::state::private;
+
+pub(super) const CERTIFICATE_FILE: &str = "ca.pem";
+pub(super) const KEY_FILE: &str = "ca.key";
 
 const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 const CA_LIFETIME: Duration = Duration::from_secs(10 * YEAR.as_secs());
@@ -63,7 +66,8 @@ impl Authority {
     /// # Errors
     /// When the folder cannot be used or holds something else.
     pub fn open(dir: &Path) -> Result<Self, PkiError> {
-        let (certificate_path, key_path, lock_path) = (dir.join("ca.pem"), dir.join("ca.key"), dir.join("lock"));
+        let (certificate_path, key_path, lock_path) =
+            (dir.join(CERTIFICATE_FILE), dir.join(KEY_FILE), dir.join("lock"));
         let io = |path: &Path| {
             let path = path.to_owned();
             move |error| PkiError::Io { path, error }
@@ -100,6 +104,16 @@ impl Authority {
         &self.certificate
     }
 
+    /// The CA's certificate and its key, as PEM.
+    ///
+    /// # Errors
+    /// When the key cannot be read.
+    pub(super) fn pem(&self) -> Result<(String, String), PkiError> {
+        let path = self.dir.join(KEY_FILE);
+        let key = fs::read_to_string(&path).map_err(|error| PkiError::Io { path, error })?;
+        Ok((self.certificate.clone(), key))
+    }
+
     pub fn expiry(&self) -> Timestamp {
         self.expiry
     }
@@ -118,25 +132,42 @@ impl Authority {
     /// # Errors
     /// When the CA's certificate and key do not fit together.
     pub fn issue(&self, leaf: Leaf<'_>, lifetime: Duration) -> Result<Issued, PkiError> {
-        let make = || {
-            let now = Timestamp::now();
-            let validity = Validity { from: now, until: later(now, lifetime).min(self.expiry) };
-            let mut params = params(leaf.common_name(), validity)?;
-            params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-            params.use_authority_key_identifier_extension = true;
-            params.subject_alt_names = vec![match leaf {
-                Leaf::Server => SanType::DnsName(SERVER_NAME.try_into()?),
-                Leaf::Proxy(identity) => SanType::URI(identity.to_string().try_into()?),
-            }];
-            params.extended_key_usages = vec![match leaf {
-                Leaf::Server => ExtendedKeyUsagePurpose::ServerAuth,
-                Leaf::Proxy(_) => ExtendedKeyUsagePurpose::ClientAuth,
-            }];
-            let key = KeyPair::generate()?;
-            let certificate = params.signed_by(&key, &self.issuer)?.pem();
-            Ok(Issued { certificate, key: key.serialize_pem(), validity })
-        };
-        make().map_err(|error| PkiError::Unusable { path: self.dir.clone(), error })
+        let unusable = |error| PkiError::Unusable { path: self.dir.clone(), error };
+        let key = KeyPair::generate().map_err(unusable)?;
+        let (certificate, validity) = self.certify(leaf, &key, lifetime).map_err(unusable)?;
+        Ok(Issued { certificate, key: key.serialize_pem(), validity })
+    }
+
+    /// Makes a certificate for the key of a signing request (PKCS #10, PEM). Of the request nothing else counts: whom the
+    /// certificate is for says `leaf`.
+    ///
+    /// # Errors
+    /// When it is no request, or not signed by its own key.
+    pub fn sign(&self, request: &str, leaf: Leaf<'_>, lifetime: Duration) -> Result<String, rcgen::Error> {
+        let request = CertificateSigningRequestParams::from_pem(request)?;
+        Ok(self.certify(leaf, &request.public_key, lifetime)?.0)
+    }
+
+    fn certify(
+        &self,
+        leaf: Leaf<'_>,
+        key: &impl PublicKeyData,
+        lifetime: Duration,
+    ) -> Result<(String, Validity), rcgen::Error> {
+        let now = Timestamp::now();
+        let validity = Validity { from: now, until: later(now, lifetime).min(self.expiry) };
+        let mut params = params(leaf.common_name(), validity)?;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.use_authority_key_identifier_extension = true;
+        params.subject_alt_names = vec![match leaf {
+            Leaf::Server => SanType::DnsName(SERVER_NAME.try_into()?),
+            Leaf::Proxy(identity) => SanType::URI(identity.to_string().try_into()?),
+        }];
+        params.extended_key_usages = vec![match leaf {
+            Leaf::Server => ExtendedKeyUsagePurpose::ServerAuth,
+            Leaf::Proxy(_) => ExtendedKeyUsagePurpose::ClientAuth,
+        }];
+        Ok((params.signed_by(key, &self.issuer)?.pem(), validity))
     }
 }
 

@@ -26,7 +26,7 @@ const LOOKS: u32 = 24;
 /// Issues certificates and renews them.
 #[derive(Debug)]
 pub struct Keeper {
-    authority: Authority,
+    authority: Arc<Authority>,
     lifetime: Duration,
     validity: Validity,
     server: watch::Sender<Arc<CertifiedKey>>,
@@ -42,14 +42,19 @@ impl Keeper {
     /// # Errors
     /// When the folder of the CA cannot be used.
     pub fn open(dir: &Path, lifetime: Duration) -> Result<Self, PkiError> {
-        let authority = Authority::open(dir)?;
+        let authority = Arc::new(Authority::open(dir)?);
         let issued = authority.issue(Leaf::Server, lifetime)?;
         let server = watch::Sender::new(certified_key(&issued)?);
         Ok(Self { authority, lifetime, validity: issued.validity, server })
     }
 
-    pub fn authority(&self) -> &Authority {
+    pub fn authority(&self) -> &Arc<Authority> {
         &self.authority
+    }
+
+    /// How long what it issues lives.
+    pub fn lifetime(&self) -> Duration {
+        self.lifetime
     }
 
     pub fn server_certificate(&self) -> ServerCertificate {

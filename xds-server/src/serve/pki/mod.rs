@@ -4,6 +4,7 @@
 //! authority.rs  the CA of the state directory, and what it signs
 //! folder.rs     an Envoy's certificate as files that this Envoy watches
 //! keeper.rs     makes new certificates in time
+//! shared.rs     the CA of several control planes, in a Secret
 //! ```
 //! **Leaves live for a day** and are renewed at two thirds of it. So a control plane that is away for a night costs
 //! nothing, and a copied key is soon worthless. Nothing is restarted for a renewal: our server asks for its certificate
@@ -19,10 +20,12 @@
 mod authority;
 mod folder;
 mod keeper;
+mod shared;
 
-pub use authority::{Authority, Leaf};
+pub use authority::{Authority, Issued, Leaf, Validity};
 pub use folder::{AUTHORITY_SECRET, CERTIFICATE_SECRET, Folder, ProxyFiles};
 pub use keeper::{Keeper, ServerCertificate};
+pub use shared::share;
 
 use std::io;
 use std::path::PathBuf;

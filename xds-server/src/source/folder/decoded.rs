@@ -64,7 +64,7 @@ fn hides_an_object(finding: &Finding) -> bool {
     finding.severity == Severity::Error && (nameless || wrong_kind)
 }
 
-fn read(path: &Path) -> io::Result<String> {
+pub(super) fn read(path: &Path) -> io::Result<String> {
     let size = fs::metadata(path)?.len();
     if size > MAX_FILE_BYTES {
         return Err(io::Error::other(format!("the file is larger than {MAX_FILE_BYTES} bytes")));

@@ -8,6 +8,7 @@
 
 mod decoded;
 mod files;
+pub mod find;
 #[cfg(test)]
 mod folder_test;
 mod last_good;

@@ -1,16 +1,16 @@
-//! What all watches have told so far. It is pure: events go in; changes, findings and Secrets to be got come out.
+//! What all watches have told so far. It is pure: events go in; changes, findings and what is to be got come out.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tollgate_core::objects::{Cluster, Key};
+use tollgate_core::objects::{Cluster, Key, Needed};
 use tollgate_core::status::Finding;
 
 use super::Reading;
 use super::got::Got;
 use super::kinds::Watched;
-use super::secrets::{Next, Secrets};
+use super::needs::{Needs, Next};
 use super::trouble::{Cause, Trouble};
 use super::watch::{Seen, Told};
 
@@ -22,7 +22,7 @@ const DISBELIEF: Duration = Duration::from_secs(10);
 pub struct Gathered {
     cluster: Cluster,
     watches: Vec<Watch>,
-    secrets: Secrets,
+    needs: Needs,
     /// What was told last.
     told: Vec<Finding>,
 }
@@ -41,10 +41,10 @@ struct Watch {
 /// What is to be done after an event.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Asks {
-    /// Secrets to get.
-    pub get: Vec<Key>,
-    /// Secrets that are not to be got any more.
-    pub forget: Vec<Key>,
+    /// What to get.
+    pub get: Vec<Needed>,
+    /// What is not to be got any more.
+    pub forget: Vec<Needed>,
     /// There may be something to read.
     pub is_news: bool,
 }
@@ -55,7 +55,7 @@ impl Gathered {
     pub fn new(watched: Vec<Watched>) -> Self {
         let watch = |watched| Watch { watched, listed: BTreeSet::new(), was_listed: false, trouble: None };
         let watches = watched.into_iter().map(watch).collect();
-        Self { cluster: Cluster::default(), watches, secrets: Secrets::default(), told: Vec::new() }
+        Self { cluster: Cluster::default(), watches, needs: Needs::default(), told: Vec::new() }
     }
 
     pub fn kind(&self, watch: usize) -> &'static str {
@@ -75,7 +75,7 @@ impl Gathered {
             Told::Listed(seen) => {
                 asks.is_news = watch.was_listed;
                 watch.listed.insert(seen.key().clone());
-                self.see(seen, &mut asks);
+                self.see(kind, seen, &mut asks);
             }
             Told::ListedAll => {
                 let listed = std::mem::take(&mut watch.listed);
@@ -85,11 +85,11 @@ impl Gathered {
             }
             Told::Applied(seen) => {
                 watch.trouble = None;
-                self.see(seen, &mut asks);
+                self.see(kind, seen, &mut asks);
             }
             Told::Deleted(key) => {
                 watch.trouble = None;
-                if kind != "Secret" || self.secrets.gone(&key) {
+                if !Needed::is_kind(kind) || self.needs.gone(&Needed { kind, key: key.clone() }) {
                     self.cluster.remove(kind, &key);
                 } else {
                     asks.is_news = false;
@@ -106,40 +106,41 @@ impl Gathered {
         asks
     }
 
-    /// A Secret was asked for.
-    pub fn take_secret(&mut self, key: &Key, got: Got, now: Instant) -> Asks {
+    /// Something was asked for.
+    pub fn take_got(&mut self, needed: &Needed, got: Got, now: Instant) -> Asks {
         let mut asks = Asks { is_news: true, ..Asks::default() };
         let next = match got {
             Got::Fails(trouble) => {
-                self.secrets.fails(key, trouble, now);
+                self.needs.fails(needed, trouble, now);
                 return asks;
             }
-            Got::Secret { version, document } => {
-                let next = self.secrets.got(key, Some(version));
+            Got::Object { version, document } => {
+                let next = self.needs.got(needed, Some(version));
                 if next.is_some() {
                     self.upsert(document);
                 }
                 next
             }
             Got::NotThere => {
-                let next = self.secrets.got(key, None);
-                self.cluster.remove("Secret", key);
+                let next = self.needs.got(needed, None);
+                self.cluster.remove(needed.kind, &needed.key);
                 next
             }
         };
         if next == Some(Next::Ask) {
-            asks.get.push(key.clone());
+            asks.get.push(needed.clone());
         }
         asks
     }
 
-    fn see(&mut self, seen: Seen, asks: &mut Asks) {
+    fn see(&mut self, kind: &'static str, seen: Seen, asks: &mut Asks) {
         match seen {
             Seen::Object { document, .. } => self.upsert(document),
             Seen::Version { key, version } => {
                 asks.is_news = false;
-                if self.secrets.seen(&key, &version) == Next::Ask {
-                    asks.get.push(key);
+                let needed = Needed { kind, key };
+                if self.needs.seen(&needed, &version) == Next::Ask {
+                    asks.get.push(needed);
                 }
             }
         }
@@ -152,14 +153,15 @@ impl Gathered {
         }
     }
 
-    fn keep_only(&mut self, kind: &str, namespace: Option<&str>, listed: &BTreeSet<Key>) {
+    fn keep_only(&mut self, kind: &'static str, namespace: Option<&str>, listed: &BTreeSet<Key>) {
         match kind {
-            "Secret" => {
-                let of_watch = self.secrets.keys().filter(|key| namespace.is_none_or(|of| *key.namespace == *of));
-                let gone: Vec<Key> = of_watch.filter(|key| !listed.contains(key)).cloned().collect();
-                for key in gone {
-                    self.secrets.gone(&key);
-                    self.cluster.remove(kind, &key);
+            _ if Needed::is_kind(kind) => {
+                let of_kind = self.needs.all().filter(|needed| needed.kind == kind);
+                let of_watch = of_kind.filter(|needed| namespace.is_none_or(|of| *needed.key.namespace == *of));
+                let gone: Vec<Needed> = of_watch.filter(|needed| !listed.contains(&needed.key)).cloned().collect();
+                for needed in gone {
+                    self.needs.gone(&needed);
+                    self.cluster.remove(kind, &needed.key);
                 }
             }
             "TokenPolicy" => {
@@ -170,17 +172,17 @@ impl Gathered {
         }
     }
 
-    /// Asks for the Secrets that objects refer to since now, and forgets those that they do not refer to any more.
+    /// Asks for what objects refer to since now, and forgets those that they do not refer to any more.
     fn follow_references(&mut self, asks: &mut Asks) {
-        for key in self.cluster.other_secrets() {
-            if self.cluster.refers_to(&key) {
-                if self.secrets.want(key.clone()) == Next::Ask {
-                    asks.get.push(key);
+        for needed in self.cluster.other_needed() {
+            if self.cluster.needs(&needed) {
+                if self.needs.want(needed.clone()) == Next::Ask {
+                    asks.get.push(needed);
                 }
             } else {
-                self.secrets.forget(&key);
-                self.cluster.remove("Secret", &key);
-                asks.forget.push(key);
+                self.needs.forget(&needed);
+                self.cluster.remove(needed.kind, &needed.key);
+                asks.forget.push(needed);
             }
         }
     }
@@ -207,11 +209,11 @@ impl Gathered {
                 _ => None,
             }
         });
-        let of_secrets = self.secrets.unknown().map(|trouble| {
+        let of_needs = self.needs.unknown().map(|trouble| {
             let (trouble, since) = trouble?;
             matches!(trouble.cause, Cause::Denied(_)).then(|| *since + DISBELIEF)
         });
-        of_watches.chain(of_secrets)
+        of_watches.chain(of_needs)
     }
 
     /// What is not known by now is not going to be known soon. TokenPolicies that nobody may read close what they may be
@@ -233,7 +235,7 @@ impl Gathered {
             !(watch.watched.is_optional && watch.trouble.as_ref().is_some_and(denied))
         });
         let troubles = watches.filter_map(|watch| watch.trouble.as_ref().map(|(trouble, _)| trouble));
-        let troubles = troubles.chain(self.secrets.troubles()).filter_map(Trouble::finding);
+        let troubles = troubles.chain(self.needs.troubles()).filter_map(Trouble::finding);
         // All watches may say the same.
         let troubles: BTreeSet<Finding> = troubles.collect();
         troubles.into_iter().chain(self.cluster.findings()).collect()

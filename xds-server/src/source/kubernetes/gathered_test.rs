@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::time::Instant;
-use tollgate_core::objects::Key;
+use tollgate_core::objects::{Key, Needed};
 
 use super::gathered::{Asks, Gathered};
 use super::got::Got;
@@ -33,9 +33,9 @@ impl Cluster {
         self.gathered.take(self.watch(kind), told, self.start)
     }
 
-    fn list(&mut self, kind: &str, all: Vec<Seen>) -> Vec<Key> {
+    fn list(&mut self, kind: &str, all: Vec<Seen>) -> Vec<Needed> {
         self.tell(kind, Told::Lists);
-        let mut get: Vec<Key> = all.into_iter().flat_map(|seen| self.tell(kind, Told::Listed(seen)).get).collect();
+        let mut get: Vec<Needed> = all.into_iter().flat_map(|seen| self.tell(kind, Told::Listed(seen)).get).collect();
         get.extend(self.tell(kind, Told::ListedAll).get);
         get
     }
@@ -64,8 +64,12 @@ impl Cluster {
     }
 
     fn got(&mut self, got: Got) -> Asks {
-        self.gathered.take_secret(&secret(), got, self.start)
+        self.gathered.take_got(&needed(), got, self.start)
     }
+}
+
+fn needed() -> Needed {
+    Needed::secret(secret())
 }
 
 fn secret() -> Key {
@@ -95,7 +99,7 @@ fn version(version: &str) -> Seen {
 
 fn answer(version: &str) -> Got {
     let metadata = json!({"name": "s", "namespace": "a", "uid": "s", "resourceVersion": version});
-    Got::Secret {
+    Got::Object {
         version: version.into(),
         document: json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "data": {"apiKey": "a2V5"}}),
     }
@@ -214,25 +218,25 @@ fn only_secrets_that_are_referred_to_are_got_and_kept() {
     cluster.list_all_but(&[]);
     assert_eq!(cluster.tell("Secret", Told::Applied(version("1"))), Asks::default());
     let asks = cluster.tell("Consumer", Told::Applied(consumer("1", json!([{"secretRef": {"name": "s"}}]))));
-    assert_eq!((asks.get, asks.is_news), (vec![secret()], true));
+    assert_eq!((asks.get, asks.is_news), (vec![needed()], true));
     cluster.got(answer("1"));
     assert_eq!(cluster.gathered.read().unwrap().changes.set.secrets.iter().count(), 1);
     // It changed, and then it is gone.
-    assert_eq!(cluster.tell("Secret", Told::Applied(version("2"))).get, [secret()]);
+    assert_eq!(cluster.tell("Secret", Told::Applied(version("2"))).get, [needed()]);
     cluster.got(answer("2"));
     assert_eq!(cluster.gathered.read().unwrap().changes.set.secrets.iter().count(), 1);
     assert!(cluster.tell("Secret", Told::Deleted(secret())).is_news);
     assert_eq!(cluster.gathered.read().unwrap().changes.gone.len(), 1);
     // A list says that it is there again, and the next one that it is gone.
-    assert_eq!(cluster.list("Secret", vec![version("3")]), [secret()]);
+    assert_eq!(cluster.list("Secret", vec![version("3")]), [needed()]);
     cluster.got(answer("3"));
     cluster.gathered.read();
     assert_eq!(cluster.list("Secret", vec![]), []);
     assert_eq!(cluster.gathered.read().unwrap().changes.gone.len(), 1);
     // Nobody refers to it any more, and the answer comes too late.
-    assert_eq!(cluster.list("Secret", vec![version("4")]), [secret()]);
+    assert_eq!(cluster.list("Secret", vec![version("4")]), [needed()]);
     let asks = cluster.tell("Consumer", Told::Applied(consumer("2", none())));
-    assert_eq!(asks.forget, [secret()]);
+    assert_eq!(asks.forget, [needed()]);
     cluster.got(answer("4"));
     assert_eq!(cluster.gathered.read().unwrap().changes.set.secrets.iter().count(), 0);
 }

@@ -1,4 +1,4 @@
-//! Gets Secrets by name, some at once, each until there is an answer.
+//! Gets Secrets and ConfigMaps by name, some at once, each until there is an answer.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::sleep;
-use tollgate_core::objects::Key;
+use tollgate_core::objects::Needed;
 
 use super::Name;
 use super::kinds::{Watched, watched};
@@ -22,7 +22,7 @@ const ANSWERS: usize = 64;
 
 #[derive(Debug)]
 pub enum Got {
-    Secret {
+    Object {
         version: Name,
         document: Value,
     },
@@ -34,10 +34,10 @@ pub enum Got {
 pub struct Gets {
     client: Client,
     permits: Arc<Semaphore>,
-    sender: mpsc::Sender<(Key, Got)>,
-    answers: mpsc::Receiver<(Key, Got)>,
+    sender: mpsc::Sender<(Needed, Got)>,
+    answers: mpsc::Receiver<(Needed, Got)>,
     tasks: JoinSet<()>,
-    asked: BTreeMap<Key, AbortHandle>,
+    asked: BTreeMap<Needed, AbortHandle>,
 }
 
 // === impl Gets ===
@@ -49,22 +49,22 @@ impl Gets {
         Self { client, permits, sender, answers, tasks: JoinSet::new(), asked: BTreeMap::new() }
     }
 
-    pub fn ask(&mut self, key: Key) {
+    pub fn ask(&mut self, needed: Needed) {
         let (client, permits, sender) = (self.client.clone(), Arc::clone(&self.permits), self.sender.clone());
-        let of = key.clone();
+        let of = needed.clone();
         let task = self.tasks.spawn(async move {
-            let Some(secrets) = of_namespace(&key.namespace) else { return };
+            let Some(watched) = watch_of(&needed) else { return };
             let mut backoff = Backoff::default();
             loop {
                 let got = {
                     let Ok(_permit) = permits.acquire().await else { return };
-                    get(&client, &secrets, &key).await
+                    get(&client, &watched, &needed).await
                 };
                 let pause = match &got {
                     Got::Fails(trouble) => Some(backoff.pause(&trouble.cause)),
-                    Got::Secret { .. } | Got::NotThere => None,
+                    Got::Object { .. } | Got::NotThere => None,
                 };
-                let is_heard = sender.send((key.clone(), got)).await.is_ok();
+                let is_heard = sender.send((needed.clone(), got)).await.is_ok();
                 match pause {
                     Some(pause) if is_heard => sleep(pause).await,
                     _ => return,
@@ -76,14 +76,14 @@ impl Gets {
     }
 
     /// The answer is not wanted any more.
-    pub fn forget(&mut self, key: &Key) {
-        if let Some(task) = self.asked.remove(key) {
+    pub fn forget(&mut self, needed: &Needed) {
+        if let Some(task) = self.asked.remove(needed) {
             task.abort();
         }
     }
 
     /// Waits for the next answer.
-    pub async fn next(&mut self) -> (Key, Got) {
+    pub async fn next(&mut self) -> (Needed, Got) {
         match self.answers.recv().await {
             Some(answer) => answer,
             // We have a sender of our own.
@@ -92,26 +92,26 @@ impl Gets {
     }
 }
 
-/// What a watch of the Secrets of this namespace would be of.
-pub fn of_namespace(namespace: &str) -> Option<Watched> {
-    watched(&[namespace.to_owned()]).into_iter().find(|watched| watched.kind == "Secret")
+/// What a watch of the same kind in this namespace would be of.
+pub fn watch_of(needed: &Needed) -> Option<Watched> {
+    watched(&[needed.key.namespace.to_string()]).into_iter().find(|watched| watched.kind == needed.kind)
 }
 
 /// One answer.
-pub async fn get(client: &Client, secrets: &Watched, key: &Key) -> Got {
-    let Some(resource) = secrets.versions.first() else { return Got::NotThere };
-    match secrets.api(client, resource).get_opt(&key.name).await {
-        Ok(Some(document)) => secret(document, resource),
+pub async fn get(client: &Client, watched: &Watched, needed: &Needed) -> Got {
+    let Some(resource) = watched.versions.first() else { return Got::NotThere };
+    match watched.api(client, resource).get_opt(&needed.key.name).await {
+        Ok(Some(document)) => object(document, resource),
         Ok(None) => Got::NotThere,
-        Err(error) => match Trouble::of_get(secrets, &error) {
+        Err(error) => match Trouble::of_get(watched, &error) {
             Trouble { cause: Cause::NotServed, .. } => Got::NotThere,
             trouble => Got::Fails(trouble),
         },
     }
 }
 
-fn secret(document: super::document::Document, resource: &ApiResource) -> Got {
+fn object(document: super::document::Document, resource: &ApiResource) -> Got {
     use kube::ResourceExt as _;
     let version = document.resource_version().unwrap_or_default().into();
-    Got::Secret { version, document: document.into_value(resource) }
+    Got::Object { version, document: document.into_value(resource) }
 }

@@ -2,7 +2,7 @@
 
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind, PartialObjectMeta};
 use kube::{Api, Client};
-use tollgate_core::objects::{Place, places};
+use tollgate_core::objects::{Needed, Place, places};
 
 use super::document::Document;
 
@@ -32,12 +32,19 @@ pub fn watched(namespaces: &[String]) -> Vec<Watched> {
 
 fn of_kind(place: Place, namespaces: &[String]) -> Vec<Watched> {
     let Place { kind, group, versions, is_cluster_scoped } = place;
-    let version = |version: &&str| ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+    let version = |version: &&str| {
+        let mut resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+        // It is a plural already.
+        if kind == "ProxyParameters" {
+            resource.plural = kind.to_lowercase();
+        }
+        resource
+    };
     let watched = Watched {
         kind,
         versions: versions.iter().map(version).collect(),
         namespace: None,
-        content: if kind == "Secret" { Content::Metadata } else { Content::All },
+        content: if Needed::is_kind(kind) { Content::Metadata } else { Content::All },
         is_optional: is_cluster_scoped && !namespaces.is_empty(),
     };
     if is_cluster_scoped || namespaces.is_empty() {
@@ -93,16 +100,22 @@ mod tests {
             [
                 "gatewayclasses.gateway.networking.k8s.io",
                 "gateways.gateway.networking.k8s.io",
+                "listenersets.gateway.networking.k8s.io",
                 "httproutes.gateway.networking.k8s.io",
+                "grpcroutes.gateway.networking.k8s.io",
+                "tlsroutes.gateway.networking.k8s.io",
+                "backendtlspolicies.gateway.networking.k8s.io",
                 "referencegrants.gateway.networking.k8s.io",
                 "namespaces",
                 "services",
                 "endpointslices.discovery.k8s.io",
                 "secrets",
+                "configmaps",
                 "modelpools.tollgate.dev",
                 "modelbackends.tollgate.dev",
                 "consumers.tollgate.dev",
                 "tokenpolicies.tollgate.dev",
+                "proxyparameters.tollgate.dev",
             ]
         );
     }

@@ -33,9 +33,9 @@ pub async fn list(access: &Access) -> Result<Reading, ListError> {
     let client = access.client().await?;
     let watched = watched(&access.namespaces);
     let mut gathered = Gathered::new(watched.clone());
-    let mut secrets = Vec::new();
+    let mut needs = Vec::new();
     for (id, watched) in watched.iter().enumerate().filter(|(_, watched)| watched.content == Content::All) {
-        let mut take = |told| secrets.extend(gathered.take(id, told, Instant::now()).get);
+        let mut take = |told| needs.extend(gathered.take(id, told, Instant::now()).get);
         match all(&client, watched).await {
             Ok(documents) => {
                 take(Told::Lists);
@@ -51,11 +51,11 @@ pub async fn list(access: &Access) -> Result<Reading, ListError> {
             },
         }
     }
-    while let Some(key) = secrets.pop() {
-        let Some(of) = got::of_namespace(&key.namespace) else { continue };
-        let got: Got = got::get(&client, &of, &key).await;
-        let Asks { get, .. } = gathered.take_secret(&key, got, Instant::now());
-        secrets.extend(get);
+    while let Some(needed) = needs.pop() {
+        let Some(of) = got::watch_of(&needed) else { continue };
+        let got: Got = got::get(&client, &of, &needed).await;
+        let Asks { get, .. } = gathered.take_got(&needed, got, Instant::now());
+        needs.extend(get);
     }
     gathered.close_what_is_unknown();
     let nothing = |gathered: &Gathered| Reading { changes: Default::default(), findings: gathered.findings() };

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! access.rs (which cluster) -> watch.rs (a task per kind) -> gathered.rs (what is in force) -> Changes, findings
-//!   kinds.rs (of which kinds)    document.rs (one object)      secrets.rs (which are to be got, got.rs gets them)
+//!   kinds.rs (of which kinds)    document.rs (one object)      needs.rs (what is to be got, got.rs gets it)
 //!   trouble.rs (what goes wrong, for the operator)             pace.rs (bursts)         listed.rs (once, no watch)
 //! ```
 //! A restart must not publish half a world. So nothing is read out of here before every kind that the API server has is
@@ -10,8 +10,8 @@
 //!
 //! Secrets: a watch per Secret would be a connection per Secret, and ten thousand consumers have ten thousand. A watch of
 //! all Secrets would bring the content of those that are nobody's business, and Helm keeps megabytes in them. So the watch
-//! is of metadata alone. It says that a Secret changed, and the content of those that objects refer to is got by name.
-//! ConfigMaps are not read, because no object refers to one.
+//! is of metadata alone. It says that a Secret changed, and the content of those that objects refer to is got by name. It
+//! is the same with ConfigMaps.
 
 mod access;
 mod document;
@@ -21,8 +21,8 @@ mod gathered_test;
 mod got;
 mod kinds;
 mod listed;
+mod needs;
 mod pace;
-mod secrets;
 mod trouble;
 mod watch;
 
@@ -118,8 +118,8 @@ impl Watches {
                         self.take(tells);
                     }
                 }
-                (key, got) = self.gets.next() => {
-                    let asks = self.gathered.take_secret(&key, got, Instant::now());
+                (needed, got) = self.gets.next() => {
+                    let asks = self.gathered.take_got(&needed, got, Instant::now());
                     self.after(asks);
                 }
                 () = sleep_until(due.unwrap_or_else(far)), if due.is_some() => {
@@ -196,10 +196,10 @@ impl Watches {
         }
     }
 
-    /// An event was taken. These Secrets are to be got, and those that nobody refers to any more are not.
+    /// An event was taken. What it refers to is to be got, and what nobody refers to any more is not.
     fn after(&mut self, asks: gathered::Asks) {
-        asks.get.into_iter().for_each(|key| self.gets.ask(key));
-        asks.forget.iter().for_each(|key| self.gets.forget(key));
+        asks.get.into_iter().for_each(|needed| self.gets.ask(needed));
+        asks.forget.iter().for_each(|needed| self.gets.forget(needed));
         if asks.is_news {
             self.pace.note(Instant::now());
         }

@@ -10,7 +10,7 @@ use tollgate_core::status::{Finding, Reason, Severity};
 use super::Name;
 use super::kinds::Watched;
 
-/// One thing that went wrong with a watch, or with getting a Secret.
+/// One thing that went wrong with a watch, or with getting a Secret or ConfigMap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trouble {
     /// The kind, and where.

@@ -35,17 +35,20 @@ use routes::Routes;
 #[derive(Clone, clap::Args)]
 pub struct Amounts {
     /// Numbers of routes
-    #[arg(long, requires = "scale", value_delimiter = ',', default_values_t = [100, 1_000, 10_000])]
+    #[arg(long, requires = "among", value_delimiter = ',', default_values_t = [100, 1_000, 10_000])]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    sizes: Vec<u32>,
+    pub sizes: Vec<u32>,
     /// The number of keys; 0 leaves them out
     #[arg(long, requires = "scale", default_value_t = 100_000)]
     keys: u32,
-    /// Single changes of each size
-    #[arg(long, requires = "scale", default_value_t = 20)]
+    /// Single changes of each size; otherwise 20, or 50 with --kubernetes
+    #[arg(long, requires = "among")]
     #[arg(value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    changes: u32,
+    pub changes: Option<u32>,
 }
+
+/// Single changes of each size, unless the command line says otherwise.
+const CHANGES: u32 = 20;
 
 /// What a folder of files costs.
 struct Costs {
@@ -62,7 +65,8 @@ struct Costs {
 pub fn run(workspace: &Workspace, amounts: &Amounts) -> anyhow::Result<()> {
     let tools = setup::tools(workspace)?;
     let tollgate = artifacts::dist(workspace)?;
-    let bench = Bench { tools, tollgate, home: workspace.target().join("scale"), changes: amounts.changes };
+    let changes = amounts.changes.unwrap_or(CHANGES);
+    let bench = Bench { tools, tollgate, home: workspace.target().join("scale"), changes };
     let mut sizes = amounts.sizes.clone();
     sizes.sort_unstable();
     sizes.dedup();
@@ -71,12 +75,12 @@ pub fn run(workspace: &Workspace, amounts: &Amounts) -> anyhow::Result<()> {
     let mut failures = 0;
     let mut of_routes = Vec::new();
     for size in sizes {
-        println!("==> {size} routes, {} changes", amounts.changes);
+        println!("==> {size} routes, {changes} changes");
         of_routes.extend(shown(bench.routes(size), &mut failures));
     }
     let mut of_keys = None;
     if amounts.keys > 0 {
-        println!("==> {} keys, {} additions and revocations", amounts.keys, amounts.changes);
+        println!("==> {} keys, {changes} additions and revocations", amounts.keys);
         of_keys = shown(bench.keys(amounts.keys), &mut failures);
     }
     table::print_routes(&of_routes);

@@ -6,18 +6,19 @@ use std::sync::Arc;
 use gateway_api::apis::standard::gatewayclasses::GatewayClassSpec;
 use gateway_api::apis::standard::gateways::GatewayListeners;
 
-use crate::objects::{CONTROLLER_NAME, GATEWAY_GROUP, Gateway, Object, plain};
+use crate::objects::{CONTROLLER_NAME, GATEWAY_GROUP, Gateway, Key, Object, client_validations, plain};
 use crate::status::{
-    Brief, Condition, ConditionType, Conditions, Finding, ListenerStatus, Reason, RouteKind, Status, StatusKind,
-    Verdict,
+    Brief, Condition, ConditionType, Conditions, Finding, ListenerStatus, Reason, RouteKind, Status, Verdict,
 };
-use crate::translate::listeners::{OpenListeners, takes_http_routes};
+use crate::translate::addresses::Reach;
+use crate::translate::listeners::OpenListeners;
+use crate::translate::{listener, route_kinds};
 
 use super::verdicts::{Verdicts, condition, texts};
 
 const LISTENERS: &str = "spec.listeners";
 /// What is said before any proxy has said anything.
-const NO_ENVOY: &str = "no Envoy has taken its present configuration yet";
+pub const NO_ENVOY: &str = "no Envoy has taken its present configuration yet";
 
 /// None: the class is of another controller.
 pub fn class(object: &Object<GatewayClassSpec>, verdicts: &Verdicts<'_>) -> Option<(Brief, Status)> {
@@ -46,68 +47,109 @@ pub fn gateway(
         let conditions = [ConditionType::Accepted, ConditionType::Programmed].map(unknown).into_iter().collect();
         return Some((brief, Status { conditions, ..Status::default() }));
     };
-    let listeners = object.spec.listeners.iter().enumerate().map(|(index, spec)| {
-        let is_open = open.open.iter().any(|listener| listener.index == index);
-        ListenerStatus {
-            name: spec.name.clone(),
-            attached_routes: attached.get(spec.name.as_str()).copied().unwrap_or_default(),
-            supported_kinds: supported_kinds(spec),
-            conditions: listener(index, is_open, verdicts),
-        }
+    let listeners = Listeners { specs: &object.spec.listeners, set: None, open, verdicts };
+    let errors = listeners.errors_of_all();
+    let accepted = if errors.is_empty() {
+        listeners.accepted()
+    } else {
+        condition(ConditionType::Accepted, &errors, Reason::Accepted)
+    };
+    let programmed = match (accepted.verdict, open.reach.as_ref().and_then(Reach::trouble)) {
+        (Verdict::True, Some((reason, message))) => Condition::bad(ConditionType::Programmed, reason, message),
+        (Verdict::True, None) => Condition::bad(ConditionType::Programmed, Reason::Pending, NO_ENVOY),
+        _ => Condition::bad(ConditionType::Programmed, Reason::Invalid, ""),
+    };
+    let is_insecure = client_validations(&object.spec).any(|validation| validation.is_optional);
+    let insecure = is_insecure.then(|| {
+        let about = ConditionType::InsecureFrontendValidationMode;
+        Condition::bad(about, Reason::ConfigurationChanged, "clients are let in whose certificates are not checked")
     });
-    let conditions = conditions(object, open, verdicts);
-    Some((brief, Status { conditions, listeners: Some(listeners.collect()), ..Status::default() }))
+    let status = Status {
+        addresses: open.reach.as_ref().map(|reach| reach.addresses.clone()).unwrap_or_default(),
+        conditions: [accepted, programmed].into_iter().chain(insecure).collect(),
+        attached_listener_sets: open.sets().len(),
+        listeners: Some(listeners.statuses(attached)),
+        ..Status::default()
+    };
+    Some((brief, status))
 }
 
-fn conditions(object: &Object<Gateway>, open: &OpenListeners, verdicts: &Verdicts<'_>) -> Conditions {
-    let mut errors = verdicts.about(ConditionType::Accepted);
-    errors.retain(|finding| finding.entry_of(LISTENERS).is_none());
-    let listeners = object.spec.listeners.iter().enumerate();
-    let closed = listeners.filter(|(index, _)| !open.open.iter().any(|listener| listener.index == *index));
-    let closed: Vec<&str> = closed.map(|(_, spec)| spec.name.as_str()).collect();
-    let accepted = if !errors.is_empty() || closed.is_empty() {
-        condition(ConditionType::Accepted, &errors, Reason::Accepted)
-    } else {
-        // GatewayReasonListenersNotValid is for both: some listeners can be opened, or none.
-        let verdict = if open.open.is_empty() { Verdict::False } else { Verdict::True };
+/// The listeners of a Gateway or of a ListenerSet.
+pub struct Listeners<'a> {
+    pub specs: &'a [GatewayListeners],
+    pub set: Option<&'a Key>,
+    pub open: &'a OpenListeners,
+    pub verdicts: &'a Verdicts<'a>,
+}
+
+// === impl Listeners ===
+
+impl<'a> Listeners<'a> {
+    /// The errors that are about no single listener.
+    pub fn errors_of_all(&self) -> Vec<&'a Finding> {
+        let mut errors = self.verdicts.about(ConditionType::Accepted);
+        errors.retain(|finding| finding.entry_of(LISTENERS).is_none());
+        errors
+    }
+
+    /// Whether some of them can be opened.
+    pub fn accepted(&self) -> Condition {
+        let closed = self.specs.iter().enumerate().filter(|(index, _)| !self.is_open(*index));
+        let closed: Vec<&str> = closed.map(|(_, spec)| spec.name.as_str()).collect();
+        if closed.is_empty() {
+            return Condition::good(ConditionType::Accepted, Reason::Accepted);
+        }
+        // ListenersNotValid is for both: some listeners can be opened, or none.
+        let verdict = if closed.len() == self.specs.len() { Verdict::False } else { Verdict::True };
         let message = format!("not open: {}", closed.join(", "));
         Condition::new(ConditionType::Accepted, verdict, Reason::ListenersNotValid, message)
-    };
-    let programmed = if accepted.verdict == Verdict::True {
-        Condition::bad(ConditionType::Programmed, Reason::Pending, NO_ENVOY)
-    } else {
-        Condition::bad(ConditionType::Programmed, Reason::Invalid, "")
-    };
-    [accepted, programmed].into_iter().collect()
-}
+    }
 
-fn listener(index: usize, is_open: bool, verdicts: &Verdicts<'_>) -> Conditions {
-    let errors = |about| {
-        let mut errors = verdicts.about(about);
-        errors.retain(|finding| finding.entry_of(LISTENERS) == Some(index));
-        errors
-    };
-    let conflicts = errors(ConditionType::Conflicted);
-    // A listener in conflict is not accepted, for the same reason.
-    let accepted: Vec<&Finding> = conflicts.iter().copied().chain(errors(ConditionType::Accepted)).collect();
-    let references = errors(ConditionType::ResolvedRefs);
-    let resolved = match references.first() {
-        Some(first) => Condition::bad(ConditionType::ResolvedRefs, as_of_listener(first.reason), texts(&references)),
-        None => Condition::good(ConditionType::ResolvedRefs, Reason::ResolvedRefs),
-    };
-    let programmed = if is_open {
-        Condition::bad(ConditionType::Programmed, Reason::Pending, NO_ENVOY)
-    } else {
-        Condition::bad(ConditionType::Programmed, Reason::Invalid, "")
-    };
-    [
-        condition(ConditionType::Accepted, &accepted, Reason::Accepted),
-        resolved,
-        condition(ConditionType::Conflicted, &conflicts, Reason::NoConflicts),
-        programmed,
-    ]
-    .into_iter()
-    .collect()
+    pub fn statuses(&self, attached: &BTreeMap<Arc<str>, usize>) -> Vec<ListenerStatus> {
+        let listeners = self.specs.iter().enumerate().map(|(index, spec)| ListenerStatus {
+            name: spec.name.clone(),
+            attached_routes: attached.get(&*listener::name(self.set, &spec.name)).copied().unwrap_or_default(),
+            supported_kinds: supported_kinds(spec),
+            conditions: self.conditions(index),
+        });
+        listeners.collect()
+    }
+
+    fn is_open(&self, index: usize) -> bool {
+        self.open.served().any(|listener| listener.index == index && listener.set.as_ref() == self.set)
+    }
+
+    fn conditions(&self, index: usize) -> Conditions {
+        let errors = |about| {
+            let mut errors = self.verdicts.about(about);
+            errors.retain(|finding| finding.entry_of(LISTENERS) == Some(index));
+            errors
+        };
+        let conflicts = errors(ConditionType::Conflicted);
+        // A listener in conflict is not accepted, for the same reason.
+        let accepted: Vec<&Finding> = conflicts.iter().copied().chain(errors(ConditionType::Accepted)).collect();
+        let references = errors(ConditionType::ResolvedRefs);
+        let resolved = match references.first() {
+            Some(first) => {
+                Condition::bad(ConditionType::ResolvedRefs, as_of_listener(first.reason), texts(&references))
+            }
+            None => Condition::good(ConditionType::ResolvedRefs, Reason::ResolvedRefs),
+        };
+        let programmed = if self.is_open(index) {
+            Condition::bad(ConditionType::Programmed, Reason::Pending, NO_ENVOY)
+        } else {
+            let reason = conflicts.first().map_or(Reason::Invalid, |first| first.reason);
+            Condition::bad(ConditionType::Programmed, reason, "")
+        };
+        [
+            condition(ConditionType::Accepted, &accepted, Reason::Accepted),
+            resolved,
+            condition(ConditionType::Conflicted, &conflicts, Reason::NoConflicts),
+            programmed,
+        ]
+        .into_iter()
+        .collect()
+    }
 }
 
 /// The only references of a listener are to certificates.
@@ -119,6 +161,5 @@ fn as_of_listener(reason: Reason) -> Reason {
 }
 
 fn supported_kinds(spec: &GatewayListeners) -> Vec<RouteKind> {
-    let kind = RouteKind { group: GATEWAY_GROUP, kind: StatusKind::HttpRoute };
-    if takes_http_routes(spec) { vec![kind] } else { Vec::new() }
+    route_kinds::allowed(spec).into_iter().map(|kind| RouteKind { group: GATEWAY_GROUP, kind }).collect()
 }

@@ -3,21 +3,28 @@
 //!
 //! Whether proxies work by it is added later (`status/proxies.rs`).
 
+mod backend_tls;
 mod gateways;
+mod listener_sets;
 mod own;
 mod routes;
+mod tls_routes;
 mod verdicts;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::objects::{Key, Kind, Object, Objects, Store, plain};
+use crate::ir::{self, Gateway};
+use crate::objects::{Key, Kind, Object, Objects, Store, gateway_of, plain};
 use crate::status::{Brief, Finding, ObjectStatus, Origin, Status, StatusKind};
 
 use self::verdicts::Verdicts;
 
+use super::attach::Attachment;
+use super::given::{GivenRoute, RouteId, RouteKind};
 use super::listeners::OpenListeners;
 use super::routes::AttachedRoute;
+use super::tls_routes::AttachedTlsRoute;
 
 /// What the units have said. `translate` knows it of all objects at once, and `world` of each.
 pub trait Known {
@@ -26,7 +33,12 @@ pub trait Known {
     /// None: the Gateway is not ours.
     fn listeners(&self, gateway: &Key) -> Option<&OpenListeners>;
 
-    fn route(&self, route: &Key) -> Option<Arc<AttachedRoute>>;
+    fn route(&self, route: &RouteId) -> Option<Arc<AttachedRoute>>;
+
+    fn tls_route(&self, route: &Key) -> Option<Arc<AttachedTlsRoute>>;
+
+    /// The Gateways that reach a Service.
+    fn users(&self, service: &Key) -> Vec<Key>;
 
     /// How many routes are attached to each listener.
     fn attached(&self, gateway: &Key) -> BTreeMap<Arc<str>, usize>;
@@ -38,12 +50,14 @@ pub trait Known {
 #[derive(Debug, Default)]
 pub struct Units {
     pub listeners: BTreeMap<Key, Arc<OpenListeners>>,
-    pub routes: BTreeMap<Key, Arc<AttachedRoute>>,
+    pub routes: BTreeMap<RouteId, Arc<AttachedRoute>>,
+    pub tls_routes: BTreeMap<Key, Arc<AttachedTlsRoute>>,
 }
 
 /// A whole translation, in order of its objects.
 pub struct Whole<'a> {
     objects: &'a Objects,
+    gateways: &'a BTreeMap<Key, Gateway>,
     units: &'a Units,
     findings: ByObject<'a>,
     attached: BTreeMap<&'a Key, BTreeMap<Arc<str>, usize>>,
@@ -88,7 +102,11 @@ fn names(objects: &Objects, kind: StatusKind) -> BTreeSet<(StatusKind, Key)> {
     let stored = match kind {
         StatusKind::GatewayClass => of(&objects.gateway_classes),
         StatusKind::Gateway => of(&objects.gateways),
+        StatusKind::ListenerSet => of(&objects.listener_sets),
         StatusKind::HttpRoute => of(&objects.http_routes),
+        StatusKind::GrpcRoute => of(&objects.grpc_routes),
+        StatusKind::TlsRoute => of(&objects.tls_routes),
+        StatusKind::BackendTlsPolicy => of(&objects.backend_tls_policies),
         StatusKind::ModelPool => of(&objects.model_pools),
         StatusKind::ModelBackend => of(&objects.model_backends),
         StatusKind::Consumer => of(&objects.consumers),
@@ -137,7 +155,11 @@ fn generation(objects: &Objects, kind: StatusKind, key: &Key) -> Option<Option<i
     let stored = match kind {
         StatusKind::GatewayClass => of(&objects.gateway_classes, key),
         StatusKind::Gateway => of(&objects.gateways, key),
+        StatusKind::ListenerSet => of(&objects.listener_sets, key),
         StatusKind::HttpRoute => of(&objects.http_routes, key),
+        StatusKind::GrpcRoute => of(&objects.grpc_routes, key),
+        StatusKind::TlsRoute => of(&objects.tls_routes, key),
+        StatusKind::BackendTlsPolicy => of(&objects.backend_tls_policies, key),
         StatusKind::ModelPool => of(&objects.model_pools, key),
         StatusKind::ModelBackend => of(&objects.model_backends, key),
         StatusKind::Consumer => of(&objects.consumers, key),
@@ -154,26 +176,49 @@ fn of_object(known: &impl Known, (kind, key): (StatusKind, &Key), verdicts: &Ver
     let here = |(brief, status)| Found::Here(brief, status);
     let ours = |found: Option<_>| found.map_or(Found::Foreign, here);
     let plain = |brief, refused| Found::Here(brief, own::status(refused, verdicts));
+    let route = |kind: RouteKind| {
+        let id = RouteId { key: key.clone(), kind };
+        let attached = || known.route(&id);
+        let given = GivenRoute::of(known.objects(), &id)?;
+        Some(ours(attached().map(|attached| routes::route(given, &attached, verdicts))))
+    };
     let found = match kind {
         StatusKind::GatewayClass => get(known, key).map(|object| ours(gateways::class(object, verdicts))),
         StatusKind::Gateway => get(known, key)
             .map(|object| ours(gateways::gateway(object, known.listeners(key), &known.attached(key), verdicts))),
-        StatusKind::HttpRoute => get(known, key)
-            .map(|object| ours(known.route(key).map(|attached| routes::route(object, &attached, verdicts)))),
+        StatusKind::ListenerSet => get(known, key).map(|object| {
+            let gateway = gateway_of(object);
+            let (open, attached) = (known.listeners(&gateway), known.attached(&gateway));
+            ours(listener_sets::listener_set(object, open, &attached, verdicts))
+        }),
+        StatusKind::HttpRoute => route(RouteKind::Http),
+        StatusKind::GrpcRoute => route(RouteKind::Grpc),
+        StatusKind::TlsRoute => get(known, key)
+            .map(|object| ours(known.tls_route(key).map(|attached| tls_routes::route(object, &attached, verdicts)))),
+        StatusKind::BackendTlsPolicy => {
+            get(known, key).map(|object| here(backend_tls::policy(object, |service| known.users(service), verdicts)))
+        }
         StatusKind::ModelPool => get(known, key).map(|object| plain(own::pool(object), &object.refused)),
         StatusKind::ModelBackend => get(known, key).map(|object| plain(own::backend(object), &object.refused)),
-        StatusKind::Consumer => get(known, key).map(|object| plain(own::consumer(object), &object.refused)),
+        StatusKind::Consumer => get(known, key).map(|object| plain(own::consumer(object, verdicts), &object.refused)),
         StatusKind::TokenPolicy => get(known, key).map(|object| here(own::policy(object, verdicts))),
     };
     found.unwrap_or(Found::Refused)
 }
 
+/// The Gateways that reach a Service.
+pub fn users(gateways: &BTreeMap<Key, Gateway>, service: &Key) -> Vec<Key> {
+    let is_of = |port: &ir::Service| port.origin.key() == *service;
+    let users = gateways.iter().filter(|(_, gateway)| gateway.services.values().any(|port| is_of(port)));
+    users.map(|(key, _)| key.clone()).collect()
+}
+
 /// Counts the routes at each listener.
-pub fn count<'a>(gateway: &Key, routes: impl Iterator<Item = &'a AttachedRoute>) -> BTreeMap<Arc<str>, usize> {
+pub fn count<'a>(gateway: &Key, routes: impl Iterator<Item = &'a [Attachment]>) -> BTreeMap<Arc<str>, usize> {
     let mut counts = BTreeMap::new();
-    for route in routes {
+    for attachments in routes {
         // A route may be attached to a listener by several of its parents.
-        let here = route.attachments.iter().filter(|attachment| attachment.gateway == *gateway);
+        let here = attachments.iter().filter(|attachment| attachment.gateway == *gateway);
         let listeners: BTreeSet<&Arc<str>> = here.map(|attachment| &attachment.listener).collect();
         for listener in listeners {
             *counts.entry(listener.clone()).or_default() += 1;
@@ -185,15 +230,21 @@ pub fn count<'a>(gateway: &Key, routes: impl Iterator<Item = &'a AttachedRoute>)
 // === impl Whole ===
 
 impl<'a> Whole<'a> {
-    pub fn new(objects: &'a Objects, units: &'a Units, findings: &'a [Finding]) -> Self {
-        let mut by_gateway: BTreeMap<&Key, Vec<&AttachedRoute>> = BTreeMap::new();
-        for route in units.routes.values() {
-            for gateway in route.routes.gateways() {
-                by_gateway.entry(gateway).or_default().push(route);
+    pub fn new(
+        objects: &'a Objects,
+        (gateways, units): (&'a BTreeMap<Key, Gateway>, &'a Units),
+        findings: &'a [Finding],
+    ) -> Self {
+        let mut by_gateway: BTreeMap<&Key, Vec<&[Attachment]>> = BTreeMap::new();
+        let http = units.routes.values().map(|route| &route.attachments);
+        for attachments in http.chain(units.tls_routes.values().map(|route| &route.attachments)) {
+            let gateways: BTreeSet<&Key> = attachments.iter().map(|place| &place.gateway).collect();
+            for gateway in gateways {
+                by_gateway.entry(gateway).or_default().push(attachments);
             }
         }
         let attached = by_gateway.into_iter().map(|(gateway, routes)| (gateway, count(gateway, routes.into_iter())));
-        Self { objects, units, findings: ByObject::new(findings), attached: attached.collect() }
+        Self { objects, gateways, units, findings: ByObject::new(findings), attached: attached.collect() }
     }
 }
 
@@ -206,8 +257,16 @@ impl Known for Whole<'_> {
         self.units.listeners.get(gateway).map(AsRef::as_ref)
     }
 
-    fn route(&self, route: &Key) -> Option<Arc<AttachedRoute>> {
+    fn route(&self, route: &RouteId) -> Option<Arc<AttachedRoute>> {
         self.units.routes.get(route).map(Arc::clone)
+    }
+
+    fn tls_route(&self, route: &Key) -> Option<Arc<AttachedTlsRoute>> {
+        self.units.tls_routes.get(route).map(Arc::clone)
+    }
+
+    fn users(&self, service: &Key) -> Vec<Key> {
+        users(self.gateways, service)
     }
 
     fn attached(&self, gateway: &Key) -> BTreeMap<Arc<str>, usize> {

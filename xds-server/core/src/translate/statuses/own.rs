@@ -1,13 +1,14 @@
 //! Our own kinds.
 
 use crate::objects::{
-    CONTROLLER_NAME, Consumer, Endpoint, GATEWAY_GROUP, ModelBackend, ModelPool, Object, RefusedParts, TOLLGATE_GROUP,
-    TargetKind, TokenPolicy,
+    CONTROLLER_NAME, Consumer, ConsumerKey, Endpoint, GATEWAY_GROUP, ModelBackend, ModelPool, Object, RefusedParts,
+    TOLLGATE_GROUP, TargetKind, TokenPolicy,
 };
-use crate::status::{AncestorStatus, Brief, Condition, ConditionType, Finding, ObjectRef, Reason, Status};
+use crate::status::{AncestorStatus, Brief, Condition, ConditionType, Finding, KeyEnd, ObjectRef, Reason, Status};
 
 use super::verdicts::{Verdicts, condition, texts};
 
+const KEYS: &str = "spec.keys";
 const TARGETS: &str = "spec.targetRefs";
 /// The group of Kubernetes' own kinds has no name.
 const CORE_GROUP: &str = "";
@@ -26,8 +27,12 @@ pub fn backend(object: &Object<ModelBackend>) -> Brief {
     Brief::ModelBackend { endpoint }
 }
 
-pub fn consumer(object: &Object<Consumer>) -> Brief {
-    Brief::Consumer { keys: object.spec.keys.len() }
+/// The time is added later (`status/keys.rs`).
+pub fn consumer(object: &Object<Consumer>, verdicts: &Verdicts<'_>) -> Brief {
+    let counts = |key: &&ConsumerKey| !verdicts.is_wrong(KEYS, key.index);
+    let end = |key: &ConsumerKey| KeyEnd { name: key.source.name(), not_after: key.not_after };
+    let ends: Vec<KeyEnd> = object.spec.keys.iter().filter(counts).map(end).collect();
+    Brief::Consumer { keys: ends.len(), ends }
 }
 
 /// The status of a kind that has its conditions on the object. What is wrong in a part of it that is refused by itself

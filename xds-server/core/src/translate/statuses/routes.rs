@@ -1,15 +1,17 @@
-//! HTTPRoutes, at each of their parents.
+//! HTTPRoutes and GRPCRoutes, at each of their parents.
 
 use std::collections::BTreeSet;
 
 use crate::ir::Action;
-use crate::objects::{CONTROLLER_NAME, HttpRoute, Object, plain};
-use crate::status::{Brief, Condition, ConditionType, Finding, ObjectRef, ParentStatus, Reason, Status};
+use crate::objects::CONTROLLER_NAME;
+use crate::status::{Brief, Condition, ConditionType, Finding, ParentStatus, Reason, Status};
+use crate::translate::given::GivenRoute;
+use crate::translate::parents::ParentRef;
 use crate::translate::routes::AttachedRoute;
 
 use super::verdicts::{Verdicts, condition, texts};
 
-const PARENTS: &str = "spec.parentRefs";
+pub const PARENTS: &str = "spec.parentRefs";
 const RULES: &str = "spec.rules";
 
 /// How much of a route is refused for values that are not served.
@@ -20,11 +22,11 @@ enum Refused<'a> {
     All(Vec<&'a Finding>),
 }
 
-pub fn route(object: &Object<HttpRoute>, attached: &AttachedRoute, verdicts: &Verdicts<'_>) -> (Brief, Status) {
-    let refused = refused(object, attached, verdicts);
+pub fn route(route: GivenRoute<'_>, attached: &AttachedRoute, verdicts: &Verdicts<'_>) -> (Brief, Status) {
+    let refused = refused(route, attached, verdicts);
     let resolved = verdicts.about(ConditionType::ResolvedRefs);
     let resolved = condition(ConditionType::ResolvedRefs, &resolved, Reason::ResolvedRefs);
-    let parents = object.spec.parent_refs.iter().flatten().enumerate();
+    let parents = route.spec.parent_refs.iter().flatten().enumerate();
     let parents = parents.filter(|(index, _)| attached.parents.contains(index)).map(|(index, parent)| {
         let mut errors = verdicts.about(ConditionType::Accepted);
         errors.retain(|finding| finding.entry_of(PARENTS) == Some(index));
@@ -35,24 +37,19 @@ pub fn route(object: &Object<HttpRoute>, attached: &AttachedRoute, verdicts: &Ve
             Refused::Rules(findings) => partial = Some(partially_invalid(findings)),
         }
         let accepted = condition(ConditionType::Accepted, &errors, Reason::Accepted);
-        ParentStatus {
-            parent_ref: ObjectRef {
-                group: parent.group.clone(),
-                kind: parent.kind.clone(),
-                namespace: parent.namespace.as_deref().map(plain),
-                name: plain(&parent.name),
-                section_name: parent.section_name.as_deref().map(plain),
-                port: parent.port,
-            },
-            controller_name: CONTROLLER_NAME,
-            conditions: [accepted, resolved.clone()].into_iter().chain(partial).collect(),
-        }
+        at_parent(parent.into(), [accepted, resolved.clone()].into_iter().chain(partial))
     });
     let status = Status { parents: Some(parents.collect()), ..Status::default() };
-    (Brief::HttpRoute { hostnames: object.spec.hostnames.clone().unwrap_or_default() }, status)
+    (Brief::Route { hostnames: route.spec.hostnames.clone().unwrap_or_default() }, status)
 }
 
-fn refused<'a>(object: &Object<HttpRoute>, attached: &AttachedRoute, verdicts: &Verdicts<'a>) -> Refused<'a> {
+/// What is said of a route at one of its parents.
+pub fn at_parent(parent: ParentRef<'_>, conditions: impl Iterator<Item = Condition>) -> ParentStatus {
+    let conditions = conditions.collect();
+    ParentStatus { parent_ref: parent.shown(), controller_name: CONTROLLER_NAME, conditions }
+}
+
+fn refused<'a>(route: GivenRoute<'_>, attached: &AttachedRoute, verdicts: &Verdicts<'a>) -> Refused<'a> {
     let mut errors = verdicts.about(ConditionType::Accepted);
     errors.retain(|finding| finding.entry_of(PARENTS).is_none());
     if errors.iter().any(|finding| finding.entry_of(RULES).is_none()) {
@@ -64,7 +61,7 @@ fn refused<'a>(object: &Object<HttpRoute>, attached: &AttachedRoute, verdicts: &
         let routes = attached.routes.somewhere().iter().filter(|route| route.place.0 == rule);
         !refused.contains(&rule) || routes.into_iter().any(|route| !matches!(route.action, Action::Fail { .. }))
     };
-    let count = object.spec.rules.as_ref().map_or(0, Vec::len);
+    let count = route.spec.rules.as_ref().map_or(0, Vec::len);
     match errors.is_empty() {
         true => Refused::Nothing,
         false if (0..count).any(works) => Refused::Rules(errors),

@@ -42,6 +42,11 @@ impl<'a> Verdicts<'a> {
         self.warnings.iter().copied().find(|finding| finding.reason == reason)
     }
 
+    /// Whether something is wrong with this entry of a list.
+    pub fn is_wrong(&self, list: &str, index: usize) -> bool {
+        self.errors.iter().filter_map(|finding| finding.entry_of(list)).any(|entry| entry == index)
+    }
+
     /// Whether nobody acts on this entry of a list.
     pub fn is_not_acted_on(&self, list: &str, index: usize) -> bool {
         let remarks = self.warnings.iter().filter(|finding| finding.reason == Reason::NotActedOn);

@@ -3,16 +3,24 @@
 use k8s_openapi::api::coordination::v1::{Lease as Document, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{Api, PostParams};
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::Election;
 use super::lease::{GIVEN, Held, LOOK, Lease, Move, RENEW};
-use super::metrics::Counts;
+use crate::report::Metrics;
 use crate::source::kubernetes::Reach;
 
 const NAME: &str = "tollgate-controller";
+
+/// Which of several control planes leads.
+#[derive(Debug, Clone)]
+pub enum Election {
+    /// There is no other.
+    Always,
+    ByLease(LeasePlace),
+}
 
 /// Where the Lease is, and who we are.
 #[derive(Debug, Clone)]
@@ -23,7 +31,7 @@ pub struct LeasePlace {
 }
 
 /// Whether we lead.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Leads(watch::Receiver<Until>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +50,7 @@ struct Asking {
     identity: String,
     lease: Lease,
     until: watch::Sender<Until>,
-    counts: Counts,
+    gauge: Gauge,
     failing: bool,
 }
 
@@ -68,10 +76,16 @@ impl Leads {
 // === impl Elector ===
 
 impl Elector {
-    pub fn start(reach: &Reach, election: Election, counts: Counts) -> (Self, Leads) {
+    pub fn start(reach: &Reach, election: Election, metrics: &Metrics) -> (Self, Leads) {
+        let gauge = Gauge::default();
+        let shared = gauge.clone();
+        metrics.add(move |registry, _| {
+            let help = "1 while this control plane writes statuses and provides proxies";
+            registry.register("leader", help, shared.clone());
+        });
         match election {
             Election::Always => {
-                counts.leads(true);
+                gauge.set(1);
                 let (_never_another, leads) = watch::channel(Until::Always);
                 (Self(None), Leads(leads))
             }
@@ -83,7 +97,7 @@ impl Elector {
                     lease: Lease::new(place.identity.clone()),
                     identity: place.identity,
                     until,
-                    counts,
+                    gauge,
                     failing: false,
                 };
                 let (stop, stopped) = oneshot::channel();
@@ -192,10 +206,14 @@ impl Asking {
         let next = until.map_or(Until::Never, Until::Then);
         let before = self.until.send_replace(next);
         if (before == Until::Never) != (next == Until::Never) {
-            let does = if until.is_some() { "leads: it writes statuses" } else { "does not lead any more" };
+            let does = if until.is_some() {
+                "leads: it writes statuses and provides proxies"
+            } else {
+                "does not lead any more"
+            };
             tracing::info!("this control plane {does}");
         }
-        self.counts.leads(until.is_some());
+        self.gauge.set(i64::from(until.is_some()));
         until.is_some()
     }
 
@@ -206,7 +224,7 @@ impl Asking {
                 self.failing = true;
                 tracing::warn!(
                     "the lease {NAME} cannot be had: {error} (a role with get, create and update of \
-                     leases.coordination.k8s.io in its namespace; without it no status is written)"
+                     leases.coordination.k8s.io in its namespace; without it no status is written and no proxy provided)"
                 );
             }
             Err(_) => {}

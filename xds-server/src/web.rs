@@ -1,5 +1,5 @@
-//! The ports for people, scrapers and probes. They speak HTTP/1.1 within limits, since anybody who reaches a port may
-//! connect.
+//! The ports for people, scrapers, probes and Pods that ask for a certificate. They speak HTTP/1.1 within limits, since
+//! anybody who reaches a port may connect.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -8,9 +8,11 @@ use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 
 use crate::accept::Accept;
 
@@ -44,6 +46,15 @@ impl Limits {
 
 /// Serves until the task is aborted. `port` is the port's name in log messages.
 pub async fn serve(listener: TcpListener, port: &'static str, router: Router, limits: Limits) {
+    serve_by(listener, port, router, limits, None).await;
+}
+
+/// The same under TLS.
+pub async fn serve_tls(listener: TcpListener, port: &'static str, router: Router, limits: Limits, tls: TlsAcceptor) {
+    serve_by(listener, port, router, limits, Some(tls)).await;
+}
+
+async fn serve_by(listener: TcpListener, port: &'static str, router: Router, limits: Limits, tls: Option<TlsAcceptor>) {
     let mut accept = Accept::new(listener, port, limits.connections);
     // The set is dropped with this task, and all connections with it.
     let mut connections = JoinSet::new();
@@ -52,15 +63,22 @@ pub async fn serve(listener: TcpListener, port: &'static str, router: Router, li
             accepted = accept.next() => accepted,
             Some(_ended) = connections.join_next() => continue,
         };
-        let router = router.clone();
+        let (router, tls) = (router.clone(), tls.clone());
         connections.spawn(async move {
-            connection(stream, router, limits).await;
+            match tls {
+                None => connection(stream, router, limits).await,
+                Some(tls) => match timeout(limits.head, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => connection(stream, router, limits).await,
+                    Ok(Err(error)) => tracing::debug!(%error, port, "a TLS handshake failed"),
+                    Err(_elapsed) => tracing::debug!(port, "a TLS handshake took too long"),
+                },
+            }
             drop(room);
         });
     }
 }
 
-async fn connection(stream: TcpStream, router: Router, limits: Limits) {
+async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Router, limits: Limits) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(limits.head).max_buf_size(MAX_HEAD);
     let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
@@ -76,7 +94,7 @@ async fn connection(stream: TcpStream, router: Router, limits: Limits) {
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%error, "a connection to the admin API broke");
+        tracing::debug!(%error, "a connection broke");
     }
 }
 
@@ -86,6 +104,7 @@ mod tests {
 
     use axum::routing::get;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
 
     use super::*;
 

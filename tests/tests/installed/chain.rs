@@ -1,0 +1,107 @@
+//! The whole way of a request to a model, set up by kubectl alone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use serde_json::{Value, json};
+use tollgate_tests::lab::Lab;
+use tollgate_tests::lab::suite::e2e;
+use tollgate_tests::poll;
+
+use crate::shop::{self, Answer};
+
+e2e! {
+    a_model_is_asked_by_kubectl_alone,
+}
+
+const OBJECTS: &str = include_str!("chain.yaml");
+const RUNNERS: Duration = Duration::from_secs(180);
+
+async fn a_model_is_asked_by_kubectl_alone(lab: Arc<Lab>) -> anyhow::Result<()> {
+    lab.apply(OBJECTS).await?;
+    let (research, trial) = (lab.new_key("chain", "research")?, lab.new_key("chain", "trial")?);
+    let rollout = ["-n", "chain", "rollout", "status", "deployment/runner", "--timeout=180s"];
+    lab.kubectl(&rollout).await?.success()?;
+    let address = shop::address(&lab, "chain", "llm").await?;
+    let url = format!("http://{address}/v1/chat/completions");
+    poll::within(RUNNERS, "the model answers", || async {
+        let answer = chat(&lab, &url, &research).await?;
+        anyhow::ensure!(answer.status == 200, "{answer:?}");
+        Ok(())
+    })
+    .await?;
+
+    let answer = chat(&lab, &url, "tg-nobody").await?;
+    anyhow::ensure!(answer.status == 401 && answer.body.contains("invalid_api_key"), "{answer:?}");
+    // The budget of the trial is soon used up.
+    let refused = poll::within(RUNNERS, "the budget is used up", || async {
+        let answer = chat_at(&lab, &url, &trial, "host: trial.example").await?;
+        anyhow::ensure!(answer.status == 429, "{answer:?}");
+        Ok(answer)
+    })
+    .await?;
+    anyhow::ensure!(
+        refused.body.contains("rate_limit_exceeded") && refused.head.contains("retry-after"),
+        "{refused:?}"
+    );
+    let answer = chat(&lab, &url, &research).await?;
+    anyhow::ensure!(answer.status == 200, "another consumer's budget is used up as well: {answer:?}");
+
+    // A runner goes, and nobody notices.
+    let pods = lab.field(&["-n", "chain", "pods", "-l", "app=runner"], "{.items[*].metadata.name}").await?;
+    let runner = pods.split(' ').next().context("there is no runner")?;
+    lab.kubectl(&["-n", "chain", "delete", "pod", runner, "--wait=false"]).await?.success()?;
+    for number in 0..10 {
+        let answer = chat(&lab, &url, &research).await?;
+        anyhow::ensure!(answer.status == 200, "request {number}: {answer:?}");
+    }
+
+    poll::until("what was used is in the books", || async {
+        let usage = [
+            "-n",
+            "tollgate-system",
+            "exec",
+            "deploy/tollgate",
+            "--",
+            "/usr/local/bin/tollgate",
+            "usage",
+            "-o",
+            "json",
+        ];
+        let output = lab.kubectl(&usage).await?.success()?;
+        let rows: Value = serde_json::from_str(&output.out)?;
+        let of = |name: &str| {
+            let rows = rows.pointer("/rows").and_then(Value::as_array).into_iter().flatten();
+            let own = rows.filter(|row| row.get("consumer") == Some(&json!(format!("chain/{name}"))));
+            own.filter_map(|row| row.get("output_tokens")?.as_u64()).sum::<u64>()
+        };
+        anyhow::ensure!(of("research") > 0 && of("trial") > 0, "{rows}");
+        Ok(())
+    })
+    .await?;
+    // What kubectl shows of it.
+    for (object, condition) in
+        [("gateway/llm", "Programmed"), ("modelpool/chat", "Accepted"), ("consumer/trial", "Accepted")]
+    {
+        let wait = ["-n", "chain", "wait", &format!("--for=condition={condition}"), "--timeout=10s", object];
+        lab.kubectl(&wait).await?.success()?;
+    }
+    Ok(())
+}
+
+fn question() -> String {
+    json!({"model": "smol", "max_tokens": 20, "messages": [{"role": "user", "content": "What is a lighthouse?"}]})
+        .to_string()
+}
+
+async fn chat(lab: &Lab, url: &str, key: &str) -> anyhow::Result<Answer> {
+    chat_at(lab, url, key, "accept: */*").await
+}
+
+async fn chat_at(lab: &Lab, url: &str, key: &str, header: &str) -> anyhow::Result<Answer> {
+    let authorization = format!("authorization: Bearer {key}");
+    let body = question();
+    let headers = ["-H", &authorization, "-H", header, "-H", "content-type: application/json"];
+    shop::ask(lab, &[&[url, "-d", &body][..], &headers].concat()).await
+}

@@ -1,0 +1,25 @@
+//! Tollgate in Kubernetes as a user has it: installed by its chart, used by kubectl, asked by clients in the cluster. Run
+//! the tests as those of the lab (tests/tests/lab/). They share one lab and one installation; each has namespaces of its
+//! own.
+
+mod chain;
+mod chaos;
+mod install;
+mod proxies;
+mod shop;
+mod tenants;
+
+use std::process::ExitCode;
+
+use tollgate_tests::lab::suite::AtOnce;
+use tollgate_tests::lab::{Lab, suite};
+
+fn main() -> ExitCode {
+    // What touches the installation comes last.
+    let tests = [chain::tests(), proxies::tests(), tenants::tests(), chaos::tests(), install::tests()];
+    let prepare = async |lab: &Lab| {
+        lab.install_gateway_api().await?;
+        lab.install_tollgate().await
+    };
+    suite::run("installed", AtOnce::One, prepare, tests)
+}

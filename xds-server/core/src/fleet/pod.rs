@@ -1,0 +1,125 @@
+//! The Deployment: what runs in a Pod, as whom, and how it begins and ends.
+
+use serde_json::{Value, json};
+
+use super::{Fleet, Settings};
+use crate::objects::{ProxyParameters, ProxyReplicas};
+
+/// Where the proxy tells whether it is ready, and its metrics. No Service has this port.
+pub const STATUS_PORT: u16 = 15021;
+/// Whom the Pod's token is for. Nobody else takes it, so it opens nothing but a certificate.
+pub const TOKEN_AUDIENCE: &str = "tollgate";
+/// The ConfigMap's key, and the file's name in the Pod.
+pub const CA_FILE: &str = "ca.pem";
+
+const CONTAINER: &str = "proxy";
+const USER: u32 = 65_532;
+const IDENTITY: &str = "/var/run/tollgate/identity";
+const AUTHORITY: &str = "/var/run/tollgate/authority";
+const STATE: &str = "/var/run/tollgate/state";
+const TOKEN_FILE: &str = "token";
+/// The token is renewed long before its end, and is read anew for each certificate.
+const TOKEN_SECONDS: u32 = 3600;
+/// The time to leave the endpoints of Services, to end requests and to report what they used.
+const GRACE_SECONDS: u32 = 60;
+
+// === impl Fleet ===
+
+impl Fleet<'_> {
+    pub(super) fn deployment(&self, settings: &Settings, parameters: &ProxyParameters) -> Value {
+        let mut template = json!({"metadata": {"labels": self.labels()}, "spec": self.pod(settings, parameters)});
+        let annotations = self.annotations();
+        if let (Some(metadata), false) = (template.get_mut("metadata"), annotations.is_empty()) {
+            super::put(metadata, "annotations", json!(annotations));
+        }
+        let mut spec = json!({
+            "selector": {"matchLabels": self.selector()},
+            // A new Pod is ready before an old one goes.
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "template": template,
+        });
+        // Where an autoscaler decides, it must not be overruled at each change.
+        if let ProxyReplicas::Fixed(replicas) = parameters.replicas.unwrap_or(settings.replicas) {
+            super::put(&mut spec, "replicas", json!(replicas));
+        }
+        spec
+    }
+
+    fn pod(&self, settings: &Settings, parameters: &ProxyParameters) -> Value {
+        let mut pod = json!({
+            "serviceAccountName": self.name,
+            // The only token is the one of the volume below.
+            "automountServiceAccountToken": false,
+            "terminationGracePeriodSeconds": GRACE_SECONDS,
+            "securityContext": {
+                "runAsNonRoot": true,
+                "runAsUser": USER,
+                "runAsGroup": USER,
+                "fsGroup": USER,
+                "seccompProfile": {"type": "RuntimeDefault"},
+                // So that ports below 1024 need no capability. It concerns the Pod's own network only.
+                "sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}],
+            },
+            "topologySpreadConstraints": [{
+                "maxSkew": 1,
+                "topologyKey": "kubernetes.io/hostname",
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": self.selector()},
+            }],
+            "containers": [container(settings, parameters)],
+            "volumes": [
+                {"name": "identity", "projected": {"sources": [{"serviceAccountToken": {
+                    "audience": TOKEN_AUDIENCE,
+                    "expirationSeconds": TOKEN_SECONDS,
+                    "path": TOKEN_FILE,
+                }}]}},
+                {"name": "authority", "configMap": {"name": self.name}},
+                // The private key is never on a disk.
+                {"name": "state", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}},
+            ],
+        });
+        if !parameters.node_selector.is_empty() {
+            super::put(&mut pod, "nodeSelector", json!(parameters.node_selector));
+        }
+        pod
+    }
+}
+
+fn container(settings: &Settings, parameters: &ProxyParameters) -> Value {
+    let resources = match &parameters.resources {
+        Some(asked) => json!({"requests": asked.requests, "limits": asked.limits}),
+        None => json!({"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}}),
+    };
+    let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
+    let probe = |path: &str| json!({"path": path, "port": "status", "scheme": "HTTP"});
+    json!({
+        "name": CONTAINER,
+        "image": parameters.image.as_ref().unwrap_or(&settings.image),
+        "args": [
+            "proxy",
+            format!("--control-plane={}", settings.control_plane),
+            format!("--xds-port={}", settings.xds_port),
+            format!("--certificates-port={}", settings.certificates_port),
+            format!("--token={IDENTITY}/{TOKEN_FILE}"),
+            format!("--authority={AUTHORITY}/{CA_FILE}"),
+            format!("--state={STATE}/proxy"),
+            format!("--status=0.0.0.0:{STATUS_PORT}"),
+        ],
+        "env": [field("POD_NAME", "metadata.name"), field("POD_NAMESPACE", "metadata.namespace")],
+        "ports": [{"name": "status", "containerPort": STATUS_PORT, "protocol": "TCP"}],
+        // A new Pod takes requests once it has all of its configuration and the keys.
+        "readinessProbe": {"httpGet": probe("/readyz"), "periodSeconds": 2, "failureThreshold": 2},
+        "livenessProbe": {"httpGet": probe("/healthz"), "periodSeconds": 10, "failureThreshold": 6},
+        "resources": resources,
+        "securityContext": {
+            "allowPrivilegeEscalation": false,
+            "readOnlyRootFilesystem": true,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        "volumeMounts": [
+            {"name": "identity", "mountPath": IDENTITY, "readOnly": true},
+            {"name": "authority", "mountPath": AUTHORITY, "readOnly": true},
+            {"name": "state", "mountPath": STATE},
+        ],
+    })
+}

@@ -1,0 +1,188 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::objects::CONTROLLER_NAME;
+use crate::objects::cluster_test::{Given, cluster_of};
+use crate::placement::Placement;
+use crate::status::{ConditionType, Reason};
+use crate::world::World;
+
+const GATEWAY: &str = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: llm, namespace: team}
+spec:
+  gatewayClassName: tollgate
+  infrastructure:
+    labels: {cost-centre: '7', app.kubernetes.io/managed-by: somebody}
+    annotations: {note: ours}
+  listeners:
+  - {name: http, port: 80, protocol: HTTP}
+  - {name: more, port: 80, protocol: HTTP, hostname: a.example}
+";
+
+const SERVICE: &str = "
+apiVersion: v1
+kind: Service
+metadata:
+  name: llm-tollgate
+  namespace: team
+  labels: {app.kubernetes.io/managed-by: tollgate, gateway.networking.k8s.io/gateway-name: llm}
+spec: {type: LoadBalancer, clusterIPs: [10.0.0.1], ports: [{port: 80}]}
+";
+
+fn settings() -> Settings {
+    Settings {
+        image: "proxy:1".to_owned(),
+        control_plane: "tollgate.tollgate-system.svc".to_owned(),
+        xds_port: 18000,
+        certificates_port: 18001,
+        replicas: ProxyReplicas::Fixed(3),
+        service: ProxyService::LoadBalancer,
+    }
+}
+
+fn world(objects: &[Given]) -> World {
+    let mut cluster = cluster_of(objects.iter().cloned());
+    let mut world = World::new(Placement::ProxyPerGateway);
+    world.step(cluster.changes());
+    world
+}
+
+fn wanted_of(gateway: Given, settings: &Settings) -> Vec<Wanted> {
+    let world = world(&[gateway]);
+    let (gateway, asked) = world.own_gateways().next().unwrap();
+    wanted(gateway, &asked, settings, "the CA").unwrap()
+}
+
+fn of(all: &[Wanted], kind: FleetKind) -> &Value {
+    &all.iter().find(|one| one.kind == kind).unwrap().document
+}
+
+#[test]
+fn all_of_it_belongs_to_the_gateway_and_says_so() {
+    let all = wanted_of(Given::yaml(GATEWAY), &settings());
+    assert_eq!(all.len(), 5);
+    for Wanted { kind, document } in &all {
+        let metadata = &document["metadata"];
+        assert_eq!((document["kind"].as_str(), metadata["name"].as_str()), (Some(kind.name()), Some("llm-tollgate")));
+        assert_eq!(metadata["ownerReferences"][0]["uid"], "u");
+        let labels = &metadata["labels"];
+        assert_eq!((&labels["cost-centre"], &labels[GATEWAY_NAME]), (&json!("7"), &json!("llm")));
+        assert_eq!((&labels[MANAGED_BY.0], &metadata["annotations"]["note"]), (&json!(MANAGED_BY.1), &json!("ours")));
+    }
+    let pod = &of(&all, FleetKind::Deployment)["spec"]["template"];
+    assert_eq!(pod["metadata"]["labels"]["cost-centre"], "7");
+    let selector = &of(&all, FleetKind::Deployment)["spec"]["selector"]["matchLabels"];
+    assert_eq!(selector, &of(&all, FleetKind::Service)["spec"]["selector"]);
+    for (name, value) in selector.as_object().unwrap() {
+        assert_eq!(pod["metadata"]["labels"].get(name), Some(value), "the selector finds the Pods");
+    }
+    assert_eq!(of(&all, FleetKind::ConfigMap)["data"], json!({CA_FILE: "the CA"}));
+}
+
+#[test]
+fn a_service_has_each_port_once() {
+    let all = wanted_of(Given::yaml(GATEWAY), &settings());
+    let spec = &of(&all, FleetKind::Service)["spec"];
+    assert_eq!(spec["ports"], json!([{"name": "port-80", "port": 80, "protocol": "TCP", "targetPort": 80}]));
+    assert_eq!(spec.get("loadBalancerIP"), None);
+    let addresses = json!([{"type": "Hostname", "value": "a.example"}, {"value": "10.1.2.3"}]);
+    let asking = Given::yaml(GATEWAY).with("/spec/addresses", addresses);
+    assert_eq!(of(&wanted_of(asking, &settings()), FleetKind::Service)["spec"]["loadBalancerIP"], "10.1.2.3");
+}
+
+#[test]
+fn an_autoscaler_is_not_overruled() {
+    let fixed = wanted_of(Given::yaml(GATEWAY), &settings());
+    assert_eq!(of(&fixed, FleetKind::Deployment)["spec"]["replicas"], 3);
+    let replicas = ProxyReplicas::Between { least: 2, most: 9, cpu_percent: 80 };
+    let scaled = wanted_of(Given::yaml(GATEWAY), &Settings { replicas, ..settings() });
+    assert_eq!(of(&scaled, FleetKind::Deployment)["spec"].get("replicas"), None);
+    let scaler = &of(&scaled, FleetKind::HorizontalPodAutoscaler)["spec"];
+    assert_eq!((&scaler["minReplicas"], &scaler["maxReplicas"]), (&json!(2), &json!(9)));
+    assert_eq!(scaler["metrics"][0]["resource"]["target"]["averageUtilization"], 80);
+}
+
+#[test]
+fn names_are_labels_and_never_shared() {
+    assert_eq!(name("llm", "tollgate"), "llm-tollgate");
+    let long = "g".repeat(253);
+    let odd = ["a.b", "a-b", "0", "-", &long, &format!("{long}h")];
+    let names: BTreeSet<String> = odd.iter().map(|gateway| name(gateway, "tollgate")).collect();
+    assert_eq!(names.len(), odd.len());
+    for name in &names {
+        assert!(is_dns_label(name) && name.starts_with(|first: char| first.is_ascii_lowercase()), "{name}");
+    }
+    assert_eq!(label_value("llm"), "llm");
+    assert!(is_label_value(&label_value(&long)) && label_value(&long) != label_value(&format!("{long}h")));
+}
+
+/// What `kubectl get gateway` says of how it is reached.
+#[test]
+fn a_gateway_has_the_addresses_of_its_service() {
+    let ingress = |ip: &str| json!({"loadBalancer": {"ingress": [{"ip": ip}]}});
+    let said = |gateway: Given, service: Given| {
+        let world = world(&[gateway, service]);
+        let status = world.statuses(&[]).into_iter().find(|status| status.name == "llm").unwrap().status;
+        let programmed = status.conditions.get(ConditionType::Programmed).unwrap().reason.to_string();
+        let addresses: Vec<String> = status.addresses.into_iter().map(|address| address.value).collect();
+        (programmed, addresses.join(","))
+    };
+    let (gateway, service) = (Given::yaml(GATEWAY), Given::yaml(SERVICE));
+    assert_eq!(said(gateway.clone(), service.clone()), ("AddressNotAssigned".to_owned(), String::new()));
+    let given = service.clone().with("/status", ingress("10.9.9.9"));
+    assert_eq!(said(gateway.clone(), given.clone()), ("Pending".to_owned(), "10.9.9.9".to_owned()));
+    let asking = gateway.clone().with("/spec/addresses", json!([{"value": "10.1.2.3"}]));
+    assert_eq!(said(asking.clone(), given.clone()).0, "AddressNotUsable");
+    assert_eq!(said(asking, service.clone().with("/status", ingress("10.1.2.3"))).0, "Pending");
+    let other = gateway.clone().with("/spec/addresses", json!([{"type": "Hostname", "value": "a.example"}]));
+    assert_eq!(said(other, given.clone()).0, "Invalid");
+    // Somebody else's Service of this name says nothing of the Gateway.
+    let foreign = given.with("/metadata/labels", json!({}));
+    assert_eq!(said(gateway.clone(), foreign), ("Pending".to_owned(), String::new()));
+    let inside = service.with("/spec/type", json!("ClusterIP"));
+    assert_eq!(said(gateway, inside), ("Pending".to_owned(), "10.0.0.1".to_owned()));
+}
+
+#[test]
+fn a_gateway_has_its_own_parameters_and_then_those_of_its_class() {
+    let parameters = |name: &str, spec: Value| {
+        let metadata = json!({"name": name, "namespace": "team"});
+        let api_version = "tollgate.dev/v1alpha1";
+        Given::new(json!({"apiVersion": api_version, "kind": "ProxyParameters", "metadata": metadata, "spec": spec}))
+    };
+    let reference =
+        |name: &str| json!({"group": "tollgate.dev", "kind": "ProxyParameters", "name": name, "namespace": "team"});
+    let class = Given::new(json!({
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "GatewayClass",
+        "metadata": {"name": "tollgate"},
+        "spec": {"controllerName": CONTROLLER_NAME, "parametersRef": reference("of-class")},
+    }));
+    let gateway = Given::yaml(GATEWAY).with("/spec/infrastructure/parametersRef", reference("own"));
+    let of_class = parameters("of-class", json!({"image": "proxy:2", "replicas": 7, "nodeSelector": {"disk": "ssd"}}));
+    let scaling = json!({"minReplicas": 2, "maxReplicas": 4});
+    let own = parameters(
+        "own",
+        json!({"autoscaling": scaling, "service": {"type": "ClusterIP"}, "resources": {"limits": {"memory": "2Gi"}}}),
+    );
+
+    let world = world(&[gateway.clone(), class.clone(), of_class, own]);
+    let (found, asked) = world.own_gateways().next().unwrap();
+    let all = wanted(found, &asked, &settings(), "").unwrap();
+    let deployment = &of(&all, FleetKind::Deployment)["spec"];
+    let pod = &deployment["template"]["spec"];
+    assert_eq!((&pod["containers"][0]["image"], &pod["nodeSelector"]["disk"]), (&json!("proxy:2"), &json!("ssd")));
+    assert_eq!(pod["containers"][0]["resources"], json!({"requests": {}, "limits": {"memory": "2Gi"}}));
+    assert_eq!(of(&all, FleetKind::HorizontalPodAutoscaler)["spec"]["maxReplicas"], 4);
+    assert_eq!(
+        (deployment.get("replicas"), &of(&all, FleetKind::Service)["spec"]["type"]),
+        (None, &json!("ClusterIP"))
+    );
+
+    // What is not there is said, and the Gateway is not accepted.
+    let world = self::world(&[gateway, class]);
+    let reasons: Vec<Reason> = world.findings().iter().map(|finding| finding.reason).collect();
+    assert_eq!(reasons, [Reason::InvalidParameters; 2]);
+}

@@ -1,0 +1,109 @@
+//! Options for the proxies of Gateways in a cluster: whether they are provided, of what, and how they are certified.
+
+use clap::ValueEnum;
+use tollgate_core::fleet::Settings;
+use tollgate_core::objects::{Key, ProxyReplicas, ProxyService};
+
+use super::stages::{Signing, listen};
+
+const HEADING: &str = "Proxies in a cluster";
+/// The ports of the control plane's Service.
+const XDS_PORT: u16 = 18000;
+const CERTIFICATES_PORT: u16 = 18001;
+/// How busy the Pods are on average when there are more of them, in percent of the CPU that they request.
+const CPU_PERCENT: u32 = 80;
+
+#[derive(Debug, clap::Args)]
+pub struct Proxies {
+    /// Provide proxies for each Gateway, of this image: a Deployment, a Service, a ServiceAccount, a ConfigMap with the CA and
+    /// a PodDisruptionBudget in the Gateway's namespace. It needs the provisioning role
+    #[arg(long, value_name = "IMAGE", requires = "source", help_heading = HEADING)]
+    proxy_image: Option<String>,
+    /// Pods of each Gateway: a number, or LEAST-MOST for a HorizontalPodAutoscaler that keeps them at 80% of their CPU
+    #[arg(long, default_value = "2", value_parser = replicas, value_name = "N|LEAST-MOST", help_heading = HEADING)]
+    proxy_replicas: ProxyReplicas,
+    /// Type of each Gateway's Service
+    #[arg(long, value_enum, default_value = "load-balancer", help_heading = HEADING)]
+    proxy_service: Service,
+    /// Host by which proxies reach this control plane [default: tollgate.NAMESPACE.svc]
+    #[arg(long, value_name = "HOST", help_heading = HEADING)]
+    proxy_control_plane: Option<String>,
+    /// Certify proxies by the tokens of their Pods' service accounts, on this address
+    #[arg(long, value_name = "IP:PORT", requires = "source", help_heading = HEADING)]
+    certificates: Option<String>,
+    /// The service account of proxies that serve all Gateways, where they are not provided for each
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = account, requires = "certificates", help_heading = HEADING)]
+    fleet_account: Option<Key>,
+    /// Secret (type kubernetes.io/tls) with the CA that all replicas of the control plane share. If there is none, it is made
+    #[arg(long, value_name = "NAME", requires = "source", help_heading = HEADING)]
+    pub authority_secret: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Service {
+    LoadBalancer,
+    NodePort,
+    ClusterIp,
+}
+
+// === impl Proxies ===
+
+impl Proxies {
+    /// None: proxies are not provided. `namespace` is the control plane's.
+    pub fn settings(&self, namespace: &str) -> Option<Settings> {
+        let control_plane = self.proxy_control_plane.clone();
+        Some(Settings {
+            image: self.proxy_image.clone()?,
+            control_plane: control_plane.unwrap_or_else(|| format!("tollgate.{namespace}.svc")),
+            xds_port: XDS_PORT,
+            certificates_port: CERTIFICATES_PORT,
+            replicas: self.proxy_replicas,
+            service: match self.proxy_service {
+                Service::LoadBalancer => ProxyService::LoadBalancer,
+                Service::NodePort => ProxyService::NodePort,
+                Service::ClusterIp => ProxyService::ClusterIP,
+            },
+        })
+    }
+
+    pub async fn signing(&self) -> anyhow::Result<Option<Signing>> {
+        match &self.certificates {
+            Some(address) => {
+                let listener = listen(address, "--certificates").await?;
+                Ok(Some(Signing { listener, fleet: self.fleet_account.clone() }))
+            }
+            None => Ok(None),
+        }
+    }
+}
+
+fn replicas(text: &str) -> Result<ProxyReplicas, &'static str> {
+    const WRONG: &str = "not a number, or two such as 2-10";
+    let number = |text: &str| text.parse::<u32>().ok().filter(|number| (1..=1000).contains(number)).ok_or(WRONG);
+    match text.split_once('-') {
+        None => Ok(ProxyReplicas::Fixed(number(text)?)),
+        Some((least, most)) => match (number(least)?, number(most)?) {
+            (least, most) if least <= most => Ok(ProxyReplicas::Between { least, most, cpu_percent: CPU_PERCENT }),
+            _ => Err("the first number is the smaller one"),
+        },
+    }
+}
+
+fn account(text: &str) -> Result<Key, &'static str> {
+    let (namespace, name) = text.split_once('/').ok_or("not NAMESPACE/NAME")?;
+    Ok(Key::new(namespace, name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replicas_are_a_number_or_two() {
+        assert_eq!(replicas("3"), Ok(ProxyReplicas::Fixed(3)));
+        assert_eq!(replicas("2-10"), Ok(ProxyReplicas::Between { least: 2, most: 10, cpu_percent: CPU_PERCENT }));
+        for bad in ["", "0", "x", "3-2", "0-2", "2-", "1001"] {
+            assert!(replicas(bad).is_err(), "{bad}");
+        }
+    }
+}

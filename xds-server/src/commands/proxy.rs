@@ -1,0 +1,214 @@
+//! `tollgate proxy`: the Envoy of a Gateway in a Pod.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use super::Outcome;
+use super::logging::LogFormat;
+use super::stages::{duration, listen};
+use super::stops::Stops;
+use crate::envoy::admin::EnvoyAdmin;
+use crate::envoy::bootstrap::{Bootstrap, ControlPlane};
+use crate::envoy::process::{Envoy, EnvoySetup, find};
+use crate::envoy::{admin_socket, memory};
+use crate::identity::Identity;
+use crate::proxy::certificate::{Given, GivenError, Origin};
+use crate::proxy::status::{Life, Status};
+use crate::serve::pki::{Folder, Validity};
+use crate::state::dir::StateDir;
+use crate::state::private;
+use crate::web;
+
+/// The control plane may start later than its proxies.
+const RETRY: Duration = Duration::from_secs(1);
+const RETRY_AT_MOST: Duration = Duration::from_secs(15);
+/// How often the wall clock is looked at for a renewal.
+const LOOK: Duration = Duration::from_secs(10);
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+It runs in the Pods that the control plane makes for a Gateway. By hand, with a token for the audience `tollgate`:
+  kubectl create token llm-tollgate --audience tollgate > token
+  tollgate proxy --control-plane tollgate.tollgate-system.svc --token token --authority ca.pem --state /tmp/proxy
+
+The certificate is renewed at two thirds of its life, and Envoy takes it up without a restart. SIGTERM makes it not ready,
+waits until nobody sends new connections, lets requests end, reports what they used, and ends.")]
+pub struct Args {
+    /// Host of the control plane
+    #[arg(long, value_name = "HOST")]
+    control_plane: String,
+    /// Its port for discovery and ledger
+    #[arg(long, default_value_t = 18000, value_name = "PORT")]
+    xds_port: u16,
+    /// Its port for certificates
+    #[arg(long, default_value_t = 18001, value_name = "PORT")]
+    certificates_port: u16,
+    /// File with the token of the Pod's service account
+    #[arg(long, value_name = "PATH")]
+    token: PathBuf,
+    /// File with the CA of the control plane (PEM)
+    #[arg(long, value_name = "PATH")]
+    authority: PathBuf,
+    /// Folder for the certificate and Envoy's files; better in memory
+    #[arg(long, value_name = "DIR")]
+    state: PathBuf,
+    /// Where /readyz, /healthz and /metrics are served
+    #[arg(long, default_value = "0.0.0.0:15021", value_name = "IP:PORT")]
+    status: String,
+    /// Envoy's node id [default: the Pod's namespace and name, else the machine's name]
+    #[arg(long, value_name = "ID")]
+    node: Option<String>,
+    /// Envoy's binary; else the first `envoy` in PATH
+    #[arg(long, env = "TOLLGATE_ENVOY", value_name = "PATH")]
+    envoy: Option<PathBuf>,
+    /// Envoy's worker threads [default: one per core]
+    #[arg(long, value_name = "N")]
+    concurrency: Option<u32>,
+    /// Largest heap of Envoy; before it is full, requests with large bodies are ended and new ones refused
+    /// [default: half of what the container has]
+    #[arg(long, value_parser = memory::quantity, value_name = "BYTES")]
+    envoy_memory: Option<u64>,
+    /// After SIGTERM: how long it still takes new connections, until Services and load balancers know
+    #[arg(long, default_value = "5s", value_parser = duration, value_name = "DURATION")]
+    leave: Duration,
+    /// After that: how long requests may take to end
+    #[arg(long, default_value = "45s", value_parser = duration, value_name = "DURATION")]
+    drain: Duration,
+    #[arg(long, value_enum, default_value = "text")]
+    log_format: LogFormat,
+}
+
+pub fn main(args: Args) -> anyhow::Result<Outcome> {
+    args.log_format.start();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(run(args))
+}
+
+async fn run(args: Args) -> anyhow::Result<Outcome> {
+    private::mask();
+    let mut stops = Stops::new()?;
+    let binary = find(args.envoy)?;
+    let state = StateDir::open(&args.state)?;
+    let socket = admin_socket::of_state(state.path()).context("Envoy's admin API has no place")?;
+    let (life, is) = watch::channel(Life::Starting);
+    let status = Status { life: is, admin: EnvoyAdmin::at(&socket)? }.router();
+    let listener = listen(&args.status, "--status").await?;
+    let status = tokio::spawn(web::serve(listener, "status", status, web::Limits::PEOPLE));
+
+    let host = args.control_plane.as_str();
+    let origin =
+        Origin { host: host.to_owned(), port: args.certificates_port, token: args.token, authority: args.authority };
+    let given = tokio::select! {
+        given = first(&origin) => given,
+        () = stops.next() => return Ok(Outcome::Good),
+    };
+    let folder = Folder::of(&state.join("pki"), &given.identity);
+    let files = folder.put(&given.issued, &given.authority)?;
+    let bootstrap = Bootstrap {
+        node_id: &args.node.unwrap_or_else(node),
+        control: ControlPlane { host, port: args.xds_port },
+        admin: &socket,
+        heap: args.envoy_memory.unwrap_or_else(memory::heap),
+        certificates: &files,
+    };
+    let setup = EnvoySetup {
+        binary,
+        concurrency: args.concurrency,
+        bootstrap: serde_json::to_string_pretty(&bootstrap.to_json())?,
+        admin: socket,
+        drain: args.drain,
+    };
+    let mut envoy = Envoy::start_or_adopt(setup, &state).await?;
+    life.send_replace(Life::Serving);
+    let renewing = tokio::spawn(renew(origin, folder, given.issued.validity));
+    let lost = tokio::select! {
+        () = stops.next() => None,
+        error = envoy.keep() => Some(error),
+    };
+    life.send_replace(Life::Ending);
+    if lost.is_none() {
+        tracing::info!("ending: new connections for {} s more, then requests may end", args.leave.as_secs());
+        let ended = async {
+            sleep(args.leave).await;
+            envoy.stop().await;
+        };
+        let asked_twice = tokio::select! {
+            () = ended => false,
+            () = stops.next() => true,
+        };
+        if asked_twice {
+            envoy.kill().await;
+        }
+    }
+    renewing.abort();
+    status.abort();
+    lost.map_or(Ok(Outcome::Good), |error| Err(error.into()))
+}
+
+fn node() -> String {
+    let of = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    match (of("POD_NAMESPACE"), of("POD_NAME")) {
+        (Some(namespace), Some(name)) => format!("{namespace}.{name}"),
+        _ => std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned(),
+    }
+}
+
+/// Asks until there is a certificate.
+async fn first(origin: &Origin) -> Given {
+    let mut wait = RETRY;
+    let mut told = String::new();
+    loop {
+        match origin.get().await {
+            Ok(given) => {
+                tracing::info!(identity = %given.identity, until = %given.issued.validity.until, "certified");
+                return given;
+            }
+            Err(error) => tell(&mut told, &error),
+        }
+        sleep(wait).await;
+        wait = (wait * 2).min(RETRY_AT_MOST);
+    }
+}
+
+/// Renews the certificate for as long as the task lives.
+async fn renew(origin: Origin, folder: Folder, mut validity: Validity) {
+    let mut told = String::new();
+    loop {
+        sleep(LOOK).await;
+        if Timestamp::now() < validity.renewal() {
+            continue;
+        }
+        match origin.get().await {
+            Ok(given) => match take(&folder, &given) {
+                Ok(()) => {
+                    validity = given.issued.validity;
+                    told.clear();
+                    tracing::debug!(until = %validity.until, "the certificate is renewed");
+                }
+                Err(error) => tracing::error!("the new certificate cannot be used: {error:#}"),
+            },
+            Err(error) => tell(&mut told, &error),
+        }
+    }
+}
+
+fn take(folder: &Folder, given: &Given) -> anyhow::Result<()> {
+    let same = |identity: &Identity| *identity == folder.identity;
+    anyhow::ensure!(same(&given.identity), "it is for {}, and this proxy is for {}", given.identity, folder.identity);
+    folder.put(&given.issued, &given.authority)?;
+    Ok(())
+}
+
+/// Says what keeps it, once while it is the same.
+fn tell(told: &mut String, error: &GivenError) {
+    let text = error.to_string();
+    if *told != text {
+        tracing::warn!("there is no certificate yet: {text}; it is tried again");
+        *told = text;
+    }
+}

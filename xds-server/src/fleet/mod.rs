@@ -1,0 +1,201 @@
+//! Provides the proxies of each Gateway: makes what `core/fleet` wants, puts right what others change, and takes away
+//! what is of a Gateway that has another class now. What is of a Gateway that is gone, the cluster itself takes away.
+//!
+//! ```text
+//! published (Gateways, ports) --+
+//!                               +-> a Gateway is due -> core/fleet (what there is to be) -> apply.rs (server-side apply)
+//! owned.rs (what there is) -----+
+//! ```
+//! Only the leader does it. The others watch, so they know what there is when they lead.
+
+mod apply;
+mod owned;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
+use tollgate_core::fleet::{self, Asked, Settings, Wanted};
+use tollgate_core::objects::{Gateway, Key, Object};
+
+use self::apply::{Applier, Trouble};
+use self::owned::{Owned, Watching};
+use crate::leader::Leads;
+use crate::pipeline::Published;
+use crate::report::Metrics;
+use crate::source::kubernetes::Reach;
+
+/// Changes come in bursts.
+const TOGETHER: Duration = Duration::from_millis(20);
+/// After a failure.
+const RETRY: Duration = Duration::from_secs(1);
+const RETRY_AT_MOST: Duration = Duration::from_secs(60);
+const FAR: Duration = Duration::from_secs(3600);
+
+/// What proxies are made of.
+pub struct Inputs {
+    pub published: watch::Receiver<Arc<Published>>,
+    pub settings: Settings,
+    /// The CA of the control plane, PEM.
+    pub authority: String,
+    /// Empty: all of them.
+    pub namespaces: Vec<String>,
+}
+
+/// The running provider.
+#[derive(Debug)]
+pub struct Fleet(JoinHandle<()>);
+
+struct Providing {
+    inputs: Inputs,
+    applier: Applier,
+    owned: Owned,
+    /// What each Gateway was when it was looked at last.
+    seen: BTreeMap<Key, Own>,
+    /// Gateways to look at, and when.
+    due: BTreeMap<Key, Instant>,
+    failures: BTreeMap<Key, u32>,
+}
+
+#[derive(Clone)]
+struct Own {
+    gateway: Arc<Object<Gateway>>,
+    asked: Asked,
+}
+
+// === impl Fleet ===
+
+impl Fleet {
+    pub fn start(reach: Reach, leads: Leads, inputs: Inputs, metrics: &Metrics) -> Self {
+        let watching = Watching::start(&reach.client, &inputs.namespaces);
+        let providing = Providing {
+            applier: Applier::new(reach.client, metrics),
+            owned: Owned::new(&inputs.namespaces),
+            seen: BTreeMap::new(),
+            due: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            inputs,
+        };
+        Self(tokio::spawn(providing.run(leads, watching)))
+    }
+
+    pub async fn stop(self) {
+        self.0.abort();
+        // What has begun to be written ends with it.
+        let _ = self.0.await;
+    }
+}
+
+// === impl Providing ===
+
+impl Providing {
+    async fn run(mut self, mut leads: Leads, mut watching: Watching) {
+        let mut published = self.inputs.published.clone();
+        loop {
+            let leading = leads.leads(Instant::now()) && self.owned.is_known();
+            let next = self.due.values().min().copied().filter(|_| leading);
+            tokio::select! {
+                changed = published.changed() => {
+                    if changed.is_ok() {
+                        let now = Arc::clone(&published.borrow_and_update());
+                        self.look(&now);
+                    }
+                }
+                event = watching.next() => {
+                    if let Some((namespace, name)) = self.owned.take(event) {
+                        self.changed(&namespace, &name);
+                    }
+                }
+                () = leads.changed() => {}
+                () = sleep_until(next.unwrap_or_else(|| Instant::now() + FAR)) => self.provide(&leads).await,
+            }
+        }
+    }
+
+    /// Finds the Gateways that are new or have changed.
+    fn look(&mut self, published: &Published) {
+        if published.generation == 0 {
+            return;
+        }
+        let own = published.own_gateways().into_iter();
+        let own: BTreeMap<Key, Own> =
+            own.map(|(gateway, asked)| (gateway.meta.key(), Own { gateway, asked })).collect();
+        let at = Instant::now() + TOGETHER;
+        for (key, now) in &own {
+            let is_same = self.seen.get(key).is_some_and(|before| before.is(now));
+            if !is_same {
+                self.due.entry(key.clone()).or_insert(at);
+            }
+        }
+        self.due.retain(|key, _| own.contains_key(key));
+        self.failures.retain(|key, _| own.contains_key(key));
+        self.seen = own;
+    }
+
+    /// Somebody changed an object of ours.
+    fn changed(&mut self, namespace: &str, name: &str) {
+        let own = self.seen.iter().filter(|(key, _)| *key.namespace == *namespace);
+        // Those that have its name now, and those that had it when they had another class.
+        let of =
+            own.filter(|(_, own)| fleet::name_of(&own.gateway) == name || self.owned.is_of(namespace, name, own.uid()));
+        let at = Instant::now() + TOGETHER;
+        for key in of.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
+            self.due.entry(key).or_insert(at);
+        }
+    }
+
+    async fn provide(&mut self, leads: &Leads) {
+        let now = Instant::now();
+        let due: Vec<Key> = self.due.iter().filter(|(_, at)| **at <= now).map(|(key, _)| key.clone()).collect();
+        for key in due {
+            if !leads.leads(Instant::now()) {
+                return;
+            }
+            self.due.remove(&key);
+            let Some(own) = self.seen.get(&key).cloned() else { continue };
+            match self.provide_one(&own).await {
+                Ok(()) => {
+                    self.failures.remove(&key);
+                }
+                Err(trouble) => {
+                    self.applier.tell(&own.gateway, &trouble).await;
+                    let failures = self.failures.entry(key.clone()).or_default();
+                    let wait = RETRY_AT_MOST.min(RETRY * 2u32.saturating_pow(*failures));
+                    *failures = failures.saturating_add(1).min(10);
+                    self.due.insert(key, Instant::now() + wait);
+                }
+            }
+        }
+    }
+
+    async fn provide_one(&self, own: &Own) -> Result<(), Trouble> {
+        let Inputs { settings, authority, .. } = &self.inputs;
+        let wanted = fleet::wanted(&own.gateway, &own.asked, settings, authority).unwrap_or_default();
+        for one in &wanted {
+            self.applier.apply(one, &self.owned).await?;
+        }
+        let is_wanted =
+            |kind, name: &str| wanted.iter().any(|one: &Wanted| one.kind == kind && *one.key().name == *name);
+        for (kind, name) in self.owned.of(own.gateway.meta.namespace(), own.uid()) {
+            if !is_wanted(kind, &name) {
+                self.applier.delete(kind, own.gateway.meta.namespace(), &name).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+// === impl Own ===
+
+impl Own {
+    fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.gateway, &other.gateway) && self.asked == other.asked
+    }
+
+    fn uid(&self) -> &str {
+        self.gateway.meta.provenance.cluster().map_or("", |version| &version.uid)
+    }
+}
