@@ -11,7 +11,7 @@ use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 /// Who a proxy is. This decides what it may have.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Identity {
-    /// `spiffe://tollgate/gateway`: every Gateway. The one Envoy of `tollgate run`.
+    /// `spiffe://tollgate/gateway`: every Gateway. The one Envoy of `tollgate run`, and the Pods of one fleet for all.
     AllGateways,
     /// One scope. `spiffe://tollgate/gateway/<namespace>/<name>` is a Gateway. No certificate is for a workload yet:
     /// those of the mesh (`spiffe://<trust domain>/ns/<namespace>/sa/<account>`) name an account, and nothing here knows

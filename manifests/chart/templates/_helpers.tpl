@@ -14,6 +14,11 @@ app.kubernetes.io/part-of: tollgate
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 
+{{- /* The proxies that serve all Gateways: their Deployment, Service and account. */ -}}
+{{- define "tollgate.fleet" -}}
+{{- include "tollgate.name" . }}-proxies
+{{- end -}}
+
 {{- define "tollgate.selector" -}}
 app.kubernetes.io/name: tollgate
 app.kubernetes.io/instance: {{ .Release.Name }}

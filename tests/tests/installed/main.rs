@@ -4,6 +4,7 @@
 
 mod chain;
 mod chaos;
+mod fleet;
 mod install;
 mod proxies;
 mod shop;
@@ -16,7 +17,7 @@ use tollgate_tests::lab::{Lab, suite};
 
 fn main() -> ExitCode {
     // What touches the installation comes last.
-    let tests = [chain::tests(), proxies::tests(), tenants::tests(), chaos::tests(), install::tests()];
+    let tests = [chain::tests(), proxies::tests(), tenants::tests(), chaos::tests(), install::tests(), fleet::tests()];
     let prepare = async |lab: &Lab| {
         lab.install_gateway_api().await?;
         lab.install_tollgate().await

@@ -21,7 +21,7 @@ metadata: {name: NAMESPACE, labels: {pod-security.kubernetes.io/enforce: restric
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {name: shop, namespace: NAMESPACE}
-spec: {gatewayClassName: tollgate, listeners: [{name: http, port: 80, protocol: HTTP}]}
+spec: {gatewayClassName: tollgate, listeners: [{name: http, port: PORT, protocol: HTTP}]}
 ---
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
@@ -80,10 +80,17 @@ pub struct Answered {
 
 /// Makes the objects and waits until they are served. Returns the Gateway's address.
 pub async fn web(lab: &Lab, namespace: &str, more: &str) -> anyhow::Result<String> {
-    lab.apply(&format!("{WEB}---{more}").replace("NAMESPACE", namespace)).await?;
+    web_at(lab, namespace, 80, more).await
+}
+
+/// The same with another port.
+pub async fn web_at(lab: &Lab, namespace: &str, port: u16, more: &str) -> anyhow::Result<String> {
+    let objects =
+        format!("{WEB}---{more}").replace("NAMESPACE", namespace).replace("port: PORT", &format!("port: {port}"));
+    lab.apply(&objects).await?;
     let address = address(lab, namespace, "shop").await?;
     poll::within(PATIENCE, "the backend answers", || async {
-        let answer = get(lab, &format!("http://{address}/")).await?;
+        let answer = get(lab, &format!("http://{address}:{port}/")).await?;
         anyhow::ensure!(answer.status == 200, "{answer:?}");
         Ok(())
     })

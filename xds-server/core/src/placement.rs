@@ -4,9 +4,10 @@ use std::fmt;
 
 use crate::objects::Meta;
 use crate::status::{Finding, Reason, Severity};
+use crate::terms::Key;
 
 /// Whose proxies the objects are translated for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Placement {
     /// We program the proxies of Gateways. All Gateways are opened on the same addresses, and one Envoy may
     /// serve all of them.
@@ -14,6 +15,9 @@ pub enum Placement {
     OneHost,
     /// We program the proxies of Gateways. Each Gateway has proxies of its own, and no proxy serves another one.
     ProxyPerGateway,
+    /// We program the proxies of Gateways. In a cluster the same proxies serve all of them, behind the Service with this
+    /// name, which has the ports that Gateways can have.
+    OneFleet(Key),
     /// istiod programs the proxies: the sidecars of workloads. We configure the filter in them, in one direction.
     Sidecar(Direction),
 }
@@ -32,6 +36,8 @@ pub enum Direction {
 pub enum Feature {
     /// `addresses` of a Gateway.
     Addresses,
+    /// `infrastructure` of a Gateway.
+    Infrastructure,
     /// `tls.mode: Istio` of a ModelBackend.
     IstioCertificates,
     /// `runners` of a ModelPool.
@@ -57,44 +63,40 @@ pub struct Lack {
 
 impl Placement {
     /// Whether we program the proxies of Gateways. Otherwise no Gateway is ours.
-    pub fn opens_gateways(self) -> bool {
-        matches!(self, Self::OneHost | Self::ProxyPerGateway)
+    pub fn opens_gateways(&self) -> bool {
+        matches!(self, Self::OneHost | Self::ProxyPerGateway | Self::OneFleet(_))
     }
 
     /// Whether a port belongs to one Gateway, because all are opened on the same addresses.
-    pub fn shares_ports(self) -> bool {
-        self == Self::OneHost
+    pub fn shares_ports(&self) -> bool {
+        self.shares_proxies()
     }
 
     /// Whether one Envoy may serve all Gateways. Then a cluster is the same for all of them.
-    pub fn shares_proxies(self) -> bool {
-        self == Self::OneHost
-    }
-
-    /// Whether each Gateway may have a Service of its own that leads to its proxies.
-    pub fn has_services(self) -> bool {
-        self == Self::ProxyPerGateway
+    pub fn shares_proxies(&self) -> bool {
+        matches!(self, Self::OneHost | Self::OneFleet(_))
     }
 
     /// The direction of the workloads that get a filter. None: there are none. Of the requests that a workload sends,
     /// nothing is acted on yet, because that takes HTTPRoutes whose parent is a Service.
-    pub fn opens_workloads(self) -> Option<Direction> {
+    pub fn opens_workloads(&self) -> Option<Direction> {
         match self {
             Self::Sidecar(Direction::Inbound) => Some(Direction::Inbound),
-            Self::OneHost | Self::ProxyPerGateway | Self::Sidecar(Direction::Outbound) => None,
+            Self::OneHost | Self::ProxyPerGateway | Self::OneFleet(_) | Self::Sidecar(Direction::Outbound) => None,
         }
     }
 
     /// Whether proxies have certificates of the mesh, and know their callers by them. Those of Gateways are outside of it.
-    fn is_in_mesh(self) -> bool {
+    fn is_in_mesh(&self) -> bool {
         matches!(self, Self::Sidecar(_))
     }
 
     /// None: the feature is there.
-    pub fn lacks(self, feature: Feature) -> Option<Lack> {
+    pub fn lacks(&self, feature: Feature) -> Option<Lack> {
         let is_there = match feature {
             Feature::IstioCertificates | Feature::Identities | Feature::ServiceTarget => self.is_in_mesh(),
-            Feature::Addresses => self == Self::ProxyPerGateway,
+            Feature::Addresses => matches!(self, Self::ProxyPerGateway | Self::OneFleet(_)),
+            Feature::Infrastructure => *self == Self::ProxyPerGateway,
             Feature::Runners | Feature::PromptAffinity => false,
         };
         (!is_there).then(|| feature.lack())
@@ -119,6 +121,9 @@ impl Feature {
         let not_acted_on = |message, hint| Lack::new(Severity::Warning, Reason::NotActedOn, message, hint);
         match self {
             Self::Addresses => not_acted_on("not acted on", "addresses are set by --bind"),
+            Self::Infrastructure => {
+                not_acted_on("not acted on", "the proxies serve all Gateways and are set up where they are started")
+            }
             // Without them requests would reach somebody else in the backend's place, so it is refused.
             Self::IstioCertificates => Lack::new(
                 Severity::Error,

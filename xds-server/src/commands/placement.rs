@@ -1,15 +1,21 @@
 //! `--placement`, for the commands that must know it.
 
 use clap::ValueEnum;
+use tollgate_core::objects::Key;
 use tollgate_core::placement::{Direction, Placement};
+use tollgate_core::terms::names::is_dns_label;
 
 use crate::source::Source;
 
-#[derive(Debug, Clone, Copy, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub struct Placements {
     /// Where the proxies run, and who programs them [default: one-host for a folder, proxy-per-gateway for a cluster]
     #[arg(long, value_enum)]
     placement: Option<Name>,
+    /// In a cluster: the same proxies serve all Gateways. It is the name of the Service that leads to them, whose address
+    /// and ports the Gateways have, and of the service account that they run as
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = fleet, conflicts_with = "placement")]
+    fleet: Option<Key>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -36,7 +42,10 @@ pub struct NotServed(String);
 // === impl Placements ===
 
 impl Placements {
-    pub fn get(self, source: &Source) -> Placement {
+    pub fn get(&self, source: &Source) -> Placement {
+        if let Some(fleet) = &self.fleet {
+            return Placement::OneFleet(fleet.clone());
+        }
         match (self.placement, source) {
             (Some(Name::OneHost), _) | (None, Source::Folder(_)) => Placement::OneHost,
             // The Gateways of a cluster have Services, and so addresses, of their own.
@@ -50,10 +59,17 @@ impl Placements {
     ///
     /// # Errors
     /// When they are sidecars.
-    pub fn served(self, source: &Source) -> Result<Placement, NotServed> {
+    pub fn served(&self, source: &Source) -> Result<Placement, NotServed> {
         match self.get(source) {
             Placement::Sidecar(direction) => Err(NotServed(format!("sidecar-{direction}"))),
-            placement @ (Placement::OneHost | Placement::ProxyPerGateway) => Ok(placement),
+            placement @ (Placement::OneHost | Placement::ProxyPerGateway | Placement::OneFleet(_)) => Ok(placement),
         }
+    }
+}
+
+fn fleet(text: &str) -> Result<Key, &'static str> {
+    match text.split_once('/') {
+        Some((namespace, name)) if is_dns_label(namespace) && is_dns_label(name) => Ok(Key::new(namespace, name)),
+        _ => Err("not NAMESPACE/NAME"),
     }
 }

@@ -1,15 +1,13 @@
 //! Options for the proxies of Gateways in a cluster: whether they are provided, of what, and how they are certified.
 
 use clap::ValueEnum;
-use tollgate_core::fleet::Settings;
-use tollgate_core::objects::{Key, ProxyReplicas, ProxyService};
+use tollgate_core::fleet::{CERTIFICATES_PORT, Settings, XDS_PORT};
+use tollgate_core::objects::{ProxyReplicas, ProxyService};
+use tollgate_core::placement::Placement;
 
 use super::stages::{Signing, listen};
 
 const HEADING: &str = "Proxies in a cluster";
-/// The ports of the control plane's Service.
-const XDS_PORT: u16 = 18000;
-const CERTIFICATES_PORT: u16 = 18001;
 /// How busy the Pods are on average when there are more of them, in percent of the CPU that they request.
 const CPU_PERCENT: u32 = 80;
 
@@ -17,7 +15,7 @@ const CPU_PERCENT: u32 = 80;
 pub struct Proxies {
     /// Provide proxies for each Gateway, of this image: a Deployment, a Service, a ServiceAccount, a ConfigMap with the CA and
     /// a PodDisruptionBudget in the Gateway's namespace. It needs the provisioning role
-    #[arg(long, value_name = "IMAGE", requires = "source", help_heading = HEADING)]
+    #[arg(long, value_name = "IMAGE", requires = "source", conflicts_with = "fleet", help_heading = HEADING)]
     proxy_image: Option<String>,
     /// Pods of each Gateway: a number, or LEAST-MOST for a HorizontalPodAutoscaler that keeps them at 80% of their CPU
     #[arg(long, default_value = "2", value_parser = replicas, value_name = "N|LEAST-MOST", help_heading = HEADING)]
@@ -31,9 +29,6 @@ pub struct Proxies {
     /// Certify proxies by the tokens of their Pods' service accounts, on this address
     #[arg(long, value_name = "IP:PORT", requires = "source", help_heading = HEADING)]
     certificates: Option<String>,
-    /// The service account of proxies that serve all Gateways, where they are not provided for each
-    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = account, requires = "certificates", help_heading = HEADING)]
-    fleet_account: Option<Key>,
     /// Secret (type kubernetes.io/tls) with the CA that all replicas of the control plane share. If there is none, it is made
     #[arg(long, value_name = "NAME", requires = "source", help_heading = HEADING)]
     pub authority_secret: Option<String>,
@@ -66,11 +61,15 @@ impl Proxies {
         })
     }
 
-    pub async fn signing(&self) -> anyhow::Result<Option<Signing>> {
+    pub async fn signing(&self, placement: &Placement) -> anyhow::Result<Option<Signing>> {
         match &self.certificates {
             Some(address) => {
                 let listener = listen(address, "--certificates").await?;
-                Ok(Some(Signing { listener, fleet: self.fleet_account.clone() }))
+                let fleet = match placement {
+                    Placement::OneFleet(name) => Some(name.clone()),
+                    Placement::OneHost | Placement::ProxyPerGateway | Placement::Sidecar(_) => None,
+                };
+                Ok(Some(Signing { listener, fleet }))
             }
             None => Ok(None),
         }
@@ -87,11 +86,6 @@ fn replicas(text: &str) -> Result<ProxyReplicas, &'static str> {
             _ => Err("the first number is the smaller one"),
         },
     }
-}
-
-fn account(text: &str) -> Result<Key, &'static str> {
-    let (namespace, name) = text.split_once('/').ok_or("not NAMESPACE/NAME")?;
-    Ok(Key::new(namespace, name))
 }
 
 #[cfg(test)]

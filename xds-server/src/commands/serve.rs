@@ -129,7 +129,7 @@ async fn serve(args: Args, source: Source, placement: Placement) -> anyhow::Resu
             Some(Duties {
                 statuses: !args.no_write_status,
                 proxies: args.proxies.settings(&namespace),
-                signing: args.proxies.signing().await?,
+                signing: args.proxies.signing(&placement).await?,
                 ..args.sources.writing(election)?
             })
         }

@@ -35,7 +35,7 @@ pub struct Args {
 }
 
 pub fn main(args: &Args) -> anyhow::Result<Outcome> {
-    let (translation, findings) = ask::block_on(looked(&args.sources, args.placement))?;
+    let (translation, findings) = ask::block_on(looked(&args.sources, &args.placement))?;
     for finding in &findings {
         eprintln!("{finding}");
     }

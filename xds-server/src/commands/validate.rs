@@ -34,7 +34,7 @@ enum Output {
 }
 
 pub fn main(args: &Args) -> anyhow::Result<Outcome> {
-    let (_, findings) = ask::block_on(looked(&args.sources, args.placement))?;
+    let (_, findings) = ask::block_on(looked(&args.sources, &args.placement))?;
     match args.output {
         Output::Text => {
             for finding in &findings {
@@ -50,7 +50,7 @@ pub fn main(args: &Args) -> anyhow::Result<Outcome> {
 }
 
 /// Looks at a source once.
-pub(super) async fn looked(sources: &Sources, placements: Placements) -> anyhow::Result<(Translation, Vec<Finding>)> {
+pub(super) async fn looked(sources: &Sources, placements: &Placements) -> anyhow::Result<(Translation, Vec<Finding>)> {
     let source = sources.get()?;
     Ok(pipeline::once(&source, placements.get(&source)).await?)
 }

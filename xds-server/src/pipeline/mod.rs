@@ -149,9 +149,9 @@ async fn follow_cluster(mut watches: Watches, publisher: Publisher, metrics: Met
 impl Publisher {
     pub fn new(placement: Placement, surroundings: Surroundings) -> Self {
         Self {
+            world: Arc::new(Mutex::new(World::new(placement.clone()))),
             placement,
             surroundings,
-            world: Arc::new(Mutex::new(World::new(placement))),
             published: watch::Sender::default(),
             for_ledger: watch::Sender::default(),
             due: None,
@@ -201,7 +201,7 @@ impl Publisher {
         findings.extend(world.findings());
         let before = Arc::clone(&self.published.borrow());
         let next = Publication {
-            placement: self.placement,
+            placement: &self.placement,
             world: &world,
             delta: &delta,
             surroundings: &self.surroundings,
@@ -218,7 +218,7 @@ impl Publisher {
         // Whoever looks at what is published may ask the world while it looks, and would wait for us as we for it.
         drop(world);
         let world = Arc::clone(&self.world);
-        let placement = self.placement;
+        let placement = self.placement.clone();
         let next = Published { generation, gateways, all, placement, keys: keys.all, findings, given, models, world };
         self.published.send_replace(Arc::new(next));
         if let Some(due) = &self.due {

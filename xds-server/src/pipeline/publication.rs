@@ -19,7 +19,7 @@ use crate::identity::Identity;
 use crate::report::Listener;
 
 pub(super) struct Publication<'a> {
-    pub placement: Placement,
+    pub placement: &'a Placement,
     pub world: &'a World,
     pub delta: &'a Delta,
     pub surroundings: &'a Surroundings,

@@ -22,7 +22,7 @@ pub struct Published {
     pub generation: u64,
     /// By `namespace/name`.
     pub gateways: BTreeMap<String, ServedGateway>,
-    /// All Gateways together, for the one Envoy of `tollgate run`.
+    /// All Gateways together, for Envoys that serve all of them.
     pub(super) all: Arc<Edition>,
     pub(super) placement: Placement,
     /// All keys. Each snapshot has these and says which of them it serves.

@@ -42,7 +42,7 @@ pub struct Signer {
     pub authority: Arc<Authority>,
     pub lifetime: Duration,
     pub published: watch::Receiver<Arc<Published>>,
-    /// The service account of the proxies that serve all Gateways, if there are such.
+    /// The service account of the proxies that serve all Gateways. If there are such, no others are certified.
     pub fleet: Option<Key>,
     questions: Semaphore,
 }
@@ -109,8 +109,8 @@ impl Signer {
     }
 
     fn identity(&self, account: &Key) -> Option<Identity> {
-        if self.fleet.as_ref() == Some(account) {
-            return Some(Identity::AllGateways);
+        if let Some(fleet) = &self.fleet {
+            return (fleet == account).then_some(Identity::AllGateways);
         }
         let published = Arc::clone(&self.published.borrow());
         let gateway = published.gateway_of_account(account)?;

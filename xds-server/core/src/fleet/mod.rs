@@ -7,6 +7,7 @@
 //! Gateway (`ownerReferences`), and carry its name as a label (GEP-1762). So they end with it, and whoever looks at a
 //! Pod finds its Gateway.
 
+pub mod chart;
 mod pod;
 #[cfg(test)]
 mod tests;
@@ -19,13 +20,19 @@ use sha2::{Digest as _, Sha256};
 use crate::objects::{GATEWAY_GROUP, Gateway, Key, Object, ProxyParameters, ProxyReplicas, ProxyService};
 use crate::terms::names::{is_dns_label, is_label_value};
 
-pub use pod::{CA_FILE, STATUS_PORT, TOKEN_AUDIENCE};
+use self::pod::{AUTHORITY_VOLUME, Runs};
+pub use self::pod::{CA_FILE, STATUS_PORT, TOKEN_AUDIENCE};
 
 /// Whose Gateway an object is for (GEP-1762).
 pub const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 const CLASS_NAME: &str = "gateway.networking.k8s.io/gateway-class-name";
 /// What all of these objects have, and nobody else's.
 pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "tollgate");
+
+/// The port of the control plane's Service for discovery and the ledger.
+pub const XDS_PORT: u16 = 18000;
+/// The one for certificates.
+pub const CERTIFICATES_PORT: u16 = 18001;
 
 /// A Service has no longer name (RFC 1035 label).
 const LONGEST: usize = 63;
@@ -196,6 +203,30 @@ impl Fleet<'_> {
     fn annotations(&self) -> BTreeMap<String, String> {
         let asked = self.gateway.spec.infrastructure.as_ref().and_then(|asked| asked.annotations.clone());
         asked.unwrap_or_default()
+    }
+
+    fn deployment(&self, settings: &Settings, parameters: &ProxyParameters) -> Value {
+        let runs = Runs {
+            account: &self.name,
+            selector: self.selector(),
+            authority: json!({"name": AUTHORITY_VOLUME, "configMap": {"name": self.name}}),
+        };
+        let mut template = json!({"metadata": {"labels": self.labels()}, "spec": runs.pod(settings, parameters)});
+        let annotations = self.annotations();
+        if let (Some(metadata), false) = (template.get_mut("metadata"), annotations.is_empty()) {
+            put(metadata, "annotations", json!(annotations));
+        }
+        let mut spec = json!({
+            "selector": {"matchLabels": self.selector()},
+            // A new Pod is ready before an old one goes.
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "template": template,
+        });
+        // Where an autoscaler decides, it must not be overruled at each change.
+        if let ProxyReplicas::Fixed(replicas) = parameters.replicas.unwrap_or(settings.replicas) {
+            put(&mut spec, "replicas", json!(replicas));
+        }
+        spec
     }
 
     fn service(&self, ports: &BTreeSet<u16>, kind: ProxyService) -> Value {

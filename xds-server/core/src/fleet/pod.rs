@@ -1,9 +1,9 @@
-//! The Deployment: what runs in a Pod, as whom, and how it begins and ends.
+//! The Pod: what runs in it, as whom, and how it begins and ends.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::{Fleet, Settings};
-use crate::objects::{ProxyParameters, ProxyReplicas};
+use super::Settings;
+use crate::objects::ProxyParameters;
 
 /// Where the proxy tells whether it is ready, and its metrics. No Service has this port.
 pub const STATUS_PORT: u16 = 15021;
@@ -12,6 +12,7 @@ pub const TOKEN_AUDIENCE: &str = "tollgate";
 /// The ConfigMap's key, and the file's name in the Pod.
 pub const CA_FILE: &str = "ca.pem";
 
+pub(super) const AUTHORITY_VOLUME: &str = "authority";
 const CONTAINER: &str = "proxy";
 const USER: u32 = 65_532;
 const IDENTITY: &str = "/var/run/tollgate/identity";
@@ -23,31 +24,21 @@ const TOKEN_SECONDS: u32 = 3600;
 /// The time to leave the endpoints of Services, to end requests and to report what they used.
 const GRACE_SECONDS: u32 = 60;
 
-// === impl Fleet ===
+/// What Pods of one fleet have in common.
+pub(super) struct Runs<'a> {
+    pub account: &'a str,
+    /// The labels by which they are found.
+    pub selector: Map<String, Value>,
+    /// The volume with the CA of the control plane in the file [`CA_FILE`]. It is named [`AUTHORITY_VOLUME`].
+    pub authority: Value,
+}
 
-impl Fleet<'_> {
-    pub(super) fn deployment(&self, settings: &Settings, parameters: &ProxyParameters) -> Value {
-        let mut template = json!({"metadata": {"labels": self.labels()}, "spec": self.pod(settings, parameters)});
-        let annotations = self.annotations();
-        if let (Some(metadata), false) = (template.get_mut("metadata"), annotations.is_empty()) {
-            super::put(metadata, "annotations", json!(annotations));
-        }
-        let mut spec = json!({
-            "selector": {"matchLabels": self.selector()},
-            // A new Pod is ready before an old one goes.
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
-            "template": template,
-        });
-        // Where an autoscaler decides, it must not be overruled at each change.
-        if let ProxyReplicas::Fixed(replicas) = parameters.replicas.unwrap_or(settings.replicas) {
-            super::put(&mut spec, "replicas", json!(replicas));
-        }
-        spec
-    }
+// === impl Runs ===
 
-    fn pod(&self, settings: &Settings, parameters: &ProxyParameters) -> Value {
+impl Runs<'_> {
+    pub fn pod(&self, settings: &Settings, parameters: &ProxyParameters) -> Value {
         let mut pod = json!({
-            "serviceAccountName": self.name,
+            "serviceAccountName": self.account,
             // The only token is the one of the volume below.
             "automountServiceAccountToken": false,
             "terminationGracePeriodSeconds": GRACE_SECONDS,
@@ -64,7 +55,7 @@ impl Fleet<'_> {
                 "maxSkew": 1,
                 "topologyKey": "kubernetes.io/hostname",
                 "whenUnsatisfiable": "ScheduleAnyway",
-                "labelSelector": {"matchLabels": self.selector()},
+                "labelSelector": {"matchLabels": self.selector},
             }],
             "containers": [container(settings, parameters)],
             "volumes": [
@@ -73,7 +64,7 @@ impl Fleet<'_> {
                     "expirationSeconds": TOKEN_SECONDS,
                     "path": TOKEN_FILE,
                 }}]}},
-                {"name": "authority", "configMap": {"name": self.name}},
+                self.authority,
                 // The private key is never on a disk.
                 {"name": "state", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}},
             ],
@@ -118,7 +109,7 @@ fn container(settings: &Settings, parameters: &ProxyParameters) -> Value {
         },
         "volumeMounts": [
             {"name": "identity", "mountPath": IDENTITY, "readOnly": true},
-            {"name": "authority", "mountPath": AUTHORITY, "readOnly": true},
+            {"name": AUTHORITY_VOLUME, "mountPath": AUTHORITY, "readOnly": true},
             {"name": "state", "mountPath": STATE},
         ],
     })

@@ -8,6 +8,7 @@ use crate::ir::{Certificate, ClientAuthority, Domain};
 use crate::objects::{Gateway, Key, Meta, Namespaces, Object, RefusedParts, Shown};
 use crate::status::{Finding, Origin, Reason, Severity, StatusKind};
 
+use super::addresses::Reach;
 use super::certificates::{Owner, certificates};
 use super::conflicts;
 use super::hostname::ANY;
@@ -59,6 +60,7 @@ pub struct Source<'a> {
     pub refused: &'a RefusedParts,
     pub listeners: &'a [GatewayListeners],
     pub set: Option<&'a Key>,
+    pub reach: Option<&'a Reach>,
 }
 
 /// The name that a listener has among all of its Gateway. Those of ListenerSets have slashes, which no name has.
@@ -104,6 +106,10 @@ impl Source<'_> {
             return Err(finding.clone());
         }
         let port = u16::try_from(spec.port).unwrap_or_default();
+        if self.reach.is_some_and(|reach| !reach.leads_to(port)) {
+            let message = format!("the Service of all Gateways does not have the port {port}");
+            return Err(self.error(Reason::PortUnavailable, format!("{field}.port"), &message, "a port that it has"));
+        }
         let hostname: Domain = spec.hostname.as_deref().unwrap_or(ANY).into();
         if let Some(conflict) = conflicts::find(open, (&spec.protocol, port, &hostname)) {
             return Err(conflict.finding(self, &field));

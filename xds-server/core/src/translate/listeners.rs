@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use gateway_api::apis::standard::gatewayclasses::GatewayClassSpec;
 
 use crate::objects::{CONTROLLER_NAME, DEFAULT_CLASS, Gateway, Key, ListenerSet, Object, ProxyParameters, Shown};
+use crate::placement::Feature;
 use crate::status::{Finding, Origin, Reason, Severity};
 
 use super::addresses::{self, Reach};
@@ -46,15 +47,23 @@ pub fn listeners(view: View<'_>, gateway: &Object<Gateway>, findings: &mut Vec<F
         }
     }
     let reach = addresses::reach(view, gateway, findings);
-    let parameters = parameters::parameters(view, gateway, findings);
+    let parameters = if gateway.spec.infrastructure.is_some()
+        && let Some(lack) = view.lack(Feature::Infrastructure, &gateway.meta, "spec.infrastructure")
+    {
+        findings.push(lack);
+        ProxyParameters::default()
+    } else {
+        parameters::parameters(view, gateway, findings)
+    };
     let mut open: Vec<OpenListener> = Vec::new();
     let Object { meta, spec, refused } = gateway;
-    Source { meta, kind: GATEWAY, refused, listeners: &spec.listeners, set: None }
+    Source { meta, kind: GATEWAY, refused, listeners: &spec.listeners, set: None, reach: reach.as_ref() }
         .open(view, gateway, &mut open, findings);
     for set in sets(view, gateway, findings) {
         let Object { meta, spec, refused } = set;
         let key = meta.key();
-        let source = Source { meta, kind: LISTENER_SET, refused, listeners: &spec.listeners, set: Some(&key) };
+        let listeners = &spec.listeners;
+        let source = Source { meta, kind: LISTENER_SET, refused, listeners, set: Some(&key), reach: reach.as_ref() };
         findings.extend(refused.findings().cloned());
         source.open(view, gateway, &mut open, findings);
     }

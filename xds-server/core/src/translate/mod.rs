@@ -77,7 +77,7 @@ pub struct Translation {
 pub fn translate(objects: &Objects, placement: Placement) -> Translation {
     let mut findings = Vec::new();
     let mut ir = Ir::default();
-    let mut made = Made::new(placement);
+    let mut made = Made::new(placement.clone());
     made.know(objects);
 
     let mut claims: BTreeMap<String, Vec<_>> = BTreeMap::new();
@@ -113,7 +113,7 @@ pub fn translate(objects: &Objects, placement: Placement) -> Translation {
     }
     let valid = each(objects, &made, |view, object| listeners::listeners(view, object, &mut findings)).into_iter();
     let valid = valid.filter_map(|(object, valid)| Some((object.meta.key(), Arc::new(valid?)))).collect();
-    let (open, lost) = ports::open(placement, objects, valid);
+    let (open, lost) = ports::open(&placement, objects, valid);
     made.listeners = open;
     findings.extend(lost.into_values().flatten());
     let mut routes = BTreeMap::new();
@@ -130,7 +130,7 @@ pub fn translate(objects: &Objects, placement: Placement) -> Translation {
             ir.workloads.extend(workload.map(|workload| (object.meta.key(), Arc::new(workload))));
         }
     }
-    policies::closed(placement, &objects.refused_policies, &ir, &mut findings);
+    policies::closed(&placement, &objects.refused_policies, &ir, &mut findings);
     // Several parents of a route may lead to the same finding. It is told once.
     findings.sort_by(Finding::by_spot);
     findings.dedup();

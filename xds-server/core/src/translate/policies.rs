@@ -106,7 +106,7 @@ fn check<'a>(
 }
 
 /// Says what each refused policy closes, in one finding each. This is known only when it is known what is served.
-pub fn closed(placement: Placement, refused: &[RefusedPolicy], ir: &Ir, findings: &mut Vec<Finding>) {
+pub fn closed(placement: &Placement, refused: &[RefusedPolicy], ir: &Ir, findings: &mut Vec<Finding>) {
     for policy in refused {
         let (kind, what, closed) = if placement.opens_gateways() {
             ("HTTPRoute", "route to a ModelPool", closed_routes(policy, &ir.gateways))

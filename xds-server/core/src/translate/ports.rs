@@ -13,7 +13,7 @@ use super::listeners::OpenListeners;
 /// What is open of each Gateway, and what each cannot have because others have it.
 pub type Open = (BTreeMap<Key, Arc<OpenListeners>>, BTreeMap<Key, Vec<Finding>>);
 
-pub fn open(placement: Placement, objects: &Objects, valid: BTreeMap<Key, Arc<OpenListeners>>) -> Open {
+pub fn open(placement: &Placement, objects: &Objects, valid: BTreeMap<Key, Arc<OpenListeners>>) -> Open {
     if placement.shares_ports() {
         share(&objects.gateways, &objects.listener_sets, &valid)
     } else {
@@ -21,12 +21,18 @@ pub fn open(placement: Placement, objects: &Objects, valid: BTreeMap<Key, Arc<Op
     }
 }
 
-/// All Gateways are opened on the same addresses. A port belongs to the first Gateway by name.
+/// All Gateways are opened on the same addresses. A port belongs to the oldest Gateway, as a new one must not take it from
+/// others. Files have no age: there it is the first by name.
 fn share(gateways: &Store<Gateway>, sets: &Store<ListenerSet>, valid: &BTreeMap<Key, Arc<OpenListeners>>) -> Open {
     let mut owners: BTreeMap<u16, &Key> = BTreeMap::new();
     let mut findings: BTreeMap<Key, Vec<Finding>> = BTreeMap::new();
     let mut open = BTreeMap::new();
-    for (key, listeners) in valid {
+    let mut by_age: Vec<_> = valid.iter().collect();
+    by_age.sort_by_key(|(key, _)| {
+        let created = gateways.get(&key.namespace, &key.name).and_then(|gateway| gateway.meta.created);
+        (created.unwrap_or(i64::MAX), *key)
+    });
+    for (key, listeners) in by_age {
         let is_lost = |listener: &&OpenListener| owners.get(&listener.port).is_some_and(|owner| *owner != key);
         let lost: Vec<&OpenListener> = listeners.open.iter().filter(is_lost).collect();
         for listener in &lost {

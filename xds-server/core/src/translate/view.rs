@@ -162,8 +162,8 @@ impl<'a> View<'a> {
         Self { objects, made, reads }
     }
 
-    pub fn placement(&self) -> Placement {
-        self.made.placement
+    pub fn placement(&self) -> &'a Placement {
+        &self.made.placement
     }
 
     /// What is said of an object that asks for a feature in this field. None: the feature is there.

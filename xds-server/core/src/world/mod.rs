@@ -151,7 +151,7 @@ impl World {
         self.affected_backend_tls(&mut delta);
         self.affected(&dirty, (&turns, &tls_turns), &mut delta.statuses);
         self.of_refused.clear();
-        policies::closed(self.made.placement, &self.objects.refused_policies, &self.ir, &mut self.of_refused);
+        policies::closed(&self.made.placement, &self.objects.refused_policies, &self.ir, &mut self.of_refused);
         // What they close may have changed with anything.
         let refused = self.objects.refused_policies.iter();
         delta.statuses.extend(refused.map(|policy| (StatusKind::TokenPolicy, policy.meta.key())));
@@ -352,7 +352,7 @@ impl World {
             return;
         }
         let valid = self.listeners.outputs().map(|(key, open)| (Key::clone(key), Arc::clone(open))).collect();
-        let (open, lost) = ports::open(self.made.placement, &self.objects, valid);
+        let (open, lost) = ports::open(&self.made.placement, &self.objects, valid);
         let lost_by = |key: &&Key| self.of_ports.get(*key) != lost.get(*key);
         let lost_by = self.of_ports.keys().chain(lost.keys()).filter(lost_by);
         for key in lost_by {

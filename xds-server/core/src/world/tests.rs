@@ -419,24 +419,27 @@ fn check_resources(snapshots: &mut BTreeMap<Key, Snapshot>, world: &World, delta
     }
 }
 
-const PLACEMENTS: [Placement; 4] = [
-    Placement::OneHost,
-    Placement::ProxyPerGateway,
-    Placement::Sidecar(Direction::Inbound),
-    Placement::Sidecar(Direction::Outbound),
-];
+fn placements() -> Vec<Placement> {
+    vec![
+        Placement::OneHost,
+        Placement::ProxyPerGateway,
+        Placement::OneFleet(Key::new("a", "s")),
+        Placement::Sidecar(Direction::Inbound),
+        Placement::Sidecar(Direction::Outbound),
+    ]
+}
 
 proptest! {
     /// Any objects appear, change, move, disappear and come back, some of them at the same time.
     #[test]
     fn a_step_is_as_a_whole_translation(
-        placement in prop::sample::select(PLACEMENTS.to_vec()),
+        placement in prop::sample::select(placements()),
         steps in prop::collection::vec(prop::collection::vec((any::<usize>(), any::<usize>()), 1..12), 1..16),
     ) {
         thread_local! { static FOLDER: std::cell::RefCell<Folder> = std::cell::RefCell::new(Folder::new()); }
         FOLDER.with_borrow_mut(|folder| {
             folder.now.clear();
-            let mut world = World::new(placement);
+            let mut world = World::new(placement.clone());
             let mut snapshots = BTreeMap::new();
             let mut statuses = Statuses::new();
             for step in steps {
@@ -444,7 +447,7 @@ proptest! {
                 let next = folder.objects();
                 let before = (world.ir().clone(), attached(&world));
                 let delta = world.step(Changes::between(world.objects(), &next));
-                let whole = translate(&next, placement);
+                let whole = translate(&next, placement.clone());
                 check(&world, &whole);
                 statuses = check_statuses(&statuses, (&world, &whole), &[], &delta);
                 check_resources(&mut snapshots, &world, &delta);
@@ -458,20 +461,20 @@ proptest! {
     /// The same in a cluster: its watches tell of objects one by one, and each may be of a newer version than we are.
     #[test]
     fn a_step_of_a_cluster_is_as_a_whole_translation(
-        placement in prop::sample::select(vec![Placement::OneHost, Placement::ProxyPerGateway]),
+        placement in prop::sample::select(vec![Placement::OneHost, Placement::ProxyPerGateway, Placement::OneFleet(Key::new("a", "s"))]),
         steps in prop::collection::vec(prop::collection::vec((any::<usize>(), any::<usize>(), prop::bool::weighted(0.2)), 1..12), 1..16),
     ) {
         thread_local! { static PLACES: Vec<Vec<String>> = places(); }
         PLACES.with(|places| {
             let mut watched = Watched { places, cluster: Cluster::default(), there: BTreeMap::new(), events: 0 };
-            let mut world = World::new(placement);
+            let mut world = World::new(placement.clone());
             let mut statuses = Statuses::new();
             for step in steps {
                 step.into_iter().for_each(|event| watched.tell(event));
                 let cluster = &mut watched.cluster;
                 let before = (world.ir().clone(), attached(&world));
                 let delta = world.step(cluster.changes());
-                let whole = translate(cluster.objects(), placement);
+                let whole = translate(cluster.objects(), placement.clone());
                 check(&world, &whole);
                 statuses = check_statuses(&statuses, (&world, &whole), &cluster.findings(), &delta);
                 check_delta(&before, &(world.ir().clone(), attached(&world)), &delta);

@@ -18,7 +18,7 @@ use serde::Serialize as _;
 use serde_json::{Value, json};
 use tollgate_core::envoy::{self, FilterCode, FilterSetup, Ports, RouteTables, Surroundings};
 use tollgate_core::ir::Ir;
-use tollgate_core::objects::{Objects, SecretSource};
+use tollgate_core::objects::{Key, Objects, SecretSource};
 use tollgate_core::placement::{Direction, Placement};
 use tollgate_core::snapshot::{ResourceType, Snapshot};
 use tollgate_core::status::{Finding, ObjectStatus};
@@ -48,6 +48,7 @@ impl<'a> Case<'a> {
         let placement = match input.lines().find_map(|line| line.strip_prefix("# Placement: ")) {
             None | Some("OneHost") => Placement::OneHost,
             Some("ProxyPerGateway") => Placement::ProxyPerGateway,
+            Some("OneFleet") => Placement::OneFleet(Key::new("tollgate-system", "proxies")),
             Some("Sidecar(Inbound)") => Placement::Sidecar(Direction::Inbound),
             Some("Sidecar(Outbound)") => Placement::Sidecar(Direction::Outbound),
             Some(other) => panic!("there is no placement {other}"),
@@ -60,7 +61,7 @@ impl<'a> Case<'a> {
         let mut objects = Objects::default();
         // Findings of a file are shown by line alone: where the case lies is no part of what it shows.
         let mut findings = objects.add_yaml("case", self.input, &Machine);
-        let mut translation = translate(&objects, self.placement);
+        let mut translation = translate(&objects, self.placement.clone());
         let statuses = translation.statuses(&objects, &findings);
         findings.append(&mut translation.findings);
         let surroundings = surroundings(self.route_tables);

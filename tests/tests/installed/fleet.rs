@@ -1,0 +1,81 @@
+//! One fleet of the chart in place of proxies for each Gateway. It changes the installation, so it comes last.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use serde_json::Value;
+use tollgate_tests::lab::Lab;
+use tollgate_tests::lab::install::{NAMESPACE, VALUES};
+use tollgate_tests::lab::suite::e2e;
+use tollgate_tests::poll;
+
+use crate::install::{granted, noted, used};
+use crate::shop;
+
+e2e! {
+    one_fleet_serves_all_gateways_without_a_right_to_make_any,
+}
+
+const SERVICE: &str = "tollgate-proxies";
+/// No Gateway of another test has one of these.
+const PORTS: [u16; 2] = [9081, 9082];
+
+async fn one_fleet_serves_all_gateways_without_a_right_to_make_any(lab: Arc<Lab>) -> anyhow::Result<()> {
+    let values = [&VALUES[..], &["proxies.provide=one-fleet", "proxies.fleet.ports={9081,9082}"]].concat();
+    lab.helm("upgrade", &["--wait", "--timeout", "120s"], &values).await?;
+    let pods = ["-n", NAMESPACE, "get", "pods", "-l", "app.kubernetes.io/name=tollgate", "-o", "name"];
+    poll::until("the control plane from before is gone", || async {
+        let found = lab.kubectl(&pods).await?.success()?.out;
+        anyhow::ensure!(found.lines().count() == 1, "{found}");
+        Ok(())
+    })
+    .await?;
+    let noted = noted(&lab)?;
+
+    let addresses =
+        [shop::web_at(&lab, "first", PORTS[0], "").await?, shop::web_at(&lab, "second", PORTS[1], "").await?];
+    let service = lab.field(&["-n", NAMESPACE, "service", SERVICE], "{.status.loadBalancer.ingress[0].ip}").await?;
+    anyhow::ensure!(addresses == [service.clone(), service.clone()], "{addresses:?}, and the Service has {service}");
+    for (namespace, port) in ["first", "second"].into_iter().zip(PORTS) {
+        let answer = shop::get(&lab, &format!("http://{service}:{port}/")).await?;
+        // It tells the name of its Pod, which is in this namespace.
+        let told: Value = serde_json::from_str(&answer.body)?;
+        let pod = told.get("pod").and_then(Value::as_str).context("no Pod")?;
+        lab.kubectl(&["-n", namespace, "get", "pod", pod]).await?.success()?;
+    }
+
+    // A port that another Gateway has, and one that the Service has not.
+    lab.apply(LATE).await?;
+    for (listener, message) in [("taken", "belongs to Gateway first/shop"), ("closed", "does not have the port 9083")] {
+        let condition = format!(
+            "{{.status.listeners[?(@.name=='{listener}')].conditions[?(@.type=='Accepted')]['reason','message']}}"
+        );
+        poll::until("the listener says why it is not open", || async {
+            let found = lab.field(&["-n", "second", "gateway", "late"], &condition).await?;
+            anyhow::ensure!(found.contains("PortUnavailable") && found.contains(message), "{found}");
+            Ok(())
+        })
+        .await?;
+    }
+
+    let made = lab.kubectl(&["-n", "first", "get", "deployment,service,configmap", "-o", "name"]).await?.success()?.out;
+    anyhow::ensure!(!made.contains("shop-tollgate"), "{made}");
+    let makes = ["deployments", "services", "serviceaccounts", "poddisruptionbudgets", "horizontalpodautoscalers"];
+    let granted: Vec<_> = granted(&lab).await?.into_iter().filter(|right| makes.contains(&&*right.2)).collect();
+    let only_reads = granted.iter().all(|(verb, ..)| ["list", "watch"].contains(&&**verb));
+    anyhow::ensure!(only_reads && granted.len() == 2, "{granted:?}");
+    let (_, denied) = used(&lab, noted)?;
+    anyhow::ensure!(denied.is_empty(), "denied: {denied:?}");
+    Ok(())
+}
+
+const LATE: &str = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: late, namespace: second}
+spec:
+  gatewayClassName: tollgate
+  listeners:
+  - {name: taken, port: 9081, protocol: HTTP, hostname: other.example}
+  - {name: closed, port: 9083, protocol: HTTP}
+";
