@@ -1,6 +1,7 @@
 //! Routes to Services, where only Envoy shows that they do what the Gateway API says: mirrors, CORS, retries, calls of
 //! gRPC, WebSocket.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -27,6 +28,7 @@ e2e! {
     a_connection_is_upgraded_to_websocket,
     a_browser_asks_a_pool_without_a_key,
     a_backend_that_changes_keeps_the_endpoints_of_its_service,
+    a_session_stays_at_its_endpoint_while_that_is_there,
 }
 
 const ORIGIN: &str = "https://app.example.com";
@@ -379,6 +381,74 @@ async fn a_backend_that_changes_keeps_the_endpoints_of_its_service(shared: Arc<S
         client.chat("smol").await?.expect(200)?;
         let seen = app.seen().pop().context("nothing arrived")?;
         anyhow::ensure!(seen.header("authorization") == Some("Bearer the-credential"), "{seen:?}");
+        Ok(())
+    })
+    .await
+}
+
+async fn a_session_stays_at_its_endpoint_while_that_is_there(shared: Arc<Shared>) -> anyhow::Result<()> {
+    const ROUTES: &str = "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: web}
+spec:
+  parentRefs: [{name: llm}]
+  rules:
+  - matches: [{path: {value: /cookie}}]
+    sessionPersistence: {sessionName: at, absoluteTimeout: 1h, cookieConfig: {lifetimeType: Permanent}}
+    backendRefs: [{name: app, port: 80}]
+  - matches: [{path: {value: /header}}]
+    sessionPersistence: {sessionName: x-session, type: Header}
+    backendRefs: [{name: app, port: 80}]
+  - matches: [{path: {value: /none}}]
+    backendRefs: [{name: app, port: 80}]
+";
+    let taps = [shared.tap().await?, shared.tap().await?];
+    for (tap, body) in taps.iter().zip(["one", "two"]) {
+        tap.behave(Behaviour::Status { code: 200, headers: Vec::new(), body: body.to_owned() });
+    }
+    let one = service("app", taps[0].port(), "");
+    let two = service("app", taps[1].port(), "").replace("name: app-1", "name: app-2");
+    let both = [one.clone(), two.split_once("---\n").context("a Service and its slice")?.1.to_owned()];
+    let gateway = start(&shared, "a_session_stays", ROUTES, &both).await?;
+    let at = |path: &str| format!("http://127.0.0.1:{}{path}", gateway.port());
+    let http = direct();
+    let ask = async |path: &str, (name, value): (&str, &str)| {
+        let answer = http.get(at(path)).header(name, value).send().await?;
+        let told = ["set-cookie", "x-session"].map(|name| {
+            let value = answer.headers().get(name).and_then(|value| value.to_str().ok());
+            value.map(str::to_owned)
+        });
+        anyhow::Ok((told, answer.text().await?))
+    };
+    let differs = async |path: &str, header: (&str, &str)| {
+        let mut bodies = BTreeSet::new();
+        for _ in 0..20 {
+            bodies.insert(ask(path, header).await?.1);
+        }
+        anyhow::Ok(bodies)
+    };
+    let none = ("accept", "*/*");
+    for path in ["/cookie", "/header", "/none"] {
+        anyhow::ensure!(differs(path, none).await?.len() == 2, "{path}: without a session both are asked");
+    }
+    let ([cookie, _], body) = ask("/cookie/a", none).await?;
+    let cookie = cookie.context("no cookie")?;
+    anyhow::ensure!(cookie.contains("Max-Age=3600") && cookie.contains("Path=/cookie"), "{cookie}");
+    let cookie = cookie.split(';').next().unwrap_or_default().to_owned();
+    anyhow::ensure!(differs("/cookie/b", ("cookie", &cookie)).await? == BTreeSet::from([body]), "the session moves");
+    let ([_, header], of_header) = ask("/header", none).await?;
+    let header = header.context("no header")?;
+    let stays = differs("/header", ("x-session", &header)).await?;
+    anyhow::ensure!(stays == BTreeSet::from([of_header.clone()]), "the session moves");
+    anyhow::ensure!(differs("/none", ("cookie", &cookie)).await?.len() == 2, "a rule without sessions keeps one");
+
+    // Its endpoint goes, and the session goes on at the other one.
+    let left = if of_header == "one" { service("app", taps[1].port(), "") } else { one };
+    gateway.folder().write("services.yaml", &left)?;
+    poll::until("another endpoint answers", || async {
+        let (_, body) = ask("/header", ("x-session", &header)).await?;
+        anyhow::ensure!(body != of_header, "{body}");
         Ok(())
     })
     .await

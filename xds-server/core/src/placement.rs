@@ -44,6 +44,8 @@ pub enum Feature {
     Runners,
     /// `affinity: PromptPrefix` of a model.
     PromptAffinity,
+    /// `sessionPersistence` of a rule that leads to a ModelPool.
+    PoolSessions,
     /// `identities` of a Consumer.
     Identities,
     /// A Service as target of a TokenPolicy.
@@ -97,7 +99,7 @@ impl Placement {
             Feature::IstioCertificates | Feature::Identities | Feature::ServiceTarget => self.is_in_mesh(),
             Feature::Addresses => matches!(self, Self::ProxyPerGateway | Self::OneFleet(_)),
             Feature::Infrastructure => *self == Self::ProxyPerGateway,
-            Feature::Runners | Feature::PromptAffinity => false,
+            Feature::Runners | Feature::PromptAffinity | Feature::PoolSessions => false,
         };
         (!is_there).then(|| feature.lack())
     }
@@ -135,6 +137,10 @@ impl Feature {
                 not_acted_on("Services do not become backends by their label yet", "list the models with their targets")
             }
             Self::PromptAffinity => not_acted_on("PromptPrefix is not acted on yet", "targets are chosen by weight"),
+            Self::PoolSessions => not_acted_on(
+                "a ModelPool keeps no session at one backend",
+                "its targets are chosen by weight and priority",
+            ),
             Self::Identities => {
                 not_acted_on("identities are not looked at in a Gateway yet", "give the consumer a key")
             }

@@ -65,6 +65,7 @@ mod tests {
             attempt_timeout: None,
             retry: None,
             cors: None,
+            session: None,
             mirrors: [].into(),
             action,
         }

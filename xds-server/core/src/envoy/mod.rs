@@ -19,6 +19,7 @@ mod route;
 mod route_table;
 mod scope;
 mod secret;
+mod session;
 mod setup;
 mod tls;
 mod tunnel;

@@ -1,5 +1,6 @@
 //! Routes of the IR to Envoy's.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
@@ -11,7 +12,10 @@ use crate::ir::{self, Action, Redirect, Rewrite, Route, WeightedService};
 
 use super::path::{self, Change, change, header_options, route_match};
 use super::wire::{any, duration, number};
-use super::{class, cors, pool_route, wasm};
+use super::{class, cors, pool_route, session, wasm};
+
+/// Each one of a map with two entries is as likely as not to have the order that is wanted.
+const MAPS: usize = 64;
 
 /// Where the requests of some routes come in.
 #[derive(Debug, Clone, Copy)]
@@ -51,11 +55,7 @@ fn route(entry: EntryPoint<'_>, found: &Route) -> Vec<route::Route> {
         request_headers_to_remove: found.request_headers.remove.clone(),
         response_headers_to_add: header_options(&found.response_headers),
         response_headers_to_remove: found.response_headers.remove.clone(),
-        typed_per_filter_config: found
-            .cors
-            .iter()
-            .map(|given| (cors::FILTER.to_owned(), cors::policy(given)))
-            .collect(),
+        typed_per_filter_config: of_filters(found),
         ..Default::default()
     };
     match &found.action {
@@ -92,6 +92,21 @@ fn route(entry: EntryPoint<'_>, found: &Route) -> Vec<route::Route> {
             }
         }
     }
+}
+
+/// What the filters of a listener do for this route alone.
+fn of_filters(found: &Route) -> HashMap<String, Any> {
+    let cors = found.cors.iter().map(|given| (cors::FILTER.to_owned(), cors::policy(given)));
+    let session = found.session.iter().map(|given| (session::FILTER.to_owned(), session::of_route(given)));
+    in_order(cors.chain(session).collect())
+}
+
+/// What is sent of a map is in the map's own order, which is another one each time, and the same resource must have the
+/// same bytes. So it is made again until it has the order that is given.
+fn in_order(entries: Vec<(String, Any)>) -> HashMap<String, Any> {
+    let map = || entries.iter().cloned().collect::<HashMap<_, _>>();
+    let is_in_order = |map: &HashMap<String, Any>| map.keys().eq(entries.iter().map(|(name, _)| name));
+    std::iter::repeat_with(map).take(MAPS).find(is_in_order).unwrap_or_else(map)
 }
 
 fn failing(made: route::Route, status: u16) -> route::Route {

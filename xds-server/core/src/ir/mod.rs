@@ -17,7 +17,7 @@ pub use model::{
 };
 pub use route::{
     Action, Class, Cors, Edits, HeaderEdits, HeaderMatch, Match, Mirror, OriginMatch, PathMatch, PathRewrite, Redirect,
-    Retry, Rewrite, Route, TextMatch, WeightedService, nobody_there,
+    Retry, Rewrite, Route, Session, TextMatch, WeightedService, nobody_there,
 };
 pub use tunnel::{Tunnel, TunnelService};
 pub use workload::Workload;

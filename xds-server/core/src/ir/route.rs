@@ -32,6 +32,8 @@ pub struct Route {
     pub retry: Option<Box<Retry>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cors: Option<Box<Cors>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<Box<Session>>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     pub mirrors: Box<[Mirror]>,
     pub action: Action,
@@ -131,6 +133,23 @@ pub struct Cors {
     pub credentials: bool,
     /// How long a browser may remember it.
     pub seconds: u32,
+}
+
+/// Requests of one session go to the same endpoint of a Service while it is there. What a client must bring back says which
+/// one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum Session {
+    Cookie {
+        name: String,
+        /// The paths that a client brings it back for.
+        path: String,
+        /// None: until the client's own session ends.
+        #[serde(skip_serializing_if = "Option::is_none", serialize_with = "super::optional_duration")]
+        lifetime: Option<Duration>,
+    },
+    Header {
+        name: String,
+    },
 }
 
 /// An origin is a scheme, a host, and a port unless it is the scheme's own.

@@ -6,8 +6,10 @@ use gateway_api::apis::experimental::httproutes::{
     HttpRouteRules, HttpRouteRulesFilters as Filter, HttpRouteRulesFiltersCors as Cors,
     HttpRouteRulesFiltersRequestMirror as Mirror, HttpRouteRulesFiltersType as FilterType, HttpRouteRulesMatches,
     HttpRouteRulesMatchesHeadersType as HeaderType, HttpRouteRulesMatchesPathType as PathType,
-    HttpRouteRulesMatchesQueryParamsType as QueryType, HttpRouteRulesRetry as Retry, HttpRouteSpec,
-    HttpRouteUseDefaultGateways,
+    HttpRouteRulesMatchesQueryParamsType as QueryType, HttpRouteRulesRetry as Retry,
+    HttpRouteRulesSessionPersistence as Session,
+    HttpRouteRulesSessionPersistenceCookieConfigLifetimeType as LifetimeType,
+    HttpRouteRulesSessionPersistenceType as SessionType, HttpRouteSpec, HttpRouteUseDefaultGateways,
 };
 
 use super::check::Check;
@@ -16,6 +18,9 @@ use crate::status::Reason;
 use crate::terms::names::is_wildcard_hostname;
 
 pub type HttpRoute = HttpRouteSpec;
+
+/// SessionPersistence.sessionName
+const SESSION_NAME: usize = 128;
 
 pub fn http_route(spec: HttpRouteSpec, check: &mut Check<'_>) -> Option<HttpRouteSpec> {
     if spec.use_default_gateways == Some(HttpRouteUseDefaultGateways::All) {
@@ -30,6 +35,9 @@ pub fn http_route(spec: HttpRouteSpec, check: &mut Check<'_>) -> Option<HttpRout
         timeouts(rule, &field, check);
         if let Some(given) = &rule.retry {
             retry(given, &format!("{field}.retry"), check);
+        }
+        if let Some(given) = &rule.session_persistence {
+            session(given, &format!("{field}.sessionPersistence"), check);
         }
     }
     common(&spec, check);
@@ -108,6 +116,31 @@ fn retry(retry: &Retry, field: &str, check: &mut Check<'_>) {
         check.number(format_args!("{field}.codes[{index}]"), *code, 400, 599);
     }
     duration(format!("{field}.backoff"), retry.backoff.as_deref(), check);
+}
+
+fn session(session: &Session, field: &str, check: &mut Check<'_>) {
+    let is_header = session.r#type == Some(SessionType::Header);
+    if let Some(name) = session.session_name.as_deref().filter(|name| !name.is_empty()) {
+        header_name(format!("{field}.sessionName"), name, check);
+        if name.len() > SESSION_NAME {
+            check.error(format_args!("{field}.sessionName"), "the name is too long", "128 characters at most");
+        }
+        if is_header && name.to_ascii_lowercase().starts_with("x-tollgate-") {
+            let message = "headers with this prefix are taken from clients' requests";
+            check.error(format_args!("{field}.sessionName"), message, "another name");
+        }
+    }
+    for (name, text) in [("absoluteTimeout", &session.absolute_timeout), ("idleTimeout", &session.idle_timeout)] {
+        duration(format!("{field}.{name}"), text.as_deref(), check);
+    }
+    let cookie = session.cookie_config.as_ref();
+    if is_header && cookie.is_some() {
+        check.error(format_args!("{field}.cookieConfig"), "a header is no cookie", "type: Cookie");
+    }
+    let is_permanent = cookie.and_then(|cookie| cookie.lifetime_type.as_ref()) == Some(&LifetimeType::Permanent);
+    if is_permanent && session.absolute_timeout.is_none() {
+        check.error(format_args!("{field}.absoluteTimeout"), "a permanent cookie needs it", "for example 1h");
+    }
 }
 
 fn duration(field: String, text: Option<&str>, check: &mut Check<'_>) {

@@ -138,6 +138,7 @@ mod tests {
             attempt_timeout: None,
             retry: None,
             cors: None,
+            session: None,
             mirrors: [].into(),
             action: Action::Fail { status: 500 },
         })

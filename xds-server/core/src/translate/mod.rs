@@ -42,6 +42,7 @@ pub(crate) mod routes;
 mod rules;
 mod service_refs;
 pub(crate) mod services;
+mod sessions;
 pub(crate) mod statuses;
 pub(crate) mod tls_routes;
 pub(crate) mod tunnels;

@@ -7,8 +7,9 @@ use gateway_api::apis::experimental::httproutes::{
     HttpRouteRulesMatchesPathType as PathType, HttpRouteRulesRetry as GivenRetry,
 };
 
-use crate::ir::{Action, Match, Mirror, Retry, Route, WeightedService};
-use crate::objects::{ModelPool, TOLLGATE_GROUP, parse_duration};
+use crate::ir::{Action, Match, Mirror, PathMatch, Retry, Route, Session, WeightedService};
+use crate::objects::{Meta, ModelPool, TOLLGATE_GROUP, parse_duration};
+use crate::placement::Feature;
 use crate::status::{Finding, Reason, Severity};
 
 use super::filters::{self, Filters};
@@ -16,6 +17,7 @@ use super::given::{GivenRoute, RouteKind};
 use super::matches;
 use super::refs::{MODEL_POOL, Reference};
 use super::service_refs::ServiceRef;
+use super::sessions::{self, Unusable};
 use super::view::View;
 
 /// What is wrong with a rule, or with one of its backends. The rule then answers 500, or UNAVAILABLE to a call
@@ -38,6 +40,7 @@ pub fn rules(view: View<'_>, route: GivenRoute<'_>, findings: &mut Vec<Finding>)
                 (Filters::default(), context.nobody_there())
             }
         };
+        let action = context.with_sessions(rule, action, findings);
         let mirrors = match action {
             Action::Services { .. } => context.mirrors(rule, findings),
             _ => [].into(),
@@ -49,10 +52,12 @@ pub fn rules(view: View<'_>, route: GivenRoute<'_>, findings: &mut Vec<Finding>)
         let timeouts = rule.timeouts.as_ref();
         let timeout = |text: Option<&String>| text.and_then(|text| parse_duration(text).ok());
         for (number, found) in given {
+            let matches = context.matches(number, found);
+            let session = context.session(rule, &matches, &action);
             routes.push(Arc::new(Route {
                 origin: route.meta.origin.section(format!("rule {index}")),
                 place: (index, number),
-                matches: context.matches(number, found),
+                matches,
                 request_headers: filters.request_headers.clone(),
                 response_headers: filters.response_headers.clone(),
                 rewrite: filters.rewrite.clone(),
@@ -60,6 +65,7 @@ pub fn rules(view: View<'_>, route: GivenRoute<'_>, findings: &mut Vec<Finding>)
                 attempt_timeout: timeout(timeouts.and_then(|timeouts| timeouts.backend_request.as_ref())),
                 retry: rule.retry.as_ref().map(|given| Box::new(retry(given))),
                 cors: filters.cors.clone(),
+                session,
                 mirrors: mirrors.clone(),
                 action: action.clone(),
             }));
@@ -107,10 +113,6 @@ impl Context<'_> {
             if let Some(finding) = self.route.refused.of(&format!("{}.{part}", self.field)) {
                 return Err(finding.clone());
             }
-        }
-        if rule.session_persistence.is_some() {
-            let field = format!("{}.sessionPersistence", self.field);
-            return Err(self.invalid(field, "sessions are not kept at one backend", "remove it"));
         }
         let matches = rule.matches.iter().flatten().enumerate();
         let mut matches = matches.filter(|(number, _)| !self.has_refused_match(*number));
@@ -175,6 +177,42 @@ impl Context<'_> {
             return Ok(());
         };
         Err(self.invalid(format!("{}.{field}", self.field), message, hint))
+    }
+
+    /// A rule whose sessions cannot be kept as it says answers as one with an unknown filter.
+    fn with_sessions(&self, rule: &HttpRouteRules, action: Action, findings: &mut Vec<Finding>) -> Action {
+        let Some(given) = &rule.session_persistence else { return action };
+        let field = format!("{}.sessionPersistence", self.field);
+        let several = Unusable {
+            field: "",
+            message: "sessions are kept at one Service, and the rule has several",
+            hint: "a rule for each",
+        };
+        let unusable = match &action {
+            Action::Pool { .. } => {
+                findings.extend(self.view.lack(Feature::PoolSessions, self.route.meta, field));
+                return action;
+            }
+            Action::Redirect(_) | Action::Fail { .. } => return action,
+            Action::Services { services, .. } if services.len() > 1 => Some(several),
+            Action::Services { .. } => sessions::session(given, "", &PathMatch::default()).err(),
+        };
+        match unusable {
+            Some(Unusable { field: part, message, hint }) => {
+                findings.push(self.invalid(format!("{field}{part}"), message, hint));
+                self.nobody_there()
+            }
+            None => action,
+        }
+    }
+
+    fn session(&self, rule: &HttpRouteRules, matches: &Match, action: &Action) -> Option<Box<Session>> {
+        let given = rule.session_persistence.as_ref().filter(|_| matches!(action, Action::Services { .. }))?;
+        let Meta { origin, .. } = self.route.meta;
+        let number = || self.index.to_string();
+        let name = rule.name.clone().unwrap_or_else(number);
+        let rule = format!("{}/{}/{}/{name}", origin.kind, origin.namespace, origin.name);
+        sessions::session(given, &rule, &matches.path).ok().map(Box::new)
     }
 
     fn has_refused_match(&self, number: usize) -> bool {
