@@ -47,6 +47,11 @@ async fn connections_go_by_the_name_that_they_ask_for(shared: Arc<Shared>) -> an
         .await?;
     }
     anyhow::ensure!(ask(edge, "none.test", &trusted).await.is_err(), "a name that is nobody's is served");
+    // What comes over the connection of another listener is sent back, and what is nobody's is not found.
+    for (host, status) in [("web.test", 200), ("end.test", 421), ("pass.test", 421), ("none.test", 404)] {
+        let answer = ask_as(edge, ("web.test", host), &trusted, None).await?;
+        anyhow::ensure!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{host}: {answer}");
+    }
     let status =
         || async { Ok(client::direct().get(format!("http://127.0.0.1:{plain}/")).send().await?.status().as_u16()) };
     anyhow::ensure!(status().await? == 200, "the Service is not reached by TLS");
@@ -91,7 +96,7 @@ async fn clients_show_a_certificate_where_one_is_asked_for(shared: Arc<Shared>) 
         (open, None, true),
     ] {
         poll::until("clients are served or not", || async {
-            let answer = ask_as(port, "web.test", trusted, client).await.unwrap_or_default();
+            let answer = ask_as(port, ("web.test", "web.test"), trusted, client).await.unwrap_or_default();
             let is_first = client.is_some_and(|client| client.cert.der() == trusted);
             anyhow::ensure!(is_here(&answer) == served, "{port}, of the authority {is_first}: {answer}");
             Ok(())
@@ -103,13 +108,13 @@ async fn clients_show_a_certificate_where_one_is_asked_for(shared: Arc<Shared>) 
 
 /// What is answered to a request under this name, over TLS.
 async fn ask(port: u16, name: &'static str, trusted: &CertificateDer<'static>) -> anyhow::Result<String> {
-    ask_as(port, name, trusted, None).await
+    ask_as(port, (name, name), trusted, None).await
 }
 
-/// The same for a client that has this certificate.
+/// The same under another name than the one of TLS, for a client that has this certificate.
 async fn ask_as(
     port: u16,
-    name: &'static str,
+    (name, host): (&'static str, &str),
     trusted: &CertificateDer<'static>,
     client: Option<&Issued>,
 ) -> anyhow::Result<String> {
@@ -126,7 +131,7 @@ async fn ask_as(
     let stream = TcpStream::connect(("127.0.0.1", port)).await?;
     let connector = TlsConnector::from(Arc::new(config));
     let mut stream = connector.connect(ServerName::try_from(name)?, stream).await.context("no handshake")?;
-    let request = format!("GET / HTTP/1.1\r\nhost: {name}\r\nconnection: close\r\n\r\n");
+    let request = format!("GET / HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();
     // A server may close without the word that TLS has for it.

@@ -36,6 +36,18 @@ pub fn virtual_host(entry: EntryPoint<'_>, name: String, host: &ir::VirtualHost)
     made
 }
 
+/// What is not for this connection. The client takes another one, or does as if there was none.
+pub fn misdirected(entry: EntryPoint<'_>, name: String, hostnames: Vec<String>) -> route::VirtualHost {
+    let everything = route::route_match::PathSpecifier::Prefix(String::new());
+    let everything = route::RouteMatch { path_specifier: Some(everything), ..Default::default() };
+    let refused = failing(route::Route { r#match: Some(everything), ..Default::default() }, 421);
+    let mut made = route::VirtualHost { name, domains: hostnames, routes: vec![refused], ..Default::default() };
+    if wasm::is_needed(&entry.gateway.catalog) {
+        made.typed_per_filter_config = [(wasm::request_name(&entry.gateway.catalog.scope), off())].into();
+    }
+    made
+}
+
 /// Whether some route leads to a pool. If so, all of the virtual host's requests meet the filter: beside a pool's
 /// routes it keeps the clients' keys from the plain ones.
 fn has_pool(host: &ir::VirtualHost) -> bool {

@@ -19,7 +19,7 @@ use crate::snapshot::{Resource, ResourceType, Snapshot};
 use crate::status::Origin;
 
 use super::path::route_configuration;
-use super::route::{EntryPoint, virtual_host};
+use super::route::{EntryPoint, misdirected, virtual_host};
 use super::scope;
 
 /// Which route tables have which form.
@@ -42,6 +42,8 @@ pub struct Table<'a> {
     pub name: String,
     port: u16,
     pub sites: Vec<&'a ir::Site>,
+    /// The other sites that clients find by the name that they ask for (SNI), if this one is found so.
+    others: Vec<&'a ir::Site>,
 }
 
 /// Which virtual hosts of a site.
@@ -75,10 +77,17 @@ impl<'a> Table<'a> {
         let (name, port) = (name(gateway, open), open.port);
         let sites = open.sites.iter().filter(|site| site.tunnels.is_none());
         let (tls, plain): (Vec<_>, Vec<_>) = sites.partition(|site| !site.certificates.is_empty());
-        let tls = tls.into_iter().map(|site| Self { name: format!("{name}/{}", site.name), port, sites: vec![site] });
+        let by_name = |site: &&ir::Site| site.tunnels.is_some() || !site.certificates.is_empty();
+        let others = |site: &ir::Site| -> Vec<&'a ir::Site> {
+            open.sites.iter().filter(by_name).filter(|other| other.name != site.name).collect()
+        };
+        let tls = tls.into_iter().map(|site| {
+            let name = format!("{name}/{}", site.name);
+            Self { name, port, sites: vec![site], others: others(site) }
+        });
         let mut tables: Vec<Self> = tls.collect();
         if !plain.is_empty() {
-            tables.insert(0, Self { name, port, sites: plain });
+            tables.insert(0, Self { name, port, sites: plain, others: Vec::new() });
         }
         tables
     }
@@ -169,8 +178,18 @@ impl<'a> Table<'a> {
                 hosts.push(self.virtual_host(gateway, site, host));
             }
         }
+        hosts.extend(self.misdirected(gateway));
         dedup(&mut origins);
         (hosts, origins)
+    }
+
+    /// Requests that belong to another listener of the port: a client may send them on a connection that it has already
+    /// (GEP-3567). Of all hostnames Envoy takes the most specific, and no two listeners have the same.
+    fn misdirected(&self, gateway: &ir::Gateway) -> Option<route::VirtualHost> {
+        let site = self.sites.first().filter(|_| !self.others.is_empty())?;
+        let entry = EntryPoint { gateway, port: self.port, tls: true };
+        let hostnames = self.others.iter().map(|other| other.hostname.clone()).collect();
+        Some(misdirected(entry, format!("{}/misdirected", site.name), hostnames))
     }
 
     fn virtual_host(&self, gateway: &ir::Gateway, site: &ir::Site, host: &ir::VirtualHost) -> route::VirtualHost {

@@ -19,10 +19,12 @@ const FEATURES: [&[&str]; 10] = [
     // Certificates of clients (`translate/clients.rs`).
     &["GatewayFrontendClientCertificateValidation", "GatewayFrontendClientCertificateValidationInsecureFallback"],
     // Gateways: ports are opened as they are given, and each has a Service of its own (`fleet/`). A request belongs to the
-    // listener of the most specific hostname (`translate/hosts.rs`).
+    // listener of the most specific hostname (`translate/hosts.rs`), also if it comes over another's connection
+    // (`envoy/route_table.rs`).
     &[
         "GatewayAddressEmpty",
         "GatewayHTTPListenerIsolation",
+        "GatewayHTTPSListenerDetectMisdirectedRequests",
         "GatewayInfrastructure",
         "GatewayPort8080",
         "GatewayStaticAddresses",
