@@ -32,6 +32,8 @@ mod fleet;
 mod identity;
 mod leader;
 mod ledger;
+#[cfg(test)]
+mod manifests;
 mod pipeline;
 mod proxy;
 mod report;

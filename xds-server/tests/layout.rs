@@ -25,7 +25,7 @@ const CORE: [&str; 16] = [
 ];
 
 /// The same of `src`, which may use all of the core.
-const EDGE: [&str; 17] = [
+const EDGE: [&str; 18] = [
     "identity",
     "accept",
     "web",
@@ -43,6 +43,7 @@ const EDGE: [&str; 17] = [
     "envoy",
     "proxy",
     "commands",
+    "manifests",
 ];
 
 /// `main.rs` and `lib.rs` are above all of it, and tests may look anywhere.

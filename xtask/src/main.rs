@@ -54,7 +54,7 @@ enum Command {
     Check,
     /// Writes the golden cases' expected parts anew.
     Bless,
-    /// Writes manifests/crds and docs/reference anew from the types.
+    /// Writes what is generated below manifests and docs/reference anew.
     Gen,
     /// CPU time per request over plain Envoy, part by part; or over another build; or what a change costs among many.
     Bench(bench::Options),

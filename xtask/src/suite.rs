@@ -84,19 +84,22 @@ pub fn fast(workspace: &Workspace) -> anyhow::Result<()> {
     tally.close()
 }
 
-/// Writes what is generated: from the types the definitions of our kinds and their reference, and from the chart what
-/// kubectl applies.
+/// Writes what is generated: from the types the definitions of our kinds and their reference, from what the code asks for
+/// the roles, and from the chart what kubectl applies.
 pub fn generate(workspace: &Workspace) -> anyhow::Result<()> {
     let step = Step {
-        what: "writing manifests/crds and docs/reference anew",
+        what: "writing manifests/crds, manifests/rbac and docs/reference anew",
         takes: Some("a minute, to compile"),
         log: "gen",
     };
     step.run(
         workspace,
         shell::cargo(workspace).args(["test", "--package", "xtask", "--test", "crds"]).env("TOLLGATE_BLESS", "1"),
-    )
-    .map(drop)?;
+    )?;
+    step.run(
+        workspace,
+        shell::cargo(workspace).args(["test", "--package", "tollgate", "manifests::"]).env("TOLLGATE_BLESS", "1"),
+    )?;
     setup::tools(workspace)?;
     lab::manifest::write(workspace)
 }

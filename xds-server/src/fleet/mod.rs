@@ -22,6 +22,8 @@ use tollgate_core::fleet::{self, Asked, Settings, Wanted};
 use tollgate_core::objects::{Gateway, Key, Object};
 
 use self::apply::{Applier, Trouble};
+#[cfg(test)]
+pub use self::owned::plural;
 use self::owned::{Owned, Watching};
 use crate::leader::Leads;
 use crate::pipeline::Published;

@@ -45,6 +45,12 @@ pub fn resource(kind: FleetKind) -> ApiResource {
     ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind.name()))
 }
 
+/// As rules of RBAC name it.
+#[cfg(test)]
+pub fn plural(kind: FleetKind) -> String {
+    resource(kind).plural
+}
+
 /// Another one where somebody may have changed what we have applied. A status changes often, and is nothing of ours: a
 /// generation does not count it, and an autoscaler, which has none, is looked at when it comes or goes.
 fn content(kind: FleetKind, object: &Object) -> String {

@@ -19,7 +19,7 @@ mod gathered;
 #[cfg(test)]
 mod gathered_test;
 mod got;
-mod kinds;
+pub(crate) mod kinds;
 mod listed;
 mod needs;
 mod pace;
