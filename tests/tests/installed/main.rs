@@ -5,6 +5,7 @@
 mod chain;
 mod chaos;
 mod install;
+mod picked;
 mod proxies;
 mod shop;
 mod tenants;
@@ -16,9 +17,10 @@ use tollgate_tests::lab::{Lab, suite};
 
 fn main() -> ExitCode {
     // What touches the installation comes last.
-    let tests = [chain::tests(), proxies::tests(), tenants::tests(), chaos::tests(), install::tests()];
+    let tests = [chain::tests(), proxies::tests(), tenants::tests(), picked::tests(), chaos::tests(), install::tests()];
     let prepare = async |lab: &Lab| {
         lab.install_gateway_api().await?;
+        lab.install_inference_extension().await?;
         lab.install_tollgate().await
     };
     suite::run("installed", AtOnce::One, prepare, tests)
