@@ -24,7 +24,8 @@ pub fn pool(view: View<'_>, object: &Object<InferencePool>, findings: &mut Vec<F
     let choice = match &spec.picker {
         None => Choice::LeastBusy,
         Some(picker) => match self::picker(view, object, picker) {
-            Ok(picker) => Choice::Picked(Arc::new(picker)),
+            Ok(Some(picker)) => Choice::Picked(Arc::new(picker)),
+            Ok(None) => Choice::LeastBusy,
             Err(finding) => {
                 findings.push(finding);
                 match picker.on_failure {
@@ -63,8 +64,10 @@ fn has_all(labels: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>)
     wanted.iter().all(|(key, value)| labels.get(key) == Some(value))
 }
 
-/// The picker is in the pool's namespace, so nobody has to grant anything.
-fn picker(view: View<'_>, object: &Object<InferencePool>, picker: &PickerRef) -> Result<ir::Picker, Finding> {
+/// The picker is in the pool's namespace, so nobody has to grant anything. None: it is not there just now, and requests are
+/// let through without it. Envoy itself lets a request through only if it has no body, because the body is on its way to the
+/// picker by the time that the call fails.
+fn picker(view: View<'_>, object: &Object<InferencePool>, picker: &PickerRef) -> Result<Option<ir::Picker>, Finding> {
     let (meta, namespace) = (&object.meta, object.meta.namespace());
     let reason = Reason::InvalidExtensionRef;
     if (picker.group.as_str(), picker.kind.as_str()) != SERVICE {
@@ -84,9 +87,12 @@ fn picker(view: View<'_>, object: &Object<InferencePool>, picker: &PickerRef) ->
     }
     let number = picker.port.unwrap_or_default();
     let cluster = cluster_name(namespace, name, number);
-    if view.port(&cluster).is_none() {
+    let Some(port) = view.port(&cluster) else {
         return Err(reference.finding(reason, &format!("{} has no port {number}", reference.target()), ""));
+    };
+    if !port.has_endpoints && picker.on_failure == OnPickerFailure::FailOpen {
+        return Ok(None);
     }
     let authority = format!("{name}.{namespace}.svc:{number}");
-    Ok(ir::Picker { service: of_picker(&cluster), authority, on_failure: picker.on_failure })
+    Ok(Some(ir::Picker { service: of_picker(&cluster), authority, on_failure: picker.on_failure }))
 }
