@@ -69,7 +69,7 @@ enum Command {
     /// A Kubernetes on this machine, to try things in as the tests do (needs root, ip, nft).
     #[command(subcommand)]
     Lab(lab::Command),
-    /// The Gateway API's conformance suite against Tollgate, in a lab of its own.
+    /// The conformance suite of the Gateway API, or of its Inference Extension, against Tollgate, in a lab of its own.
     Conformance(lab::Conformance),
     /// Leaves target/dist/tollgate (release, static, the filter built in) and target/dist/filter.wasm.
     Dist,

@@ -34,7 +34,16 @@ metadata:
 impl Lab {
     /// Installs the Gateway API, of the version that the conformance suite has.
     pub async fn install_gateway_api(&self) -> anyhow::Result<()> {
-        let definitions = self.tools.lab_program("gateway-api");
+        self.install_api("gateway-api").await
+    }
+
+    /// Installs the Inference Extension, of the version that its conformance suite has.
+    pub async fn install_inference_extension(&self) -> anyhow::Result<()> {
+        self.install_api("inference-extension").await
+    }
+
+    async fn install_api(&self, folder: &str) -> anyhow::Result<()> {
+        let definitions = self.tools.lab_program(folder);
         let definitions = definitions.to_str().context("a path in UTF-8")?;
         self.kubectl(&["apply", "--server-side", "-f", definitions]).await?.success()?;
         let definitions = ["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"];

@@ -6,6 +6,7 @@ mod chain;
 mod chaos;
 mod fleet;
 mod install;
+mod picked;
 mod proxies;
 mod shop;
 mod tenants;
@@ -17,9 +18,18 @@ use tollgate_tests::lab::{Lab, suite};
 
 fn main() -> ExitCode {
     // What touches the installation comes last.
-    let tests = [chain::tests(), proxies::tests(), tenants::tests(), chaos::tests(), install::tests(), fleet::tests()];
+    let tests = [
+        chain::tests(),
+        proxies::tests(),
+        tenants::tests(),
+        picked::tests(),
+        chaos::tests(),
+        install::tests(),
+        fleet::tests(),
+    ];
     let prepare = async |lab: &Lab| {
         lab.install_gateway_api().await?;
+        lab.install_inference_extension().await?;
         lab.install_tollgate().await
     };
     suite::run("installed", AtOnce::One, prepare, tests)

@@ -8,6 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Debug, Clone)]
 pub struct Counted<K>(BTreeMap<K, usize>);
 
+/// Members that are counted, and which of them came or went.
+#[derive(Debug)]
+pub struct Changing<K> {
+    counted: Counted<K>,
+    others: BTreeSet<K>,
+}
+
 /// A set that most often has one member, and then takes no memory besides.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Few<V> {
@@ -127,6 +134,38 @@ impl<K: Ord> Counted<K> {
 
     pub fn iter(&self) -> impl Iterator<Item = &K> {
         self.0.keys()
+    }
+}
+
+// === impl Changing ===
+
+impl<K> Default for Changing<K> {
+    fn default() -> Self {
+        Self { counted: Counted::default(), others: BTreeSet::new() }
+    }
+}
+
+impl<K: Ord + Clone> Changing<K> {
+    pub fn contains(&self, member: &K) -> bool {
+        self.counted.contains(member)
+    }
+
+    /// Some members are taken out, and others are added.
+    pub fn exchange(&mut self, before: Vec<K>, after: Vec<K>) {
+        // First those that are added, so that what stays is never without a count.
+        let new: Vec<K> = after.into_iter().filter(|member| self.counted.add(member.clone())).collect();
+        let gone: Vec<K> = before.into_iter().filter(|member| self.counted.remove(member)).collect();
+        for member in new.into_iter().chain(gone) {
+            // What changed twice did not change.
+            if !self.others.remove(&member) {
+                self.others.insert(member);
+            }
+        }
+    }
+
+    /// Those that came or went since this was asked last.
+    pub fn others(&mut self) -> BTreeSet<K> {
+        std::mem::take(&mut self.others)
     }
 }
 

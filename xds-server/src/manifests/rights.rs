@@ -17,6 +17,8 @@ use crate::source::kubernetes::kinds::watched;
 /// Role, verbs, group, resource, and the only name that it is for.
 const OTHERS: &[(Role, &str, &str, &str, Option<&str>)] = &[
     (Role::Controller, "create, patch", "events.k8s.io", "events", None),
+    // Those that an InferencePool selects.
+    (Role::Controller, "list, watch", "", "pods", None),
     // Whoever makes an object cannot be held to its name.
     (Role::OwnNamespace, "create", "coordination.k8s.io", "leases", None),
     (Role::OwnNamespace, "get, update", "coordination.k8s.io", "leases", Some("tollgate-controller")),

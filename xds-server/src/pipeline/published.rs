@@ -117,6 +117,7 @@ impl Published {
             "GRPCRoute" => of(&objects.grpc_routes, origin),
             "TLSRoute" => of(&objects.tls_routes, origin),
             "BackendTLSPolicy" => of(&objects.backend_tls_policies, origin),
+            "InferencePool" => of(&objects.inference_pools, origin),
             "Service" => of(&objects.services, origin),
             "Secret" => of(&objects.secrets, origin),
             "ConfigMap" => of(&objects.config_maps, origin),

@@ -11,6 +11,15 @@ use super::go::Go;
 use crate::shell::{self, Step};
 use crate::workspace::Workspace;
 
+/// Which conformance suite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Suite {
+    /// Of the Gateway API
+    Gateway,
+    /// Of its Inference Extension: InferencePools as backends
+    Inference,
+}
+
 /// What is built of a module.
 enum Of {
     Package(&'static str),
@@ -25,8 +34,8 @@ struct Program {
     takes: &'static str,
 }
 
-/// What the tests need: the lab itself, a backend, and what installs Tollgate.
-const LAB: [Program; 3] = [
+/// What the tests need: the lab itself, a backend, an endpoint picker, and what installs Tollgate.
+const LAB: [Program; 4] = [
     Program {
         name: "lab",
         module: "",
@@ -39,6 +48,7 @@ const LAB: [Program; 3] = [
         of: Of::Package("sigs.k8s.io/gateway-api/conformance/echo-basic"),
         takes: "half a minute the first time",
     },
+    Program { name: "picker", module: "inference", of: Of::Package("./picker"), takes: "a minute the first time" },
     Program {
         name: "helm",
         module: "helm",
@@ -47,21 +57,28 @@ const LAB: [Program; 3] = [
     },
 ];
 
-/// What the conformance suite needs besides.
+/// What the Gateway API's conformance suite needs besides.
 const SUITE: [Program; 2] = [
     Program { name: "conformance.test", module: "conformance", of: Of::Tests, takes: "a minute the first time" },
     Program { name: "coredns", module: "coredns", of: Of::Package("."), takes: "half a minute the first time" },
 ];
+
+/// What that of the Inference Extension needs.
+const INFERENCE: [Program; 1] =
+    [Program { name: "inference.test", module: "inference", of: Of::Tests, takes: "a minute the first time" }];
 
 /// Builds what the tests need.
 pub fn for_tests(workspace: &Workspace) -> anyhow::Result<()> {
     build(workspace, &LAB)
 }
 
-/// Builds what the conformance suite needs as well.
-pub fn for_conformance(workspace: &Workspace) -> anyhow::Result<()> {
+/// Builds what a conformance suite needs as well.
+pub fn for_conformance(workspace: &Workspace, suite: Suite) -> anyhow::Result<()> {
     build(workspace, &LAB)?;
-    build(workspace, &SUITE)
+    match suite {
+        Suite::Gateway => build(workspace, &SUITE),
+        Suite::Inference => build(workspace, &INFERENCE),
+    }
 }
 
 fn build(workspace: &Workspace, programs: &[Program]) -> anyhow::Result<()> {
@@ -92,8 +109,16 @@ fn build(workspace: &Workspace, programs: &[Program]) -> anyhow::Result<()> {
         Step { what: &what, takes: Some(program.takes), log: &log }
             .run(workspace, &mut command)
             .context("the Go module proxy must be reachable the first time")?;
-        if program.name == "echo-basic" {
-            definitions(&go, &module, &home.join("gateway-api"))?;
+        match program.name {
+            "echo-basic" => {
+                let source = ("sigs.k8s.io/gateway-api", "config/crd/standard");
+                definitions(&go, &module, source, &home.join("gateway-api"))?;
+            }
+            "picker" => {
+                let source = ("sigs.k8s.io/gateway-api-inference-extension", "config/crd/bases");
+                definitions(&go, &module, source, &home.join("inference-extension"))?;
+            }
+            _ => {}
         }
         std::fs::write(&stamp, sources)?;
     }
@@ -114,16 +139,16 @@ fn linker_flags(module: &Path) -> anyhow::Result<String> {
     Ok(flags)
 }
 
-/// Leaves the CustomResourceDefinitions of the Gateway API, of the version that the suite has, in this folder.
-fn definitions(go: &Go, module: &Path, folder: &Path) -> anyhow::Result<()> {
-    let found = shell::read(go.command(module).args(["mod", "download", "-json", "sigs.k8s.io/gateway-api"]))?;
+/// Leaves CustomResourceDefinitions in this folder: of an API, of the version that its suite has.
+fn definitions(go: &Go, module: &Path, (api, below): (&str, &str), folder: &Path) -> anyhow::Result<()> {
+    let found = shell::read(go.command(module).args(["mod", "download", "-json", api]))?;
     let found: Value = serde_json::from_str(&found)?;
-    let source = found.get("Dir").and_then(Value::as_str).context("the Gateway API's module has no folder")?;
+    let source = found.get("Dir").and_then(Value::as_str).context("the API's module has no folder")?;
     if folder.exists() {
         std::fs::remove_dir_all(folder)?;
     }
     std::fs::create_dir_all(folder)?;
-    for entry in std::fs::read_dir(Path::new(source).join("config/crd/standard"))? {
+    for entry in std::fs::read_dir(Path::new(source).join(below))? {
         let entry = entry?;
         // kustomization.yaml is no object.
         if entry.file_name() != "kustomization.yaml" {

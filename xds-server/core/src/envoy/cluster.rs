@@ -1,5 +1,5 @@
 //! Clusters and endpoints: one cluster for each ModelBackend, with its own TLS and upstream filters, and one
-//! for each port of a Service.
+//! for each port of a Service and for each InferencePool.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::ir;
 use crate::snapshot::{Resource, ResourceType, Snapshot};
 
 use super::wire::{address, ads, any, duration, number};
-use super::{edge, tls, upstream};
+use super::{edge, picker, tls, upstream};
 
 pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway) {
     for backend in gateway.catalog.backends.values() {
@@ -45,7 +45,7 @@ pub fn backend(gateway: &ir::Gateway, backend: &ir::Backend) -> Option<Resource>
 pub fn service(gateway: &ir::Gateway, service: &ir::Service) -> Vec<(ResourceType, String, Resource)> {
     let own = vec![service.origin.clone()];
     let mut origins = own.clone();
-    origins.extend(service.tls.as_deref().map(|tls| tls.origin().clone()));
+    origins.extend(service.tls.as_deref().and_then(ir::ServiceTls::origin).cloned());
     let cluster = Resource::new(&of_service(service), origins);
     let endpoints = Resource::new(&by_zone(&service.cluster, &service.endpoints), own.clone());
     let mut made = vec![
@@ -114,6 +114,7 @@ fn of_service(service: &ir::Service) -> cluster::Cluster {
             (cluster::Cluster { transport_socket, ..by_eds(common, &service.cluster) }, Version::Negotiated)
         }
     };
+    made.load_balancing_policy = picker::policy(&service.choice);
     set_protocol(&mut made, version, Vec::new());
     made
 }

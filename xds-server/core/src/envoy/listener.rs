@@ -17,7 +17,7 @@ use crate::snapshot::{Resource, ResourceType, Snapshot};
 use super::cluster::filter;
 use super::route_table::{Form, Table};
 use super::wire::{address, ads, any, duration, extension, number, prefix_of, yes};
-use super::{Ports, Surroundings, cors, edge, route_table, scope, session, tls, tunnel, wasm};
+use super::{Ports, Surroundings, cors, edge, picker, route_table, scope, session, tls, tunnel, wasm};
 
 /// The `server` header of every answer.
 const SERVER_NAME: &str = "tollgate";
@@ -117,6 +117,8 @@ fn manager(gateway: &ir::Gateway, table: &str, form: Form) -> HttpConnectionMana
         http_filters.push(wasm::discovered(wasm::request_name(&gateway.catalog.scope)));
     }
     http_filters.push(session::filter(form));
+    // After our own filter, so that no picker sees a client's key where ours takes it out.
+    http_filters.push(picker::filter());
     // This suppresses the headers that Envoy adds to answers and attempts. The router still reads the headers by which
     // the filter tells it the number of attempts.
     http_filters

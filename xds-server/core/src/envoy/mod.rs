@@ -13,6 +13,7 @@ mod edge;
 mod filter_config;
 mod listener;
 mod path;
+mod picker;
 mod pool_route;
 mod print;
 mod route;

@@ -12,7 +12,7 @@ use crate::ir::{self, Action, Redirect, Rewrite, Route, WeightedService};
 
 use super::path::{self, Change, change, header_options, route_match};
 use super::wire::{any, duration, number};
-use super::{class, cors, pool_route, session, wasm};
+use super::{class, cors, picker, pool_route, session, wasm};
 
 /// Each one of a map with two entries is as likely as not to have the order that is wanted.
 const MAPS: usize = 64;
@@ -89,7 +89,11 @@ fn route(entry: EntryPoint<'_>, found: &Route) -> Vec<route::Route> {
         }
         Action::Services { services, invalid } => {
             let action = route::route::Action::Route(to_services(found, services));
-            let usable = route::Route { action: Some(action), ..made.clone() };
+            let mut usable = route::Route { action: Some(action), ..made.clone() };
+            // Of several, each share says whom it asks.
+            if let [WeightedService { picker: Some(picker), .. }] = services.as_slice() {
+                usable.typed_per_filter_config.extend([picker::asks(picker)]);
+            }
             let unusable = ir::nobody_there(found.is_of_calls());
             let valid: u32 = services.iter().map(|service| service.weight).sum();
             match share(*invalid, valid) {
@@ -163,6 +167,15 @@ fn retry_policy(retry: &ir::Retry, attempt: Option<Duration>) -> route::RetryPol
     }
 }
 
+/// There is another attempt if nobody was reached. So the request was worked on once at most.
+fn unless_connected() -> route::RetryPolicy {
+    route::RetryPolicy {
+        retry_on: "connect-failure,refused-stream".to_owned(),
+        num_retries: number(2),
+        ..Default::default()
+    }
+}
+
 /// Envoy waits for a random time below the interval, which doubles with each attempt.
 fn back_off(base: Duration) -> route::retry_policy::RetryBackOff {
     let base = base.max(Duration::from_millis(1));
@@ -194,6 +207,10 @@ fn to_services(found: &Route, services: &[WeightedService]) -> route::RouteActio
         }
         (None, None) => {}
     }
+    // A picker may name several endpoints, for one after the other.
+    if services.iter().any(|service| service.picker.is_some()) {
+        action.retry_policy.get_or_insert_with(unless_connected);
+    }
     action.request_mirror_policies = found.mirrors.iter().map(mirror).collect();
     if services.iter().any(|service| service.websocket) {
         let websocket =
@@ -214,6 +231,7 @@ fn weighted(service: &WeightedService) -> route::weighted_cluster::ClusterWeight
         request_headers_to_remove: service.request_headers.remove.clone(),
         response_headers_to_add: header_options(&service.response_headers),
         response_headers_to_remove: service.response_headers.remove.clone(),
+        typed_per_filter_config: service.picker.iter().map(picker::asks).collect(),
         ..Default::default()
     }
 }

@@ -36,7 +36,11 @@ pub fn upstream(sni: &str, authority: &ir::Authority) -> core::TransportSocket {
 
 /// To a Service. None: nobody reaches it.
 pub fn to_service(cluster: &str, tls: &ir::ServiceTls) -> Option<core::TransportSocket> {
-    let ir::ServiceTls::Verified { sni, names, ca, .. } = tls else { return None };
+    let (sni, names, ca) = match tls {
+        ir::ServiceTls::Verified { sni, names, ca, .. } => (sni, names, ca),
+        ir::ServiceTls::Unverified => return Some(unverified()),
+        ir::ServiceTls::Closed { .. } => return None,
+    };
     let sans = names.iter().map(|name| match name {
         ir::SubjectName::Dns(name) => match name.strip_prefix('*') {
             Some(suffix) => san(SanType::Dns, MatchPattern::Suffix(suffix.to_owned())),
@@ -88,6 +92,12 @@ fn verified(sni: &str, sans: Vec<SubjectAltNameMatcher>, secret: Option<String>)
         sni: sni.to_owned(),
         ..Default::default()
     };
+    socket(core::transport_socket::ConfigType::TypedConfig(any(&context)))
+}
+
+fn unverified() -> core::TransportSocket {
+    let common = CommonTlsContext { tls_params: Some(versions()), ..Default::default() };
+    let context = UpstreamTlsContext { common_tls_context: Some(common), ..Default::default() };
     socket(core::transport_socket::ConfigType::TypedConfig(any(&context)))
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-pub use crate::objects::{Access, Schema, Timeouts};
+pub use crate::objects::{Access, OnPickerFailure, Schema, Timeouts};
 use crate::status::Origin;
 
 use super::SecretText;
@@ -122,11 +122,12 @@ pub struct Credential {
     pub secret: SecretText,
 }
 
-/// A Service that requests are routed to, with its endpoints.
+/// A port of a Service, or an InferencePool, that requests are routed to, with its endpoints.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Service {
     pub origin: Origin,
-    /// `service/<namespace>/<name>/<port>`. With `/h2c` behind it, it speaks HTTP/2 because a GRPCRoute leads to it.
+    /// `service/<namespace>/<name>/<port>` or `inferencepool/<namespace>/<name>`. With `/h2c` behind it, it speaks HTTP/2
+    /// because a GRPCRoute leads to it; with `/picker`, because it picks endpoints of an InferencePool.
     pub cluster: String,
     /// Whether it speaks HTTP/2 without TLS.
     pub h2c: bool,
@@ -136,10 +137,33 @@ pub struct Service {
     /// Present: it is reached by TLS.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<Arc<ServiceTls>>,
+    #[serde(skip_serializing_if = "Choice::is_by_turns")]
+    pub choice: Choice,
     pub endpoints: Vec<ServiceEndpoint>,
 }
 
-/// How a Service is reached by TLS, as a BackendTLSPolicy says.
+/// Who chooses the endpoint of a request.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub enum Choice {
+    #[default]
+    ByTurns,
+    /// The proxy, by how many requests each has.
+    LeastBusy,
+    /// Somebody else. If nothing is picked and the request is not refused for it, the same as `LeastBusy`.
+    Picked(Arc<Picker>),
+}
+
+/// Who picks an endpoint of an InferencePool for each request (GIE's proposal 004, Endpoint Picker Protocol).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Picker {
+    /// Cluster name.
+    pub service: String,
+    /// The `:authority` of calls to it.
+    pub authority: String,
+    pub on_failure: OnPickerFailure,
+}
+
+/// How a Service is reached by TLS.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub enum ServiceTls {
     Verified {
@@ -152,6 +176,8 @@ pub enum ServiceTls {
     },
     /// The policy is invalid, so nobody reaches the Service.
     Closed { origin: Origin },
+    /// Without a policy: whoever answers is believed. An endpoint picker makes a certificate for itself.
+    Unverified,
 }
 
 /// A name that a certificate may be for.
@@ -171,13 +197,30 @@ pub struct ServiceEndpoint {
     pub zone: Option<Arc<str>>,
 }
 
+// === impl Choice ===
+
+impl Choice {
+    pub fn picker(&self) -> Option<&Arc<Picker>> {
+        match self {
+            Self::Picked(picker) => Some(picker),
+            Self::ByTurns | Self::LeastBusy => None,
+        }
+    }
+
+    fn is_by_turns(&self) -> bool {
+        *self == Self::ByTurns
+    }
+}
+
 // === impl ServiceTls ===
 
 impl ServiceTls {
-    /// The policy.
-    pub fn origin(&self) -> &Origin {
-        let (Self::Verified { origin, .. } | Self::Closed { origin }) = self;
-        origin
+    /// The BackendTLSPolicy that says so.
+    pub fn origin(&self) -> Option<&Origin> {
+        match self {
+            Self::Verified { origin, .. } | Self::Closed { origin } => Some(origin),
+            Self::Unverified => None,
+        }
     }
 }
 

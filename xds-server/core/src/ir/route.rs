@@ -1,11 +1,14 @@
 //! What a request must look like, and what is done with it.
 
 use std::ops::Deref;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::status::Origin;
+
+use super::Picker;
 
 /// One match of one rule of one HTTPRoute or GRPCRoute.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -203,6 +206,9 @@ pub struct WeightedService {
     /// Its connections may be upgraded to WebSocket.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub websocket: bool,
+    /// Present: it is asked for an endpoint first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub picker: Option<Arc<Picker>>,
     #[serde(skip_serializing_if = "HeaderEdits::is_empty")]
     pub request_headers: HeaderEdits,
     #[serde(skip_serializing_if = "HeaderEdits::is_empty")]

@@ -40,6 +40,10 @@ impl<'a> Check<'a> {
         Self { meta, findings, errors: 0, parts, refused: RefusedParts::default() }
     }
 
+    pub fn meta(&self) -> &'a Meta {
+        self.meta
+    }
+
     /// The object is refused once there was an error.
     pub fn failed(&self) -> bool {
         self.errors > 0

@@ -2,7 +2,7 @@
 //!
 //! It is for a cluster what the folder is for files. It knows what is in force, because a version that is refused leaves
 //! the last good one of its object in force, and because [`Changes`] tell of refused objects all at once. It also says
-//! which Secrets and ConfigMaps are referred to, because no others are to be read.
+//! which Secrets and ConfigMaps are referred to and which Pods are selected, because no others are to be read.
 //!
 //! A Gateway of another controller, and a route that has none of our Gateways, is not ours to answer for. If it is
 //! refused, nobody is told.
@@ -16,10 +16,10 @@ use super::read;
 use super::references::{Whose, is_our_class};
 use super::secret::NoSecretSource;
 use super::{
-    Changes, ClusterVersion, EachKind, GatewayClass, Key, Kind, Meta, Needed, Object, Objects, Provenance, Refused,
-    RefusedPolicy, each_kind,
+    Changes, ClusterVersion, EachKind, GatewayClass, Key, Kind, Meta, Needed, Object, Objects, Pod, Provenance,
+    Refused, RefusedPolicy, Selection, each_kind,
 };
-use crate::sets::Counted;
+use crate::sets::Changing;
 use crate::status::{Finding, Origin, Reason, Severity};
 
 #[derive(Debug, Default)]
@@ -32,9 +32,9 @@ pub struct Cluster {
     /// What is wrong with objects as they were given last.
     wrong: BTreeMap<Origin, Wrong>,
     /// The Secrets and ConfigMaps that objects refer to, each by some of them.
-    needed: Counted<Needed>,
-    /// Those that became one of them, or are none any more, since somebody asked.
-    other_needed: BTreeSet<Needed>,
+    needed: Changing<Needed>,
+    /// The Pods that objects select.
+    selected: Changing<Selection>,
 }
 
 #[derive(Debug)]
@@ -78,7 +78,17 @@ impl Cluster {
     /// The Secrets and ConfigMaps that were not referred to and are now, or the other way round, since this was asked
     /// last.
     pub fn other_needed(&mut self) -> BTreeSet<Needed> {
-        std::mem::take(&mut self.other_needed)
+        self.needed.others()
+    }
+
+    /// Whether an object that is in force selects these Pods.
+    pub fn selects(&self, selection: &Selection) -> bool {
+        self.selected.contains(selection)
+    }
+
+    /// The Pods that were not selected and are now, or the other way round, since this was asked last.
+    pub fn other_selected(&mut self) -> BTreeSet<Selection> {
+        self.selected.others()
     }
 
     /// What became of the objects since this was asked last.
@@ -103,7 +113,8 @@ impl Cluster {
         if !read::is_of_known_group(api_version, kind) {
             return Err(NotAnObject::Foreign { api_version: api_version.to_owned(), kind: kind.to_owned() });
         }
-        let (origin, version) = (read::origin(body), version(body));
+        let origin = read::origin(body);
+        let version = version(&origin.kind, body);
         let whose = Whose::of(&origin.kind, &origin.namespace, body);
         let mut looking = Looking { objects: &self.objects, origin: &origin, found: None };
         each_kind(&mut looking);
@@ -259,27 +270,13 @@ impl Cluster {
                     .unwrap_or_default()
             }
         };
-        let before: Vec<Needed> = named(&self.objects);
+        let selected = |objects: &Objects| -> Vec<Selection> {
+            T::store(objects).get(&key.namespace, &key.name).and_then(T::pods).into_iter().collect()
+        };
+        let before: (Vec<Needed>, Vec<Selection>) = (named(&self.objects), selected(&self.objects));
         change(&mut self.objects);
-        let after: Vec<Needed> = named(&self.objects);
-        // First those that are added, so that what stays is never without a reference.
-        for needed in after {
-            if self.needed.add(needed.clone()) {
-                self.note_needed(needed);
-            }
-        }
-        for needed in before {
-            if self.needed.remove(&needed) {
-                self.note_needed(needed);
-            }
-        }
-    }
-
-    /// What changed twice did not change.
-    fn note_needed(&mut self, needed: Needed) {
-        if !self.other_needed.remove(&needed) {
-            self.other_needed.insert(needed);
-        }
+        self.needed.exchange(before.0, named(&self.objects));
+        self.selected.exchange(before.1, selected(&self.objects));
     }
 }
 
@@ -296,11 +293,12 @@ fn needs<T: Kind>(objects: &Objects, object: &Object<T>) -> Vec<Needed> {
     }
 }
 
-/// What the metadata of an object says of its version.
-fn version(body: &Map<String, Value>) -> ClusterVersion {
+/// What the metadata of an object says of its version. A change of a status is none of the generation.
+fn version(kind: &str, body: &Map<String, Value>) -> ClusterVersion {
     let metadata = body.get("metadata");
     let text = |name: &str| metadata.and_then(|all| all.get(name)).and_then(Value::as_str).unwrap_or_default().into();
     let generation = metadata.and_then(|all| all.get("generation")).and_then(Value::as_i64);
+    let generation = generation.filter(|_| kind != Pod::NAME);
     ClusterVersion { uid: text("uid"), resource_version: text("resourceVersion"), generation, observed: generation }
 }
 

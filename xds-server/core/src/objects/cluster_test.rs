@@ -88,6 +88,8 @@ const GATEWAY: &str = "{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway,
 const SET: &str = "{apiVersion: gateway.networking.k8s.io/v1, kind: ListenerSet, metadata: {name: l, namespace: a}, spec: {parentRef: {name: g}, listeners: [{name: set, port: 83, protocol: HTTP}]}}";
 const ROUTE: &str = "{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: r, namespace: a}, spec: {parentRefs: [{name: g}], rules: [{matches: [{path: {value: /a, type: Exact}}, {path: {value: /b, type: Exact}}], filters: [{type: RequestHeaderModifier, requestHeaderModifier: {remove: [x]}}], backendRefs: [{name: s, port: 80, weight: 3}, {name: s, port: 80, filters: [{type: RequestHeaderModifier, requestHeaderModifier: {remove: [z]}}]}]}, {backendRefs: [{group: tollgate.dev, kind: ModelPool, name: p}]}]}}";
 const CALLS: &str = "{apiVersion: gateway.networking.k8s.io/v1, kind: GRPCRoute, metadata: {name: r, namespace: a}, spec: {parentRefs: [{name: g, sectionName: other}], rules: [{backendRefs: [{name: s, port: 80}]}]}}";
+const INFERENCE: &str = "{apiVersion: inference.networking.k8s.io/v1, kind: InferencePool, metadata: {name: i, namespace: a}, spec: {selector: {matchLabels: {app: i}}, targetPorts: [{number: 8000}]}}";
+const TO_INFERENCE: &str = "{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: z, namespace: a}, spec: {parentRefs: [{name: g}], rules: [{backendRefs: [{group: inference.networking.k8s.io, kind: InferencePool, name: i}]}]}}";
 const TLS_ROUTE: &str = "{apiVersion: gateway.networking.k8s.io/v1, kind: TLSRoute, metadata: {name: t, namespace: a}, spec: {parentRefs: [{name: g}], hostnames: [a.org], rules: [{backendRefs: [{name: s, port: 80}]}]}}";
 const SERVICE: &str = "{apiVersion: v1, kind: Service, metadata: {name: s, namespace: a}, spec: {ports: [{port: 80}]}}";
 const TLS_POLICY: &str = "{apiVersion: gateway.networking.k8s.io/v1, kind: BackendTLSPolicy, metadata: {name: v, namespace: a}, spec: {targetRefs: [{group: '', kind: Service, name: s}], validation: {hostname: s.org, wellKnownCACertificates: System}}}";
@@ -246,7 +248,8 @@ fn conditions(value: &Value) -> Vec<String> {
 
 #[test]
 fn conditions_say_which_generation_they_are_about() {
-    let mut cluster = cluster_of(ALL.iter().chain([&CALLS]).map(|text| Given::yaml(text).version("u", 7)));
+    let mut cluster =
+        cluster_of(ALL.iter().chain([&CALLS, &INFERENCE, &TO_INFERENCE]).map(|text| Given::yaml(text).version("u", 7)));
     assert_eq!(
         conditions(&status(&cluster, StatusKind::HttpRoute)),
         ["Accepted=True Accepted@7", "ResolvedRefs=True ResolvedRefs@7"]

@@ -7,8 +7,9 @@ use gateway_api::apis::standard::gatewayclasses::GatewayClassSpec;
 
 use super::references::RefersToContent;
 use super::{
-    BackendSlice, BackendTlsPolicy, ConfigMap, Consumer, Gateway, GrpcRoute, HttpRoute, ListenerSet, ModelBackend,
-    ModelPool, Namespace, Objects, ProxyParameters, ReferenceGrant, Secret, Service, Store, TlsRoute, TokenPolicy,
+    BackendSlice, BackendTlsPolicy, ConfigMap, Consumer, Gateway, GrpcRoute, HttpRoute, InferencePool, ListenerSet,
+    ModelBackend, ModelPool, Namespace, Objects, Pod, ProxyParameters, ReferenceGrant, Secret, Service, Store,
+    TlsRoute, TokenPolicy,
 };
 
 /// The type of the specification of a kind of object.
@@ -69,6 +70,8 @@ kinds! {
     "Namespace" Namespace => namespaces,
     "Service" Service => services,
     "EndpointSlice" BackendSlice => endpoint_slices,
+    "InferencePool" InferencePool => inference_pools,
+    "Pod" Pod => pods,
     "Secret" Secret => secrets,
     "ConfigMap" ConfigMap => config_maps,
     "ModelPool" ModelPool => model_pools,

@@ -144,7 +144,7 @@ fn fields_of_enums(document: &Value) -> Vec<(String, String)> {
 }
 
 /// What a value that nobody knows refuses, for every field that has one of a set of values.
-const REFUSED: [(&str, &str); 34] = [
+const REFUSED: [(&str, &str); 36] = [
     ("Gateway spec.listeners[].allowedRoutes.namespaces.from", "spec.listeners[]"),
     ("Gateway spec.listeners[].tls.mode", "spec.listeners[]"),
     ("Gateway spec.allowedListeners.namespaces.from", "spec.allowedListeners"),
@@ -171,6 +171,8 @@ const REFUSED: [(&str, &str); 34] = [
     ("GRPCRoute spec.rules[].filters[].type", "spec.rules[].filters"),
     ("GRPCRoute spec.rules[].backendRefs[].filters[].type", "spec.rules[].backendRefs[]"),
     ("BackendTLSPolicy spec.validation.subjectAltNames[].type", "spec.validation"),
+    ("InferencePool spec.appProtocol", "the object"),
+    ("InferencePool spec.endpointPickerRef.failureMode", "the object"),
     ("ModelPool spec.access", "the object"),
     ("ModelPool spec.allowedConsumers.namespaces.from", "the object"),
     ("ModelPool spec.models[].affinity", "spec.models[].affinity"),

@@ -19,6 +19,7 @@ mod expression;
 mod frontend;
 mod grpc_route;
 mod http_route;
+mod inference_pool;
 pub mod key_list;
 pub(crate) mod kinds;
 #[cfg(test)]
@@ -29,6 +30,7 @@ mod model_backend;
 mod model_pool;
 mod namespaces;
 mod parts;
+mod pod;
 mod provenance;
 mod proxy_parameters;
 pub(crate) mod read;
@@ -54,6 +56,7 @@ pub use decode::closest;
 pub use frontend::{AuthorityRef, ClientValidation, client_validation, client_validations};
 pub use grpc_route::{GrpcMethod, GrpcRoute};
 pub use http_route::HttpRoute;
+pub use inference_pool::{AppProtocol, INFERENCE_GROUP, InferencePool, OnPickerFailure, PickerRef};
 pub use kinds::Kind;
 pub(crate) use kinds::{EachKind, each_kind};
 pub use lines::Lines;
@@ -63,10 +66,11 @@ pub use model_backend::{Credential, Endpoint, ModelBackend, Schema, Timeouts, Tl
 pub use model_pool::{Access, Affinity, Model, ModelPool, Target};
 pub use namespaces::{LabelSelector, Namespaces, Operator, Requirement};
 pub use parts::RefusedParts;
+pub use pod::Pod;
 pub use provenance::{ClusterVersion, FileVersion, Provenance};
 pub use proxy_parameters::{ProxyParameters, ProxyReplicas, ProxyResources, ProxyService};
 pub use read::{Place, places};
-pub use references::Needed;
+pub use references::{Needed, Selection};
 pub use refused_policy::{Names, RefusedPolicy};
 pub use secret::{NoSecretSource, Secret, SecretSource};
 pub use secret_ref::SecretRef;
@@ -111,6 +115,8 @@ pub struct Objects {
     pub namespaces: Store<Namespace>,
     pub services: Store<Service>,
     pub endpoint_slices: Store<BackendSlice>,
+    pub inference_pools: Store<InferencePool>,
+    pub pods: Store<Pod>,
     pub secrets: Store<Secret>,
     pub config_maps: Store<ConfigMap>,
     pub model_pools: Store<ModelPool>,

@@ -18,8 +18,9 @@ use super::refused_policy::{self, Suspect};
 use super::secret::{self, SecretSource};
 use super::store::{Meta, Object, Store};
 use super::{
-    GATEWAY_GROUP, KINDS, Objects, Provenance, TOLLGATE_GROUP, backend_tls_policy, config_map, consumer, grpc_route,
-    http_route, listener_set, model_backend, model_pool, proxy_parameters, standard, tls_route, token_policy,
+    GATEWAY_GROUP, INFERENCE_GROUP, KINDS, Objects, Provenance, TOLLGATE_GROUP, backend_tls_policy, config_map,
+    consumer, grpc_route, http_route, inference_pool, listener_set, model_backend, model_pool, pod, proxy_parameters,
+    standard, tls_route, token_policy,
 };
 
 /// The body of the usual object.
@@ -58,7 +59,7 @@ pub fn read(
     };
     let suspect = Suspect::of(&body);
     let origin = origin(&body);
-    let meta = Meta { origin, labels: BTreeMap::new(), created: None, provenance };
+    let meta = Meta { origin, labels: BTreeMap::new(), created: None, is_ending: false, provenance };
     if let Err(meta) = try_read(objects, meta, body, secrets, findings)
         && let Some(suspect) = suspect
     {
@@ -110,8 +111,7 @@ fn try_read(
             return Err(meta);
         }
     };
-    // What a cluster says about the object is no input, but for the addresses of a Service, which others give it.
-    if kind != "Service" || meta.provenance.cluster().is_none() {
+    if !has_status_as_input(&kind, &meta.provenance) {
         body.shift_remove("status");
     }
     let metadata = body.shift_remove("metadata").unwrap_or_else(|| Value::Object(Map::new()));
@@ -119,6 +119,7 @@ fn try_read(
         Ok(Decoded { value: metadata, .. }) => {
             meta.labels = metadata.labels.unwrap_or_default();
             meta.created = metadata.creation_timestamp.map(|time| time.0.as_second());
+            meta.is_ending = metadata.deletion_timestamp.is_some();
         }
         Err(misfits) => {
             for misfit in misfits {
@@ -153,6 +154,12 @@ fn try_read(
     }
 }
 
+/// What a cluster says about an object is no input, but for the addresses of a Service, which others give it. A Pod has its
+/// address and its readiness there, in files as well.
+pub fn has_status_as_input(kind: &str, provenance: &Provenance) -> bool {
+    kind == "Pod" || (kind == "Service" && provenance.cluster().is_some())
+}
+
 fn refused(objects: &mut Objects, meta: Meta) -> Result<(), Meta> {
     objects.refused.insert(meta.origin.clone(), meta.provenance.observed_generation());
     Err(meta)
@@ -178,6 +185,8 @@ fn route_to_store(
         "Service" => insert(&mut o.services, given, findings, |service, _| Some(service)),
         "Namespace" => insert(&mut o.namespaces, given, findings, |_: Value, _| Some(standard::Namespace)),
         "EndpointSlice" => insert(&mut o.endpoint_slices, given, findings, standard::endpoint_slice),
+        "InferencePool" => with_spec(&mut o.inference_pools, given, findings, inference_pool::inference_pool),
+        "Pod" => insert(&mut o.pods, given, findings, |wire, check| Some(pod::pod(wire, check.meta()))),
         "Secret" => match given.meta.provenance {
             Provenance::File(_) => {
                 insert(&mut o.secrets, given, findings, |wire, check| secret::secret(wire, secrets, check))
@@ -296,7 +305,8 @@ fn place_of(kind: &str) -> (&'static str, &'static [&'static str]) {
             (GATEWAY_GROUP, &["v1"])
         }
         "ReferenceGrant" => (GATEWAY_GROUP, &["v1", "v1beta1"]),
-        "Service" | "Secret" | "ConfigMap" | "Namespace" => ("", &["v1"]),
+        "Service" | "Secret" | "ConfigMap" | "Namespace" | "Pod" => ("", &["v1"]),
+        "InferencePool" => (INFERENCE_GROUP, &["v1"]),
         "EndpointSlice" => ("discovery.k8s.io", &["v1"]),
         "ModelPool" | "ModelBackend" | "Consumer" | "TokenPolicy" | "ProxyParameters" => {
             (TOLLGATE_GROUP, &["v1alpha1"])
@@ -341,7 +351,7 @@ fn is_known_place(api_version: &str, kind: &str, meta: &Meta, findings: &mut Vec
             (Severity::Error, format!("a TokenPolicy is not of group {}", Shown(group)), hint)
         }
         // Leaving a policy or a route out is not harmless, so it is an error and not a remark.
-        GATEWAY_GROUP | "inference.networking.k8s.io" => {
+        GATEWAY_GROUP | INFERENCE_GROUP => {
             (Severity::Error, format!("{} is not served yet", redact::plain(kind)), "it has no effect".to_owned())
         }
         _ => {

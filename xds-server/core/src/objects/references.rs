@@ -1,9 +1,12 @@
 //! What an object refers to, as far as the source of the objects must know it.
 //!
-//! A cluster may have many Secrets and ConfigMaps that are nobody's business here. Those that are referred to are read, and
-//! no others. And it may have Gateways and routes of other controllers, which are not to be answered for.
+//! A cluster may have many Secrets, ConfigMaps and Pods that are nobody's business here. Those that are referred to, or
+//! selected, are read, and no others. And it may have Gateways and routes of other controllers, which are not to be answered for.
 //!
 //! Whether a reference may be used is the business of `translate`. It needs the object only to say what is wrong.
+
+use std::collections::BTreeMap;
+use std::fmt;
 
 use gateway_api::apis::standard::gateways::GatewayListeners;
 use serde_json::{Map, Value};
@@ -11,9 +14,9 @@ use serde_json::{Map, Value};
 use super::model_backend::Tls;
 use super::{
     BackendSlice, BackendTlsPolicy, CONTROLLER_NAME, ConfigMap, Consumer, DEFAULT_CLASS, GATEWAY_GROUP, Gateway,
-    GatewayClass, GrpcRoute, HttpRoute, Key, KeySource, Kind as _, ListenerSet, Meta, ModelBackend, ModelPool,
-    Namespace, Object, ProxyParameters, ReferenceGrant, Secret, SecretRef, Service, Store, TlsRoute, TokenPolicy,
-    client_validations,
+    GatewayClass, GrpcRoute, HttpRoute, InferencePool, Key, KeySource, Kind as _, ListenerSet, Meta, ModelBackend,
+    ModelPool, Namespace, Object, Pod, ProxyParameters, ReferenceGrant, Secret, SecretRef, Service, Store, TlsRoute,
+    TokenPolicy, client_validations,
 };
 
 /// An object that is read only because something refers to it.
@@ -24,7 +27,14 @@ pub struct Needed {
     pub key: Key,
 }
 
-/// A kind of object that may refer to Secrets and ConfigMaps.
+/// Pods that are read only because something selects them: those of a namespace that have all of these labels.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Selection {
+    pub namespace: String,
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A kind of object that may refer to Secrets and ConfigMaps, or select Pods.
 pub trait RefersToContent: Sized {
     /// The Secrets, as often as they are named.
     fn secrets(object: &Object<Self>) -> Vec<Key>;
@@ -38,6 +48,11 @@ pub trait RefersToContent: Sized {
     fn needs(object: &Object<Self>) -> Vec<Needed> {
         let secrets = Self::secrets(object).into_iter().map(Needed::secret);
         secrets.chain(Self::config_maps(object).into_iter().map(Needed::config_map)).collect()
+    }
+
+    /// The Pods that it selects.
+    fn pods(_: &Object<Self>) -> Option<Selection> {
+        None
     }
 
     /// The GatewayClass whose controller is the only one that acts on the references. None: there is no such thing.
@@ -77,6 +92,7 @@ refers_to_none!(
     Namespace,
     Service,
     BackendSlice,
+    Pod,
     Secret,
     ConfigMap,
     ModelPool,
@@ -115,6 +131,16 @@ impl RefersToContent for BackendTlsPolicy {
         let references = object.spec.validation.ca_certificate_refs.iter().flatten();
         let references = references.filter(|reference| reference.group.is_empty() && reference.kind == ConfigMap::NAME);
         references.map(|reference| key(&object.meta, None, &reference.name)).collect()
+    }
+}
+
+impl RefersToContent for InferencePool {
+    fn secrets(_: &Object<Self>) -> Vec<Key> {
+        Vec::new()
+    }
+
+    fn pods(object: &Object<Self>) -> Option<Selection> {
+        Some(Selection { namespace: object.meta.namespace().to_owned(), labels: object.spec.labels.clone() })
     }
 }
 
@@ -179,6 +205,23 @@ impl Needed {
     /// Whether the objects of this kind are read only where something refers to them.
     pub fn is_kind(kind: &str) -> bool {
         [Secret::NAME, ConfigMap::NAME].contains(&kind)
+    }
+}
+
+// === impl Selection ===
+
+impl Selection {
+    /// Whether the objects of this kind are read only where something selects them.
+    pub fn is_kind(kind: &str) -> bool {
+        kind == Pod::NAME
+    }
+}
+
+impl fmt::Display for Selection {
+    /// As the API server wants a selector.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let labels: Vec<String> = self.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        f.write_str(&labels.join(","))
     }
 }
 

@@ -66,7 +66,7 @@ impl RefusedPolicy {
         let names = if namespace.is_some() { Names::AllOfItsNamespace } else { Names::Everything };
         let origin = Origin::new(KIND, namespace.unwrap_or_default(), UNNAMED);
         let provenance = Provenance::Cluster(ClusterVersion::default());
-        let meta = Meta { origin, labels: BTreeMap::new(), created: None, provenance };
+        let meta = Meta { origin, labels: BTreeMap::new(), created: None, is_ending: false, provenance };
         Self { meta, names }
     }
 }
@@ -149,6 +149,7 @@ pub(crate) fn meta(file: &str, line: u64) -> Meta {
         origin: Origin::new(KIND, "default", ""),
         labels: BTreeMap::new(),
         created: None,
+        is_ending: false,
         provenance: Provenance::File(FileVersion {
             path: file.into(),
             lines: Lines::starting_at(line),

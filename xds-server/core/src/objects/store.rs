@@ -16,6 +16,8 @@ pub struct Meta {
     pub labels: BTreeMap<String, String>,
     /// Unix seconds of its creation where that is known, for precedence between routes.
     pub created: Option<i64>,
+    /// It is being deleted.
+    pub is_ending: bool,
     pub provenance: Provenance,
 }
 
@@ -198,6 +200,7 @@ mod tests {
                 origin,
                 labels: BTreeMap::new(),
                 created: None,
+                is_ending: false,
                 provenance: Provenance::Cluster(ClusterVersion::default()),
             };
             Object { meta, spec: (), refused: RefusedParts::default() }

@@ -18,6 +18,7 @@ pub enum StatusKind {
     TlsRoute,
     #[serde(rename = "BackendTLSPolicy")]
     BackendTlsPolicy,
+    InferencePool,
     ModelPool,
     ModelBackend,
     Consumer,
@@ -55,6 +56,11 @@ pub enum Brief {
     },
     BackendTlsPolicy {
         targets: Vec<String>,
+    },
+    InferencePool {
+        /// Who picks an endpoint. None: the gateway chooses.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        picker: Option<String>,
     },
     ModelPool {
         models: Vec<String>,
@@ -94,7 +100,7 @@ pub struct Status {
     /// Of a Gateway or a ListenerSet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listeners: Option<Vec<ListenerStatus>>,
-    /// Of a route.
+    /// Of a route, or of an InferencePool.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parents: Option<Vec<ParentStatus>>,
     /// Of a policy (GEP-713).
@@ -172,7 +178,7 @@ fn is_zero(count: &usize) -> bool {
 // === impl StatusKind ===
 
 impl StatusKind {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::GatewayClass,
         Self::Gateway,
         Self::ListenerSet,
@@ -180,6 +186,7 @@ impl StatusKind {
         Self::GrpcRoute,
         Self::TlsRoute,
         Self::BackendTlsPolicy,
+        Self::InferencePool,
         Self::ModelPool,
         Self::ModelBackend,
         Self::Consumer,
@@ -195,6 +202,7 @@ impl StatusKind {
             Self::GrpcRoute => "GRPCRoute",
             Self::TlsRoute => "TLSRoute",
             Self::BackendTlsPolicy => "BackendTLSPolicy",
+            Self::InferencePool => "InferencePool",
             Self::ModelPool => "ModelPool",
             Self::ModelBackend => "ModelBackend",
             Self::Consumer => "Consumer",
@@ -202,9 +210,9 @@ impl StatusKind {
         }
     }
 
-    /// Whether it has parents.
-    pub fn is_route(self) -> bool {
-        matches!(self, Self::HttpRoute | Self::GrpcRoute | Self::TlsRoute)
+    /// Whether its status is at its parents, and nowhere else.
+    pub fn has_parents(self) -> bool {
+        matches!(self, Self::HttpRoute | Self::GrpcRoute | Self::TlsRoute | Self::InferencePool)
     }
 
     pub fn parse(name: &str) -> Option<Self> {

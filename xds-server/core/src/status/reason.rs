@@ -35,6 +35,7 @@ pub enum Reason {
     InvalidCertificateRef,
     InvalidCACertificateRef,
     InvalidCACertificateKind,
+    InvalidExtensionRef,
     NoTarget,
     // Of Gateways and their listeners.
     UnknownClass,
@@ -114,6 +115,7 @@ impl Reason {
             | Self::InvalidCertificateRef
             | Self::InvalidCACertificateRef
             | Self::InvalidCACertificateKind
+            | Self::InvalidExtensionRef
             | Self::InvalidRouteKinds
             | Self::NoTarget => (ResolvedRefs, false),
             Self::ProtocolConflict | Self::HostnameConflict => (ConditionType::Conflicted, false),

@@ -133,7 +133,8 @@ pub fn uses(route: &Route) -> Vec<Use> {
         Action::Pool { .. } => Class::of(&route.action).map(Use::Class).into_iter().collect(),
         Action::Services { services, .. } => {
             let mirrors = route.mirrors.iter().map(|mirror| &mirror.service);
-            let all = services.iter().map(|service| &service.service).chain(mirrors);
+            let pickers = services.iter().filter_map(|service| Some(&service.picker.as_ref()?.service));
+            let all = services.iter().map(|service| &service.service).chain(mirrors).chain(pickers);
             all.map(|cluster| Use::Service(cluster.clone())).collect()
         }
         Action::Redirect(_) | Action::Fail { .. } => Vec::new(),

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! consumers -> keys                      policies -> limits and what they are for
-//! TLS of services -> services -> backends -> pools
+//! TLS of services -> services -> inference pools -> backends -> pools
 //! gateways -> listeners   routes -> rules -> attach (parents, hostnames) -> rivals -> hosts (order of tries)
 //! services -> workloads (in sidecars)
 //! ```
@@ -27,6 +27,7 @@ pub(crate) mod gateways;
 pub(crate) mod given;
 pub(crate) mod hostname;
 pub(crate) mod hosts;
+pub(crate) mod inference_pools;
 pub(crate) mod listener;
 pub(crate) mod listeners;
 mod matches;
@@ -100,6 +101,9 @@ pub fn translate(objects: &Objects, placement: Placement) -> Translation {
     }
     for (_, ports) in each(objects, &made, |view, object| services::service(view, object, &mut findings)) {
         made.services.extend(ports.into_iter().map(|port| (port.cluster.clone(), port)));
+    }
+    for (_, pool) in each(objects, &made, |view, object| inference_pools::pool(view, object, &mut findings)) {
+        made.services.extend(pool.map(|pool| (pool.cluster.clone(), Arc::new(pool))));
     }
     for (object, backend) in each(objects, &made, backends::backend) {
         match backend {

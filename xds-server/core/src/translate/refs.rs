@@ -19,6 +19,7 @@ pub const MODEL_POOL: GroupKind = ("tollgate.dev", "ModelPool");
 pub const MODEL_BACKEND: GroupKind = ("tollgate.dev", "ModelBackend");
 pub const CONSUMER: GroupKind = ("tollgate.dev", "Consumer");
 pub const SERVICE: GroupKind = ("", "Service");
+pub const INFERENCE_POOL: GroupKind = ("inference.networking.k8s.io", "InferencePool");
 pub const CONFIG_MAP: GroupKind = ("", "ConfigMap");
 pub const SECRET: GroupKind = ("", "Secret");
 

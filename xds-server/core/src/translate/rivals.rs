@@ -69,7 +69,8 @@ pub fn without(route: &AttachedRoute, lost: &Lost) -> AttachedRoute {
     let attachments = route.attachments.iter().filter(|place| stays(&place.gateway, &place.listener));
     let attachments: Box<[_]> = attachments.cloned().collect();
     let routes = route.routes.only(|gateway| attachments.iter().any(|place| place.gateway == *gateway));
-    AttachedRoute { created: route.created, parents: route.parents.clone(), attachments, routes }
+    let (created, parents, pools) = (route.created, route.parents.clone(), route.pools.clone());
+    AttachedRoute { created, parents, attachments, pools, routes }
 }
 
 /// What its author is told. A parent is refused if nothing is left of the route there.

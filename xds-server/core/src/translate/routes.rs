@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::ir::{Action, Route};
-use crate::objects::Key;
+use crate::objects::{INFERENCE_GROUP, InferencePool, Key, Kind as _};
 use crate::status::Finding;
 
 use super::attach::Attachment;
 use super::given::GivenRoute;
 use super::parents::{self, Child, ParentRef, Parents};
 use super::policies::Way;
+use super::refs::{INFERENCE_POOL, Reference};
 use super::rules;
 use super::view::View;
 
@@ -22,6 +23,8 @@ pub struct AttachedRoute {
     /// See [`Parents::ours`].
     pub parents: Box<[usize]>,
     pub attachments: Box<[Attachment]>,
+    /// The InferencePools that it names, whatever becomes of that.
+    pub pools: Box<[Key]>,
     pub routes: ByGateway,
 }
 
@@ -61,7 +64,24 @@ pub fn route(view: View<'_>, given: GivenRoute<'_>, findings: &mut Vec<Finding>)
     let gateways: BTreeSet<&Key> = attachments.iter().map(|attachment| &attachment.gateway).collect();
     let routes = gateways.into_iter().map(|gateway| (gateway.clone(), at(view, given, gateway, &rules))).collect();
     let routes = ByGateway(routes);
-    Some(AttachedRoute { created: given.meta.created.unwrap_or(i64::MAX), parents: ours, attachments, routes })
+    let (created, pools) = (given.meta.created.unwrap_or(i64::MAX), pools(view, given));
+    Some(AttachedRoute { created, parents: ours, attachments, pools, routes })
+}
+
+/// A pool of another namespace learns of it only if it permits it.
+fn pools(view: View<'_>, given: GivenRoute<'_>) -> Box<[Key]> {
+    let backends = given.spec.rules.iter().flatten().flat_map(|rule| rule.backend_refs.iter().flatten());
+    let named = backends.filter(|backend| {
+        (backend.group.as_deref(), backend.kind.as_deref()) == (Some(INFERENCE_GROUP), Some(InferencePool::NAME))
+    });
+    let permitted = named.filter_map(|backend| {
+        let namespace = backend.namespace.as_deref().unwrap_or(given.meta.namespace());
+        let (from_kind, name) = (given.kind.group_kind(), backend.name.as_str());
+        let reference = Reference { from: given.meta, from_kind, to_kind: INFERENCE_POOL, namespace, name, field: "" };
+        reference.is_permitted(view).then(|| Key::new(namespace, name))
+    });
+    let pools: BTreeSet<Key> = permitted.collect();
+    pools.into_iter().collect()
 }
 
 /// The rules at one Gateway, with the limits that hold there.

@@ -293,6 +293,7 @@ impl Context<'_> {
             service: target.cluster,
             weight,
             websocket: target.port.websocket,
+            picker: target.port.picker,
             request_headers: filters.request_headers,
             response_headers: filters.response_headers,
         };

@@ -1,14 +1,15 @@
-//! References of routes to Services: of a rule's backends, of its mirrors, and of tunnels.
+//! References of routes to Services and InferencePools: of a rule's backends, of its mirrors, and of tunnels.
 
 use gateway_api::apis::experimental::httproutes::{
     HttpRouteRulesBackendRefs as BackendRef, HttpRouteRulesFiltersRequestMirrorBackendRef as MirrorRef,
 };
 
-use crate::objects::{GATEWAY_GROUP, Service, Shown, TOLLGATE_GROUP};
+use crate::objects::{GATEWAY_GROUP, INFERENCE_GROUP, InferencePool, Service, Shown, TOLLGATE_GROUP};
 use crate::status::{Finding, Reason, Severity};
 
 use super::given::{GivenRoute, RouteKind};
-use super::refs::{Reference, SERVICE};
+use super::inference_pools::cluster_of;
+use super::refs::{INFERENCE_POOL, Reference, SERVICE};
 use super::services::{Port, cluster_name, of_calls};
 use super::view::View;
 
@@ -19,11 +20,11 @@ pub struct ServiceRef<'a> {
     namespace: Option<&'a str>,
     name: &'a str,
     port: Option<i32>,
-    /// Only a rule's own backend may be a ModelPool.
+    /// Only a rule's own backend may be a ModelPool or an InferencePool.
     may_be_pool: bool,
 }
 
-/// A Service that a route may use.
+/// A Service or InferencePool that a route may use.
 #[derive(Debug)]
 pub struct Target {
     pub cluster: String,
@@ -65,6 +66,27 @@ pub fn target(
     Ok(Target { cluster, port, warning })
 }
 
+/// The pool that a reference leads to, if it may be used and can be. A pool has its ports by itself, so that of a reference
+/// means nothing.
+fn pool(view: View<'_>, reference: &Reference<'_>) -> Result<Target, Finding> {
+    if !reference.is_permitted(view) {
+        return Err(reference.not_permitted());
+    }
+    if view.object::<InferencePool>(reference.namespace, reference.name).is_none() {
+        return Err(reference.not_found::<InferencePool>(Reason::BackendNotFound, view));
+    }
+    let cluster = cluster_of(reference.namespace, reference.name);
+    let Some(port) = view.port(&cluster) else {
+        let message = format!("the endpoint picker of {} can never be asked", reference.target());
+        return Err(reference.finding(Reason::BackendNotFound, &message, "see its status"));
+    };
+    let warning = (!port.has_endpoints).then(|| {
+        let message = format!("{} has no Pod that is ready: it answers 503", reference.target());
+        reference.from.finding(Severity::Warning, Reason::NoEndpoints, reference.field, message, "")
+    });
+    Ok(Target { cluster, port, warning })
+}
+
 impl<'a> From<&'a BackendRef> for ServiceRef<'a> {
     fn from(backend: &'a BackendRef) -> Self {
         Self {
@@ -97,15 +119,19 @@ impl ServiceRef<'_> {
     /// What it leads to, for the route in which it stands in this field.
     pub fn resolve(self, view: View<'_>, route: GivenRoute<'_>, field: &str) -> Result<Target, Finding> {
         let Self { group, kind, name, .. } = self;
-        if (group, kind) != ("", "Service") {
+        let is_pool = self.may_be_pool && (group, kind) == INFERENCE_POOL;
+        if (group, kind) != SERVICE && !is_pool {
             let message = format!("a backend cannot be {} of group {}", Shown(kind), Shown(group));
             let hint = self.hint_of_kind(route.kind);
             return Err(route.meta.finding(Severity::Error, Reason::InvalidKind, field, message, hint));
         }
         let namespace = self.namespace.unwrap_or(route.meta.namespace());
         let from_kind = route.kind.group_kind();
-        let reference = Reference { from: route.meta, from_kind, to_kind: SERVICE, namespace, name, field };
-        let mut target = target(view, &reference, self.port, "it answers 503")?;
+        let to_kind = if is_pool { INFERENCE_POOL } else { SERVICE };
+        let reference = Reference { from: route.meta, from_kind, to_kind, namespace, name, field };
+        let found =
+            if is_pool { pool(view, &reference) } else { target(view, &reference, self.port, "it answers 503") };
+        let mut target = found?;
         if route.kind == RouteKind::Grpc && !target.port.h2c {
             target.cluster = of_calls(&target.cluster);
         }
@@ -117,6 +143,8 @@ impl ServiceRef<'_> {
         match (self.group, self.kind) {
             (_, "ModelPool") if may_be_pool => "group: tollgate.dev",
             (TOLLGATE_GROUP, _) if may_be_pool => "kind: ModelPool",
+            (_, "InferencePool") if self.may_be_pool => "group: inference.networking.k8s.io",
+            (INFERENCE_GROUP, _) if self.may_be_pool => "kind: InferencePool",
             (GATEWAY_GROUP, _) => "",
             _ if !may_be_pool => "a Service",
             _ => "a Service, or kind ModelPool of group tollgate.dev",

@@ -20,6 +20,13 @@ pub fn cluster_name(namespace: &str, name: &str, port: u16) -> String {
     format!("service/{namespace}/{name}/{port}")
 }
 
+/// Endpoint pickers speak gRPC, and most make a certificate for themselves.
+const PICKER: &str = "/picker";
+
+pub fn of_picker(cluster: &str) -> String {
+    format!("{cluster}{PICKER}")
+}
+
 /// Calls are sent by HTTP/2 to a port that does not say what it speaks. That is another cluster, because the same port
 /// may be spoken to by HTTP/1 for an HTTPRoute.
 const H2C: &str = "/h2c";
@@ -28,24 +35,39 @@ pub fn of_calls(cluster: &str) -> String {
     format!("{cluster}{H2C}")
 }
 
-/// A port of a Service as the cluster of this name has it.
+/// What the cluster of this name is of, as that cluster has it.
 pub fn named(services: &BTreeMap<String, Arc<ir::Service>>, cluster: &str) -> Option<Arc<ir::Service>> {
-    let Some(port) = cluster.strip_suffix(H2C) else { return services.get(cluster).map(Arc::clone) };
-    let service = services.get(port)?;
-    Some(Arc::new(ir::Service { cluster: cluster.to_owned(), h2c: true, ..ir::Service::clone(service) }))
+    let (service, tls) = if let Some(port) = cluster.strip_suffix(H2C) {
+        let service = services.get(port)?;
+        (service, service.tls.clone())
+    } else if let Some(port) = cluster.strip_suffix(PICKER) {
+        let service = services.get(port)?;
+        let own = || (!service.h2c).then(|| Arc::new(ir::ServiceTls::Unverified));
+        (service, service.tls.clone().or_else(own))
+    } else {
+        return services.get(cluster).map(Arc::clone);
+    };
+    let service = ir::Service::clone(service);
+    Some(Arc::new(ir::Service { cluster: cluster.to_owned(), h2c: true, tls, ..service }))
 }
 
-/// What routes must know of a port of a Service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What routes must know of a port of a Service, or of an InferencePool.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Port {
     pub has_endpoints: bool,
     pub h2c: bool,
     pub websocket: bool,
+    pub picker: Option<Arc<ir::Picker>>,
 }
 
 impl Port {
     pub fn of(service: &ir::Service) -> Self {
-        Self { has_endpoints: !service.endpoints.is_empty(), h2c: service.h2c, websocket: service.websocket }
+        Self {
+            has_endpoints: !service.endpoints.is_empty(),
+            h2c: service.h2c,
+            websocket: service.websocket,
+            picker: service.choice.picker().map(Arc::clone),
+        }
     }
 }
 
@@ -70,6 +92,7 @@ pub fn service(view: View<'_>, service: &Object<Service>, findings: &mut Vec<Fin
             tls: backend_tls::of_port(view, &key, port.name.as_deref()),
             h2c: port.app_protocol.as_deref() == Some("kubernetes.io/h2c"),
             websocket: port.app_protocol.as_deref() == Some("kubernetes.io/ws"),
+            choice: ir::Choice::ByTurns,
             endpoints: endpoints(&slices, port.name.as_deref().unwrap_or_default()),
         };
         ports.retain(|port| port.cluster != made.cluster);

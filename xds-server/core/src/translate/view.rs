@@ -43,7 +43,7 @@ pub struct Made {
     pub listener_sets: BTreeMap<Key, BTreeSet<Key>>,
     /// The BackendTLSPolicies that are for each Service.
     pub backend_tls: BTreeMap<Key, BTreeMap<Key, Arc<BackendTls>>>,
-    /// Each port of each Service, by cluster name.
+    /// Each port of each Service, and each InferencePool, by cluster name.
     pub services: BTreeMap<String, Arc<ir::Service>>,
     pub backends: BTreeMap<Key, Arc<ir::Backend>>,
     /// By `namespace/name`.
@@ -115,7 +115,7 @@ impl Fact {
         Self::new(["backend TLS", &service.namespace, &service.name, ""])
     }
 
-    /// Whether a Service has this port, and what routes must know of it.
+    /// Whether a Service has this port, or an InferencePool can be used, and what routes must know of it.
     pub fn service(cluster: &str) -> Self {
         Self::new(["service", cluster, "", ""])
     }
@@ -232,7 +232,7 @@ impl<'a> View<'a> {
         self.made.backend_tls.get(service).into_iter().flat_map(BTreeMap::values).map(AsRef::as_ref)
     }
 
-    /// None: there is no such port of a Service.
+    /// None: there is no such port of a Service, and no such InferencePool.
     pub fn port(&self, cluster: &str) -> Option<Port> {
         self.reads.note(Fact::service(cluster));
         self.made.services.get(cluster).map(|service| Port::of(service))

@@ -9,7 +9,7 @@ use crate::sets::{Counted, take_out};
 use crate::translate::gateways::{needs_attempts_at, of_attempts, parts, without_parts};
 use crate::translate::given::{RouteId, RouteKind};
 use crate::translate::routes::AttachedRoute;
-use crate::translate::services::of_calls;
+use crate::translate::services::{of_calls, of_picker};
 use crate::translate::tls_routes::AttachedTlsRoute;
 use crate::translate::tunnels;
 use crate::translate::view::Made;
@@ -234,7 +234,8 @@ fn has_backend(gateway: &Gateway, cluster: &str) -> bool {
 }
 
 fn has_service(gateway: &Gateway, cluster: &str) -> bool {
-    gateway.services.contains_key(cluster) || gateway.services.contains_key(&of_calls(cluster))
+    let has = |cluster: &str| gateway.services.contains_key(cluster);
+    has(cluster) || has(&of_calls(cluster)) || has(&of_picker(cluster))
 }
 
 /// The Gateways that a route is attached to.

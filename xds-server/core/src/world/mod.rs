@@ -28,13 +28,13 @@ use crate::sets::take_out;
 use crate::status::{Finding, StatusKind};
 use crate::translate::backend_tls::{self, BackendTls};
 use crate::translate::consumers::{self, Claim};
-use crate::translate::given::RouteKind;
+use crate::translate::given::{RouteId, RouteKind};
 use crate::translate::listeners::{self, OpenListeners};
 use crate::translate::policies::{self, Policy};
 use crate::translate::services;
 use crate::translate::tls_routes::{self, AttachedTlsRoute};
 use crate::translate::view::{Fact, Made};
-use crate::translate::{backends, pools, ports, workloads};
+use crate::translate::{backends, inference_pools, pools, ports, workloads};
 
 pub use self::ends::Ends;
 
@@ -51,6 +51,7 @@ pub struct World {
     policies: Memo<Policy>,
     backend_tls: Memo<BackendTls>,
     services: Memo<Vec<Arc<ir::Service>>>,
+    inference_pools: Memo<ir::Service>,
     backends: Memo<ir::Backend>,
     pools: Memo<ir::Pool>,
     listeners: Memo<OpenListeners>,
@@ -58,6 +59,8 @@ pub struct World {
     tls_routes: Memo<AttachedTlsRoute>,
     workloads: Memo<ir::Workload>,
     gateways: Gateways,
+    /// The routes that name each InferencePool.
+    routes_of_pools: BTreeMap<Key, BTreeSet<Arc<RouteId>>>,
     /// The Consumers that claim each key, by its SHA-256.
     claimants: BTreeMap<String, BTreeSet<Arc<Key>>>,
     /// The keys of the IR that end, by when they do.
@@ -116,6 +119,7 @@ impl World {
     /// What is wrong with the objects, sorted by file and line.
     pub fn findings(&self) -> Vec<Finding> {
         let of_units = self.consumers.findings().chain(self.policies.findings()).chain(self.services.findings());
+        let of_units = of_units.chain(self.inference_pools.findings());
         let of_units = of_units.chain(self.backends.findings()).chain(self.pools.findings());
         let of_units = of_units.chain(self.listeners.findings()).chain(self.routes.findings());
         let of_units = of_units.chain(self.tls_routes.findings()).chain(self.backend_tls.findings());
@@ -138,6 +142,7 @@ impl World {
         self.step_policies(&mut dirty, &mut delta);
         self.step_backend_tls(&mut dirty);
         self.step_services(&mut dirty, &mut touched);
+        self.step_inference_pools(&mut dirty, &mut touched);
         self.step_backends(&mut dirty, &mut touched);
         self.step_pools(&mut dirty, &mut touched);
         self.step_listeners(&mut dirty, &mut touched, &mut delta);
@@ -149,6 +154,7 @@ impl World {
         Gateways::note_limits(&delta.limits, &self.ir.gateways, &mut delta.gateways);
         self.step_workloads(&dirty, &mut delta);
         self.affected_backend_tls(&mut delta);
+        self.name_pools(&turns, &mut delta.statuses);
         self.affected(&dirty, (&turns, &tls_turns), &mut delta.statuses);
         self.of_refused.clear();
         policies::closed(&self.made.placement, &self.objects.refused_policies, &self.ir, &mut self.of_refused);
@@ -292,22 +298,40 @@ impl World {
                 ports.map(|port| (port.cluster.clone(), port)).collect()
             };
             let (before, after) = (ports(before), ports(after));
-            let shown = |port: Option<&Arc<ir::Service>>| port.map(|port| services::Port::of(port));
             for cluster in before.keys().chain(after.keys()) {
-                let (before, after) = (before.get(cluster), after.get(cluster));
-                if before == after {
-                    continue;
-                }
-                touched.services.insert(cluster.clone());
-                if shown(before) != shown(after) {
-                    dirty.facts.insert(Fact::service(cluster));
-                }
-                match after {
-                    Some(port) => self.made.services.insert(cluster.clone(), Arc::clone(port)),
-                    None => self.made.services.remove(cluster),
-                };
+                self.set_service(cluster, (before.get(cluster), after.get(cluster)), dirty, touched);
             }
         }
+    }
+
+    fn step_inference_pools(&mut self, dirty: &mut Dirty, touched: &mut Touched) {
+        let turns = self.inference_pools.step(&self.objects, &self.made, dirty, inference_pools::pool);
+        for Turn { before, after, .. } in turns {
+            if let Some(pool) = before.as_ref().or(after.as_ref()) {
+                self.set_service(&pool.cluster, (before.as_ref(), after.as_ref()), dirty, touched);
+            }
+        }
+    }
+
+    fn set_service(
+        &mut self,
+        cluster: &str,
+        (before, after): (Option<&Arc<ir::Service>>, Option<&Arc<ir::Service>>),
+        dirty: &mut Dirty,
+        touched: &mut Touched,
+    ) {
+        if before == after {
+            return;
+        }
+        let shown = |service: Option<&Arc<ir::Service>>| service.map(|service| services::Port::of(service));
+        touched.services.insert(cluster.to_owned());
+        if shown(before) != shown(after) {
+            dirty.facts.insert(Fact::service(cluster));
+        }
+        match after {
+            Some(service) => self.made.services.insert(cluster.to_owned(), Arc::clone(service)),
+            None => self.made.services.remove(cluster),
+        };
     }
 
     fn step_backends(&mut self, dirty: &mut Dirty, touched: &mut Touched) {

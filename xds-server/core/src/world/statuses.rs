@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::ir::{Delta, GatewayDelta};
 use crate::objects::{GatewayClass, Key, ListenerSet, Objects, Refused, gateway_of, plain};
+use crate::sets::take_out;
 use crate::status::{Finding, ObjectStatus, Origin, StatusKind};
 use crate::translate::attach::Attachment;
 use crate::translate::given::{RouteId, RouteKind};
@@ -63,6 +64,21 @@ impl World {
         }
     }
 
+    /// Notes which routes name which InferencePools. A pool has its status at the Gateways of its routes, and these may be
+    /// others now.
+    pub(super) fn name_pools(&mut self, turns: &[RouteTurn], affected: &mut Affected) {
+        for Turn { key, before, after } in turns {
+            for pool in before.iter().flat_map(|route| &route.pools) {
+                take_out(&mut self.routes_of_pools, pool, key);
+                affected.insert((StatusKind::InferencePool, pool.clone()));
+            }
+            for pool in after.iter().flat_map(|route| &route.pools) {
+                self.routes_of_pools.entry(pool.clone()).or_default().insert(Arc::clone(key));
+                affected.insert((StatusKind::InferencePool, pool.clone()));
+            }
+        }
+    }
+
     /// The objects that were looked at in this step.
     pub(super) fn affected(
         &self,
@@ -76,6 +92,7 @@ impl World {
         dirty.of::<GatewayClass>().for_each(|key| add(StatusKind::GatewayClass, key));
         self.consumers.asked().for_each(|key| add(StatusKind::Consumer, key));
         self.policies.asked().for_each(|key| add(StatusKind::TokenPolicy, key));
+        self.inference_pools.asked().for_each(|key| add(StatusKind::InferencePool, key));
         self.backends.asked().for_each(|key| add(StatusKind::ModelBackend, key));
         self.pools.asked().for_each(|key| add(StatusKind::ModelPool, key));
         let sets = self.listeners.asked().flat_map(|key| self.sets_of(key)).collect::<Vec<_>>();
@@ -137,6 +154,12 @@ impl Known for World {
         statuses::users(&self.ir.gateways, service)
     }
 
+    fn gateways_of_pool(&self, pool: &Key) -> BTreeSet<Key> {
+        let routes = self.routes_of_pools.get(pool).into_iter().flatten();
+        let routes: Vec<_> = routes.filter_map(|route| self.routes.output(route)).collect();
+        statuses::gateways_of(routes.iter().map(AsRef::as_ref))
+    }
+
     fn attached(&self, gateway: &Key) -> BTreeMap<Arc<str>, usize> {
         let routes: Vec<_> = self.gateways.attached(gateway).filter_map(|route| self.routes.output(route)).collect();
         let tls_routes: Vec<_> =
@@ -159,6 +182,7 @@ impl Known for World {
             StatusKind::GrpcRoute => self.routes.findings_of(RouteKind::Grpc, key),
             StatusKind::TlsRoute => self.tls_routes.findings_of(key).iter().collect(),
             StatusKind::BackendTlsPolicy => self.backend_tls.findings_of(key).iter().collect(),
+            StatusKind::InferencePool => self.inference_pools.findings_of(key).iter().collect(),
             StatusKind::ModelPool => self.pools.findings_of(key).iter().collect(),
             StatusKind::ModelBackend => self.backends.findings_of(key).iter().collect(),
             StatusKind::Consumer => {

@@ -23,7 +23,8 @@ fn places() -> Vec<Vec<String>> {
             | "GatewayClass" => "gateway.networking.k8s.io/v1",
             "ReferenceGrant" => "gateway.networking.k8s.io/v1beta1",
             "EndpointSlice" => "discovery.k8s.io/v1",
-            "Service" | "Secret" | "ConfigMap" | "Namespace" => "v1",
+            "Service" | "Secret" | "ConfigMap" | "Namespace" | "Pod" => "v1",
+            "InferencePool" => "inference.networking.k8s.io/v1",
             _ => "tollgate.dev/v1alpha1",
         };
         let document = |body: &&str| {
@@ -99,6 +100,7 @@ fn places() -> Vec<Vec<String>> {
                     "spec: {parentRefs: [{name: l, kind: ListenerSet}, {name: m, namespace: b, kind: ListenerSet, sectionName: x}], rules: [{backendRefs: [{name: s, port: 80}]}]}",
                     "spec: {parentRefs: [{name: gg}], hostnames: [7], rules: []}",
                     "spec: {rules: [{backendRefs: []}]}",
+                    "spec: {parentRefs: [{name: g, namespace: a}], rules: [{backendRefs: [{group: inference.networking.k8s.io, kind: InferencePool, name: i, namespace: a, weight: 2}, {group: inference.networking.k8s.io, kind: InferencePool, name: j}, {name: s, port: 80}]}]}",
                     "spec: {parentRefs: [{name: g}], rules: [{filters: [{type: CORS, cors: {allowOrigins: ['*']}}, {type: RequestMirror, requestMirror: {backendRef: {name: s, namespace: b, port: 8080}}}], retry: {codes: [503]}, backendRefs: [{name: s, port: 80}]}]}",
                 ],
             );
@@ -109,7 +111,7 @@ fn places() -> Vec<Vec<String>> {
                 &[
                     "spec: {parentRefs: [{name: g, namespace: a}], hostnames: ['*.x.com'], rules: [{backendRefs: [{name: s, port: 80}]}]}",
                     "spec: {parentRefs: [{name: g, namespace: a}, {name: h, namespace: b}], rules: [{matches: [{method: {service: a.B, method: C}}], backendRefs: [{name: s, namespace: b, port: 8080}]}]}",
-                    "spec: {parentRefs: [{name: g, sectionName: http}, {name: g, sectionName: wild}], hostnames: [q.org, a.x.com], rules: [{backendRefs: [{name: s, port: 80, weight: 3}, {group: tollgate.dev, kind: ModelPool, name: p}]}]}",
+                    "spec: {parentRefs: [{name: g, sectionName: http}, {name: g, sectionName: wild}], hostnames: [q.org, a.x.com], rules: [{backendRefs: [{name: s, port: 80, weight: 3}, {group: inference.networking.k8s.io, kind: InferencePool, name: i}, {group: tollgate.dev, kind: ModelPool, name: p}]}]}",
                     "spec: {parentRefs: [{name: l, kind: ListenerSet}, {name: m, namespace: b, kind: ListenerSet, sectionName: x}], rules: [{backendRefs: [{name: s, port: 80}]}]}",
                 ],
             );
@@ -132,7 +134,7 @@ fn places() -> Vec<Vec<String>> {
             namespace,
             "all",
             &[
-                "spec: {from: [{group: gateway.networking.k8s.io, kind: TLSRoute, namespace: a}, {group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: a}, {group: gateway.networking.k8s.io, kind: GRPCRoute, namespace: a}, {group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: b}], to: [{group: '', kind: Service}, {group: tollgate.dev, kind: ModelPool}]}",
+                "spec: {from: [{group: gateway.networking.k8s.io, kind: TLSRoute, namespace: a}, {group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: a}, {group: gateway.networking.k8s.io, kind: GRPCRoute, namespace: a}, {group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: b}], to: [{group: '', kind: Service}, {group: inference.networking.k8s.io, kind: InferencePool}, {group: tollgate.dev, kind: ModelPool}]}",
                 "spec: {from: [{group: tollgate.dev, kind: ModelPool, namespace: a}, {group: gateway.networking.k8s.io, kind: Gateway, namespace: b}], to: [{group: tollgate.dev, kind: ModelBackend, name: m}, {group: '', kind: Secret}]}",
                 "spec: {from: [{group: tollgate.dev, kind: ModelBackend, namespace: b}, {group: tollgate.dev, kind: Consumer, namespace: b}], to: [{group: '', kind: Secret}, {group: '', kind: Service}]}",
             ],
@@ -157,6 +159,31 @@ fn places() -> Vec<Vec<String>> {
                     "kubernetes.io/service-name: s|addressType: IPv4\nendpoints: [{addresses: [10.0.0.1]}]\nports: [{port: 8000}]",
                     "kubernetes.io/service-name: s|addressType: IPv4\nendpoints: [{addresses: [10.0.0.2], conditions: {ready: false, serving: true, terminating: true}}]\nports: [{port: 8000}]",
                     "kubernetes.io/service-name: t|addressType: IPv4\nendpoints: [{addresses: [10.0.0.1]}]\nports: [{port: 8000, name: web}]",
+                ],
+            );
+        }
+        for name in ["i", "j"] {
+            place(
+                "InferencePool",
+                namespace,
+                name,
+                &[
+                    "spec: {selector: {matchLabels: {app: i}}, targetPorts: [{number: 8000}, {number: 8001}]}",
+                    "spec: {selector: {matchLabels: {app: i, tier: x}}, targetPorts: [{number: 8000}], appProtocol: kubernetes.io/h2c, endpointPickerRef: {name: s, port: {number: 80}}}",
+                    "spec: {selector: {matchLabels: {app: i}}, targetPorts: [{number: 8000}], endpointPickerRef: {name: s, port: {number: 8080}, failureMode: FailOpen}}",
+                ],
+            );
+        }
+        for name in ["x", "z"] {
+            place(
+                "Pod",
+                namespace,
+                name,
+                &[
+                    "app: i|status: {podIP: 10.1.0.1, conditions: [{type: Ready, status: 'True'}]}",
+                    "app: i, tier: x|status: {podIP: 10.1.0.2, conditions: [{type: Ready, status: 'True'}]}",
+                    "app: i|status: {podIP: 10.1.0.1, conditions: [{type: Ready, status: 'False'}]}",
+                    "app: other|status: {podIP: 10.1.0.3, conditions: [{type: Ready, status: 'True'}]}",
                 ],
             );
         }

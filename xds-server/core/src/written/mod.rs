@@ -96,7 +96,8 @@ impl Wanted {
                 wanted.keep_reachable_addresses();
             }
             StatusKind::ListenerSet => {}
-            StatusKind::HttpRoute | StatusKind::GrpcRoute | StatusKind::TlsRoute | StatusKind::BackendTlsPolicy => {}
+            StatusKind::HttpRoute | StatusKind::GrpcRoute | StatusKind::TlsRoute => {}
+            StatusKind::BackendTlsPolicy | StatusKind::InferencePool => {}
             StatusKind::Consumer => {
                 let keys = if let Brief::Consumer { keys, .. } = &object.brief { *keys } else { 0 };
                 wanted.put("keys", json!(keys));
@@ -117,11 +118,11 @@ impl Wanted {
         wanted
     }
 
-    /// Of a route that is not ours to answer for: that it has no parent of ours. Of another kind nothing says whether it
+    /// Of a route or pool that is not ours to answer for: that it has no parent of ours. Of another kind nothing says whether it
     /// was ours, so its status is left alone.
     pub fn nothing(kind: StatusKind) -> Option<Self> {
         let status = [("parents".to_owned(), json!([]))].into_iter().collect();
-        kind.is_route().then_some(Self { kind, status, observed: None })
+        kind.has_parents().then_some(Self { kind, status, observed: None })
     }
 
     pub fn print(&self) -> Print {
@@ -219,7 +220,9 @@ fn fields(kind: StatusKind) -> &'static [&'static str] {
         StatusKind::GatewayClass => &["conditions", "supportedFeatures"],
         StatusKind::Gateway => &["addresses", ATTACHED, "conditions", "listeners"],
         StatusKind::ListenerSet => &["conditions", "listeners"],
-        StatusKind::HttpRoute | StatusKind::GrpcRoute | StatusKind::TlsRoute => &["parents"],
+        StatusKind::HttpRoute | StatusKind::GrpcRoute | StatusKind::TlsRoute | StatusKind::InferencePool => {
+            &["parents"]
+        }
         StatusKind::ModelPool | StatusKind::ModelBackend => &["observedGeneration", "conditions"],
         StatusKind::Consumer => &["observedGeneration", "conditions", "keys", LAST_USED],
         StatusKind::BackendTlsPolicy => &["ancestors"],
@@ -244,7 +247,7 @@ fn shorten(value: &mut Value) {
 /// The list that several controllers write into, each its own entries.
 fn entries(kind: StatusKind) -> Option<&'static str> {
     match kind {
-        StatusKind::HttpRoute | StatusKind::GrpcRoute | StatusKind::TlsRoute => Some("parents"),
+        kind if kind.has_parents() => Some("parents"),
         StatusKind::BackendTlsPolicy | StatusKind::TokenPolicy => Some("ancestors"),
         _ => None,
     }
@@ -253,7 +256,7 @@ fn entries(kind: StatusKind) -> Option<&'static str> {
 /// What is ours, in one form whoever wrote it.
 fn ours(kind: StatusKind, status: Option<&Map<String, Value>>) -> Value {
     let get = |field: &str| list_of(status.and_then(|status| status.get(field)));
-    if kind.is_route() {
+    if kind.has_parents() {
         return json!(own_entries(get("parents")));
     }
     let conditions = own_conditions(get("conditions"));

@@ -17,6 +17,7 @@ pub struct Object {
     pub controller: String,
     pub class: String,
     pub gateway: String,
+    pub picker: String,
     pub endpoint: String,
     pub hostnames: Vec<String>,
     pub models: Vec<String>,

@@ -74,6 +74,7 @@ fn table(kind: StatusKind, objects: &[&Object], kinds: Kinds, namespaces: Namesp
         StatusKind::ModelPool => ["NAME", "MODELS", "ACCEPTED", "RESOLVED", ""],
         StatusKind::ModelBackend => ["NAME", "ENDPOINT", "ACCEPTED", "RESOLVED", ""],
         StatusKind::BackendTlsPolicy => ["NAME", "TARGETS", "ACCEPTED", "RESOLVED", ""],
+        StatusKind::InferencePool => ["NAME", "PICKER", "GATEWAYS", "ACCEPTED", "RESOLVED"],
         StatusKind::Consumer => ["NAME", "KEYS", "LAST USED", "ACCEPTED", "RESOLVED"],
         StatusKind::TokenPolicy => ["NAME", "TARGETS", "ACCEPTED", "", ""],
     };
@@ -109,6 +110,10 @@ fn cells(kind: StatusKind, object: &Object, kinds: Kinds) -> [String; 5] {
             [keys, object.last_used.clone(), accepted(), resolved()]
         }
         StatusKind::BackendTlsPolicy => [list(object.targets.iter().cloned()), accepted(), resolved(), none()],
+        StatusKind::InferencePool => {
+            let gateways = list(object.parents.iter().map(|parent| parent.parent_ref.text()));
+            [object.picker.clone(), gateways, accepted(), resolved()]
+        }
         StatusKind::TokenPolicy => [list(object.targets.iter().cloned()), accepted(), none(), none()],
     };
     let name = match kinds {

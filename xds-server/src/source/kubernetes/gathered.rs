@@ -1,15 +1,16 @@
 //! What all watches have told so far. It is pure: events go in; changes, findings and what is to be got come out.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::time::Instant;
-use tollgate_core::objects::{Cluster, Key, Needed};
+use tollgate_core::objects::{Cluster, Key, Needed, Selection};
 use tollgate_core::status::Finding;
 
 use super::Reading;
 use super::got::Got;
-use super::kinds::Watched;
+use super::kinds::{Watched, watch_of};
 use super::needs::{Needs, Next};
 use super::trouble::{Cause, Trouble};
 use super::watch::{Seen, Told};
@@ -21,7 +22,9 @@ const DISBELIEF: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Gathered {
     cluster: Cluster,
-    watches: Vec<Watch>,
+    /// By number, of which none is given twice.
+    watches: BTreeMap<usize, Watch>,
+    next: usize,
     needs: Needs,
     /// What was told last.
     told: Vec<Finding>,
@@ -32,6 +35,8 @@ struct Watch {
     watched: Watched,
     /// Those of the list that has begun.
     listed: BTreeSet<Key>,
+    /// Of a selection: the objects that it has, because others may have them too.
+    has: BTreeSet<Key>,
     /// What there is of its kind is known.
     was_listed: bool,
     /// The last thing that went wrong, and since when something does.
@@ -39,12 +44,16 @@ struct Watch {
 }
 
 /// What is to be done after an event.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Asks {
     /// What to get.
     pub get: Vec<Needed>,
     /// What is not to be got any more.
     pub forget: Vec<Needed>,
+    /// What to watch, by number.
+    pub watch: Vec<(usize, Watched)>,
+    /// Which watches to end.
+    pub end: Vec<usize>,
     /// There may be something to read.
     pub is_news: bool,
 }
@@ -53,18 +62,18 @@ pub struct Asks {
 
 impl Gathered {
     pub fn new(watched: Vec<Watched>) -> Self {
-        let watch = |watched| Watch { watched, listed: BTreeSet::new(), was_listed: false, trouble: None };
-        let watches = watched.into_iter().map(watch).collect();
-        Self { cluster: Cluster::default(), watches, needs: Needs::default(), told: Vec::new() }
+        let next = watched.len();
+        let watches = watched.into_iter().map(Watch::new).enumerate().collect();
+        Self { cluster: Cluster::default(), watches, next, needs: Needs::default(), told: Vec::new() }
     }
 
     pub fn kind(&self, watch: usize) -> &'static str {
-        self.watches.get(watch).map_or("", |watch| watch.watched.kind)
+        self.watches.get(&watch).map_or("", |watch| watch.watched.kind)
     }
 
-    /// A watch has told something.
-    pub fn take(&mut self, watch: usize, told: Told, now: Instant) -> Asks {
-        let Some(watch) = self.watches.get_mut(watch) else { return Asks::default() };
+    /// A watch has told something. One that was ended has nothing to tell.
+    pub fn take(&mut self, id: usize, told: Told, now: Instant) -> Asks {
+        let Some(watch) = self.watches.get_mut(&id) else { return Asks::default() };
         let kind = watch.watched.kind;
         let mut asks = Asks { is_news: true, ..Asks::default() };
         match told {
@@ -75,21 +84,28 @@ impl Gathered {
             Told::Listed(seen) => {
                 asks.is_news = watch.was_listed;
                 watch.listed.insert(seen.key().clone());
-                self.see(kind, seen, &mut asks);
+                self.see(id, kind, seen, &mut asks);
             }
             Told::ListedAll => {
                 let listed = std::mem::take(&mut watch.listed);
                 (watch.was_listed, watch.trouble) = (true, None);
-                let namespace = watch.watched.namespace.clone();
-                self.keep_only(kind, namespace.as_deref(), &listed);
+                if watch.watched.selection.is_some() {
+                    let gone: Vec<Key> = watch.has.difference(&listed).cloned().collect();
+                    gone.iter().for_each(|key| self.loses(id, kind, key));
+                } else {
+                    let namespace = watch.watched.namespace.clone();
+                    self.keep_only(kind, namespace.as_deref(), &listed);
+                }
             }
             Told::Applied(seen) => {
                 watch.trouble = None;
-                self.see(kind, seen, &mut asks);
+                self.see(id, kind, seen, &mut asks);
             }
             Told::Deleted(key) => {
                 watch.trouble = None;
-                if !Needed::is_kind(kind) || self.needs.gone(&Needed { kind, key: key.clone() }) {
+                if watch.watched.selection.is_some() {
+                    self.loses(id, kind, &key);
+                } else if !Needed::is_kind(kind) || self.needs.gone(&Needed { kind, key: key.clone() }) {
                     self.cluster.remove(kind, &key);
                 } else {
                     asks.is_news = false;
@@ -103,6 +119,7 @@ impl Gathered {
             Told::Recovers => watch.trouble = None,
         }
         self.follow_references(&mut asks);
+        self.follow_selections(&mut asks);
         asks
     }
 
@@ -133,9 +150,18 @@ impl Gathered {
         asks
     }
 
-    fn see(&mut self, kind: &'static str, seen: Seen, asks: &mut Asks) {
+    fn see(&mut self, id: usize, kind: &'static str, seen: Seen, asks: &mut Asks) {
         match seen {
-            Seen::Object { document, .. } => self.upsert(document),
+            Seen::Object { key, document } => {
+                let selecting = self.watches.get_mut(&id).filter(|watch| watch.watched.selection.is_some());
+                if let Some(watch) = selecting {
+                    watch.has.insert(key.clone());
+                    if self.knows_newer(&key, &document) {
+                        return;
+                    }
+                }
+                self.upsert(document);
+            }
             Seen::Version { key, version } => {
                 asks.is_news = false;
                 let needed = Needed { kind, key };
@@ -146,7 +172,29 @@ impl Gathered {
         }
     }
 
-    fn upsert(&mut self, document: serde_json::Value) {
+    /// Whether another watch has told of a later version of this Pod. Versions are numbers that grow (KEP-5504).
+    fn knows_newer(&self, key: &Key, document: &Value) -> bool {
+        let known = self.cluster.objects().pods.get(&key.namespace, &key.name);
+        let known = known.and_then(|pod| pod.meta.provenance.cluster());
+        let text = |name: &str| document.get("metadata").and_then(|metadata| metadata.get(name)?.as_str());
+        let number = |version: &str| version.parse::<u64>().ok();
+        known.is_some_and(|known| {
+            let numbers = number(&known.resource_version).zip(text("resourceVersion").and_then(number));
+            text("uid") == Some(&*known.uid) && numbers.is_some_and(|(known, told)| told < known)
+        })
+    }
+
+    /// A selection has an object no more. It is gone if no other one has it.
+    fn loses(&mut self, id: usize, kind: &'static str, key: &Key) {
+        if let Some(watch) = self.watches.get_mut(&id) {
+            watch.has.remove(key);
+        }
+        if !self.watches.values().any(|watch| watch.has.contains(key)) {
+            self.cluster.remove(kind, key);
+        }
+    }
+
+    fn upsert(&mut self, document: Value) {
         if let Err(error) = self.cluster.upsert(document) {
             // Only kinds that the core knows are watched.
             tracing::warn!("an object is left out: {error}");
@@ -187,6 +235,29 @@ impl Gathered {
         }
     }
 
+    /// Watches what objects select since now, and ends the watches of what they do not select any more.
+    fn follow_selections(&mut self, asks: &mut Asks) {
+        for selection in self.cluster.other_selected() {
+            if self.cluster.selects(&selection) {
+                let Some(watched) = watch_of(&selection) else { continue };
+                self.watches.insert(self.next, Watch::new(watched.clone()));
+                asks.watch.push((self.next, watched));
+                self.next += 1;
+            } else if let Some(id) = self.selecting(&selection) {
+                let watch = self.watches.remove(&id);
+                asks.end.push(id);
+                for key in watch.iter().flat_map(|watch| &watch.has) {
+                    self.loses(id, watch.as_ref().map_or("", |watch| watch.watched.kind), key);
+                }
+            }
+        }
+    }
+
+    fn selecting(&self, selection: &Selection) -> Option<usize> {
+        let mut watches = self.watches.iter();
+        watches.find(|(_, watch)| watch.watched.selection.as_ref() == Some(selection)).map(|(id, _)| *id)
+    }
+
     /// Whether everything is known that can be known.
     pub fn is_synced(&self, now: Instant) -> bool {
         self.unsettled().all(|settles| settles.is_some_and(|at| at <= now))
@@ -199,7 +270,7 @@ impl Gathered {
 
     /// When each thing that is not known is believed to stay unknown. None: never.
     fn unsettled(&self) -> impl Iterator<Item = Option<Instant>> {
-        let watches = self.watches.iter().filter(|watch| !watch.was_listed);
+        let watches = self.watches.values().filter(|watch| !watch.was_listed);
         let of_watches = watches.map(|watch| {
             let (trouble, since) = watch.trouble.as_ref()?;
             match trouble.cause {
@@ -219,7 +290,7 @@ impl Gathered {
     /// What is not known by now is not going to be known soon. TokenPolicies that nobody may read close what they may be
     /// for, because they may be what limits it.
     pub fn close_what_is_unknown(&mut self) {
-        let policies = self.watches.iter().filter(|watch| watch.watched.kind == "TokenPolicy" && !watch.was_listed);
+        let policies = self.watches.values().filter(|watch| watch.watched.kind == "TokenPolicy" && !watch.was_listed);
         let denied = policies.filter(|watch| {
             watch.trouble.as_ref().is_some_and(|(trouble, _)| matches!(trouble.cause, Cause::Denied(_)))
         });
@@ -230,7 +301,7 @@ impl Gathered {
 
     /// What is wrong: with objects, and between us and the API server.
     pub fn findings(&self) -> Vec<Finding> {
-        let watches = self.watches.iter().filter(|watch| {
+        let watches = self.watches.values().filter(|watch| {
             let denied = |(trouble, _): &(Trouble, _)| matches!(trouble.cause, Cause::Denied(_));
             !(watch.watched.is_optional && watch.trouble.as_ref().is_some_and(denied))
         });
@@ -249,6 +320,14 @@ impl Gathered {
         }
         self.told.clone_from(&findings);
         Some(Reading { changes, findings })
+    }
+}
+
+// === impl Watch ===
+
+impl Watch {
+    fn new(watched: Watched) -> Self {
+        Self { watched, listed: BTreeSet::new(), has: BTreeSet::new(), was_listed: false, trouble: None }
     }
 }
 

@@ -216,7 +216,8 @@ fn a_poisoned_object_is_a_finding_about_itself() {
 fn only_secrets_that_are_referred_to_are_got_and_kept() {
     let mut cluster = Cluster::new(&[]);
     cluster.list_all_but(&[]);
-    assert_eq!(cluster.tell("Secret", Told::Applied(version("1"))), Asks::default());
+    let asks = cluster.tell("Secret", Told::Applied(version("1")));
+    assert!(asks.get.is_empty() && !asks.is_news, "{asks:?}");
     let asks = cluster.tell("Consumer", Told::Applied(consumer("1", json!([{"secretRef": {"name": "s"}}]))));
     assert_eq!((asks.get, asks.is_news), (vec![needed()], true));
     cluster.got(answer("1"));
@@ -239,4 +240,52 @@ fn only_secrets_that_are_referred_to_are_got_and_kept() {
     assert_eq!(asks.forget, [needed()]);
     cluster.got(answer("4"));
     assert_eq!(cluster.gathered.read().unwrap().changes.set.secrets.iter().count(), 0);
+}
+
+fn pool(version: &str, app: &str) -> Seen {
+    let metadata = json!({"name": app, "namespace": "a", "uid": app, "resourceVersion": version, "generation": 1});
+    let spec = json!({"selector": {"matchLabels": {"app": app}}, "targetPorts": [{"number": 8000}]});
+    let (group, kind) = ("inference.networking.k8s.io/v1", "InferencePool");
+    seen(json!({"apiVersion": group, "kind": kind, "metadata": metadata, "spec": spec}))
+}
+
+fn pod(version: &str, ready: &str) -> Seen {
+    let metadata = json!({"name": "p", "namespace": "a", "uid": "p", "resourceVersion": version, "generation": 1});
+    let status = json!({"podIP": "10.0.0.1", "conditions": [{"type": "Ready", "status": ready}]});
+    seen(json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "status": status}))
+}
+
+#[test]
+fn only_pods_that_a_pool_selects_are_watched_and_kept() {
+    let mut cluster = Cluster::new(&[]);
+    cluster.list_all_but(&[]);
+    let mut watch = |version: &str, app: &str| {
+        let asks = cluster.tell("InferencePool", Told::Applied(pool(version, app)));
+        asks.watch.into_iter().map(|(id, watched)| (id, watched.selection.unwrap().to_string())).collect::<Vec<_>>()
+    };
+    let (first, second) = (watch("1", "x"), watch("1", "y"));
+    let [(x, x_labels), (y, y_labels)] = [&first[0], &second[0]].map(|(id, labels)| (*id, labels.as_str()));
+    assert_eq!((x_labels, y_labels), ("app=x", "app=y"));
+    assert!(!cluster.is_synced_after(3600), "a pool is served with its Pods");
+    let mut tell = |id: usize, told: Told| drop(cluster.gathered.take(id, told, cluster.start));
+    for id in [x, y] {
+        tell(id, Told::Lists);
+        tell(id, Told::Listed(pod("10", "True")));
+        tell(id, Told::ListedAll);
+    }
+    // One watch is behind the other. Then the Pod is of one selection only.
+    tell(x, Told::Applied(pod("12", "False")));
+    tell(y, Told::Applied(pod("11", "True")));
+    let changes = cluster.gathered.read().unwrap().changes;
+    assert!(cluster.is_synced_after(0) && changes.set.pods.iter().all(|pod| !pod.spec.is_ready));
+    assert_eq!(changes.set.pods.iter().count(), 1);
+    cluster.gathered.take(x, Told::Deleted(Key::new("a", "p")), cluster.start);
+    assert!(cluster.gathered.read().is_none(), "another selection has it");
+    let asks = cluster.tell("InferencePool", Told::Deleted(Key::new("a", "y")));
+    assert_eq!(asks.end, [y]);
+    let gone = cluster.gathered.read().unwrap().changes.gone;
+    assert_eq!(gone.iter().map(|(kind, _)| *kind).collect::<Vec<_>>(), ["InferencePool", "Pod"]);
+    // What is under way from a watch that has ended counts for nothing.
+    cluster.gathered.take(y, Told::Applied(pod("13", "True")), cluster.start);
+    assert!(cluster.gathered.read().is_none());
 }

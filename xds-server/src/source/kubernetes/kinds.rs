@@ -1,8 +1,9 @@
-//! Which watches there are: one for each kind that the core reads, and for each namespace if some are named.
+//! Which watches there are: one for each kind that the core reads, and for each namespace if some are named. Of Pods there is
+//! one for each selection of them.
 
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind, PartialObjectMeta};
 use kube::{Api, Client};
-use tollgate_core::objects::{Needed, Place, places};
+use tollgate_core::objects::{Needed, Place, Selection, places};
 
 use super::document::Document;
 
@@ -14,6 +15,8 @@ pub struct Watched {
     pub versions: Vec<ApiResource>,
     /// None: everywhere.
     pub namespace: Option<String>,
+    /// Only objects that have all of these labels.
+    pub selection: Option<Selection>,
     pub content: Content,
     /// Nobody can give us this kind where we may read single namespaces only. Without it, it is as in files.
     pub is_optional: bool,
@@ -26,8 +29,16 @@ pub enum Content {
     Metadata,
 }
 
+/// Those that are always there.
 pub fn watched(namespaces: &[String]) -> Vec<Watched> {
-    places().flat_map(|place| of_kind(place, namespaces)).collect()
+    places().filter(|place| !Selection::is_kind(place.kind)).flat_map(|place| of_kind(place, namespaces)).collect()
+}
+
+/// What a watch of these Pods is of.
+pub fn watch_of(selection: &Selection) -> Option<Watched> {
+    let place = places().find(|place| Selection::is_kind(place.kind))?;
+    let watched = of_kind(place, std::slice::from_ref(&selection.namespace)).into_iter().next()?;
+    Some(Watched { selection: Some(selection.clone()), ..watched })
 }
 
 fn of_kind(place: Place, namespaces: &[String]) -> Vec<Watched> {
@@ -44,6 +55,7 @@ fn of_kind(place: Place, namespaces: &[String]) -> Vec<Watched> {
         kind,
         versions: versions.iter().map(version).collect(),
         namespace: None,
+        selection: None,
         content: if Needed::is_kind(kind) { Content::Metadata } else { Content::All },
         is_optional: is_cluster_scoped && !namespaces.is_empty(),
     };
@@ -109,6 +121,7 @@ mod tests {
                 "namespaces",
                 "services",
                 "endpointslices.discovery.k8s.io",
+                "inferencepools.inference.networking.k8s.io",
                 "secrets",
                 "configmaps",
                 "modelpools.tollgate.dev",
@@ -118,6 +131,15 @@ mod tests {
                 "proxyparameters.tollgate.dev",
             ]
         );
+    }
+
+    #[test]
+    fn pods_are_watched_where_and_as_they_are_selected() {
+        let labels = [("app".to_owned(), "a".to_owned()), ("tier".to_owned(), String::new())].into();
+        let watched = watch_of(&Selection { namespace: "n".to_owned(), labels }).unwrap();
+        let selector = watched.selection.as_ref().map(ToString::to_string);
+        assert_eq!((watched.resource().as_str(), watched.namespace.as_deref()), ("pods", Some("n")));
+        assert_eq!((selector.as_deref(), watched.content), (Some("app=a,tier="), Content::All));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The objects of a cluster once, without a watch: for commands that only look.
 
+use std::collections::VecDeque;
+
 use kube::Client;
 use kube::api::ListParams;
 use kube::core::ApiResource;
@@ -34,9 +36,17 @@ pub async fn list(access: &Access) -> Result<Reading, ListError> {
     let watched = watched(&access.namespaces);
     let mut gathered = Gathered::new(watched.clone());
     let mut needs = Vec::new();
-    for (id, watched) in watched.iter().enumerate().filter(|(_, watched)| watched.content == Content::All) {
-        let mut take = |told| needs.extend(gathered.take(id, told, Instant::now()).get);
-        match all(&client, watched).await {
+    let mut next: VecDeque<(usize, Watched)> = watched.into_iter().enumerate().collect();
+    while let Some((id, watched)) = next.pop_front() {
+        if watched.content != Content::All {
+            continue;
+        }
+        let mut take = |told| {
+            let Asks { get, watch, .. } = gathered.take(id, told, Instant::now());
+            needs.extend(get);
+            next.extend(watch);
+        };
+        match all(&client, &watched).await {
             Ok(documents) => {
                 take(Told::Lists);
                 for (resource, document) in documents {
@@ -45,7 +55,7 @@ pub async fn list(access: &Access) -> Result<Reading, ListError> {
                 }
                 take(Told::ListedAll);
             }
-            Err(error) => match Trouble::of_list(watched, &error) {
+            Err(error) => match Trouble::of_list(&watched, &error) {
                 Trouble { cause: Cause::Unreachable, .. } => return Err(ListError::Unreachable(error)),
                 trouble => take(Told::Fails(trouble)),
             },
@@ -83,6 +93,9 @@ async fn pages(
     let api = watched.api(client, resource);
     let mut documents = Vec::new();
     let mut params = ListParams::default().limit(PAGE);
+    if let Some(selection) = &watched.selection {
+        params = params.labels(&selection.to_string());
+    }
     loop {
         let page = api.list(&params).await?;
         documents.extend(page.items.into_iter().map(|document| (resource.clone(), document)));

@@ -12,6 +12,9 @@
 //! all Secrets would bring the content of those that are nobody's business, and Helm keeps megabytes in them. So the watch
 //! is of metadata alone. It says that a Secret changed, and the content of those that objects refer to is got by name. It
 //! is the same with ConfigMaps.
+//!
+//! Pods: what matters of them is in their status, and most are nobody's business. So there is a watch for each selection of an
+//! InferencePool, and it brings these Pods alone.
 
 mod access;
 mod document;
@@ -29,12 +32,13 @@ mod watch;
 pub use access::{Access, AccessError, Reach};
 pub use listed::{ListError, list};
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use kube::Client;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tollgate_core::objects::Changes;
 use tollgate_core::status::{Finding, StatusKind};
@@ -56,6 +60,8 @@ const AT_ONCE: usize = 256;
 pub struct Watches {
     gathered: Gathered,
     pace: Pace,
+    client: Client,
+    sender: mpsc::Sender<Tells>,
     events: mpsc::Receiver<Tells>,
     gets: Gets,
     metrics: Metrics,
@@ -65,7 +71,9 @@ pub struct Watches {
     /// What the log has told before there was a reading.
     warned: BTreeSet<Finding>,
     /// A task per watch.
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
+    /// Those of watches that may end.
+    selecting: BTreeMap<usize, AbortHandle>,
 }
 
 /// What became of the objects since the reading before.
@@ -92,17 +100,20 @@ impl Watches {
             tasks.spawn(watch::run(id, watched.clone(), client.clone(), sender.clone()));
         }
         let gathered = Gathered::new(watched);
-        let gets = Gets::new(client);
+        let gets = Gets::new(client.clone());
         Ok(Self {
             gathered,
             pace: Pace::default(),
+            client,
+            sender,
             events,
             gets,
             metrics,
             due,
             synced: false,
             warned: BTreeSet::new(),
-            _tasks: tasks,
+            tasks,
+            selecting: BTreeMap::new(),
         })
     }
 
@@ -196,8 +207,15 @@ impl Watches {
         }
     }
 
-    /// An event was taken. What it refers to is to be got, and what nobody refers to any more is not.
+    /// An event was taken. What it refers to is to be got or watched, and what nobody refers to any more is not.
     fn after(&mut self, asks: gathered::Asks) {
+        for (id, watched) in asks.watch {
+            self.metrics.watch(watched.kind);
+            let task = watch::run(id, watched, self.client.clone(), self.sender.clone());
+            self.selecting.insert(id, self.tasks.spawn(task));
+        }
+        asks.end.iter().filter_map(|id| self.selecting.remove(id)).for_each(|task| task.abort());
+        while self.tasks.try_join_next().is_some() {}
         asks.get.into_iter().for_each(|needed| self.gets.ask(needed));
         asks.forget.iter().for_each(|needed| self.gets.forget(needed));
         if asks.is_news {

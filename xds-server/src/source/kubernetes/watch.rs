@@ -74,7 +74,10 @@ pub async fn run(id: usize, watched: Watched, client: Client, out: mpsc::Sender<
     let count = watched.versions.len();
     for (number, resource) in watched.versions.iter().enumerate().cycle() {
         let others = if number + 1 < count { Others::Untried } else { Others::Tried(count - 1) };
-        let config = watcher::Config::default();
+        let config = match &watched.selection {
+            Some(selection) => watcher::Config::default().labels(&selection.to_string()),
+            None => watcher::Config::default(),
+        };
         let goes_on = match watched.content {
             Content::All => {
                 let events = watcher::watcher(watched.api(&client, resource), config);

@@ -5,6 +5,7 @@
 
 mod backend_tls;
 mod gateways;
+mod inference_pools;
 mod listener_sets;
 mod own;
 mod routes;
@@ -15,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::ir::{self, Gateway};
-use crate::objects::{Key, Kind, Object, Objects, Store, gateway_of, plain};
+use crate::objects::{Key, Kind, Object, Objects, Service, Store, gateway_of, plain};
 use crate::status::{Brief, Finding, ObjectStatus, Origin, Status, StatusKind};
 
 use self::verdicts::Verdicts;
@@ -39,6 +40,9 @@ pub trait Known {
 
     /// The Gateways that reach a Service.
     fn users(&self, service: &Key) -> Vec<Key>;
+
+    /// The Gateways whose routes name an InferencePool.
+    fn gateways_of_pool(&self, pool: &Key) -> BTreeSet<Key>;
 
     /// How many routes are attached to each listener.
     fn attached(&self, gateway: &Key) -> BTreeMap<Arc<str>, usize>;
@@ -107,6 +111,7 @@ fn names(objects: &Objects, kind: StatusKind) -> BTreeSet<(StatusKind, Key)> {
         StatusKind::GrpcRoute => of(&objects.grpc_routes),
         StatusKind::TlsRoute => of(&objects.tls_routes),
         StatusKind::BackendTlsPolicy => of(&objects.backend_tls_policies),
+        StatusKind::InferencePool => of(&objects.inference_pools),
         StatusKind::ModelPool => of(&objects.model_pools),
         StatusKind::ModelBackend => of(&objects.model_backends),
         StatusKind::Consumer => of(&objects.consumers),
@@ -160,6 +165,7 @@ fn generation(objects: &Objects, kind: StatusKind, key: &Key) -> Option<Option<i
         StatusKind::GrpcRoute => of(&objects.grpc_routes, key),
         StatusKind::TlsRoute => of(&objects.tls_routes, key),
         StatusKind::BackendTlsPolicy => of(&objects.backend_tls_policies, key),
+        StatusKind::InferencePool => of(&objects.inference_pools, key),
         StatusKind::ModelPool => of(&objects.model_pools, key),
         StatusKind::ModelBackend => of(&objects.model_backends, key),
         StatusKind::Consumer => of(&objects.consumers, key),
@@ -198,6 +204,9 @@ fn of_object(known: &impl Known, (kind, key): (StatusKind, &Key), verdicts: &Ver
         StatusKind::BackendTlsPolicy => {
             get(known, key).map(|object| here(backend_tls::policy(object, |service| known.users(service), verdicts)))
         }
+        StatusKind::InferencePool => {
+            get(known, key).map(|object| here(inference_pools::pool(object, known.gateways_of_pool(key), verdicts)))
+        }
         StatusKind::ModelPool => get(known, key).map(|object| plain(own::pool(object), &object.refused)),
         StatusKind::ModelBackend => get(known, key).map(|object| plain(own::backend(object), &object.refused)),
         StatusKind::Consumer => get(known, key).map(|object| plain(own::consumer(object, verdicts), &object.refused)),
@@ -208,9 +217,14 @@ fn of_object(known: &impl Known, (kind, key): (StatusKind, &Key), verdicts: &Ver
 
 /// The Gateways that reach a Service.
 pub fn users(gateways: &BTreeMap<Key, Gateway>, service: &Key) -> Vec<Key> {
-    let is_of = |port: &ir::Service| port.origin.key() == *service;
+    let is_of = |port: &ir::Service| port.origin.kind == Service::NAME && port.origin.key() == *service;
     let users = gateways.iter().filter(|(_, gateway)| gateway.services.values().any(|port| is_of(port)));
     users.map(|(key, _)| key.clone()).collect()
+}
+
+/// The Gateways that some routes are attached to.
+pub fn gateways_of<'a>(routes: impl Iterator<Item = &'a AttachedRoute>) -> BTreeSet<Key> {
+    routes.flat_map(|route| &route.attachments).map(|place| place.gateway.clone()).collect()
 }
 
 /// Counts the routes at each listener.
@@ -267,6 +281,11 @@ impl Known for Whole<'_> {
 
     fn users(&self, service: &Key) -> Vec<Key> {
         users(self.gateways, service)
+    }
+
+    fn gateways_of_pool(&self, pool: &Key) -> BTreeSet<Key> {
+        let routes = self.units.routes.values().filter(|route| route.pools.contains(pool));
+        gateways_of(routes.map(AsRef::as_ref))
     }
 
     fn attached(&self, gateway: &Key) -> BTreeMap<Arc<str>, usize> {
