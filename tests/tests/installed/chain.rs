@@ -57,7 +57,7 @@ async fn a_model_is_asked_by_kubectl_alone(lab: Arc<Lab>) -> anyhow::Result<()> 
         anyhow::ensure!(answer.status == 200, "request {number}: {answer:?}");
     }
 
-    poll::until("what was used is in the books", || async {
+    let spent = poll::until("what was used is in the books", || async {
         let usage = [
             "-n",
             "tollgate-system",
@@ -74,10 +74,11 @@ async fn a_model_is_asked_by_kubectl_alone(lab: Arc<Lab>) -> anyhow::Result<()> 
         let of = |name: &str| {
             let rows = rows.pointer("/rows").and_then(Value::as_array).into_iter().flatten();
             let own = rows.filter(|row| row.get("consumer") == Some(&json!(format!("chain/{name}"))));
-            own.filter_map(|row| row.get("output_tokens")?.as_u64()).sum::<u64>()
+            let tokens = ["input_tokens", "output_tokens"];
+            own.flat_map(|row| tokens.map(|tokens| row.get(tokens).and_then(Value::as_u64).unwrap_or(0))).sum::<u64>()
         };
         anyhow::ensure!(of("research") > 0 && of("trial") > 0, "{rows}");
-        Ok(())
+        Ok(of("research"))
     })
     .await?;
     // What kubectl shows of it.
@@ -87,6 +88,15 @@ async fn a_model_is_asked_by_kubectl_alone(lab: Arc<Lab>) -> anyhow::Result<()> 
         let wait = ["-n", "chain", "wait", &format!("--for=condition={condition}"), "--timeout=10s", object];
         lab.kubectl(&wait).await?.success()?;
     }
+    // It is written to the minute.
+    poll::within(Duration::from_secs(90), "the Consumer says what it spent", || async {
+        let row = lab.kubectl(&["-n", "chain", "get", "consumer", "research", "--no-headers"]).await?.success()?.out;
+        anyhow::ensure!(row.split_whitespace().any(|cell| cell == spent.to_string()), "not {spent}: {row}");
+        Ok(())
+    })
+    .await?;
+    let today = lab.field(&["-n", "chain", "consumer", "research"], "{.status.spentToday.date}").await?;
+    anyhow::ensure!(today.len() == 10 && today.split('-').count() == 3, "not a date: {today}");
     Ok(())
 }
 
