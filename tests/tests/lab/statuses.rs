@@ -115,7 +115,30 @@ async fn a_gateway_is_programmed_when_an_envoy_has_it(lab: Arc<Lab>) -> anyhow::
     tokio::time::sleep(Duration::from_secs(3)).await;
     anyhow::ensure!(versions == self::versions(&lab, &[&gateway, &route]).await?, "a restart wrote");
     anyhow::ensure!(writes(&running).await? == 0, "a restart counts writes");
-    Ok(())
+    knows_the_definitions(&lab).await
+}
+
+/// The class says whether it does, and the old version is there again in the end. The caller counts writes, and nobody else
+/// may change a class meanwhile.
+async fn knows_the_definitions(lab: &Lab) -> anyhow::Result<()> {
+    let says = |verdict: &'static str, reason: &'static str| {
+        poll::until("the class says so", move || async move {
+            is(lab, &["gatewayclass", "tollgate"], "/status/conditions", "SupportedVersion", verdict, reason).await
+        })
+    };
+    let definition = "gatewayclasses.gateway.networking.k8s.io";
+    let version = "gateway.networking.k8s.io/bundle-version";
+    let known =
+        lab.field(&["crd", definition], r"{.metadata.annotations.gateway\.networking\.k8s\.io/bundle-version}").await?;
+    says("True", "SupportedVersion").await?;
+    let set = async |to: &str| {
+        lab.kubectl(&["annotate", "--overwrite", "crd", definition, &format!("{version}={to}")]).await?.success()
+    };
+    set("v9.9.9").await?;
+    let unknown = says("False", "UnsupportedVersion").await;
+    set(&known).await?;
+    unknown?;
+    says("True", "SupportedVersion").await
 }
 
 async fn a_route_says_what_its_references_lack(lab: Arc<Lab>) -> anyhow::Result<()> {

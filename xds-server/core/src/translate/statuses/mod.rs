@@ -82,7 +82,7 @@ enum Found {
     Foreign,
     /// It was refused when it was read, and no version of it is in force.
     Refused,
-    Here(Brief, Status),
+    Here(Brief, Box<Status>),
 }
 
 /// The statuses of all objects. `given` is what is wrong with them as they were read.
@@ -150,7 +150,7 @@ fn one(known: &impl Known, (kind, key): (StatusKind, &Key), given: &ByObject<'_>
             if let Some(partial) = verdicts.partial() {
                 status.each_own(|conditions| conditions.set(partial.clone()));
             }
-            Some(named(brief, status))
+            Some(named(brief, *status))
         }
     }
 }
@@ -183,11 +183,10 @@ fn of_object(known: &impl Known, (kind, key): (StatusKind, &Key), verdicts: &Ver
     fn get<'a, T: Kind>(known: &'a impl Known, key: &Key) -> Option<&'a Object<T>> {
         T::store(known.objects()).get(&key.namespace, &key.name)
     }
-    let here = |(brief, status)| Found::Here(brief, status);
+    let here = |(brief, status)| Found::Here(brief, Box::new(status));
     let ours = |found: Option<_>| found.map_or(Found::Foreign, here);
-    let own = |brief, refused, used_by| {
-        Found::Here(brief, Status { used_by: Some(used_by), ..own::status(refused, verdicts) })
-    };
+    let own =
+        |brief, refused, used_by| here((brief, Status { used_by: Some(used_by), ..own::status(refused, verdicts) }));
     let route = |kind: RouteKind| {
         let id = RouteId { key: key.clone(), kind };
         let attached = || known.route(&id);
