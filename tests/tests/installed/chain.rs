@@ -57,28 +57,10 @@ async fn a_model_is_asked_by_kubectl_alone(lab: Arc<Lab>) -> anyhow::Result<()> 
         anyhow::ensure!(answer.status == 200, "request {number}: {answer:?}");
     }
 
-    let spent = poll::until("what was used is in the books", || async {
-        let usage = [
-            "-n",
-            "tollgate-system",
-            "exec",
-            "deploy/tollgate",
-            "--",
-            "/usr/local/bin/tollgate",
-            "usage",
-            "-o",
-            "json",
-        ];
-        let output = lab.kubectl(&usage).await?.success()?;
-        let rows: Value = serde_json::from_str(&output.out)?;
-        let of = |name: &str| {
-            let rows = rows.pointer("/rows").and_then(Value::as_array).into_iter().flatten();
-            let own = rows.filter(|row| row.get("consumer") == Some(&json!(format!("chain/{name}"))));
-            let tokens = ["input_tokens", "output_tokens"];
-            own.flat_map(|row| tokens.map(|tokens| row.get(tokens).and_then(Value::as_u64).unwrap_or(0))).sum::<u64>()
-        };
-        anyhow::ensure!(of("research") > 0 && of("trial") > 0, "{rows}");
-        Ok(of("research"))
+    poll::until("what was used is in the books", || async {
+        let used = [used(&lab, "research").await?, used(&lab, "trial").await?];
+        anyhow::ensure!(used.into_iter().all(|tokens| tokens > 0), "{used:?}");
+        Ok(())
     })
     .await?;
     // What kubectl shows of it.
@@ -90,14 +72,27 @@ async fn a_model_is_asked_by_kubectl_alone(lab: Arc<Lab>) -> anyhow::Result<()> 
     }
     // It is written to the minute.
     poll::within(Duration::from_secs(90), "the Consumer says what it spent", || async {
+        let spent = used(&lab, "research").await?.to_string();
         let row = lab.kubectl(&["-n", "chain", "get", "consumer", "research", "--no-headers"]).await?.success()?.out;
-        anyhow::ensure!(row.split_whitespace().any(|cell| cell == spent.to_string()), "not {spent}: {row}");
+        anyhow::ensure!(row.split_whitespace().any(|cell| cell == spent), "not {spent}: {row}");
         Ok(())
     })
     .await?;
     let today = lab.field(&["-n", "chain", "consumer", "research"], "{.status.spentToday.date}").await?;
     anyhow::ensure!(today.len() == 10 && today.split('-').count() == 3, "not a date: {today}");
     Ok(())
+}
+
+/// The tokens of a consumer, as the books say it.
+async fn used(lab: &Lab, name: &str) -> anyhow::Result<u64> {
+    let pod = ["-n", "tollgate-system", "exec", "deploy/tollgate", "--"];
+    let usage = ["/usr/local/bin/tollgate", "usage", "-o", "json"];
+    let output = lab.kubectl(&[&pod[..], &usage].concat()).await?.success()?;
+    let rows: Value = serde_json::from_str(&output.out)?;
+    let rows = rows.pointer("/rows").and_then(Value::as_array).into_iter().flatten();
+    let own = rows.filter(|row| row.get("consumer") == Some(&json!(format!("chain/{name}"))));
+    let tokens = ["input_tokens", "output_tokens"];
+    Ok(own.flat_map(|row| tokens.map(|tokens| row.get(tokens).and_then(Value::as_u64).unwrap_or(0))).sum())
 }
 
 fn question() -> String {
