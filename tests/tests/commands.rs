@@ -162,10 +162,12 @@ async fn usage_prints_what_the_api_says(shared: Arc<Shared>) -> anyhow::Result<(
     for word in ["app", "chat", "smol", "runner", &row.input_tokens.to_string()] {
         anyhow::ensure!(table.out.contains(word), "no {word} in\n{}", table.out);
     }
-    poll::until("the consumer says when it was used last", || async {
+    poll::until("the consumer says when it was used last and what it spent", || async {
         let json = tollgate(&shared.tools, &["status", "consumer/app", "--admin", &admin, "-o", "json"])?.success()?;
         let status: Value = serde_json::from_str(&json.out)?;
         anyhow::ensure!(status.pointer("/objects/0/lastUsed").is_some_and(Value::is_string), "{status}");
+        let spent = status.pointer("/objects/0/spentToday/tokens").and_then(Value::as_u64);
+        anyhow::ensure!(spent == Some(row.input_tokens + row.output_tokens), "{status} is not {row:?}");
         Ok(())
     })
     .await?;

@@ -58,25 +58,8 @@ async fn a_model_is_asked_by_kubectl_alone(lab: Arc<Lab>) -> anyhow::Result<()> 
     }
 
     poll::until("what was used is in the books", || async {
-        let usage = [
-            "-n",
-            "tollgate-system",
-            "exec",
-            "deploy/tollgate",
-            "--",
-            "/usr/local/bin/tollgate",
-            "usage",
-            "-o",
-            "json",
-        ];
-        let output = lab.kubectl(&usage).await?.success()?;
-        let rows: Value = serde_json::from_str(&output.out)?;
-        let of = |name: &str| {
-            let rows = rows.pointer("/rows").and_then(Value::as_array).into_iter().flatten();
-            let own = rows.filter(|row| row.get("consumer") == Some(&json!(format!("chain/{name}"))));
-            own.filter_map(|row| row.get("output_tokens")?.as_u64()).sum::<u64>()
-        };
-        anyhow::ensure!(of("research") > 0 && of("trial") > 0, "{rows}");
+        let used = [used(&lab, "research").await?, used(&lab, "trial").await?];
+        anyhow::ensure!(used.into_iter().all(|tokens| tokens > 0), "{used:?}");
         Ok(())
     })
     .await?;
@@ -87,7 +70,29 @@ async fn a_model_is_asked_by_kubectl_alone(lab: Arc<Lab>) -> anyhow::Result<()> 
         let wait = ["-n", "chain", "wait", &format!("--for=condition={condition}"), "--timeout=10s", object];
         lab.kubectl(&wait).await?.success()?;
     }
+    // It is written to the minute.
+    poll::within(Duration::from_secs(90), "the Consumer says what it spent", || async {
+        let spent = used(&lab, "research").await?.to_string();
+        let row = lab.kubectl(&["-n", "chain", "get", "consumer", "research", "--no-headers"]).await?.success()?.out;
+        anyhow::ensure!(row.split_whitespace().any(|cell| cell == spent), "not {spent}: {row}");
+        Ok(())
+    })
+    .await?;
+    let today = lab.field(&["-n", "chain", "consumer", "research"], "{.status.spentToday.date}").await?;
+    anyhow::ensure!(today.len() == 10 && today.split('-').count() == 3, "not a date: {today}");
     Ok(())
+}
+
+/// The tokens of a consumer, as the books say it.
+async fn used(lab: &Lab, name: &str) -> anyhow::Result<u64> {
+    let pod = ["-n", "tollgate-system", "exec", "deploy/tollgate", "--"];
+    let usage = ["/usr/local/bin/tollgate", "usage", "-o", "json"];
+    let output = lab.kubectl(&[&pod[..], &usage].concat()).await?.success()?;
+    let rows: Value = serde_json::from_str(&output.out)?;
+    let rows = rows.pointer("/rows").and_then(Value::as_array).into_iter().flatten();
+    let own = rows.filter(|row| row.get("consumer") == Some(&json!(format!("chain/{name}"))));
+    let tokens = ["input_tokens", "output_tokens"];
+    Ok(own.flat_map(|row| tokens.map(|tokens| row.get(tokens).and_then(Value::as_u64).unwrap_or(0))).sum())
 }
 
 fn question() -> String {

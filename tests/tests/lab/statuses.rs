@@ -1,5 +1,6 @@
 //! Tollgate writes what it knows into the objects: `kubectl get -o yaml` says what works and what does not.
 
+use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Command;
@@ -23,6 +24,7 @@ e2e! {
     what_other_controllers_wrote_is_kept,
     what_envoy_refuses_is_on_the_gateway,
     our_own_kinds_say_what_is_wrong,
+    columns_say_who_uses_what_and_whether_it_is_ready,
     whoever_may_not_write_is_told_what_is_missing,
     a_killed_leader_is_replaced,
 }
@@ -113,7 +115,30 @@ async fn a_gateway_is_programmed_when_an_envoy_has_it(lab: Arc<Lab>) -> anyhow::
     tokio::time::sleep(Duration::from_secs(3)).await;
     anyhow::ensure!(versions == self::versions(&lab, &[&gateway, &route]).await?, "a restart wrote");
     anyhow::ensure!(writes(&running).await? == 0, "a restart counts writes");
-    Ok(())
+    knows_the_definitions(&lab).await
+}
+
+/// The class says whether it does, and the old version is there again in the end. The caller counts writes, and nobody else
+/// may change a class meanwhile.
+async fn knows_the_definitions(lab: &Lab) -> anyhow::Result<()> {
+    let says = |verdict: &'static str, reason: &'static str| {
+        poll::until("the class says so", move || async move {
+            is(lab, &["gatewayclass", "tollgate"], "/status/conditions", "SupportedVersion", verdict, reason).await
+        })
+    };
+    let definition = "gatewayclasses.gateway.networking.k8s.io";
+    let version = "gateway.networking.k8s.io/bundle-version";
+    let known =
+        lab.field(&["crd", definition], r"{.metadata.annotations.gateway\.networking\.k8s\.io/bundle-version}").await?;
+    says("True", "SupportedVersion").await?;
+    let set = async |to: &str| {
+        lab.kubectl(&["annotate", "--overwrite", "crd", definition, &format!("{version}={to}")]).await?.success()
+    };
+    set("v9.9.9").await?;
+    let unknown = says("False", "UnsupportedVersion").await;
+    set(&known).await?;
+    unknown?;
+    says("True", "SupportedVersion").await
 }
 
 async fn a_route_says_what_its_references_lack(lab: Arc<Lab>) -> anyhow::Result<()> {
@@ -225,6 +250,93 @@ spec: {targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: mo
     let found = get(&lab, &alice).await?;
     anyhow::ensure!(found.pointer("/status/observedGeneration") == found.pointer("/metadata/generation"), "{found}");
     Ok(())
+}
+
+/// A pool of two backends. One is a Service that has no endpoint yet.
+const POOL: &str = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: chat, namespace: NAMESPACE}
+spec:
+  parentRefs: [{name: llm}]
+  rules: [{matches: [{path: {value: /v1}}], backendRefs: [{group: tollgate.dev, kind: ModelPool, name: chat}]}]
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: ModelPool
+metadata: {name: chat, namespace: NAMESPACE}
+spec: {models: [{name: smol, targets: [{backendRef: {name: provider}}, {backendRef: {name: runner}}]}]}
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: ModelBackend
+metadata: {name: provider, namespace: NAMESPACE}
+spec: {schema: OpenAI, endpoint: {hostname: 127.0.0.1, port: 9}, tls: {mode: None}}
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: ModelBackend
+metadata: {name: runner, namespace: NAMESPACE}
+spec: {schema: OpenAI, endpoint: {service: {name: runner, port: 80}}, tls: {mode: None}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: runner, namespace: NAMESPACE}
+spec: {ports: [{port: 80}]}
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: Consumer
+metadata: {name: app, namespace: NAMESPACE}
+spec: {keys: [{sha256: 2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b}]}
+";
+
+const ENDPOINT: &str = "
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: runner-1, namespace: columns, labels: {kubernetes.io/service-name: runner}}
+addressType: IPv4
+endpoints: [{addresses: [10.1.2.3]}]
+ports: [{port: 8000}]
+";
+
+async fn columns_say_who_uses_what_and_whether_it_is_ready(lab: Arc<Lab>) -> anyhow::Result<()> {
+    objects(&lab, "columns", 80, POOL).await?;
+    let mut serving = Serving::start(&lab, "columns", &["--leader-election", "false", "--namespace", "columns"])?;
+    let shows = |kind: &'static str, name: &'static str, expected: &'static [(&'static str, &'static str)]| {
+        let lab = &lab;
+        poll::until("the columns say so", move || async move {
+            let output = lab.kubectl(&["-n", "columns", "get", kind, name]).await?.success()?.out;
+            let row = columns(&output)?;
+            let is = |(column, cell): &&(&str, &str)| row.get(*column).is_some_and(|found| found == cell);
+            anyhow::ensure!(expected.iter().all(|pair| is(&pair)), "{output}");
+            Ok(())
+        })
+    };
+    shows("modelpools", "chat", &[("MODELS", "smol"), ("BACKENDS", "2"), ("READY", "1"), ("USED BY", "1")]).await?;
+    shows("modelbackends", "runner", &[("USED BY", "1"), ("ACCEPTED", "True")]).await?;
+    shows("consumers", "app", &[("KEYS", "1"), ("SPENT TODAY", ""), ("ACCEPTED", "True")]).await?;
+    let pool = get(&lab, &["-n", "columns", "modelpool", "chat"]).await?;
+    let user = pool.pointer("/status/usedBy/objects/0/name");
+    anyhow::ensure!(user == Some(&"chat".into()), "{pool}");
+    let consumer = get(&lab, &["-n", "columns", "consumer", "app"]).await?;
+    anyhow::ensure!(consumer.pointer("/status/usedBy/objects/0/name") == Some(&"chat".into()), "{consumer}");
+
+    lab.apply(ENDPOINT).await?;
+    shows("modelpools", "chat", &[("BACKENDS", "2"), ("READY", "2")]).await?;
+    lab.kubectl(&["-n", "columns", "delete", "httproute", "chat"]).await?.success()?;
+    shows("modelpools", "chat", &[("READY", "2"), ("USED BY", "0")]).await?;
+    serving.process.kill()
+}
+
+/// The one row of a table of kubectl, by column. Two spaces end a head.
+fn columns(table: &str) -> anyhow::Result<BTreeMap<String, String>> {
+    let (head, row) = table.split_once('\n').context("no table")?;
+    let starts: Vec<usize> = (0..head.len())
+        .filter(|place| head.get(..*place).is_some_and(|before| before.is_empty() || before.ends_with("  ")))
+        .filter(|place| head.get(*place..).is_some_and(|rest| !rest.starts_with(' ')))
+        .collect();
+    let ends = starts.iter().skip(1).copied().chain([usize::MAX]);
+    let cell = |line: &str, (start, end): (usize, usize)| {
+        line.get(start..end.min(line.len())).unwrap_or_default().trim().to_owned()
+    };
+    Ok(starts.iter().copied().zip(ends).map(|place| (cell(head, place), cell(row, place))).collect())
 }
 
 async fn whoever_may_not_write_is_told_what_is_missing(lab: Arc<Lab>) -> anyhow::Result<()> {

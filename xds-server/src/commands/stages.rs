@@ -13,6 +13,7 @@ use tollgate_core::envoy::Surroundings;
 use tollgate_core::fleet::Settings;
 use tollgate_core::objects::Key;
 use tollgate_core::placement::Placement;
+use tollgate_core::status::Definitions;
 
 use crate::accept;
 use crate::admin;
@@ -31,7 +32,7 @@ use crate::serve::signing::Signer;
 use crate::serve::status::{self, Readiness};
 use crate::serve::tls;
 use crate::source::Source;
-use crate::source::kubernetes::Access;
+use crate::source::kubernetes::{Access, follow_definitions};
 use crate::statuses::{self, Statuses};
 use crate::web;
 
@@ -127,7 +128,7 @@ impl Stages {
         let embedded = Embedded::open(&parts.state.join("ledger"), configured, parts.lease_ttl)?;
         let counted = embedded.metrics().clone();
         metrics.add(|registry, consumers| counted.register(registry, consumers));
-        let last_used = counted.last_used().clone();
+        let (last_used, spent_today) = (counted.last_used().clone(), counted.spent_today().clone());
         let ledger: Arc<dyn Ledger> = Arc::new(embedded.clone());
         let for_proxies = ledger::service(Arc::clone(&ledger), counted);
 
@@ -144,10 +145,13 @@ impl Stages {
         let certificates = tokio::spawn(parts.certificates.keep(metrics.clone()));
         let (sender, status) = watch::channel(Arc::default());
         let key_warning = parts.key_warning;
+        let (definitions_found, definitions) = watch::channel(Definitions::default());
         let objects = status::Statuses {
             published: published.clone(),
             board: board.clone(),
             last_used: last_used.clone(),
+            spent_today: spent_today.clone(),
+            definitions: definitions.clone(),
             key_warning,
         };
         let keep = tokio::spawn(status::keep(published.clone(), board.clone(), parts.readiness, sender));
@@ -161,8 +165,19 @@ impl Stages {
                 }
                 let authority = signs.authority.certificate().to_owned();
                 let published_too = published.clone();
-                let inputs =
-                    due.map(|due| statuses::Inputs { due, published: published_too, board, last_used, key_warning });
+                let inputs = due.map(|due| statuses::Inputs {
+                    due,
+                    published: published_too,
+                    board,
+                    last_used,
+                    spent_today,
+                    definitions,
+                    key_warning,
+                });
+                if inputs.is_some() {
+                    let reach = duties.access.reach(None).await?;
+                    tasks.push(tokio::spawn(follow_definitions(reach.client, definitions_found)));
+                }
                 Some(InCluster::start(duties, inputs, published.clone(), authority, &metrics).await?)
             }
             None => None,

@@ -9,7 +9,7 @@ use prometheus_client::registry::{Registry, Unit};
 use tollgate_core::ledger::usage::Totals;
 use tollgate_core::ledger::{Entry, Reason, RefusedEntry};
 
-use crate::report::{Consumers, LastUsed};
+use crate::report::{Consumers, LastUsed, SpentToday};
 
 /// The most pairs of consumer and model that have series of their own. Later pairs are counted together as `other`,
 /// because each series costs memory here and at each scraper.
@@ -32,6 +32,7 @@ pub struct Metrics {
     of_models: OfModels,
     pairs: Arc<Mutex<BTreeSet<(String, String)>>>,
     last_used: LastUsed,
+    spent_today: SpentToday,
 }
 
 /// The same figures by model alone.
@@ -124,12 +125,18 @@ impl Metrics {
             of_models: OfModels::default(),
             pairs: Arc::default(),
             last_used: LastUsed::default(),
+            spent_today: SpentToday::default(),
         }
     }
 
     /// When consumers were used last.
     pub fn last_used(&self) -> &LastUsed {
         &self.last_used
+    }
+
+    /// What consumers have spent today.
+    pub fn spent_today(&self) -> &SpentToday {
+        &self.spent_today
     }
 
     /// Adds these metrics to those that are served.

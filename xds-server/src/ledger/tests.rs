@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tollgate_core::ir::{Limit, Mode, OnEarlyEnd, OnLedgerUnavailable, ScopePart, Window};
 use tollgate_core::ledger::{Changes, Configured, Now, Records, Thing};
 use tollgate_core::objects::Key;
-use tollgate_core::status::Origin;
+use tollgate_core::status::{Origin, date_of};
 use tollgate_proto::v1::{self, SyncRequest, ledger_client::LedgerClient};
 use tonic::transport::{Channel, Server};
 
@@ -361,6 +361,27 @@ async fn a_settled_request_is_the_last_use_of_its_consumer() {
     ledger.close().await;
     let again = Embedded::open(dir.path(), limits(vec![]), TTL).unwrap();
     assert_eq!((of(&again, "app"), of(&again, "other")), (Some(minute), None));
+}
+
+#[tokio::test]
+async fn what_is_settled_today_is_spent_today_also_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Embedded::open(dir.path(), limits(vec![]), TTL).unwrap();
+    let now = Timestamp::now();
+    let at = |ended_at, model| v1::Usage { ended_at, ..used("app", model, 10) };
+    let today = now.as_millisecond();
+    let usage = vec![at(today, "smol"), at(today, "gpt"), at(today - 2 * 86_400_000, "smol")];
+    sync(&ledger, SyncRequest { usage, ..request(1, 1) }).await.unwrap();
+    let of = |ledger: &Embedded, name: &str| {
+        let spent = ledger.metrics().spent_today().of(&Key::new("default", name), date_of(now));
+        spent.map(|spent| spent.tokens)
+    };
+    let one = used("app", "smol", 10);
+    let both = 2 * (one.input_tokens + one.output_tokens);
+    assert_eq!((of(&ledger, "app"), of(&ledger, "other")), (Some(both), None));
+    ledger.close().await;
+    let again = Embedded::open(dir.path(), limits(vec![]), TTL).unwrap();
+    assert_eq!((of(&again, "app"), of(&again, "other")), (Some(both), None));
 }
 
 #[tokio::test]

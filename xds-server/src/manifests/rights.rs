@@ -16,6 +16,14 @@ use crate::source::kubernetes::kinds::watched;
 
 /// Role, verbs, group, resource, and the only name that it is for.
 const OTHERS: &[(Role, &str, &str, &str, Option<&str>)] = &[
+    // Its version is the condition SupportedVersion of GatewayClasses.
+    (
+        Role::Cluster,
+        "list, watch",
+        "apiextensions.k8s.io",
+        "customresourcedefinitions",
+        Some("gatewayclasses.gateway.networking.k8s.io"),
+    ),
     (Role::Controller, "create, patch", "events.k8s.io", "events", None),
     // Those that an InferencePool selects.
     (Role::Controller, "list, watch", "", "pods", None),

@@ -8,7 +8,7 @@ use tollgate_core::objects::{Gateway, Key, Object, Store};
 use tollgate_core::placement::Placement;
 use tollgate_core::scope::Scope;
 use tollgate_core::snapshot::{Resources, Snapshot};
-use tollgate_core::status::{Finding, Horizon, ObjectStatus, Origin, Spot};
+use tollgate_core::status::{Finding, Horizon, ObjectStatus, Origin, Spot, StatusKind};
 use tollgate_core::world::{Ends, World};
 
 use super::edition::Edition;
@@ -125,6 +125,13 @@ impl Published {
             "ModelBackend" => of(&objects.model_backends, origin),
             _ => None,
         }
+    }
+
+    /// All of them, ours or not.
+    pub fn gateway_classes(&self) -> Vec<Whose> {
+        let world = locked(&self.world);
+        let classes = world.objects().gateway_classes.iter();
+        classes.map(|class| (StatusKind::GatewayClass, class.meta.key())).collect()
     }
 
     /// The ListenerSets for a Gateway.

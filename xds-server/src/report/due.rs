@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use jiff::civil::Date;
 use tokio::sync::Notify;
 use tollgate_core::objects::Key;
 use tollgate_core::status::StatusKind;
@@ -66,6 +67,12 @@ impl Due {
     /// What the cluster says of an object. None: it has not said anything.
     pub fn said(&self, object: &Whose) -> Option<Print> {
         self.state().said.get(object).copied()
+    }
+
+    /// The Consumers of which the cluster says what they spent on another day.
+    pub fn behind(&self, today: Date) -> Vec<Whose> {
+        let is_behind = |print: &Print| print.spent_today().is_some_and(|spent| spent.date != today);
+        self.state().said.iter().filter(|(_, print)| is_behind(print)).map(|(object, _)| object.clone()).collect()
     }
 
     /// What is to be looked at since this was asked last.

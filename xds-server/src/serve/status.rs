@@ -9,11 +9,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tollgate_core::snapshot::ResourceType;
-use tollgate_core::status::{Address, AddressKind, Heard, Horizon, ObjectStatus, Reason, Said};
+use tollgate_core::status::{Address, AddressKind, Definitions, Heard, Horizon, ObjectStatus, Reason, Said, date_of};
 
 use crate::pipeline::{Published, ServedGateway};
 use crate::report::board::{Board, Keys, RefusedResource, Report};
-use crate::report::{GatewayStatus, LastUsed, Listener, Nack, Objects, Proxy, Status};
+use crate::report::{GatewayStatus, LastUsed, Listener, Nack, Objects, Proxy, SpentToday, Status};
 
 /// What `ready` stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +61,8 @@ pub struct Statuses {
     pub published: watch::Receiver<Arc<Published>>,
     pub board: Board,
     pub last_used: LastUsed,
+    pub spent_today: SpentToday,
+    pub definitions: watch::Receiver<Definitions>,
     /// How long before its end a key is warned of.
     pub key_warning: Duration,
 }
@@ -72,11 +74,15 @@ impl Objects for Statuses {
         let published = Arc::clone(&self.published.borrow());
         let heard = heard(&published, &self.board.reports().borrow());
         let mut statuses = published.statuses();
-        let horizon = Horizon::new(Timestamp::now(), self.key_warning);
+        let definitions = self.definitions.borrow().clone();
+        let now = Timestamp::now();
+        let (horizon, today) = (Horizon::new(now, self.key_warning), date_of(now));
         for status in &mut statuses {
             status.hear(&heard);
             status.age(horizon);
             self.last_used.tell(status, None);
+            self.spent_today.tell_exactly(status, today);
+            status.judge_definitions(&definitions);
         }
         statuses
     }

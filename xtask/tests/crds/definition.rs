@@ -12,12 +12,21 @@ pub struct Names {
 
 const ACCEPTED: [&str; 3] = ["Accepted", "string", ".status.conditions[?(@.type=='Accepted')].status"];
 
+const USED_BY: [&str; 3] = ["Used By", "integer", ".status.usedBy.total"];
+
 pub fn names(kind: &'static str) -> Names {
     let (plural, short, columns): (_, _, &[_]) = match kind {
         "ModelPool" => (
             "modelpools",
             "mp",
-            &[["Access", "string", ".spec.access"], ["Models", "string", ".spec.models[*].name"], ACCEPTED],
+            &[
+                ["Access", "string", ".spec.access"],
+                ["Models", "string", ".spec.models[*].name"],
+                ["Backends", "integer", ".status.backends.total"],
+                ["Ready", "integer", ".status.backends.ready"],
+                USED_BY,
+                ACCEPTED,
+            ],
         ),
         "ModelBackend" => (
             "modelbackends",
@@ -26,6 +35,7 @@ pub fn names(kind: &'static str) -> Names {
                 ["Schema", "string", ".spec.schema"],
                 ["Host", "string", ".spec.endpoint.hostname"],
                 ["Service", "string", ".spec.endpoint.service.name"],
+                USED_BY,
                 ACCEPTED,
             ],
         ),
@@ -36,6 +46,7 @@ pub fn names(kind: &'static str) -> Names {
                 ["Models", "string", ".spec.models[*]"],
                 ["Keys", "integer", ".status.keys"],
                 ["Last Used", "date", ".status.lastUsed"],
+                ["Spent Today", "integer", ".status.spentToday.tokens"],
                 ACCEPTED,
             ],
         ),
@@ -143,6 +154,20 @@ pub fn structural(mut schema: Value) -> Value {
     schema
 }
 
+fn count(description: &str) -> Value {
+    json!({"type": "integer", "format": "int64", "minimum": 0, "description": description})
+}
+
+fn reference(description: &str) -> Value {
+    let text = json!({"type": "string", "maxLength": 253});
+    json!({
+        "type": "object",
+        "description": description,
+        "required": ["name"],
+        "properties": {"group": text, "kind": text, "namespace": text, "name": text},
+    })
+}
+
 fn status(names: &Names) -> Value {
     let text = |most: u32| json!({"type": "string", "maxLength": most});
     let generation = json!({"type": "integer", "format": "int64", "minimum": 0});
@@ -168,15 +193,67 @@ fn status(names: &Names) -> Value {
         },
     });
     if names.kind == "TokenPolicy" {
-        // As the Gateway API has it for policies: conditions by what the policy is for.
+        // As the Gateway API has it for policies (PolicyAncestorStatus).
         properties["ancestors"] = json!({
             "type": "array",
             "maxItems": 16,
-            "items": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+            "description": "What became of it at each of its targets.",
+            "items": {
+                "type": "object",
+                "required": ["ancestorRef", "controllerName"],
+                "properties": {
+                    "ancestorRef": reference("A target, as the policy names it."),
+                    "controllerName": text(253),
+                    "conditions": properties["conditions"],
+                },
+            },
+        });
+    }
+    let used_by = match names.kind {
+        "ModelPool" => "The routes that lead to it, where they are attached.",
+        "ModelBackend" => "The ModelPools that name it and may use it.",
+        "Consumer" => "The ModelPools in which it counts. Callers of anonymous pools are no Consumers.",
+        _ => "",
+    };
+    if !used_by.is_empty() {
+        properties["usedBy"] = json!({
+            "type": "object",
+            "description": used_by,
+            "required": ["total"],
+            "properties": {
+                "total": count("How many there are."),
+                "objects": {
+                    "type": "array",
+                    "maxItems": 16,
+                    "x-kubernetes-list-type": "atomic",
+                    "description": "The first 16 of them, by namespace and name.",
+                    "items": reference("Such an object."),
+                },
+            },
+        });
+    }
+    if names.kind == "ModelPool" {
+        properties["backends"] = json!({
+            "type": "object",
+            "description": "The ModelBackends that it names, each once.",
+            "required": ["total", "ready"],
+            "properties": {
+                "total": count("How many it names."),
+                "ready": count("How many of them can be used and have an endpoint that takes requests. What is no Service counts as one."),
+            },
         });
     }
     if names.kind == "Consumer" {
-        properties["keys"] = json!({"type": "integer", "format": "int64", "minimum": 0, "description": "How many of its keys count now."});
+        properties["keys"] = count("How many of its keys count now.");
+        properties["spentToday"] = json!({
+            "type": "object",
+            "description": "What it has spent on the day of UTC that was last written, to the minute. Absent: nothing on this day.",
+            "required": ["date", "tokens"],
+            "properties": {
+                "date": {"type": "string", "format": "date"},
+                "tokens": count("Tokens of its requests and their answers, as they were settled."),
+            },
+        });
         properties["lastUsed"] = json!({"type": "string", "format": "date-time", "description": "When a request of it was settled last, to some minutes."});
     }
     json!({"type": "object", "description": "What became of it.", "properties": properties})

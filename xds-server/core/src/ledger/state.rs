@@ -209,4 +209,9 @@ impl Changes {
         }
         last.into_iter().map(|(consumer, minute)| (consumer, second_of(minute)))
     }
+
+    /// The tokens that were settled, each with the consumer and the minute.
+    pub fn spent(&self) -> impl Iterator<Item = (&str, u64, u64)> {
+        self.usage.iter().map(|((minute, key), totals)| (key.consumer.as_str(), *minute, totals.tokens()))
+    }
 }

@@ -44,6 +44,13 @@ pub fn second_of(minute: u64) -> i64 {
 
 // === impl Totals ===
 
+impl Totals {
+    /// Of requests and answers together.
+    pub fn tokens(&self) -> u64 {
+        self.input_tokens.saturating_add(self.output_tokens)
+    }
+}
+
 impl AddAssign for Totals {
     fn add_assign(&mut self, other: Self) {
         let add = |sum: &mut u64, more: u64| *sum = sum.saturating_add(more);

@@ -8,6 +8,8 @@ use super::Reason;
 pub enum ConditionType {
     /// It is valid in itself and is acted on.
     Accepted,
+    /// Of a GatewayClass: the definitions of the Gateway API are of a version that we know.
+    SupportedVersion,
     /// Everything that it refers to is there and may be used.
     ResolvedRefs,
     /// Of a listener: another one stands in its way.
@@ -51,8 +53,9 @@ pub struct Conditions(Vec<Condition>);
 // === impl ConditionType ===
 
 impl ConditionType {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Accepted,
+        Self::SupportedVersion,
         Self::ResolvedRefs,
         Self::Conflicted,
         Self::PartiallyInvalid,
@@ -64,6 +67,7 @@ impl ConditionType {
     pub fn name(self) -> &'static str {
         match self {
             Self::Accepted => "Accepted",
+            Self::SupportedVersion => "SupportedVersion",
             Self::ResolvedRefs => "ResolvedRefs",
             Self::Conflicted => "Conflicted",
             Self::PartiallyInvalid => "PartiallyInvalid",
@@ -76,7 +80,7 @@ impl ConditionType {
     /// The verdict when all is well.
     pub fn good(self) -> Verdict {
         match self {
-            Self::Accepted | Self::ResolvedRefs | Self::Programmed => Verdict::True,
+            Self::Accepted | Self::SupportedVersion | Self::ResolvedRefs | Self::Programmed => Verdict::True,
             Self::Conflicted | Self::PartiallyInvalid | Self::InsecureFrontendValidationMode | Self::KeysExpiring => {
                 Verdict::False
             }
@@ -86,7 +90,7 @@ impl ConditionType {
     /// The verdict when something is wrong.
     pub fn bad(self) -> Verdict {
         match self {
-            Self::Accepted | Self::ResolvedRefs | Self::Programmed => Verdict::False,
+            Self::Accepted | Self::SupportedVersion | Self::ResolvedRefs | Self::Programmed => Verdict::False,
             Self::Conflicted | Self::PartiallyInvalid | Self::InsecureFrontendValidationMode | Self::KeysExpiring => {
                 Verdict::True
             }

@@ -4,14 +4,18 @@
 //! which condition.
 
 mod condition;
+mod definitions;
 mod finding;
 mod keys;
 mod object;
 mod origin;
 mod proxies;
 mod reason;
+mod spent;
+mod used_by;
 
 pub use condition::{Condition, ConditionType, Conditions, Verdict};
+pub use definitions::{BUNDLE_VERSION, DEFINITION, Definitions};
 pub use finding::{Finding, Severity};
 pub use keys::{Horizon, KeyEnd, Phase, coarse};
 pub use object::{
@@ -21,3 +25,5 @@ pub use object::{
 pub use origin::{Origin, Spot, display_name};
 pub use proxies::{Heard, Refusal, Said};
 pub use reason::Reason;
+pub use spent::{Patience, Say, Spent, date_of};
+pub use used_by::{BackendCount, UsedBy};

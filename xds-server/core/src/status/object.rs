@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Conditions, KeyEnd};
+use super::{BackendCount, Conditions, KeyEnd, Spent, UsedBy};
 
 /// The kinds of objects that have a status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -94,6 +94,15 @@ pub struct Status {
     /// Of a Consumer: when a request of it was settled last, in RFC 3339.
     #[serde(rename = "lastUsed", skip_serializing_if = "Option::is_none")]
     pub last_used: Option<String>,
+    /// Of a Consumer that has spent anything today.
+    #[serde(rename = "spentToday", skip_serializing_if = "Option::is_none")]
+    pub spent_today: Option<Spent>,
+    /// Of a ModelPool.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backends: Option<BackendCount>,
+    /// Of a ModelPool, a ModelBackend or a Consumer.
+    #[serde(rename = "usedBy", skip_serializing_if = "Option::is_none")]
+    pub used_by: Option<UsedBy>,
     /// Of a Gateway: how many ListenerSets are attached to it.
     #[serde(rename = "attachedListenerSets", skip_serializing_if = "is_zero")]
     pub attached_listener_sets: usize,

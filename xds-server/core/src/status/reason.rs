@@ -11,6 +11,7 @@ use super::{ConditionType, Verdict};
 pub enum Reason {
     // Of what is well.
     Accepted,
+    SupportedVersion,
     ResolvedRefs,
     NoConflicts,
     Programmed,
@@ -81,6 +82,7 @@ impl Reason {
         use ConditionType::{Accepted, KeysExpiring, PartiallyInvalid, Programmed, ResolvedRefs};
         let (condition, is_good) = match self {
             Self::Accepted => (Accepted, true),
+            Self::SupportedVersion => (ConditionType::SupportedVersion, true),
             Self::ResolvedRefs => (ResolvedRefs, true),
             Self::NoConflicts => (ConditionType::Conflicted, true),
             Self::Programmed => (Programmed, true),

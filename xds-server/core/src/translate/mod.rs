@@ -17,6 +17,7 @@ mod allowed;
 pub(crate) mod attach;
 pub(crate) mod backend_tls;
 pub(crate) mod backends;
+pub(crate) mod backing;
 mod certificates;
 mod clients;
 mod conflicts;
@@ -47,6 +48,7 @@ mod sessions;
 pub(crate) mod statuses;
 pub(crate) mod tls_routes;
 pub(crate) mod tunnels;
+pub(crate) mod users;
 pub(crate) mod view;
 pub(crate) mod workloads;
 
@@ -58,11 +60,13 @@ use crate::objects::{GrpcRoute, HttpRoute, Key, Kind, Object, Objects};
 use crate::placement::Placement;
 use crate::status::{Finding, ObjectStatus};
 
+use self::backing::Backing;
 use self::given::{GivenRoute, RouteId, RouteKind};
 use self::rivals::Lost;
 use self::routes::AttachedRoute;
 use self::statuses::Units;
 use self::tls_routes::AttachedTlsRoute;
+use self::users::Users;
 use self::view::{Made, Reads, View};
 
 /// What a set of objects means, and what is wrong with it.
@@ -116,6 +120,8 @@ pub fn translate(objects: &Objects, placement: Placement) -> Translation {
     for (_, pool) in each(objects, &made, |view, object| pools::pool(view, object, &mut findings)) {
         made.pools.insert(pool.name.clone(), Arc::new(pool));
     }
+    let backing = each(objects, &made, backing::backing).into_iter();
+    let backing: BTreeMap<Key, Backing> = backing.map(|(object, backing)| (object.meta.key(), backing)).collect();
     let valid = each(objects, &made, |view, object| listeners::listeners(view, object, &mut findings)).into_iter();
     let valid = valid.filter_map(|(object, valid)| Some((object.meta.key(), Arc::new(valid?)))).collect();
     let (open, lost) = ports::open(&placement, objects, valid);
@@ -135,11 +141,12 @@ pub fn translate(objects: &Objects, placement: Placement) -> Translation {
             ir.workloads.extend(workload.map(|workload| (object.meta.key(), Arc::new(workload))));
         }
     }
+    let users = users(&made, &backing, &routes);
     policies::closed(&placement, &objects.refused_policies, &ir, &mut findings);
     // Several parents of a route may lead to the same finding. It is told once.
     findings.sort_by(Finding::by_spot);
     findings.dedup();
-    Translation { ir, findings, units: Units { listeners: made.listeners, routes, tls_routes } }
+    Translation { ir, findings, units: Units { listeners: made.listeners, routes, tls_routes, backing, users } }
 }
 
 // === impl Translation ===
@@ -150,6 +157,20 @@ impl Translation {
         let whole = statuses::Whole::new(objects, (&self.ir.gateways, &self.units), &self.findings);
         statuses::all(&whole, given)
     }
+}
+
+fn users(made: &Made, backing: &BTreeMap<Key, Backing>, routes: &BTreeMap<RouteId, Arc<AttachedRoute>>) -> Users {
+    let mut users = Users::default();
+    for pool in made.pools.values() {
+        users.follow_pool(&Arc::new(pool.origin.key()), [None, Some(pool)]);
+    }
+    for (pool, backing) in backing {
+        users.follow_backing(&Arc::new(pool.clone()), [None, Some(backing)]);
+    }
+    for (id, route) in routes {
+        users.follow_route(&Arc::new(id.clone()), [None, Some(route)]);
+    }
+    users
 }
 
 fn add_routes<T: Kind>(

@@ -125,6 +125,11 @@ impl Fact {
         Self::new(["backend", &key.namespace, &key.name, ""])
     }
 
+    /// Whether a backend can be used, and where it is.
+    pub fn endpoint(key: &Key) -> Self {
+        Self::new(["endpoint", &key.namespace, &key.name, ""])
+    }
+
     /// Whether there is a pool.
     pub fn pool(name: &str) -> Self {
         Self::new(["pool", name, "", ""])
@@ -242,6 +247,16 @@ impl<'a> View<'a> {
     pub fn backend(&self, key: &Key) -> Option<(&'a str, ir::Schema)> {
         self.reads.note(Fact::backend(key));
         self.made.backends.get(key).map(|backend| (backend.cluster.as_str(), backend.schema))
+    }
+
+    /// Whether a backend can be used and, if it is a Service, has an endpoint.
+    pub fn is_ready(&self, key: &Key) -> bool {
+        self.reads.note(Fact::endpoint(key));
+        match self.made.backends.get(key).map(|backend| &backend.endpoint) {
+            None => false,
+            Some(ir::Endpoint::Address { .. } | ir::Endpoint::Dns { .. }) => true,
+            Some(ir::Endpoint::Service { cluster }) => self.port(cluster).is_some_and(|port| port.has_endpoints),
+        }
     }
 
     pub fn has_pool(&self, name: &str) -> bool {

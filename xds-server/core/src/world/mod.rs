@@ -27,12 +27,14 @@ use crate::placement::Placement;
 use crate::sets::take_out;
 use crate::status::{Finding, StatusKind};
 use crate::translate::backend_tls::{self, BackendTls};
+use crate::translate::backing::{self, Backing};
 use crate::translate::consumers::{self, Claim};
 use crate::translate::given::{RouteId, RouteKind};
 use crate::translate::listeners::{self, OpenListeners};
 use crate::translate::policies::{self, Policy};
 use crate::translate::services;
 use crate::translate::tls_routes::{self, AttachedTlsRoute};
+use crate::translate::users::Users;
 use crate::translate::view::{Fact, Made};
 use crate::translate::{backends, inference_pools, pools, ports, workloads};
 
@@ -40,7 +42,7 @@ pub use self::ends::Ends;
 
 use self::gateways::Gateways;
 use self::memo::{Dirty, Memo, Turn};
-use self::routes::Routes;
+use self::routes::{RouteTurn, Routes};
 
 #[derive(Debug, Default)]
 pub struct World {
@@ -54,6 +56,8 @@ pub struct World {
     inference_pools: Memo<ir::Service>,
     backends: Memo<ir::Backend>,
     pools: Memo<ir::Pool>,
+    /// By pool.
+    backing: Memo<Backing>,
     listeners: Memo<OpenListeners>,
     routes: Routes,
     tls_routes: Memo<AttachedTlsRoute>,
@@ -61,6 +65,7 @@ pub struct World {
     gateways: Gateways,
     /// The routes that name each InferencePool.
     routes_of_pools: BTreeMap<Key, BTreeSet<Arc<RouteId>>>,
+    users: Users,
     /// The Consumers that claim each key, by its SHA-256.
     claimants: BTreeMap<String, BTreeSet<Arc<Key>>>,
     /// The keys of the IR that end, by when they do.
@@ -144,9 +149,11 @@ impl World {
         self.step_services(&mut dirty, &mut touched);
         self.step_inference_pools(&mut dirty, &mut touched);
         self.step_backends(&mut dirty, &mut touched);
-        self.step_pools(&mut dirty, &mut touched);
+        self.step_pools(&mut dirty, &mut touched, &mut delta);
+        self.step_backing(&dirty, &mut delta);
         self.step_listeners(&mut dirty, &mut touched, &mut delta);
         let turns = self.routes.step(&self.objects, &self.made, &dirty, &mut delta.statuses);
+        self.step_users(&turns, &mut delta);
         let tls_turns = self.tls_routes.step(&self.objects, &self.made, &dirty, tls_routes::tls_route);
         touched.gateways.extend(self.gateways.attach_tls(&tls_turns));
         let of_routes = (&self.routes, turns.as_slice());
@@ -344,6 +351,11 @@ impl World {
             if schema(&before) != schema(&after) {
                 dirty.facts.insert(Fact::backend(&key));
             }
+            let endpoint =
+                |backend: &Option<Arc<ir::Backend>>| backend.as_ref().map(|backend| backend.endpoint.clone());
+            if endpoint(&before) != endpoint(&after) {
+                dirty.facts.insert(Fact::endpoint(&key));
+            }
             let key = Key::clone(&key);
             match after {
                 Some(backend) => self.made.backends.insert(key, backend),
@@ -352,7 +364,7 @@ impl World {
         }
     }
 
-    fn step_pools(&mut self, dirty: &mut Dirty, touched: &mut Touched) {
+    fn step_pools(&mut self, dirty: &mut Dirty, touched: &mut Touched, delta: &mut Delta) {
         let turns = self
             .pools
             .step(&self.objects, &self.made, dirty, |view, object, findings| Some(pools::pool(view, object, findings)));
@@ -361,11 +373,30 @@ impl World {
             if before.is_some() != after.is_some() {
                 dirty.facts.insert(Fact::pool(&name));
             }
+            let admitted = self.users.follow_pool(&key, [before.as_deref(), after.as_deref()]);
+            self.affected_consumers(&admitted, &mut delta.statuses);
             match after {
                 Some(pool) => self.made.pools.insert(name.clone(), pool),
                 None => self.made.pools.remove(&name),
             };
             touched.pools.insert(name);
+        }
+    }
+
+    fn step_backing(&mut self, dirty: &Dirty, delta: &mut Delta) {
+        let turns =
+            self.backing.step(&self.objects, &self.made, dirty, |view, object, _| Some(backing::backing(view, object)));
+        for Turn { key, before, after } in turns {
+            let backends = self.users.follow_backing(&key, [before.as_deref(), after.as_deref()]);
+            delta.statuses.extend(backends.into_iter().map(|backend| (StatusKind::ModelBackend, backend)));
+            delta.statuses.insert((StatusKind::ModelPool, Key::clone(&key)));
+        }
+    }
+
+    fn step_users(&mut self, turns: &[RouteTurn], delta: &mut Delta) {
+        for Turn { key, before, after } in turns {
+            let pools = self.users.follow_route(key, [before.as_deref(), after.as_deref()]);
+            delta.statuses.extend(pools.into_iter().map(|pool| (StatusKind::ModelPool, pool)));
         }
     }
 

@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::ir::{Delta, GatewayDelta};
-use crate::objects::{GatewayClass, Key, ListenerSet, Objects, Refused, gateway_of, plain};
+use crate::objects::{GatewayClass, Key, ListenerSet, Meta, Objects, Refused, gateway_of, plain};
 use crate::sets::take_out;
-use crate::status::{Finding, ObjectStatus, Origin, StatusKind};
+use crate::status::{BackendCount, Finding, ObjectStatus, Origin, StatusKind};
 use crate::translate::attach::Attachment;
 use crate::translate::given::{RouteId, RouteKind};
 use crate::translate::listeners::OpenListeners;
 use crate::translate::routes::AttachedRoute;
 use crate::translate::statuses::{self, Known};
 use crate::translate::tls_routes::AttachedTlsRoute;
+use crate::translate::users::{Admitted, Users};
 
 use super::World;
 use super::memo::{Dirty, Turn};
@@ -44,6 +45,21 @@ impl World {
         let policies = policies.map(|policy| (StatusKind::TokenPolicy, policy.meta.key()));
         let others = refused.others(&self.objects.refused).filter_map(named);
         policies.chain(others).collect()
+    }
+
+    /// The Consumers that count in other pools now.
+    pub(super) fn affected_consumers(&self, admitted: &Admitted, affected: &mut Affected) {
+        let consumers = &self.objects.consumers;
+        let mut add = |meta: &Meta| {
+            affected.insert((StatusKind::Consumer, meta.key()));
+        };
+        match admitted {
+            Admitted::OfAll => consumers.iter().for_each(|consumer| add(&consumer.meta)),
+            Admitted::Of(namespaces) => {
+                let theirs = namespaces.iter().flat_map(|namespace| consumers.of_namespace(namespace));
+                theirs.for_each(|consumer| add(&consumer.meta));
+            }
+        }
     }
 
     /// The ListenerSets for a Gateway.
@@ -166,6 +182,14 @@ impl Known for World {
             self.gateways.attached_tls(gateway).filter_map(|route| self.tls_routes.output(route)).collect();
         let attachments = routes.iter().map(|route| &*route.attachments);
         statuses::count(gateway, attachments.chain(tls_routes.iter().map(|route| &*route.attachments)))
+    }
+
+    fn backends(&self, pool: &Key) -> Option<BackendCount> {
+        self.backing.output(pool).map(|backing| backing.count)
+    }
+
+    fn used(&self) -> &Users {
+        &self.users
     }
 
     fn findings(&self, kind: StatusKind, key: &Key) -> Vec<&Finding> {

@@ -549,6 +549,41 @@ impl Watched<'_> {
     }
 }
 
+/// A route of the Gateway `a/g` that leads to the pool `a/p`.
+fn busy(name: &str) -> String {
+    format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{name: {name}, namespace: a}}\n\
+         spec: {{parentRefs: [{{name: g}}], hostnames: [{name}.org], rules: [{{backendRefs: [{{group: tollgate.dev, kind: \
+         ModelPool, name: p}}]}}]}}\n---\n"
+    )
+}
+
+#[test]
+fn one_more_route_is_told_to_its_pool_and_gateway_and_nobody_else() {
+    let start = "apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: g, namespace: a}\n\
+                 spec: {gatewayClassName: tollgate, listeners: [{name: http, port: 80, protocol: HTTP}]}\n---\n\
+                 apiVersion: tollgate.dev/v1alpha1\nkind: ModelPool\nmetadata: {name: p, namespace: a}\n\
+                 spec: {models: [{name: x, targets: [{backendRef: {name: m}}]}]}\n---\n";
+    let objects = |routes: usize| {
+        let mut objects = Objects::default();
+        let routes: String = (0..routes).map(|number| busy(&format!("r{number:03}"))).collect();
+        assert_eq!(objects.add_yaml("f", &format!("{start}{routes}"), &NoSecretSource), []);
+        objects
+    };
+    let pool = (StatusKind::ModelPool, Key::new("a", "p"));
+    let mut world = World::new(Placement::OneHost);
+    world.step(Changes::between(world.objects(), &objects(100)));
+    let used_by = |world: &World| world.statuses_of([&pool], &[]).swap_remove(0).unwrap().status.used_by.unwrap();
+    let before = used_by(&world);
+    assert_eq!((before.total, before.objects.len()), (100, 16));
+    let delta = world.step(Changes::between(world.objects(), &objects(101)));
+    let route = (StatusKind::HttpRoute, Key::new("a", "r100"));
+    let gateway = (StatusKind::Gateway, Key::new("a", "g"));
+    assert_eq!(delta.statuses, [gateway, route, pool.clone()].into());
+    // Of the pool's status one number is another.
+    assert_eq!(used_by(&world), crate::status::UsedBy { total: 101, ..before });
+}
+
 #[test]
 fn the_places_are_decoded_as_they_are_meant() {
     let folder = Folder::new();

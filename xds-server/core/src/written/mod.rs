@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::objects::{CONTROLLER_NAME, GATEWAY_GROUP};
-use crate::status::{Brief, ConditionType, ObjectStatus, Phase, StatusKind};
+use crate::status::{Brief, ConditionType, ObjectStatus, Phase, Spent, StatusKind};
 
 /// The Gateway API allows as many entries of parents, for all controllers together (RouteStatus.parents).
 const ENTRIES: usize = 32;
@@ -25,13 +25,19 @@ const ENTRIES: usize = 32;
 const ATTACHED: &str = "attachedListenerSets";
 /// metav1.Condition.message has this limit.
 const MESSAGE: usize = 32_768;
+/// Of our own kinds.
+const OBSERVED: &str = "observedGeneration";
 const LAST_USED: &str = "lastUsed";
+const SPENT_TODAY: &str = "spentToday";
+const USED_BY: &str = "usedBy";
+const BACKENDS: &str = "backends";
 
 /// What is ours in a status, without times. Two that say the same have the same one. It lives no longer than the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Print {
     hash: u64,
     last_used: Option<i64>,
+    spent_today: Option<Spent>,
 }
 
 /// What people must see although they do not look at a status.
@@ -61,12 +67,18 @@ impl Print {
         let mut hasher = DefaultHasher::new();
         ours(kind, status).to_string().hash(&mut hasher);
         let last_used = status.and_then(last_used).and_then(|text| text.parse::<Timestamp>().ok());
-        Self { hash: hasher.finish(), last_used: last_used.map(Timestamp::as_second) }
+        let spent_today = status.and_then(spent_today);
+        Self { hash: hasher.finish(), last_used: last_used.map(Timestamp::as_second), spent_today }
     }
 
     /// When a Consumer was used last, as the status has it, in Unix seconds.
     pub fn last_used(self) -> Option<i64> {
         self.last_used
+    }
+
+    /// What a Consumer had spent on which day, as the status has it.
+    pub fn spent_today(self) -> Option<Spent> {
+        self.spent_today
     }
 }
 
@@ -102,14 +114,21 @@ impl Wanted {
                 let keys = if let Brief::Consumer { keys, .. } = &object.brief { *keys } else { 0 };
                 wanted.put("keys", json!(keys));
                 wanted.put(LAST_USED, json!(object.status.last_used));
-                wanted.put("observedGeneration", json!(wanted.observed));
+                wanted.put(SPENT_TODAY, json!(object.status.spent_today));
+                wanted.put(USED_BY, json!(object.status.used_by));
             }
-            StatusKind::ModelPool | StatusKind::ModelBackend | StatusKind::TokenPolicy => {
-                wanted.put("observedGeneration", json!(wanted.observed));
+            StatusKind::ModelPool => {
+                wanted.put(BACKENDS, json!(object.status.backends));
+                wanted.put(USED_BY, json!(object.status.used_by));
             }
+            StatusKind::ModelBackend => wanted.put(USED_BY, json!(object.status.used_by)),
+            StatusKind::TokenPolicy => {}
         }
         // What is not said any more is taken back.
         let fields = fields(kind);
+        if fields.contains(&OBSERVED) {
+            wanted.put(OBSERVED, json!(wanted.observed));
+        }
         wanted.status.retain(|field, _| fields.contains(&field.as_str()));
         fields.iter().for_each(|field| {
             wanted.status.entry(*field).or_insert_with(|| json!([]));
@@ -223,10 +242,11 @@ fn fields(kind: StatusKind) -> &'static [&'static str] {
         StatusKind::HttpRoute | StatusKind::GrpcRoute | StatusKind::TlsRoute | StatusKind::InferencePool => {
             &["parents"]
         }
-        StatusKind::ModelPool | StatusKind::ModelBackend => &["observedGeneration", "conditions"],
-        StatusKind::Consumer => &["observedGeneration", "conditions", "keys", LAST_USED],
+        StatusKind::ModelPool => &[OBSERVED, "conditions", BACKENDS, USED_BY],
+        StatusKind::ModelBackend => &[OBSERVED, "conditions", USED_BY],
+        StatusKind::Consumer => &[OBSERVED, "conditions", "keys", LAST_USED, SPENT_TODAY, USED_BY],
         StatusKind::BackendTlsPolicy => &["ancestors"],
-        StatusKind::TokenPolicy => &["observedGeneration", "conditions", "ancestors"],
+        StatusKind::TokenPolicy => &[OBSERVED, "conditions", "ancestors"],
     }
 }
 
@@ -276,9 +296,15 @@ fn ours(kind: StatusKind, status: Option<&Map<String, Value>>) -> Value {
         StatusKind::TokenPolicy => json!([observed(status), conditions, own_entries(get("ancestors"))]),
         StatusKind::Consumer => {
             let keys = status.and_then(|status| status.get("keys"));
-            json!([observed(status), conditions, keys, status.and_then(last_used)])
+            let spent = status.and_then(spent_today);
+            json!([observed(status), conditions, keys, status.and_then(last_used), spent, used_by(status)])
         }
-        _ => json!([observed(status), conditions]),
+        StatusKind::ModelPool => {
+            let backends = status.and_then(|status| status.get(BACKENDS));
+            let backends = ["total", "ready"].map(|count| backends.and_then(|backends| backends.get(count)));
+            json!([observed(status), conditions, backends, used_by(status)])
+        }
+        _ => json!([observed(status), conditions, used_by(status)]),
     }
 }
 
@@ -296,8 +322,23 @@ fn last_used(status: &Map<String, Value>) -> Option<&str> {
     status.get(LAST_USED).and_then(Value::as_str)
 }
 
+fn spent_today(status: &Map<String, Value>) -> Option<Spent> {
+    let spent = status.get(SPENT_TODAY)?;
+    let date = spent.get("date")?.as_str()?.parse().ok()?;
+    Some(Spent { date, tokens: spent.get("tokens")?.as_u64()? })
+}
+
 fn observed(status: Option<&Map<String, Value>>) -> Option<&Value> {
-    status.and_then(|status| status.get("observedGeneration"))
+    status.and_then(|status| status.get(OBSERVED))
+}
+
+fn used_by(status: Option<&Map<String, Value>>) -> Value {
+    let Some(used_by) = status.and_then(|status| status.get(USED_BY)).filter(|used_by| used_by.is_object()) else {
+        return Value::Null;
+    };
+    let named = list_of(used_by.get("objects")).iter();
+    let named = named.map(|object| json!(["group", "kind", "namespace", "name"].map(|field| object.get(field))));
+    json!([used_by.get("total"), named.collect::<Vec<_>>()])
 }
 
 fn own_entries(entries: &[Value]) -> Vec<Value> {

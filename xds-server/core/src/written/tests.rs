@@ -3,7 +3,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::status::{
-    AncestorStatus, Brief, Condition, ListenerStatus, ObjectRef, ParentStatus, Reason, RouteKind, Status,
+    AncestorStatus, BackendCount, Brief, Condition, ListenerStatus, ObjectRef, ParentStatus, Reason, RouteKind, Status,
+    UsedBy,
 };
 
 fn object(kind: StatusKind, status: Status) -> ObjectStatus {
@@ -202,6 +203,49 @@ fn a_consumer_says_how_many_keys_it_has_and_its_last_use_never_goes_back() {
     let new = unknown.clone().into_status(None, "t").unwrap();
     assert_eq!((&new["keys"], &new["lastUsed"]), (&json!(2), &Value::Null));
     assert_eq!(unknown.print(), Print::of(kind, Some(&json!({"observedGeneration": 1, "keys": 2}))));
+}
+
+#[test]
+fn a_consumer_says_what_it_spent_on_which_day() {
+    let spent = |tokens: u64| {
+        let spent = Spent { date: "2026-12-01".parse().unwrap(), tokens };
+        let mut object = consumer("", None);
+        object.status.spent_today = Some(spent);
+        (spent, Wanted::new(&object))
+    };
+    let (ten, wanted) = spent(10);
+    let first = wanted.into_status(None, "t").unwrap();
+    assert_eq!(first["spentToday"], json!({"date": "2026-12-01", "tokens": 10}));
+    assert_eq!(Print::of(StatusKind::Consumer, Some(&first)).spent_today(), Some(ten));
+    assert_eq!(spent(10).1.into_status(Some(&first), "t"), None);
+    assert_eq!(spent(11).1.into_status(Some(&first), "t").unwrap()["spentToday"]["tokens"], 11);
+    let tomorrow = Wanted::new(&consumer("", None)).into_status(Some(&first), "t").unwrap();
+    assert_eq!(tomorrow["spentToday"], Value::Null);
+}
+
+#[test]
+fn who_uses_a_pool_is_said_and_taken_back() {
+    let kind = StatusKind::ModelPool;
+    let pool = |ready, total| {
+        let name = ObjectRef { kind: Some("HTTPRoute".to_owned()), name: "r".to_owned(), ..ObjectRef::default() };
+        let used_by = Some(UsedBy { total, objects: vec![name] });
+        let backends = Some(BackendCount { total: 3, ready });
+        Wanted::new(&object(kind, Status { used_by, backends, ..Status::default() }))
+    };
+    let first = pool(2, 1).into_status(None, "t").unwrap();
+    assert_eq!(first["usedBy"], json!({"total": 1, "objects": [{"kind": "HTTPRoute", "name": "r"}]}));
+    assert_eq!(first["backends"], json!({"total": 3, "ready": 2}));
+    // The API server has its own order of fields.
+    let stored =
+        json!({"usedBy": {"objects": first["usedBy"]["objects"], "total": 1}, "backends": {"ready": 2, "total": 3}});
+    assert_eq!(pool(2, 1).print(), Print::of(kind, Some(&stored)));
+    for other in [pool(1, 1), pool(2, 7)] {
+        assert_ne!(other.print(), Print::of(kind, Some(&stored)));
+    }
+    // Nothing is known of a pool that is refused.
+    let refused = Wanted::new(&object(kind, Status::default()));
+    let next = refused.into_status(Some(&first), "t").unwrap();
+    assert_eq!((&next["usedBy"], &next["backends"]), (&Value::Null, &Value::Null));
 }
 
 #[test]

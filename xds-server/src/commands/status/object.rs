@@ -25,6 +25,28 @@ pub struct Object {
     pub keys: Option<u64>,
     #[serde(rename = "lastUsed")]
     pub last_used: String,
+    #[serde(rename = "spentToday")]
+    pub spent_today: Option<Spent>,
+    pub backends: Option<Backends>,
+    #[serde(rename = "usedBy")]
+    pub used_by: Option<UsedBy>,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct Spent {
+    pub tokens: u64,
+}
+
+/// Of a ModelPool.
+#[derive(Debug, Deserialize)]
+pub struct Backends {
+    pub total: u64,
+    pub ready: u64,
+}
+
+#[derive(Debug, Deserialize)]
+pub struct UsedBy {
+    pub total: u64,
 }
 
 #[derive(Debug, Deserialize)]

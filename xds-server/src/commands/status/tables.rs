@@ -7,6 +7,8 @@ use crate::commands::terminal::{self, Side, inert};
 
 /// Up to this many entries of a list stand in a cell.
 const MAX_LISTED: usize = 3;
+/// Namespace, name and five columns.
+const CELLS: usize = 7;
 
 /// What is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,63 +66,75 @@ pub fn keys(objects: &[Object]) -> String {
 }
 
 fn table(kind: StatusKind, objects: &[&Object], kinds: Kinds, namespaces: Namespaces) -> String {
-    let head: [&str; 5] = match kind {
-        StatusKind::GatewayClass => ["NAME", "CONTROLLER", "ACCEPTED", "", ""],
-        StatusKind::Gateway => ["NAME", "CLASS", "ADDRESS", "PROGRAMMED", ""],
-        StatusKind::ListenerSet => ["NAME", "GATEWAY", "PROGRAMMED", "", ""],
-        StatusKind::HttpRoute | StatusKind::GrpcRoute | StatusKind::TlsRoute => {
-            ["NAME", "HOSTNAMES", "PARENTS", "ACCEPTED", "RESOLVED"]
-        }
-        StatusKind::ModelPool => ["NAME", "MODELS", "ACCEPTED", "RESOLVED", ""],
-        StatusKind::ModelBackend => ["NAME", "ENDPOINT", "ACCEPTED", "RESOLVED", ""],
-        StatusKind::BackendTlsPolicy => ["NAME", "TARGETS", "ACCEPTED", "RESOLVED", ""],
-        StatusKind::InferencePool => ["NAME", "PICKER", "GATEWAYS", "ACCEPTED", "RESOLVED"],
-        StatusKind::Consumer => ["NAME", "KEYS", "LAST USED", "ACCEPTED", "RESOLVED"],
-        StatusKind::TokenPolicy => ["NAME", "TARGETS", "ACCEPTED", "", ""],
-    };
     let has_namespace = namespaces == Namespaces::All && kind != StatusKind::GatewayClass;
-    let place = |namespace: &str, cells: [String; 5]| {
-        let [name, a, b, c, d] = cells;
-        if has_namespace { [inert(namespace), name, a, b, c, d] } else { [name, a, b, c, d, String::new()] }
+    let place = |namespace: &str, name: &str, cells: Vec<String>| {
+        let place = if has_namespace { vec![inert(namespace), inert(name)] } else { vec![inert(name)] };
+        let mut line = place.into_iter().chain(cells.iter().map(|cell| inert(cell)));
+        // A kind has no more columns than this.
+        std::array::from_fn::<String, CELLS, _>(|_| line.next().unwrap_or_default())
     };
-    let mut lines = vec![place("NAMESPACE", head.map(str::to_owned))];
-    lines.extend(objects.iter().map(|object| place(&object.namespace, cells(kind, object, kinds))));
-    terminal::table(&lines, [Side::Left; 6])
+    let mut lines = vec![place("NAMESPACE", "NAME", head(kind).iter().map(|&name| name.to_owned()).collect())];
+    lines.extend(objects.iter().map(|object| {
+        let name = match kinds {
+            Kinds::One => object.name.clone(),
+            Kinds::Several => format!("{}/{}", kind.name().to_lowercase(), object.name),
+        };
+        place(&object.namespace, &name, cells(kind, object))
+    }));
+    terminal::table(&lines, [Side::Left; CELLS])
 }
 
-fn cells(kind: StatusKind, object: &Object, kinds: Kinds) -> [String; 5] {
+/// The columns after the name.
+fn head(kind: StatusKind) -> &'static [&'static str] {
+    match kind {
+        StatusKind::GatewayClass => &["CONTROLLER", "ACCEPTED"],
+        StatusKind::Gateway => &["CLASS", "ADDRESS", "PROGRAMMED"],
+        StatusKind::ListenerSet => &["GATEWAY", "PROGRAMMED"],
+        StatusKind::HttpRoute | StatusKind::GrpcRoute | StatusKind::TlsRoute => {
+            &["HOSTNAMES", "PARENTS", "ACCEPTED", "RESOLVED"]
+        }
+        StatusKind::ModelPool => &["MODELS", "READY", "USED BY", "ACCEPTED", "RESOLVED"],
+        StatusKind::ModelBackend => &["ENDPOINT", "USED BY", "ACCEPTED", "RESOLVED"],
+        StatusKind::BackendTlsPolicy => &["TARGETS", "ACCEPTED", "RESOLVED"],
+        StatusKind::InferencePool => &["PICKER", "GATEWAYS", "ACCEPTED", "RESOLVED"],
+        StatusKind::Consumer => &["KEYS", "LAST USED", "SPENT TODAY", "ACCEPTED", "RESOLVED"],
+        StatusKind::TokenPolicy => &["TARGETS", "ACCEPTED"],
+    }
+}
+
+fn cells(kind: StatusKind, object: &Object) -> Vec<String> {
     let accepted = || object.verdict("Accepted").to_owned();
     let resolved = || object.verdict("ResolvedRefs").to_owned();
-    let none = String::new;
-    let [a, b, c, d] = match kind {
-        StatusKind::GatewayClass => [object.controller.clone(), accepted(), none(), none()],
+    let used_by = || object.used_by.as_ref().map_or_else(String::new, |used_by| used_by.total.to_string());
+    match kind {
+        StatusKind::GatewayClass => vec![object.controller.clone(), accepted()],
         StatusKind::Gateway => {
             let addresses = list(object.addresses.iter().map(|address| address.value.clone()));
-            [object.class.clone(), addresses, object.verdict("Programmed").to_owned(), none()]
+            vec![object.class.clone(), addresses, object.verdict("Programmed").to_owned()]
         }
-        StatusKind::ListenerSet => [object.gateway.clone(), object.verdict("Programmed").to_owned(), none(), none()],
+        StatusKind::ListenerSet => vec![object.gateway.clone(), object.verdict("Programmed").to_owned()],
         StatusKind::HttpRoute | StatusKind::GrpcRoute | StatusKind::TlsRoute => {
             let parents = list(object.parents.iter().map(|parent| parent.parent_ref.text()));
-            [list(object.hostnames.iter().cloned()), parents, accepted(), resolved()]
+            vec![list(object.hostnames.iter().cloned()), parents, accepted(), resolved()]
         }
-        StatusKind::ModelPool => [list(object.models.iter().cloned()), accepted(), resolved(), none()],
-        StatusKind::ModelBackend => [object.endpoint.clone(), accepted(), resolved(), none()],
+        StatusKind::ModelPool => {
+            let ready = object.backends.as_ref().map(|backends| format!("{}/{}", backends.ready, backends.total));
+            let models = list(object.models.iter().cloned());
+            vec![models, ready.unwrap_or_default(), used_by(), accepted(), resolved()]
+        }
+        StatusKind::ModelBackend => vec![object.endpoint.clone(), used_by(), accepted(), resolved()],
         StatusKind::Consumer => {
             let keys = object.keys.map_or_else(String::new, |keys| keys.to_string());
-            [keys, object.last_used.clone(), accepted(), resolved()]
+            let spent = object.spent_today.as_ref().map_or_else(String::new, |spent| spent.tokens.to_string());
+            vec![keys, object.last_used.clone(), spent, accepted(), resolved()]
         }
-        StatusKind::BackendTlsPolicy => [list(object.targets.iter().cloned()), accepted(), resolved(), none()],
+        StatusKind::BackendTlsPolicy => vec![list(object.targets.iter().cloned()), accepted(), resolved()],
         StatusKind::InferencePool => {
             let gateways = list(object.parents.iter().map(|parent| parent.parent_ref.text()));
-            [object.picker.clone(), gateways, accepted(), resolved()]
+            vec![object.picker.clone(), gateways, accepted(), resolved()]
         }
-        StatusKind::TokenPolicy => [list(object.targets.iter().cloned()), accepted(), none(), none()],
-    };
-    let name = match kinds {
-        Kinds::One => object.name.clone(),
-        Kinds::Several => format!("{}/{}", kind.name().to_lowercase(), object.name),
-    };
-    [name, a, b, c, d].map(|cell| inert(&cell))
+        StatusKind::TokenPolicy => vec![list(object.targets.iter().cloned()), accepted()],
+    }
 }
 
 fn list(entries: impl Iterator<Item = String>) -> String {
@@ -180,16 +194,32 @@ app        httproute/chat  a.org,b.org,c.org +1  edge/llm,other  False
         let expiring = json!({"type": "KeysExpiring", "status": "True", "reason": "KeyEnds", "message": "a ends"});
         let values = json!([{
             "kind": "Consumer", "namespace": "app", "name": "web", "keys": 2, "lastUsed": "2026-12-01T00:10:00Z",
+            "spentToday": {"date": "2026-12-01", "tokens": 70},
             "conditions": [{"type": "Accepted", "status": "True", "reason": "Accepted", "message": ""}, expiring],
         }]);
         let objects: Vec<Object> = serde_json::from_value(values).unwrap();
         let expected = "\
-NAME  KEYS  LAST USED             ACCEPTED  RESOLVED
-web   2     2026-12-01T00:10:00Z  True
+NAME  KEYS  LAST USED             SPENT TODAY  ACCEPTED  RESOLVED
+web   2     2026-12-01T00:10:00Z  70           True
 ";
         assert_eq!(tables(&objects, Namespaces::One), expected);
         assert_eq!(not_well(&objects, &[]), "");
         assert_eq!(keys(&objects), "\nKeys that end (tollgate key rotate makes new ones):\nConsumer app/web: a ends\n");
+    }
+
+    #[test]
+    fn a_pool_says_how_many_of_its_backends_are_ready_and_who_uses_it() {
+        let values = json!([{
+            "kind": "ModelPool", "namespace": "app", "name": "chat", "models": ["smol"],
+            "backends": {"total": 3, "ready": 2}, "usedBy": {"total": 17, "objects": []},
+        }, {"kind": "ModelPool", "namespace": "app", "name": "refused"}]);
+        let objects: Vec<Object> = serde_json::from_value(values).unwrap();
+        let expected = "\
+NAME     MODELS  READY  USED BY  ACCEPTED  RESOLVED
+chat     smol    2/3    17
+refused
+";
+        assert_eq!(tables(&objects, Namespaces::One), expected);
     }
 
     #[test]

@@ -139,6 +139,14 @@ impl File {
         self.with(rows::last_used)
     }
 
+    /// What each consumer has spent from this minute on.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn spent_since(&self, minute: u64) -> Result<BTreeMap<String, u64>, StoreError> {
+        self.with(|database| rows::spent_since(database, minute))
+    }
+
     /// The first budgets of one limit and one window, in the order of their scopes as JSON.
     ///
     /// # Errors

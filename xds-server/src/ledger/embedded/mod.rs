@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::sync::{oneshot, watch};
 use tollgate_core::ledger::usage::second_of;
 use tollgate_core::ledger::{Call, Configured, Rules, State};
@@ -74,6 +75,10 @@ impl Embedded {
         let (file, metrics) = (disk.file(), Metrics::new());
         for (consumer, minute) in file.last_used()? {
             metrics.last_used().used(&consumer, second_of(minute));
+        }
+        let midnight = midnight_before(now.wall);
+        for (consumer, tokens) in file.spent_since(midnight)? {
+            metrics.spent_today().settled(&consumer, midnight, tokens);
         }
         let rules = Rules::new(&configured.borrow_and_update(), lease_ttl);
         let handle =
@@ -147,4 +152,9 @@ async fn blocking<T: Send + 'static>(
     read: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
     tokio::task::spawn_blocking(read).await.unwrap_or(Err(StoreError::Closed))
+}
+
+/// In minutes since the epoch. Days are those of UTC.
+fn midnight_before(time: Timestamp) -> u64 {
+    u64::try_from(time.as_second().div_euclid(86_400)).unwrap_or_default().saturating_mul(1440)
 }

@@ -282,6 +282,21 @@ pub(super) fn last_used(database: &Database) -> Result<BTreeMap<String, u64>, Fa
     Ok(last)
 }
 
+/// The tokens of each consumer from this minute on.
+pub(super) fn spent_since(database: &Database, minute: u64) -> Result<BTreeMap<String, u64>, Failure> {
+    let table = database.begin_read()?.open_table(USAGE)?;
+    let mut spent: BTreeMap<String, u64> = BTreeMap::new();
+    for row in table.range((minute, "", "", "", "")..)? {
+        let (key, value) = row?;
+        let tokens = tables::from_sums(value.value()).tokens();
+        match spent.get_mut(key.value().1) {
+            Some(sum) => *sum = sum.saturating_add(tokens),
+            None => drop(spent.insert(key.value().1.to_owned(), tokens)),
+        }
+    }
+    Ok(spent)
+}
+
 pub(super) fn buckets(database: &Database, asked: &Window<'_>) -> Result<Vec<(BucketKey, Bucket)>, Failure> {
     let table = database.begin_read()?.open_table(BUCKETS)?;
     let after = asked.after.map(tables::scope_text);

@@ -180,6 +180,8 @@ impl Writer {
             self.metrics.commit_seconds.observe(started.elapsed().as_secs_f64());
             self.metrics.commit_calls.observe(f64::from(count));
             changes.last_used().for_each(|(consumer, ended)| self.metrics.last_used().used(consumer, ended));
+            let spent_today = self.metrics.spent_today();
+            changes.spent().for_each(|(consumer, minute, tokens)| spent_today.settled(consumer, minute, tokens));
             changes.metered.iter().for_each(|((consumer, model), totals)| self.metrics.used(consumer, model, totals));
             let (holders, tokens) = state.leased();
             self.metrics.holders.set(i64::try_from(holders).unwrap_or(i64::MAX));

@@ -3,6 +3,7 @@
 //! ```text
 //! access.rs (which cluster) -> watch.rs (a task per kind) -> gathered.rs (what is in force) -> Changes, findings
 //!   kinds.rs (of which kinds)    document.rs (one object)      needs.rs (what is to be got, got.rs gets it)
+//!   definitions.rs (of which version they are, for the status of a GatewayClass)
 //!   trouble.rs (what goes wrong, for the operator)             pace.rs (bursts)         listed.rs (once, no watch)
 //! ```
 //! A restart must not publish half a world. So nothing is read out of here before every kind that the API server has is
@@ -17,6 +18,7 @@
 //! InferencePool, and it brings these Pods alone.
 
 mod access;
+mod definitions;
 mod document;
 mod gathered;
 #[cfg(test)]
@@ -30,6 +32,7 @@ mod trouble;
 mod watch;
 
 pub use access::{Access, AccessError, Reach};
+pub use definitions::follow as follow_definitions;
 pub use listed::{ListError, list};
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -17,15 +17,17 @@ use std::sync::Arc;
 
 use crate::ir::{self, Gateway};
 use crate::objects::{Key, Kind, Object, Objects, Service, Store, gateway_of, plain};
-use crate::status::{Brief, Finding, ObjectStatus, Origin, Status, StatusKind};
+use crate::status::{BackendCount, Brief, Finding, ObjectStatus, Origin, Status, StatusKind};
 
 use self::verdicts::Verdicts;
 
 use super::attach::Attachment;
+use super::backing::Backing;
 use super::given::{GivenRoute, RouteId, RouteKind};
 use super::listeners::OpenListeners;
 use super::routes::AttachedRoute;
 use super::tls_routes::AttachedTlsRoute;
+use super::users::Users;
 
 /// What the units have said. `translate` knows it of all objects at once, and `world` of each.
 pub trait Known {
@@ -47,6 +49,12 @@ pub trait Known {
     /// How many routes are attached to each listener.
     fn attached(&self, gateway: &Key) -> BTreeMap<Arc<str>, usize>;
 
+    /// None: there is no such pool.
+    fn backends(&self, pool: &Key) -> Option<BackendCount>;
+
+    /// Who uses which of our objects.
+    fn used(&self) -> &Users;
+
     fn findings(&self, kind: StatusKind, key: &Key) -> Vec<&Finding>;
 }
 
@@ -56,6 +64,8 @@ pub struct Units {
     pub listeners: BTreeMap<Key, Arc<OpenListeners>>,
     pub routes: BTreeMap<RouteId, Arc<AttachedRoute>>,
     pub tls_routes: BTreeMap<Key, Arc<AttachedTlsRoute>>,
+    pub backing: BTreeMap<Key, Backing>,
+    pub users: Users,
 }
 
 /// A whole translation, in order of its objects.
@@ -76,7 +86,7 @@ enum Found {
     Foreign,
     /// It was refused when it was read, and no version of it is in force.
     Refused,
-    Here(Brief, Status),
+    Here(Brief, Box<Status>),
 }
 
 /// The statuses of all objects. `given` is what is wrong with them as they were read.
@@ -145,7 +155,7 @@ fn one(known: &impl Known, (kind, key): (StatusKind, &Key), given: &ByObject<'_>
             if let Some(partial) = verdicts.partial() {
                 status.each_own(|conditions| conditions.set(partial.clone()));
             }
-            Some(named(brief, status))
+            Some(named(brief, *status))
         }
     }
 }
@@ -179,9 +189,10 @@ fn of_object(known: &impl Known, (kind, key): (StatusKind, &Key), verdicts: &Ver
     fn get<'a, T: Kind>(known: &'a impl Known, key: &Key) -> Option<&'a Object<T>> {
         T::store(known.objects()).get(&key.namespace, &key.name)
     }
-    let here = |(brief, status)| Found::Here(brief, status);
+    let here = |(brief, status)| Found::Here(brief, Box::new(status));
     let ours = |found: Option<_>| found.map_or(Found::Foreign, here);
-    let plain = |brief, refused| Found::Here(brief, own::status(refused, verdicts));
+    let own =
+        |brief, refused, used_by| here((brief, Status { used_by: Some(used_by), ..own::status(refused, verdicts) }));
     let route = |kind: RouteKind| {
         let id = RouteId { key: key.clone(), kind };
         let attached = || known.route(&id);
@@ -207,9 +218,17 @@ fn of_object(known: &impl Known, (kind, key): (StatusKind, &Key), verdicts: &Ver
         StatusKind::InferencePool => {
             get(known, key).map(|object| here(inference_pools::pool(object, known.gateways_of_pool(key), verdicts)))
         }
-        StatusKind::ModelPool => get(known, key).map(|object| plain(own::pool(object), &object.refused)),
-        StatusKind::ModelBackend => get(known, key).map(|object| plain(own::backend(object), &object.refused)),
-        StatusKind::Consumer => get(known, key).map(|object| plain(own::consumer(object, verdicts), &object.refused)),
+        StatusKind::ModelPool => get(known, key).map(|object| {
+            let status = own::status(&object.refused, verdicts);
+            let used_by = Some(known.used().of_pool(key));
+            here((own::pool(object), Status { backends: known.backends(key), used_by, ..status }))
+        }),
+        StatusKind::ModelBackend => {
+            get(known, key).map(|object| own(own::backend(object), &object.refused, known.used().of_backend(key)))
+        }
+        StatusKind::Consumer => get(known, key).map(|object| {
+            own(own::consumer(object, verdicts), &object.refused, known.used().of_consumer(&key.namespace))
+        }),
         StatusKind::TokenPolicy => get(known, key).map(|object| here(own::policy(object, verdicts))),
     };
     found.unwrap_or(Found::Refused)
@@ -290,6 +309,14 @@ impl Known for Whole<'_> {
 
     fn attached(&self, gateway: &Key) -> BTreeMap<Arc<str>, usize> {
         self.attached.get(gateway).cloned().unwrap_or_default()
+    }
+
+    fn backends(&self, pool: &Key) -> Option<BackendCount> {
+        self.units.backing.get(pool).map(|backing| backing.count)
+    }
+
+    fn used(&self) -> &Users {
+        &self.units.users
     }
 
     fn findings(&self, kind: StatusKind, key: &Key) -> Vec<&Finding> {
