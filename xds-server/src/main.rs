@@ -34,6 +34,7 @@ mod leader;
 mod ledger;
 mod pipeline;
 mod proxy;
+mod replicas;
 mod report;
 mod serve;
 mod source;
