@@ -93,7 +93,7 @@ pub(crate) async fn serve<L: Ledger + Clone + 'static>(ledger: &L) -> String {
     let address = format!("http://{}", listener.local_addr().unwrap());
     let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
     let introduce = |mut request: tonic::Request<()>| {
-        request.extensions_mut().insert(US);
+        request.extensions_mut().insert(crate::identity::Caller::Proxy(US));
         Ok(request)
     };
     let service = tonic::service::interceptor::InterceptedService::new(

@@ -231,7 +231,8 @@ mod tests {
             let nodes: BTreeSet<&str> = reports.values().map(|report| report.node.as_str()).collect();
             nodes == expected.iter().copied().collect()
         };
-        let _found = timeout(Duration::from_secs(20), board.reports().wait_for(is_it)).await.unwrap().unwrap();
+        let mut reports = board.reports();
+        let _found = timeout(Duration::from_secs(20), reports.wait_for(is_it)).await.unwrap().unwrap();
     }
 
     #[tokio::test]
