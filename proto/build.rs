@@ -3,13 +3,18 @@ use std::{env, fs, io, path::PathBuf};
 
 use prost::Message as _;
 
+/// What a filter needs, too.
 const FILES: [&str; 3] = ["policy.proto", "ledger.proto", "delta.proto"];
+/// What servers tell each other.
+const OF_SERVERS: &str = "replica.proto";
 
 fn main() -> io::Result<()> {
-    let files = protox::compile(FILES, ["."]).map_err(io::Error::other)?;
+    let grpc = env::var_os("CARGO_FEATURE_GRPC").is_some();
+    let names = FILES.into_iter().chain(grpc.then_some(OF_SERVERS));
+    let files = protox::compile(names, ["."]).map_err(io::Error::other)?;
     let out = PathBuf::from(env::var("OUT_DIR").map_err(io::Error::other)?);
     fs::write(out.join("descriptors.bin"), files.encode_to_vec())?;
-    for file in FILES {
+    for file in FILES.into_iter().chain([OF_SERVERS]) {
         println!("cargo:rerun-if-changed={file}");
     }
     let mut prost = prost_build::Config::new();
@@ -18,9 +23,5 @@ fn main() -> io::Result<()> {
     if env::var("CARGO_CFG_TARGET_ARCH").as_deref() != Ok("wasm32") {
         prost.btree_map(["."]);
     }
-    if env::var_os("CARGO_FEATURE_GRPC").is_some() {
-        tonic_prost_build::configure().compile_fds_with_config(files, prost)
-    } else {
-        prost.compile_fds(files)
-    }
+    if grpc { tonic_prost_build::configure().compile_fds_with_config(files, prost) } else { prost.compile_fds(files) }
 }

@@ -1,6 +1,6 @@
 //! What the control plane tells a filter and a filter tells the ledger, as generated messages.
 //!
-//! Generated from `policy.proto`, `ledger.proto` and `delta.proto` at build time; the comments of the
+//! Generated from `policy.proto`, `ledger.proto`, `delta.proto` and (for servers) `replica.proto` at build time; the comments of the
 //! fields are there. Both halves of Tollgate turn these into their own valid types at the edge.
 #![allow(
     clippy::all,
@@ -32,6 +32,12 @@ pub mod v1 {
     /// The most requests in one [`Usage`], and the most estimated attempts. A worker hardly has so many in a minute.
     /// The tokens of so many fit into a `u64`.
     pub const MAX_ROW_REQUESTS: u64 = 1 << 20;
+}
+
+/// What replicas of a control plane tell each other, package `tollgate.replica`.
+#[cfg(feature = "grpc")]
+pub mod replica {
+    include!(concat!(env!("OUT_DIR"), "/tollgate.replica.rs"));
 }
 
 /// The client's part of delta xDS, package `tollgate.delta`.

@@ -1,5 +1,6 @@
-//! Who a proxy is. The URI in its client certificate says so, and TLS has already checked that the certificate is one
-//! of ours. It is read once per connection (`serve/incoming.rs`), and each call on that connection carries it.
+//! Who calls: a proxy, or another replica of the control plane. The URI in the client certificate says so, and TLS has
+//! already checked that the certificate is one of ours. It is read once per connection (`serve/incoming.rs`), and each
+//! call on that connection carries it.
 
 use std::fmt;
 
@@ -7,6 +8,14 @@ use tollgate_core::objects::Key;
 use tollgate_core::scope::Scope;
 use tonic::{Request, Status};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
+
+/// Whose connection it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Caller {
+    Proxy(Identity),
+    /// `spiffe://tollgate/control-plane`.
+    Replica,
+}
 
 /// Who a proxy is. This decides what it may have.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,8 +33,47 @@ pub enum Identity {
 #[error("the client certificate names no gateway; it needs one URI SAN spiffe://tollgate/gateway/<namespace>/<name>")]
 pub struct InvalidIdentity;
 
+/// What the certificate of a replica says.
+pub const REPLICA: &str = "spiffe://tollgate/control-plane";
 const TRUST_DOMAIN: &str = "spiffe://tollgate";
 const PREFIX: &str = "spiffe://tollgate/gateway";
+
+// === impl Caller ===
+
+impl Caller {
+    /// # Errors
+    /// When the certificate has not exactly one URI of ours.
+    pub fn of_certificate(der: &[u8]) -> Result<Self, InvalidIdentity> {
+        match only_uri(der)?.as_str() {
+            REPLICA => Ok(Self::Replica),
+            uri => uri.parse().map(Self::Proxy),
+        }
+    }
+
+    /// Whether the call came over a connection of another replica.
+    ///
+    /// # Errors
+    /// When it did not.
+    pub fn is_replica<T>(request: &Request<T>) -> Result<(), Status> {
+        match request.extensions().get() {
+            Some(Self::Replica) => Ok(()),
+            _ => Err(Status::permission_denied("only a replica of the control plane may ask this")),
+        }
+    }
+}
+
+fn only_uri(der: &[u8]) -> Result<String, InvalidIdentity> {
+    let (_, certificate) = X509Certificate::from_der(der).map_err(|_| InvalidIdentity)?;
+    let names = certificate.subject_alternative_name().ok().flatten().ok_or(InvalidIdentity)?;
+    let mut uris = names.value.general_names.iter().filter_map(|name| match name {
+        GeneralName::URI(uri) => Some((*uri).to_owned()),
+        _ => None,
+    });
+    match (uris.next(), uris.next()) {
+        (Some(uri), None) => Ok(uri),
+        _ => Err(InvalidIdentity),
+    }
+}
 
 // === impl Identity ===
 
@@ -35,7 +83,13 @@ impl Identity {
     /// # Errors
     /// When the call did not come over a connection of a proxy.
     pub fn of_request<T>(request: &Request<T>) -> Result<&Self, Status> {
-        request.extensions().get().ok_or_else(|| Status::unauthenticated("no client certificate"))
+        let caller = request.extensions().get();
+        proxy(caller).ok_or_else(|| Status::unauthenticated("no client certificate of a proxy"))
+    }
+
+    /// The same of a request of HTTP. None: it did not come over a connection of a proxy.
+    pub fn of_extensions(extensions: &axum::http::Extensions) -> Option<&Self> {
+        proxy(extensions.get())
     }
 
     pub fn of_gateway(namespace: &str, name: &str) -> Self {
@@ -53,16 +107,14 @@ impl Identity {
     /// # Errors
     /// When the certificate has not exactly one URI of ours.
     pub fn of_certificate(der: &[u8]) -> Result<Self, InvalidIdentity> {
-        let (_, certificate) = X509Certificate::from_der(der).map_err(|_| InvalidIdentity)?;
-        let names = certificate.subject_alternative_name().ok().flatten().ok_or(InvalidIdentity)?;
-        let mut uris = names.value.general_names.iter().filter_map(|name| match name {
-            GeneralName::URI(uri) => Some(*uri),
-            _ => None,
-        });
-        match (uris.next(), uris.next()) {
-            (Some(uri), None) => uri.parse(),
-            _ => Err(InvalidIdentity),
-        }
+        only_uri(der)?.parse()
+    }
+}
+
+fn proxy(caller: Option<&Caller>) -> Option<&Identity> {
+    match caller {
+        Some(Caller::Proxy(identity)) => Some(identity),
+        Some(Caller::Replica) | None => None,
     }
 }
 
@@ -114,6 +166,7 @@ mod tests {
             "spiffe://tollgate/gateway//x",
             "spiffe://tollgate/gateway/a/b/c",
             "spiffe://tollgate/workload/a/b/inbound",
+            REPLICA,
             "spiffe://cluster.local/ns/a/sa/b",
             "",
         ] {

@@ -36,6 +36,7 @@ mod ledger;
 mod manifests;
 mod pipeline;
 mod proxy;
+mod replicas;
 mod report;
 mod serve;
 mod source;
@@ -66,7 +67,7 @@ enum Command {
     /// Control plane, ledger and an Envoy on this machine, from a folder of YAML or a cluster
     Run(commands::run::Args),
     /// The control plane alone, for Envoys that are started elsewhere
-    Serve(commands::serve::Args),
+    Serve(Box<commands::serve::Args>),
     /// The Envoy of a Gateway in a Pod, for a control plane in the same cluster
     Proxy(commands::proxy::Args),
     /// Print every Envoy resource and filter configuration that a folder or a cluster means (secrets redacted)
@@ -94,7 +95,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => commands::run::main(args),
-        Command::Serve(args) => commands::serve::main(args),
+        Command::Serve(args) => commands::serve::main(*args),
         Command::Proxy(args) => commands::proxy::main(args),
         Command::Translate(args) => commands::translate::main(&args),
         Command::Validate(args) => commands::validate::main(&args),

@@ -25,7 +25,7 @@ const CORE: [&str; 16] = [
 ];
 
 /// The same of `src`, which may use all of the core.
-const EDGE: [&str; 18] = [
+const EDGE: [&str; 19] = [
     "identity",
     "accept",
     "web",
@@ -37,6 +37,7 @@ const EDGE: [&str; 18] = [
     "ledger",
     "serve",
     "leader",
+    "replicas",
     "statuses",
     "fleet",
     "admin",

@@ -153,8 +153,7 @@ async fn paused(lab: &Lab, component: &str, time: Duration) -> anyhow::Result<()
 /// The process of the control plane that leads. A Pod's name is in the environment of its processes.
 async fn leader(lab: &Lab) -> anyhow::Result<Pid> {
     let lease = ["-n", NAMESPACE, "lease", "tollgate-controller"];
-    let holder = lab.field(&lease, "{.spec.holderIdentity}").await?;
-    let (pod, _) = holder.split_once('_').context("the Lease names no Pod")?;
+    let pod = lab.field(&lease, "{.spec.holderIdentity}").await?;
     let is_of_pod = format!("POD_NAME={pod}");
     process("environ", |text| text.split(' ').any(|variable| variable == is_of_pod))
 }

@@ -47,9 +47,10 @@ impl Objects for OneObject {
 
 async fn port() -> Port {
     let dir = tempfile::tempdir().unwrap();
-    let ledger = Embedded::open(dir.path(), limits(vec![consumer_limit(1000)]), TTL).unwrap();
+    let counted = crate::ledger::Metrics::new();
+    let ledger = Embedded::open(dir.path(), limits(vec![consumer_limit(1000)]), TTL, counted.clone()).unwrap();
     let (status, metrics) = (watch::Sender::new(Arc::new(Status::default())), Metrics::default());
-    metrics.add(|registry, consumers| ledger.metrics().register(registry, consumers));
+    metrics.add(|registry, consumers| counted.register(registry, consumers));
     let (handle, objects) = (Arc::new(ledger.clone()), Arc::new(OneObject));
     let routers = routers(handle, status.subscribe(), objects, metrics.clone(), Consumers::LeftOut);
     let [address, scrapers, probes] = [serve(routers.all), serve(routers.metrics), serve(routers.probes)];

@@ -138,6 +138,7 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
         source: &source,
         duties,
         state: state.path(),
+        ledger: state.join("ledger"),
         certificates,
         // Its one Envoy serves all Gateways.
         placement: Placement::OneHost,

@@ -1,5 +1,6 @@
 //! `tollgate serve`: the control plane for Envoys that are started elsewhere.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -45,7 +46,7 @@ pub struct Args {
     /// Do not write the status of each object into the cluster
     #[arg(long, requires = "source", help_heading = HEADING)]
     no_write_status: bool,
-    /// Of several control planes only one writes statuses, and all serve proxies. They agree by the Lease
+    /// Of several replicas only one has the ledger and writes statuses, and all serve proxies. They agree by the Lease
     /// `tollgate-controller`; a leader that is lost is replaced within 15 s. `false`: this is the only one
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL", help_heading = HEADING)]
     leader_election: bool,
@@ -72,10 +73,17 @@ pub struct Args {
     admin: String,
     /// Address that the Gateways' ports are opened on, on the Envoys' machines
     #[arg(long, default_value = "0.0.0.0", value_name = "IP")]
-    bind: std::net::IpAddr,
+    bind: IpAddr,
     /// Folder for certificates and ledger [default: tollgate/<folder>-<hash> in $XDG_STATE_HOME or ~/.local/state]
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
+    /// Folder of the ledger. Several replicas share one, on a volume where files can be locked: the leader has the ledger,
+    /// and the others ask it [default: ledger in the state directory]
+    #[arg(long, value_name = "DIR")]
+    ledger: Option<PathBuf>,
+    /// Where other replicas reach this one, on the port of --xds [default: the address of --xds, if it is one]
+    #[arg(long, env = "POD_IP", value_name = "IP", help_heading = HEADING)]
+    replica_address: Option<IpAddr>,
     /// The filter, in place of the one built in
     #[arg(long, value_name = "PATH")]
     wasm: Option<PathBuf>,
@@ -103,11 +111,15 @@ pub fn main(args: Args) -> anyhow::Result<Outcome> {
     runtime.block_on(serve(args, source, placement))
 }
 
-/// A name that no other process has, with that of the pod or the machine.
+/// A name that no other process has. A pod has one process at a time, and one that was killed and is started again goes
+/// on with the Lease at once.
 fn identity() -> String {
-    let pod = std::env::var("POD_NAME").ok().or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok());
-    let pod = pod.as_deref().map_or("tollgate", str::trim);
-    format!("{pod}_{:016x}", rand::random::<u64>())
+    if let Ok(pod) = std::env::var("POD_NAME") {
+        return pod;
+    }
+    let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    let machine = machine.as_deref().map_or("tollgate", str::trim);
+    format!("{machine}_{:016x}", rand::random::<u64>())
 }
 
 async fn serve(args: Args, source: Source, placement: Placement) -> anyhow::Result<Outcome> {
@@ -115,6 +127,8 @@ async fn serve(args: Args, source: Source, placement: Placement) -> anyhow::Resu
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let code = FilterCode::load(args.wasm.as_deref())?;
+    let xds = listen(&args.xds, "--xds").await?;
+    let xds_address = xds.local_addr()?;
     let state_path = args.state.map_or_else(|| default_path(&args.sources.name()), Ok)?;
     let state = StateDir::open(&state_path)?;
     let duties = match &source {
@@ -124,7 +138,9 @@ async fn serve(args: Args, source: Source, placement: Placement) -> anyhow::Resu
             if let Some(secret) = &args.proxies.authority_secret {
                 share(&reach.client, &namespace, secret, &state.join("pki")).await;
             }
-            let place = LeasePlace { namespace: Some(namespace.clone()), identity: identity() };
+            let ip = args.replica_address.or_else(|| Some(xds_address.ip()).filter(|ip| !ip.is_unspecified()));
+            let address = ip.map(|ip| SocketAddr::new(ip, xds_address.port()));
+            let place = LeasePlace { namespace: Some(namespace.clone()), identity: identity(), address };
             let election = if args.leader_election { Election::ByLease(place) } else { Election::Always };
             Some(Duties {
                 statuses: !args.no_write_status,
@@ -137,14 +153,13 @@ async fn serve(args: Args, source: Source, placement: Placement) -> anyhow::Resu
     };
     let certificates = Keeper::open(&state.join("pki"), args.certificate_lifetime)?;
     let remote = EnvoyCode::Remote { sha256: code.sha256.clone(), path: format!("/code/{}.wasm", code.sha256) };
-    let xds = listen(&args.xds, "--xds").await?;
-    let xds_address = xds.local_addr()?;
     let admin = listen(&args.admin, "--admin").await?;
     let admin_address = admin.local_addr()?;
     let stages = Stages::start(Parts {
         source: &source,
         duties,
         state: state.path(),
+        ledger: args.ledger.unwrap_or_else(|| state.join("ledger")),
         certificates,
         placement,
         surroundings: Surroundings {

@@ -1,7 +1,8 @@
 //! Starts the stages that `run` and `serve` share, in the order of `main.rs`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -19,9 +20,10 @@ use crate::accept;
 use crate::admin;
 use crate::filter_code::FilterCode;
 use crate::fleet::{self, Fleet};
-use crate::leader::{Election, Elector};
-use crate::ledger::{self, Embedded, Ledger};
+use crate::leader::{Election, Elector, Leads};
+use crate::ledger::{self, Ledger};
 use crate::pipeline::{self, Published, Publisher};
+use crate::replicas::{self, Books, Build, Follow, Link};
 use crate::report::board::Board;
 use crate::report::{Consumers, Due, Metrics, Status};
 use crate::serve::Serving;
@@ -32,7 +34,7 @@ use crate::serve::signing::Signer;
 use crate::serve::status::{self, Readiness};
 use crate::serve::tls;
 use crate::source::Source;
-use crate::source::kubernetes::{Access, follow_definitions};
+use crate::source::kubernetes::{Access, Reach, follow_definitions};
 use crate::statuses::{self, Statuses};
 use crate::web;
 
@@ -47,6 +49,8 @@ pub struct Parts<'a> {
     /// What it does in the cluster that the objects are from.
     pub duties: Option<Duties>,
     pub state: &'a Path,
+    /// The folder of the ledger. Replicas share it.
+    pub ledger: PathBuf,
     pub certificates: Keeper,
     pub placement: Placement,
     pub surroundings: Surroundings,
@@ -93,16 +97,23 @@ pub struct Stages {
     pub published: watch::Receiver<Arc<Published>>,
     pub status: watch::Receiver<Arc<Status>>,
     serving: Serving,
-    ledger: Embedded,
+    ledger: replicas::Keeper,
     in_cluster: Option<InCluster>,
     tasks: Vec<JoinHandle<()>>,
 }
 
 /// What the running control plane does in the cluster.
 struct InCluster {
-    elector: Elector,
+    leading: Leading,
     statuses: Option<Statuses>,
     fleet: Option<Fleet>,
+}
+
+/// Which of several control planes leads.
+struct Leading {
+    elector: Elector,
+    leads: Leads,
+    reach: Reach,
 }
 
 // === impl Stages ===
@@ -125,18 +136,36 @@ impl Stages {
         let reload = pipeline::start(parts.source, &state, publisher, metrics.clone()).await?;
 
         // 5: the ledger, before anybody can ask it.
-        let embedded = Embedded::open(&parts.state.join("ledger"), configured, parts.lease_ttl)?;
-        let counted = embedded.metrics().clone();
-        metrics.add(|registry, consumers| counted.register(registry, consumers));
+        let counted = ledger::Metrics::new();
+        let of_ledger = counted.clone();
+        metrics.add(move |registry, consumers| of_ledger.register(registry, consumers));
         let (last_used, spent_today) = (counted.last_used().clone(), counted.spent_today().clone());
-        let ledger: Arc<dyn Ledger> = Arc::new(embedded.clone());
-        let for_proxies = ledger::service(Arc::clone(&ledger), counted);
+        let board = Board::default();
+        let build = Build::new(&parts.code.sha256);
+        let follow = Follow { dir: parts.ledger, configured, lease_ttl: parts.lease_ttl, metrics: counted };
+        let numbers = Arc::new(AtomicU64::default());
+        let leading = match &parts.duties {
+            Some(duties) => Some(Leading::start(duties, &metrics).await?),
+            None => None,
+        };
+        let of_several = parts.duties.as_ref().is_some_and(|duties| matches!(duties.election, Election::ByLease(_)));
+        let (books, keeper) = match &leading {
+            Some(Leading { leads, .. }) if of_several => {
+                let (authority, lifetime) = (Arc::clone(parts.certificates.authority()), parts.certificates.lifetime());
+                let (board, build, numbers) = (board.clone(), build.clone(), Arc::clone(&numbers));
+                Books::follow(follow, leads.clone(), Link { authority, lifetime, board, build, numbers })
+            }
+            _ => Books::open(follow)?,
+        };
+        let ledger: Arc<dyn Ledger> = Arc::new(books.clone());
+        let for_proxies = ledger::service(Arc::clone(&ledger));
 
         // 6: discovery, ledger and code for the proxies, and what they say of it.
-        let board = Board::default();
         let ads = Ads { published: published.clone(), board: board.clone(), metrics: metrics.clone() };
         let tls = tls::config(parts.certificates.authority(), parts.certificates.server_certificate())?;
-        let serving = Serving::start(parts.xds, tls, Limits::PROXIES, ads, for_proxies, Arc::new(parts.code));
+        let for_replicas = replicas::router(books, board.clone(), build, numbers);
+        let code = Arc::new(parts.code);
+        let serving = Serving::start(parts.xds, tls, Limits::PROXIES, ads, for_proxies, for_replicas, code);
         let signs = Signs {
             authority: Arc::clone(parts.certificates.authority()),
             lifetime: parts.certificates.lifetime(),
@@ -158,8 +187,8 @@ impl Stages {
 
         // 7: the same, into the objects of the cluster, and the proxies there.
         let mut tasks = vec![reload, keep, certificates, tokio::spawn(ends)];
-        let in_cluster = match parts.duties {
-            Some(mut duties) => {
+        let in_cluster = match parts.duties.zip(leading) {
+            Some((mut duties, leading)) => {
                 if let Some(signing) = duties.signing.take() {
                     tasks.push(signs.start(signing, &duties.access, published.clone()).await?);
                 }
@@ -178,7 +207,7 @@ impl Stages {
                     let reach = duties.access.reach(None).await?;
                     tasks.push(tokio::spawn(follow_definitions(reach.client, definitions_found)));
                 }
-                Some(InCluster::start(duties, inputs, published.clone(), authority, &metrics).await?)
+                Some(InCluster::start(duties, leading, inputs, published.clone(), authority, &metrics).await?)
             }
             None => None,
         };
@@ -194,17 +223,22 @@ impl Stages {
             let limits = web::Limits::PEOPLE;
             tasks.push(tokio::spawn(web::serve(listener, port, router.clone(), limits)));
         }
-        Ok(Self { published, status, serving, ledger: embedded, in_cluster, tasks })
+        Ok(Self { published, status, serving, ledger: keeper, in_cluster, tasks })
     }
 
     /// Ends every stage in an order that loses nothing: the proxies' last reports arrive before the ledger closes.
     pub async fn stop(self) {
         // First, because the proxies that leave now are no news.
-        if let Some(in_cluster) = self.in_cluster {
-            in_cluster.stop().await;
-        }
+        let elector = match self.in_cluster {
+            Some(in_cluster) => Some(in_cluster.stop().await),
+            None => None,
+        };
         self.serving.stop().await;
-        self.ledger.close().await;
+        self.ledger.stop().await;
+        // Another one may lead at once, and the ledger is free.
+        if let Some(elector) = elector {
+            elector.stop().await;
+        }
         for task in self.tasks {
             task.abort();
         }
@@ -236,19 +270,29 @@ impl Signs {
     }
 }
 
+// === impl Leading ===
+
+impl Leading {
+    async fn start(duties: &Duties, metrics: &Metrics) -> anyhow::Result<Self> {
+        let reach = duties.access.reach(Some(REQUEST)).await?;
+        let (elector, leads) = Elector::start(&reach, duties.election.clone(), metrics);
+        Ok(Self { elector, leads, reach })
+    }
+}
+
 // === impl InCluster ===
 
 impl InCluster {
     async fn start(
         duties: Duties,
+        leading: Leading,
         inputs: Option<statuses::Inputs>,
         published: watch::Receiver<Arc<Published>>,
         authority: String,
         metrics: &Metrics,
     ) -> anyhow::Result<Self> {
-        let reach = duties.access.reach(Some(REQUEST)).await?;
-        let (elector, leads) = Elector::start(&reach, duties.election, metrics);
-        let statuses = inputs.map(|inputs| Statuses::start(reach.clone(), leads.clone(), inputs, metrics));
+        let leads = leading.leads.clone();
+        let statuses = inputs.map(|inputs| Statuses::start(leading.reach.clone(), leads.clone(), inputs, metrics));
         let fleet = match duties.proxies {
             Some(settings) => {
                 // Its watches are long.
@@ -259,18 +303,18 @@ impl InCluster {
             }
             None => None,
         };
-        Ok(Self { elector, statuses, fleet })
+        Ok(Self { leading, statuses, fleet })
     }
 
-    /// Stops all of it, then lets another one lead at once.
-    async fn stop(self) {
+    /// Stops all of it, and leads on.
+    async fn stop(self) -> Elector {
         if let Some(fleet) = self.fleet {
             fleet.stop().await;
         }
         if let Some(statuses) = self.statuses {
             statuses.stop().await;
         }
-        self.elector.stop().await;
+        self.leading.elector
     }
 }
 

@@ -1,5 +1,7 @@
 //! The task that asks for the Lease and says who leads.
 
+use std::net::SocketAddr;
+
 use k8s_openapi::api::coordination::v1::{Lease as Document, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use kube::api::{Api, PostParams};
@@ -13,6 +15,8 @@ use crate::report::Metrics;
 use crate::source::kubernetes::Reach;
 
 const NAME: &str = "tollgate-controller";
+/// Where the other replicas reach the holder.
+const ADDRESS: &str = "tollgate.dev/address";
 
 /// Which of several control planes leads.
 #[derive(Debug, Clone)]
@@ -28,11 +32,29 @@ pub struct LeasePlace {
     /// None: that of the pod or of the kubeconfig.
     pub namespace: Option<String>,
     pub identity: String,
+    /// Where the other replicas reach this one.
+    pub address: Option<SocketAddr>,
 }
 
-/// Whether we lead.
+/// Whether we lead, and who does.
 #[derive(Debug, Clone)]
-pub struct Leads(watch::Receiver<Until>);
+pub struct Leads(watch::Receiver<Known>);
+
+/// Who holds the Lease, as it said last. Whoever held it and cannot renew it does not lead any more, but nobody else
+/// holds it for that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    Unknown,
+    Us,
+    /// None: it does not say where it is.
+    Other(Option<SocketAddr>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Known {
+    until: Until,
+    holder: Holder,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Until {
@@ -48,8 +70,10 @@ pub struct Elector(Option<(JoinHandle<()>, oneshot::Sender<()>)>);
 struct Asking {
     api: Api<Document>,
     identity: String,
+    address: Option<SocketAddr>,
     lease: Lease,
-    until: watch::Sender<Until>,
+    holder: Holder,
+    known: watch::Sender<Known>,
     gauge: Gauge,
     failing: bool,
 }
@@ -58,11 +82,15 @@ struct Asking {
 
 impl Leads {
     pub fn leads(&self, now: Instant) -> bool {
-        match *self.0.borrow() {
+        match self.0.borrow().until {
             Until::Never => false,
             Until::Then(until) => now < until,
             Until::Always => true,
         }
+    }
+
+    pub fn holder(&self) -> Holder {
+        self.0.borrow().holder
     }
 
     pub async fn changed(&mut self) {
@@ -86,17 +114,19 @@ impl Elector {
         match election {
             Election::Always => {
                 gauge.set(1);
-                let (_never_another, leads) = watch::channel(Until::Always);
+                let (_never_another, leads) = watch::channel(Known { until: Until::Always, holder: Holder::Us });
                 (Self(None), Leads(leads))
             }
             Election::ByLease(place) => {
-                let (until, leads) = watch::channel(Until::Never);
+                let (known, leads) = watch::channel(Known { until: Until::Never, holder: Holder::Unknown });
                 let namespace = place.namespace.as_deref().unwrap_or(&reach.namespace);
                 let asking = Asking {
                     api: Api::namespaced(reach.client.clone(), namespace),
                     lease: Lease::new(place.identity.clone()),
                     identity: place.identity,
-                    until,
+                    address: place.address,
+                    holder: Holder::Unknown,
+                    known,
                     gauge,
                     failing: false,
                 };
@@ -147,6 +177,12 @@ impl Asking {
     async fn step(&mut self, asked: Instant) -> Result<(), String> {
         let current = self.api.get_opt(NAME).await.map_err(|error| error.to_string())?;
         let held = current.as_ref().map(held);
+        if let Some((held, lease)) = held.as_ref().zip(current.as_ref())
+            && !held.holder.is_empty()
+            && held.holder != self.identity
+        {
+            self.holder = Holder::Other(address(lease));
+        }
         let result = match (self.lease.look(held.as_ref(), asked), current) {
             (Move::Wait, _) => return Ok(()),
             (Move::Renew | Move::Take, Some(current)) => {
@@ -163,6 +199,7 @@ impl Asking {
         match result {
             Ok(_) => {
                 self.lease.won(asked);
+                self.holder = Holder::Us;
                 Ok(())
             }
             // Somebody else was faster.
@@ -173,6 +210,10 @@ impl Asking {
 
     fn ours(&self, mut lease: Document) -> Document {
         let now = MicroTime(jiff::Timestamp::now());
+        if let Some(address) = self.address {
+            let annotations = lease.metadata.annotations.get_or_insert_default();
+            annotations.insert(ADDRESS.to_owned(), address.to_string());
+        }
         let before = lease.spec.unwrap_or_default();
         let is_ours = before.holder_identity.as_ref() == Some(&self.identity);
         let transitions = before.lease_transitions.unwrap_or_default();
@@ -204,10 +245,10 @@ impl Asking {
     fn publish(&self) -> bool {
         let until = self.lease.leads_until().filter(|until| *until > Instant::now());
         let next = until.map_or(Until::Never, Until::Then);
-        let before = self.until.send_replace(next);
-        if (before == Until::Never) != (next == Until::Never) {
+        let before = self.known.send_replace(Known { until: next, holder: self.holder });
+        if (before.until == Until::Never) != (next == Until::Never) {
             let does = if until.is_some() {
-                "leads: it writes statuses and provides proxies"
+                "leads: it has the ledger, writes statuses and provides proxies"
             } else {
                 "does not lead any more"
             };
@@ -230,6 +271,10 @@ impl Asking {
             Err(_) => {}
         }
     }
+}
+
+fn address(lease: &Document) -> Option<SocketAddr> {
+    lease.metadata.annotations.as_ref()?.get(ADDRESS)?.parse().ok()
 }
 
 fn held(lease: &Document) -> Held {

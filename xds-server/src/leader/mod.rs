@@ -1,11 +1,11 @@
-//! Which of several control planes does what only one may do: write statuses, and provide proxies. They agree by a Lease.
-//! And what both of these have in common: they count what they write, and warn by events.
+//! Which of several control planes does what only one may do: have the ledger, write statuses, and provide proxies. They
+//! agree by a Lease. And what the last two have in common: they count what they write, and warn by events.
 
 mod elector;
 mod lease;
 mod warnings;
 mod writes;
 
-pub use elector::{Election, Elector, Leads, LeasePlace};
+pub use elector::{Election, Elector, Holder, Leads, LeasePlace};
 pub use warnings::Warnings;
 pub use writes::Writes;

@@ -52,7 +52,7 @@ impl Drop for Victim {
 #[ignore = "the process that the other test kills; it ends only so"]
 async fn child() {
     let dir = std::env::var(DIR).unwrap();
-    let ledger = Embedded::open(Path::new(&dir), limits(vec![consumer_limit(1_000_000)]), TTL).unwrap();
+    let ledger = Embedded::open(Path::new(&dir), limits(vec![consumer_limit(1_000_000)]), TTL, Metrics::new()).unwrap();
     println!("serves {}", serve(&ledger).await);
     std::future::pending::<()>().await;
 }
@@ -89,7 +89,7 @@ async fn nothing_acknowledged_is_lost_and_nothing_counts_twice() {
     assert!(killed > 2, "killed {killed} times");
     drop(victim);
 
-    let ledger = Embedded::open(dir.path(), limits(vec![consumer_limit(1_000_000)]), TTL).unwrap();
+    let ledger = Embedded::open(dir.path(), limits(vec![consumer_limit(1_000_000)]), TTL, Metrics::new()).unwrap();
     let budget = ledger.budgets(Page::default()).await.unwrap().rows.remove(0);
     assert_eq!((budget.spent, budget.leased), (spent, leased));
     let rows = ledger.usage(UsageQuery::default()).await.unwrap().rows;

@@ -3,11 +3,14 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tollgate_core::ledger::{Contended, Past};
+use tollgate_core::ledger::{Contended, InvalidCall, Past};
+use tonic::Code;
 
 /// Why a call was not answered.
 #[derive(Debug, thiserror::Error)]
 pub enum SyncError {
+    #[error(transparent)]
+    Invalid(#[from] InvalidCall),
     #[error(transparent)]
     Past(Past),
     #[error(transparent)]
@@ -19,6 +22,11 @@ pub enum SyncError {
     Contended(#[from] Contended),
     #[error("the ledger is closed; send the same call again when it is back")]
     Closed,
+    #[error("no replica of the control plane has the ledger at present; send the same call again later")]
+    NoOwner,
+    /// The replica that has the ledger says so.
+    #[error("{message}")]
+    Elsewhere { code: Code, message: String },
 }
 
 /// What is wrong with the store, and what to do about it.
@@ -41,4 +49,10 @@ pub enum StoreError {
     Failed { path: PathBuf, source: redb::Error },
     #[error("the ledger is closed")]
     Closed,
+    #[error(
+        "no replica of the control plane has the ledger at present (a leader that was lost is replaced within 15 s)"
+    )]
+    NoOwner,
+    #[error("the replica that has the ledger does not answer: {0}")]
+    Elsewhere(String),
 }

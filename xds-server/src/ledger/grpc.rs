@@ -3,11 +3,9 @@
 
 use std::sync::Arc;
 
-use tollgate_core::ledger::Call;
 use tollgate_proto::v1::{SyncRequest, SyncResponse, ledger_server};
 use tonic::{Request, Response, Status};
 
-use super::metrics::{CallLabels, CallOutcome, Metrics};
 use super::{Ledger, SyncError};
 use crate::identity::Identity;
 
@@ -15,14 +13,13 @@ use crate::identity::Identity;
 #[derive(Debug)]
 pub struct Service {
     ledger: Arc<dyn Ledger>,
-    metrics: Metrics,
 }
 
 // === impl Service ===
 
 impl Service {
-    pub(super) fn new(ledger: Arc<dyn Ledger>, metrics: Metrics) -> Self {
-        Self { ledger, metrics }
+    pub(super) fn new(ledger: Arc<dyn Ledger>) -> Self {
+        Self { ledger }
     }
 }
 
@@ -30,11 +27,7 @@ impl Service {
 impl ledger_server::Ledger for Service {
     async fn sync(&self, request: Request<SyncRequest>) -> Result<Response<SyncResponse>, Status> {
         let identity = Identity::of_request(&request)?.to_string();
-        let call = Call::new(identity, request.into_inner()).map_err(|invalid| {
-            self.metrics.calls.get_or_create(&CallLabels { outcome: CallOutcome::Refused }).inc();
-            Status::invalid_argument(invalid.to_string())
-        })?;
-        self.ledger.sync(call).await.map(Response::new).map_err(Status::from)
+        self.ledger.sync(&identity, request.into_inner()).await.map(Response::new).map_err(Status::from)
     }
 }
 
@@ -43,10 +36,14 @@ impl From<SyncError> for Status {
     /// not help.
     fn from(error: SyncError) -> Self {
         match &error {
+            SyncError::Invalid(_) => Self::invalid_argument(error.to_string()),
             SyncError::Past(_) => Self::failed_precondition(error.to_string()),
             // The path of the file is the operator's business, and it is in the log.
             SyncError::Store(_) => Self::unavailable("the ledger cannot write; see the control plane's log"),
-            SyncError::Busy | SyncError::Contended(_) | SyncError::Closed => Self::unavailable(error.to_string()),
+            SyncError::Busy | SyncError::Contended(_) | SyncError::Closed | SyncError::NoOwner => {
+                Self::unavailable(error.to_string())
+            }
+            SyncError::Elsewhere { code, message } => Self::new(*code, message),
         }
     }
 }

@@ -108,7 +108,7 @@ enum TokenKind {
 // === impl Metrics ===
 
 impl Metrics {
-    pub(super) fn new() -> Self {
+    pub fn new() -> Self {
         let seconds = || Histogram::new([0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5]);
         Self {
             calls: Family::default(),
@@ -156,7 +156,11 @@ impl Metrics {
             self.commit_seconds.clone(),
         );
         ledger.register("commit_calls", "Calls that one write made durable", self.commit_calls.clone());
-        ledger.register("writable", "1 while the last write succeeded", self.writable.clone());
+        ledger.register(
+            "writable",
+            "1 while the last write succeeded; 0 in a replica that does not have the ledger",
+            self.writable.clone(),
+        );
         ledger.register("lease_holders", "Proxies with tokens outstanding", self.holders.clone());
         ledger.register("leased_tokens", "Tokens leased and not yet accounted for", self.leased.clone());
         ledger.register(

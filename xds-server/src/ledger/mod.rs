@@ -2,12 +2,13 @@
 //! them.
 //!
 //! ```text
-//! grpc -> Call ─┐
+//! grpc  ────────┐
 //!               ├─▶ Ledger::{sync, usage, budgets}   the seam: all that others know of a ledger
 //! admin ────────┘      │
-//!                      └─ embedded: one process, one file (redb)
+//!                      ├─ embedded: one process, one file (redb)
+//!                      └─ replicas::Remote: the embedded one of another replica (`replicas/`)
 //! ```
-//! A ledger that several control planes share is to be the second one. It has no decisions of its own either: see
+//! A store that several control planes share is to be the next one. It has no decisions of its own either: see
 //! `core::ledger::Batch` and `docs/adr/0001-ledger.md`.
 
 mod embedded;
@@ -31,19 +32,18 @@ pub use metrics::Metrics;
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use tollgate_core::ledger::Call;
-use tollgate_proto::v1::{MAX_CALL_BYTES, SyncResponse, ledger_server::LedgerServer};
+use tollgate_proto::v1::{MAX_CALL_BYTES, SyncRequest, SyncResponse, ledger_server::LedgerServer};
 
 use self::query::{BudgetRow, Listed, Page, UsageQuery, UsageRow};
 
 /// A ledger, wherever it keeps its books.
 #[tonic::async_trait]
 pub trait Ledger: Debug + Send + Sync {
-    /// Applies one call of a worker of a proxy. When this returns `Ok`, all of it is durable.
+    /// Applies one call of a worker of the proxy with this identity. When this returns `Ok`, all of it is durable.
     ///
     /// # Errors
     /// When the call did not count, or when nobody knows whether it did. Sending the same call again is always safe.
-    async fn sync(&self, call: Call) -> Result<SyncResponse, SyncError>;
+    async fn sync(&self, identity: &str, request: SyncRequest) -> Result<SyncResponse, SyncError>;
 
     /// What was used, sorted by consumer, route, model, backend.
     ///
@@ -60,6 +60,6 @@ pub trait Ledger: Debug + Send + Sync {
 
 /// The gRPC service `tollgate.v1.Ledger`. It finds the caller in the extensions of the request, as an
 /// [`Identity`](crate::identity::Identity).
-pub fn service(ledger: Arc<dyn Ledger>, metrics: Metrics) -> LedgerServer<Service> {
-    LedgerServer::new(Service::new(ledger, metrics)).max_decoding_message_size(MAX_CALL_BYTES)
+pub fn service(ledger: Arc<dyn Ledger>) -> LedgerServer<Service> {
+    LedgerServer::new(Service::new(ledger)).max_decoding_message_size(MAX_CALL_BYTES)
 }

@@ -9,8 +9,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tollgate_core::ledger::usage::{Totals, UsageKey};
-use tollgate_core::ledger::{Batch, Bucket, BucketKey, Committed, Configured, Now, Outcome, Reference, Rules};
-use tollgate_proto::v1::SyncRequest;
+use tollgate_core::ledger::{Batch, Bucket, BucketKey, Call, Committed, Configured, Now, Outcome, Reference, Rules};
 
 use super::query::{Sums, Window};
 use super::tests::*;
@@ -48,7 +47,8 @@ fn now() -> Now {
 
 #[tonic::async_trait]
 impl Ledger for Shared {
-    async fn sync(&self, call: Call) -> Result<SyncResponse, SyncError> {
+    async fn sync(&self, identity: &str, request: SyncRequest) -> Result<SyncResponse, SyncError> {
+        let call = Call::new(identity.to_owned(), request)?;
         let rules = Rules::new(&self.configured.borrow(), TTL);
         let mut batch = Batch::new(vec![call], &rules, now());
         loop {

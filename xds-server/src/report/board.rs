@@ -1,12 +1,12 @@
 //! What the connected proxies have said. Each stream has one report on the board, and the status is made from all of
-//! them.
+//! them. Replicas tell each other of theirs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::watch;
-use tollgate_core::snapshot::{ResourceType, Version};
+use tollgate_core::snapshot::{Digest, ResourceType, Snapshot, Version};
 use tollgate_core::status::{Origin, Refusal};
 
 use crate::identity::Identity;
@@ -21,13 +21,31 @@ pub struct Board {
 /// What is known of one stream.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
+    pub told_by: Teller,
     /// Envoy's node id.
     pub node: String,
     pub identity: Identity,
-    /// Gateways (`namespace/name`) whose present configuration it has taken.
-    pub taken: BTreeSet<String>,
+    /// What it has taken whole, by `namespace/name` of the Gateway.
+    pub taken: BTreeMap<String, Taken>,
     pub keys: Keys,
     pub refused: Vec<RefusedResource>,
+}
+
+/// From whom we have a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Teller {
+    /// The proxy is connected here.
+    Proxy,
+    /// It is connected to another replica, which tells by a link with this number.
+    Replica(u64),
+}
+
+/// A configuration of a Gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    This(Digest),
+    /// A replica of another build says that it is its present one. What they make cannot be compared.
+    TheirOwn,
 }
 
 /// How far a stream is in the discovery of keys.
@@ -55,6 +73,19 @@ pub struct RefusedResource {
 pub struct Place {
     board: Board,
     number: u64,
+}
+
+// === impl Report ===
+
+impl Report {
+    /// Whether it has taken what this Gateway's proxies are to have now.
+    pub fn has_taken(&self, gateway: &str, present: &Snapshot) -> bool {
+        match self.taken.get(gateway) {
+            Some(Taken::This(digest)) => *digest == present.digest(),
+            Some(Taken::TheirOwn) => true,
+            None => false,
+        }
+    }
 }
 
 // === impl RefusedResource ===

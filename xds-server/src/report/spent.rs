@@ -63,6 +63,11 @@ impl SpentToday {
         }
     }
 
+    /// The ledger is read anew, and what was known of it is told again.
+    pub fn begin(&self) {
+        self.sums().tokens.clear();
+    }
+
     /// What it has spent today.
     pub fn of(&self, consumer: &Key, today: Date) -> Option<Spent> {
         let sums = self.sums();

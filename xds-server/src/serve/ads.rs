@@ -21,7 +21,7 @@ use super::wire::Wire;
 use crate::identity::Identity;
 use crate::pipeline::Published;
 use crate::report::Metrics;
-use crate::report::board::{Board, Keys, Place, RefusedResource, Report};
+use crate::report::board::{Board, Keys, Place, RefusedResource, Report, Taken, Teller};
 
 /// Filter configurations that Envoy refused are sent again after this time: it may have had no code yet.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -303,9 +303,10 @@ impl Driver {
             (true, true) => Keys::Taken,
         };
         self.place.write(Report {
+            told_by: Teller::Proxy,
             node: self.node.clone(),
             identity: self.identity.clone(),
-            taken: taken.map(|(name, _)| name.clone()).collect(),
+            taken: taken.map(|(name, gateway)| (name.clone(), Taken::This(gateway.digest()))).collect(),
             keys,
             refused: self.refused.clone(),
         });

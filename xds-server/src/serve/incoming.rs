@@ -1,7 +1,8 @@
-//! Connections of proxies: accepted, through the TLS handshake, and known by name. All of it has bounds.
+//! Connections of proxies, and of other replicas: accepted, through the TLS handshake, and known by name. All of it has
+//! bounds.
 //!
 //! ```text
-//! accept (at most so many) -> TLS handshake, side by side, in a given time -> Identity -> the gRPC server
+//! accept (at most so many) -> TLS handshake, side by side, in a given time -> Caller -> the gRPC server
 //! ```
 //! Strangers get as far as the handshake. So what they can hold has bounds of its own.
 
@@ -24,7 +25,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
 use crate::accept::Accept;
-use crate::identity::Identity;
+use crate::identity::Caller;
 
 /// The limits of the proxies' port.
 #[derive(Debug, Clone, Copy)]
@@ -37,11 +38,11 @@ pub struct Limits {
     pub handshake: Duration,
 }
 
-/// A connection of a proxy that we know.
+/// A connection of somebody that we know.
 #[derive(Debug)]
 pub struct Connection {
     stream: TlsStream<TcpStream>,
-    identity: Identity,
+    caller: Caller,
     opening: Opening,
     _room: OwnedSemaphorePermit,
 }
@@ -112,19 +113,18 @@ impl Connection {
     /// TLS has checked that the certificate is of our CA. The name in it says what it allows.
     fn new(stream: TlsStream<TcpStream>, patience: Duration, room: OwnedSemaphorePermit) -> Option<Self> {
         let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first)?;
-        let identity = Identity::of_certificate(leaf)
-            .inspect_err(|error| tracing::warn!(%error, "a connection is refused"))
-            .ok()?;
+        let caller =
+            Caller::of_certificate(leaf).inspect_err(|error| tracing::warn!(%error, "a connection is refused")).ok()?;
         let opening = Opening::Awaited { missing: OPENING, deadline: Box::pin(sleep(patience)) };
-        Some(Self { stream, identity, opening, _room: room })
+        Some(Self { stream, caller, opening, _room: room })
     }
 }
 
 impl Connected for Connection {
-    type ConnectInfo = Identity;
+    type ConnectInfo = Caller;
 
-    fn connect_info(&self) -> Identity {
-        self.identity.clone()
+    fn connect_info(&self) -> Caller {
+        self.caller.clone()
     }
 }
 

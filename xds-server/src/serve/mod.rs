@@ -1,7 +1,7 @@
 //! The port that proxies know: discovery, ledger and the filter's code, all under mTLS.
 //!
 //! ```text
-//! tls.rs, incoming.rs (who is there? an Identity) -> standing.rs (is there such a Gateway?)
+//! tls.rs, incoming.rs (who is there? a Caller) -> standing.rs (is there such a Gateway?)
 //! Published (what is served, swapped whole) -> ads.rs (a task per stream) -> answers.rs, wire.rs -> Envoy, filter
 //!                                                 | ACK, NACK             <- discovery.rs, wire.rs
 //! report::Status <- status.rs <- report::Board (a report per stream)
@@ -64,6 +64,8 @@ pub struct Serving {
 // === impl Serving ===
 
 impl Serving {
+    /// `for_replicas` are routes of its own that look themselves who calls.
+    ///
     /// Serves on `listener` as soon as something is published. Until then nobody knows what a proxy should have, and
     /// whoever connects waits: told that there is nothing, it would give back what it has.
     pub fn start(
@@ -72,13 +74,15 @@ impl Serving {
         limits: Limits,
         ads: Ads,
         ledger: LedgerServer<ledger::Service>,
+        for_replicas: axum::Router,
         code: Arc<FilterCode>,
     ) -> Self {
         let check = from_fn_with_state(ads.published.clone(), standing::check);
         let mut published = ads.published.clone();
         let mut routes = Routes::new(ledger);
         let router = routes.axum_router_mut();
-        *router = std::mem::take(router).merge(self::code(code)).layer(check).merge(discovery::routes(ads));
+        let for_proxies = std::mem::take(router).merge(self::code(code)).layer(check);
+        *router = for_proxies.merge(discovery::routes(ads)).merge(for_replicas);
         let (stop, stopped) = oneshot::channel::<()>();
         let server = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))

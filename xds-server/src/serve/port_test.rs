@@ -18,7 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::incoming::{Connection, Limits, incoming};
 use super::pki::{Authority, Keeper, Leaf, SERVER_NAME};
 use super::tls;
-use crate::identity::Identity;
+use crate::identity::{Caller, Identity};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// How long to wait for what must happen, however busy the machine is.
@@ -106,7 +106,7 @@ async fn a_proxy_is_known_by_its_certificate() {
     use tonic::transport::server::Connected as _;
     let mut port = port(LIMITS).await;
     let _stream = port.shake_hands(&port.proxy()).await.unwrap();
-    assert_eq!(port.next().await.connect_info(), identity());
+    assert_eq!(port.next().await.connect_info(), Caller::Proxy(identity()));
 }
 
 #[tokio::test]

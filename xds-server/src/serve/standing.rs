@@ -12,14 +12,15 @@ use axum::response::{IntoResponse as _, Response};
 use tokio::sync::watch;
 use tonic::Status;
 
-use crate::identity::Identity;
+use crate::identity::{Caller, Identity};
 use crate::pipeline::Published;
 
 /// Checks every call except discovery.
 pub async fn check(State(published): State<watch::Receiver<Arc<Published>>>, request: Request, next: Next) -> Response {
-    let status = match request.extensions().get::<Identity>() {
-        Some(identity) if published.borrow().knows(identity) => None,
-        Some(identity) => Some(gone(identity)),
+    let status = match request.extensions().get::<Caller>() {
+        Some(Caller::Proxy(identity)) if published.borrow().knows(identity) => None,
+        Some(Caller::Proxy(identity)) => Some(gone(identity)),
+        Some(Caller::Replica) => Some(Status::permission_denied("this is for proxies")),
         None => Some(Status::unauthenticated("no client certificate")),
     };
     match status {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::watch;
-use tollgate_core::snapshot::ResourceType;
+use tollgate_core::snapshot::{ResourceType, Snapshot};
 use tollgate_core::status::{Address, AddressKind, Definitions, Heard, Horizon, ObjectStatus, Reason, Said, date_of};
 
 use crate::pipeline::{Published, ServedGateway};
@@ -97,7 +97,7 @@ pub fn heard(published: &Published, reports: &BTreeMap<u64, Report>) -> Heard {
         let refused =
             envoys.iter().flat_map(|report| report.refused.iter().filter(has).map(|refused| refused.by(&report.node)));
         let said = Said {
-            taken: envoys.iter().any(|report| report.taken.contains(name)),
+            taken: envoys.iter().any(|report| report.has_taken(name, &gateway.edition.snapshot)),
             refused: refused.collect(),
             addresses: addresses(&gateway.listeners),
         };
@@ -137,7 +137,8 @@ fn make(published: &Published, reports: &BTreeMap<u64, Report>, readiness: Readi
     }
     for (name, gateway) in &published.gateways {
         let envoys = envoys(published, name, reports);
-        let programmed = envoys.iter().any(|report| report.taken.contains(name));
+        let present = &gateway.edition.snapshot;
+        let programmed = envoys.iter().any(|report| report.has_taken(name, present));
         if readiness == Readiness::Gateways {
             waiting_for.extend(waits(name, gateway, &envoys, &with_keys));
         }
@@ -145,7 +146,7 @@ fn make(published: &Published, reports: &BTreeMap<u64, Report>, readiness: Readi
             name: name.clone(),
             programmed,
             listeners: gateway.listeners.to_vec(),
-            proxies: envoys.into_iter().map(|report| proxy(name, report)).collect(),
+            proxies: envoys.into_iter().map(|report| proxy(name, present, report)).collect(),
         });
     }
     let refused = reports.values().flat_map(|report| report.refused.iter().map(move |refused| (report, refused)));
@@ -163,7 +164,7 @@ fn make(published: &Published, reports: &BTreeMap<u64, Report>, readiness: Readi
 }
 
 fn waits(name: &str, gateway: &ServedGateway, envoys: &[&Report], with_keys: &[&Report]) -> Option<String> {
-    let Some(report) = envoys.iter().find(|report| report.taken.contains(name)) else {
+    let Some(report) = envoys.iter().find(|report| report.has_taken(name, &gateway.edition.snapshot)) else {
         return Some(format!("gateway {name}: no Envoy has taken its configuration yet"));
     };
     let has_filter = gateway.edition.snapshot.of(ResourceType::ExtensionConfig).next().is_some();
@@ -174,7 +175,7 @@ fn waits(name: &str, gateway: &ServedGateway, envoys: &[&Report], with_keys: &[&
     (has_filter && !has_keys).then(|| format!("gateway {name}: the filter has no keys yet"))
 }
 
-fn proxy(gateway: &str, report: &Report) -> Proxy {
+fn proxy(gateway: &str, present: &Snapshot, report: &Report) -> Proxy {
     let nacks = report.refused.iter().map(|refused| {
         let refusal = refused.by(&report.node);
         Nack { resource: refusal.resource(), message: refusal.words().to_owned() }
@@ -182,7 +183,7 @@ fn proxy(gateway: &str, report: &Report) -> Proxy {
     Proxy {
         node: report.node.clone(),
         connected: true,
-        acked: report.taken.contains(gateway) && report.refused.is_empty(),
+        acked: report.has_taken(gateway, present) && report.refused.is_empty(),
         nacks: nacks.collect(),
     }
 }

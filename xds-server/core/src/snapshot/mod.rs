@@ -48,6 +48,10 @@ pub struct Snapshot {
     served: ConsumerNamespaces,
 }
 
+/// Of two snapshots that were made by the same build, with the same settings, it tells whether Envoys are to have the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Digest(pub u64);
+
 /// Whether a listener looks among the scopes of this one's table. A table has the name of its listener, or stands below
 /// it.
 pub fn is_scope_of(listener: &str, scope: &str) -> bool {
@@ -163,6 +167,13 @@ impl Snapshot {
     /// All of one type, by name.
     pub fn of(&self, kind: ResourceType) -> impl Iterator<Item = (&str, &Resource)> {
         self.shared_of(kind).map(|(name, resource)| (name.as_ref(), resource.as_ref()))
+    }
+
+    /// Says in little which resources an Envoy is to have: everything but keys, which its filter asks for itself.
+    pub fn digest(&self) -> Digest {
+        let of_kinds = self.resources.iter().filter(|(kind, _)| **kind != ResourceType::ApiKey);
+        let sums = of_kinds.map(|(kind, resources)| resources.sum().rotate_left(*kind as u32));
+        Digest(sums.fold(0, u64::wrapping_add))
     }
 
     /// The namespaces of the Consumers whose keys are served.

@@ -110,6 +110,9 @@ proptest! {
         let mut expected = next;
         expected.serve_keys(&keys.into_iter().collect(), &BTreeSet::new(), served, &mut Changed::default());
         prop_assert!(compared(&new, &expected).is_empty());
+        prop_assert_eq!(new.digest(), expected.digest());
+        let only_keys = compared(&old, &new).iter().all(|(kind, _)| kind == ResourceType::ApiKey);
+        prop_assert_eq!(new.digest() == old.digest(), only_keys);
         prop_assert_eq!(&changed, &compared(&old, &new));
         for kind in ResourceType::ALL {
             for (name, resource) in new.shared_of(kind) {

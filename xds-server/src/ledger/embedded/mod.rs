@@ -25,12 +25,13 @@ use jiff::Timestamp;
 use tokio::sync::{oneshot, watch};
 use tollgate_core::ledger::usage::second_of;
 use tollgate_core::ledger::{Call, Configured, Rules, State};
-use tollgate_proto::v1::SyncResponse;
+use tollgate_proto::v1::{SyncRequest, SyncResponse};
 
 use self::clock::{Clock, SystemClock};
 use self::disk::Disk;
 use self::file::{File, Redb};
 use self::writer::{Books, Job, NotApplied, Waiting, Writer};
+use super::metrics::{CallLabels, CallOutcome};
 use super::query::{self, BudgetRow, Listed, Page, UsageQuery, UsageRow};
 use super::{Ledger, Metrics, StoreError, SyncError};
 
@@ -58,9 +59,10 @@ impl Embedded {
         dir: &Path,
         configured: watch::Receiver<Arc<Configured>>,
         lease_ttl: Duration,
+        metrics: Metrics,
     ) -> Result<Self, StoreError> {
         let disk = Redb::new(dir)?;
-        Self::start(Box::new(disk), Arc::new(SystemClock::new()), configured, lease_ttl)
+        Self::start(Box::new(disk), Arc::new(SystemClock::new()), configured, lease_ttl, metrics)
     }
 
     pub(super) fn start(
@@ -68,15 +70,17 @@ impl Embedded {
         clock: Arc<dyn Clock>,
         mut configured: watch::Receiver<Arc<Configured>>,
         lease_ttl: Duration,
+        metrics: Metrics,
     ) -> Result<Self, StoreError> {
         let now = clock.now();
         let state = State::new(disk.load()?, lease_ttl, now);
         let (jobs, queue) = sync_channel(QUEUE);
-        let (file, metrics) = (disk.file(), Metrics::new());
+        let file = disk.file();
         for (consumer, minute) in file.last_used()? {
             metrics.last_used().used(&consumer, second_of(minute));
         }
         let midnight = midnight_before(now.wall);
+        metrics.spent_today().begin();
         for (consumer, tokens) in file.spent_since(midnight)? {
             metrics.spent_today().settled(&consumer, midnight, tokens);
         }
@@ -111,16 +115,14 @@ impl Embedded {
             let _ = closed.await;
         }
     }
-
-    /// What it counts.
-    pub fn metrics(&self) -> &Metrics {
-        &self.metrics
-    }
 }
 
 #[tonic::async_trait]
 impl Ledger for Embedded {
-    async fn sync(&self, call: Call) -> Result<SyncResponse, SyncError> {
+    async fn sync(&self, identity: &str, request: SyncRequest) -> Result<SyncResponse, SyncError> {
+        let call = Call::new(identity.to_owned(), request).inspect_err(|_| {
+            self.metrics.calls.get_or_create(&CallLabels { outcome: CallOutcome::Refused }).inc();
+        })?;
         let (answer, answered) = oneshot::channel();
         let job = Job::Call(Waiting { call, arrived: self.clock.now(), answer });
         self.jobs.try_send(job).map_err(|error| match error {

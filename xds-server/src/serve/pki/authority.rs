@@ -16,7 +16,7 @@ use time::OffsetDateTime;
 use x509_parser::pem::parse_x509_pem;
 
 use super::{PkiError, SERVER_NAME};
-use crate::identity::Identity;
+use crate::identity::{Identity, REPLICA};
 use crate::state::private;
 
 pub(super) const CERTIFICATE_FILE: &str = "ca.pem";
@@ -42,6 +42,8 @@ pub struct Authority {
 pub enum Leaf<'a> {
     Server,
     Proxy(&'a Identity),
+    /// This replica, as a client of another one.
+    Replica,
 }
 
 /// A certificate and its key, as PEM.
@@ -162,10 +164,11 @@ impl Authority {
         params.subject_alt_names = vec![match leaf {
             Leaf::Server => SanType::DnsName(SERVER_NAME.try_into()?),
             Leaf::Proxy(identity) => SanType::URI(identity.to_string().try_into()?),
+            Leaf::Replica => SanType::URI(REPLICA.try_into()?),
         }];
         params.extended_key_usages = vec![match leaf {
             Leaf::Server => ExtendedKeyUsagePurpose::ServerAuth,
-            Leaf::Proxy(_) => ExtendedKeyUsagePurpose::ClientAuth,
+            Leaf::Proxy(_) | Leaf::Replica => ExtendedKeyUsagePurpose::ClientAuth,
         }];
         Ok((params.signed_by(key, &self.issuer)?.pem(), validity))
     }
@@ -184,6 +187,7 @@ impl Leaf<'_> {
         match self {
             Self::Server => SERVER_NAME,
             Self::Proxy(_) => "tollgate-proxy",
+            Self::Replica => "tollgate-replica",
         }
     }
 }
