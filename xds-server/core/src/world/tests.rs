@@ -564,19 +564,20 @@ fn one_more_route_is_told_to_its_pool_and_gateway_and_nobody_else() {
                  spec: {gatewayClassName: tollgate, listeners: [{name: http, port: 80, protocol: HTTP}]}\n---\n\
                  apiVersion: tollgate.dev/v1alpha1\nkind: ModelPool\nmetadata: {name: p, namespace: a}\n\
                  spec: {models: [{name: x, targets: [{backendRef: {name: m}}]}]}\n---\n";
-    let objects = |routes: usize| {
-        let mut objects = Objects::default();
-        let routes: String = (0..routes).map(|number| busy(&format!("r{number:03}"))).collect();
-        assert_eq!(objects.add_yaml("f", &format!("{start}{routes}"), &NoSecretSource), []);
-        objects
+    let add = |objects: &mut Objects, file: &str, yaml: &str| {
+        assert_eq!(objects.add_yaml(file, yaml, &NoSecretSource), []);
     };
+    let routes: String = (0..100).map(|number| busy(&format!("r{number:03}"))).collect();
+    let mut objects = Objects::default();
+    add(&mut objects, "f", &format!("{start}{routes}"));
     let pool = (StatusKind::ModelPool, Key::new("a", "p"));
     let mut world = World::new(Placement::OneHost);
-    world.step(Changes::between(world.objects(), &objects(100)));
+    world.step(Changes::between(world.objects(), &objects));
     let used_by = |world: &World| world.statuses_of([&pool], &[]).swap_remove(0).unwrap().status.used_by.unwrap();
     let before = used_by(&world);
     assert_eq!((before.total, before.objects.len()), (100, 16));
-    let delta = world.step(Changes::between(world.objects(), &objects(101)));
+    add(&mut objects, "g", &busy("r100"));
+    let delta = world.step(Changes::between(world.objects(), &objects));
     let route = (StatusKind::HttpRoute, Key::new("a", "r100"));
     let gateway = (StatusKind::Gateway, Key::new("a", "g"));
     assert_eq!(delta.statuses, [gateway, route, pool.clone()].into());
