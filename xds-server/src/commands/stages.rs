@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -143,7 +142,6 @@ impl Stages {
         let board = Board::default();
         let build = Build::new(&parts.code.sha256);
         let follow = Follow { dir: parts.ledger, configured, lease_ttl: parts.lease_ttl, metrics: counted };
-        let numbers = Arc::new(AtomicU64::default());
         let leading = match &parts.duties {
             Some(duties) => Some(Leading::start(duties, &metrics).await?),
             None => None,
@@ -152,8 +150,8 @@ impl Stages {
         let (books, keeper) = match &leading {
             Some(Leading { leads, .. }) if of_several => {
                 let (authority, lifetime) = (Arc::clone(parts.certificates.authority()), parts.certificates.lifetime());
-                let (board, build, numbers) = (board.clone(), build.clone(), Arc::clone(&numbers));
-                Books::follow(follow, leads.clone(), Link { authority, lifetime, board, build, numbers })
+                let link = Link { authority, lifetime, board: board.clone(), build: build.clone() };
+                Books::follow(follow, leads.clone(), link)
             }
             _ => Books::open(follow)?,
         };
@@ -163,7 +161,7 @@ impl Stages {
         // 6: discovery, ledger and code for the proxies, and what they say of it.
         let ads = Ads { published: published.clone(), board: board.clone(), metrics: metrics.clone() };
         let tls = tls::config(parts.certificates.authority(), parts.certificates.server_certificate())?;
-        let for_replicas = replicas::router(books, board.clone(), build, numbers);
+        let for_replicas = replicas::router(books, board.clone(), build);
         let code = Arc::new(parts.code);
         let serving = Serving::start(parts.xds, tls, Limits::PROXIES, ads, for_proxies, for_replicas, code);
         let signs = Signs {

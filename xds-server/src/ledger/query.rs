@@ -26,6 +26,10 @@ pub struct UsageQuery {
     pub page: Page,
 }
 
+/// How [`BudgetRow`] spells [`Mode`].
+pub const ENFORCE: &str = "Enforce";
+pub const SHADOW: &str = "Shadow";
+
 /// How many rows an answer has, unless another number is asked for.
 pub const ROWS: usize = 1000;
 /// The most rows of one answer. So many are a few megabytes.
@@ -195,8 +199,8 @@ fn budget_row(limit: &Limit, key: BucketKey, bucket: Bucket, span: window::Span)
         spent: bucket.spent,
         leased: bucket.leased,
         mode: match limit.mode {
-            Mode::Enforce => "Enforce",
-            Mode::Shadow => "Shadow",
+            Mode::Enforce => ENFORCE,
+            Mode::Shadow => SHADOW,
         },
     }
 }

@@ -1,5 +1,6 @@
 //! Where the ledger is now, and the task that follows who leads.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -158,38 +159,14 @@ impl Keeper {
 impl Following {
     async fn run(mut self, mut stopped: oneshot::Receiver<()>) {
         loop {
-            let holder = self.leads.holder();
-            let ends = match holder {
+            let ends = match self.leads.holder() {
                 Holder::Us => self.keep(&mut stopped).await,
                 Holder::Unknown => self.wait(&mut stopped).await,
                 Holder::Other(None) => {
                     self.tell("the leader does not say where it is, so that its ledger cannot be asked".to_owned());
                     self.wait(&mut stopped).await
                 }
-                Holder::Other(Some(address)) => {
-                    let asks = async {
-                        loop {
-                            let ended = self.link.ask(address, |remote| {
-                                self.place.send_replace(Place::There(remote));
-                            });
-                            let ended = ended.await;
-                            self.place.send_replace(Place::Nowhere);
-                            let text = format!("the leader at {address} cannot be asked: {ended}; it is tried again");
-                            if text != self.told {
-                                tracing::warn!("{text}");
-                                self.told = text;
-                            }
-                            sleep(AGAIN).await;
-                        }
-                    };
-                    let ends = tokio::select! {
-                        () = asks => false,
-                        () = other(&mut self.leads, holder) => false,
-                        _ = &mut stopped => true,
-                    };
-                    self.place.send_replace(Place::Nowhere);
-                    ends
-                }
+                Holder::Other(Some(leader)) => self.ask(leader, &mut stopped).await,
             };
             if ends {
                 return;
@@ -209,10 +186,8 @@ impl Following {
                 Err(error) => error.to_string(),
             };
             self.tell(format!("the ledger cannot be had yet: {error}"));
-            tokio::select! {
-                () = sleep(LOCKED) => {}
-                () = other(&mut self.leads, Holder::Us) => return false,
-                _ = &mut *stopped => return true,
+            if let Some(stops) = self.pause(LOCKED, Holder::Us, stopped).await {
+                return stops;
             }
         };
         tracing::info!("this control plane has the ledger");
@@ -227,6 +202,38 @@ impl Following {
             tracing::warn!("the ledger does not close in time");
         }
         ends
+    }
+
+    /// Asks the leader until another one leads. Returns whether this replica stops.
+    async fn ask(&mut self, leader: SocketAddr, stopped: &mut oneshot::Receiver<()>) -> bool {
+        let holder = Holder::Other(Some(leader));
+        loop {
+            let can_be_asked = |remote| {
+                self.place.send_replace(Place::There(remote));
+            };
+            let ended = tokio::select! {
+                ended = self.link.ask(leader, can_be_asked) => Ok(ended),
+                () = other(&mut self.leads, holder) => Err(false),
+                _ = &mut *stopped => Err(true),
+            };
+            self.place.send_replace(Place::Nowhere);
+            match ended {
+                Ok(ended) => self.tell(format!("the leader at {leader} cannot be asked: {ended}; it is tried again")),
+                Err(stops) => return stops,
+            }
+            if let Some(stops) = self.pause(AGAIN, holder, stopped).await {
+                return stops;
+            }
+        }
+    }
+
+    /// None: the time has passed, and the Lease has the same holder. Otherwise whether this replica stops.
+    async fn pause(&mut self, time: Duration, holder: Holder, stopped: &mut oneshot::Receiver<()>) -> Option<bool> {
+        tokio::select! {
+            () = sleep(time) => None,
+            () = other(&mut self.leads, holder) => Some(false),
+            _ = stopped => Some(true),
+        }
     }
 
     async fn wait(&mut self, stopped: &mut oneshot::Receiver<()>) -> bool {

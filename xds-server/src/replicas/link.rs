@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -28,8 +27,6 @@ pub struct Link {
     pub lifetime: Duration,
     pub board: Board,
     pub build: Build,
-    /// Tells the connections apart.
-    pub numbers: Arc<AtomicU64>,
 }
 
 /// Why the leader cannot be asked, or not any more.
@@ -63,8 +60,7 @@ impl Link {
         let hearing = async {
             let answers = client.reports(ReceiverStream::new(receiver)).await.map_err(Box::new)?.into_inner();
             can_be_asked(Remote::new(client));
-            let teller = Teller::Replica(self.numbers.fetch_add(1, Ordering::Relaxed));
-            reports::hear(&self.board, &self.build, teller, answers).await.map_err(Box::new)?;
+            reports::hear(&self.board, &self.build, self.board.replica(), answers).await.map_err(Box::new)?;
             Ok(())
         };
         tokio::select! {

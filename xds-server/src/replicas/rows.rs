@@ -5,10 +5,7 @@ use std::time::Duration;
 use tollgate_core::ledger::usage::{Totals, UsageKey};
 use tollgate_proto::replica as wire;
 
-use crate::ledger::query::{BudgetRow, Listed, MAX_ROWS, Page, UsageQuery, UsageRow};
-
-const ENFORCE: &str = "Enforce";
-const SHADOW: &str = "Shadow";
+use crate::ledger::query::{BudgetRow, ENFORCE, Listed, MAX_ROWS, Page, SHADOW, UsageQuery, UsageRow};
 
 pub fn page(page: Page) -> wire::Page {
     let limit = u32::try_from(page.limit).unwrap_or(u32::MAX);

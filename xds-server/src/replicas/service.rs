@@ -1,8 +1,6 @@
 //! What the leader answers to other replicas. Those who are no leader refuse.
 
 use std::fmt::Debug;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -16,7 +14,7 @@ use super::reports::{self, Build};
 use super::rows;
 use crate::identity::Caller;
 use crate::ledger::{Embedded, Ledger as _, StoreError};
-use crate::report::board::{Board, Teller};
+use crate::report::board::Board;
 
 /// So many messages wait for a replica.
 const QUEUE: usize = 16;
@@ -25,8 +23,8 @@ const MAX_MESSAGE: usize = 8 << 20;
 const _: () = assert!(MAX_CALL_BYTES < MAX_MESSAGE, "a call has room in it");
 
 /// The routes of the service, for connections that know their caller.
-pub fn router(books: Books, board: Board, build: Build, numbers: Arc<AtomicU64>) -> axum::Router {
-    let service = ReplicaServer::new(Service { books, board, build, numbers }).max_decoding_message_size(MAX_MESSAGE);
+pub fn router(books: Books, board: Board, build: Build) -> axum::Router {
+    let service = ReplicaServer::new(Service { books, board, build }).max_decoding_message_size(MAX_MESSAGE);
     axum::Router::new().route_service(&format!("/{SERVICE_NAME}/{{*method}}"), service)
 }
 
@@ -35,7 +33,6 @@ struct Service {
     books: Books,
     board: Board,
     build: Build,
-    numbers: Arc<AtomicU64>,
 }
 
 // === impl Service ===
@@ -72,7 +69,7 @@ impl Replica for Service {
 
     async fn reports(&self, request: Request<Streaming<News>>) -> Result<Response<Self::ReportsStream>, Status> {
         self.ledger(&request)?;
-        let teller = Teller::Replica(self.numbers.fetch_add(1, Ordering::Relaxed));
+        let teller = self.board.replica();
         let (sender, receiver) = mpsc::channel(QUEUE);
         let (board, build, mut books) = (self.board.clone(), self.build.clone(), self.books.clone());
         let incoming = request.into_inner();

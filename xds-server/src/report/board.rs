@@ -107,7 +107,16 @@ impl RefusedResource {
 
 impl Board {
     pub fn place(&self) -> Place {
-        Place { board: self.clone(), number: self.streams.fetch_add(1, Ordering::Relaxed) }
+        Place { board: self.clone(), number: self.number() }
+    }
+
+    /// A replica that tells by a new link.
+    pub fn replica(&self) -> Teller {
+        Teller::Replica(self.number())
+    }
+
+    fn number(&self) -> u64 {
+        self.streams.fetch_add(1, Ordering::Relaxed)
     }
 
     pub fn reports(&self) -> watch::Receiver<BTreeMap<u64, Report>> {

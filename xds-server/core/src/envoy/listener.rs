@@ -118,7 +118,7 @@ fn manager(gateway: &ir::Gateway, table: &str, form: Form) -> HttpConnectionMana
     }
     http_filters.push(session::filter(form));
     // After our own filter, so that no picker sees a client's key where ours takes it out.
-    http_filters.push(picker::filter());
+    http_filters.push(picker::filter(form));
     // This suppresses the headers that Envoy adds to answers and attempts. The router still reads the headers by which
     // the filter tells it the number of attempts.
     http_filters

@@ -26,6 +26,8 @@ use ext_proc::processing_mode::{BodySendMode, HeaderSendMode};
 
 use crate::ir::{Choice, OnPickerFailure, Picker};
 
+use super::route_table::Form;
+use super::scope::turned_on;
 use super::wire::{any, duration, extension};
 
 pub const FILTER: &str = "envoy.filters.http.ext_proc";
@@ -41,9 +43,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The filter of all routes. It is always there, so that the first route to a picker changes no listener, and asks nobody
 /// where a route does not say whom.
-pub fn filter() -> HttpFilter {
-    let body = BodySendMode::FullDuplexStreamed.into();
-    let send = HeaderSendMode::Send.into();
+pub fn filter(form: Form) -> HttpFilter {
+    let skip = HeaderSendMode::Skip.into();
     let namespaces = || {
         let untyped = vec![NAMESPACE.to_owned()];
         Some(ext_proc::metadata_options::MetadataNamespaces { untyped, ..Default::default() })
@@ -52,13 +53,9 @@ pub fn filter() -> HttpFilter {
         // It must name one, and routes name theirs.
         grpc_service: Some(service("", "")),
         processing_mode: Some(ext_proc::ProcessingMode {
-            request_header_mode: send,
-            response_header_mode: send,
-            // Pickers read the prompt and the usage, and see the end of a body that is streamed by its trailers.
-            request_body_mode: body,
-            response_body_mode: body,
-            request_trailer_mode: send,
-            response_trailer_mode: send,
+            request_header_mode: skip,
+            response_header_mode: skip,
+            ..Default::default()
         }),
         message_timeout: duration(PATIENCE),
         metadata_options: Some(ext_proc::MetadataOptions {
@@ -71,12 +68,22 @@ pub fn filter() -> HttpFilter {
         status_on_error: Some(HttpStatus { code: StatusCode::ServiceUnavailable.into() }),
         ..Default::default()
     };
-    HttpFilter { disabled: true, ..super::cluster::filter(FILTER, &processor) }
+    turned_on(form, FILTER, &processor)
 }
 
 /// What a route says of its picker.
 pub fn asks(picker: &Arc<Picker>) -> (String, Any) {
+    let (body, send) = (BodySendMode::FullDuplexStreamed.into(), HeaderSendMode::Send.into());
     let overrides = ext_proc::ExtProcOverrides {
+        processing_mode: Some(ext_proc::ProcessingMode {
+            request_header_mode: send,
+            response_header_mode: send,
+            // Pickers read the prompt and the usage, and see the end of a body that is streamed by its trailers.
+            request_body_mode: body,
+            response_body_mode: body,
+            request_trailer_mode: send,
+            response_trailer_mode: send,
+        }),
         grpc_service: Some(service(&picker.service, &picker.authority)),
         failure_mode_allow: Some(BoolValue { value: picker.on_failure == OnPickerFailure::FailOpen }),
         ..Default::default()

@@ -39,6 +39,7 @@ use crate::snapshot::HOST_MARK;
 
 use super::cluster::filter;
 use super::path::{exact_header, route_configuration};
+use super::route_table::Form;
 use super::wire::{ads, any, inline};
 
 /// The header with the key. A client's own is removed before, as everything that begins with `x-tollgate-`. Our filter
@@ -82,6 +83,12 @@ pub fn filters() -> [HttpFilter; 2] {
         ..Default::default()
     };
     [filter(FILTER, &lua), filter(FILTER, &lua)]
+}
+
+/// A filter that does nothing unless a route says what. Where a request has its route from the start, it is off until a
+/// route turns it on, which costs less. With scopes it is on.
+pub fn turned_on<M: prost::Message + prost::Name>(form: Form, name: &str, message: &M) -> HttpFilter {
+    HttpFilter { disabled: form == Form::OneTable, ..filter(name, message) }
 }
 
 /// Writes the key of a request on arrival.

@@ -1,6 +1,5 @@
-//! Sessions: Envoy's own filter. It is off on a listener, and a route that keeps sessions turns it on for its requests. So a
-//! route that gets sessions changes no listener, and any other one costs nothing. With route scopes it is on and does
-//! nothing, because a request may have no route yet when its filters start (`scope.rs`).
+//! Sessions: Envoy's own filter. A route that keeps sessions turns it on for its requests. So a route that gets sessions
+//! changes no listener.
 
 use envoy_types::pb::envoy::extensions::filters::http::stateful_session::v3::{
     StatefulSession, StatefulSessionPerRoute, stateful_session_per_route::Override,
@@ -14,13 +13,13 @@ use envoy_types::pb::google::protobuf::Any;
 use crate::ir::Session;
 
 use super::route_table::Form;
+use super::scope::turned_on;
 use super::wire::{any, duration, extension};
 
 pub const FILTER: &str = "envoy.filters.http.stateful_session";
 
 pub fn filter(form: Form) -> HttpFilter {
-    let disabled = form == Form::OneTable;
-    HttpFilter { disabled, ..super::cluster::filter(FILTER, &StatefulSession::default()) }
+    turned_on(form, FILTER, &StatefulSession::default())
 }
 
 /// An endpoint that is gone is replaced by another one, and the client is told of it.

@@ -122,6 +122,7 @@ fn check(name: &str, snapshot: &Snapshot) {
         }
     }
     check_routes(name, snapshot, &classes);
+    check_scopes(name, snapshot);
     let printed = envoy::to_json(snapshot).to_string();
     assert!(!printed.contains("PLANTED"), "{name}: a secret is printed");
     assert!(!printed.contains("\"error\":"), "{name}: a resource cannot be printed: {printed}");
@@ -140,6 +141,30 @@ fn check(name: &str, snapshot: &Snapshot) {
     }
     for (resource, value) in ResourceType::ALL.into_iter().flat_map(|kind| snapshot.of(kind)) {
         assert!(!value.origins.is_empty(), "{name}: {resource} has no origin");
+    }
+}
+
+/// A request may have no route when its filters start, if routes are looked for among scopes. Then no route turns one on.
+fn check_scopes(name: &str, snapshot: &Snapshot) {
+    use envoy_types::pb::envoy::config::listener::v3::{Listener, filter::ConfigType};
+    use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{
+        HttpConnectionManager, http_connection_manager::RouteSpecifier,
+    };
+    use prost::{Message as _, Name as _};
+    for (resource, value) in snapshot.of(ResourceType::Listener) {
+        let listener = Listener::decode(&*value.content.bytes()).unwrap();
+        let chains = listener.filter_chains.into_iter().chain(listener.default_filter_chain);
+        for filter in chains.flat_map(|chain| chain.filters) {
+            let Some(ConfigType::TypedConfig(config)) = filter.config_type else { continue };
+            if config.type_url != HttpConnectionManager::type_url() {
+                continue;
+            }
+            let manager = HttpConnectionManager::decode(config.value.as_slice()).unwrap();
+            if matches!(manager.route_specifier, Some(RouteSpecifier::ScopedRoutes(_))) {
+                let off = manager.http_filters.iter().find(|filter| filter.disabled);
+                assert!(off.is_none(), "{name}: in {resource} this is off: {off:?}");
+            }
+        }
     }
 }
 

@@ -301,11 +301,10 @@ impl Gathered {
 
     /// What is wrong: with objects, and between us and the API server.
     pub fn findings(&self) -> Vec<Finding> {
-        let watches = self.watches.values().filter(|watch| {
-            let denied = |(trouble, _): &(Trouble, _)| matches!(trouble.cause, Cause::Denied(_));
-            !(watch.watched.is_optional && watch.trouble.as_ref().is_some_and(denied))
+        let troubles = self.watches.values().filter_map(|watch| {
+            let trouble = watch.trouble.as_ref().map(|(trouble, _)| trouble);
+            trouble.filter(|trouble| watch.watched.is_missed(&trouble.cause))
         });
-        let troubles = watches.filter_map(|watch| watch.trouble.as_ref().map(|(trouble, _)| trouble));
         let troubles = troubles.chain(self.needs.troubles()).filter_map(Trouble::finding);
         // All watches may say the same.
         let troubles: BTreeSet<Finding> = troubles.collect();

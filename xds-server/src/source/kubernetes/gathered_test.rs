@@ -199,6 +199,14 @@ fn an_api_server_that_is_away_takes_nothing_away() {
 }
 
 #[test]
+fn nobody_misses_an_extension_that_is_not_installed() {
+    let mut cluster = Cluster::new(&[]);
+    cluster.list_all_but(&["InferencePool"]);
+    cluster.fails("InferencePool", Cause::NotServed);
+    assert!(cluster.is_synced_after(0) && cluster.findings().is_empty());
+}
+
+#[test]
 fn a_poisoned_object_is_a_finding_about_itself() {
     let mut cluster = Cluster::new(&[]);
     cluster.list_all_but(&[]);

@@ -3,9 +3,10 @@
 
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind, PartialObjectMeta};
 use kube::{Api, Client};
-use tollgate_core::objects::{Needed, Place, Selection, places};
+use tollgate_core::objects::{INFERENCE_GROUP, Needed, Place, Selection, places};
 
 use super::document::Document;
+use super::trouble::Cause;
 
 /// What one watch is of.
 #[derive(Debug, Clone)]
@@ -68,6 +69,16 @@ fn of_kind(place: Place, namespaces: &[String]) -> Vec<Watched> {
 // === impl Watched ===
 
 impl Watched {
+    /// Whether somebody is to be told that it cannot be read.
+    pub fn is_missed(&self, cause: &Cause) -> bool {
+        match cause {
+            Cause::Denied(_) => !self.is_optional,
+            // Few clusters have the Inference Extension, and a route to a pool that is not there says so itself.
+            Cause::NotServed => self.versions.iter().all(|version| version.group != INFERENCE_GROUP),
+            Cause::Gap | Cause::Unknown | Cause::Unreachable | Cause::Other(_) => true,
+        }
+    }
+
     pub fn api(&self, client: &Client, resource: &ApiResource) -> Api<Document> {
         match &self.namespace {
             Some(namespace) => Api::namespaced_with(client.clone(), namespace, resource),
