@@ -326,7 +326,7 @@ fn what_a_slice_took_and_did_not_use_is_no_rate() {
     }
     change(&shared, NOW, |lease| lease.reserve(15_000, 2, NOW + 903, HOLDER).lease);
     let lease = lease(&shared).reserve(1000, 1, NOW + 904, HOLDER);
-    assert_eq!(lease.outcome, Reserve::Ask { wish: (200 + 15_000) * 10 });
+    assert_eq!(lease.outcome, Reserve::Ask { wish: (200 + 15_000) * 30 });
 }
 
 /// A worker that slept was taken for dead, and its slice was charged. It must not give out or put back those tokens.

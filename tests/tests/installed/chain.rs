@@ -15,22 +15,20 @@ e2e! {
     a_model_is_asked_by_kubectl_alone,
 }
 
+/// A Gateway, a pool of two runners behind it, and a budget for those who try it.
 const OBJECTS: &str = include_str!("chain.yaml");
 const RUNNERS: Duration = Duration::from_secs(180);
 
+/// A model that answers.
+pub struct Chain {
+    pub url: String,
+    /// The key of a Consumer without a budget.
+    pub research: String,
+}
+
 async fn a_model_is_asked_by_kubectl_alone(lab: Arc<Lab>) -> anyhow::Result<()> {
-    lab.apply(OBJECTS).await?;
-    let (research, trial) = (lab.new_key("chain", "research")?, lab.new_key("chain", "trial")?);
-    let rollout = ["-n", "chain", "rollout", "status", "deployment/runner", "--timeout=180s"];
-    lab.kubectl(&rollout).await?.success()?;
-    let address = shop::address(&lab, "chain", "llm").await?;
-    let url = format!("http://{address}/v1/chat/completions");
-    poll::within(RUNNERS, "the model answers", || async {
-        let answer = chat(&lab, &url, &research).await?;
-        anyhow::ensure!(answer.status == 200, "{answer:?}");
-        Ok(())
-    })
-    .await?;
+    let Chain { url, research } = chain(&lab, "chain", "").await?;
+    let trial = lab.new_key("chain", "trial")?;
 
     let answer = chat(&lab, &url, "tg-nobody").await?;
     anyhow::ensure!(answer.status == 401 && answer.body.contains("invalid_api_key"), "{answer:?}");
@@ -83,6 +81,23 @@ async fn a_model_is_asked_by_kubectl_alone(lab: Arc<Lab>) -> anyhow::Result<()> 
     Ok(())
 }
 
+/// Makes the objects, and more of them, and waits until the model answers.
+pub async fn chain(lab: &Lab, namespace: &str, more: &str) -> anyhow::Result<Chain> {
+    lab.apply(&format!("{OBJECTS}---{more}").replace("NAMESPACE", namespace)).await?;
+    let research = lab.new_key(namespace, "research")?;
+    let rollout = ["-n", namespace, "rollout", "status", "deployment/runner", "--timeout=180s"];
+    lab.kubectl(&rollout).await?.success()?;
+    let address = shop::address(lab, namespace, "llm").await?;
+    let url = format!("http://{address}/v1/chat/completions");
+    poll::within(RUNNERS, "the model answers", || async {
+        let answer = chat(lab, &url, &research).await?;
+        anyhow::ensure!(answer.status == 200, "{answer:?}");
+        Ok(())
+    })
+    .await?;
+    Ok(Chain { url, research })
+}
+
 /// The tokens of a consumer, as the books say it.
 async fn used(lab: &Lab, name: &str) -> anyhow::Result<u64> {
     let pod = ["-n", "tollgate-system", "exec", "deploy/tollgate", "--"];
@@ -96,11 +111,11 @@ async fn used(lab: &Lab, name: &str) -> anyhow::Result<u64> {
 }
 
 fn question() -> String {
-    json!({"model": "smol", "max_tokens": 20, "messages": [{"role": "user", "content": "What is a lighthouse?"}]})
+    json!({"model": "smol", "max_tokens": 8, "messages": [{"role": "user", "content": "What is a lighthouse?"}]})
         .to_string()
 }
 
-async fn chat(lab: &Lab, url: &str, key: &str) -> anyhow::Result<Answer> {
+pub async fn chat(lab: &Lab, url: &str, key: &str) -> anyhow::Result<Answer> {
     chat_at(lab, url, key, "accept: */*").await
 }
 

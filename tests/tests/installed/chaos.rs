@@ -53,7 +53,7 @@ async fn after_chaos_each_proxy_does_what_the_objects_say(lab: Arc<Lab>) -> anyh
             12 => {
                 // Longer than a leader is given. The other one leads meanwhile, and there are changes that it misses.
                 // One that was killed is named by the Lease until it is replaced.
-                let leader = poll::until("the leader lives", || leader(&lab)).await?;
+                let leader = poll::until("the leader lives", || async { process_of(&leader(&lab).await?) }).await?;
                 signal(leader, Signal::STOP)?;
                 for _ in 0..4 {
                     change(&lab, &mut wanted, &mut random).await?;
@@ -150,10 +150,13 @@ async fn paused(lab: &Lab, component: &str, time: Duration) -> anyhow::Result<()
     signal(process, Signal::CONT)
 }
 
-/// The process of the control plane that leads. A Pod's name is in the environment of its processes.
-async fn leader(lab: &Lab) -> anyhow::Result<Pid> {
-    let lease = ["-n", NAMESPACE, "lease", "tollgate-controller"];
-    let pod = lab.field(&lease, "{.spec.holderIdentity}").await?;
+/// The Pod of the control plane that leads.
+pub async fn leader(lab: &Lab) -> anyhow::Result<String> {
+    lab.field(&["-n", NAMESPACE, "lease", "tollgate-controller"], "{.spec.holderIdentity}").await
+}
+
+/// The process of a Pod. Its name is in the environment.
+pub fn process_of(pod: &str) -> anyhow::Result<Pid> {
     let is_of_pod = format!("POD_NAME={pod}");
     process("environ", |text| text.split(' ').any(|variable| variable == is_of_pod))
 }
@@ -173,6 +176,6 @@ fn process(file: &str, is_it: impl Fn(&str) -> bool) -> anyhow::Result<Pid> {
     anyhow::bail!("there is no such process")
 }
 
-fn signal(process: Pid, signal: Signal) -> anyhow::Result<()> {
+pub fn signal(process: Pid, signal: Signal) -> anyhow::Result<()> {
     kill_process(process, signal).with_context(|| format!("process {process:?} cannot be signalled"))
 }

@@ -8,6 +8,7 @@ mod fleet;
 mod install;
 mod picked;
 mod proxies;
+mod replicas;
 mod shop;
 mod tenants;
 
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         tenants::tests(),
         picked::tests(),
         chaos::tests(),
+        replicas::tests(),
         install::tests(),
         fleet::tests(),
     ];

@@ -1,6 +1,7 @@
 //! `tollgate proxy`: the Envoy of a Gateway in a Pod.
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -96,7 +97,7 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
     let state = StateDir::open(&args.state)?;
     let socket = admin_socket::of_state(state.path()).context("Envoy's admin API has no place")?;
     let (life, is) = watch::channel(Life::Starting);
-    let status = Status { life: is, admin: EnvoyAdmin::at(&socket)? }.router();
+    let status = Status { life: is, admin: EnvoyAdmin::at(&socket)?, began: OnceLock::new() }.router();
     let listener = listen(&args.status, "--status").await?;
     let status = tokio::spawn(web::serve(listener, "status", status, web::Limits::PEOPLE));
 

@@ -47,14 +47,23 @@ impl EnvoyAdmin {
         Ok(self.client.get(url("/ready")).send().await?.status().is_success())
     }
 
+    /// Whether each filter that Envoy has to discover is there. It serves without one that it refused, and answers 500 then;
+    /// at a start it refuses those whose code it has not fetched yet.
+    ///
+    /// # Errors
+    /// When Envoy does not answer.
+    pub async fn has_filters(&self) -> Result<bool, EnvoyAdminError> {
+        let taken = self.counts(r"^extension_config_discovery\..*\.update_success$").await?;
+        Ok(taken.into_iter().all(|(_, count)| count > 0))
+    }
+
     /// Whether the filter, if there is one, has been told of keys.
     ///
     /// # Errors
     /// When Envoy does not answer.
     pub async fn has_keys(&self) -> Result<bool, EnvoyAdminError> {
-        let text = self.text("/stats?filter=wasmcustom.tollgate.keys_taken").await?;
-        let mut counts = text.lines().filter_map(|line| line.rsplit_once(": ")?.1.trim().parse::<u64>().ok());
-        Ok(counts.next().is_none_or(|count| count > 0))
+        let taken = self.counts("wasmcustom.tollgate.keys_taken").await?;
+        Ok(taken.into_iter().all(|(_, count)| count > 0))
     }
 
     /// All of Envoy's metrics, in the text format of Prometheus.
@@ -85,11 +94,20 @@ impl EnvoyAdmin {
     }
 
     async fn requests_in_flight(&self) -> Result<u64, EnvoyAdminError> {
-        let path = "/stats?filter=http\\..*downstream_rq_active$";
-        let text = self.text(path).await?;
+        let active = self.counts(r"http\..*downstream_rq_active$").await?;
         // The request to the admin API is one of them itself.
-        let lines = text.lines().filter(|line| !line.starts_with("http.admin."));
-        Ok(lines.filter_map(|line| line.rsplit_once(": ")?.1.trim().parse::<u64>().ok()).sum())
+        Ok(active.iter().filter(|(name, _)| !name.starts_with("http.admin.")).map(|(_, count)| count).sum())
+    }
+
+    /// The counters and gauges whose names match.
+    async fn counts(&self, names: &str) -> Result<Vec<(String, u64)>, EnvoyAdminError> {
+        let stats = self.client.get(url("/stats")).query(&[("filter", names)]).send().await?;
+        let text = stats.error_for_status()?.text().await?;
+        let count = |line: &str| {
+            let (name, count) = line.rsplit_once(": ")?;
+            Some((name.to_owned(), count.trim().parse().ok()?))
+        };
+        Ok(text.lines().filter_map(count).collect())
     }
 }
 

@@ -1,6 +1,6 @@
 //! What kubelets and scrapers are told of a proxy.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::extract::State;
@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::sync::watch;
 
-use crate::envoy::admin::EnvoyAdmin;
+use crate::envoy::admin::{EnvoyAdmin, EnvoyAdminError};
 
 /// Where the proxy is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +25,8 @@ pub enum Life {
 pub struct Status {
     pub life: watch::Receiver<Life>,
     pub admin: EnvoyAdmin,
+    /// Set once Envoy has had all that it needs. It goes on with that, whatever it lacks of what comes later.
+    pub began: OnceLock<()>,
 }
 
 // === impl Status ===
@@ -50,11 +52,24 @@ impl Status {
             Ok(false) => return Some("Envoy has not got all of its configuration yet".to_owned()),
             Err(error) => return Some(error.to_string()),
         }
-        match self.admin.has_keys().await {
-            Ok(true) => None,
-            Ok(false) => Some("the filter has no keys yet".to_owned()),
-            Err(error) => Some(error.to_string()),
+        if self.began.get().is_some() {
+            return None;
         }
+        let lacks = match self.lacks().await {
+            Ok(lacks) => lacks.map(str::to_owned),
+            Err(error) => Some(error.to_string()),
+        };
+        if lacks.is_none() {
+            let _ = self.began.set(());
+        }
+        lacks
+    }
+
+    async fn lacks(&self) -> Result<Option<&'static str>, EnvoyAdminError> {
+        if !self.admin.has_filters().await? {
+            return Ok(Some("Envoy has not got all filters yet"));
+        }
+        Ok((!self.admin.has_keys().await?).then_some("the filter has no keys yet"))
     }
 }
 

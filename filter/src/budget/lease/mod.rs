@@ -14,9 +14,14 @@ use super::Holder;
 
 /// How long an answer of the ledger is believed. It is short, so that a raised limit acts soon.
 const FRESH_MS: u64 = 1000;
-/// A lease that nobody has used for this time goes back. The control plane takes less than that to start anew, so a
+/// So long may the ledger be away, and requests like those of late go on: a control plane that was killed is replaced within
+/// 15 s, and a lease is filled again when half of it is used up.
+const AHEAD_MS: u64 = 30_000;
+/// A lease that nobody has used for this time goes back. Another control plane takes less than that to take over, so a
 /// gateway with little to do has tokens meanwhile.
-const IDLE_MS: u64 = 10_000;
+const IDLE_MS: u64 = 20_000;
+/// The rate is that of the last 5 to 10 s with requests.
+const RATE_MS: u64 = 10_000;
 /// A slice has tokens for so many requests, and is at most this part of what is there. Other workers need the rest.
 const SLICE_REQUESTS: u64 = 32;
 const SLICE_PART: u64 = 8;
@@ -42,7 +47,7 @@ pub struct Lease {
     /// When tokens were last asked for ahead of need.
     asked_at: u64,
     pub used_at: u64,
-    /// Tokens taken since `counted_from`. They decide the size of the next wish.
+    /// Tokens taken since `counted_from`, at the rate of late. They decide the size of the next wish.
     taken: u64,
     counted_from: u64,
     /// What each worker has taken and the ledger has not heard of yet. When a worker dies, this is all that is known
@@ -287,13 +292,16 @@ impl Lease {
         self.taken_by.iter().map(|taken| taken.worker)
     }
 
-    /// So many tokens as are enough for ten seconds at the present rate, and for four requests like this one.
+    /// So many tokens as are enough for [`AHEAD_MS`] at the rate of late, and for four requests like this one.
     fn wish(&mut self, amount: u64, now: u64) -> u64 {
         let elapsed = now.saturating_sub(self.counted_from).max(1000);
-        let wish = (self.taken.saturating_mul(10_000) / elapsed).max(amount.saturating_mul(4));
-        if elapsed > 10_000 {
-            self.taken = 0;
-            self.counted_from = now;
+        let for_ms = |ms| self.taken.saturating_mul(ms) / elapsed;
+        let wish = for_ms(AHEAD_MS).max(amount.saturating_mul(4));
+        let (forgets, folds) = (elapsed > 2 * RATE_MS, elapsed > RATE_MS);
+        if folds {
+            // What is older counts less and less, and nothing after a while without requests.
+            let (taken, ago) = if forgets { (0, 0) } else { (for_ms(RATE_MS / 2), RATE_MS / 2) };
+            (self.taken, self.counted_from) = (taken, now.saturating_sub(ago));
         }
         wish
     }

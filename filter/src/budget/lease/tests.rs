@@ -92,10 +92,17 @@ fn with_tokens_elsewhere_it_asks() {
     assert!(matches!(reserve(&Lease::default(), 1, 0).1, Reserve::Ask { .. }));
     let lease = Lease { taken: 5000, counted_from: 1000, ..granted(50, 400, 10) };
     let (lease, outcome) = reserve(&lease, 100, 6000);
-    assert_eq!(outcome, Reserve::Ask { wish: 10_000 }, "ten seconds at the rate of late");
+    assert_eq!(outcome, Reserve::Ask { wish: 30_000 }, "thirty seconds at the rate of late");
     assert_eq!((lease.taken, lease.counted_from), (5000, 1000));
-    let (lease, _) = reserve(&lease, 100, 11_001);
-    assert_eq!((lease.taken, lease.counted_from), (0, 11_001), "the rate is of late");
+    let (lease, _) = reserve(&lease, 100, 11_000);
+    assert_eq!((lease.taken, lease.counted_from), (5000, 1000), "all of it is of late");
+    let (lease, outcome) = reserve(&lease, 100, 21_000);
+    assert_eq!(outcome, Reserve::Ask { wish: 7500 });
+    assert_eq!((lease.taken, lease.counted_from), (1250, 16_000), "the same rate, and what comes now counts more");
+    let (lease, outcome) = reserve(&lease, 100, 21_000);
+    assert_eq!(outcome, Reserve::Ask { wish: 7500 }, "no wish is small because others have just been counted");
+    let (lease, _) = reserve(&lease, 100, 36_001);
+    assert_eq!((lease.taken, lease.counted_from), (0, 36_001), "it is of long ago");
 }
 
 #[test]
@@ -138,7 +145,7 @@ fn an_ended_window_goes_back() {
 fn the_rate_of_late_goes_on_in_the_next_window() {
     let lease = Lease { taken: 500, counted_from: 3_599_000, ..granted(500, 400, 1) };
     let (next, outcome) = reserve(&lease, 1, 3_600_000);
-    assert_eq!(outcome, Reserve::Ask { wish: 5000 }, "ten seconds at 500 a second");
+    assert_eq!(outcome, Reserve::Ask { wish: 15_000 }, "thirty seconds at 500 a second");
     assert_eq!(reserve(&next, 1, 3_600_000).1, outcome, "whoever asks next asks for as much");
 }
 
@@ -201,9 +208,9 @@ fn whoever_finds_a_lease_expired_gives_it_back() {
 #[test]
 fn idle_leases_go_back() {
     let (lease, _) = reserve(&granted(500, 400, 1), 100, 1000);
-    assert_eq!(lease.clone().release_idle(10_999, HOLDER).1, None);
-    assert!(lease.is_in_use(10_999) && !lease.is_in_use(11_000));
-    let (lease, release) = lease.release_idle(11_000, HOLDER);
+    assert_eq!(lease.clone().release_idle(20_999, HOLDER).1, None);
+    assert!(lease.is_in_use(20_999) && !lease.is_in_use(21_000));
+    let (lease, release) = lease.release_idle(21_000, HOLDER);
     assert_eq!(release, Some(Release { window_start: 0, amount: 400 }));
     assert_eq!(lease.available, 0);
 }
