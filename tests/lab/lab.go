@@ -239,12 +239,13 @@ func isolate(dir string) error {
 }
 
 // start runs the component with its output in logs/NAME.log. No component may
-// end before the lab does.
+// end before the lab does, but the API server is started anew when somebody has
+// killed it.
 func (c component) start(dir string, ended chan<- error) error {
 	if err := os.MkdirAll(filepath.Join(dir, "logs"), 0o755); err != nil {
 		return err
 	}
-	log, err := os.Create(filepath.Join(dir, "logs", c.name+".log"))
+	log, err := os.OpenFile(filepath.Join(dir, "logs", c.name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return err
 	}
@@ -254,7 +255,16 @@ func (c component) start(dir string, ended chan<- error) error {
 	if err := process.Start(); err != nil {
 		return err
 	}
-	go func() { ended <- fmt.Errorf("%s ended (%v), see %s", c.name, process.Wait(), log.Name()) }()
+	go func() {
+		err := process.Wait()
+		status, ok := process.ProcessState.Sys().(syscall.WaitStatus)
+		if c.name == apiServerName && ok && status.Signal() == syscall.SIGKILL {
+			if err = c.start(dir, ended); err == nil {
+				return
+			}
+		}
+		ended <- fmt.Errorf("%s ended (%v), see %s", c.name, err, log.Name())
+	}()
 	return nil
 }
 

@@ -38,8 +38,10 @@ rules:
 - {level: None}
 `
 
+const apiServerName = "kube-apiserver"
+
 func apiServer(pki *authority, audit string, port int) component {
-	return component{"kube-apiserver", []string{
+	return component{apiServerName, []string{
 		"--etcd-servers=http://" + etcdAddress,
 		fmt.Sprintf("--secure-port=%d", port),
 		"--bind-address=0.0.0.0", // of the lab's namespace: loopback for the relay, nodeIP for pods

@@ -3,7 +3,7 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -19,17 +19,27 @@ pub struct EnvoyAdmin {
 impl EnvoyAdmin {
     /// Of the Envoy with this process id.
     pub fn of(envoy: u32) -> anyhow::Result<Self> {
+        Self::below(envoy, Path::new("/"))
+    }
+
+    /// Of one in a Pod, which has files of its own.
+    pub fn in_pod(envoy: u32) -> anyhow::Result<Self> {
+        Self::below(envoy, Path::new(&format!("/proc/{envoy}/root")))
+    }
+
+    fn below(envoy: u32, root: &Path) -> anyhow::Result<Self> {
         let line = std::fs::read(format!("/proc/{envoy}/cmdline"))?;
         let mut arguments = line.split(|byte| *byte == 0);
         arguments.find(|argument| *argument == b"--config-path").context("Envoy was started without a file")?;
-        let file = std::str::from_utf8(arguments.next().context("no file")?)?;
-        let bootstrap: Value =
-            serde_json::from_str(&std::fs::read_to_string(file)?).with_context(|| format!("{file} is not JSON"))?;
+        let file = root.join(std::str::from_utf8(arguments.next().context("no file")?)?.trim_start_matches('/'));
+        let bootstrap: Value = serde_json::from_str(&std::fs::read_to_string(&file)?)
+            .with_context(|| format!("{} is not JSON", file.display()))?;
         let socket = bootstrap.pointer("/admin/address/pipe/path").and_then(Value::as_str);
-        Ok(Self { socket: socket.context("the admin interface is not a socket")?.into() })
+        let socket = socket.context("the admin interface is not a socket")?;
+        Ok(Self { socket: root.join(socket.trim_start_matches('/')) })
     }
 
-    pub fn socket(&self) -> &std::path::Path {
+    pub fn socket(&self) -> &Path {
         &self.socket
     }
 
@@ -42,9 +52,8 @@ impl EnvoyAdmin {
         stream.read_to_end(&mut answer)?;
         let answer = String::from_utf8_lossy(&answer).into_owned();
         anyhow::ensure!(answer.starts_with("HTTP/1.1 200"), "GET {path}: {answer}");
-        // Chunk sizes may stand in between; what is searched for stands within lines.
-        let (_, body) = answer.split_once("\r\n\r\n").context("no body")?;
-        Ok(body.to_owned())
+        let (head, body) = answer.split_once("\r\n\r\n").context("no body")?;
+        if head.contains("transfer-encoding: chunked") { whole(body) } else { Ok(body.to_owned()) }
     }
 
     /// The value of one counter or gauge; one that does not exist (yet) is 0.
@@ -52,5 +61,19 @@ impl EnvoyAdmin {
         let text = self.get(&format!("/stats?filter=^{}$", name.replace('.', "\\.")))?;
         let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": ")?.parse().ok());
         Ok(value.unwrap_or(0))
+    }
+}
+
+/// A body that came in chunks.
+fn whole(mut chunks: &str) -> anyhow::Result<String> {
+    let mut body = String::new();
+    loop {
+        let (size, rest) = chunks.split_once("\r\n").context("no size of a chunk")?;
+        let size = usize::from_str_radix(size, 16)?;
+        if size == 0 {
+            return Ok(body);
+        }
+        body += rest.get(..size).context("a chunk is cut off")?;
+        chunks = rest.get(size..).and_then(|rest| rest.strip_prefix("\r\n")).context("a chunk does not end")?;
     }
 }

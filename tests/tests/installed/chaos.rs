@@ -5,15 +5,18 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::Context as _;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
+use serde_json::{Value, json};
 use tollgate_tests::lab::Lab;
 use tollgate_tests::lab::install::{NAMESPACE, VALUES};
 use tollgate_tests::lab::suite::e2e;
 use tollgate_tests::poll;
 
+use crate::dump;
+use crate::faults::{kill_one, leader, paused, process_of, signal, watch_gap};
 use crate::shop::{self, Load};
 
 e2e! {
@@ -41,6 +44,7 @@ async fn after_chaos_each_proxy_does_what_the_objects_say(lab: Arc<Lab>) -> anyh
     let address = shop::web(&lab, "chaos", "").await?;
     let two = [&VALUES[..], &["replicas=2"]].concat();
     lab.helm("upgrade", &["--wait", "--timeout", "120s"], &two).await?;
+    let old = watched(&lab, "old").await?;
     let load = Load::start(&lab, &format!("http://{address}/"), 200, &[])?;
     let mut random = StdRng::seed_from_u64(SEED);
     let mut wanted: BTreeMap<u32, u32> = BTreeMap::new();
@@ -65,6 +69,7 @@ async fn after_chaos_each_proxy_does_what_the_objects_say(lab: Arc<Lab>) -> anyh
                 kill_one(&lab).await?;
                 kill_one(&lab).await?;
             }
+            18 => watch_gap(&lab, async || change(&lab, &mut wanted, &mut random).await).await?,
             20 => paused(&lab, "etcd", Duration::from_secs(2)).await?,
             _ => {}
         }
@@ -99,8 +104,40 @@ async fn after_chaos_each_proxy_does_what_the_objects_say(lab: Arc<Lab>) -> anyh
     }
     let answered = load.stop()?;
     println!("    {} requests meanwhile, {} wrong", answered.requests, answered.wrong.len());
+    all_is_as_if_new(&lab, &old, &wanted).await?;
     lab.helm("upgrade", &["--wait", "--timeout", "120s"], &VALUES).await?;
     answered.all_right()
+}
+
+/// Makes a control plane that knows nothing, and a proxy that knows nothing. That one is sent what the old one has.
+async fn all_is_as_if_new(lab: &Lab, old: &str, wanted: &BTreeMap<u32, u32>) -> anyhow::Result<()> {
+    lab.kubectl(&["-n", NAMESPACE, "rollout", "restart", "deployment/tollgate"]).await?.success()?;
+    lab.kubectl(&["-n", NAMESPACE, "rollout", "status", "deployment/tollgate", "--timeout=90s"]).await?.success()?;
+    let new = watched(lab, "new").await?;
+    poll::until("a new proxy has what the old one has", || async {
+        let (has, would_have) = (dump::taken(old)?, dump::taken(&new)?);
+        anyhow::ensure!(has == would_have, "the old one:\n{has:#}\nthe new one:\n{would_have:#}");
+        let text = has.to_string();
+        let missing: Vec<_> =
+            wanted.values().filter(|version| !text.contains(&format!("v-{version}.example"))).collect();
+        anyhow::ensure!(missing.is_empty(), "{missing:?} are not in\n{has:#}");
+        Ok(())
+    })
+    .await
+}
+
+/// Makes a Pod like those of the Gateway, but for that its Envoy tells what it goes by, and that nobody sends it requests.
+async fn watched(lab: &Lab, name: &str) -> anyhow::Result<String> {
+    let deployment = ["-n", "chaos", "get", "deployment", "shop-tollgate", "-o", "json"];
+    let deployment: Value = serde_json::from_str(&lab.kubectl(&deployment).await?.success()?.out)?;
+    let mut spec = deployment.pointer("/spec/template/spec").context("no Pods")?.clone();
+    let arguments = spec.pointer_mut("/containers/0/args").and_then(Value::as_array_mut).context("no arguments")?;
+    arguments.push(format!("--admin-path={}", dump::PATH).into());
+    let metadata = json!({"name": name, "namespace": "chaos"});
+    lab.apply(&json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}).to_string()).await?;
+    let pod = format!("pod/{name}");
+    lab.kubectl(&["-n", "chaos", "wait", "--for=condition=Ready", "--timeout=60s", &pod]).await?.success()?;
+    Ok(name.to_owned())
 }
 
 /// Changes some routes, makes some and deletes some.
@@ -130,52 +167,4 @@ async fn answers(lab: &Lab, address: &str) -> anyhow::Result<Vec<String>> {
     }
     let output = lab.exec(&["sh", "-c", &script]).await?.success()?;
     Ok(output.out.lines().map(str::to_owned).collect())
-}
-
-/// Kills a Pod of the control plane without a word.
-async fn kill_one(lab: &Lab) -> anyhow::Result<()> {
-    let pods =
-        ["-n", NAMESPACE, "pods", "-l", "app.kubernetes.io/name=tollgate", "--field-selector=status.phase=Running"];
-    let pod = lab.field(&pods, "{.items[0].metadata.name}").await?;
-    lab.kubectl(&["-n", NAMESPACE, "delete", "pod", &pod, "--grace-period=0", "--force"]).await?.success()?;
-    Ok(())
-}
-
-/// Holds a component of the cluster for a while.
-async fn paused(lab: &Lab, component: &str, time: Duration) -> anyhow::Result<()> {
-    let of_lab = lab.home().to_str().context("a path in UTF-8")?.to_owned();
-    let process = process("cmdline", |line| line.starts_with(&format!("lab {component} ")) && line.contains(&of_lab))?;
-    signal(process, Signal::STOP)?;
-    tokio::time::sleep(time).await;
-    signal(process, Signal::CONT)
-}
-
-/// The Pod of the control plane that leads.
-pub async fn leader(lab: &Lab) -> anyhow::Result<String> {
-    lab.field(&["-n", NAMESPACE, "lease", "tollgate-controller"], "{.spec.holderIdentity}").await
-}
-
-/// The process of a Pod. Its name is in the environment.
-pub fn process_of(pod: &str) -> anyhow::Result<Pid> {
-    let is_of_pod = format!("POD_NAME={pod}");
-    process("environ", |text| text.split(' ').any(|variable| variable == is_of_pod))
-}
-
-/// The first process that says so in this file of /proc.
-fn process(file: &str, is_it: impl Fn(&str) -> bool) -> anyhow::Result<Pid> {
-    for entry in std::fs::read_dir("/proc")?.flatten() {
-        let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        let line = std::fs::read(entry.path().join(file)).unwrap_or_default();
-        let line = String::from_utf8_lossy(&line).replace('\0', " ");
-        if is_it(&line)
-            && let Some(pid) = Pid::from_raw(id)
-        {
-            return Ok(pid);
-        }
-    }
-    anyhow::bail!("there is no such process")
-}
-
-pub fn signal(process: Pid, signal: Signal) -> anyhow::Result<()> {
-    kill_process(process, signal).with_context(|| format!("process {process:?} cannot be signalled"))
 }

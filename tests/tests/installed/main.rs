@@ -4,6 +4,8 @@
 
 mod chain;
 mod chaos;
+mod dump;
+mod faults;
 mod fleet;
 mod install;
 mod picked;

@@ -19,7 +19,7 @@ use tollgate_tests::lab::suite::e2e;
 use tollgate_tests::poll;
 
 use crate::chain::{Chain, chain, chat};
-use crate::chaos::{leader, process_of, signal};
+use crate::faults::{leader, process_of, signal};
 use crate::shop::{self, Answer};
 
 e2e! {

@@ -79,6 +79,7 @@ pub fn main(args: &Args) -> anyhow::Result<Outcome> {
         node_id: args.node.as_deref().unwrap_or(&default_node),
         control: ControlPlane { host, port },
         admin: &admin,
+        admin_paths: &[],
         heap: args.envoy_memory.unwrap_or_else(memory::heap),
         certificates: &certificates,
     };

@@ -67,6 +67,10 @@ pub struct Args {
     /// Envoy's binary; else the first `envoy` in PATH
     #[arg(long, env = "TOLLGATE_ENVOY", value_name = "PATH")]
     envoy: Option<PathBuf>,
+    /// Another path of Envoy's admin API to answer at its socket in --state, to look for a fault: /config_dump, /clusters; may be
+    /// given several times. Dumps have the credentials of backends in them
+    #[arg(long, value_name = "PATH", value_parser = admin_path)]
+    admin_path: Vec<String>,
     /// Envoy's worker threads [default: one per core]
     #[arg(long, value_name = "N")]
     concurrency: Option<u32>,
@@ -82,6 +86,15 @@ pub struct Args {
     drain: Duration,
     #[arg(long, value_enum, default_value = "text")]
     log_format: LogFormat,
+}
+
+fn admin_path(text: &str) -> Result<String, String> {
+    // Every path begins with that.
+    if text.starts_with('/') && text.len() > 1 {
+        Ok(text.to_owned())
+    } else {
+        Err("it is like /config_dump".to_owned())
+    }
 }
 
 pub fn main(args: Args) -> anyhow::Result<Outcome> {
@@ -114,6 +127,7 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
         node_id: &args.node.unwrap_or_else(node),
         control: ControlPlane { host, port: args.xds_port },
         admin: &socket,
+        admin_paths: &args.admin_path,
         heap: args.envoy_memory.unwrap_or_else(memory::heap),
         certificates: &files,
     };

@@ -121,6 +121,7 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
         node_id: &node_id(state.path()),
         control: ControlPlane { host: "127.0.0.1", port: xds.local_addr()?.port() },
         admin: &envoy_admin,
+        admin_paths: &[],
         heap: args.envoy_memory.unwrap_or_else(memory::heap),
         certificates: &proxy,
     };

@@ -12,7 +12,7 @@ use crate::serve::pki::{AUTHORITY_SECRET, CERTIFICATE_SECRET, ProxyFiles, SERVER
 const ADMIN_MODE: u32 = 0o600;
 
 /// The paths of Envoy's admin API that we use: for numbers, for whether it serves, and to end requests before it stops.
-/// All else that the API can do (dumps, log levels, ending Envoy) is refused.
+/// All else that the API can do (dumps, log levels, ending Envoy) is refused, unless somebody looks for a fault.
 const ADMIN_PATHS: [&str; 3] = ["/stats", "/ready", "/drain_listeners"];
 
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub struct Bootstrap<'a> {
     pub control: ControlPlane<'a>,
     /// Socket of Envoy's own admin API.
     pub admin: &'a Path,
+    /// More paths of it to answer.
+    pub admin_paths: &'a [String],
     /// Bytes that Envoy's heap may have.
     pub heap: u64,
     pub certificates: &'a ProxyFiles,
@@ -42,7 +44,7 @@ impl Bootstrap<'_> {
             "node": {"id": self.node_id, "cluster": "tollgate"},
             "admin": {
                 "address": {"pipe": {"path": self.admin, "mode": ADMIN_MODE}},
-                "allow_paths": ADMIN_PATHS.map(|path| json!({"prefix": path})),
+                "allow_paths": self.allowed(),
             },
             "dynamic_resources": {
                 "ads_config": {
@@ -61,6 +63,11 @@ impl Bootstrap<'_> {
             "static_resources": {"clusters": [self.cluster()]},
             "overload_manager": overload_manager(self.heap),
         })
+    }
+
+    fn allowed(&self) -> Vec<Value> {
+        let more = self.admin_paths.iter().map(String::as_str);
+        ADMIN_PATHS.into_iter().chain(more).map(|path| json!({"prefix": path})).collect()
     }
 
     fn cluster(&self) -> Value {

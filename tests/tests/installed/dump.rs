@@ -1,0 +1,55 @@
+//! All that an Envoy goes by, in a form in which that of one Envoy can be compared with that of another.
+
+use anyhow::Context;
+use serde_json::Value;
+use tollgate_tests::envoy_admin::EnvoyAdmin;
+
+use crate::faults::process_of;
+
+/// Whoever asks for it is answered only if the Envoy was started so.
+pub const PATH: &str = "/config_dump";
+/// What a control plane sends. What else a dump has is of the one Envoy: its bootstrap and its certificates.
+const SENT: [&str; 6] = ["Listeners", "Clusters", "Routes", "ScopedRoutes", "Endpoints", "Ecds"];
+/// When and how it came, which is not what it says.
+const OF_ITS_WAY: [&str; 5] = ["last_updated", "version_info", "version", "client_status", "error_state"];
+/// Of the bootstrap.
+const STATIC: &str = "static_";
+
+/// What the Envoy of a proxy's Pod has taken.
+pub fn taken(pod: &str) -> anyhow::Result<Value> {
+    let proxy = process_of(pod)?.as_raw_nonzero();
+    let children = std::fs::read_to_string(format!("/proc/{proxy}/task/{proxy}/children"))?;
+    let envoy = children.split_whitespace().next().context("the Pod has no Envoy")?.parse()?;
+    let dump: Value = serde_json::from_str(&EnvoyAdmin::in_pod(envoy)?.get(&format!("{PATH}?include_eds"))?)?;
+    let configs = dump.get("configs").and_then(Value::as_array).context("no dump")?;
+    let is_sent = |config: &&Value| {
+        let kind = config.get("@type").and_then(Value::as_str).unwrap_or_default();
+        SENT.iter().any(|sent| kind.ends_with(&format!(".{sent}ConfigDump")))
+    };
+    Ok(Value::Array(configs.iter().filter(is_sent).map(comparable).collect()))
+}
+
+fn comparable(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => fields
+            .iter()
+            .filter(|(name, _)| !OF_ITS_WAY.contains(&name.as_str()) && !name.starts_with(STATIC))
+            .map(|(name, value)| (name.clone(), if is_table(name) { sorted(value) } else { comparable(value) }))
+            .collect(),
+        Value::Array(values) => values.iter().map(comparable).collect(),
+        // The number of a sending stands in a filter's name.
+        Value::String(text) => text.split_once("#sent=").map_or_else(|| value.clone(), |(name, _)| name.into()),
+        _ => value.clone(),
+    }
+}
+
+/// What Envoy keeps without an order.
+fn is_table(name: &str) -> bool {
+    name.starts_with("dynamic_") || ["scoped_route_configs", "ecds_filters"].contains(&name)
+}
+
+fn sorted(value: &Value) -> Value {
+    let mut entries: Vec<Value> = value.as_array().into_iter().flatten().map(comparable).collect();
+    entries.sort_by_key(Value::to_string);
+    Value::Array(entries)
+}
