@@ -224,6 +224,15 @@ async fn a_filter_that_was_refused_is_never_sent_again_unchanged() {
     envoy.answer(&first, nack(&format!("Unable to create Wasm plugin {}#sent=18", refused[0]))).await;
     let second = envoy.take(EXTENSION).await;
     assert!(is_new(&second));
+    // Each start has that, because the code is fetched then. So nobody is told before it has come several times.
+    for _ in 0..3 {
+        let status = server.status_with(|status| status["gateways"][0]["programmed"] == false).await;
+        assert!(!status.to_string().contains("Unable to create"), "{status}");
+        let again = envoy.next().await;
+        assert!(is_new(&again));
+        assert_eq!(names(&again), refused);
+        envoy.answer(&again, nack(&format!("Unable to create Wasm plugin {}#sent=19", refused[0]))).await;
+    }
     let status = server.status_with(|status| status["findings"].to_string().contains("Unable to create")).await;
     assert_eq!(status["gateways"][0]["programmed"], false);
     assert!(status.to_string().contains(&format!("Unable to create Wasm plugin {}\"", refused[0])), "{status}");

@@ -23,15 +23,18 @@ use crate::pipeline::Published;
 use crate::report::Metrics;
 use crate::report::board::{Board, Keys, Place, RefusedResource, Report, Taken, Teller};
 
-/// Filter configurations that Envoy refused are sent again after this time: it may have had no code yet.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Filter configurations that Envoy refused are sent again after this time: it may have had no code yet. It fetches that after
+/// the first refusal, so each start has one.
+const RETRY_AFTER: Duration = Duration::from_millis(250);
 
 /// A proxy that owes an answer for this time, while there is news for it, is told to connect again. It then says what
 /// it has and is sent the difference. Otherwise a cluster that never gets warm would hold up everything else.
 const OVERDUE: Duration = Duration::from_secs(15);
 
 /// How often in a row that is tried. Each time the pause is twice as long.
-const RETRIES: u32 = 6;
+const RETRIES: u32 = 8;
+/// After so many in a row, what Envoy says is told. Before, it is a start like all.
+const QUIET: u32 = 3;
 
 /// A proxy whose Gateway is gone has this time to give back the Gateway's resources.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -267,6 +270,10 @@ impl Driver {
         if rejected.kind == ResourceType::ExtensionConfig && is_due {
             self.retry_at = Some(Instant::now() + RETRY_AFTER * 2_u32.pow(self.retries));
             self.retries += 1;
+        }
+        if rejected.kind == ResourceType::ExtensionConfig && self.retries <= QUIET {
+            tracing::debug!(node = %self.node, message = %rejected.message, "a filter is refused, and sent again");
+            return;
         }
         let message = envoy::without_stamps(rejected.message.trim());
         // When a whole set is refused, the message names the bad resources.
