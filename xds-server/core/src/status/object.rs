@@ -43,6 +43,9 @@ pub struct ObjectStatus {
 pub enum Brief {
     GatewayClass {
         controller: String,
+        /// Whether each Gateway has proxies of its own, with ports, addresses and an infrastructure of its own.
+        #[serde(skip)]
+        has_own_proxies: bool,
     },
     Gateway {
         class: String,

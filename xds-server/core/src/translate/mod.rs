@@ -146,7 +146,8 @@ pub fn translate(objects: &Objects, placement: Placement) -> Translation {
     // Several parents of a route may lead to the same finding. It is told once.
     findings.sort_by(Finding::by_spot);
     findings.dedup();
-    Translation { ir, findings, units: Units { listeners: made.listeners, routes, tls_routes, backing, users } }
+    let units = Units { placement, listeners: made.listeners, routes, tls_routes, backing, users };
+    Translation { ir, findings, units }
 }
 
 // === impl Translation ===

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::ir::{Delta, GatewayDelta};
 use crate::objects::{GatewayClass, Key, ListenerSet, Meta, Objects, Refused, gateway_of, plain};
+use crate::placement::Placement;
 use crate::sets::take_out;
 use crate::status::{BackendCount, Finding, ObjectStatus, Origin, StatusKind};
 use crate::translate::attach::Attachment;
@@ -152,6 +153,10 @@ fn named(origin: &Origin) -> Option<(StatusKind, Key)> {
 impl Known for World {
     fn objects(&self) -> &Objects {
         &self.objects
+    }
+
+    fn placement(&self) -> &Placement {
+        &self.made.placement
     }
 
     fn listeners(&self, gateway: &Key) -> Option<&OpenListeners> {

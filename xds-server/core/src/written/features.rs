@@ -18,17 +18,9 @@ const FEATURES: [&[&str]; 10] = [
     &["BackendTLSPolicy", "BackendTLSPolicySANValidation"],
     // Certificates of clients (`translate/clients.rs`).
     &["GatewayFrontendClientCertificateValidation", "GatewayFrontendClientCertificateValidationInsecureFallback"],
-    // Gateways: ports are opened as they are given, and each has a Service of its own (`fleet/`). A request belongs to the
-    // listener of the most specific hostname (`translate/hosts.rs`), also if it comes over another's connection
-    // (`envoy/route_table.rs`).
-    &[
-        "GatewayAddressEmpty",
-        "GatewayHTTPListenerIsolation",
-        "GatewayHTTPSListenerDetectMisdirectedRequests",
-        "GatewayInfrastructure",
-        "GatewayPort8080",
-        "GatewayStaticAddresses",
-    ],
+    // A request belongs to the listener of the most specific hostname (`translate/hosts.rs`), also if it comes over another's
+    // connection (`envoy/route_table.rs`).
+    &["GatewayAddressEmpty", "GatewayHTTPListenerIsolation", "GatewayHTTPSListenerDetectMisdirectedRequests"],
     // Which requests a rule is for, and at which parent (`translate/matches.rs`, `translate/attach.rs`). A rule's name is
     // for others to refer to.
     &[
@@ -62,9 +54,13 @@ const FEATURES: [&[&str]; 10] = [
     &["HTTPRouteBackendTimeout", "HTTPRouteRequestTimeout"],
 ];
 
+/// Of Gateways with proxies of their own: ports are opened as they are given, and each has a Service of its own (`fleet/`).
+const OF_OWN_PROXIES: [&str; 3] = ["GatewayInfrastructure", "GatewayPort8080", "GatewayStaticAddresses"];
+
 /// In ascending order, as the field wants it.
-pub(super) fn all() -> Value {
-    let mut names: Vec<&str> = FEATURES.into_iter().flatten().copied().collect();
+pub(super) fn all(has_own_proxies: bool) -> Value {
+    let own = OF_OWN_PROXIES.into_iter().filter(|_| has_own_proxies);
+    let mut names: Vec<&str> = FEATURES.into_iter().flatten().copied().chain(own).collect();
     names.sort_unstable();
     names.into_iter().map(|name| json!({ "name": name })).collect()
 }

@@ -102,7 +102,10 @@ impl Wanted {
         };
         let mut wanted = Self { kind, status, observed: object.status.generation };
         match kind {
-            StatusKind::GatewayClass => wanted.put("supportedFeatures", features::all()),
+            StatusKind::GatewayClass => {
+                let has_own_proxies = matches!(object.brief, Brief::GatewayClass { has_own_proxies: true, .. });
+                wanted.put("supportedFeatures", features::all(has_own_proxies));
+            }
             StatusKind::Gateway => {
                 wanted.put(ATTACHED, json!(object.status.attached_listener_sets));
                 wanted.keep_reachable_addresses();

@@ -153,12 +153,17 @@ fn a_policy_that_is_read_again_says_no_longer_that_it_is_refused() {
 
 #[test]
 fn a_class_names_its_features_in_order() {
-    let conditions = [accepted(0)].into_iter().collect();
-    let class = object(StatusKind::GatewayClass, Status { conditions, ..Status::default() });
-    let next = Wanted::new(&class).into_status(None, "t").unwrap();
-    let names: Vec<&str> =
-        next["supportedFeatures"].as_array().unwrap().iter().map(|feature| feature["name"].as_str().unwrap()).collect();
-    assert!(names.is_sorted() && names.contains(&"HTTPRoute"), "{names:?}");
+    for has_own_proxies in [false, true] {
+        let conditions = [accepted(0)].into_iter().collect();
+        let brief = Brief::GatewayClass { controller: "c".to_owned(), has_own_proxies };
+        let class =
+            ObjectStatus { brief, ..object(StatusKind::GatewayClass, Status { conditions, ..Status::default() }) };
+        let next = Wanted::new(&class).into_status(None, "t").unwrap();
+        let features = next["supportedFeatures"].as_array().unwrap();
+        let names: Vec<&str> = features.iter().map(|feature| feature["name"].as_str().unwrap()).collect();
+        assert!(names.is_sorted() && names.contains(&"HTTPRoute"), "{names:?}");
+        assert_eq!(names.contains(&"GatewayStaticAddresses"), has_own_proxies);
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use gateway_api::apis::standard::gatewayclasses::GatewayClassSpec;
 use gateway_api::apis::standard::gateways::GatewayListeners;
 
 use crate::objects::{CONTROLLER_NAME, GATEWAY_GROUP, Gateway, Key, Object, client_validations, plain};
+use crate::placement::Placement;
 use crate::status::{
     Brief, Condition, ConditionType, Conditions, Finding, ListenerStatus, Reason, RouteKind, Status, Verdict,
 };
@@ -21,13 +22,18 @@ const LISTENERS: &str = "spec.listeners";
 pub const NO_ENVOY: &str = "no Envoy has taken its present configuration yet";
 
 /// None: the class is of another controller.
-pub fn class(object: &Object<GatewayClassSpec>, verdicts: &Verdicts<'_>) -> Option<(Brief, Status)> {
+pub fn class(
+    object: &Object<GatewayClassSpec>,
+    placement: &Placement,
+    verdicts: &Verdicts<'_>,
+) -> Option<(Brief, Status)> {
     if object.spec.controller_name != CONTROLLER_NAME {
         return None;
     }
     let accepted = condition(ConditionType::Accepted, &verdicts.about(ConditionType::Accepted), Reason::Accepted);
     let status = Status { conditions: [accepted].into_iter().collect(), ..Status::default() };
-    Some((Brief::GatewayClass { controller: object.spec.controller_name.clone() }, status))
+    let has_own_proxies = *placement == Placement::ProxyPerGateway;
+    Some((Brief::GatewayClass { controller: object.spec.controller_name.clone(), has_own_proxies }, status))
 }
 
 /// None: the Gateway is not ours.

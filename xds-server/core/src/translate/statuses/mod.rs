@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use crate::ir::{self, Gateway};
 use crate::objects::{Key, Kind, Object, Objects, Service, Store, gateway_of, plain};
+use crate::placement::Placement;
 use crate::status::{BackendCount, Brief, Finding, ObjectStatus, Origin, Status, StatusKind};
 
 use self::verdicts::Verdicts;
@@ -32,6 +33,8 @@ use super::users::Users;
 /// What the units have said. `translate` knows it of all objects at once, and `world` of each.
 pub trait Known {
     fn objects(&self) -> &Objects;
+
+    fn placement(&self) -> &Placement;
 
     /// None: the Gateway is not ours.
     fn listeners(&self, gateway: &Key) -> Option<&OpenListeners>;
@@ -61,6 +64,7 @@ pub trait Known {
 /// What the units of a translation say besides the IR.
 #[derive(Debug, Default)]
 pub struct Units {
+    pub placement: Placement,
     pub listeners: BTreeMap<Key, Arc<OpenListeners>>,
     pub routes: BTreeMap<RouteId, Arc<AttachedRoute>>,
     pub tls_routes: BTreeMap<Key, Arc<AttachedTlsRoute>>,
@@ -200,7 +204,9 @@ fn of_object(known: &impl Known, (kind, key): (StatusKind, &Key), verdicts: &Ver
         Some(ours(attached().map(|attached| routes::route(given, &attached, verdicts))))
     };
     let found = match kind {
-        StatusKind::GatewayClass => get(known, key).map(|object| ours(gateways::class(object, verdicts))),
+        StatusKind::GatewayClass => {
+            get(known, key).map(|object| ours(gateways::class(object, known.placement(), verdicts)))
+        }
         StatusKind::Gateway => get(known, key)
             .map(|object| ours(gateways::gateway(object, known.listeners(key), &known.attached(key), verdicts))),
         StatusKind::ListenerSet => get(known, key).map(|object| {
@@ -284,6 +290,10 @@ impl<'a> Whole<'a> {
 impl Known for Whole<'_> {
     fn objects(&self) -> &Objects {
         self.objects
+    }
+
+    fn placement(&self) -> &Placement {
+        &self.units.placement
     }
 
     fn listeners(&self, gateway: &Key) -> Option<&OpenListeners> {
