@@ -19,6 +19,7 @@ pub(crate) mod backend_tls;
 pub(crate) mod backends;
 pub(crate) mod backing;
 mod certificates;
+mod client_certificate;
 mod clients;
 mod conflicts;
 pub(crate) mod consumers;

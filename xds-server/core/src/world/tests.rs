@@ -53,6 +53,7 @@ fn places() -> Vec<Vec<String>> {
         let gateways = [
             gateway("{name: http, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}"),
             gateway("{name: http, port: 80, protocol: HTTP}"),
+            "spec: {gatewayClassName: tollgate, tls: {backend: {clientCertificateRef: {name: s, namespace: a}}}, listeners: [{name: http, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}]}".to_owned(),
             gateway(
                 "{name: http, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}, {name: wild, port: 80, protocol: HTTP, hostname: '*.x.com', allowedRoutes: {namespaces: {from: All}}}",
             ),
@@ -72,7 +73,7 @@ fn places() -> Vec<Vec<String>> {
         ];
         let gateways: Vec<&str> = gateways.iter().map(String::as_str).collect();
         place("Gateway", namespace, "g", &gateways);
-        place("Gateway", namespace, "h", gateways.get(..3).unwrap());
+        place("Gateway", namespace, "h", gateways.get(..4).unwrap());
         for name in ["l", "m"] {
             place(
                 "ListenerSet",
