@@ -96,12 +96,17 @@ fn of_backend(gateway: &ir::Gateway, backend: &ir::Backend) -> Option<cluster::C
             ..common
         },
         ir::Endpoint::Service { cluster } => by_eds(common, cluster),
+        ir::Endpoint::InferencePool { cluster, .. } => cluster::Cluster {
+            load_balancing_policy: picker::policy(&ir::Choice::LeastBusy),
+            ..by_eds(common, cluster)
+        },
     };
     let version = match &backend.tls {
         ir::Tls::Simple { sni, ca } => {
             made.transport_socket = Some(tls::upstream((sni, ca), gateway.client_certificate.shown()));
             Version::Negotiated
         }
+        ir::Tls::None if matches!(backend.endpoint, ir::Endpoint::InferencePool { h2c: true, .. }) => Version::Http2,
         ir::Tls::None => Version::Http1,
         ir::Tls::Istio { .. } => return None,
     };

@@ -181,8 +181,8 @@ pub fn parts<'a>(
             let Some(backend) = backend_of(&target.backend).and_then(|key| made.backends.get(&key)) else { continue };
             let mut backend = Arc::clone(backend);
             rename(&mut backend, &name, &attempts_at);
-            // The Services that are the endpoints of backends belong to the Gateway too.
-            if let Endpoint::Service { cluster } = &backend.endpoint {
+            // The Services and InferencePools that are the endpoints of backends belong to the Gateway too.
+            if let Endpoint::Service { cluster } | Endpoint::InferencePool { cluster, .. } = &backend.endpoint {
                 parts.services.extend(made.services.get(cluster).map(|service| (cluster.clone(), Arc::clone(service))));
             }
             parts.backends.insert(backend.cluster.clone(), backend);
