@@ -6,6 +6,7 @@ use anyhow::Context;
 use serde_json::json;
 use tollgate_tests::client::{chat, chat_stream};
 use tollgate_tests::config::{self, Target};
+use tollgate_tests::poll;
 use tollgate_tests::process::free_port;
 use tollgate_tests::sdk::{self, Call};
 use tollgate_tests::tap::{Behaviour, Seen, Tap};
@@ -18,6 +19,7 @@ e2e! {
     anthropic_credentials_go_in_x_api_key,
     weights_share_requests,
     retries_end_in_503,
+    the_pods_of_an_inference_pool_serve_while_they_are_ready,
 }
 
 const CREDENTIAL_OF_GONE: &str = "the-credential-of-gone";
@@ -261,5 +263,62 @@ async fn retries_end_in_503(shared: Arc<Shared>) -> anyhow::Result<()> {
     // It works again: so does the model.
     tap.behave(Behaviour::Forward);
     client.chat("stubborn").await?.expect(200)?;
+    Ok(())
+}
+
+/// Whether the one Pod of the InferencePool is ready, and the ModelBackend whose endpoints they are.
+fn pods(port: u16, is_ready: bool) -> String {
+    let ready = if is_ready { "True" } else { "False" };
+    format!(
+        "\
+apiVersion: tollgate.dev/v1alpha1
+kind: ModelBackend
+metadata: {{name: pods}}
+spec: {{schema: OpenAI, endpoint: {{inferencePool: {{name: runners}}}}}}
+---
+apiVersion: inference.networking.k8s.io/v1
+kind: InferencePool
+metadata: {{name: runners}}
+spec: {{selector: {{matchLabels: {{app: runner}}}}, targetPorts: [{{number: {port}}}]}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: runner-1, labels: {{app: runner}}}}
+status: {{podIP: 127.0.0.1, conditions: [{{type: Ready, status: '{ready}'}}]}}
+"
+    )
+}
+
+async fn the_pods_of_an_inference_pool_serve_while_they_are_ready(shared: Arc<Shared>) -> anyhow::Result<()> {
+    let (pod, spare) = (shared.tap().await?, shared.tap().await?);
+    let setup = shared.setup("the_pods_of_an_inference_pool")?;
+    let entry = config::entry(setup.port());
+    let targets = [Target::new("pods"), Target::new("spare").priority(1)];
+    let gateway = setup
+        .file("entry.yaml", &entry)?
+        .file(
+            "models.yaml",
+            &config::documents(&[
+                config::pool("Required", &[("smol", &targets, None)]),
+                config::backend("spare", "OpenAI", spare.port(), ""),
+            ]),
+        )?
+        .file("pods.yaml", &pods(pod.port(), false))?
+        .file("app.yaml", &config::consumer("app", APP_KEY, ""))?
+        .start()
+        .await?;
+    let client = gateway.client(APP_KEY);
+    for (is_ready, served, other) in [(false, &spare, &pod), (true, &pod, &spare), (false, &spare, &pod)] {
+        gateway.folder().write("pods.yaml", &pods(pod.port(), is_ready))?;
+        poll::until("the requests go to who is ready", || async {
+            for tap in [&pod, &spare] {
+                tap.forget();
+            }
+            client.chat("smol").await?.expect(200)?;
+            anyhow::ensure!(served.seen().len() == 1 && other.seen().is_empty(), "ready: {is_ready}");
+            Ok(())
+        })
+        .await?;
+    }
     Ok(())
 }

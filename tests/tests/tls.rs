@@ -16,6 +16,7 @@ use crate::suite::{Shared, e2e};
 e2e! {
     connections_go_by_the_name_that_they_ask_for,
     clients_show_a_certificate_where_one_is_asked_for,
+    backends_are_shown_the_certificate_of_the_gateway_that_asks,
 }
 
 type Issued = rcgen::CertifiedKey<rcgen::KeyPair>;
@@ -106,6 +107,44 @@ async fn clients_show_a_certificate_where_one_is_asked_for(shared: Arc<Shared>) 
     Ok(())
 }
 
+/// Two Gateways of one Envoy lead to one Service, which takes clients of an authority alone. One of them shows it a
+/// certificate, the present one of its Secret.
+async fn backends_are_shown_the_certificate_of_the_gateway_that_asks(shared: Arc<Shared>) -> anyhow::Result<()> {
+    let tap = shared.tap().await?;
+    tap.behave(Behaviour::Status { code: 200, headers: Vec::new(), body: "here".to_owned() });
+    let issue = || rcgen::generate_simple_self_signed(["web.test".to_owned()]);
+    let (known, stranger) = (issue()?, issue()?);
+    let setup = shared.setup("backends_are_shown_the_certificate_of_the_gateway_that_asks")?;
+    let (shows, shows_nothing, backend) = (setup.port(), process::free_port()?, process::free_port()?);
+    let gateway = setup
+        .file("gateway.yaml", &showing(shows, shows_nothing, backend))?
+        .file("routes.yaml", &config::documents(&[TWICE.to_owned(), config::service(tap.port()), itself(backend)]))?
+        .file("certificate.yaml", &certificate(&known))?
+        .file("client.yaml", &secret("client", &stranger))?
+        .file("policy.yaml", &policy("web.test"))?
+        .start()
+        .await?;
+    let status = |port: u16| async move {
+        Ok(client::direct().get(format!("http://127.0.0.1:{port}/")).send().await?.status().as_u16())
+    };
+    for (client, expected) in [(Some(&stranger), 503), (Some(&known), 200), (None, 503), (Some(&known), 200)] {
+        match client {
+            Some(client) => gateway.folder().write("client.yaml", &secret("client", client))?,
+            None => gateway.folder().write("client.yaml", "")?,
+        }
+        poll::until("the Service takes the certificate or not", || async {
+            let answered: anyhow::Result<u16> = status(shows).await;
+            let answered = answered?;
+            anyhow::ensure!(answered == expected, "{answered}, and not {expected}");
+            Ok(())
+        })
+        .await?;
+        let beside: anyhow::Result<u16> = status(shows_nothing).await;
+        anyhow::ensure!(beside? == 503, "the other Gateway shows a certificate");
+    }
+    Ok(())
+}
+
 /// What is answered to a request under this name, over TLS.
 async fn ask(port: u16, name: &'static str, trusted: &CertificateDer<'static>) -> anyhow::Result<String> {
     ask_as(port, (name, name), trusted, None).await
@@ -178,6 +217,42 @@ spec:
     )
 }
 
+/// The first Gateway shows backends a certificate, and has the listener that asks for one.
+fn showing(shows: u16, shows_nothing: u16, backend: u16) -> String {
+    format!(
+        "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{name: llm}}
+spec:
+  gatewayClassName: tollgate
+  tls:
+    backend: {{clientCertificateRef: {{name: client}}}}
+    frontend: {{default: {{validation: {{caCertificateRefs: [{{group: '', kind: ConfigMap, name: ca}}]}}}}}}
+  listeners:
+  - {{name: plain, port: {shows}, protocol: HTTP}}
+  - {{name: backend, port: {backend}, protocol: HTTPS, tls: {{certificateRefs: [{{name: cert}}]}}}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{name: beside}}
+spec: {{gatewayClassName: tollgate, listeners: [{{name: plain, port: {shows_nothing}, protocol: HTTP}}]}}
+"
+    )
+}
+
+const TWICE: &str = "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: app}
+spec: {parentRefs: [{name: llm, sectionName: backend}], rules: [{backendRefs: [{name: app, port: 80}]}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: again}
+spec: {parentRefs: [{name: llm, sectionName: plain}, {name: beside}], rules: [{backendRefs: [{name: itself, port: 443}]}]}
+";
+
 const FOR_ALL: &str = "\
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
@@ -223,27 +298,38 @@ fn itself(port: u16) -> String {
 }
 
 fn certificate(issued: &Issued) -> String {
-    let block = |pem: String| pem.trim_end().replace('\n', "\n    ");
-    let (chain, key) = (block(issued.cert.pem()), block(issued.signing_key.serialize_pem()));
-    format!(
+    let authority = format!(
         "\
-apiVersion: v1
-kind: Secret
-metadata: {{name: cert}}
-stringData:
-  tls.crt: |
-    {chain}
-  tls.key: |
-    {key}
----
 apiVersion: v1
 kind: ConfigMap
 metadata: {{name: ca}}
 data:
   ca.crt: |
     {chain}
+",
+        chain = block(&issued.cert.pem())
+    );
+    config::documents(&[secret("cert", issued), authority])
+}
+
+fn secret(name: &str, issued: &Issued) -> String {
+    let (chain, key) = (block(&issued.cert.pem()), block(&issued.signing_key.serialize_pem()));
+    format!(
+        "\
+apiVersion: v1
+kind: Secret
+metadata: {{name: {name}}}
+stringData:
+  tls.crt: |
+    {chain}
+  tls.key: |
+    {key}
 "
     )
+}
+
+fn block(pem: &str) -> String {
+    pem.trim_end().replace('\n', "\n    ")
 }
 
 fn policy(hostname: &str) -> String {

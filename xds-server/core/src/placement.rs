@@ -74,7 +74,8 @@ impl Placement {
         self.shares_proxies()
     }
 
-    /// Whether one Envoy may serve all Gateways. Then a cluster is the same for all of them.
+    /// Whether one Envoy may serve all Gateways. Then a cluster is the same for all of them, unless
+    /// one shows a certificate to backends.
     pub fn shares_proxies(&self) -> bool {
         matches!(self, Self::OneHost | Self::OneFleet(_))
     }

@@ -46,10 +46,10 @@ pub fn service(gateway: &ir::Gateway, service: &ir::Service) -> Vec<(ResourceTyp
     let own = vec![service.origin.clone()];
     let mut origins = own.clone();
     origins.extend(service.tls.as_deref().and_then(ir::ServiceTls::origin).cloned());
-    let cluster = Resource::new(&of_service(service), origins);
+    let cluster = Resource::new(&of_service(gateway, service), origins);
     let endpoints = Resource::new(&by_zone(&service.cluster, &service.endpoints), own.clone());
     let mut made = vec![
-        (ResourceType::Cluster, service.cluster.clone(), cluster),
+        (ResourceType::Cluster, gateway.own_cluster(&service.cluster), cluster),
         (ResourceType::Endpoint, service.cluster.clone(), endpoints),
     ];
     if has_tunnels(gateway, service) {
@@ -61,9 +61,9 @@ pub fn service(gateway: &ir::Gateway, service: &ir::Service) -> Vec<(ResourceTyp
 }
 
 /// The names of all that [`service`] may make for this cluster.
-pub fn names_of_service(cluster: &str) -> [(ResourceType, String); 3] {
+pub fn names_of_service(gateway: &ir::Gateway, cluster: &str) -> [(ResourceType, String); 3] {
     let tunnel = (ResourceType::Cluster, tunnel_name(cluster));
-    [(ResourceType::Cluster, cluster.to_owned()), (ResourceType::Endpoint, cluster.to_owned()), tunnel]
+    [(ResourceType::Cluster, gateway.own_cluster(cluster)), (ResourceType::Endpoint, cluster.to_owned()), tunnel]
 }
 
 /// The name of the endpoints that a cluster takes. None: it brings them along, or it is no cluster.
@@ -75,7 +75,15 @@ pub fn endpoints_of(cluster: &Resource) -> Option<String> {
 
 fn of_backend(gateway: &ir::Gateway, backend: &ir::Backend) -> Option<cluster::Cluster> {
     let common = common(&backend.cluster, backend.timeouts.connect);
+    let is_closed =
+        matches!((&backend.tls, &gateway.client_certificate), (ir::Tls::Simple { .. }, ir::ClientCertificate::Missing));
     let mut made = match &backend.endpoint {
+        // Other targets are tried.
+        _ if is_closed => cluster::Cluster {
+            cluster_discovery_type: discovery(cluster::cluster::DiscoveryType::Static),
+            load_assignment: Some(by_zone(&backend.cluster, &[])),
+            ..common
+        },
         ir::Endpoint::Address { ip, port } => cluster::Cluster {
             cluster_discovery_type: discovery(cluster::cluster::DiscoveryType::Static),
             load_assignment: Some(assignment(&backend.cluster, [(ip.to_string(), *port)])),
@@ -88,12 +96,17 @@ fn of_backend(gateway: &ir::Gateway, backend: &ir::Backend) -> Option<cluster::C
             ..common
         },
         ir::Endpoint::Service { cluster } => by_eds(common, cluster),
+        ir::Endpoint::InferencePool { cluster, .. } => cluster::Cluster {
+            load_balancing_policy: picker::policy(&ir::Choice::LeastBusy),
+            ..by_eds(common, cluster)
+        },
     };
     let version = match &backend.tls {
         ir::Tls::Simple { sni, ca } => {
-            made.transport_socket = Some(tls::upstream(sni, ca));
+            made.transport_socket = Some(tls::upstream((sni, ca), gateway.client_certificate.shown()));
             Version::Negotiated
         }
+        ir::Tls::None if matches!(backend.endpoint, ir::Endpoint::InferencePool { h2c: true, .. }) => Version::Http2,
         ir::Tls::None => Version::Http1,
         ir::Tls::Istio { .. } => return None,
     };
@@ -101,9 +114,12 @@ fn of_backend(gateway: &ir::Gateway, backend: &ir::Backend) -> Option<cluster::C
     Some(made)
 }
 
-fn of_service(service: &ir::Service) -> cluster::Cluster {
-    let common = common(&service.cluster, SERVICE_CONNECT_TIMEOUT);
-    let socket = service.tls.as_deref().map(|tls| tls::to_service(&service.cluster, tls));
+fn of_service(gateway: &ir::Gateway, service: &ir::Service) -> cluster::Cluster {
+    let common = common(&gateway.own_cluster(&service.cluster), SERVICE_CONNECT_TIMEOUT);
+    let socket = service.tls.as_deref().map(|tls| match &gateway.client_certificate {
+        ir::ClientCertificate::Missing => None,
+        client => tls::to_service((&service.cluster, tls), client.shown()),
+    });
     let (mut made, version) = match socket {
         None => {
             let version = if service.h2c { Version::Http2 } else { Version::Http1 };

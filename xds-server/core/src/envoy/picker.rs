@@ -7,7 +7,6 @@
 //! ```
 //! A picker names endpoints in a header as well. A client can send such a header, so only the metadata counts.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::cluster::v3::{LoadBalancingPolicy, load_balancing_policy::Policy};
@@ -24,7 +23,7 @@ use envoy_types::pb::google::protobuf::{Any, BoolValue};
 
 use ext_proc::processing_mode::{BodySendMode, HeaderSendMode};
 
-use crate::ir::{Choice, OnPickerFailure, Picker};
+use crate::ir::{self, Choice, OnPickerFailure, Picker};
 
 use super::route_table::Form;
 use super::scope::turned_on;
@@ -72,7 +71,7 @@ pub fn filter(form: Form) -> HttpFilter {
 }
 
 /// What a route says of its picker.
-pub fn asks(picker: &Arc<Picker>) -> (String, Any) {
+pub fn asks(gateway: &ir::Gateway, picker: &Picker) -> (String, Any) {
     let (body, send) = (BodySendMode::FullDuplexStreamed.into(), HeaderSendMode::Send.into());
     let overrides = ext_proc::ExtProcOverrides {
         processing_mode: Some(ext_proc::ProcessingMode {
@@ -84,7 +83,7 @@ pub fn asks(picker: &Arc<Picker>) -> (String, Any) {
             request_trailer_mode: send,
             response_trailer_mode: send,
         }),
-        grpc_service: Some(service(&picker.service, &picker.authority)),
+        grpc_service: Some(service(&gateway.own_cluster(&picker.service), &picker.authority)),
         failure_mode_allow: Some(BoolValue { value: picker.on_failure == OnPickerFailure::FailOpen }),
         ..Default::default()
     };

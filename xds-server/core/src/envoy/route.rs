@@ -88,11 +88,11 @@ fn route(entry: EntryPoint<'_>, found: &Route) -> Vec<route::Route> {
             vec![made]
         }
         Action::Services { services, invalid } => {
-            let action = route::route::Action::Route(to_services(found, services));
+            let action = route::route::Action::Route(to_services(entry.gateway, found, services));
             let mut usable = route::Route { action: Some(action), ..made.clone() };
             // Of several, each share says whom it asks.
             if let [WeightedService { picker: Some(picker), .. }] = services.as_slice() {
-                usable.typed_per_filter_config.extend([picker::asks(picker)]);
+                usable.typed_per_filter_config.extend([picker::asks(entry.gateway, picker)]);
             }
             let unusable = ir::nobody_there(found.is_of_calls());
             let valid: u32 = services.iter().map(|service| service.weight).sum();
@@ -145,9 +145,9 @@ fn of_a_million(numerator: u32) -> core::RuntimeFractionalPercent {
 }
 
 /// The copy names the same host as the request.
-fn mirror(mirror: &ir::Mirror) -> route::route_action::RequestMirrorPolicy {
+fn mirror(gateway: &ir::Gateway, mirror: &ir::Mirror) -> route::route_action::RequestMirrorPolicy {
     route::route_action::RequestMirrorPolicy {
-        cluster: mirror.service.clone(),
+        cluster: gateway.own_cluster(&mirror.service),
         runtime_fraction: Some(of_a_million(mirror.share)),
         disable_shadow_host_suffix_append: true,
         ..Default::default()
@@ -182,13 +182,13 @@ fn back_off(base: Duration) -> route::retry_policy::RetryBackOff {
     route::retry_policy::RetryBackOff { base_interval: duration(base), max_interval: duration(base * 10) }
 }
 
-fn to_services(found: &Route, services: &[WeightedService]) -> route::RouteAction {
+fn to_services(gateway: &ir::Gateway, found: &Route, services: &[WeightedService]) -> route::RouteAction {
     use route::route_action::ClusterSpecifier;
     let plain = |service: &WeightedService| service.request_headers.is_empty() && service.response_headers.is_empty();
     let specifier = match services {
-        [only] if plain(only) => ClusterSpecifier::Cluster(only.service.clone()),
+        [only] if plain(only) => ClusterSpecifier::Cluster(gateway.own_cluster(&only.service)),
         _ => ClusterSpecifier::WeightedClusters(route::WeightedCluster {
-            clusters: services.iter().map(weighted).collect(),
+            clusters: services.iter().map(|service| weighted(gateway, service)).collect(),
             ..Default::default()
         }),
     };
@@ -211,7 +211,7 @@ fn to_services(found: &Route, services: &[WeightedService]) -> route::RouteActio
     if services.iter().any(|service| service.picker.is_some()) {
         action.retry_policy.get_or_insert_with(unless_connected);
     }
-    action.request_mirror_policies = found.mirrors.iter().map(mirror).collect();
+    action.request_mirror_policies = found.mirrors.iter().map(|copy| mirror(gateway, copy)).collect();
     if services.iter().any(|service| service.websocket) {
         let websocket =
             route::route_action::UpgradeConfig { upgrade_type: "websocket".to_owned(), ..Default::default() };
@@ -223,15 +223,15 @@ fn to_services(found: &Route, services: &[WeightedService]) -> route::RouteActio
     action
 }
 
-fn weighted(service: &WeightedService) -> route::weighted_cluster::ClusterWeight {
+fn weighted(gateway: &ir::Gateway, service: &WeightedService) -> route::weighted_cluster::ClusterWeight {
     route::weighted_cluster::ClusterWeight {
-        name: service.service.clone(),
+        name: gateway.own_cluster(&service.service),
         weight: number(service.weight),
         request_headers_to_add: header_options(&service.request_headers),
         request_headers_to_remove: service.request_headers.remove.clone(),
         response_headers_to_add: header_options(&service.response_headers),
         response_headers_to_remove: service.response_headers.remove.clone(),
-        typed_per_filter_config: service.picker.iter().map(picker::asks).collect(),
+        typed_per_filter_config: service.picker.iter().map(|picker| picker::asks(gateway, picker)).collect(),
         ..Default::default()
     }
 }

@@ -33,15 +33,22 @@ pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway) {
             insert(snapshot, authority_name(&clients.name), trusted(&clients.pem), origins);
         }
         for certificate in &site.certificates {
-            let value = TlsCertificate {
-                certificate_chain: Some(inline(certificate.chain.expose())),
-                private_key: Some(inline(certificate.private_key.expose())),
-                ..Default::default()
-            };
-            let origins = vec![site.origin.clone(), certificate.origin.clone()];
-            insert(snapshot, certificate_name(certificate), secret::Type::TlsCertificate(value), origins);
+            insert_certificate(snapshot, &site.origin, certificate);
         }
     }
+    if let Some(certificate) = gateway.client_certificate.shown() {
+        insert_certificate(snapshot, &gateway.origin, certificate);
+    }
+}
+
+fn insert_certificate(snapshot: &mut Snapshot, owner: &Origin, certificate: &ir::Certificate) {
+    let value = TlsCertificate {
+        certificate_chain: Some(inline(certificate.chain.expose())),
+        private_key: Some(inline(certificate.private_key.expose())),
+        ..Default::default()
+    };
+    let origins = vec![owner.clone(), certificate.origin.clone()];
+    insert(snapshot, certificate_name(certificate), secret::Type::TlsCertificate(value), origins);
 }
 
 /// The authority that signs the certificates of a Service. Its name is that of the cluster.

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
-    CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SubjectAltNameMatcher, TlsParameters,
-    UpstreamTlsContext, certificate_validation_context::TrustChainVerification, common_tls_context,
+    CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, SubjectAltNameMatcher,
+    TlsParameters, UpstreamTlsContext, certificate_validation_context::TrustChainVerification, common_tls_context,
     common_tls_context::CombinedCertificateValidationContext, subject_alt_name_matcher::SanType,
     tls_parameters::TlsProtocol,
 };
@@ -22,7 +22,7 @@ use super::wire::any;
 const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// To a backend whose certificate is for its own name.
-pub fn upstream(sni: &str, authority: &ir::Authority) -> core::TransportSocket {
+pub fn upstream((sni, authority): (&str, &ir::Authority), client: Option<&ir::Certificate>) -> core::TransportSocket {
     let bare = sni.trim_matches(['[', ']']);
     let is_ip = bare.parse::<IpAddr>().is_ok();
     let san = san(if is_ip { SanType::IpAddress } else { SanType::Dns }, exact(bare));
@@ -31,14 +31,17 @@ pub fn upstream(sni: &str, authority: &ir::Authority) -> core::TransportSocket {
         ir::Authority::Certificate { name, .. } => Some(authority_name(name)),
     };
     // An address is not a server name (RFC 6066, 3).
-    verified(if is_ip { "" } else { sni }, vec![san], secret)
+    verified(if is_ip { "" } else { sni }, vec![san], secret, client)
 }
 
 /// To a Service. None: nobody reaches it.
-pub fn to_service(cluster: &str, tls: &ir::ServiceTls) -> Option<core::TransportSocket> {
+pub fn to_service(
+    (cluster, tls): (&str, &ir::ServiceTls),
+    client: Option<&ir::Certificate>,
+) -> Option<core::TransportSocket> {
     let (sni, names, ca) = match tls {
         ir::ServiceTls::Verified { sni, names, ca, .. } => (sni, names, ca),
-        ir::ServiceTls::Unverified => return Some(unverified()),
+        ir::ServiceTls::Unverified => return Some(unverified(client)),
         ir::ServiceTls::Closed { .. } => return None,
     };
     let sans = names.iter().map(|name| match name {
@@ -52,7 +55,7 @@ pub fn to_service(cluster: &str, tls: &ir::ServiceTls) -> Option<core::Transport
         ir::Authority::System => None,
         ir::Authority::Certificate { .. } => Some(authority_name(cluster)),
     };
-    Some(verified(sni, sans.collect(), secret))
+    Some(verified(sni, sans.collect(), secret, client))
 }
 
 fn exact(text: &str) -> MatchPattern {
@@ -65,7 +68,12 @@ fn san(kind: SanType, pattern: MatchPattern) -> SubjectAltNameMatcher {
 }
 
 /// Without a secret, the authorities are those that the machine trusts.
-fn verified(sni: &str, sans: Vec<SubjectAltNameMatcher>, secret: Option<String>) -> core::TransportSocket {
+fn verified(
+    sni: &str,
+    sans: Vec<SubjectAltNameMatcher>,
+    secret: Option<String>,
+    client: Option<&ir::Certificate>,
+) -> core::TransportSocket {
     let context = CertificateValidationContext { match_typed_subject_alt_names: sans, ..Default::default() };
     let validation = match secret {
         None => common_tls_context::ValidationContextType::ValidationContext(CertificateValidationContext {
@@ -86,6 +94,7 @@ fn verified(sni: &str, sans: Vec<SubjectAltNameMatcher>, secret: Option<String>)
     let context = UpstreamTlsContext {
         common_tls_context: Some(CommonTlsContext {
             tls_params: Some(versions()),
+            tls_certificate_sds_secret_configs: shown(client),
             validation_context_type: Some(validation),
             ..Default::default()
         }),
@@ -95,10 +104,19 @@ fn verified(sni: &str, sans: Vec<SubjectAltNameMatcher>, secret: Option<String>)
     socket(core::transport_socket::ConfigType::TypedConfig(any(&context)))
 }
 
-fn unverified() -> core::TransportSocket {
-    let common = CommonTlsContext { tls_params: Some(versions()), ..Default::default() };
+fn unverified(client: Option<&ir::Certificate>) -> core::TransportSocket {
+    let common = CommonTlsContext {
+        tls_params: Some(versions()),
+        tls_certificate_sds_secret_configs: shown(client),
+        ..Default::default()
+    };
     let context = UpstreamTlsContext { common_tls_context: Some(common), ..Default::default() };
     socket(core::transport_socket::ConfigType::TypedConfig(any(&context)))
+}
+
+/// What we show to the other side.
+fn shown(client: Option<&ir::Certificate>) -> Vec<SdsSecretConfig> {
+    client.map(|certificate| by_sds(certificate_name(certificate))).into_iter().collect()
 }
 
 /// `protocols` are those that may be negotiated (ALPN). Without any, nothing is.

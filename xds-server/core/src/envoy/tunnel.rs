@@ -45,7 +45,7 @@ fn chain(
         transport_protocol: "tls".to_owned(),
         ..Default::default()
     };
-    let clusters = tunnel.and_then(|tunnel| clusters(site, tunnel));
+    let clusters = tunnel.and_then(|tunnel| clusters(gateway, site, tunnel));
     let terminates = !site.certificates.is_empty() && clusters.is_some();
     let filters = clusters.map(|clusters| {
         let mut filters = bounds(gateway, &name);
@@ -71,9 +71,9 @@ fn proxy(name: &str, clusters: ClusterSpecifier) -> TcpProxy {
 }
 
 /// None: it leads nowhere.
-fn clusters(site: &ir::Site, tunnel: &ir::Tunnel) -> Option<ClusterSpecifier> {
+fn clusters(gateway: &ir::Gateway, site: &ir::Site, tunnel: &ir::Tunnel) -> Option<ClusterSpecifier> {
     let passes_tls = site.certificates.is_empty();
-    let name = |service: &str| if passes_tls { cluster::tunnel_name(service) } else { service.to_owned() };
+    let name = |service: &str| if passes_tls { cluster::tunnel_name(service) } else { gateway.own_cluster(service) };
     match tunnel.services.as_slice() {
         [] => None,
         [only] if tunnel.invalid == 0 => Some(ClusterSpecifier::Cluster(name(&only.service))),

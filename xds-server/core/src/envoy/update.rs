@@ -76,7 +76,7 @@ impl Updating<'_> {
             let service = gateway.services.get(name);
             let made = service.map(|service| cluster::service(gateway, service)).unwrap_or_default();
             let is_gone = |(kind, name): &(_, String)| !made.iter().any(|(other, now, _)| (other, now) == (kind, name));
-            for (kind, name) in cluster::names_of_service(name).into_iter().filter(is_gone) {
+            for (kind, name) in cluster::names_of_service(gateway, name).into_iter().filter(is_gone) {
                 self.set(kind, &name, None);
             }
             for (kind, name, resource) in made {

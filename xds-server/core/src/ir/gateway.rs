@@ -13,6 +13,8 @@ use super::{Catalog, Domain, Route, SecretText, Service, Tunnel, values};
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Gateway {
     pub origin: Origin,
+    #[serde(skip_serializing_if = "ClientCertificate::is_none")]
+    pub client_certificate: ClientCertificate,
     pub listeners: Vec<Listener>,
     #[serde(flatten)]
     pub catalog: Catalog,
@@ -61,6 +63,16 @@ pub struct Certificate {
     pub private_key: SecretText,
 }
 
+/// What a Gateway shows to backends that it speaks TLS to.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub enum ClientCertificate {
+    #[default]
+    None,
+    Shown(Certificate),
+    /// It is to show one that cannot be had. It speaks TLS to nobody until then: a backend might take it for somebody else.
+    Missing,
+}
+
 /// Who signs the certificates of clients.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ClientAuthority {
@@ -81,6 +93,15 @@ pub struct VirtualHost {
 // === impl Gateway ===
 
 impl Gateway {
+    /// The name of a cluster as this Gateway has it. One Envoy may serve several Gateways. So with a certificate to show, or
+    /// without the one that it should show, the clusters of a Gateway are its own.
+    pub fn own_cluster(&self, cluster: &str) -> String {
+        match self.client_certificate {
+            ClientCertificate::None => cluster.to_owned(),
+            ClientCertificate::Shown(_) | ClientCertificate::Missing => format!("{cluster}/of/{}", self.origin.key()),
+        }
+    }
+
     /// Every route, once for each virtual host that has it.
     pub fn routes(&self) -> impl Iterator<Item = &Route> {
         self.listeners
@@ -94,6 +115,21 @@ impl Gateway {
     /// Every tunnel, once for each name that has it.
     pub fn tunnels(&self) -> impl Iterator<Item = &Tunnel> {
         self.listeners.iter().flat_map(|listener| &listener.sites).flat_map(Site::tunnels)
+    }
+}
+
+// === impl ClientCertificate ===
+
+impl ClientCertificate {
+    pub fn is_none(&self) -> bool {
+        *self == Self::None
+    }
+
+    pub fn shown(&self) -> Option<&Certificate> {
+        match self {
+            Self::Shown(certificate) => Some(certificate),
+            Self::None | Self::Missing => None,
+        }
     }
 }
 

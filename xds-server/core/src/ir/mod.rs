@@ -10,7 +10,7 @@ mod workload;
 
 pub use catalog::Catalog;
 pub use delta::{Delta, GatewayDelta, Host, PartsDelta};
-pub use gateway::{Certificate, ClientAuthority, Gateway, Listener, Site, Tunnels, VirtualHost};
+pub use gateway::{Certificate, ClientAuthority, ClientCertificate, Gateway, Listener, Site, Tunnels, VirtualHost};
 pub use model::{
     Access, Authority, BACKEND_PREFIX, Backend, Choice, ConsumerNamespaces, Credential, Endpoint, Model,
     OnPickerFailure, Picker, Pool, Schema, Service, ServiceEndpoint, ServiceTls, SubjectName, Target, Timeouts, Tls,

@@ -86,6 +86,11 @@ pub enum Endpoint {
     Service {
         cluster: String,
     },
+    /// The same of an InferencePool. The endpoint with the fewest requests is taken.
+    InferencePool {
+        cluster: String,
+        h2c: bool,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize)]

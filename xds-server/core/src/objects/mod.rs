@@ -75,7 +75,7 @@ pub use refused_policy::{Names, RefusedPolicy};
 pub use secret::{NoSecretSource, Secret, SecretSource};
 pub use secret_ref::SecretRef;
 pub use source::{KeptDocument, Source};
-pub use standard::{BackendSlice, Gateway, Namespace, ReferenceGrant, Service};
+pub use standard::{BackendSlice, Gateway, Namespace, ReferenceGrant, Service, client_certificate};
 pub use store::{Meta, Object, Store};
 pub use tls_route::TlsRoute;
 pub use token_policy::{PolicyTarget, TargetKind, TokenPolicy, TokenPolicyLimit};

@@ -4,7 +4,6 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::status::Reason;
 use crate::terms::duration::duration_as_text;
@@ -37,6 +36,7 @@ pub enum Endpoint {
     Address { ip: IpAddr, port: u16 },
     Hostname { hostname: String, port: u16 },
     Service { namespace: Option<String>, name: String, port: u16 },
+    InferencePool { namespace: Option<String>, name: String },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +67,7 @@ pub struct Timeouts {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = [{"rule": "has(self.endpoint) != has(self.service)", "message": "either endpoint or service"}])))]
+#[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = [{"rule": "has(self.endpoint) != has(self.service)", "message": "either endpoint or service"}, {"rule": "!has(self.endpoint) || !has(self.endpoint.inferencePool) || !has(self.tls) || self.tls.mode != 'Simple' || has(self.tls.sni)", "message": "TLS to an InferencePool needs tls.sni"}])))]
 pub struct ModelBackendWire {
     /// Which API it speaks: OpenAI, Anthropic or AzureOpenAI.
     schema: Schema,
@@ -75,9 +75,6 @@ pub struct ModelBackendWire {
     endpoint: Option<EndpointWire>,
     /// The same as endpoint.service.
     service: Option<ServiceWire>,
-    /// Not supported yet.
-    #[cfg_attr(feature = "schema", schemars(skip))]
-    inference_pool: Option<Value>,
     /// Default: plain text.
     tls: Option<TlsWire>,
     /// Where the paths below /v1 are. Default: /v1, for AzureOpenAI /openai/v1.
@@ -90,11 +87,11 @@ pub struct ModelBackendWire {
     timeouts: TimeoutsWire,
 }
 
-/// A hostname with a port, or a Service.
+/// A hostname with a port, a Service, or an InferencePool.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = [{"rule": "has(self.service) ? !has(self.hostname) && !has(self.port) : has(self.hostname) && has(self.port)", "message": "either hostname and port, or service"}])))]
+#[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = [{"rule": "has(self.service) ? !has(self.hostname) && !has(self.port) && !has(self.inferencePool) : has(self.inferencePool) ? !has(self.hostname) && !has(self.port) : has(self.hostname) && has(self.port)", "message": "either hostname and port, or service, or inferencePool"}])))]
 struct EndpointWire {
     /// A name or an IP address.
     #[cfg_attr(
@@ -112,9 +109,28 @@ struct EndpointWire {
     port: Option<i64>,
     /// A Service instead of a hostname.
     service: Option<ServiceWire>,
-    /// Not supported yet.
-    #[cfg_attr(feature = "schema", schemars(skip))]
-    inference_pool: Option<Value>,
+    /// An InferencePool instead of a hostname: its Pods that are ready. The one with the fewest requests is taken, and no
+    /// endpoint picker is asked.
+    inference_pool: Option<InferencePoolWire>,
+}
+
+/// An InferencePool.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+struct InferencePoolWire {
+    /// The name of the InferencePool.
+    #[cfg_attr(
+        feature = "schema",
+        schemars(
+            regex(pattern = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$"),
+            length(max = 253)
+        )
+    )]
+    name: String,
+    /// Default: the namespace of the backend.
+    #[cfg_attr(feature = "schema", schemars(length(max = 253)))]
+    namespace: Option<String>,
 }
 
 /// A port of a Service.
@@ -219,9 +235,13 @@ impl Schema {
 }
 
 pub fn model_backend(wire: ModelBackendWire, check: &mut Check<'_>) -> Option<ModelBackend> {
-    let endpoint = endpoint(wire.endpoint, wire.service, wire.inference_pool, check);
+    let endpoint = endpoint(wire.endpoint, wire.service, check);
     let tls = tls(wire.tls, check);
-    if tls == Tls::None && endpoint.as_ref().is_some_and(|endpoint| endpoint.port() == 443) {
+    if matches!(endpoint, Some(Endpoint::InferencePool { .. })) && matches!(tls, Tls::Simple { sni: None, .. }) {
+        let message = "the Pods of an InferencePool have no name that their certificate could be for";
+        check.error("spec.tls.sni", message, "give the name");
+    }
+    if tls == Tls::None && endpoint.as_ref().is_some_and(|endpoint| endpoint.port() == Some(443)) {
         check.warning(
             Reason::Plaintext,
             "spec.tls",
@@ -261,20 +281,20 @@ pub fn model_backend(wire: ModelBackendWire, check: &mut Check<'_>) -> Option<Mo
     Some(ModelBackend { schema: wire.schema, endpoint: endpoint?, tls, path_prefix, credential, timeouts })
 }
 
-fn endpoint(
-    endpoint: Option<EndpointWire>,
-    service: Option<ServiceWire>,
-    inference_pool: Option<Value>,
-    check: &mut Check<'_>,
-) -> Option<Endpoint> {
-    let EndpointWire { hostname, port, service: inner_service, inference_pool: inner_pool } =
+fn endpoint(endpoint: Option<EndpointWire>, service: Option<ServiceWire>, check: &mut Check<'_>) -> Option<Endpoint> {
+    let EndpointWire { hostname, port, service: inner_service, inference_pool } =
         endpoint.unwrap_or(EndpointWire { hostname: None, port: None, service: None, inference_pool: None });
     let hint = "endpoint: {hostname: 127.0.0.1, port: 8081} or endpoint: {service: {name: runner, port: 80}}";
-    if inference_pool.is_some() || inner_pool.is_some() {
-        check.unsupported("spec.endpoint.inferencePool", "an InferencePool cannot be a backend yet", hint);
-        return None;
+    let service = service.or(inner_service);
+    if let Some(pool) = inference_pool {
+        if hostname.is_some() || port.is_some() || service.is_some() {
+            check.error("spec.endpoint", "an InferencePool beside a hostname or a service", "only one of them");
+            return None;
+        }
+        check.name("spec.endpoint.inferencePool.name", &pool.name);
+        return Some(Endpoint::InferencePool { namespace: pool.namespace, name: pool.name });
     }
-    match (hostname, port, service.or(inner_service)) {
+    match (hostname, port, service) {
         (Some(hostname), Some(port), None) => {
             let port = check.port("spec.endpoint.port", port);
             if let Ok(ip) = hostname.parse() {
@@ -343,9 +363,11 @@ fn tls(wire: Option<TlsWire>, check: &mut Check<'_>) -> Tls {
 // === impl Endpoint ===
 
 impl Endpoint {
-    pub fn port(&self) -> u16 {
+    /// None: each Pod of a pool has ports of its own.
+    pub fn port(&self) -> Option<u16> {
         match self {
-            Self::Address { port, .. } | Self::Hostname { port, .. } | Self::Service { port, .. } => *port,
+            Self::Address { port, .. } | Self::Hostname { port, .. } | Self::Service { port, .. } => Some(*port),
+            Self::InferencePool { .. } => None,
         }
     }
 }

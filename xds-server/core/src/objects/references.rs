@@ -16,7 +16,7 @@ use super::{
     BackendSlice, BackendTlsPolicy, CONTROLLER_NAME, ConfigMap, Consumer, DEFAULT_CLASS, GATEWAY_GROUP, Gateway,
     GatewayClass, GrpcRoute, HttpRoute, InferencePool, Key, KeySource, Kind as _, ListenerSet, Meta, ModelBackend,
     ModelPool, Namespace, Object, Pod, ProxyParameters, ReferenceGrant, Secret, SecretRef, Service, Store, TlsRoute,
-    TokenPolicy, client_validations,
+    TokenPolicy, client_certificate, client_validations,
 };
 
 /// An object that is read only because something refers to it.
@@ -102,7 +102,13 @@ refers_to_none!(
 
 impl RefersToContent for Gateway {
     fn secrets(object: &Object<Self>) -> Vec<Key> {
-        certificates(&object.meta, &object.spec.listeners)
+        let client = client_certificate(&object.spec).filter(|reference| {
+            reference.group.as_deref().unwrap_or_default().is_empty()
+                && reference.kind.as_deref().unwrap_or("Secret") == "Secret"
+        });
+        let client = client.map(|reference| key(&object.meta, reference.namespace.as_deref(), &reference.name));
+        let of_listeners = certificates(&object.meta, &object.spec.listeners);
+        of_listeners.into_iter().chain(client).collect()
     }
 
     fn config_maps(object: &Object<Self>) -> Vec<Key> {

@@ -1,7 +1,9 @@
 //! Kinds of the Gateway API and of Kubernetes: their own types, held to the rules that their CRDs have
 //! besides the types, and to what Tollgate serves.
 
-use gateway_api::apis::standard::gateways::{GatewayListeners, GatewaySpec};
+use gateway_api::apis::standard::gateways::{
+    GatewayListeners, GatewaySpec, GatewayTlsBackendClientCertificateRef as ClientCertificateRef,
+};
 use gateway_api::apis::standard::referencegrants::ReferenceGrantSpec;
 use k8s_openapi::api::core::v1::{ServiceSpec, ServiceStatus};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort};
@@ -41,11 +43,13 @@ pub fn gateway(spec: GatewaySpec, check: &mut Check<'_>) -> Option<GatewaySpec> 
     if spec.listeners.is_empty() {
         check.error("spec.listeners", "the Gateway has no listeners", "list at least one");
     }
-    if spec.tls.as_ref().is_some_and(|tls| tls.backend.is_some()) {
-        check.unsupported("spec.tls.backend", "certificates for backends are not served yet", "remove it");
-    }
     listeners(&spec.listeners, check);
     Some(spec)
+}
+
+/// What a Gateway is to show to backends that it speaks TLS to.
+pub fn client_certificate(gateway: &Gateway) -> Option<&ClientCertificateRef> {
+    gateway.tls.as_ref()?.backend.as_ref()?.client_certificate_ref.as_ref()
 }
 
 /// Those of a Gateway or of a ListenerSet.

@@ -34,6 +34,8 @@ pub enum Reason {
     SecretNotFound,
     InvalidSecret,
     InvalidCertificateRef,
+    InvalidClientCertificateRef,
+    ListenersNotResolved,
     InvalidCACertificateRef,
     InvalidCACertificateKind,
     InvalidExtensionRef,
@@ -115,6 +117,8 @@ impl Reason {
             | Self::SecretNotFound
             | Self::InvalidSecret
             | Self::InvalidCertificateRef
+            | Self::InvalidClientCertificateRef
+            | Self::ListenersNotResolved
             | Self::InvalidCACertificateRef
             | Self::InvalidCACertificateKind
             | Self::InvalidExtensionRef

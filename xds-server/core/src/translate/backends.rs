@@ -1,19 +1,24 @@
-//! ModelBackends with what they refer to: Services, credentials, certificate authorities.
+//! ModelBackends with what they refer to: Services, InferencePools, credentials, certificate authorities.
 
 use crate::ir;
-use crate::objects::{Endpoint, ModelBackend, Object, Service, Tls};
+use crate::objects::{Endpoint, InferencePool, ModelBackend, Object, Service, Tls};
 use crate::placement::Feature;
 use crate::status::{Finding, Reason, Severity};
 
-use super::refs::{self, MODEL_BACKEND, Reference, SERVICE};
+use super::refs::{self, INFERENCE_POOL, MODEL_BACKEND, Reference, SERVICE};
+use super::service_refs::{self, Target};
 use super::services::cluster_name;
 use super::view::View;
 
 /// A backend whose credential or certificate authority cannot be had is refused. Without them requests would reach it
 /// in the wrong name, or reach somebody else in its place.
-pub fn backend(view: View<'_>, object: &Object<ModelBackend>) -> Result<ir::Backend, Finding> {
+pub fn backend(
+    view: View<'_>,
+    object: &Object<ModelBackend>,
+    findings: &mut Vec<Finding>,
+) -> Result<ir::Backend, Finding> {
     let Object { meta, spec, .. } = object;
-    let (endpoint, host) = endpoint(view, object)?;
+    let (endpoint, host) = endpoint(view, object, findings)?;
     let tls = match &spec.tls {
         Tls::None => ir::Tls::None,
         Tls::Istio { sans } => match view.lack(Feature::IstioCertificates, meta, "spec.tls.mode") {
@@ -47,9 +52,9 @@ pub fn backend(view: View<'_>, object: &Object<ModelBackend>) -> Result<ir::Back
             Some(ir::Credential { origin, secret })
         }
     };
-    let port = spec.endpoint.port();
     // The mesh puts its TLS around plain HTTP.
-    let is_default_port = port == if matches!(tls, ir::Tls::Simple { .. }) { 443 } else { 80 };
+    let default_port = if matches!(tls, ir::Tls::Simple { .. }) { 443 } else { 80 };
+    let port = spec.endpoint.port().filter(|port| *port != default_port);
     Ok(ir::Backend {
         origin: meta.origin.clone(),
         cluster: format!("{}{}/{}", ir::BACKEND_PREFIX, meta.namespace(), meta.name()),
@@ -57,7 +62,7 @@ pub fn backend(view: View<'_>, object: &Object<ModelBackend>) -> Result<ir::Back
         endpoint,
         tls,
         path_prefix: spec.path_prefix.clone(),
-        authority: if is_default_port { host } else { format!("{host}:{port}") },
+        authority: port.map_or_else(|| host.clone(), |port| format!("{host}:{port}")),
         credential,
         timeouts: spec.timeouts,
         per_attempt: false,
@@ -65,7 +70,12 @@ pub fn backend(view: View<'_>, object: &Object<ModelBackend>) -> Result<ir::Back
 }
 
 /// Where the backend is, and the host that requests to it name.
-fn endpoint(view: View<'_>, object: &Object<ModelBackend>) -> Result<(ir::Endpoint, String), Finding> {
+fn endpoint(
+    view: View<'_>,
+    object: &Object<ModelBackend>,
+    findings: &mut Vec<Finding>,
+) -> Result<(ir::Endpoint, String), Finding> {
+    let from = &object.meta;
     match &object.spec.endpoint {
         Endpoint::Address { ip, port } => {
             let host = if ip.is_ipv6() { format!("[{ip}]") } else { ip.to_string() };
@@ -75,10 +85,9 @@ fn endpoint(view: View<'_>, object: &Object<ModelBackend>) -> Result<(ir::Endpoi
             Ok((ir::Endpoint::Dns { hostname: hostname.clone(), port: *port }, hostname.clone()))
         }
         Endpoint::Service { namespace, name, port } => {
-            let namespace = namespace.as_deref().unwrap_or(object.meta.namespace());
+            let namespace = namespace.as_deref().unwrap_or(from.namespace());
             let field = "spec.endpoint.service";
-            let reference =
-                Reference { from: &object.meta, from_kind: MODEL_BACKEND, to_kind: SERVICE, namespace, name, field };
+            let reference = Reference { from, from_kind: MODEL_BACKEND, to_kind: SERVICE, namespace, name, field };
             if !reference.is_permitted(view) {
                 return Err(reference.not_permitted());
             }
@@ -91,6 +100,21 @@ fn endpoint(view: View<'_>, object: &Object<ModelBackend>) -> Result<(ir::Endpoi
                 return Err(reference.finding(Reason::BackendNotFound, &message, ""));
             }
             Ok((ir::Endpoint::Service { cluster }, format!("{name}.{namespace}.svc.cluster.local")))
+        }
+        Endpoint::InferencePool { namespace, name } => {
+            let namespace = namespace.as_deref().unwrap_or(from.namespace());
+            let field = "spec.endpoint.inferencePool";
+            let reference =
+                Reference { from, from_kind: MODEL_BACKEND, to_kind: INFERENCE_POOL, namespace, name, field };
+            let Target { cluster, port, .. } = service_refs::pool(view, &reference)?;
+            // A pool of models may lead to several backends, and a route asks one picker before it is known to which.
+            if view.object::<InferencePool>(namespace, name).is_some_and(|pool| pool.spec.picker.is_some()) {
+                let message = format!("the endpoint picker of {} is not asked", reference.target());
+                let hint = "the Pod with the fewest requests is taken";
+                findings.push(from.finding(Severity::Warning, Reason::NotActedOn, field, message, hint));
+            }
+            // Its Pods have no name in common.
+            Ok((ir::Endpoint::InferencePool { cluster, h2c: port.h2c }, format!("{name}.{namespace}")))
         }
     }
 }

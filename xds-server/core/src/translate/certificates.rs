@@ -38,7 +38,7 @@ pub fn certificates(
     usable
 }
 
-fn certificate(
+pub fn certificate(
     view: View<'_>,
     owner: Owner<'_>,
     reference: &CertificateRef,

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::ir::{
-    self, Action, Backend, Catalog, Class, Domain, Endpoint, Gateway, Listener, Pool, Route, Service, Site, Tunnel,
+    self, Action, Backend, Catalog, Class, Domain, Endpoint, Gateway, Listener, Pool, Route, Service, Site, Target,
+    Tunnel,
 };
 use crate::objects::Key;
 use crate::scope::Scope;
@@ -60,7 +61,7 @@ pub fn gateways(
         let own = if made.placement.shares_proxies() { &of_all } else { &needs(gateway) };
         let of_tunnels = gateway.tunnels().flat_map(uses_of_tunnel);
         let uses: BTreeSet<Use> = gateway.routes().flat_map(uses).chain(of_tunnels).collect();
-        let parts = parts(made, uses.iter(), |cluster| own.contains(cluster));
+        let parts = parts(made, gateway, uses.iter(), |cluster| own.contains(cluster));
         (gateway.catalog.pools, gateway.catalog.backends) = (parts.pools, parts.backends);
         gateway.services = parts.services;
     }
@@ -83,6 +84,7 @@ pub fn without_parts(open: &OpenListeners) -> Gateway {
     }
     Gateway {
         origin: open.origin.clone(),
+        client_certificate: open.client_certificate.clone(),
         listeners: ports.into_iter().map(|(port, sites)| Listener { port, sites }).collect(),
         catalog: Catalog::new(Scope::Gateway(open.origin.key())),
         services: BTreeMap::new(),
@@ -147,8 +149,17 @@ pub fn uses_of_tunnel(tunnel: &Tunnel) -> impl Iterator<Item = Use> {
 }
 
 /// What a Gateway has whose routes have these uses.
-pub fn parts<'a>(made: &Made, uses: impl Iterator<Item = &'a Use>, attempts_at: impl Fn(&str) -> bool) -> Parts {
+pub fn parts<'a>(
+    made: &Made,
+    gateway: &Gateway,
+    uses: impl Iterator<Item = &'a Use>,
+    attempts_at: impl Fn(&str) -> bool,
+) -> Parts {
     let mut parts = Parts::default();
+    let name = |cluster: &str| {
+        let of_attempts = attempts_at(cluster).then(|| of_attempts(cluster));
+        gateway.own_cluster(of_attempts.as_deref().unwrap_or(cluster))
+    };
     for used in uses {
         match used {
             Use::Class(class) => {
@@ -168,19 +179,19 @@ pub fn parts<'a>(made: &Made, uses: impl Iterator<Item = &'a Use>, attempts_at: 
     for pool in parts.pools.values_mut() {
         for target in pool.models.iter().flat_map(|model| &model.targets) {
             let Some(backend) = backend_of(&target.backend).and_then(|key| made.backends.get(&key)) else { continue };
-            let backend = with_attempts(backend, &attempts_at);
-            // The Services that are the endpoints of backends belong to the Gateway too.
-            if let Endpoint::Service { cluster } = &backend.endpoint {
+            let mut backend = Arc::clone(backend);
+            rename(&mut backend, &name, &attempts_at);
+            // The Services and InferencePools that are the endpoints of backends belong to the Gateway too.
+            if let Endpoint::Service { cluster } | Endpoint::InferencePool { cluster, .. } = &backend.endpoint {
                 parts.services.extend(made.services.get(cluster).map(|service| (cluster.clone(), Arc::clone(service))));
             }
             parts.backends.insert(backend.cluster.clone(), backend);
         }
-        if pool.models.iter().flat_map(|model| &model.targets).any(|target| attempts_at(&target.backend)) {
+        let is_renamed = |target: &Target| name(&target.backend) != target.backend;
+        if pool.models.iter().flat_map(|model| &model.targets).any(is_renamed) {
             let pool = Arc::make_mut(pool);
             for target in pool.models.iter_mut().flat_map(|model| &mut model.targets) {
-                if attempts_at(&target.backend) {
-                    target.backend = of_attempts(&target.backend);
-                }
+                target.backend = name(&target.backend);
             }
         }
     }
@@ -209,14 +220,13 @@ pub fn needs_attempts_at<'a>(made: &Made, classes: impl Iterator<Item = &'a Clas
     pools.flat_map(|pool| needing_attempts(pool)).map(str::to_owned).collect()
 }
 
-fn with_attempts(backend: &Arc<Backend>, attempts_at: &impl Fn(&str) -> bool) -> Arc<Backend> {
-    let mut backend = Arc::clone(backend);
-    if attempts_at(&backend.cluster) {
-        let backend = Arc::make_mut(&mut backend);
-        backend.per_attempt = true;
-        backend.cluster = of_attempts(&backend.cluster);
+fn rename(backend: &mut Arc<Backend>, name: &impl Fn(&str) -> String, attempts_at: &impl Fn(&str) -> bool) {
+    let name = name(&backend.cluster);
+    if name != backend.cluster {
+        let backend = Arc::make_mut(backend);
+        backend.per_attempt = attempts_at(&backend.cluster);
+        backend.cluster = name;
     }
-    backend
 }
 
 /// A cluster whose attempts are rewritten has a name of its own. So a request that is on its way while its pool is

@@ -19,6 +19,7 @@ pub(crate) mod backend_tls;
 pub(crate) mod backends;
 pub(crate) mod backing;
 mod certificates;
+mod client_certificate;
 mod clients;
 mod conflicts;
 pub(crate) mod consumers;
@@ -109,7 +110,7 @@ pub fn translate(objects: &Objects, placement: Placement) -> Translation {
     for (_, pool) in each(objects, &made, |view, object| inference_pools::pool(view, object, &mut findings)) {
         made.services.extend(pool.map(|pool| (pool.cluster.clone(), Arc::new(pool))));
     }
-    for (object, backend) in each(objects, &made, backends::backend) {
+    for (object, backend) in each(objects, &made, |view, object| backends::backend(view, object, &mut findings)) {
         match backend {
             Ok(backend) => {
                 made.backends.insert(object.meta.key(), Arc::new(backend));

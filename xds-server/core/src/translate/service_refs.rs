@@ -1,4 +1,4 @@
-//! References of routes to Services and InferencePools: of a rule's backends, of its mirrors, and of tunnels.
+//! References to Services and InferencePools: of a rule's backends, of its mirrors, of tunnels, and of ModelBackends.
 
 use gateway_api::apis::experimental::httproutes::{
     HttpRouteRulesBackendRefs as BackendRef, HttpRouteRulesFiltersRequestMirrorBackendRef as MirrorRef,
@@ -68,7 +68,7 @@ pub fn target(
 
 /// The pool that a reference leads to, if it may be used and can be. A pool has its ports by itself, so that of a reference
 /// means nothing.
-fn pool(view: View<'_>, reference: &Reference<'_>) -> Result<Target, Finding> {
+pub fn pool(view: View<'_>, reference: &Reference<'_>) -> Result<Target, Finding> {
     if !reference.is_permitted(view) {
         return Err(reference.not_permitted());
     }

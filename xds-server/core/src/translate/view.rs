@@ -249,13 +249,15 @@ impl<'a> View<'a> {
         self.made.backends.get(key).map(|backend| (backend.cluster.as_str(), backend.schema))
     }
 
-    /// Whether a backend can be used and, if it is a Service, has an endpoint.
+    /// Whether a backend can be used and, if it is a Service or an InferencePool, has an endpoint.
     pub fn is_ready(&self, key: &Key) -> bool {
         self.reads.note(Fact::endpoint(key));
         match self.made.backends.get(key).map(|backend| &backend.endpoint) {
             None => false,
             Some(ir::Endpoint::Address { .. } | ir::Endpoint::Dns { .. }) => true,
-            Some(ir::Endpoint::Service { cluster }) => self.port(cluster).is_some_and(|port| port.has_endpoints),
+            Some(ir::Endpoint::Service { cluster } | ir::Endpoint::InferencePool { cluster, .. }) => {
+                self.port(cluster).is_some_and(|port| port.has_endpoints)
+            }
         }
     }
 

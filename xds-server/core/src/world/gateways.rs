@@ -228,9 +228,11 @@ impl Gateways {
     }
 }
 
-/// Whether a Gateway has a backend, by the cluster name that it has where attempts are not rewritten.
+/// Whether a Gateway has a backend, by the cluster name that it has where attempts are not rewritten
+/// and no certificate is shown.
 fn has_backend(gateway: &Gateway, cluster: &str) -> bool {
-    gateway.catalog.backends.contains_key(cluster) || gateway.catalog.backends.contains_key(&of_attempts(cluster))
+    let has = |cluster: &str| gateway.catalog.backends.contains_key(&gateway.own_cluster(cluster));
+    has(cluster) || has(&of_attempts(cluster))
 }
 
 fn has_service(gateway: &Gateway, cluster: &str) -> bool {
@@ -251,7 +253,7 @@ fn renew(
     attempts_at: impl Fn(&str) -> bool,
     delta: &mut PartsDelta,
 ) {
-    let parts = parts(made, place.uses(), attempts_at);
+    let parts = parts(made, gateway, place.uses(), attempts_at);
     let pools = replace(&mut gateway.catalog.pools, parts.pools);
     let backends = replace(&mut gateway.catalog.backends, parts.backends);
     delta.services.extend(replace(&mut gateway.services, parts.services));

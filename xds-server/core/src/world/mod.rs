@@ -343,7 +343,7 @@ impl World {
 
     fn step_backends(&mut self, dirty: &mut Dirty, touched: &mut Touched) {
         let turns = self.backends.step(&self.objects, &self.made, dirty, |view, object, findings| {
-            backends::backend(view, object).map_err(|finding| findings.push(finding)).ok()
+            backends::backend(view, object, findings).map_err(|finding| findings.push(finding)).ok()
         });
         for Turn { key, before, after } in turns {
             touched.backends.extend(before.iter().chain(&after).map(|backend| backend.cluster.clone()));

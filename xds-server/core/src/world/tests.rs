@@ -53,6 +53,7 @@ fn places() -> Vec<Vec<String>> {
         let gateways = [
             gateway("{name: http, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}"),
             gateway("{name: http, port: 80, protocol: HTTP}"),
+            "spec: {gatewayClassName: tollgate, tls: {backend: {clientCertificateRef: {name: s, namespace: a}}}, listeners: [{name: http, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}]}".to_owned(),
             gateway(
                 "{name: http, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}, {name: wild, port: 80, protocol: HTTP, hostname: '*.x.com', allowedRoutes: {namespaces: {from: All}}}",
             ),
@@ -72,7 +73,7 @@ fn places() -> Vec<Vec<String>> {
         ];
         let gateways: Vec<&str> = gateways.iter().map(String::as_str).collect();
         place("Gateway", namespace, "g", &gateways);
-        place("Gateway", namespace, "h", gateways.get(..3).unwrap());
+        place("Gateway", namespace, "h", gateways.get(..4).unwrap());
         for name in ["l", "m"] {
             place(
                 "ListenerSet",
@@ -136,7 +137,7 @@ fn places() -> Vec<Vec<String>> {
             &[
                 "spec: {from: [{group: gateway.networking.k8s.io, kind: TLSRoute, namespace: a}, {group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: a}, {group: gateway.networking.k8s.io, kind: GRPCRoute, namespace: a}, {group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: b}], to: [{group: '', kind: Service}, {group: inference.networking.k8s.io, kind: InferencePool}, {group: tollgate.dev, kind: ModelPool}]}",
                 "spec: {from: [{group: tollgate.dev, kind: ModelPool, namespace: a}, {group: gateway.networking.k8s.io, kind: Gateway, namespace: b}], to: [{group: tollgate.dev, kind: ModelBackend, name: m}, {group: '', kind: Secret}]}",
-                "spec: {from: [{group: tollgate.dev, kind: ModelBackend, namespace: b}, {group: tollgate.dev, kind: Consumer, namespace: b}], to: [{group: '', kind: Secret}, {group: '', kind: Service}]}",
+                "spec: {from: [{group: tollgate.dev, kind: ModelBackend, namespace: b}, {group: tollgate.dev, kind: Consumer, namespace: b}], to: [{group: '', kind: Secret}, {group: '', kind: Service}, {group: inference.networking.k8s.io, kind: InferencePool}]}",
             ],
         );
         place(
@@ -225,6 +226,7 @@ fn places() -> Vec<Vec<String>> {
                 "spec: {schema: OpenAI, endpoint: {service: {name: s, namespace: a, port: 80}}, timeouts: {firstToken: 7s}}",
                 "spec: {schema: OpenAI, endpoint: {service: {name: s, namespace: b, port: 80}}, tls: {mode: Istio}}",
                 "spec: {schema: None}",
+                "spec: {schema: OpenAI, endpoint: {inferencePool: {name: i, namespace: a}}}",
             ],
         );
         place("ModelBackend", namespace, "k", &["spec: {schema: OpenAI, endpoint: {service: {name: s, port: 8080}}}"]);

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 ///
 /// HTTPRouteRetry and its kin work too (`translate/rules.rs`). They are not named, because the standard channel's CRD drops
 /// the field, and nothing says which channel a cluster has.
-const FEATURES: [&[&str]; 10] = [
+const FEATURES: [&[&str]; 11] = [
     // Core.
     &["GRPCRoute", "Gateway", "HTTPRoute", "ReferenceGrant"],
     // Connections that are passed on as a whole (`translate/tunnels.rs`).
@@ -16,6 +16,8 @@ const FEATURES: [&[&str]; 10] = [
     &["ListenerSet"],
     // TLS to Services (`translate/backend_tls.rs`).
     &["BackendTLSPolicy", "BackendTLSPolicySANValidation"],
+    // What backends are shown (`translate/client_certificate.rs`).
+    &["GatewayBackendClientCertificate"],
     // Certificates of clients (`translate/clients.rs`).
     &["GatewayFrontendClientCertificateValidation", "GatewayFrontendClientCertificateValidationInsecureFallback"],
     // A request belongs to the listener of the most specific hostname (`translate/hosts.rs`), also if it comes over another's

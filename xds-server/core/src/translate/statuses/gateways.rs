@@ -6,7 +6,9 @@ use std::sync::Arc;
 use gateway_api::apis::standard::gatewayclasses::GatewayClassSpec;
 use gateway_api::apis::standard::gateways::GatewayListeners;
 
-use crate::objects::{CONTROLLER_NAME, GATEWAY_GROUP, Gateway, Key, Object, client_validations, plain};
+use crate::objects::{
+    CONTROLLER_NAME, GATEWAY_GROUP, Gateway, Key, Object, client_certificate, client_validations, plain,
+};
 use crate::placement::Placement;
 use crate::status::{
     Brief, Condition, ConditionType, Conditions, Finding, ListenerStatus, Reason, RouteKind, Status, Verdict,
@@ -70,11 +72,13 @@ pub fn gateway(
         let about = ConditionType::InsecureFrontendValidationMode;
         Condition::bad(about, Reason::ConfigurationChanged, "clients are let in whose certificates are not checked")
     });
+    let statuses = listeners.statuses(attached);
+    let resolved = client_certificate(&object.spec).map(|_| listeners.resolved(&statuses));
     let status = Status {
         addresses: open.reach.as_ref().map(|reach| reach.addresses.clone()).unwrap_or_default(),
-        conditions: [accepted, programmed].into_iter().chain(insecure).collect(),
+        conditions: [accepted, programmed].into_iter().chain(resolved).chain(insecure).collect(),
         attached_listener_sets: open.sets().len(),
-        listeners: Some(listeners.statuses(attached)),
+        listeners: Some(statuses),
         ..Status::default()
     };
     Some((brief, status))
@@ -109,6 +113,21 @@ impl<'a> Listeners<'a> {
         let verdict = if closed.len() == self.specs.len() { Verdict::False } else { Verdict::True };
         let message = format!("not open: {}", closed.join(", "));
         Condition::new(ConditionType::Accepted, verdict, Reason::ListenersNotValid, message)
+    }
+
+    /// Whether what the Gateway itself refers to can be used, and then whether what its listeners refer to can.
+    fn resolved(&self, statuses: &[ListenerStatus]) -> Condition {
+        const ABOUT: ConditionType = ConditionType::ResolvedRefs;
+        let mut errors = self.verdicts.about(ABOUT);
+        errors.retain(|finding| finding.entry_of(LISTENERS).is_none());
+        let is_bad = |listener: &&ListenerStatus| {
+            listener.conditions.get(ABOUT).is_some_and(|condition| condition.verdict != ABOUT.good())
+        };
+        let unresolved: Vec<&str> = statuses.iter().filter(is_bad).map(|listener| listener.name.as_str()).collect();
+        if errors.is_empty() && !unresolved.is_empty() {
+            return Condition::bad(ABOUT, Reason::ListenersNotResolved, unresolved.join(", "));
+        }
+        condition(ABOUT, &errors, Reason::ResolvedRefs)
     }
 
     pub fn statuses(&self, attached: &BTreeMap<Arc<str>, usize>) -> Vec<ListenerStatus> {

@@ -23,6 +23,8 @@ pub fn backend(object: &Object<ModelBackend>) -> Brief {
         Endpoint::Hostname { hostname, port } => format!("{hostname}:{port}"),
         Endpoint::Service { namespace: Some(namespace), name, port } => format!("{namespace}/{name}:{port}"),
         Endpoint::Service { namespace: None, name, port } => format!("{name}:{port}"),
+        Endpoint::InferencePool { namespace: Some(namespace), name } => format!("{namespace}/{name}"),
+        Endpoint::InferencePool { namespace: None, name } => name.clone(),
     };
     Brief::ModelBackend { endpoint }
 }
