@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::asker::{Faults, Watch};
 use super::client::{Answer, Probe};
 use super::cluster::Cluster;
-use super::rest::{self, Rest};
+use super::rest::Rest;
 use super::stats::Samples;
 
 /// New fields of an object, and what a request is answered before and after.
@@ -41,7 +41,7 @@ impl Measured {
     /// Makes a change and measures it.
     pub async fn add(&mut self, cluster: &mut Cluster, rest: &Rest, change: &Change) -> anyhow::Result<()> {
         let received = cluster.received()?;
-        rest::come_to_rest(cluster)?;
+        rest.comes(cluster)?;
         let window = cluster.window()?;
         let another = cluster.client.another();
         let watch = Watch::start(std::mem::replace(&mut cluster.client, another), change)?;
@@ -52,7 +52,7 @@ impl Measured {
         self.time.push(millis(written.answered, seen));
         self.whole.push(millis(written.began, seen));
         self.faults += watched.faults;
-        rest::come_to_rest(cluster)?;
+        rest.comes(cluster)?;
         let [server, envoy] = rest.without(cluster.used_since(&window)?, watched.questions);
         self.server.push(server);
         self.envoy.push(envoy);

@@ -115,7 +115,7 @@ async fn measure(tools: &Tools, size: u32, count: u32) -> anyhow::Result<(Costs,
         let answer = cluster.client.ask(&probe.request);
         changes.faults.judge(&answer, &[probe.answer]);
     }
-    rest::come_to_rest(&cluster)?;
+    rest.comes(&cluster)?;
     let [server, envoy] = cluster.memory()?;
     Ok((Costs { size, made, server, envoy }, changes))
 }

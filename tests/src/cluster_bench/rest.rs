@@ -11,8 +11,8 @@ use super::cluster::{Cluster, Used};
 const QUIET: Duration = Duration::from_secs(5);
 const QUESTIONS: u32 = 1_000;
 
-/// A process rests when it uses less than [`RESTING`] milliseconds in each of [`RESTING_STEPS`] steps. The control plane
-/// writes the status of a route some time after it has changed, which belongs to the change.
+/// A process rests when it uses less than [`RESTING`] milliseconds, beyond what it always uses, in each of [`RESTING_STEPS`]
+/// steps. The control plane writes the status of a route some time after it has changed, which belongs to the change.
 const STEP: Duration = Duration::from_millis(50);
 const RESTING: f64 = 2.0;
 const RESTING_STEPS: u32 = 8;
@@ -29,7 +29,7 @@ pub struct Rest {
 
 impl Rest {
     pub fn measure(cluster: &mut Cluster, probe: &Probe) -> anyhow::Result<Self> {
-        come_to_rest(cluster)?;
+        come_to_rest(cluster, [0.0; 2])?;
         let window = cluster.window()?;
         std::thread::sleep(QUIET);
         let quiet = cluster.used_since(&window)?;
@@ -47,6 +47,11 @@ impl Rest {
         Ok(Self { per_question: asked.map(|used| used / f64::from(QUESTIONS)), ..alone })
     }
 
+    /// Waits until both processes have done what there was to do.
+    pub fn comes(&self, cluster: &Cluster) -> anyhow::Result<()> {
+        come_to_rest(cluster, self.per_second)
+    }
+
     /// What was used, without what would have been used anyway.
     pub fn without(&self, used: Used, questions: u32) -> [f64; 2] {
         let seconds = used.elapsed.as_secs_f64();
@@ -61,15 +66,17 @@ impl Rest {
     }
 }
 
-/// Waits until both processes have done what there was to do.
-pub fn come_to_rest(cluster: &Cluster) -> anyhow::Result<()> {
+/// `always` is what is used anyway, in milliseconds a second: the route that never changes is asked for all the time.
+fn come_to_rest(cluster: &Cluster, always: [f64; 2]) -> anyhow::Result<()> {
     let end = Instant::now() + REST_AT_LATEST;
     let mut resting = 0;
     while resting < RESTING_STEPS && Instant::now() < end {
         let window = cluster.window()?;
         std::thread::sleep(STEP);
         let used = cluster.used_since(&window)?;
-        resting = if used.cpu.into_iter().all(|used| used < RESTING) { resting + 1 } else { 0 };
+        let seconds = used.elapsed.as_secs_f64();
+        let rests = used.cpu.into_iter().zip(always).all(|(used, always)| used - always * seconds < RESTING);
+        resting = if rests { resting + 1 } else { 0 };
     }
     Ok(())
 }
