@@ -10,6 +10,8 @@ use super::Lab;
 pub const GATEWAY_CLASS: &str = "tollgate";
 /// Where Tollgate runs.
 pub const NAMESPACE: &str = "tollgate-system";
+/// Which Pods there are the control plane's.
+pub const CONTROL_PLANE: &str = "app.kubernetes.io/name=tollgate";
 const RELEASE: &str = "tollgate";
 
 /// The images of the lab, no volume (a lab has none), and one proxy for each Gateway, because all are on one machine.

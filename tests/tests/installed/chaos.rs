@@ -26,6 +26,9 @@ e2e! {
 const ROUTES: u32 = 40;
 const STEPS: u32 = 24;
 const SEED: u64 = 20_261_128;
+/// Proxies that tell what they go by: from before, and made in the end.
+const OLD: &str = "old";
+const NEW: &str = "new";
 
 /// Redirects one path to a name that says its version.
 const ROUTE: &str = "
@@ -44,7 +47,7 @@ async fn after_chaos_each_proxy_does_what_the_objects_say(lab: Arc<Lab>) -> anyh
     let address = shop::web(&lab, "chaos", "").await?;
     let two = [&VALUES[..], &["replicas=2"]].concat();
     lab.helm("upgrade", &["--wait", "--timeout", "120s"], &two).await?;
-    let old = watched(&lab, "old").await?;
+    watched(&lab, OLD).await?;
     let load = Load::start(&lab, &format!("http://{address}/"), 200, &[])?;
     let mut random = StdRng::seed_from_u64(SEED);
     let mut wanted: BTreeMap<u32, u32> = BTreeMap::new();
@@ -104,18 +107,18 @@ async fn after_chaos_each_proxy_does_what_the_objects_say(lab: Arc<Lab>) -> anyh
     }
     let answered = load.stop()?;
     println!("    {} requests meanwhile, {} wrong", answered.requests, answered.wrong.len());
-    all_is_as_if_new(&lab, &old, &wanted).await?;
+    all_is_as_if_new(&lab, &wanted).await?;
     lab.helm("upgrade", &["--wait", "--timeout", "120s"], &VALUES).await?;
     answered.all_right()
 }
 
 /// Makes a control plane that knows nothing, and a proxy that knows nothing. That one is sent what the old one has.
-async fn all_is_as_if_new(lab: &Lab, old: &str, wanted: &BTreeMap<u32, u32>) -> anyhow::Result<()> {
+async fn all_is_as_if_new(lab: &Lab, wanted: &BTreeMap<u32, u32>) -> anyhow::Result<()> {
     lab.kubectl(&["-n", NAMESPACE, "rollout", "restart", "deployment/tollgate"]).await?.success()?;
     lab.kubectl(&["-n", NAMESPACE, "rollout", "status", "deployment/tollgate", "--timeout=90s"]).await?.success()?;
-    let new = watched(lab, "new").await?;
+    watched(lab, NEW).await?;
     poll::until("a new proxy has what the old one has", || async {
-        let (has, would_have) = (dump::taken(old)?, dump::taken(&new)?);
+        let (has, would_have) = (dump::taken(OLD)?, dump::taken(NEW)?);
         anyhow::ensure!(has == would_have, "the old one:\n{has:#}\nthe new one:\n{would_have:#}");
         let text = has.to_string();
         let missing: Vec<_> =
@@ -127,7 +130,7 @@ async fn all_is_as_if_new(lab: &Lab, old: &str, wanted: &BTreeMap<u32, u32>) -> 
 }
 
 /// Makes a Pod like those of the Gateway, but for that its Envoy tells what it goes by, and that nobody sends it requests.
-async fn watched(lab: &Lab, name: &str) -> anyhow::Result<String> {
+async fn watched(lab: &Lab, name: &str) -> anyhow::Result<()> {
     let deployment = ["-n", "chaos", "get", "deployment", "shop-tollgate", "-o", "json"];
     let deployment: Value = serde_json::from_str(&lab.kubectl(&deployment).await?.success()?.out)?;
     let mut spec = deployment.pointer("/spec/template/spec").context("no Pods")?.clone();
@@ -137,7 +140,7 @@ async fn watched(lab: &Lab, name: &str) -> anyhow::Result<String> {
     lab.apply(&json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}).to_string()).await?;
     let pod = format!("pod/{name}");
     lab.kubectl(&["-n", "chaos", "wait", "--for=condition=Ready", "--timeout=60s", &pod]).await?.success()?;
-    Ok(name.to_owned())
+    Ok(())
 }
 
 /// Changes some routes, makes some and deletes some.

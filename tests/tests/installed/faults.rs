@@ -6,10 +6,10 @@ use anyhow::Context;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tollgate_tests::lab::Lab;
-use tollgate_tests::lab::install::NAMESPACE;
+use tollgate_tests::lab::install::{CONTROL_PLANE, NAMESPACE};
 use tollgate_tests::poll;
 
-const PODS: [&str; 5] = ["-n", NAMESPACE, "pods", "-l", "app.kubernetes.io/name=tollgate"];
+const PODS: [&str; 5] = ["-n", NAMESPACE, "pods", "-l", CONTROL_PLANE];
 const API_SERVER: &str = "kube-apiserver";
 /// Where the lab's etcd answers.
 const ETCD: &str = "http://127.0.0.1:2379";

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use serde_json::Value;
 use tollgate_tests::lab::Lab;
-use tollgate_tests::lab::install::{NAMESPACE, VALUES};
+use tollgate_tests::lab::install::{CONTROL_PLANE, NAMESPACE, VALUES};
 use tollgate_tests::lab::suite::e2e;
 use tollgate_tests::poll;
 
@@ -23,7 +23,7 @@ const PORTS: [u16; 2] = [9081, 9082];
 async fn one_fleet_serves_all_gateways_without_a_right_to_make_any(lab: Arc<Lab>) -> anyhow::Result<()> {
     let values = [&VALUES[..], &["proxies.provide=one-fleet", "proxies.fleet.ports={9081,9082}"]].concat();
     lab.helm("upgrade", &["--wait", "--timeout", "120s"], &values).await?;
-    let pods = ["-n", NAMESPACE, "get", "pods", "-l", "app.kubernetes.io/name=tollgate", "-o", "name"];
+    let pods = ["-n", NAMESPACE, "get", "pods", "-l", CONTROL_PLANE, "-o", "name"];
     poll::until("the control plane from before is gone", || async {
         let found = lab.kubectl(&pods).await?.success()?.out;
         anyhow::ensure!(found.lines().count() == 1, "{found}");

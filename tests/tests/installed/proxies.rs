@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tollgate_tests::lab::Lab;
-use tollgate_tests::lab::install::NAMESPACE;
+use tollgate_tests::lab::install::{CONTROL_PLANE, NAMESPACE};
 use tollgate_tests::lab::suite::e2e;
 use tollgate_tests::poll;
 
@@ -125,8 +125,7 @@ async fn replacing_everything_loses_no_request(lab: Arc<Lab>) -> anyhow::Result<
         lab.kubectl(&["-n", namespace, "rollout", "status", &deployment, "--timeout=90s"]).await?.success()?;
     }
     // Killed, not asked to end.
-    let pod =
-        ["-n", NAMESPACE, "delete", "pod", "-l", "app.kubernetes.io/name=tollgate", "--grace-period=0", "--force"];
+    let pod = ["-n", NAMESPACE, "delete", "pod", "-l", CONTROL_PLANE, "--grace-period=0", "--force"];
     lab.kubectl(&pod).await?.success()?;
     lab.kubectl(&["-n", NAMESPACE, "rollout", "status", "deployment/tollgate", "--timeout=90s"]).await?.success()?;
     let patch =

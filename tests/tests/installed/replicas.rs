@@ -14,7 +14,7 @@ use tokio::process::Command;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tollgate_tests::lab::Lab;
-use tollgate_tests::lab::install::{NAMESPACE, VALUES};
+use tollgate_tests::lab::install::{CONTROL_PLANE, NAMESPACE, VALUES};
 use tollgate_tests::lab::suite::e2e;
 use tollgate_tests::poll;
 
@@ -161,7 +161,7 @@ async fn another_leads(lab: &Lab, before: &str) -> anyhow::Result<String> {
 
 /// The Pods of the control plane, once there are two and both are ready.
 async fn replicas(lab: &Lab) -> anyhow::Result<[String; 2]> {
-    let list = ["-n", NAMESPACE, "get", "pods", "-l", "app.kubernetes.io/name=tollgate", "-o", "json"];
+    let list = ["-n", NAMESPACE, "get", "pods", "-l", CONTROL_PLANE, "-o", "json"];
     let list: Value = serde_json::from_str(&lab.kubectl(&list).await?.success()?.out)?;
     let pods = list.get("items").and_then(Value::as_array).context("no list")?;
     let is_ready = |pod: &&Value| {

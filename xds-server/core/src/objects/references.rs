@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use gateway_api::apis::standard::gateways::GatewayListeners;
+use gateway_api::apis::standard::gateways::{GatewayListeners, GatewayListenersTlsCertificateRefs as CertificateRef};
 use serde_json::{Map, Value};
 
 use super::model_backend::Tls;
@@ -102,13 +102,8 @@ refers_to_none!(
 
 impl RefersToContent for Gateway {
     fn secrets(object: &Object<Self>) -> Vec<Key> {
-        let client = client_certificate(&object.spec).filter(|reference| {
-            reference.group.as_deref().unwrap_or_default().is_empty()
-                && reference.kind.as_deref().unwrap_or("Secret") == "Secret"
-        });
-        let client = client.map(|reference| key(&object.meta, reference.namespace.as_deref(), &reference.name));
-        let of_listeners = certificates(&object.meta, &object.spec.listeners);
-        of_listeners.into_iter().chain(client).collect()
+        let client = client_certificate(&object.spec).and_then(|reference| secret(&object.meta, &reference));
+        certificates(&object.meta, &object.spec.listeners).chain(client).collect()
     }
 
     fn config_maps(object: &Object<Self>) -> Vec<Key> {
@@ -124,7 +119,7 @@ impl RefersToContent for Gateway {
 
 impl RefersToContent for ListenerSet {
     fn secrets(object: &Object<Self>) -> Vec<Key> {
-        certificates(&object.meta, &object.spec.listeners)
+        certificates(&object.meta, &object.spec.listeners).collect()
     }
 }
 
@@ -171,14 +166,17 @@ impl RefersToContent for Consumer {
     }
 }
 
-fn certificates(from: &Meta, listeners: &[GatewayListeners]) -> Vec<Key> {
+fn certificates(from: &Meta, listeners: &[GatewayListeners]) -> impl Iterator<Item = Key> {
     let tls = listeners.iter().filter_map(|listener| listener.tls.as_ref());
     let references = tls.flat_map(|tls| tls.certificate_refs.iter().flatten());
-    let secrets = references.filter(|reference| {
-        reference.group.as_deref().unwrap_or_default().is_empty()
-            && reference.kind.as_deref().unwrap_or("Secret") == "Secret"
-    });
-    secrets.map(|reference| key(from, reference.namespace.as_deref(), &reference.name)).collect()
+    references.filter_map(|reference| secret(from, reference))
+}
+
+/// None: it is no Secret.
+fn secret(from: &Meta, reference: &CertificateRef) -> Option<Key> {
+    let is_secret = reference.group.as_deref().unwrap_or_default().is_empty()
+        && reference.kind.as_deref().unwrap_or("Secret") == "Secret";
+    is_secret.then(|| key(from, reference.namespace.as_deref(), &reference.name))
 }
 
 fn of(from: &Meta, reference: &SecretRef) -> Key {

@@ -2,7 +2,7 @@
 //! besides the types, and to what Tollgate serves.
 
 use gateway_api::apis::standard::gateways::{
-    GatewayListeners, GatewaySpec, GatewayTlsBackendClientCertificateRef as ClientCertificateRef,
+    GatewayListeners, GatewayListenersTlsCertificateRefs as CertificateRef, GatewaySpec,
 };
 use gateway_api::apis::standard::referencegrants::ReferenceGrantSpec;
 use k8s_openapi::api::core::v1::{ServiceSpec, ServiceStatus};
@@ -48,8 +48,15 @@ pub fn gateway(spec: GatewaySpec, check: &mut Check<'_>) -> Option<GatewaySpec> 
 }
 
 /// What a Gateway is to show to backends that it speaks TLS to.
-pub fn client_certificate(gateway: &Gateway) -> Option<&ClientCertificateRef> {
-    gateway.tls.as_ref()?.backend.as_ref()?.client_certificate_ref.as_ref()
+pub fn client_certificate(gateway: &Gateway) -> Option<CertificateRef> {
+    let reference = gateway.tls.as_ref()?.backend.as_ref()?.client_certificate_ref.clone()?;
+    // One SecretObjectReference of the Gateway API, generated as two types.
+    Some(CertificateRef {
+        group: reference.group,
+        kind: reference.kind,
+        name: reference.name,
+        namespace: reference.namespace,
+    })
 }
 
 /// Those of a Gateway or of a ListenerSet.

@@ -1,7 +1,5 @@
 //! The certificate that a Gateway shows to backends (`spec.tls.backend`).
 
-use gateway_api::apis::standard::gateways::GatewayListenersTlsCertificateRefs as CertificateRef;
-
 use crate::ir::ClientCertificate;
 use crate::objects::{Gateway, Object, client_certificate};
 use crate::status::{Finding, Reason};
@@ -14,14 +12,8 @@ const FIELD: &str = "spec.tls.backend.clientCertificateRef";
 
 /// What is wrong with it is no reason to close the listeners (GatewayConditionResolvedRefs).
 pub fn of_gateway(view: View<'_>, gateway: &Object<Gateway>, findings: &mut Vec<Finding>) -> ClientCertificate {
-    let Some(reference) = client_certificate(&gateway.spec).cloned() else { return ClientCertificate::None };
+    let Some(reference) = client_certificate(&gateway.spec) else { return ClientCertificate::None };
     let owner = Owner { meta: &gateway.meta, kind: GATEWAY };
-    let reference = CertificateRef {
-        group: reference.group,
-        kind: reference.kind,
-        name: reference.name,
-        namespace: reference.namespace,
-    };
     match certificate(view, owner, &reference, FIELD) {
         Ok(certificate) => ClientCertificate::Shown(certificate),
         Err(finding) => {
