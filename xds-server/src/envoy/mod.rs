@@ -7,6 +7,7 @@
 //! admin_socket.rs  where its admin API listens
 //! process.rs       the process: started, adopted, restarted, stopped
 //! detach.rs        a process that is nobody's child
+//! life.rs          whether such a process still runs, and its end
 //! admin.rs         its admin API: drain, requests in flight
 //! log.rs           its log, passed on
 //! ```
@@ -16,6 +17,7 @@ pub mod admin;
 pub mod admin_socket;
 pub mod bootstrap;
 pub mod detach;
+mod life;
 mod log;
 pub mod memory;
 mod overload;

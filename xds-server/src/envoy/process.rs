@@ -7,12 +7,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::process::{Pid, Signal};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::admin::EnvoyAdmin;
 use super::detach;
+use super::life::Life;
 use super::log::{self, From};
 use crate::state::dir::StateDir;
 use crate::state::private;
@@ -21,8 +22,6 @@ use crate::state::private;
 const LAST_REPORTS: Duration = Duration::from_millis(500);
 /// After SIGTERM Envoy gets this long to end.
 const TERMINATE: Duration = Duration::from_secs(5);
-/// How often the process is looked at: it is not our child, so nobody tells us of its end.
-const LOOK: Duration = Duration::from_millis(200);
 /// An Envoy that lived this long was well, so the next restart is at once.
 const WELL: Duration = Duration::from_secs(30);
 const BACK_OFF: [Duration; 4] =
@@ -47,7 +46,7 @@ pub struct Envoy {
     setup: EnvoySetup,
     files: Files,
     /// None: it has ended.
-    pid: Option<Pid>,
+    life: Option<Life>,
     started: Instant,
     log: JoinHandle<()>,
     failures: usize,
@@ -70,6 +69,8 @@ pub enum EnvoyError {
     NotStarted { path: PathBuf, error: io::Error },
     #[error("{path}: {error} (the state directory must be writable)")]
     Files { path: PathBuf, error: io::Error },
+    #[error("Envoy's process cannot be watched: {0} (Linux 5.3 or later can)")]
+    NotWatched(io::Error),
 }
 
 /// Envoy's binary: the one that the option or `TOLLGATE_ENVOY` names (clap reads both), else the first in PATH.
@@ -101,11 +102,12 @@ impl Envoy {
             pid: state.join("envoy.pid"),
             log: state.join("envoy.log"),
         };
-        let pid = files.living();
+        let life = files.living().map_err(EnvoyError::NotWatched)?;
         let same = files.was_started_with(&setup);
         let log = tokio::spawn(log::follow(files.log.clone(), From::End));
-        let mut envoy = Self { setup, files, pid, started: Instant::now(), log, failures: 0 };
-        match pid.map(Pid::as_raw_nonzero) {
+        let pid = life.as_ref().map(|life| life.pid().as_raw_nonzero());
+        let mut envoy = Self { setup, files, life, started: Instant::now(), log, failures: 0 };
+        match pid {
             Some(pid) if same => tracing::info!(pid, "Envoy still runs and is taken over"),
             Some(pid) => {
                 tracing::info!(pid, "Envoy still runs, but with other options: it is replaced");
@@ -119,8 +121,8 @@ impl Envoy {
 
     /// Returns when Envoy has ended.
     pub async fn ended(&self) {
-        while self.pid.is_some_and(|pid| lives(pid, &self.files.bootstrap)) {
-            sleep(LOOK).await;
+        if let Some(life) = &self.life {
+            life.ended().await;
         }
     }
 
@@ -136,7 +138,7 @@ impl Envoy {
             if wait.is_zero() { String::new() } else { format!(" in {} s", wait.as_secs()) },
             self.files.log_before().display(),
         );
-        self.pid = None;
+        self.life = None;
         sleep(wait).await;
         self.start().await
     }
@@ -185,15 +187,14 @@ impl Envoy {
     }
 
     fn forget(&mut self) {
-        self.pid = None;
+        self.life = None;
         self.log.abort();
         let _not_there = fs::remove_file(&self.files.pid);
     }
 
     fn signal(&self, signal: Signal) {
-        let pid = self.pid.filter(|pid| lives(*pid, &self.files.bootstrap));
-        if let Some(pid) = pid
-            && let Err(error) = kill_process(pid, signal)
+        if let Some(life) = &self.life
+            && let Err(error) = life.signal(signal)
         {
             tracing::warn!(%error, "Envoy cannot be signalled");
         }
@@ -214,7 +215,7 @@ impl Envoy {
         private::write(&files.command, files.fingerprint(&self.setup).as_bytes()).map_err(of(&files.command))?;
         self.log.abort();
         self.log = tokio::spawn(log::follow(files.log.clone(), From::Start));
-        self.pid = Some(pid);
+        self.life = Life::of(pid).map_err(EnvoyError::NotWatched)?;
         self.started = Instant::now();
         Ok(())
     }
@@ -251,17 +252,9 @@ impl Files {
     }
 
     /// The Envoy that was started here and still lives.
-    fn living(&self) -> Option<Pid> {
-        let pid = fs::read_to_string(&self.pid).ok()?.trim().parse().ok().and_then(Pid::from_raw)?;
-        lives(pid, &self.bootstrap).then_some(pid)
+    fn living(&self) -> io::Result<Option<Life>> {
+        let text = fs::read_to_string(&self.pid).unwrap_or_default();
+        let pid = text.trim().parse().ok().and_then(Pid::from_raw);
+        pid.map_or(Ok(None), |pid| Life::of_started_with(pid, &self.bootstrap))
     }
-}
-
-/// Process ids are given out again. This process is ours only if its command line has our bootstrap.
-fn lives(pid: Pid, bootstrap: &Path) -> bool {
-    let path = format!("/proc/{}/cmdline", pid.as_raw_nonzero());
-    let ours = fs::read(path).is_ok_and(|cmdline| {
-        cmdline.split(|byte| *byte == 0).any(|argument| argument == bootstrap.as_os_str().as_encoded_bytes())
-    });
-    ours && test_kill_process(pid).is_ok()
 }
