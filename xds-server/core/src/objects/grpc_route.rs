@@ -8,6 +8,7 @@ use gateway_api::apis::standard::grpcroutes::{
 use serde_json::Value;
 
 use super::check::Check;
+use super::decode::{Decoded, Misfit, Strictness, decode};
 use super::http_route;
 use super::redact::Shown;
 
@@ -36,9 +37,11 @@ pub fn grpc_route(spec: GrpcRouteSpec, check: &mut Check<'_>) -> Option<GrpcRout
         methods.push(matches.map(|(number, found)| method(found.method.as_ref(), &field(number), check)).collect());
     }
     let common = match common(&spec) {
-        Ok(common) => common,
-        Err(error) => {
-            check.error("spec", super::redact::foreign(&error.to_string()), "");
+        Ok(Decoded { value, .. }) => value,
+        Err(misfits) => {
+            for misfit in misfits {
+                check.unreadable(Misfit { field: format!("spec.{}", misfit.field), ..misfit });
+            }
             return None;
         }
     };
@@ -82,14 +85,14 @@ fn is_name(name: &str, is_service: bool) -> bool {
 }
 
 /// What both kinds have, under the same names.
-fn common(spec: &GrpcRouteSpec) -> Result<HttpRouteSpec, serde_json::Error> {
-    let mut spec = serde_json::to_value(spec)?;
+fn common(spec: &GrpcRouteSpec) -> Result<Decoded<HttpRouteSpec>, Vec<Misfit>> {
+    let mut spec = serde_json::to_value(spec).unwrap_or_default();
     let rules = spec.get_mut("rules").and_then(Value::as_array_mut).into_iter().flatten();
     let matches = rules.filter_map(|rule| rule.get_mut("matches")?.as_array_mut()).flatten();
     for found in matches.filter_map(Value::as_object_mut) {
         found.shift_remove("method");
     }
-    serde_json::from_value(spec)
+    decode(spec, Strictness::Lenient)
 }
 
 // === impl GrpcRoute ===

@@ -90,10 +90,14 @@ impl Reader<'_> {
         visitor: V,
     ) -> Result<V::Value, Error> {
         let Self { value, place, notes } = self;
+        // Each by itself: what `Value` would do with lists and objects is much code for each type, and never runs.
         match value {
             Value::Array(elements) => visitor.visit_seq(Elements { rest: elements.into_iter(), next: 0, place, notes }),
             Value::Object(fields) => visitor.visit_map(fields_of(fields, known, place, notes)),
-            plain => plain.deserialize_any(visitor),
+            Value::String(text) => visitor.visit_string(text),
+            Value::Number(number) => number.deserialize_any(visitor),
+            Value::Bool(value) => visitor.visit_bool(value),
+            Value::Null => visitor.visit_unit(),
         }
     }
 }

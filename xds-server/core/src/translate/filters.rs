@@ -1,8 +1,8 @@
 //! Filters of a rule to header edits, rewrites, redirects and CORS. Mirrors refer to Services, so `rules` resolves them.
 
 use gateway_api::apis::experimental::httproutes::{
-    HttpRouteRulesBackendRefsFilters as BackendFilter, HttpRouteRulesFilters as Filter,
-    HttpRouteRulesFiltersRequestRedirect as RedirectFilter,
+    HttpRouteRulesBackendRefsFilters as BackendFilter, HttpRouteRulesBackendRefsFiltersType as BackendType,
+    HttpRouteRulesFilters as Filter, HttpRouteRulesFiltersRequestRedirect as RedirectFilter,
     HttpRouteRulesFiltersRequestRedirectPathType as RedirectPathType,
     HttpRouteRulesFiltersRequestRedirectScheme as Scheme, HttpRouteRulesFiltersType as Type,
     HttpRouteRulesFiltersUrlRewrite as RewriteFilter, HttpRouteRulesFiltersUrlRewritePathType as RewritePathType,
@@ -71,20 +71,22 @@ pub fn filters(given: &[Filter], prefixes_only: bool) -> Result<Filters, Unusabl
 
 /// The filters of one backendRef. They may only edit headers.
 pub fn backend_filters(given: &[BackendFilter]) -> Result<Filters, Unusable> {
-    let mut same = Vec::new();
+    let mut filters = Filters::default();
     for (index, filter) in given.iter().enumerate() {
-        // The two types differ only in their names.
-        let filter: Option<Filter> = serde_json::to_value(filter).and_then(serde_json::from_value::<Filter>).ok();
-        match filter {
-            Some(filter) if matches!(filter.r#type, Type::RequestHeaderModifier | Type::ResponseHeaderModifier) => {
-                same.push(filter);
-            }
-            _ => {
-                return Err(Unusable { index, error: InvalidFilter::Unsupported("other than header modifiers") });
-            }
-        }
+        let repeated = given.iter().take(index).any(|other| other.r#type == filter.r#type);
+        let result = if repeated { Err(InvalidFilter::Repeated) } else { add_to_backend(&mut filters, filter) };
+        result.map_err(|error| Unusable { index, error })?;
     }
-    filters(&same, false)
+    Ok(filters)
+}
+
+fn add_to_backend(filters: &mut Filters, filter: &BackendFilter) -> Result<(), InvalidFilter> {
+    match filter.r#type {
+        BackendType::RequestHeaderModifier => filters.request_headers = edits(&filter.request_header_modifier)?,
+        BackendType::ResponseHeaderModifier => filters.response_headers = edits(&filter.response_header_modifier)?,
+        _ => return Err(InvalidFilter::Unsupported("other than header modifiers")),
+    }
+    Ok(())
 }
 
 fn add(filters: &mut Filters, filter: &Filter, prefixes_only: bool) -> Result<(), InvalidFilter> {
