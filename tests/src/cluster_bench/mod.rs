@@ -67,20 +67,22 @@ pub async fn run(options: Options) -> anyhow::Result<bool> {
     sizes.dedup();
     anyhow::ensure!(sizes.first().is_some_and(|size| *size > 1), "two routes are the fewest");
     println!("tollgate: {}", tools.tollgate.display());
-    // What was measured is shown, even if something else fails.
+    // What was measured is shown at once: a size takes minutes, and another one may fail.
     let mut failures = 0;
     let mut all = Vec::new();
     for size in sizes {
         println!("==> {size} routes, {} changes", options.changes);
         match measure(&tools, size, options.changes).await {
-            Ok(measured) => all.push(measured),
+            Ok(measured) => {
+                all.push(measured);
+                table::print(&all);
+            }
             Err(error) => {
                 failures += 1;
                 eprintln!("    failed: {error:#}");
             }
         }
     }
-    table::print(&all);
     table::print_goals();
     anyhow::ensure!(failures == 0, "{failures} sizes were not measured");
     Ok(all.iter().all(|(_, changes)| changes.faults == Faults::default()))
