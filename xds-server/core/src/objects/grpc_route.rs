@@ -9,13 +9,13 @@ use serde_json::Value;
 
 use super::check::Check;
 use super::decode::{Decoded, Misfit, Strictness, decode};
-use super::http_route;
+use super::http_route::{self, HttpRoute};
 use super::redact::Shown;
 
 #[derive(Debug, Clone)]
 pub struct GrpcRoute {
     /// All but the services and methods. The matches have headers alone.
-    pub common: HttpRouteSpec,
+    pub common: HttpRoute,
     /// Of each match of each rule.
     methods: Vec<Vec<GrpcMethod>>,
 }
@@ -45,8 +45,7 @@ pub fn grpc_route(spec: GrpcRouteSpec, check: &mut Check<'_>) -> Option<GrpcRout
             return None;
         }
     };
-    http_route::common(&common, check);
-    Some(GrpcRoute { common, methods })
+    Some(GrpcRoute { common: http_route::common(common, check), methods })
 }
 
 fn method(given: Option<&Method>, field: &str, check: &mut Check<'_>) -> GrpcMethod {

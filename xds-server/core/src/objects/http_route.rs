@@ -3,7 +3,7 @@
 //! The type is that of the experimental channel. It has fields that the standard one lacks, such as `retry`.
 
 use gateway_api::apis::experimental::httproutes::{
-    HttpRouteRules, HttpRouteRulesFilters as Filter, HttpRouteRulesFiltersCors as Cors,
+    HttpRouteParentRefs, HttpRouteRules, HttpRouteRulesFilters as Filter, HttpRouteRulesFiltersCors as Cors,
     HttpRouteRulesFiltersRequestMirror as Mirror, HttpRouteRulesFiltersType as FilterType, HttpRouteRulesMatches,
     HttpRouteRulesMatchesHeadersType as HeaderType, HttpRouteRulesMatchesPathType as PathType,
     HttpRouteRulesMatchesQueryParamsType as QueryType, HttpRouteRulesRetry as Retry,
@@ -14,15 +14,22 @@ use gateway_api::apis::experimental::httproutes::{
 
 use super::check::Check;
 use super::redact::Shown;
+use super::route_rule::RouteRule;
 use crate::status::Reason;
 use crate::terms::names::is_wildcard_hostname;
 
-pub type HttpRoute = HttpRouteSpec;
+/// A route as it is kept.
+#[derive(Debug, Clone)]
+pub struct HttpRoute {
+    pub parent_refs: Option<Vec<HttpRouteParentRefs>>,
+    pub hostnames: Option<Vec<String>>,
+    pub rules: Box<[RouteRule]>,
+}
 
 /// SessionPersistence.sessionName
 const SESSION_NAME: usize = 128;
 
-pub fn http_route(spec: HttpRouteSpec, check: &mut Check<'_>) -> Option<HttpRouteSpec> {
+pub fn http_route(spec: HttpRouteSpec, check: &mut Check<'_>) -> Option<HttpRoute> {
     if spec.use_default_gateways == Some(HttpRouteUseDefaultGateways::All) {
         let message = "there are no default Gateways here";
         check.warning(Reason::NotActedOn, "spec.useDefaultGateways", message, "parentRefs");
@@ -40,12 +47,11 @@ pub fn http_route(spec: HttpRouteSpec, check: &mut Check<'_>) -> Option<HttpRout
             session(given, &format!("{field}.sessionPersistence"), check);
         }
     }
-    common(&spec, check);
-    Some(spec)
+    Some(common(spec, check))
 }
 
 /// What GRPCRoutes have as well.
-pub fn common(spec: &HttpRouteSpec, check: &mut Check<'_>) {
+pub fn common(spec: HttpRouteSpec, check: &mut Check<'_>) -> HttpRoute {
     for (index, hostname) in spec.hostnames.iter().flatten().enumerate() {
         if !is_wildcard_hostname(hostname) {
             check.error(
@@ -71,6 +77,8 @@ pub fn common(spec: &HttpRouteSpec, check: &mut Check<'_>) {
             }
         }
     }
+    let HttpRouteSpec { parent_refs, hostnames, rules, use_default_gateways: _ } = spec;
+    HttpRoute { parent_refs, hostnames, rules: rules.into_iter().flatten().map(RouteRule::from).collect() }
 }
 
 fn path_and_query(found: &HttpRouteRulesMatches, field: &str, check: &mut Check<'_>) {

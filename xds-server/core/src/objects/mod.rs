@@ -37,6 +37,7 @@ pub(crate) mod read;
 mod reader;
 mod references;
 pub(crate) mod refused_policy;
+mod route_rule;
 #[cfg(feature = "schema")]
 pub mod schema;
 mod secret;
@@ -72,6 +73,7 @@ pub use proxy_parameters::{ProxyParameters, ProxyReplicas, ProxyResources, Proxy
 pub use read::{Place, places};
 pub use references::{Needed, Selection};
 pub use refused_policy::{Names, RefusedPolicy};
+pub use route_rule::{RouteFilter, RouteRule};
 pub use secret::{NoSecretSource, Secret, SecretSource};
 pub use secret_ref::SecretRef;
 pub use source::{KeptDocument, Source};

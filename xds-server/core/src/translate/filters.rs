@@ -2,14 +2,15 @@
 
 use gateway_api::apis::experimental::httproutes::{
     HttpRouteRulesBackendRefsFilters as BackendFilter, HttpRouteRulesBackendRefsFiltersType as BackendType,
-    HttpRouteRulesFilters as Filter, HttpRouteRulesFiltersRequestRedirect as RedirectFilter,
+    HttpRouteRulesFiltersRequestRedirect as RedirectFilter,
     HttpRouteRulesFiltersRequestRedirectPathType as RedirectPathType,
-    HttpRouteRulesFiltersRequestRedirectScheme as Scheme, HttpRouteRulesFiltersType as Type,
-    HttpRouteRulesFiltersUrlRewrite as RewriteFilter, HttpRouteRulesFiltersUrlRewritePathType as RewritePathType,
+    HttpRouteRulesFiltersRequestRedirectScheme as Scheme, HttpRouteRulesFiltersUrlRewrite as RewriteFilter,
+    HttpRouteRulesFiltersUrlRewritePathType as RewritePathType,
 };
 use serde_json::Value;
 
 use crate::ir::{Cors, Edits, HeaderEdits, PathRewrite, Redirect, Rewrite};
+use crate::objects::RouteFilter;
 
 use super::cors::cors;
 
@@ -49,19 +50,19 @@ pub enum InvalidFilter {
     Header(String),
 }
 
-pub fn filters(given: &[Filter], prefixes_only: bool) -> Result<Filters, Unusable> {
+pub fn filters(given: &[RouteFilter], prefixes_only: bool) -> Result<Filters, Unusable> {
     let mut filters = Filters::default();
     for (index, filter) in given.iter().enumerate() {
-        let repeated =
-            filter.r#type != Type::RequestMirror && given.iter().take(index).any(|other| other.r#type == filter.r#type);
+        let repeated = !matches!(filter, RouteFilter::RequestMirror(_))
+            && given.iter().take(index).any(|other| other.has_type_of(filter));
         let result = if repeated { Err(InvalidFilter::Repeated) } else { add(&mut filters, filter, prefixes_only) };
         result.map_err(|error| Unusable { index, error })?;
         if filters.redirect.is_some() && filters.rewrite.is_some() {
             return Err(Unusable { index, error: InvalidFilter::RewriteAndRedirect });
         }
-        let needs_backend = |kind: &Type| matches!(kind, Type::RequestMirror | Type::Cors);
+        let needs_backend = |filter| matches!(filter, &RouteFilter::RequestMirror(_) | &RouteFilter::Cors(_));
         if filters.redirect.is_some()
-            && let Some(index) = given.iter().position(|other| needs_backend(&other.r#type))
+            && let Some(index) = given.iter().position(needs_backend)
         {
             return Err(Unusable { index, error: InvalidFilter::BesideRedirect });
         }
@@ -89,26 +90,16 @@ fn add_to_backend(filters: &mut Filters, filter: &BackendFilter) -> Result<(), I
     Ok(())
 }
 
-fn add(filters: &mut Filters, filter: &Filter, prefixes_only: bool) -> Result<(), InvalidFilter> {
-    match filter.r#type {
-        Type::RequestHeaderModifier => filters.request_headers = edits(&filter.request_header_modifier)?,
-        Type::ResponseHeaderModifier => filters.response_headers = edits(&filter.response_header_modifier)?,
-        Type::UrlRewrite => {
-            let Some(rewrite) = &filter.url_rewrite else {
-                return Err(InvalidFilter::PathFields);
-            };
-            filters.rewrite = self::rewrite(rewrite, prefixes_only)?;
-        }
-        Type::RequestRedirect => {
-            let Some(redirect) = &filter.request_redirect else {
-                return Err(InvalidFilter::PathFields);
-            };
-            filters.redirect = Some(self::redirect(redirect, prefixes_only)?);
-        }
-        Type::Cors => filters.cors = filter.cors.as_ref().map(|given| Box::new(cors(given))),
-        Type::RequestMirror => {}
-        Type::ExtensionRef => return Err(InvalidFilter::Unsupported("ExtensionRef")),
-        Type::ExternalAuth => return Err(InvalidFilter::Unsupported("ExternalAuth")),
+fn add(filters: &mut Filters, filter: &RouteFilter, prefixes_only: bool) -> Result<(), InvalidFilter> {
+    match filter {
+        RouteFilter::RequestHeaderModifier(modifier) => filters.request_headers = edits(modifier)?,
+        RouteFilter::ResponseHeaderModifier(modifier) => filters.response_headers = edits(modifier)?,
+        RouteFilter::UrlRewrite(given) => filters.rewrite = rewrite(given, prefixes_only)?,
+        RouteFilter::RequestRedirect(given) => filters.redirect = Some(redirect(given, prefixes_only)?),
+        RouteFilter::Cors(given) => filters.cors = Some(Box::new(cors(given))),
+        RouteFilter::RequestMirror(_) => {}
+        RouteFilter::ExtensionRef => return Err(InvalidFilter::Unsupported("ExtensionRef")),
+        RouteFilter::ExternalAuth => return Err(InvalidFilter::Unsupported("ExternalAuth")),
     }
     Ok(())
 }

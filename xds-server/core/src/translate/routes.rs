@@ -70,7 +70,7 @@ pub fn route(view: View<'_>, given: GivenRoute<'_>, findings: &mut Vec<Finding>)
 
 /// A pool of another namespace learns of it only if it permits it.
 fn pools(view: View<'_>, given: GivenRoute<'_>) -> Box<[Key]> {
-    let backends = given.spec.rules.iter().flatten().flat_map(|rule| rule.backend_refs.iter().flatten());
+    let backends = given.spec.rules.iter().flat_map(|rule| &rule.backend_refs);
     let named = backends.filter(|backend| {
         (backend.group.as_deref(), backend.kind.as_deref()) == (Some(INFERENCE_GROUP), Some(InferencePool::NAME))
     });

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use gateway_api::apis::experimental::httproutes::{
-    HttpRouteRules, HttpRouteRulesBackendRefs as BackendRef, HttpRouteRulesFilters as Filter, HttpRouteRulesMatches,
-    HttpRouteRulesMatchesPathType as PathType, HttpRouteRulesRetry as GivenRetry,
+    HttpRouteRulesBackendRefs as BackendRef, HttpRouteRulesMatches, HttpRouteRulesMatchesPathType as PathType,
+    HttpRouteRulesRetry as GivenRetry,
 };
 
 use crate::ir::{Action, Match, Mirror, PathMatch, Retry, Route, Session, WeightedService};
-use crate::objects::{Meta, ModelPool, TOLLGATE_GROUP, parse_duration};
+use crate::objects::{Meta, ModelPool, RouteFilter, RouteRule, TOLLGATE_GROUP, parse_duration};
 use crate::placement::Feature;
 use crate::status::{Finding, Reason, Severity};
 
@@ -31,7 +31,7 @@ const MILLION: u64 = 1_000_000;
 /// One route for each match of each rule. The limits of a pool are not in them yet, because they depend on the Gateway.
 pub fn rules(view: View<'_>, route: GivenRoute<'_>, findings: &mut Vec<Finding>) -> Vec<Arc<Route>> {
     let mut routes = Vec::new();
-    for (index, rule) in route.spec.rules.iter().flatten().enumerate() {
+    for (index, rule) in route.spec.rules.iter().enumerate() {
         let context = Context { view, route, index, field: format!("spec.rules[{index}]") };
         let (filters, action) = match context.filters_and_action(rule, findings) {
             Ok(outcome) => outcome,
@@ -46,7 +46,7 @@ pub fn rules(view: View<'_>, route: GivenRoute<'_>, findings: &mut Vec<Finding>)
             _ => [].into(),
         };
         let everything = [HttpRouteRulesMatches::default()];
-        let given = rule.matches.as_deref().filter(|matches| !matches.is_empty()).unwrap_or(&everything);
+        let given = if rule.matches.is_empty() { &everything } else { rule.matches.as_ref() };
         // A rule whose matches are all refused matches nothing.
         let given = given.iter().enumerate().filter(|(number, _)| !context.has_refused_match(*number));
         let timeouts = rule.timeouts.as_ref();
@@ -104,26 +104,21 @@ impl Context<'_> {
         Action::Fail { status: self.route.kind.nobody_there() }
     }
 
-    fn filters_and_action(
-        &self,
-        rule: &HttpRouteRules,
-        findings: &mut Vec<Finding>,
-    ) -> Result<(Filters, Action), Refused> {
+    fn filters_and_action(&self, rule: &RouteRule, findings: &mut Vec<Finding>) -> Result<(Filters, Action), Refused> {
         for part in ["filters", "sessionPersistence"] {
             if let Some(finding) = self.route.refused.of(&format!("{}.{part}", self.field)) {
                 return Err(finding.clone());
             }
         }
-        let matches = rule.matches.iter().flatten().enumerate();
+        let matches = rule.matches.iter().enumerate();
         let mut matches = matches.filter(|(number, _)| !self.has_refused_match(*number));
         let prefixes_only = matches.all(|(_, found)| {
             let kind = found.path.as_ref().and_then(|path| path.r#type.as_ref());
             matches!(kind, None | Some(PathType::PathPrefix))
         });
-        let given = rule.filters.as_deref().unwrap_or_default();
-        let filters = filters::filters(given, prefixes_only)
+        let filters = filters::filters(&rule.filters, prefixes_only)
             .map_err(|unusable| self.refused(format!("{}.filters[{}]", self.field, unusable.index), &unusable.error))?;
-        let backends = rule.backend_refs.as_deref().unwrap_or_default();
+        let backends = rule.backend_refs.as_ref();
         if let Some(redirect) = filters.redirect.clone() {
             if !backends.is_empty() {
                 let field = format!("{}.backendRefs", self.field);
@@ -165,11 +160,11 @@ impl Context<'_> {
     }
 
     /// What a rule cannot have that leads to a ModelPool.
-    fn check_beside_pool(&self, rule: &HttpRouteRules, filters: &Filters) -> Result<(), Refused> {
+    fn check_beside_pool(&self, rule: &RouteRule, filters: &Filters) -> Result<(), Refused> {
         let (field, message, hint) = if filters.rewrite.is_some() {
             let message = "a path or host to a ModelPool cannot be rewritten: each of its backends has its own";
             ("filters", message, "pathPrefix and endpoint of the ModelBackend")
-        } else if rule.filters.iter().flatten().any(|filter| filter.request_mirror.is_some()) {
+        } else if rule.filters.iter().any(|filter| matches!(filter, RouteFilter::RequestMirror(_))) {
             ("filters", "a request to a ModelPool is not mirrored: nobody would pay for its copy", "remove the mirror")
         } else if rule.retry.is_some() {
             ("retry", "a ModelPool has retries of its own", "retries of the ModelPool's model")
@@ -180,7 +175,7 @@ impl Context<'_> {
     }
 
     /// A rule whose sessions cannot be kept as it says answers as one with an unknown filter.
-    fn with_sessions(&self, rule: &HttpRouteRules, action: Action, findings: &mut Vec<Finding>) -> Action {
+    fn with_sessions(&self, rule: &RouteRule, action: Action, findings: &mut Vec<Finding>) -> Action {
         let Some(given) = &rule.session_persistence else { return action };
         let field = format!("{}.sessionPersistence", self.field);
         let several = Unusable {
@@ -206,11 +201,11 @@ impl Context<'_> {
         }
     }
 
-    fn session(&self, rule: &HttpRouteRules, matches: &Match, action: &Action) -> Option<Box<Session>> {
+    fn session(&self, rule: &RouteRule, matches: &Match, action: &Action) -> Option<Box<Session>> {
         let given = rule.session_persistence.as_ref().filter(|_| matches!(action, Action::Services { .. }))?;
         let Meta { origin, .. } = self.route.meta;
         let number = || self.index.to_string();
-        let name = rule.name.clone().unwrap_or_else(number);
+        let name = rule.name.as_deref().map_or_else(number, str::to_owned);
         let rule = format!("{}/{}/{}/{name}", origin.kind, origin.namespace, origin.name);
         sessions::session(given, &rule, &matches.path).ok().map(Box::new)
     }
@@ -301,8 +296,8 @@ impl Context<'_> {
     }
 
     /// A mirror that leads nowhere is left out, and the rule does without it (HTTPRequestMirrorFilter.backendRef).
-    fn mirrors(&self, rule: &HttpRouteRules, findings: &mut Vec<Finding>) -> Box<[Mirror]> {
-        let given = rule.filters.iter().flatten().enumerate();
+    fn mirrors(&self, rule: &RouteRule, findings: &mut Vec<Finding>) -> Box<[Mirror]> {
+        let given = rule.filters.iter().enumerate();
         let mirrors = given.filter_map(|(index, filter)| {
             let field = format!("{}.filters[{index}].requestMirror.backendRef", self.field);
             self.mirror(filter, &field, findings).map_err(|finding| findings.push(finding)).ok().flatten()
@@ -310,8 +305,13 @@ impl Context<'_> {
         mirrors.collect()
     }
 
-    fn mirror(&self, filter: &Filter, field: &str, findings: &mut Vec<Finding>) -> Result<Option<Mirror>, Finding> {
-        let Some(given) = &filter.request_mirror else { return Ok(None) };
+    fn mirror(
+        &self,
+        filter: &RouteFilter,
+        field: &str,
+        findings: &mut Vec<Finding>,
+    ) -> Result<Option<Mirror>, Finding> {
+        let RouteFilter::RequestMirror(given) = filter else { return Ok(None) };
         let target = ServiceRef::from(&given.backend_ref).resolve(self.view, self.route, field)?;
         findings.extend(target.warning);
         let (part, whole) = match (&given.fraction, given.percent) {

@@ -61,7 +61,7 @@ fn refused<'a>(route: GivenRoute<'_>, attached: &AttachedRoute, verdicts: &Verdi
         let routes = attached.routes.somewhere().iter().filter(|route| route.place.0 == rule);
         !refused.contains(&rule) || routes.into_iter().any(|route| !matches!(route.action, Action::Fail { .. }))
     };
-    let count = route.spec.rules.as_ref().map_or(0, Vec::len);
+    let count = route.spec.rules.len();
     match errors.is_empty() {
         true => Refused::Nothing,
         false if (0..count).any(works) => Refused::Rules(errors),
