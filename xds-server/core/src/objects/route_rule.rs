@@ -13,7 +13,7 @@ use gateway_api::apis::experimental::httproutes::{
 #[derive(Debug, Clone)]
 pub struct RouteRule {
     pub name: Option<Box<str>>,
-    /// None: the rule is for every request.
+    /// Without any, the rule is for every request.
     pub matches: Box<[Match]>,
     pub filters: Box<[RouteFilter]>,
     pub backend_refs: Box<[BackendRef]>,
