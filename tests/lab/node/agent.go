@@ -7,12 +7,14 @@ package node
 import (
 	"context"
 	"flag"
+	"fmt"
 	"net/netip"
 	"sync"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
@@ -83,10 +85,8 @@ func Run(args []string) error {
 		return err
 	}
 	a.watchPods(ctx)
-	failed := make(chan error)
-	go func() { failed <- a.serve(serving) }()
-	go func() { failed <- a.renewLease(ctx) }()
-	return <-failed
+	go a.renewLease(ctx)
+	return a.serve(serving)
 }
 
 func (a *agent) register(ctx context.Context) error {
@@ -122,19 +122,34 @@ func (a *agent) register(ctx context.Context) error {
 	return err
 }
 
-// renewLease is the heartbeat without which the node would be declared lost.
-func (a *agent) renewLease(ctx context.Context) error {
+// renewLease is the heartbeat without which the node would be declared lost. An
+// API server that is away for a while, or refuses, is asked again soon.
+func (a *agent) renewLease(ctx context.Context) {
+	for {
+		pause := 10 * time.Second
+		if err := a.renewOnce(ctx); err != nil {
+			fmt.Println("lease:", err)
+			pause = time.Second
+		}
+		time.Sleep(pause)
+	}
+}
+
+func (a *agent) renewOnce(ctx context.Context) error {
 	leases := a.client.CoordinationV1().Leases(corev1.NamespaceNodeLease)
 	seconds := int32(40)
-	lease, err := leases.Create(ctx, &coordinationv1.Lease{
-		ObjectMeta: metav1.ObjectMeta{Name: a.name},
-		Spec:       coordinationv1.LeaseSpec{HolderIdentity: &a.name, LeaseDurationSeconds: &seconds},
-	}, metav1.CreateOptions{})
-	for err == nil {
-		lease.Spec.RenewTime = &metav1.MicroTime{Time: time.Now()}
-		lease, err = leases.Update(ctx, lease, metav1.UpdateOptions{})
-		time.Sleep(10 * time.Second)
+	lease, err := leases.Get(ctx, a.name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		lease, err = leases.Create(ctx, &coordinationv1.Lease{
+			ObjectMeta: metav1.ObjectMeta{Name: a.name},
+			Spec:       coordinationv1.LeaseSpec{HolderIdentity: &a.name, LeaseDurationSeconds: &seconds},
+		}, metav1.CreateOptions{})
 	}
+	if err != nil {
+		return err
+	}
+	lease.Spec.RenewTime = &metav1.MicroTime{Time: time.Now()}
+	_, err = leases.Update(ctx, lease, metav1.UpdateOptions{})
 	return err
 }
 

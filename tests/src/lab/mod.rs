@@ -71,6 +71,12 @@ impl Lab {
         .await
     }
 
+    /// An error that says why, if all of it has ended.
+    pub fn ensure_running(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(process::is_alive(self.process.id()), "the lab has ended: {}", self.process.log().trim());
+        Ok(())
+    }
+
     /// The administrator's.
     pub fn kubeconfig(&self) -> PathBuf {
         self.home.join("kubeconfig")

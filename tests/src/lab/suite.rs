@@ -73,7 +73,9 @@ pub fn run(
         let (lab, handle) = (lab.clone(), runtime.handle().clone());
         Trial::test(test.name, move || {
             let lab = lab.ok_or_else(|| Failed::from("nothing was started"))?;
-            handle.block_on((test.run)(lab)).map_err(|error| Failed::from(format!("{error:#}")))
+            let result = handle.block_on((test.run)(lab.clone()));
+            // Then what the test saw is only what followed from it.
+            lab.ensure_running().and(result).map_err(|error| Failed::from(format!("{error:#}")))
         })
     };
     libtest_mimic::run(&arguments, tests.into_iter().map(trial).collect()).exit_code()

@@ -143,7 +143,10 @@ async fn watched(lab: &Lab, name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Changes some routes, makes some and deletes some.
+/// How long an API server may be away that is asked again.
+const AWAY: Duration = Duration::from_secs(60);
+
+/// Changes some routes, makes some and deletes some. An API server that stood still a moment ago may refuse.
 async fn change(lab: &Lab, wanted: &mut BTreeMap<u32, u32>, random: &mut StdRng) -> anyhow::Result<()> {
     let mut set = String::new();
     for _ in 0..6 {
@@ -152,11 +155,16 @@ async fn change(lab: &Lab, wanted: &mut BTreeMap<u32, u32>, random: &mut StdRng)
         wanted.insert(number, version);
     }
     // A route may stand there twice, and the last one counts.
-    lab.kubectl_with(&["apply", "-f", "-"], &set).await?.success()?;
+    poll::within(AWAY, "the routes are taken", || async {
+        lab.kubectl_with(&["apply", "-f", "-"], &set).await?.success()
+    })
+    .await?;
     for _ in 0..2 {
         let number = random.random_range(0..ROUTES);
         if wanted.remove(&number).is_some() {
-            lab.kubectl(&["-n", "chaos", "delete", "httproute", &format!("route-{number}")]).await?.success()?;
+            let name = format!("route-{number}");
+            let delete = ["-n", "chaos", "delete", "--ignore-not-found", "httproute", &name];
+            poll::within(AWAY, "the route is deleted", || async { lab.kubectl(&delete).await?.success() }).await?;
         }
     }
     Ok(())
