@@ -9,6 +9,7 @@
 
 mod edition;
 pub mod ends;
+mod own_thread;
 mod publication;
 mod published;
 #[cfg(test)]
@@ -17,10 +18,10 @@ mod told;
 
 pub use published::{Published, ServedGateway};
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tollgate_core::envoy::Surroundings;
 use tollgate_core::ledger::Configured;
@@ -58,6 +59,10 @@ pub enum SourceError {
     Access(#[from] AccessError),
     #[error(transparent)]
     List(#[from] ListError),
+    #[error("a thread for the source cannot be made: {0}")]
+    Thread(#[from] std::io::Error),
+    #[error("reading the source ended before it was done")]
+    Ended,
 }
 
 /// Reads a source and translates it as far as the IR, without the loop. Returns everything that is wrong on the way as
@@ -95,44 +100,58 @@ pub async fn start(
     metrics: Metrics,
 ) -> Result<JoinHandle<()>, SourceError> {
     match source {
-        Source::Folder(path) => Ok(follow_folder(path, state, publisher, metrics)?),
+        Source::Folder(path) => {
+            let (begun, first) = oneshot::channel();
+            let (path, state) = (path.clone(), state.to_owned());
+            let task = own_thread::spawn("source", follow_folder(path, state, publisher, metrics, begun))?;
+            first.await.map_err(|_| SourceError::Ended)??;
+            Ok(task)
+        }
         Source::Kubernetes(access) => {
             let watches = Watches::start(access, metrics.clone(), publisher.due.clone()).await?;
-            Ok(tokio::spawn(follow_cluster(watches, publisher, metrics)))
+            Ok(own_thread::spawn("source", follow_cluster(watches, publisher, metrics))?)
         }
     }
 }
 
-fn follow_folder(
-    path: &Path,
-    state: &Path,
+/// `begun` is told once what came first is published, or why it cannot be read.
+async fn follow_folder(
+    path: PathBuf,
+    state: PathBuf,
     publisher: Publisher,
     metrics: Metrics,
-) -> Result<JoinHandle<()>, FolderError> {
+    begun: oneshot::Sender<Result<(), FolderError>>,
+) {
     // Watching begins before the first reading, so that no change is missed.
-    let mut watcher = Watcher::of(path);
-    let mut folder = Folder::with_state(path, state)?;
-    let reading = publisher.read(&mut folder)?;
+    let mut watcher = Watcher::of(&path);
+    let first = Folder::with_state(&path, &state)
+        .and_then(|mut folder| publisher.read(&mut folder).map(|reading| (folder, reading)));
+    let (mut folder, reading) = match first {
+        Ok(first) => first,
+        Err(error) => {
+            // Who has left needs no answer.
+            let _ = begun.send(Err(error));
+            return;
+        }
+    };
     watcher.also(reading.secret_files);
     publisher.publish(reading.changes, reading.findings);
     let mut told = Told::default();
     told.tell(&publisher.published().borrow().findings);
-    Ok(tokio::spawn(async move {
-        loop {
-            watcher.changed().await;
-            // Reading a large folder takes its time. Other tasks need not wait for it.
-            tokio::task::block_in_place(|| match publisher.read(&mut folder) {
-                Ok(reading) => {
-                    watcher.also(reading.secret_files);
-                    publisher.take(reading.changes, reading.findings, &mut told, &metrics);
-                }
-                Err(error) => {
-                    metrics.reload_refused();
-                    tracing::error!("{error}; what was read before stays");
-                }
-            });
+    let _ = begun.send(Ok(()));
+    loop {
+        watcher.changed().await;
+        match publisher.read(&mut folder) {
+            Ok(reading) => {
+                watcher.also(reading.secret_files);
+                publisher.take(reading.changes, reading.findings, &mut told, &metrics);
+            }
+            Err(error) => {
+                metrics.reload_refused();
+                tracing::error!("{error}; what was read before stays");
+            }
         }
-    }))
+    }
 }
 
 async fn follow_cluster(mut watches: Watches, publisher: Publisher, metrics: Metrics) {
@@ -140,7 +159,7 @@ async fn follow_cluster(mut watches: Watches, publisher: Publisher, metrics: Met
     loop {
         let reading = watches.next().await;
         // The first reading is of all objects.
-        tokio::task::block_in_place(|| publisher.take(reading.changes, reading.findings, &mut told, &metrics));
+        publisher.take(reading.changes, reading.findings, &mut told, &metrics);
     }
 }
 

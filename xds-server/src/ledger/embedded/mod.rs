@@ -124,7 +124,7 @@ impl Ledger for Embedded {
             self.metrics.calls.get_or_create(&CallLabels { outcome: CallOutcome::Refused }).inc();
         })?;
         let (answer, answered) = oneshot::channel();
-        let job = Job::Call(Waiting { call, arrived: self.clock.now(), answer });
+        let job = Job::Call(Box::new(Waiting { call, arrived: self.clock.now(), answer }));
         self.jobs.try_send(job).map_err(|error| match error {
             TrySendError::Full(_) => SyncError::Busy,
             TrySendError::Disconnected(_) => SyncError::Closed,

@@ -25,7 +25,8 @@ const LOAD_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// What the thread is asked.
 #[derive(Debug)]
 pub(super) enum Job {
-    Call(Waiting),
+    /// In a box, because the queue has room for all that may wait from the start.
+    Call(Box<Waiting>),
     Close(oneshot::Sender<()>),
 }
 
@@ -80,14 +81,14 @@ impl Writer {
             let mut waiting = Vec::new();
             let mut close = None;
             match jobs.recv_timeout(TICK) {
-                Ok(Job::Call(call)) => waiting.push(call),
+                Ok(Job::Call(call)) => waiting.push(*call),
                 Ok(Job::Close(done)) => close = Some(done),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             while close.is_none() && waiting.len() < MAX_BATCH {
                 match jobs.try_recv() {
-                    Ok(Job::Call(call)) => waiting.push(call),
+                    Ok(Job::Call(call)) => waiting.push(*call),
                     Ok(Job::Close(done)) => close = Some(done),
                     Err(_) => break,
                 }
