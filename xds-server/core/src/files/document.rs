@@ -57,7 +57,7 @@ pub fn parse(text: &str) -> Result<Vec<Document>, SyntaxError> {
         .map(|node| {
             let start = node.line;
             let mut fields = Fields { start, below: Offsets::new() };
-            let value = node.into_value("", 0, &mut fields);
+            let value = node.kind.into_value("", 0, &mut fields);
             let below = known.get(&fields.below).cloned().unwrap_or_else(|| Arc::new(fields.below));
             known.insert(Arc::clone(&below));
             Document { value, lines: Lines { start, below } }
@@ -95,6 +95,7 @@ impl Fields {
 
 // === Node: what serde-saphyr fills ===
 
+/// A value with its own line: a document, or what is in a list. The line of what is in a map is that of its key.
 #[derive(Debug)]
 struct Node {
     line: u64,
@@ -106,7 +107,7 @@ enum Kind {
     Null,
     Scalar(Value),
     Seq(Vec<Node>),
-    Map(Vec<(Spanned<String>, Node)>),
+    Map(Vec<(Spanned<String>, Kind)>),
 }
 
 impl Node {
@@ -116,7 +117,7 @@ impl Node {
             Kind::Map(entries) if is_list(&entries) => entries
                 .into_iter()
                 .filter(|(key, _)| key.value == "items")
-                .flat_map(|(_, node)| match node.kind {
+                .flat_map(|(_, kind)| match kind {
                     Kind::Seq(items) => items,
                     _ => Vec::new(),
                 })
@@ -124,31 +125,33 @@ impl Node {
             kind => vec![Self { line: self.line, kind }],
         }
     }
+}
 
+impl Kind {
     /// Nulls are left out, as in Kubernetes: `field:` means that the field is not set.
     fn into_value(self, path: &str, depth: usize, lines: &mut Fields) -> Value {
-        match self.kind {
+        match self {
             _ if depth > MAX_DEPTH => Value::Null,
-            Kind::Null => Value::Null,
-            Kind::Scalar(value) => value,
-            Kind::Seq(items) => Value::Array(
+            Self::Null => Value::Null,
+            Self::Scalar(value) => value,
+            Self::Seq(items) => Value::Array(
                 items
                     .into_iter()
                     .enumerate()
                     .map(|(index, item)| {
                         let path = format!("{path}[{index}]");
                         lines.note(&path, item.line);
-                        item.into_value(&path, depth + 1, lines)
+                        item.kind.into_value(&path, depth + 1, lines)
                     })
                     .collect(),
             ),
-            Kind::Map(entries) => {
+            Self::Map(entries) => {
                 let mut map = Map::new();
-                for (key, node) in entries {
+                for (key, kind) in entries {
                     let path = if path.is_empty() { key.value.clone() } else { format!("{path}.{}", key.value) };
                     lines.note(&path, key.referenced.line());
-                    if !matches!(node.kind, Kind::Null) {
-                        map.insert(key.value, node.into_value(&path, depth + 1, lines));
+                    if !matches!(kind, Self::Null) {
+                        map.insert(key.value, kind.into_value(&path, depth + 1, lines));
                     }
                 }
                 Value::Object(map)
@@ -157,11 +160,11 @@ impl Node {
     }
 }
 
-fn is_list(entries: &[(Spanned<String>, Node)]) -> bool {
+fn is_list(entries: &[(Spanned<String>, Kind)]) -> bool {
     let says = |name: &str, text: &str| {
         entries
             .iter()
-            .any(|(key, node)| key.value == name && matches!(&node.kind, Kind::Scalar(Value::String(is)) if is == text))
+            .any(|(key, kind)| key.value == name && matches!(kind, Kind::Scalar(Value::String(is)) if is == text))
     };
     says("kind", "List") && says("apiVersion", "v1")
 }
