@@ -22,6 +22,7 @@ pub mod envoy_admin;
 pub mod gateway;
 pub mod lab;
 pub mod llm;
+pub mod mesh;
 pub mod poll;
 pub mod process;
 pub mod sdk;

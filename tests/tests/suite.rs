@@ -12,7 +12,7 @@ use tollgate_tests::tools::Tools;
 
 use crate::{
     answers, budgets, certificates, closed, commands, crashes, edge, endings, errors, failover, forms, interruptions,
-    providers, reload, requests, routes, scopes, secrets, tls, upgrade, usage_reading,
+    mesh, providers, reload, requests, routes, scopes, secrets, tls, upgrade, usage_reading,
 };
 
 pub struct Suite {
@@ -89,6 +89,7 @@ impl Suite {
             forms::tests(),
             endings::tests(),
             interruptions::tests(),
+            mesh::tests(),
             providers::tests(),
             reload::tests(),
             requests::tests(),

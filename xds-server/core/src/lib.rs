@@ -14,6 +14,7 @@ pub mod files;
 pub mod fleet;
 pub mod ir;
 pub mod ledger;
+pub mod mesh;
 pub mod objects;
 pub mod placement;
 pub mod scope;

@@ -1,7 +1,9 @@
 //! Where proxies run, who programs them, and what follows from that for the translation.
 
 use std::fmt;
+use std::sync::Arc;
 
+use crate::mesh::Mesh;
 use crate::objects::Meta;
 use crate::status::{Finding, Reason, Severity};
 use crate::terms::Key;
@@ -20,6 +22,14 @@ pub enum Placement {
     OneFleet(Key),
     /// istiod programs the proxies: the sidecars of workloads. We configure the filter in them, in one direction.
     Sidecar(Direction),
+}
+
+/// What a translation is made for. It is given, and nothing changes it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Setting {
+    pub placement: Placement,
+    /// None: the proxies of Gateways are outside of any mesh.
+    pub mesh: Option<Arc<Mesh>>,
 }
 
 /// Which requests a sidecar sees.
@@ -89,20 +99,31 @@ impl Placement {
         }
     }
 
-    /// Whether proxies have certificates of the mesh, and know their callers by them. Those of Gateways are outside of it.
-    fn is_in_mesh(&self) -> bool {
+    fn is_sidecar(&self) -> bool {
         matches!(self, Self::Sidecar(_))
     }
+}
 
+// === impl Setting ===
+
+impl Setting {
     /// None: the feature is there.
     pub fn lacks(&self, feature: Feature) -> Option<Lack> {
+        let Self { placement, mesh } = self;
         let is_there = match feature {
-            Feature::IstioCertificates | Feature::Identities | Feature::ServiceTarget => self.is_in_mesh(),
-            Feature::Addresses => matches!(self, Self::ProxyPerGateway | Self::OneFleet(_)),
-            Feature::Infrastructure => *self == Self::ProxyPerGateway,
+            Feature::IstioCertificates => placement.is_sidecar() || mesh.is_some(),
+            Feature::Identities | Feature::ServiceTarget => placement.is_sidecar(),
+            Feature::Addresses => matches!(placement, Placement::ProxyPerGateway | Placement::OneFleet(_)),
+            Feature::Infrastructure => *placement == Placement::ProxyPerGateway,
             Feature::Runners | Feature::PromptAffinity | Feature::PoolSessions => false,
         };
         (!is_there).then(|| feature.lack())
+    }
+}
+
+impl From<Placement> for Setting {
+    fn from(placement: Placement) -> Self {
+        Self { placement, mesh: None }
     }
 }
 
@@ -131,8 +152,8 @@ impl Feature {
             Self::IstioCertificates => Lack::new(
                 Severity::Error,
                 Reason::UnsupportedValue,
-                "the proxies of Gateways have no certificates of Istio's yet",
-                "mode: None or Simple",
+                "the proxies have no certificates of a mesh",
+                "start tollgate with --mesh-certificates, or use mode: None or Simple",
             ),
             Self::Runners => {
                 not_acted_on("Services do not become backends by their label yet", "list the models with their targets")

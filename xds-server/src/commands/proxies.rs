@@ -2,6 +2,7 @@
 
 use clap::ValueEnum;
 use tollgate_core::fleet::{CERTIFICATES_PORT, Settings, XDS_PORT};
+use tollgate_core::mesh::Mesh;
 use tollgate_core::objects::{ProxyReplicas, ProxyService};
 use tollgate_core::placement::Placement;
 
@@ -44,8 +45,8 @@ enum Service {
 // === impl Proxies ===
 
 impl Proxies {
-    /// None: proxies are not provided. `namespace` is the control plane's.
-    pub fn settings(&self, namespace: &str) -> Option<Settings> {
+    /// None: proxies are not provided. `namespace` is the control plane's. `mesh` is what their translation is told of.
+    pub fn settings(&self, namespace: &str, mesh: Option<&Mesh>) -> Option<Settings> {
         let control_plane = self.proxy_control_plane.clone();
         Some(Settings {
             image: self.proxy_image.clone()?,
@@ -58,6 +59,7 @@ impl Proxies {
                 Service::NodePort => ProxyService::NodePort,
                 Service::ClusterIp => ProxyService::ClusterIP,
             },
+            mesh_certificates: mesh.map(|mesh| mesh.certificates.clone()),
         })
     }
 

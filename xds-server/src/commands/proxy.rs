@@ -1,6 +1,6 @@
 //! `tollgate proxy`: the Envoy of a Gateway in a Pod.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use tokio::time::sleep;
 
 use super::Outcome;
 use super::logging::LogFormat;
+use super::mesh;
 use super::stages::{duration, listen};
 use super::stops::Stops;
 use crate::envoy::admin::EnvoyAdmin;
@@ -18,7 +19,7 @@ use crate::envoy::bootstrap::{Bootstrap, ControlPlane};
 use crate::envoy::process::{Envoy, EnvoySetup, find};
 use crate::envoy::{admin_socket, memory};
 use crate::identity::Identity;
-use crate::proxy::certificate::{Given, GivenError, Origin};
+use crate::proxy::certificate::{Given, Origin};
 use crate::proxy::status::{Life, Status};
 use crate::serve::pki::{Folder, Validity};
 use crate::state::dir::StateDir;
@@ -64,6 +65,10 @@ pub struct Args {
     /// Envoy's node id [default: the Pod's namespace and name, else the machine's name]
     #[arg(long, value_name = "ID")]
     node: Option<String>,
+    /// The Pod is in an Istio mesh: the folder where Istio's agent keeps cert-chain.pem, key.pem and root-cert.pem. Envoy is
+    /// started once they are there
+    #[arg(long, value_name = "DIR")]
+    mesh_certificates: Option<PathBuf>,
     /// Envoy's binary; else the first `envoy` in PATH
     #[arg(long, env = "TOLLGATE_ENVOY", value_name = "PATH")]
     envoy: Option<PathBuf>,
@@ -121,6 +126,12 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
         given = first(&origin) => given,
         () = stops.next() => return Ok(Outcome::Good),
     };
+    if let Some(folder) = &args.mesh_certificates {
+        tokio::select! {
+            () = of_mesh(folder) => {}
+            () = stops.next() => return Ok(Outcome::Good),
+        }
+    }
     let folder = Folder::of(&state.join("pki"), &given.identity);
     let files = folder.put(&given.issued, &given.authority)?;
     let bootstrap = Bootstrap {
@@ -163,6 +174,15 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
     renewing.abort();
     status.abort();
     lost.map_or(Ok(Outcome::Good), |error| Err(error.into()))
+}
+
+/// Waits until Istio's agent has put the certificate there. Envoy does not look again for a file that it did not find.
+async fn of_mesh(folder: &Path) {
+    let mut told = String::new();
+    while let Err(error) = mesh::certificate(folder) {
+        tell(&mut told, &error);
+        sleep(RETRY).await;
+    }
 }
 
 fn node() -> String {
@@ -220,7 +240,7 @@ fn take(folder: &Folder, given: &Given) -> anyhow::Result<()> {
 }
 
 /// Says what keeps it, once while it is the same.
-fn tell(told: &mut String, error: &GivenError) {
+fn tell(told: &mut String, error: &impl ToString) {
     let text = error.to_string();
     if *told != text {
         tracing::warn!("there is no certificate yet: {text}; it is tried again");

@@ -12,6 +12,7 @@ use tollgate_core::placement::Placement;
 
 use super::Outcome;
 use super::logging::LogFormat;
+use super::mesh::MeshArgs;
 use super::sources::Sources;
 use super::stages::{Admin, KeyWarning, Parts, Stages, duration, listen};
 use super::stops::Stops;
@@ -73,6 +74,8 @@ pub struct Args {
     #[arg(long, default_value = "30s", value_parser = duration, value_name = "DURATION")]
     lease_ttl: Duration,
     #[command(flatten)]
+    mesh: MeshArgs,
+    #[command(flatten)]
     keys: KeyWarning,
     /// How long certificates between control plane and Envoy live; they are renewed at two thirds of it
     #[arg(long, default_value = LIFETIME, value_parser = lifetime, hide = true, value_name = "DURATION")]
@@ -106,6 +109,8 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
     let mut stops = Stops::new()?;
     let source = args.sources.get()?;
     let duties = args.write_status.then(|| args.sources.writing(Election::Always)).transpose()?;
+    // Its one Envoy serves all Gateways.
+    let setting = args.mesh.here(Placement::OneHost)?;
     let binary = find(args.envoy)?;
     let code = FilterCode::load(args.wasm.as_deref())?;
     let state_path = args.state.map_or_else(|| default_path(&args.sources.name()), Ok)?;
@@ -141,8 +146,7 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
         state: state.path(),
         ledger: state.join("ledger"),
         certificates,
-        // Its one Envoy serves all Gateways.
-        placement: Placement::OneHost,
+        setting,
         surroundings: Surroundings {
             bind: args.bind.to_string(),
             ports: Ports::Exclusive,

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tollgate_core::envoy::{FilterCode as EnvoyCode, FilterSetup, Ports, RouteTables, Surroundings};
-use tollgate_core::placement::Placement;
+use tollgate_core::placement::Setting;
 
 use super::Outcome;
 use super::logging::LogFormat;
+use super::mesh::MeshArgs;
 use super::placement::Placements;
 use super::proxies::Proxies;
 use super::sources::{HEADING, Sources};
@@ -43,6 +44,8 @@ pub struct Args {
     sources: Sources,
     #[command(flatten)]
     placement: Placements,
+    #[command(flatten)]
+    mesh: MeshArgs,
     /// Do not write the status of each object into the cluster
     #[arg(long, requires = "source", help_heading = HEADING)]
     no_write_status: bool,
@@ -106,9 +109,9 @@ pub struct Args {
 pub fn main(args: Args) -> anyhow::Result<Outcome> {
     args.log_format.start();
     let source = args.sources.get()?;
-    let placement = args.placement.served(&source)?;
+    let setting = args.mesh.setting(args.placement.served(&source)?);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve(args, source, placement))
+    runtime.block_on(serve(args, source, setting))
 }
 
 /// A name that no other process has. A pod has one process at a time, and one that was killed and is started again goes
@@ -122,7 +125,7 @@ fn identity() -> String {
     format!("{machine}_{:016x}", rand::random::<u64>())
 }
 
-async fn serve(args: Args, source: Source, placement: Placement) -> anyhow::Result<Outcome> {
+async fn serve(args: Args, source: Source, setting: Setting) -> anyhow::Result<Outcome> {
     private::mask();
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -144,8 +147,8 @@ async fn serve(args: Args, source: Source, placement: Placement) -> anyhow::Resu
             let election = if args.leader_election { Election::ByLease(place) } else { Election::Always };
             Some(Duties {
                 statuses: !args.no_write_status,
-                proxies: args.proxies.settings(&namespace),
-                signing: args.proxies.signing(&placement).await?,
+                proxies: args.proxies.settings(&namespace, setting.mesh.as_deref()),
+                signing: args.proxies.signing(&setting.placement).await?,
                 ..args.sources.writing(election)?
             })
         }
@@ -161,7 +164,7 @@ async fn serve(args: Args, source: Source, placement: Placement) -> anyhow::Resu
         state: state.path(),
         ledger: args.ledger.unwrap_or_else(|| state.join("ledger")),
         certificates,
-        placement,
+        setting,
         surroundings: Surroundings {
             bind: args.bind.to_string(),
             ports: Ports::Shared,

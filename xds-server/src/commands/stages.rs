@@ -12,7 +12,7 @@ use tokio_rustls::TlsAcceptor;
 use tollgate_core::envoy::Surroundings;
 use tollgate_core::fleet::Settings;
 use tollgate_core::objects::Key;
-use tollgate_core::placement::Placement;
+use tollgate_core::placement::Setting;
 use tollgate_core::status::Definitions;
 
 use crate::accept;
@@ -51,7 +51,7 @@ pub struct Parts<'a> {
     /// The folder of the ledger. Replicas share it.
     pub ledger: PathBuf,
     pub certificates: Keeper,
-    pub placement: Placement,
+    pub setting: Setting,
     pub surroundings: Surroundings,
     pub code: FilterCode,
     pub lease_ttl: Duration,
@@ -127,7 +127,7 @@ impl Stages {
         // 1 to 4: files or a cluster -> objects -> IR -> resources, once now and again on every change.
         let writes = parts.duties.as_ref().is_some_and(|duties| duties.statuses);
         let due = writes.then(Due::default);
-        let publisher = Publisher::new(parts.placement, parts.surroundings).telling(due.clone());
+        let publisher = Publisher::new(parts.setting, parts.surroundings).telling(due.clone());
         let published = publisher.published();
         let ends = pipeline::ends::keep(published.clone(), parts.key_warning, due.clone(), metrics.clone());
         let configured = publisher.for_ledger();

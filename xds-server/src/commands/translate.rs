@@ -4,6 +4,7 @@
 use serde_json::{Map, Value};
 use tollgate_core::envoy::{self, FilterCode, FilterSetup, Ports, RouteTables, Surroundings};
 
+use super::mesh::MeshArgs;
 use super::placement::Placements;
 use super::sources::Sources;
 use super::validate::{looked, outcome};
@@ -23,6 +24,8 @@ pub struct Args {
     sources: Sources,
     #[command(flatten)]
     placement: Placements,
+    #[command(flatten)]
+    mesh: MeshArgs,
     /// Only this Gateway
     #[arg(long, value_name = "NAMESPACE/NAME")]
     gateway: Option<String>,
@@ -35,7 +38,7 @@ pub struct Args {
 }
 
 pub fn main(args: &Args) -> anyhow::Result<Outcome> {
-    let (translation, findings) = ask::block_on(looked(&args.sources, &args.placement))?;
+    let (translation, findings) = ask::block_on(looked(&args.sources, &args.placement, &args.mesh))?;
     for finding in &findings {
         eprintln!("{finding}");
     }

@@ -4,6 +4,7 @@ use clap::ValueEnum;
 use tollgate_core::status::{Finding, Severity};
 use tollgate_core::translate::Translation;
 
+use super::mesh::MeshArgs;
 use super::placement::Placements;
 use super::sources::Sources;
 use super::{Outcome, ask, print};
@@ -22,6 +23,8 @@ pub struct Args {
     sources: Sources,
     #[command(flatten)]
     placement: Placements,
+    #[command(flatten)]
+    mesh: MeshArgs,
     #[arg(short, long, value_enum, default_value = "text")]
     output: Output,
 }
@@ -34,7 +37,7 @@ enum Output {
 }
 
 pub fn main(args: &Args) -> anyhow::Result<Outcome> {
-    let (_, findings) = ask::block_on(looked(&args.sources, &args.placement))?;
+    let (_, findings) = ask::block_on(looked(&args.sources, &args.placement, &args.mesh))?;
     match args.output {
         Output::Text => {
             for finding in &findings {
@@ -50,9 +53,13 @@ pub fn main(args: &Args) -> anyhow::Result<Outcome> {
 }
 
 /// Looks at a source once.
-pub(super) async fn looked(sources: &Sources, placements: &Placements) -> anyhow::Result<(Translation, Vec<Finding>)> {
+pub(super) async fn looked(
+    sources: &Sources,
+    placements: &Placements,
+    mesh: &MeshArgs,
+) -> anyhow::Result<(Translation, Vec<Finding>)> {
     let source = sources.get()?;
-    Ok(pipeline::once(&source, placements.get(&source)).await?)
+    Ok(pipeline::once(&source, mesh.setting(placements.get(&source))).await?)
 }
 
 pub(super) fn outcome(findings: &[Finding]) -> Outcome {

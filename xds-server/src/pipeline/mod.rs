@@ -26,7 +26,7 @@ use tokio::task::JoinHandle;
 use tollgate_core::envoy::Surroundings;
 use tollgate_core::ledger::Configured;
 use tollgate_core::objects::{Changes, Objects};
-use tollgate_core::placement::Placement;
+use tollgate_core::placement::Setting;
 use tollgate_core::status::Finding;
 use tollgate_core::translate::{Translation, translate};
 use tollgate_core::world::World;
@@ -42,7 +42,7 @@ use crate::source::kubernetes::{self, AccessError, ListError, Watches};
 /// Turns objects into what is served. Nothing else does.
 #[derive(Debug)]
 pub struct Publisher {
-    placement: Placement,
+    setting: Setting,
     surroundings: Surroundings,
     world: Arc<Mutex<World>>,
     published: watch::Sender<Arc<Published>>,
@@ -70,7 +70,7 @@ pub enum SourceError {
 ///
 /// # Errors
 /// When the source cannot be read at all.
-pub async fn once(source: &Source, placement: Placement) -> Result<(Translation, Vec<Finding>), SourceError> {
+pub async fn once(source: &Source, setting: Setting) -> Result<(Translation, Vec<Finding>), SourceError> {
     let mut objects = Objects::default();
     let (changes, mut findings) = match source {
         Source::Folder(path) => {
@@ -78,12 +78,12 @@ pub async fn once(source: &Source, placement: Placement) -> Result<(Translation,
             (reading.changes, reading.findings)
         }
         Source::Kubernetes(access) => {
-            let reading = kubernetes::list(access).await?;
+            let reading = kubernetes::list(access, setting.mesh.is_some()).await?;
             (reading.changes, reading.findings)
         }
     };
     objects.apply(changes, &mut |_, _, _| {});
-    let mut translation = translate(&objects, placement);
+    let mut translation = translate(&objects, setting);
     findings.append(&mut translation.findings);
     Ok((translation, findings))
 }
@@ -108,7 +108,9 @@ pub async fn start(
             Ok(task)
         }
         Source::Kubernetes(access) => {
-            let watches = Watches::start(access, metrics.clone(), publisher.due.clone()).await?;
+            let watches =
+                Watches::start(access, publisher.setting.mesh.is_some(), metrics.clone(), publisher.due.clone())
+                    .await?;
             Ok(own_thread::spawn("source", follow_cluster(watches, publisher, metrics))?)
         }
     }
@@ -166,10 +168,11 @@ async fn follow_cluster(mut watches: Watches, publisher: Publisher, metrics: Met
 // === impl Publisher ===
 
 impl Publisher {
-    pub fn new(placement: Placement, surroundings: Surroundings) -> Self {
+    pub fn new(setting: impl Into<Setting>, surroundings: Surroundings) -> Self {
+        let setting = setting.into();
         Self {
-            world: Arc::new(Mutex::new(World::new(placement.clone()))),
-            placement,
+            world: Arc::new(Mutex::new(World::new(setting.clone()))),
+            setting,
             surroundings,
             published: watch::Sender::default(),
             for_ledger: watch::Sender::default(),
@@ -220,7 +223,7 @@ impl Publisher {
         findings.extend(world.findings());
         let before = Arc::clone(&self.published.borrow());
         let next = Publication {
-            placement: &self.placement,
+            placement: &self.setting.placement,
             world: &world,
             delta: &delta,
             surroundings: &self.surroundings,
@@ -237,7 +240,7 @@ impl Publisher {
         // Whoever looks at what is published may ask the world while it looks, and would wait for us as we for it.
         drop(world);
         let world = Arc::clone(&self.world);
-        let placement = self.placement.clone();
+        let placement = self.setting.placement.clone();
         let next = Published { generation, gateways, all, placement, keys: keys.all, findings, given, models, world };
         self.published.send_replace(Arc::new(next));
         if let Some(due) = &self.due {

@@ -10,6 +10,7 @@ use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::endpoint::v3 as endpoint;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{HttpFilter, http_filter};
 use envoy_types::pb::envoy::extensions::upstreams::http::v3::{HttpProtocolOptions, http_protocol_options};
+use envoy_types::pb::google::protobuf::{Struct, Value, value::Kind};
 use prost::Message as _;
 
 use crate::ir;
@@ -20,9 +21,7 @@ use super::{edge, picker, tls, upstream};
 
 pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway) {
     for backend in gateway.catalog.backends.values() {
-        if let Some(cluster) = self::backend(gateway, backend) {
-            snapshot.insert(ResourceType::Cluster, &backend.cluster, cluster);
-        }
+        snapshot.insert(ResourceType::Cluster, &backend.cluster, self::backend(gateway, backend));
     }
     for service in gateway.services.values() {
         for (kind, name, resource) in self::service(gateway, service) {
@@ -33,12 +32,10 @@ pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway) {
 
 const SERVICE_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// None: it is reached with the certificates of the mesh, which no proxy has that we program. Without a cluster requests
-/// are refused; in plain text they would reach anybody.
-pub fn backend(gateway: &ir::Gateway, backend: &ir::Backend) -> Option<Resource> {
+pub fn backend(gateway: &ir::Gateway, backend: &ir::Backend) -> Resource {
     let mut origins = vec![backend.origin.clone()];
     origins.extend(backend.credential.as_ref().map(|credential| credential.origin.clone()));
-    Some(Resource::new(&of_backend(gateway, backend)?, origins))
+    Resource::new(&of_backend(gateway, backend), origins)
 }
 
 /// The clusters of a Service, and the endpoints that both take.
@@ -55,6 +52,7 @@ pub fn service(gateway: &ir::Gateway, service: &ir::Service) -> Vec<(ResourceTyp
     if has_tunnels(gateway, service) {
         let name = tunnel_name(&service.cluster);
         let tunnel = by_eds(common(&name, SERVICE_CONNECT_TIMEOUT), &service.cluster);
+        let tunnel = in_mesh(tunnel, service, tls::Inside::Tcp);
         made.push((ResourceType::Cluster, name, Resource::new(&tunnel, own)));
     }
     made
@@ -73,10 +71,14 @@ pub fn endpoints_of(cluster: &Resource) -> Option<String> {
     Some(if name.is_empty() { cluster.name } else { name })
 }
 
-fn of_backend(gateway: &ir::Gateway, backend: &ir::Backend) -> Option<cluster::Cluster> {
+fn of_backend(gateway: &ir::Gateway, backend: &ir::Backend) -> cluster::Cluster {
     let common = common(&backend.cluster, backend.timeouts.connect);
-    let is_closed =
-        matches!((&backend.tls, &gateway.client_certificate), (ir::Tls::Simple { .. }, ir::ClientCertificate::Missing));
+    let is_closed = match &backend.tls {
+        ir::Tls::Simple { .. } => matches!(gateway.client_certificate, ir::ClientCertificate::Missing),
+        // Anybody could be there, or no proxy of this Gateway could show who it is.
+        ir::Tls::Istio { peers, .. } => peers.is_none() || gateway.mesh.is_none(),
+        ir::Tls::None => false,
+    };
     let mut made = match &backend.endpoint {
         // Other targets are tried.
         _ if is_closed => cluster::Cluster {
@@ -108,10 +110,20 @@ fn of_backend(gateway: &ir::Gateway, backend: &ir::Backend) -> Option<cluster::C
         }
         ir::Tls::None if matches!(backend.endpoint, ir::Endpoint::InferencePool { h2c: true, .. }) => Version::Http2,
         ir::Tls::None => Version::Http1,
-        ir::Tls::Istio { .. } => return None,
+        ir::Tls::Istio { peers, to } => {
+            let is_http2 = matches!(backend.endpoint, ir::Endpoint::InferencePool { h2c: true, .. });
+            let (version, inside) =
+                if is_http2 { (Version::Http2, tls::Inside::Http2) } else { (Version::Http1, tls::Inside::Http1) };
+            match (peers, to) {
+                (Some(peers), ir::MeshTo::All) => made.transport_socket = Some(tls::mesh(peers, inside)),
+                (Some(peers), ir::MeshTo::Members) => made.transport_socket_matches = by_member(peers, inside),
+                (None, _) => {}
+            }
+            version
+        }
     };
     set_protocol(&mut made, version, upstream::filters(gateway, backend));
-    Some(made)
+    made
 }
 
 fn of_service(gateway: &ir::Gateway, service: &ir::Service) -> cluster::Cluster {
@@ -122,8 +134,9 @@ fn of_service(gateway: &ir::Gateway, service: &ir::Service) -> cluster::Cluster 
     });
     let (mut made, version) = match socket {
         None => {
-            let version = if service.h2c { Version::Http2 } else { Version::Http1 };
-            (by_eds(common, &service.cluster), version)
+            let (version, inside) =
+                if service.h2c { (Version::Http2, tls::Inside::Http2) } else { (Version::Http1, tls::Inside::Http1) };
+            (in_mesh(by_eds(common, &service.cluster), service, inside), version)
         }
         Some(None) => (without_endpoints(common), Version::Http1),
         Some(transport_socket) => {
@@ -133,6 +146,31 @@ fn of_service(gateway: &ir::Gateway, service: &ir::Service) -> cluster::Cluster 
     made.load_balancing_policy = picker::policy(&service.choice);
     set_protocol(&mut made, version, Vec::new());
     made
+}
+
+/// By the mesh's TLS, as far as the endpoints are in the mesh.
+fn in_mesh(made: cluster::Cluster, service: &ir::Service, inside: tls::Inside) -> cluster::Cluster {
+    let matches = service.peers.as_deref().map(|peers| by_member(peers, inside));
+    cluster::Cluster { transport_socket_matches: matches.unwrap_or_default(), ..made }
+}
+
+/// What Envoy goes by when it chooses the transport socket of an endpoint, and what the endpoints of the mesh say there.
+/// Istio has the same.
+const MATCH: &str = "envoy.transport_socket_match";
+const TLS_MODE: (&str, &str) = ("tlsMode", "istio");
+
+fn by_member(peers: &ir::Peers, inside: tls::Inside) -> Vec<cluster::cluster::TransportSocketMatch> {
+    // The others have what the cluster has besides: no TLS.
+    vec![cluster::cluster::TransportSocketMatch {
+        name: "mesh".to_owned(),
+        r#match: Some(one_field(TLS_MODE)),
+        transport_socket: Some(tls::mesh(peers, inside)),
+    }]
+}
+
+fn one_field((name, value): (&str, &str)) -> Struct {
+    let value = Value { kind: Some(Kind::StringValue(value.to_owned())) };
+    Struct { fields: [(name.to_owned(), value)].into() }
 }
 
 /// Whether connections are passed on to it whose TLS is its own.
@@ -225,7 +263,12 @@ fn by_zone(name: &str, endpoints: &[ir::ServiceEndpoint]) -> endpoint::ClusterLo
     let mut zones: BTreeMap<Option<&Arc<str>>, Vec<endpoint::LbEndpoint>> = BTreeMap::new();
     for endpoint in endpoints {
         let zone = zones.entry(endpoint.zone.as_ref()).or_default();
-        zone.push(lb_endpoint(address(&endpoint.ip.to_string(), endpoint.port)));
+        let made = lb_endpoint(address(&endpoint.ip.to_string(), endpoint.port));
+        let metadata = endpoint.is_in_mesh.then(|| core::Metadata {
+            filter_metadata: [(MATCH.to_owned(), one_field(TLS_MODE))].into(),
+            ..Default::default()
+        });
+        zone.push(endpoint::LbEndpoint { metadata, ..made });
     }
     if zones.is_empty() {
         zones.entry(None).or_default().push(nobody());

@@ -4,11 +4,14 @@ use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{
     CertificateValidationContext, GenericSecret, SdsSecretConfig, Secret, TlsCertificate, secret,
 };
 
+use envoy_types::pb::envoy::config::core::v3 as core;
+
 use crate::ir;
+use crate::mesh::Mesh;
 use crate::snapshot::{Resource, ResourceType, Snapshot};
 use crate::status::Origin;
 
-use super::wire::{ads, inline};
+use super::wire::{ads, file, inline};
 
 pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway) {
     for backend in gateway.catalog.backends.values() {
@@ -39,6 +42,33 @@ pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway) {
     if let Some(certificate) = gateway.client_certificate.shown() {
         insert_certificate(snapshot, &gateway.origin, certificate);
     }
+    if let Some(mesh) = &gateway.mesh {
+        for (name, value) in of_mesh(mesh) {
+            insert(snapshot, name.to_owned(), value, vec![gateway.origin.clone()]);
+        }
+    }
+}
+
+pub const MESH_CERTIFICATE: &str = "mesh/certificate";
+pub const MESH_AUTHORITY: &str = "mesh/authority";
+
+/// The certificate of the proxy in its mesh, and who signs those of the others. They are on the proxy's own machine, and
+/// the key never leaves it: what is sent are the names of the files. Envoy reads them again when another one is moved
+/// there.
+fn of_mesh(mesh: &Mesh) -> [(&'static str, secret::Type); 2] {
+    let [chain, key, authorities] = Mesh::FILES.map(|name| Some(file(&format!("{}/{name}", mesh.certificates))));
+    let watched_directory = Some(core::WatchedDirectory { path: mesh.certificates.clone(), ..Default::default() });
+    let certificate = TlsCertificate {
+        certificate_chain: chain,
+        private_key: key,
+        watched_directory: watched_directory.clone(),
+        ..Default::default()
+    };
+    let authority = CertificateValidationContext { trusted_ca: authorities, watched_directory, ..Default::default() };
+    [
+        (MESH_CERTIFICATE, secret::Type::TlsCertificate(certificate)),
+        (MESH_AUTHORITY, secret::Type::ValidationContext(authority)),
+    ]
 }
 
 fn insert_certificate(snapshot: &mut Snapshot, owner: &Origin, certificate: &ir::Certificate) {

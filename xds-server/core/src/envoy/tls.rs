@@ -15,8 +15,8 @@ use envoy_types::pb::google::protobuf::BoolValue;
 
 use crate::ir;
 
-use super::secret::{authority_name, by_sds, certificate_name};
-use super::wire::any;
+use super::secret::{MESH_AUTHORITY, MESH_CERTIFICATE, authority_name, by_sds, certificate_name};
+use super::wire::{any, file};
 
 /// Where Debian, Alpine and distroless images keep the authorities that they trust.
 const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
@@ -32,6 +32,48 @@ pub fn upstream((sni, authority): (&str, &ir::Authority), client: Option<&ir::Ce
     };
     // An address is not a server name (RFC 6066, 3).
     verified(if is_ip { "" } else { sni }, vec![san], secret, client)
+}
+
+/// What Istio's proxies take for traffic of the mesh, before what it is inside (`istio-http/1.1` and so on are their names
+/// in ALPN).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inside {
+    Http1,
+    Http2,
+    /// Anything.
+    Tcp,
+}
+
+/// To those of the mesh: each shows its certificate, and is one of `peers`.
+pub fn mesh(peers: &ir::Peers, inside: Inside) -> core::TransportSocket {
+    let sans = peers.identities.iter().map(|identity| san(SanType::Uri, exact(identity)));
+    let alpn: &[&str] = match inside {
+        Inside::Http1 => &["istio-http/1.1", "istio", "http/1.1"],
+        Inside::Http2 => &["istio-h2", "istio", "h2"],
+        Inside::Tcp => &["istio"],
+    };
+    let validation = CombinedCertificateValidationContext {
+        default_validation_context: Some(CertificateValidationContext {
+            match_typed_subject_alt_names: sans.collect(),
+            ..Default::default()
+        }),
+        validation_context_sds_secret_config: Some(by_sds(MESH_AUTHORITY.to_owned())),
+        ..Default::default()
+    };
+    let context = UpstreamTlsContext {
+        common_tls_context: Some(CommonTlsContext {
+            tls_params: Some(versions()),
+            tls_certificate_sds_secret_configs: vec![by_sds(MESH_CERTIFICATE.to_owned())],
+            validation_context_type: Some(common_tls_context::ValidationContextType::CombinedValidationContext(
+                validation,
+            )),
+            alpn_protocols: alpn.iter().map(|protocol| (*protocol).to_owned()).collect(),
+            ..Default::default()
+        }),
+        sni: peers.server_name.clone(),
+        ..Default::default()
+    };
+    socket(core::transport_socket::ConfigType::TypedConfig(any(&context)))
 }
 
 /// To a Service. None: nobody reaches it.
@@ -77,10 +119,7 @@ fn verified(
     let context = CertificateValidationContext { match_typed_subject_alt_names: sans, ..Default::default() };
     let validation = match secret {
         None => common_tls_context::ValidationContextType::ValidationContext(CertificateValidationContext {
-            trusted_ca: Some(core::DataSource {
-                specifier: Some(core::data_source::Specifier::Filename(SYSTEM_AUTHORITIES.to_owned())),
-                ..Default::default()
-            }),
+            trusted_ca: Some(file(SYSTEM_AUTHORITIES)),
             ..context
         }),
         Some(name) => {

@@ -66,7 +66,7 @@ impl Updating<'_> {
         // Backends share secrets.
         self.kind(ResourceType::Secret, |made| secret::add(made, gateway));
         for name in &delta.backends {
-            let backend = gateway.catalog.backends.get(name).and_then(|backend| cluster::backend(gateway, backend));
+            let backend = gateway.catalog.backends.get(name).map(|backend| cluster::backend(gateway, backend));
             self.set(ResourceType::Cluster, name, backend);
         }
     }

@@ -58,6 +58,11 @@ pub fn inline(text: &str) -> core::DataSource {
     }
 }
 
+/// A file on the machine of the proxy.
+pub fn file(path: &str) -> core::DataSource {
+    core::DataSource { specifier: Some(core::data_source::Specifier::Filename(path.to_owned())), ..Default::default() }
+}
+
 pub fn prefix_of(text: &str) -> StringMatcher {
     StringMatcher { match_pattern: Some(MatchPattern::Prefix(text.to_owned())), ..Default::default() }
 }

@@ -16,6 +16,8 @@ pub fn pod() -> Value {
         // Neither is of a Pod.
         replicas: ProxyReplicas::Fixed(1),
         service: ProxyService::ClusterIP,
+        // The chart refuses it.
+        mesh_certificates: None,
     };
     let selector: Map<String, Value> =
         [("app.kubernetes.io/name", "tollgate-proxy"), ("app.kubernetes.io/instance", "{{ .Release.Name }}")]

@@ -29,6 +29,10 @@ const CLASS_NAME: &str = "gateway.networking.k8s.io/gateway-class-name";
 /// What all of these objects have, and nobody else's.
 pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "tollgate");
 
+/// What has Istio put its agent into a Pod, and its agent alone: the Envoy is ours.
+const INJECTED: (&str, &str) = ("sidecar.istio.io/inject", "true");
+const AGENT_ALONE: (&str, &str) = ("inject.istio.io/templates", "grpc-agent");
+
 /// The port of the control plane's Service for discovery and the ledger.
 pub const XDS_PORT: u16 = 18000;
 /// The one for certificates.
@@ -51,6 +55,8 @@ pub struct Settings {
     pub certificates_port: u16,
     pub replicas: ProxyReplicas,
     pub service: ProxyService,
+    /// The folder in the Pods where Istio's agent keeps their certificate. None: they are outside of any mesh.
+    pub mesh_certificates: Option<String>,
 }
 
 /// One object as it is to be.
@@ -211,8 +217,14 @@ impl Fleet<'_> {
             selector: self.selector(),
             authority: json!({"name": AUTHORITY_VOLUME, "configMap": {"name": self.name}}),
         };
-        let mut template = json!({"metadata": {"labels": self.labels()}, "spec": runs.pod(settings, parameters)});
-        let annotations = self.annotations();
+        let (mut labels, mut annotations) = (self.labels(), self.annotations());
+        if settings.mesh_certificates.is_some() {
+            let (label, value) = INJECTED;
+            labels.insert(label.to_owned(), json!(value));
+            let (annotation, value) = AGENT_ALONE;
+            annotations.insert(annotation.to_owned(), value.to_owned());
+        }
+        let mut template = json!({"metadata": {"labels": labels}, "spec": runs.pod(settings, parameters)});
         if let (Some(metadata), false) = (template.get_mut("metadata"), annotations.is_empty()) {
             put(metadata, "annotations", json!(annotations));
         }

@@ -86,16 +86,7 @@ fn container(settings: &Settings, parameters: &ProxyParameters) -> Value {
     json!({
         "name": CONTAINER,
         "image": parameters.image.as_ref().unwrap_or(&settings.image),
-        "args": [
-            "proxy",
-            format!("--control-plane={}", settings.control_plane),
-            format!("--xds-port={}", settings.xds_port),
-            format!("--certificates-port={}", settings.certificates_port),
-            format!("--token={IDENTITY}/{TOKEN_FILE}"),
-            format!("--authority={AUTHORITY}/{CA_FILE}"),
-            format!("--state={STATE}/proxy"),
-            format!("--status=0.0.0.0:{STATUS_PORT}"),
-        ],
+        "args": arguments(settings),
         "env": [field("POD_NAME", "metadata.name"), field("POD_NAMESPACE", "metadata.namespace")],
         "ports": [{"name": "status", "containerPort": STATUS_PORT, "protocol": "TCP"}],
         // A new Pod takes requests once it has all of its configuration and the keys.
@@ -113,4 +104,19 @@ fn container(settings: &Settings, parameters: &ProxyParameters) -> Value {
             {"name": "state", "mountPath": STATE},
         ],
     })
+}
+
+fn arguments(settings: &Settings) -> Vec<String> {
+    let mut arguments = vec![
+        "proxy".to_owned(),
+        format!("--control-plane={}", settings.control_plane),
+        format!("--xds-port={}", settings.xds_port),
+        format!("--certificates-port={}", settings.certificates_port),
+        format!("--token={IDENTITY}/{TOKEN_FILE}"),
+        format!("--authority={AUTHORITY}/{CA_FILE}"),
+        format!("--state={STATE}/proxy"),
+        format!("--status=0.0.0.0:{STATUS_PORT}"),
+    ];
+    arguments.extend(settings.mesh_certificates.as_ref().map(|folder| format!("--mesh-certificates={folder}")));
+    arguments
 }

@@ -39,6 +39,7 @@ fn settings() -> Settings {
         certificates_port: 18001,
         replicas: ProxyReplicas::Fixed(3),
         service: ProxyService::LoadBalancer,
+        mesh_certificates: None,
     }
 }
 
@@ -90,6 +91,23 @@ fn a_service_has_each_port_once() {
     let addresses = json!([{"type": "Hostname", "value": "a.example"}, {"value": "10.1.2.3"}]);
     let asking = Given::yaml(GATEWAY).with("/spec/addresses", addresses);
     assert_eq!(of(&wanted_of(asking, &settings()), FleetKind::Service)["spec"]["loadBalancerIP"], "10.1.2.3");
+}
+
+#[test]
+fn pods_of_a_mesh_get_its_agent_and_look_for_what_that_writes() {
+    let template = |settings: &Settings| -> Value {
+        of(&wanted_of(Given::yaml(GATEWAY), settings), FleetKind::Deployment)["spec"]["template"].clone()
+    };
+    let outside = template(&settings());
+    let inside = template(&Settings { mesh_certificates: Some("/agent".to_owned()), ..settings() });
+    assert_eq!(inside["metadata"]["labels"]["sidecar.istio.io/inject"], "true");
+    assert_eq!(inside["metadata"]["annotations"]["inject.istio.io/templates"], "grpc-agent");
+    let arguments = |template: &Value| template["spec"]["containers"][0]["args"].as_array().unwrap().clone();
+    let (inside_arguments, outside_arguments) = (arguments(&inside), arguments(&outside));
+    assert_eq!(inside_arguments.last().unwrap(), "--mesh-certificates=/agent");
+    assert_eq!(&inside_arguments[..inside_arguments.len() - 1], outside_arguments.as_slice());
+    assert_eq!(outside["metadata"]["labels"].get("sidecar.istio.io/inject"), None);
+    assert_eq!(outside["metadata"]["annotations"], json!({"note": "ours"}));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::mesh::Mesh;
 use crate::status::Origin;
 
 use super::{Catalog, Domain, Route, SecretText, Service, Tunnel, values};
@@ -15,6 +16,9 @@ pub struct Gateway {
     pub origin: Origin,
     #[serde(skip_serializing_if = "ClientCertificate::is_none")]
     pub client_certificate: ClientCertificate,
+    /// The mesh that its proxies are in.
+    #[serde(skip)]
+    pub mesh: Option<Arc<Mesh>>,
     pub listeners: Vec<Listener>,
     #[serde(flatten)]
     pub catalog: Catalog,

@@ -12,8 +12,9 @@ pub use catalog::Catalog;
 pub use delta::{Delta, GatewayDelta, Host, PartsDelta};
 pub use gateway::{Certificate, ClientAuthority, ClientCertificate, Gateway, Listener, Site, Tunnels, VirtualHost};
 pub use model::{
-    Access, Authority, BACKEND_PREFIX, Backend, Choice, ConsumerNamespaces, Credential, Endpoint, Model,
-    OnPickerFailure, Picker, Pool, Schema, Service, ServiceEndpoint, ServiceTls, SubjectName, Target, Timeouts, Tls,
+    Access, Authority, BACKEND_PREFIX, Backend, Choice, ConsumerNamespaces, Credential, Endpoint, MeshTo, Model,
+    OnPickerFailure, Peers, Picker, Pool, Schema, Service, ServiceEndpoint, ServiceTls, SubjectName, Target, Timeouts,
+    Tls,
 };
 pub use route::{
     Action, Class, Cors, Edits, HeaderEdits, HeaderMatch, Match, Mirror, OriginMatch, PathMatch, PathRewrite, Redirect,

@@ -98,14 +98,32 @@ pub enum Tls {
     None,
     /// The certificates of the mesh.
     Istio {
-        /// SPIFFE identities that the backend may have. None: any of the mesh.
-        sans: Vec<String>,
+        /// None: nobody is known who could be there, so nobody is reached.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        peers: Option<Arc<Peers>>,
+        to: MeshTo,
     },
     /// The certificate is checked against the authority and the name.
     Simple {
         sni: String,
         ca: Authority,
     },
+}
+
+/// Who may be at the other side of the mesh's TLS.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Peers {
+    pub server_name: String,
+    /// SPIFFE IDs, sorted; a certificate is for one of them. There is one at least.
+    pub identities: Vec<String>,
+}
+
+/// Which endpoints are reached by the mesh's TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub enum MeshTo {
+    All,
+    /// Those that are in the mesh. The others are spoken to in plain text.
+    Members,
 }
 
 /// Who is trusted to sign a backend's certificate.
@@ -142,6 +160,9 @@ pub struct Service {
     /// Present: it is reached by TLS.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<Arc<ServiceTls>>,
+    /// The endpoints that are in the mesh. None: there are none. Where `tls` is present, that holds for all of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peers: Option<Arc<Peers>>,
     #[serde(skip_serializing_if = "Choice::is_by_turns")]
     pub choice: Choice,
     pub endpoints: Vec<ServiceEndpoint>,
@@ -200,6 +221,8 @@ pub struct ServiceEndpoint {
     pub port: u16,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub zone: Option<Arc<str>>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_in_mesh: bool,
 }
 
 // === impl Choice ===

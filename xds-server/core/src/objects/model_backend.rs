@@ -41,9 +41,16 @@ pub enum Endpoint {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tls {
+    /// Nothing is said: the mesh's where both sides are in it, else none.
+    Default,
     None,
-    Simple { sni: Option<String>, ca: Option<SecretRef> },
-    Istio { sans: Vec<String> },
+    Simple {
+        sni: Option<String>,
+        ca: Option<SecretRef>,
+    },
+    Istio {
+        sans: Vec<String>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +74,7 @@ pub struct Timeouts {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = [{"rule": "has(self.endpoint) != has(self.service)", "message": "either endpoint or service"}, {"rule": "!has(self.endpoint) || !has(self.endpoint.inferencePool) || !has(self.tls) || self.tls.mode != 'Simple' || has(self.tls.sni)", "message": "TLS to an InferencePool needs tls.sni"}])))]
+#[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = [{"rule": "has(self.endpoint) != has(self.service)", "message": "either endpoint or service"}, {"rule": "!has(self.endpoint) || !has(self.endpoint.inferencePool) || !has(self.tls) || self.tls.mode != 'Simple' || has(self.tls.sni)", "message": "TLS to an InferencePool needs tls.sni"}, {"rule": "has(self.service) || !has(self.endpoint) || !has(self.endpoint.hostname) || !has(self.tls) || self.tls.mode != 'Istio' || (has(self.tls.sans) && self.tls.sans.size() > 0)", "message": "who has a hostname is not known to the mesh: tls.sans are needed"}])))]
 pub struct ModelBackendWire {
     /// Which API it speaks: OpenAI, Anthropic or AzureOpenAI.
     schema: Schema,
@@ -75,7 +82,8 @@ pub struct ModelBackendWire {
     endpoint: Option<EndpointWire>,
     /// The same as endpoint.service.
     service: Option<ServiceWire>,
-    /// Default: plain text.
+    /// Default: mutual TLS of the mesh to the Pods of a Service or InferencePool that are in the mesh, where the proxies are
+    /// in it too; else plain text.
     tls: Option<TlsWire>,
     /// Where the paths below /v1 are. Default: /v1, for AzureOpenAI /openai/v1.
     #[cfg_attr(feature = "schema", schemars(regex(pattern = r"^/*$|^(/[A-Za-z0-9._~%-]+)+/*$"), length(max = 1024), extend("x-kubernetes-validations" = [{"rule": "!self.split('/').exists(segment, segment == '.' || segment == '..')", "message": "the path has no segment . or .."}])))]
@@ -174,7 +182,7 @@ struct TlsWire {
     sni: Option<String>,
     /// Who signs its certificate. Default: the authorities of the system.
     ca_ref: Option<SecretRefWire>,
-    /// The identities that it may have.
+    /// The identities that it may have. Default: those of the Pods of the Service or InferencePool.
     #[cfg_attr(
         feature = "schema",
         schemars(length(max = 32), inner(length(max = 2048), regex(pattern = r"^spiffe://")))
@@ -237,11 +245,17 @@ impl Schema {
 pub fn model_backend(wire: ModelBackendWire, check: &mut Check<'_>) -> Option<ModelBackend> {
     let endpoint = endpoint(wire.endpoint, wire.service, check);
     let tls = tls(wire.tls, check);
+    let is_plain = matches!(tls, Tls::Default | Tls::None);
+    let has_workloads = matches!(endpoint, Some(Endpoint::Service { .. } | Endpoint::InferencePool { .. }) | None);
+    if !has_workloads && matches!(&tls, Tls::Istio { sans } if sans.is_empty()) {
+        let message = "who has this hostname is not known to the mesh";
+        check.error("spec.tls.sans", message, "name the identities that it may have");
+    }
     if matches!(endpoint, Some(Endpoint::InferencePool { .. })) && matches!(tls, Tls::Simple { sni: None, .. }) {
         let message = "the Pods of an InferencePool have no name that their certificate could be for";
         check.error("spec.tls.sni", message, "give the name");
     }
-    if tls == Tls::None && endpoint.as_ref().is_some_and(|endpoint| endpoint.port() == Some(443)) {
+    if is_plain && endpoint.as_ref().is_some_and(|endpoint| endpoint.port() == Some(443)) {
         check.warning(
             Reason::Plaintext,
             "spec.tls",
@@ -249,7 +263,7 @@ pub fn model_backend(wire: ModelBackendWire, check: &mut Check<'_>) -> Option<Mo
             "tls: {mode: Simple} for a provider on the internet",
         );
     }
-    if wire.credential.is_some() && tls == Tls::None && matches!(endpoint, Some(Endpoint::Hostname { .. })) {
+    if wire.credential.is_some() && is_plain && matches!(endpoint, Some(Endpoint::Hostname { .. })) {
         check.warning(
             Reason::Plaintext,
             "spec.credential",
@@ -329,7 +343,7 @@ fn endpoint(endpoint: Option<EndpointWire>, service: Option<ServiceWire>, check:
 
 fn tls(wire: Option<TlsWire>, check: &mut Check<'_>) -> Tls {
     let Some(TlsWire { mode, sni, ca_ref, sans }) = wire else {
-        return Tls::None;
+        return Tls::Default;
     };
     if mode != TlsMode::Simple && (sni.is_some() || ca_ref.is_some()) {
         check.error("spec.tls", "sni and caRef are of mode Simple", "remove them or set mode: Simple");

@@ -13,13 +13,14 @@ pub struct Pod {
     /// None: it has none yet.
     pub ip: Option<IpAddr>,
     pub is_ready: bool,
+    /// The name that it has in its namespace.
+    pub service_account: Box<str>,
 }
 
-/// The specification says nothing that matters here.
 #[derive(Deserialize)]
 pub struct PodWire {
-    #[serde(rename = "spec")]
-    _spec: Option<PodSpec>,
+    #[serde(default)]
+    spec: PodSpec,
     #[serde(default)]
     status: PodStatus,
 }
@@ -29,5 +30,8 @@ pub fn pod(wire: PodWire, meta: &Meta) -> Pod {
     let conditions = wire.status.conditions.iter().flatten();
     let is_ready = conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
     let ip = wire.status.pod_ip.and_then(|ip| ip.parse().ok());
-    Pod { ip, is_ready: is_ready && !meta.is_ending }
+    // The API server fills it in (ServiceAccount admission).
+    let service_account = wire.spec.service_account_name.filter(|name| !name.is_empty());
+    let service_account = service_account.unwrap_or_else(|| "default".to_owned()).into();
+    Pod { ip, is_ready: is_ready && !meta.is_ending, service_account }
 }

@@ -149,7 +149,7 @@ impl RefersToContent for ModelBackend {
     fn secrets(object: &Object<Self>) -> Vec<Key> {
         let ca = match &object.spec.tls {
             Tls::Simple { ca, .. } => ca.as_ref(),
-            Tls::None | Tls::Istio { .. } => None,
+            Tls::Default | Tls::None | Tls::Istio { .. } => None,
         };
         let credential = object.spec.credential.as_ref().map(|credential| &credential.secret);
         ca.into_iter().chain(credential).map(|reference| of(&object.meta, reference)).collect()

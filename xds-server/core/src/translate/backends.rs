@@ -1,6 +1,9 @@
 //! ModelBackends with what they refer to: Services, InferencePools, credentials, certificate authorities.
 
+use std::sync::Arc;
+
 use crate::ir;
+use crate::mesh::Mesh;
 use crate::objects::{Endpoint, InferencePool, ModelBackend, Object, Service, Tls};
 use crate::placement::Feature;
 use crate::status::{Finding, Reason, Severity};
@@ -20,10 +23,14 @@ pub fn backend(
     let Object { meta, spec, .. } = object;
     let (endpoint, host) = endpoint(view, object, findings)?;
     let tls = match &spec.tls {
+        Tls::Default => match members(view, &endpoint) {
+            None => ir::Tls::None,
+            peers => ir::Tls::Istio { peers, to: ir::MeshTo::Members },
+        },
         Tls::None => ir::Tls::None,
         Tls::Istio { sans } => match view.lack(Feature::IstioCertificates, meta, "spec.tls.mode") {
             Some(finding) => return Err(finding),
-            None => ir::Tls::Istio { sans: sans.clone() },
+            None => ir::Tls::Istio { peers: peers(view, (&endpoint, &host), sans), to: ir::MeshTo::All },
         },
         Tls::Simple { sni, ca } => {
             let ca = match ca {
@@ -67,6 +74,33 @@ pub fn backend(
         timeouts: spec.timeouts,
         per_attempt: false,
     })
+}
+
+/// Those of a Service or InferencePool that are in the mesh.
+fn members(view: View<'_>, endpoint: &ir::Endpoint) -> Option<Arc<ir::Peers>> {
+    match endpoint {
+        ir::Endpoint::Service { cluster } | ir::Endpoint::InferencePool { cluster, .. } => view.port(cluster)?.peers,
+        ir::Endpoint::Address { .. } | ir::Endpoint::Dns { .. } => None,
+    }
+}
+
+/// Who may be there by the mesh's certificates: whoever is named, or those that the mesh says.
+fn peers(view: View<'_>, (endpoint, host): (&ir::Endpoint, &str), sans: &[String]) -> Option<Arc<ir::Peers>> {
+    let members = members(view, endpoint);
+    if sans.is_empty() {
+        return members;
+    }
+    let server_name = match endpoint {
+        ir::Endpoint::Address { port, .. } | ir::Endpoint::Dns { port, .. } => Mesh::server_name(host, *port),
+        // A server name is a matter of form there: a sidecar goes by the protocol (ALPN).
+        ir::Endpoint::Service { .. } | ir::Endpoint::InferencePool { .. } => {
+            members.map_or_else(|| host.to_owned(), |members| members.server_name.clone())
+        }
+    };
+    let mut identities = sans.to_vec();
+    identities.sort();
+    identities.dedup();
+    Some(Arc::new(ir::Peers { server_name, identities }))
 }
 
 /// Where the backend is, and the host that requests to it name.

@@ -44,7 +44,7 @@ pub fn gateways(
     let listeners = made.listeners.iter();
     let mut gateways: BTreeMap<Key, Gateway> = listeners
         .map(|(key, open)| {
-            let mut gateway = without_parts(open);
+            let mut gateway = without_parts(made, open);
             tunnels::open(&mut gateway, open, &tls_routes.iter().collect::<Vec<_>>());
             for (site, listener) in sites(&mut gateway, open).filter(|(site, _)| site.tunnels.is_none()) {
                 let elsewhere = hosts::more_specific(listener, open);
@@ -58,7 +58,7 @@ pub fn gateways(
     let needs = |gateway: &Gateway| needs_attempts_at(made, gateway.catalog.classes.iter());
     let of_all: BTreeSet<String> = gateways.values().flat_map(needs).collect();
     for gateway in gateways.values_mut() {
-        let own = if made.placement.shares_proxies() { &of_all } else { &needs(gateway) };
+        let own = if made.setting.placement.shares_proxies() { &of_all } else { &needs(gateway) };
         let of_tunnels = gateway.tunnels().flat_map(uses_of_tunnel);
         let uses: BTreeSet<Use> = gateway.routes().flat_map(uses).chain(of_tunnels).collect();
         let parts = parts(made, gateway, uses.iter(), |cluster| own.contains(cluster));
@@ -69,7 +69,7 @@ pub fn gateways(
 }
 
 /// A Gateway with its sites, and nothing in them.
-pub fn without_parts(open: &OpenListeners) -> Gateway {
+pub fn without_parts(made: &Made, open: &OpenListeners) -> Gateway {
     let mut ports: BTreeMap<u16, Vec<Site>> = BTreeMap::new();
     for listener in open.served() {
         ports.entry(listener.port).or_default().push(Site {
@@ -85,6 +85,7 @@ pub fn without_parts(open: &OpenListeners) -> Gateway {
     Gateway {
         origin: open.origin.clone(),
         client_certificate: open.client_certificate.clone(),
+        mesh: made.setting.mesh.clone(),
         listeners: ports.into_iter().map(|(port, sites)| Listener { port, sites }).collect(),
         catalog: Catalog::new(Scope::Gateway(open.origin.key())),
         services: BTreeMap::new(),

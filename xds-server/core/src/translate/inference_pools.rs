@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::ir::{self, Choice, OnPickerFailure};
+use crate::mesh::Mesh;
 use crate::objects::{AppProtocol, InferencePool, Object, PickerRef, Pod, Service, Shown};
 use crate::status::{Finding, Reason, Severity};
 
 use super::refs::{INFERENCE_POOL, Reference, SERVICE};
-use super::services::{cluster_name, of_picker};
+use super::services::{Found, cluster_name, members, of_picker};
 use super::view::View;
 
 const PICKER: &str = "spec.endpointPickerRef";
@@ -35,29 +36,40 @@ pub fn pool(view: View<'_>, object: &Object<InferencePool>, findings: &mut Vec<F
             }
         },
     };
+    let endpoints = endpoints(view, object);
+    let port = spec.ports.first().copied().unwrap_or_default();
+    // It has no name in DNS. A Service of its name would have this one.
+    let server_name = |mesh: &Mesh| Mesh::server_name(&mesh.host(meta.namespace(), meta.name()), port);
     Some(ir::Service {
         origin: meta.origin.clone(),
         cluster: cluster_of(meta.namespace(), meta.name()),
         h2c: spec.protocol == AppProtocol::Http2,
         websocket: false,
         tls: None,
+        peers: members(view.mesh(), server_name, &endpoints),
         choice,
-        endpoints: endpoints(view, object),
+        endpoints: endpoints.into_iter().map(|found| found.endpoint).collect(),
     })
 }
 
 /// Each port of each Pod that is ready.
-fn endpoints(view: View<'_>, object: &Object<InferencePool>) -> Vec<ir::ServiceEndpoint> {
+fn endpoints(view: View<'_>, object: &Object<InferencePool>) -> Vec<Found> {
     let InferencePool { labels, ports, .. } = &object.spec;
     let pods = view.of_namespace::<Pod>(object.meta.namespace());
     let taking = pods.filter(|pod| pod.spec.is_ready && has_all(&pod.meta.labels, labels));
-    let ips = taking.filter_map(|pod| pod.spec.ip);
-    let mut endpoints: Vec<ir::ServiceEndpoint> =
-        ips.flat_map(|ip| ports.iter().map(move |port| ir::ServiceEndpoint { ip, port: *port, zone: None })).collect();
-    endpoints.sort();
+    let mut endpoints: Vec<Found> = taking.flat_map(|pod| of_pod(view, pod, ports)).collect();
+    endpoints.sort_by(|a, b| a.endpoint.cmp(&b.endpoint));
     // Pods in the network of their node share its address.
-    endpoints.dedup();
+    endpoints.dedup_by_key(|found| (found.endpoint.ip, found.endpoint.port));
     endpoints
+}
+
+fn of_pod<'a>(view: View<'_>, pod: &Object<Pod>, ports: &'a [u16]) -> impl Iterator<Item = Found> + use<'a> {
+    let identities = view.mesh().map(|mesh| mesh.identities(&pod.spec, &pod.meta)).unwrap_or_default();
+    pod.spec.ip.into_iter().flat_map(|ip| ports.iter().map(move |port| (ip, *port))).map(move |(ip, port)| Found {
+        endpoint: ir::ServiceEndpoint { ip, port, zone: None, is_in_mesh: !identities.is_empty() },
+        identities: identities.clone(),
+    })
 }
 
 fn has_all(labels: &BTreeMap<String, String>, wanted: &BTreeMap<String, String>) -> bool {

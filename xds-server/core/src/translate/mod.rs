@@ -58,7 +58,7 @@ use std::sync::Arc;
 
 use crate::ir::Ir;
 use crate::objects::{GrpcRoute, HttpRoute, Key, Kind, Object, Objects};
-use crate::placement::Placement;
+use crate::placement::Setting;
 use crate::status::{Finding, ObjectStatus};
 
 use self::backing::Backing;
@@ -81,10 +81,12 @@ pub struct Translation {
 }
 
 /// Turns objects into IR. It never fails, because what is invalid is left out and reported.
-pub fn translate(objects: &Objects, placement: Placement) -> Translation {
+pub fn translate(objects: &Objects, setting: impl Into<Setting>) -> Translation {
+    let setting = setting.into();
+    let placement = setting.placement.clone();
     let mut findings = Vec::new();
     let mut ir = Ir::default();
-    let mut made = Made::new(placement.clone());
+    let mut made = Made::new(setting);
     made.know(objects);
 
     let mut claims: BTreeMap<String, Vec<_>> = BTreeMap::new();

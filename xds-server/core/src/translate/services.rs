@@ -1,12 +1,13 @@
 //! Services and EndpointSlices to endpoints, one entry for each port of each Service.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::discovery::v1::Endpoint;
 
 use crate::ir;
-use crate::objects::{BackendSlice, Key, Object, Service};
+use crate::mesh::Mesh;
+use crate::objects::{BackendSlice, Key, Object, Pod, Service};
 
 use crate::status::Finding;
 
@@ -42,7 +43,8 @@ pub fn named(services: &BTreeMap<String, Arc<ir::Service>>, cluster: &str) -> Op
         (service, service.tls.clone())
     } else if let Some(port) = cluster.strip_suffix(PICKER) {
         let service = services.get(port)?;
-        let own = || (!service.h2c).then(|| Arc::new(ir::ServiceTls::Unverified));
+        let is_plain = service.h2c || service.peers.is_some();
+        let own = || (!is_plain).then(|| Arc::new(ir::ServiceTls::Unverified));
         (service, service.tls.clone().or_else(own))
     } else {
         return services.get(cluster).map(Arc::clone);
@@ -58,6 +60,7 @@ pub struct Port {
     pub h2c: bool,
     pub websocket: bool,
     pub picker: Option<Arc<ir::Picker>>,
+    pub peers: Option<Arc<ir::Peers>>,
 }
 
 impl Port {
@@ -67,6 +70,7 @@ impl Port {
             h2c: service.h2c,
             websocket: service.websocket,
             picker: service.choice.picker().map(Arc::clone),
+            peers: service.peers.clone(),
         }
     }
 }
@@ -86,14 +90,17 @@ pub fn service(view: View<'_>, service: &Object<Service>, findings: &mut Vec<Fin
         let Ok(number) = u16::try_from(port.port) else {
             continue;
         };
+        let endpoints = endpoints(view, &slices, port.name.as_deref().unwrap_or_default());
+        let server_name = |mesh: &Mesh| Mesh::server_name(&mesh.host(&key.namespace, &key.name), number);
         let made = ir::Service {
             origin: service.meta.origin.section(format!("port {number}")),
             cluster: cluster_name(service.meta.namespace(), service.meta.name(), number),
             tls: backend_tls::of_port(view, &key, port.name.as_deref()),
             h2c: port.app_protocol.as_deref() == Some("kubernetes.io/h2c"),
             websocket: port.app_protocol.as_deref() == Some("kubernetes.io/ws"),
+            peers: members(view.mesh(), server_name, &endpoints),
             choice: ir::Choice::ByTurns,
-            endpoints: endpoints(&slices, port.name.as_deref().unwrap_or_default()),
+            endpoints: endpoints.into_iter().map(|found| found.endpoint).collect(),
         };
         ports.retain(|port| port.cluster != made.cluster);
         ports.push(Arc::new(made));
@@ -106,32 +113,64 @@ pub fn service(view: View<'_>, service: &Object<Service>, findings: &mut Vec<Fin
 ///
 /// Those that are ready take them. If none is, those do that still answer while they end, as with kube-proxy
 /// (KEP-1669): a Service whose replicas are all replaced at once is not without any.
-fn endpoints(slices: &[&Object<BackendSlice>], port_name: &str) -> Vec<ir::ServiceEndpoint> {
-    let all = |takes: fn(&Endpoint) -> bool| -> Vec<ir::ServiceEndpoint> {
-        let of_slices = slices.iter().flat_map(|slice| of_slice(&slice.spec, port_name, takes));
-        let mut endpoints: Vec<ir::ServiceEndpoint> = of_slices.collect();
-        endpoints.sort();
-        endpoints.dedup_by_key(|endpoint| (endpoint.ip, endpoint.port));
+fn endpoints(view: View<'_>, slices: &[&Object<BackendSlice>], port_name: &str) -> Vec<Found> {
+    let all = |takes: fn(&Endpoint) -> bool| -> Vec<Found> {
+        let of_slices = slices.iter().flat_map(|slice| of_slice(view, slice, port_name, takes));
+        let mut endpoints: Vec<Found> = of_slices.collect();
+        endpoints.sort_by(|a, b| a.endpoint.cmp(&b.endpoint));
+        endpoints.dedup_by_key(|found| (found.endpoint.ip, found.endpoint.port));
         endpoints
     };
     let ready = all(is_ready);
     if ready.is_empty() { all(ends_and_answers) } else { ready }
 }
 
+/// An endpoint, and the identities that it may show. Empty: it is outside of the mesh.
+pub struct Found {
+    pub endpoint: ir::ServiceEndpoint,
+    pub identities: Vec<String>,
+}
+
+/// Who is in the mesh among these endpoints.
+pub fn members(
+    mesh: Option<&Mesh>,
+    server_name: impl FnOnce(&Mesh) -> String,
+    endpoints: &[Found],
+) -> Option<Arc<ir::Peers>> {
+    let identities: BTreeSet<&String> = endpoints.iter().flat_map(|found| &found.identities).collect();
+    let mesh = mesh.filter(|_| !identities.is_empty())?;
+    let identities = identities.into_iter().cloned().collect();
+    Some(Arc::new(ir::Peers { server_name: server_name(mesh), identities }))
+}
+
 fn of_slice<'a>(
-    slice: &'a BackendSlice,
+    view: View<'a>,
+    slice: &'a Object<BackendSlice>,
     port_name: &str,
     takes: fn(&Endpoint) -> bool,
-) -> impl Iterator<Item = ir::ServiceEndpoint> + use<'a> {
-    let port = slice.ports.iter().find(|port| port.name.as_deref().unwrap_or_default() == port_name);
+) -> impl Iterator<Item = Found> + use<'a> {
+    let port = slice.spec.ports.iter().find(|port| port.name.as_deref().unwrap_or_default() == port_name);
     let port = port.and_then(|port| u16::try_from(port.port?).ok());
-    slice.endpoints.iter().filter(move |endpoint| takes(endpoint)).flat_map(move |endpoint| {
+    slice.spec.endpoints.iter().filter(move |endpoint| takes(endpoint)).flat_map(move |endpoint| {
         let zone: Option<Arc<str>> = endpoint.zone.as_deref().map(Into::into);
+        let identities = view.mesh().map(|mesh| identities(view, mesh, slice, endpoint)).unwrap_or_default();
         let addresses = endpoint.addresses.iter();
         addresses.filter_map(move |address| {
-            Some(ir::ServiceEndpoint { ip: address.parse().ok()?, port: port?, zone: zone.clone() })
+            let (ip, is_in_mesh) = (address.parse().ok()?, !identities.is_empty());
+            let endpoint = ir::ServiceEndpoint { ip, port: port?, zone: zone.clone(), is_in_mesh };
+            Some(Found { endpoint, identities: identities.clone() })
         })
     })
+}
+
+/// Those of the Pod that the endpoint is.
+fn identities(view: View<'_>, mesh: &Mesh, slice: &Object<BackendSlice>, endpoint: &Endpoint) -> Vec<String> {
+    let target = endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod"));
+    let pod = target.and_then(|target| {
+        let namespace = target.namespace.as_deref().unwrap_or(slice.meta.namespace());
+        view.object::<Pod>(namespace, target.name.as_deref()?)
+    });
+    pod.map(|pod| mesh.identities(&pod.spec, &pod.meta)).unwrap_or_default()
 }
 
 /// Absent means ready (EndpointConditions.ready).

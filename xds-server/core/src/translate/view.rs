@@ -11,10 +11,11 @@ use std::hash::{Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use crate::ir;
+use crate::mesh::Mesh;
 use crate::objects::{
     BackendSlice, Key, Kind, ListenerSet, Meta, Object, Objects, ReferenceGrant, RefusedPolicy, TargetKind, gateway_of,
 };
-use crate::placement::{Feature, Placement};
+use crate::placement::{Feature, Placement, Setting};
 use crate::sets::Counted;
 use crate::status::{Finding, Origin};
 
@@ -35,8 +36,7 @@ pub struct Reads(RefCell<BTreeSet<Fact>>);
 /// What units have made so far, for the units after them.
 #[derive(Debug, Default)]
 pub struct Made {
-    /// It is given, and nothing changes it.
-    pub placement: Placement,
+    pub setting: Setting,
     /// The EndpointSlices of each Service.
     pub slices: BTreeMap<Key, BTreeSet<Key>>,
     /// The ListenerSets for each Gateway.
@@ -168,12 +168,16 @@ impl<'a> View<'a> {
     }
 
     pub fn placement(&self) -> &'a Placement {
-        &self.made.placement
+        &self.made.setting.placement
+    }
+
+    pub fn mesh(&self) -> Option<&'a Mesh> {
+        self.made.setting.mesh.as_deref()
     }
 
     /// What is said of an object that asks for a feature in this field. None: the feature is there.
     pub fn lack(&self, feature: Feature, meta: &Meta, field: impl Display) -> Option<Finding> {
-        self.made.placement.lacks(feature).map(|lack| lack.finding(meta, field))
+        self.made.setting.lacks(feature).map(|lack| lack.finding(meta, field))
     }
 
     pub fn object<T: Kind>(&self, namespace: &str, name: &str) -> Option<&'a Object<T>> {
@@ -288,8 +292,8 @@ impl<'a> View<'a> {
 
 impl Made {
     /// Nothing yet.
-    pub fn new(placement: Placement) -> Self {
-        Self { placement, ..Self::default() }
+    pub fn new(setting: Setting) -> Self {
+        Self { setting, ..Self::default() }
     }
 
     /// Notes what is known of objects before any unit has run.

@@ -54,7 +54,7 @@ impl Gateways {
             gateways.remove(key);
             hosts.remove(key);
             if let Some(open) = made.listeners.get(key) {
-                let mut gateway = without_parts(open);
+                let mut gateway = without_parts(made, open);
                 let attached = self.attached_tls.get(key).into_iter().flatten();
                 let attached: Vec<_> = attached.filter_map(|route| Some((route, tls_routes.output(route)?))).collect();
                 let attached: Vec<_> = attached.iter().map(|(key, route)| (&***key, route)).collect();
@@ -81,13 +81,14 @@ impl Gateways {
         }
         let mut due = self.due(made, other_uses, touched, gateways, &mut other_attempts);
         let shares = |gateway: &Gateway| {
-            made.placement.shares_proxies() && other_attempts.iter().any(|cluster| has_backend(gateway, cluster))
+            made.setting.placement.shares_proxies()
+                && other_attempts.iter().any(|cluster| has_backend(gateway, cluster))
         };
         due.extend(gateways.iter().filter(|(_, gateway)| shares(gateway)).map(|(key, _)| key.clone()));
         for key in due {
             if let (Some(place), Some(gateway)) = (self.places.get(&key), gateways.get_mut(&key)) {
                 let attempts_at = |cluster: &str| {
-                    if made.placement.shares_proxies() {
+                    if made.setting.placement.shares_proxies() {
                         self.attempts_at.contains(cluster)
                     } else {
                         place.needs_attempts_at.contains(cluster)

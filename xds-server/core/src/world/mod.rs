@@ -23,7 +23,7 @@ use std::sync::Arc;
 use crate::fleet::Asked;
 use crate::ir::{self, Delta, Ir};
 use crate::objects::{Changes, Consumer, Gateway, Key, ListenerSet, Object, Objects, TargetKind};
-use crate::placement::Placement;
+use crate::placement::Setting;
 use crate::sets::take_out;
 use crate::status::{Finding, StatusKind};
 use crate::translate::backend_tls::{self, BackendTls};
@@ -95,8 +95,8 @@ struct Touched {
 
 impl World {
     /// Without any object.
-    pub fn new(placement: Placement) -> Self {
-        Self { made: Made::new(placement), ..Self::default() }
+    pub fn new(setting: impl Into<Setting>) -> Self {
+        Self { made: Made::new(setting.into()), ..Self::default() }
     }
 
     pub fn objects(&self) -> &Objects {
@@ -164,7 +164,7 @@ impl World {
         self.name_pools(&turns, &mut delta.statuses);
         self.affected(&dirty, (&turns, &tls_turns), &mut delta.statuses);
         self.of_refused.clear();
-        policies::closed(&self.made.placement, &self.objects.refused_policies, &self.ir, &mut self.of_refused);
+        policies::closed(&self.made.setting.placement, &self.objects.refused_policies, &self.ir, &mut self.of_refused);
         // What they close may have changed with anything.
         let refused = self.objects.refused_policies.iter();
         delta.statuses.extend(refused.map(|policy| (StatusKind::TokenPolicy, policy.meta.key())));
@@ -407,7 +407,7 @@ impl World {
             return;
         }
         let valid = self.listeners.outputs().map(|(key, open)| (Key::clone(key), Arc::clone(open))).collect();
-        let (open, lost) = ports::open(&self.made.placement, &self.objects, valid);
+        let (open, lost) = ports::open(&self.made.setting.placement, &self.objects, valid);
         let lost_by = |key: &&Key| self.of_ports.get(*key) != lost.get(*key);
         let lost_by = self.of_ports.keys().chain(lost.keys()).filter(lost_by);
         for key in lost_by {
@@ -425,7 +425,7 @@ impl World {
     }
 
     fn step_workloads(&mut self, dirty: &Dirty, delta: &mut Delta) {
-        let Some(direction) = self.made.placement.opens_workloads() else { return };
+        let Some(direction) = self.made.setting.placement.opens_workloads() else { return };
         let turns = self
             .workloads
             .step(&self.objects, &self.made, dirty, |view, object, _| workloads::workload(view, direction, object));

@@ -156,7 +156,7 @@ impl Known for World {
     }
 
     fn placement(&self) -> &Placement {
-        &self.made.placement
+        &self.made.setting.placement
     }
 
     fn listeners(&self, gateway: &Key) -> Option<&OpenListeners> {

@@ -7,9 +7,10 @@ use proptest::prelude::*;
 use super::*;
 use crate::envoy::{self, FilterCode, FilterSetup, Ports, RouteTables, Surroundings};
 use crate::ir::{GatewayDelta, Host, PartsDelta};
+use crate::mesh::Mesh;
 use crate::objects::cluster_test::Given;
 use crate::objects::{Cluster, NoSecretSource};
-use crate::placement::Direction;
+use crate::placement::{Direction, Placement};
 use crate::snapshot::{Changed, Resource, ResourceType, Snapshot};
 use crate::status::{Finding, ObjectStatus, StatusKind};
 use crate::translate::{Translation, translate};
@@ -157,9 +158,9 @@ fn places() -> Vec<Vec<String>> {
                 namespace,
                 name,
                 &[
-                    "kubernetes.io/service-name: s|addressType: IPv4\nendpoints: [{addresses: [10.0.0.1]}]\nports: [{port: 8000}]",
+                    "kubernetes.io/service-name: s|addressType: IPv4\nendpoints: [{addresses: [10.0.0.1], targetRef: {kind: Pod, name: x}}]\nports: [{port: 8000}]",
                     "kubernetes.io/service-name: s|addressType: IPv4\nendpoints: [{addresses: [10.0.0.2], conditions: {ready: false, serving: true, terminating: true}}]\nports: [{port: 8000}]",
-                    "kubernetes.io/service-name: t|addressType: IPv4\nendpoints: [{addresses: [10.0.0.1]}]\nports: [{port: 8000, name: web}]",
+                    "kubernetes.io/service-name: t|addressType: IPv4\nendpoints: [{addresses: [10.0.0.1], targetRef: {kind: Pod, name: z, namespace: a}}, {addresses: [10.0.0.3], targetRef: {kind: Pod, name: x}}]\nports: [{port: 8000, name: web}]",
                 ],
             );
         }
@@ -182,9 +183,9 @@ fn places() -> Vec<Vec<String>> {
                 name,
                 &[
                     "app: i|status: {podIP: 10.1.0.1, conditions: [{type: Ready, status: 'True'}]}",
-                    "app: i, tier: x|status: {podIP: 10.1.0.2, conditions: [{type: Ready, status: 'True'}]}",
+                    "app: i, tier: x, security.istio.io/tlsMode: istio|spec: {serviceAccountName: x, containers: []}\nstatus: {podIP: 10.1.0.2, conditions: [{type: Ready, status: 'True'}]}",
                     "app: i|status: {podIP: 10.1.0.1, conditions: [{type: Ready, status: 'False'}]}",
-                    "app: other|status: {podIP: 10.1.0.3, conditions: [{type: Ready, status: 'True'}]}",
+                    "app: other, security.istio.io/tlsMode: istio|status: {podIP: 10.1.0.3, conditions: [{type: Ready, status: 'True'}]}",
                 ],
             );
         }
@@ -448,27 +449,36 @@ fn check_resources(snapshots: &mut BTreeMap<Key, Snapshot>, world: &World, delta
     }
 }
 
-fn placements() -> Vec<Placement> {
-    vec![
-        Placement::OneHost,
-        Placement::ProxyPerGateway,
-        Placement::OneFleet(Key::new("a", "s")),
-        Placement::Sidecar(Direction::Inbound),
-        Placement::Sidecar(Direction::Outbound),
-    ]
+/// Those of proxies that we program.
+fn own() -> Vec<Setting> {
+    let mesh = Mesh {
+        trust_domain: "td.example".to_owned(),
+        aliases: vec!["old.example".to_owned()],
+        cluster_domain: "cluster.local".to_owned(),
+        certificates: "/mesh".to_owned(),
+    };
+    let in_mesh = |placement| Setting { placement, mesh: Some(Arc::new(mesh.clone())) };
+    let fleet = Placement::OneFleet(Key::new("a", "s"));
+    let own = [Placement::OneHost, Placement::ProxyPerGateway, fleet].map(Setting::from);
+    own.into_iter().chain([Placement::OneHost, Placement::ProxyPerGateway].map(in_mesh)).collect()
+}
+
+fn settings() -> Vec<Setting> {
+    let sidecars = [Direction::Inbound, Direction::Outbound].map(|direction| Placement::Sidecar(direction).into());
+    own().into_iter().chain(sidecars).collect()
 }
 
 proptest! {
     /// Any objects appear, change, move, disappear and come back, some of them at the same time.
     #[test]
     fn a_step_is_as_a_whole_translation(
-        placement in prop::sample::select(placements()),
+        setting in prop::sample::select(settings()),
         steps in prop::collection::vec(prop::collection::vec((any::<usize>(), any::<usize>()), 1..12), 1..16),
     ) {
         thread_local! { static FOLDER: std::cell::RefCell<Folder> = std::cell::RefCell::new(Folder::new()); }
         FOLDER.with_borrow_mut(|folder| {
             folder.now.clear();
-            let mut world = World::new(placement.clone());
+            let mut world = World::new(setting.clone());
             let mut snapshots = BTreeMap::new();
             let mut statuses = Statuses::new();
             for step in steps {
@@ -476,7 +486,7 @@ proptest! {
                 let next = folder.objects();
                 let before = (world.ir().clone(), attached(&world));
                 let delta = world.step(Changes::between(world.objects(), &next));
-                let whole = translate(&next, placement.clone());
+                let whole = translate(&next, setting.clone());
                 check(&world, &whole);
                 statuses = check_statuses(&statuses, (&world, &whole), &[], &delta);
                 check_resources(&mut snapshots, &world, &delta);
@@ -490,20 +500,20 @@ proptest! {
     /// The same in a cluster: its watches tell of objects one by one, and each may be of a newer version than we are.
     #[test]
     fn a_step_of_a_cluster_is_as_a_whole_translation(
-        placement in prop::sample::select(vec![Placement::OneHost, Placement::ProxyPerGateway, Placement::OneFleet(Key::new("a", "s"))]),
+        setting in prop::sample::select(own()),
         steps in prop::collection::vec(prop::collection::vec((any::<usize>(), any::<usize>(), prop::bool::weighted(0.2)), 1..12), 1..16),
     ) {
         thread_local! { static PLACES: Vec<Vec<String>> = places(); }
         PLACES.with(|places| {
             let mut watched = Watched { places, cluster: Cluster::default(), there: BTreeMap::new(), events: 0 };
-            let mut world = World::new(placement.clone());
+            let mut world = World::new(setting.clone());
             let mut statuses = Statuses::new();
             for step in steps {
                 step.into_iter().for_each(|event| watched.tell(event));
                 let cluster = &mut watched.cluster;
                 let before = (world.ir().clone(), attached(&world));
                 let delta = world.step(cluster.changes());
-                let whole = translate(cluster.objects(), placement.clone());
+                let whole = translate(cluster.objects(), setting.clone());
                 check(&world, &whole);
                 statuses = check_statuses(&statuses, (&world, &whole), &cluster.findings(), &delta);
                 check_delta(&before, &(world.ir().clone(), attached(&world)), &delta);

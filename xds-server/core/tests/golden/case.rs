@@ -3,6 +3,7 @@
 //! ```yaml
 //! # What the case is about.
 //! # Shows: findings, statuses, ir, envoy
+//! # In a mesh                (the proxies are in one, which has another trust domain besides)
 //! # Scoped above: 0          (only where the form of route tables is what the case is about)
 //! apiVersion: ...
 //! --- # findings
@@ -13,13 +14,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use serde::Serialize as _;
 use serde_json::{Value, json};
 use tollgate_core::envoy::{self, FilterCode, FilterSetup, Ports, RouteTables, Surroundings};
 use tollgate_core::ir::Ir;
+use tollgate_core::mesh::Mesh;
 use tollgate_core::objects::{Key, Objects, SecretSource};
-use tollgate_core::placement::{Direction, Placement};
+use tollgate_core::placement::{Direction, Placement, Setting};
 use tollgate_core::snapshot::{ResourceType, Snapshot};
 use tollgate_core::status::{Finding, ObjectStatus};
 use tollgate_core::translate::translate;
@@ -31,7 +34,7 @@ pub struct Case<'a> {
     input: &'a str,
     shows: Vec<&'a str>,
     route_tables: RouteTables,
-    placement: Placement,
+    setting: Setting,
 }
 
 const SECTIONS: [&str; 4] = ["findings", "statuses", "ir", "envoy"];
@@ -53,7 +56,8 @@ impl<'a> Case<'a> {
             Some("Sidecar(Outbound)") => Placement::Sidecar(Direction::Outbound),
             Some(other) => panic!("there is no placement {other}"),
         };
-        Self { input, shows, route_tables, placement }
+        let mesh = input.lines().any(|line| line == "# In a mesh").then(|| Arc::new(mesh()));
+        Self { input, shows, route_tables, setting: Setting { placement, mesh } }
     }
 
     /// The whole file as it should be.
@@ -61,7 +65,7 @@ impl<'a> Case<'a> {
         let mut objects = Objects::default();
         // Findings of a file are shown by line alone: where the case lies is no part of what it shows.
         let mut findings = objects.add_yaml("case", self.input, &Machine);
-        let mut translation = translate(&objects, self.placement.clone());
+        let mut translation = translate(&objects, self.setting.clone());
         let statuses = translation.statuses(&objects, &findings);
         findings.append(&mut translation.findings);
         let surroundings = surroundings(self.route_tables);
@@ -279,5 +283,14 @@ impl SecretSource for Machine {
 
     fn env(&self, name: &str) -> Result<String, String> {
         if name == "OPENAI_API_KEY" { Ok("PLANTED-from-env".to_owned()) } else { Err("it is not set".to_owned()) }
+    }
+}
+
+fn mesh() -> Mesh {
+    Mesh {
+        trust_domain: "cluster.local".to_owned(),
+        aliases: vec!["old.example".to_owned()],
+        cluster_domain: "cluster.local".to_owned(),
+        certificates: "/var/lib/istio/data".to_owned(),
     }
 }

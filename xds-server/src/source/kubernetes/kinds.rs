@@ -1,8 +1,11 @@
 //! Which watches there are: one for each kind that the core reads, and for each namespace if some are named. Of Pods there is
-//! one for each selection of them.
+//! one for each selection of them, and one of all that are in a mesh.
+
+use std::collections::BTreeMap;
 
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind, PartialObjectMeta};
 use kube::{Api, Client};
+use tollgate_core::mesh::TLS_MODE;
 use tollgate_core::objects::{INFERENCE_GROUP, Needed, Place, Selection, places};
 
 use super::document::Document;
@@ -33,6 +36,26 @@ pub enum Content {
 /// Those that are always there.
 pub fn watched(namespaces: &[String]) -> Vec<Watched> {
     places().filter(|place| !Selection::is_kind(place.kind)).flat_map(|place| of_kind(place, namespaces)).collect()
+}
+
+/// The same, and the Pods of a mesh.
+pub fn all(namespaces: &[String], mesh: bool) -> Vec<Watched> {
+    let members = if mesh { members(namespaces) } else { Vec::new() };
+    watched(namespaces).into_iter().chain(members).collect()
+}
+
+/// The Pods of a mesh.
+pub fn members(namespaces: &[String]) -> Vec<Watched> {
+    let (label, value) = TLS_MODE;
+    let labels: BTreeMap<String, String> = [(label.to_owned(), value.to_owned())].into();
+    let place = places().find(|place| Selection::is_kind(place.kind));
+    let watched = place.into_iter().flat_map(|place| of_kind(place, namespaces));
+    watched
+        .map(|watched| {
+            let namespace = watched.namespace.clone().unwrap_or_default();
+            Watched { selection: Some(Selection { namespace, labels: labels.clone() }), ..watched }
+        })
+        .collect()
 }
 
 /// What a watch of these Pods is of.
@@ -151,6 +174,18 @@ mod tests {
         let selector = watched.selection.as_ref().map(ToString::to_string);
         assert_eq!((watched.resource().as_str(), watched.namespace.as_deref()), ("pods", Some("n")));
         assert_eq!((selector.as_deref(), watched.content), (Some("app=a,tier="), Content::All));
+    }
+
+    #[test]
+    fn pods_of_a_mesh_are_watched_by_their_label() {
+        let of = |namespaces: &[&str]| -> Vec<(Option<String>, String)> {
+            let namespaces: Vec<String> = namespaces.iter().map(|name| (*name).to_owned()).collect();
+            let all = members(&namespaces).into_iter();
+            all.map(|watched| (watched.namespace, watched.selection.unwrap().to_string())).collect()
+        };
+        let label = "security.istio.io/tlsMode=istio".to_owned();
+        assert_eq!(of(&[]), [(None, label.clone())]);
+        assert_eq!(of(&["a", "b"]), [(Some("a".to_owned()), label.clone()), (Some("b".to_owned()), label)]);
     }
 
     #[test]

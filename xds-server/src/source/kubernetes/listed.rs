@@ -12,7 +12,7 @@ use super::access::{Access, AccessError};
 use super::document::Document;
 use super::gathered::{Asks, Gathered};
 use super::got::{self, Got};
-use super::kinds::{Content, Watched, watched};
+use super::kinds::{Content, Watched, all as kinds};
 use super::trouble::{Cause, Trouble};
 use super::watch::{Seen, Told};
 
@@ -27,13 +27,13 @@ pub enum ListError {
     Unreachable(#[source] kube::Error),
 }
 
-/// Everything that can be read. What cannot is a finding.
+/// Everything that can be read. What cannot is a finding. `mesh`: the Pods of the mesh as well.
 ///
 /// # Errors
 /// When there is no cluster to ask.
-pub async fn list(access: &Access) -> Result<Reading, ListError> {
+pub async fn list(access: &Access, mesh: bool) -> Result<Reading, ListError> {
     let client = access.client().await?;
-    let watched = watched(&access.namespaces);
+    let watched = kinds(&access.namespaces, mesh);
     let mut gathered = Gathered::new(watched.clone());
     let mut needs = Vec::new();
     let mut next: VecDeque<(usize, Watched)> = watched.into_iter().enumerate().collect();

@@ -15,7 +15,7 @@
 //! is the same with ConfigMaps.
 //!
 //! Pods: what matters of them is in their status, and most are nobody's business. So there is a watch for each selection of an
-//! InferencePool, and it brings these Pods alone.
+//! InferencePool, and it brings these Pods alone. In a mesh there is one for the Pods of the mesh besides.
 
 mod access;
 mod definitions;
@@ -89,13 +89,13 @@ pub struct Reading {
 // === impl Watches ===
 
 impl Watches {
-    /// Begins to watch.
+    /// Begins to watch. `mesh`: the Pods of the mesh as well.
     ///
     /// # Errors
     /// When it is not known which cluster, or who we are there. A cluster that does not answer is no error.
-    pub async fn start(access: &Access, metrics: Metrics, due: Option<Due>) -> Result<Self, AccessError> {
+    pub async fn start(access: &Access, mesh: bool, metrics: Metrics, due: Option<Due>) -> Result<Self, AccessError> {
         let client = access.client().await?;
-        let watched = kinds::watched(&access.namespaces);
+        let watched = kinds::all(&access.namespaces, mesh);
         let (sender, events) = mpsc::channel(EVENTS);
         let mut tasks = JoinSet::new();
         for (id, watched) in watched.iter().enumerate() {

@@ -1,0 +1,197 @@
+//! A mesh without istiod: an authority that issues certificates as Istio's does, and an Envoy that is what a sidecar is for the
+//! requests to its workload.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Context;
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
+};
+use time::OffsetDateTime;
+
+use crate::poll;
+use crate::process::{self, Process};
+use crate::tools::Tools;
+
+/// Who signs the certificates of a mesh.
+pub struct Authority {
+    root: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// From when until when a certificate holds, from now on.
+#[derive(Debug, Clone, Copy)]
+pub enum Holds {
+    /// Since a minute, for a day.
+    Now,
+    /// It has ended an hour ago.
+    Ended,
+}
+
+/// The sidecar of a workload whose policy is STRICT.
+pub struct Sidecar {
+    port: u16,
+    _process: Process,
+}
+
+/// The identity of a service account.
+pub fn identity(account: &str) -> String {
+    format!("spiffe://cluster.local/ns/default/sa/{account}")
+}
+
+// === impl Authority ===
+
+impl Authority {
+    pub fn new() -> anyhow::Result<Self> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::OrganizationName, "cluster.local");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let key = KeyPair::generate()?;
+        let root = params.self_signed(&key)?.pem();
+        Ok(Self { root, issuer: Issuer::new(params, key) })
+    }
+
+    /// Puts a new certificate into a folder, as Istio's agent does: each file is written beside the old one, and moved
+    /// there. `trusted` signs those of the others.
+    pub fn issue(&self, folder: &Path, identity: &str, holds: Holds, trusted: &Self) -> anyhow::Result<()> {
+        let now = OffsetDateTime::now_utc();
+        let (from, to) = match holds {
+            Holds::Now => (now - Duration::from_secs(60), now + Duration::from_secs(86_400)),
+            Holds::Ended => (now - Duration::from_secs(7_200), now - Duration::from_secs(3_600)),
+        };
+        let mut params = CertificateParams::default();
+        // The name is in the identity alone.
+        params.distinguished_name = DistinguishedName::new();
+        params.subject_alt_names = vec![SanType::URI(identity.try_into()?)];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        (params.not_before, params.not_after) = (from, to);
+        let key = KeyPair::generate()?;
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        std::fs::create_dir_all(folder)?;
+        let files = [
+            ("cert-chain.pem", certificate.pem()),
+            ("key.pem", key.serialize_pem()),
+            ("root-cert.pem", trusted.root.clone()),
+        ];
+        for (name, text) in files {
+            let beside = folder.join(format!(".{name}.new"));
+            std::fs::write(&beside, text)?;
+            std::fs::rename(beside, folder.join(name))?;
+        }
+        Ok(())
+    }
+}
+
+// === impl Sidecar ===
+
+impl Sidecar {
+    /// It shows the certificate of `folder`, takes what the mesh's `permitted` identity sends, and passes it on to `app`, a
+    /// port of this machine.
+    pub async fn start(tools: &Tools, folder: &Path, permitted: &str, app: u16) -> anyhow::Result<Self> {
+        let (port, admin) = (process::free_port()?, process::free_port()?);
+        let path = |name: &str| -> anyhow::Result<String> {
+            Ok(folder.join(name).to_str().context("a path in UTF-8")?.to_owned())
+        };
+        let config = INBOUND
+            .replace("@PORT@", &port.to_string())
+            .replace("@ADMIN@", &admin.to_string())
+            .replace("@APP@", &app.to_string())
+            .replace("@PERMITTED@", permitted)
+            .replace("@CHAIN@", &path("cert-chain.pem")?)
+            .replace("@KEY@", &path("key.pem")?)
+            .replace("@ROOT@", &path("root-cert.pem")?);
+        let file = folder.join("sidecar.yaml");
+        std::fs::write(&file, config)?;
+        let mut command = Command::new(&tools.envoy);
+        command.arg("--config-path").arg(&file).args([
+            "--concurrency",
+            "1",
+            "--use-dynamic-base-id",
+            "--log-level",
+            "warning",
+        ]);
+        let mut process = Process::start(&mut command, &folder.join("sidecar.log"))?;
+        poll::until("the sidecar is ready", || {
+            let running = process.ensure_running();
+            async move {
+                if running.is_err() {
+                    return Ok(running);
+                }
+                tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
+                Ok(Ok(()))
+            }
+        })
+        .await??;
+        Ok(Self { port, _process: process })
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+/// The inbound listener as istiod makes it for STRICT, an AuthorizationPolicy by principal and a port of HTTP: a chain for
+/// what the mesh's proxies say in ALPN, and none for plain text.
+const INBOUND: &str = r#"
+admin: {address: {socket_address: {address: 127.0.0.1, port_value: @ADMIN@}}}
+static_resources:
+  listeners:
+  - name: virtualInbound
+    address: {socket_address: {address: 127.0.0.1, port_value: @PORT@}}
+    listener_filters:
+    - name: envoy.filters.listener.tls_inspector
+      typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector}
+    filter_chains:
+    - filter_chain_match: {transport_protocol: tls, application_protocols: [istio, istio-http/1.0, istio-http/1.1, istio-h2]}
+      transport_socket:
+        name: envoy.transport_sockets.tls
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext
+          require_client_certificate: true
+          common_tls_context:
+            tls_params: {tls_minimum_protocol_version: TLSv1_2, tls_maximum_protocol_version: TLSv1_3}
+            alpn_protocols: [istio-peer-exchange, h2, http/1.1]
+            tls_certificates: [{certificate_chain: {filename: "@CHAIN@"}, private_key: {filename: "@KEY@"}}]
+            validation_context:
+              trusted_ca: {filename: "@ROOT@"}
+              match_typed_subject_alt_names: [{san_type: URI, matcher: {prefix: "spiffe://cluster.local/"}}]
+      filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: inbound
+          forward_client_cert_details: APPEND_FORWARD
+          set_current_client_cert_details: {subject: true, dns: true, uri: true}
+          http_filters:
+          - name: envoy.filters.http.rbac
+            typed_config:
+              "@type": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC
+              rules:
+                action: ALLOW
+                policies:
+                  by-principal:
+                    permissions: [{any: true}]
+                    principals: [{authenticated: {principal_name: {exact: "@PERMITTED@"}}}]
+          - name: envoy.filters.http.router
+            typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}
+          route_config:
+            virtual_hosts:
+            - {name: inbound, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster: inbound, timeout: 0s}}]}
+  clusters:
+  - name: inbound
+    type: STATIC
+    connect_timeout: 5s
+    load_assignment:
+      cluster_name: inbound
+      endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: @APP@}}}}]}]
+"#;
+
+/// The folder of a proxy's certificate in that of a test.
+pub fn folder(home: &Path, whose: &str) -> PathBuf {
+    home.join("mesh").join(whose)
+}

@@ -1,0 +1,49 @@
+//! The mesh that the proxies of Gateways are part of: Istio's, whose workload certificates they show and ask for.
+//!
+//! A workload is in the mesh if its Pod has the label that Istio's injection gives it. Its identity is that of its service
+//! account (SPIFFE ID: `spiffe://<trust domain>/ns/<namespace>/sa/<service account>`).
+
+use crate::objects::{Meta, Pod};
+
+/// The label of Pods that can be spoken to by the mesh's TLS, and its value. Other proxies go by it too.
+pub const TLS_MODE: (&str, &str) = ("security.istio.io/tlsMode", "istio");
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mesh {
+    /// The domain that new certificates are for.
+    pub trust_domain: String,
+    /// Domains that certificates may be for as well, as while a mesh changes its domain.
+    pub aliases: Vec<String>,
+    /// The domain of Services, such as `cluster.local`.
+    pub cluster_domain: String,
+    /// The folder on the machine of each proxy where Istio's agent keeps the proxy's certificate.
+    pub certificates: String,
+}
+
+// === impl Mesh ===
+
+impl Mesh {
+    /// The certificate chain, the private key and the authorities, in PEM, as Istio's agent names them (`OUTPUT_CERTS`).
+    pub const FILES: [&str; 3] = ["cert-chain.pem", "key.pem", "root-cert.pem"];
+
+    /// The identities that a workload may show. Empty: it is outside of the mesh.
+    pub fn identities(&self, pod: &Pod, meta: &Meta) -> Vec<String> {
+        let (label, value) = TLS_MODE;
+        if meta.labels.get(label).is_none_or(|mode| mode != value) {
+            return Vec::new();
+        }
+        let domains = [&self.trust_domain].into_iter().chain(&self.aliases);
+        let (namespace, account) = (meta.namespace(), &pod.service_account);
+        domains.map(|domain| format!("spiffe://{domain}/ns/{namespace}/sa/{account}")).collect()
+    }
+
+    /// The server name of TLS to a port, as Istio's own proxies write it.
+    pub fn server_name(host: &str, port: u16) -> String {
+        format!("outbound_.{port}_._.{host}")
+    }
+
+    /// The name of a Service.
+    pub fn host(&self, namespace: &str, service: &str) -> String {
+        format!("{service}.{namespace}.svc.{}", self.cluster_domain)
+    }
+}

@@ -1,0 +1,91 @@
+//! The mesh that proxies are in, for the commands that must know it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tollgate_core::mesh::Mesh;
+use tollgate_core::placement::{Placement, Setting};
+
+/// Istio's, unless nothing is said.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "In an Istio mesh")]
+pub struct MeshArgs {
+    /// The proxies are in the mesh: the folder on their machine where Istio's agent keeps cert-chain.pem, key.pem and
+    /// root-cert.pem (its OUTPUT_CERTS). Pods with the label security.istio.io/tlsMode=istio are reached by mutual TLS then
+    #[arg(long, value_name = "DIR")]
+    mesh_certificates: Option<PathBuf>,
+    /// The mesh's trust domain
+    #[arg(long, value_name = "DOMAIN", default_value = "cluster.local", value_parser = domain, requires = "mesh_certificates")]
+    trust_domain: String,
+    /// Another trust domain that certificates may be for, as while a mesh changes its own; may be given again
+    #[arg(long, value_name = "DOMAIN", value_parser = domain, requires = "mesh_certificates")]
+    trust_domain_alias: Vec<String>,
+    /// The domain of Services
+    #[arg(long, value_name = "DOMAIN", default_value = "cluster.local", value_parser = domain, requires = "mesh_certificates")]
+    cluster_domain: String,
+}
+
+/// The proxies on this machine could show nothing.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "--mesh-certificates: {} cannot be read: {source} (istio-agent writes it, with OUTPUT_CERTS={})",
+    path.display(), path.parent().unwrap_or(path).display()
+)]
+pub struct NoCertificate {
+    path: PathBuf,
+    source: std::io::Error,
+}
+
+// === impl MeshArgs ===
+
+impl MeshArgs {
+    /// What is translated for proxies in this place.
+    pub fn setting(&self, placement: Placement) -> Setting {
+        let mesh = self.mesh_certificates.as_deref().map(|folder| Arc::new(self.mesh(folder)));
+        Setting { placement, mesh }
+    }
+
+    /// The same for a proxy on this machine, whose certificate is looked at.
+    ///
+    /// # Errors
+    /// When a file of it cannot be read.
+    pub fn here(&self, placement: Placement) -> Result<Setting, NoCertificate> {
+        let Some(folder) = &self.mesh_certificates else { return Ok(placement.into()) };
+        certificate(folder)?;
+        let mesh = match std::path::absolute(folder) {
+            Ok(folder) => self.mesh(&folder),
+            Err(source) => return Err(NoCertificate { path: folder.clone(), source }),
+        };
+        Ok(Setting { placement, mesh: Some(Arc::new(mesh)) })
+    }
+
+    fn mesh(&self, folder: &Path) -> Mesh {
+        Mesh {
+            trust_domain: self.trust_domain.clone(),
+            aliases: self.trust_domain_alias.clone(),
+            cluster_domain: self.cluster_domain.clone(),
+            certificates: folder.display().to_string(),
+        }
+    }
+}
+
+/// Looks for the certificate of this machine's proxy.
+///
+/// # Errors
+/// When a file of it cannot be read.
+pub fn certificate(folder: &Path) -> Result<(), NoCertificate> {
+    let read = |path: PathBuf| match std::fs::read(&path) {
+        Ok(_) => Ok(()),
+        Err(source) => Err(NoCertificate { path, source }),
+    };
+    Mesh::FILES.iter().try_for_each(|name| read(folder.join(name)))
+}
+
+/// The letters that a trust domain may have (SPIFFE ID, 2.1), which are those of domains and an underscore.
+fn domain(text: &str) -> Result<String, &'static str> {
+    let is_letter = |letter: char| matches!(letter, 'a'..='z' | '0'..='9' | '-' | '.' | '_');
+    match !text.is_empty() && text.len() <= 255 && text.chars().all(is_letter) {
+        true => Ok(text.to_owned()),
+        false => Err("a domain has lower case letters, digits, '-', '.' and '_'"),
+    }
+}
