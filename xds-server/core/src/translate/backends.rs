@@ -30,7 +30,15 @@ pub fn backend(
         Tls::None => ir::Tls::None,
         Tls::Istio { sans } => match view.lack(Feature::IstioCertificates, meta, "spec.tls.mode") {
             Some(finding) => return Err(finding),
-            None => ir::Tls::Istio { peers: peers(view, (&endpoint, &host), sans), to: ir::MeshTo::All },
+            None => {
+                let peers = peers(view, (&endpoint, &host), sans);
+                if peers.is_none() && view.mesh().is_some() {
+                    let message = "no Pod behind it is in the mesh, so nobody is reached";
+                    let hint = "inject the Pods, or name who may be there by sans";
+                    findings.push(meta.finding(Severity::Warning, Reason::NoEndpoints, "spec.tls.mode", message, hint));
+                }
+                ir::Tls::Istio { peers, to: ir::MeshTo::All }
+            }
         },
         Tls::Simple { sni, ca } => {
             let ca = match ca {

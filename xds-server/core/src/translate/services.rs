@@ -118,7 +118,14 @@ fn endpoints(view: View<'_>, slices: &[&Object<BackendSlice>], port_name: &str) 
         let of_slices = slices.iter().flat_map(|slice| of_slice(view, slice, port_name, takes));
         let mut endpoints: Vec<Found> = of_slices.collect();
         endpoints.sort_by(|a, b| a.endpoint.cmp(&b.endpoint));
-        endpoints.dedup_by_key(|found| (found.endpoint.ip, found.endpoint.port));
+        endpoints.dedup_by(|next, found| {
+            let is_same = (next.endpoint.ip, next.endpoint.port) == (found.endpoint.ip, found.endpoint.port);
+            // Two slices may have it, and one of them does not say which Pod it is.
+            if is_same && next.endpoint.is_in_mesh {
+                std::mem::swap(next, found);
+            }
+            is_same
+        });
         endpoints
     };
     let ready = all(is_ready);
