@@ -165,6 +165,8 @@ static_resources:
         typed_config:
           "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
           stat_prefix: inbound
+          # Each request shows what certificates are worth now.
+          common_http_protocol_options: {max_requests_per_connection: 1}
           forward_client_cert_details: APPEND_FORWARD
           set_current_client_cert_details: {subject: true, dns: true, uri: true}
           http_filters:
