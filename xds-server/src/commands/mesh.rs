@@ -28,12 +28,12 @@ pub struct MeshArgs {
 /// The proxies on this machine could show nothing.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "--mesh-certificates: {} cannot be read: {source} (istio-agent writes it, with OUTPUT_CERTS={})",
+    "--mesh-certificates: {} cannot be read: {error} (istio-agent writes it, with OUTPUT_CERTS={})",
     path.display(), path.parent().unwrap_or(path).display()
 )]
 pub struct NoCertificate {
     path: PathBuf,
-    source: std::io::Error,
+    error: std::io::Error,
 }
 
 // === impl MeshArgs ===
@@ -54,7 +54,7 @@ impl MeshArgs {
         certificate(folder)?;
         let mesh = match std::path::absolute(folder) {
             Ok(folder) => self.mesh(&folder),
-            Err(source) => return Err(NoCertificate { path: folder.clone(), source }),
+            Err(error) => return Err(NoCertificate { path: folder.clone(), error }),
         };
         Ok(Setting { placement, mesh: Some(Arc::new(mesh)) })
     }
@@ -76,7 +76,7 @@ impl MeshArgs {
 pub fn certificate(folder: &Path) -> Result<(), NoCertificate> {
     let read = |path: PathBuf| match std::fs::read(&path) {
         Ok(_) => Ok(()),
-        Err(source) => Err(NoCertificate { path, source }),
+        Err(error) => Err(NoCertificate { path, error }),
     };
     Mesh::FILES.iter().try_for_each(|name| read(folder.join(name)))
 }
