@@ -112,8 +112,7 @@ fn of_backend(gateway: &ir::Gateway, backend: &ir::Backend) -> cluster::Cluster 
         ir::Tls::None => Version::Http1,
         ir::Tls::Istio { peers, to } => {
             let is_http2 = matches!(backend.endpoint, ir::Endpoint::InferencePool { h2c: true, .. });
-            let (version, inside) =
-                if is_http2 { (Version::Http2, tls::Inside::Http2) } else { (Version::Http1, tls::Inside::Http1) };
+            let (version, inside) = known(is_http2);
             match (peers, to) {
                 (Some(peers), ir::MeshTo::All) => made.transport_socket = Some(tls::mesh(peers, inside)),
                 (Some(peers), ir::MeshTo::Members) => made.transport_socket_matches = by_member(peers, inside),
@@ -134,8 +133,7 @@ fn of_service(gateway: &ir::Gateway, service: &ir::Service) -> cluster::Cluster 
     });
     let (mut made, version) = match socket {
         None => {
-            let (version, inside) =
-                if service.h2c { (Version::Http2, tls::Inside::Http2) } else { (Version::Http1, tls::Inside::Http1) };
+            let (version, inside) = known(service.h2c);
             (in_mesh(by_eds(common, &service.cluster), service, inside), version)
         }
         Some(None) => (without_endpoints(common), Version::Http1),
@@ -299,6 +297,11 @@ enum Version {
     Http2,
     /// By ALPN.
     Negotiated,
+}
+
+/// The version of those that say which one they speak, and the same inside of the mesh's TLS.
+fn known(is_http2: bool) -> (Version, tls::Inside) {
+    if is_http2 { (Version::Http2, tls::Inside::Http2) } else { (Version::Http1, tls::Inside::Http1) }
 }
 
 fn set_protocol(made: &mut cluster::Cluster, version: Version, http_filters: Vec<HttpFilter>) {

@@ -31,7 +31,7 @@ pub fn upstream((sni, authority): (&str, &ir::Authority), client: Option<&ir::Ce
         ir::Authority::Certificate { name, .. } => Some(authority_name(name)),
     };
     // An address is not a server name (RFC 6066, 3).
-    verified(if is_ip { "" } else { sni }, vec![san], secret, client)
+    verified(if is_ip { "" } else { sni }, vec![san], secret, shown(client), &[])
 }
 
 /// What Istio's proxies take for traffic of the mesh, before what it is inside (`istio-http/1.1` and so on are their names
@@ -52,28 +52,8 @@ pub fn mesh(peers: &ir::Peers, inside: Inside) -> core::TransportSocket {
         Inside::Http2 => &["istio-h2", "istio", "h2"],
         Inside::Tcp => &["istio"],
     };
-    let validation = CombinedCertificateValidationContext {
-        default_validation_context: Some(CertificateValidationContext {
-            match_typed_subject_alt_names: sans.collect(),
-            ..Default::default()
-        }),
-        validation_context_sds_secret_config: Some(by_sds(MESH_AUTHORITY.to_owned())),
-        ..Default::default()
-    };
-    let context = UpstreamTlsContext {
-        common_tls_context: Some(CommonTlsContext {
-            tls_params: Some(versions()),
-            tls_certificate_sds_secret_configs: vec![by_sds(MESH_CERTIFICATE.to_owned())],
-            validation_context_type: Some(common_tls_context::ValidationContextType::CombinedValidationContext(
-                validation,
-            )),
-            alpn_protocols: alpn.iter().map(|protocol| (*protocol).to_owned()).collect(),
-            ..Default::default()
-        }),
-        sni: peers.server_name.clone(),
-        ..Default::default()
-    };
-    socket(core::transport_socket::ConfigType::TypedConfig(any(&context)))
+    let shown = vec![by_sds(MESH_CERTIFICATE.to_owned())];
+    verified(&peers.server_name, sans.collect(), Some(MESH_AUTHORITY.to_owned()), shown, alpn)
 }
 
 /// To a Service. None: nobody reaches it.
@@ -97,7 +77,7 @@ pub fn to_service(
         ir::Authority::System => None,
         ir::Authority::Certificate { .. } => Some(authority_name(cluster)),
     };
-    Some(verified(sni, sans.collect(), secret, client))
+    Some(verified(sni, sans.collect(), secret, shown(client), &[]))
 }
 
 fn exact(text: &str) -> MatchPattern {
@@ -109,12 +89,14 @@ fn san(kind: SanType, pattern: MatchPattern) -> SubjectAltNameMatcher {
     SubjectAltNameMatcher { san_type: kind.into(), matcher: Some(matcher), ..Default::default() }
 }
 
-/// Without a secret, the authorities are those that the machine trusts.
+/// Without a secret, the authorities are those that the machine trusts. Without protocols (ALPN), those of the cluster are
+/// negotiated.
 fn verified(
     sni: &str,
     sans: Vec<SubjectAltNameMatcher>,
     secret: Option<String>,
-    client: Option<&ir::Certificate>,
+    shown: Vec<SdsSecretConfig>,
+    alpn: &[&str],
 ) -> core::TransportSocket {
     let context = CertificateValidationContext { match_typed_subject_alt_names: sans, ..Default::default() };
     let validation = match secret {
@@ -133,8 +115,9 @@ fn verified(
     let context = UpstreamTlsContext {
         common_tls_context: Some(CommonTlsContext {
             tls_params: Some(versions()),
-            tls_certificate_sds_secret_configs: shown(client),
+            tls_certificate_sds_secret_configs: shown,
             validation_context_type: Some(validation),
+            alpn_protocols: alpn.iter().map(|protocol| (*protocol).to_owned()).collect(),
             ..Default::default()
         }),
         sni: sni.to_owned(),
