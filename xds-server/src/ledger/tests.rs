@@ -1,6 +1,5 @@
 //! The ledger as a whole: the wire, the thread, the file.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -51,10 +50,9 @@ pub(crate) const US: Identity = Identity::AllGateways;
 
 pub(crate) fn configured(limits: Vec<Limit>) -> Configured {
     let consumers = ["app", "team/app", "other", "research-app", "support-bot"];
-    let mut served: BTreeSet<Thing> = consumers.map(|name| Thing::Consumer(name.into())).into();
-    served.insert(Thing::Route("chat".into()));
-    served.extend(limits.iter().map(|limit| Thing::Limit(limit.id.as_str().into())));
-    Configured { limits, served: [(US.to_string(), vec![Arc::new(served)])].into() }
+    let served = consumers.map(Thing::consumer).into_iter().chain([Thing::route("chat")]);
+    let served = served.chain(limits.iter().map(|limit| Thing::limit(&limit.id))).collect();
+    Configured { limits, served: [(US.to_string(), vec![served])].into() }
 }
 
 pub(crate) fn limits(limits: Vec<Limit>) -> watch::Receiver<Arc<Configured>> {

@@ -14,6 +14,7 @@ mod publication;
 mod published;
 #[cfg(test)]
 mod published_test;
+mod serves;
 mod told;
 
 pub use published::{Published, ServedGateway};
@@ -141,12 +142,14 @@ async fn follow_folder(
     let mut told = Told::default();
     told.tell(&publisher.published().borrow().findings);
     let _ = begun.send(Ok(()));
+    folder.keep();
     loop {
         watcher.changed().await;
         match publisher.read(&mut folder) {
             Ok(reading) => {
                 watcher.also(reading.secret_files);
                 publisher.take(reading.changes, reading.findings, &mut told, &metrics);
+                folder.keep();
             }
             Err(error) => {
                 metrics.reload_refused();

@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use tollgate_core::envoy::{self, Surroundings};
 use tollgate_core::ir::{self, Delta, GatewayDelta, Ir, PartsDelta};
-use tollgate_core::ledger::{Configured, Thing, Things};
+use tollgate_core::ledger::{Configured, Things};
 use tollgate_core::objects::Key;
 use tollgate_core::placement::Placement;
 use tollgate_core::snapshot::{Changed, ResourceType, Resources, Snapshot};
-use tollgate_core::status::display_name;
 use tollgate_core::subscription::stream::Since;
 use tollgate_core::world::World;
 
 use super::edition::Edition;
 use super::published::{Published, ServedGateway};
+use super::serves::{Consumers, Serves};
 use crate::identity::Identity;
 use crate::report::Listener;
 
@@ -30,14 +30,6 @@ pub(super) struct Publication<'a> {
 pub(super) struct Keys {
     pub all: Resources,
     touched: BTreeSet<Arc<str>>,
-}
-
-/// What one Gateway serves, as the ledger is to know it.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Serves {
-    limits: Things,
-    routes: Things,
-    consumers: Things,
 }
 
 // === impl Publication ===
@@ -107,7 +99,7 @@ impl Publication<'_> {
             _ => None,
         };
         let consumers = envoy::consumers(&gateway.catalog);
-        let other_consumers = old.as_ref().is_none_or(|old| *old.edition.snapshot.served() != consumers);
+        let are_others = old.as_ref().is_none_or(|old| *old.edition.snapshot.served() != consumers);
         let (edition, own) = self.edition(old.as_ref().map(|old| &old.edition), |snapshot, changed| {
             match parts {
                 Some(parts) => envoy::update(snapshot, (gateway, self.ir()), parts, self.surroundings, changed),
@@ -119,18 +111,10 @@ impl Publication<'_> {
             changed.add(kind, Arc::clone(name));
         });
         let (listeners, mut serves) = old.map_or_else(Default::default, |old| (old.listeners, old.serves));
-        let other = |part: fn(&PartsDelta) -> bool| parts.is_none_or(part);
-        if other(|parts| parts.classes) {
-            serves.limits = Thing::limits_of(&gateway.catalog);
-        }
-        if other(|parts| parts.attached) {
-            let names = self.world.attached(key).map(|route| display_name(&route.namespace, &route.name));
-            let names: Vec<String> = names.collect();
-            serves.routes = Thing::routes(names.iter().map(String::as_str));
-        }
-        if other_consumers || !self.delta.keys.is_empty() {
-            serves.consumers = Thing::consumers_of(&gateway.catalog, self.ir());
-        }
+        let namespaces = edition.snapshot.served();
+        let consumers =
+            if are_others { Consumers::Of(namespaces) } else { Consumers::Same(namespaces, &self.delta.consumers) };
+        serves.update((self.world, key), &gateway.catalog, parts, &consumers);
         let listeners = if parts.is_some() { listeners } else { self::listeners(gateway, &self.surroundings.bind) };
         ServedGateway { edition, listeners, serves }
     }
@@ -208,7 +192,7 @@ impl Publication<'_> {
         for key in self.ir().gateways.keys() {
             let Some(gateway) = gateways.get(&key.to_string()) else { continue };
             let things = gateway.serves.things();
-            all.extend(things.iter().map(Arc::clone));
+            all.extend(things.iter().cloned());
             served.insert(Identity::of_gateway(&key.namespace, &key.name).to_string(), things);
         }
         // The Envoy of all Gateways may name what any of them serves.
@@ -261,12 +245,4 @@ fn protocol(site: &ir::Site) -> &'static str {
 /// `127.0.0.1:8080`, `[::1]:8080`
 fn authority(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
-}
-
-// === impl Serves ===
-
-impl Serves {
-    fn things(&self) -> Vec<Things> {
-        [&self.limits, &self.routes, &self.consumers].map(Arc::clone).into()
-    }
 }

@@ -12,7 +12,7 @@ use tollgate_core::status::{Finding, Horizon, ObjectStatus, Origin, Spot, Status
 use tollgate_core::world::{Ends, World};
 
 use super::edition::Edition;
-use super::publication::Serves;
+use super::serves::Serves;
 use crate::identity::Identity;
 use crate::report::{Listener, Whose};
 

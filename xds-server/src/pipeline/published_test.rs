@@ -138,6 +138,43 @@ fn keys_are_held_once_and_stay_the_same() {
     assert!(Arc::ptr_eq(&first, &of(&published[1], "all")));
 }
 
+/// What the ledger is told of changes is what it is told of everything at once.
+#[test]
+fn the_ledger_knows_who_is_served_after_each_change() {
+    let changed = |changes: &[(&str, &str)]| {
+        changes.iter().fold(CASE.to_owned(), |text, (from, to)| {
+            assert!(text.contains(from), "{from}");
+            text.replace(from, to)
+        })
+    };
+    let texts = [
+        CASE.to_owned(),
+        // The only key of a Consumer is another one, is gone, and comes back with its Consumer.
+        changed(&[("4bb80d", "6bb80d")]),
+        changed(&[("4bb80d", "xxx")]),
+        CASE.to_owned(),
+        // Two Consumers claim one key, so neither has it.
+        changed(&[("4bb80d", "3bb80d")]),
+        // Other Consumers count.
+        changed(&[("tollgate: \"yes\"", "tollgate: \"no\"")]),
+        changed(&[("kind: HTTPRoute", "kind: GRPCRoute")]),
+        changed(&[("metadata: {name: own}", "metadata: {name: owned}")]),
+        CASE.to_owned(),
+    ];
+    let publisher = publisher();
+    let told = publisher.for_ledger();
+    let mut before = Objects::default();
+    for text in texts {
+        let mut objects = Objects::default();
+        objects.add_yaml("case", &text, &NoSecretSource);
+        publisher.publish(Changes::between(&before, &objects), Vec::new());
+        let anew = self::publisher();
+        anew.publish(Changes::between(&Objects::default(), &objects), Vec::new());
+        assert_eq!(*told.borrow(), *anew.for_ledger().borrow(), "{text}");
+        before = objects;
+    }
+}
+
 /// Whoever looks at what is published keeps the next publication waiting, and it must not wait for that one in turn.
 #[test]
 fn whoever_looks_may_ask_what_it_was_made_from() {

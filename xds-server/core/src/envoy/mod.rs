@@ -97,12 +97,6 @@ pub fn consumers(catalog: &ir::Catalog) -> ConsumerNamespaces {
     consumers
 }
 
-/// The keys that go to the proxies of this scope.
-pub fn keys<'a>(catalog: &ir::Catalog, ir: &'a ir::Ir) -> impl Iterator<Item = &'a ir::Key> {
-    let consumers = consumers(catalog);
-    ir.keys.values().map(AsRef::as_ref).filter(move |key| consumers.include(&key.origin.namespace))
-}
-
 /// What a proxy is told of a key.
 pub fn api_key(key: &ir::Key) -> Resource {
     let (models, all_models) = match &key.models {

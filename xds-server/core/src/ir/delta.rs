@@ -12,6 +12,8 @@ use super::Domain;
 pub struct Delta {
     /// SHA-256 of keys.
     pub keys: BTreeSet<String>,
+    /// The Consumers whose keys these are or were.
+    pub consumers: BTreeSet<Key>,
     /// Ids of limits.
     pub limits: BTreeSet<String>,
     pub gateways: BTreeMap<Key, GatewayDelta>,
@@ -36,8 +38,8 @@ pub struct PartsDelta {
     pub hosts: BTreeSet<Host>,
     /// What the filter is told of classes and limits.
     pub classes: bool,
-    /// Which HTTPRoutes are attached.
-    pub attached: bool,
+    /// HTTPRoutes that are attached now and were not, or the other way round.
+    pub attached: BTreeSet<Key>,
     pub pools: BTreeSet<String>,
     pub backends: BTreeSet<String>,
     pub services: BTreeSet<String>,

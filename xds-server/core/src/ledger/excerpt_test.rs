@@ -46,7 +46,7 @@ fn rules(tokens: u64) -> Configured {
     configured.limits.push(limit("secret", tokens, day));
     configured.limits.push(limit("life", tokens, Duration::ZERO));
     let theirs = [Thing::limit("life"), Thing::limit("day"), Thing::consumer("stranger"), Thing::route("chat")];
-    configured.served.insert(THEIRS.into(), vec![std::sync::Arc::new(theirs.into())]);
+    configured.served.insert(THEIRS.into(), vec![theirs.into_iter().collect()]);
     configured
 }
 

@@ -23,6 +23,7 @@ mod excerpt;
 mod reference;
 mod served;
 mod state;
+mod things;
 mod upkeep;
 pub mod usage;
 pub mod window;
@@ -47,8 +48,9 @@ pub use bucket::{Bucket, BucketKey, Lease};
 pub use call::{Call, InvalidCall, MAX_ENTRIES, MAX_TEXT};
 pub use excerpt::{Excerpt, Step, Touched};
 pub use reference::{Committed, Reference};
-pub use served::{Configured, SERVED_BEFORE, Thing, Things};
+pub use served::{Configured, SERVED_BEFORE};
 pub use state::{Changes, Entry, Heard, HolderKey, Reason, Records, RefusedEntry, State, Worker, WorkerKey};
+pub use things::{Thing, Things};
 pub use upkeep::{BUCKET_KEPT, HOLDER_KEPT, USAGE_KEPT, Upkeep};
 
 use std::collections::BTreeMap;

@@ -3,31 +3,15 @@
 //! A proxy is believed only about its own scope. Otherwise one certificate could use up the budgets of all others, or
 //! write usage in their names.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Named, Now};
-use crate::envoy;
-use crate::ir::{Catalog, Ir, Limit, ScopePart};
+use super::{Named, Now, Thing, Things};
+use crate::ir::{Limit, ScopePart};
 
 /// For so long, what a scope no longer serves still counts. Requests that began before are still running, and their
 /// usage is reported after their end. The books of an ended window stay open for the same time.
 pub const SERVED_BEFORE: Duration = super::BUCKET_KEPT;
-
-/// The consumer of every caller of a pool that asks for no key.
-const ANONYMOUS: &str = "anonymous";
-
-/// Something that an entry of a call can name.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Thing {
-    /// By id.
-    Limit(Arc<str>),
-    /// By the display name of the HTTPRoute.
-    Route(Arc<str>),
-    /// By its display name.
-    Consumer(Arc<str>),
-}
 
 /// What is configured, as far as the ledger needs it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -37,47 +21,12 @@ pub struct Configured {
     pub served: BTreeMap<String, Vec<Things>>,
 }
 
-/// Identities share what they have in common, and so do configurations that follow each other.
-pub type Things = Arc<BTreeSet<Thing>>;
-
 /// Who serves what, and who served it a while ago.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Served {
     now: BTreeMap<String, Vec<Things>>,
     /// What was served until a while ago. It counts until this steady time.
     before: BTreeMap<String, BTreeMap<Thing, Duration>>,
-}
-
-// === impl Thing ===
-
-impl Thing {
-    /// The limits that hold in a scope.
-    pub fn limits_of(catalog: &Catalog) -> Things {
-        Arc::new(catalog.limits().map(Self::limit).collect())
-    }
-
-    /// The routes of a Gateway, by their display names.
-    pub fn routes<'a>(names: impl Iterator<Item = &'a str>) -> Things {
-        Arc::new(names.map(Self::route).collect())
-    }
-
-    /// Everybody who has a key for a scope or needs none.
-    pub fn consumers_of(catalog: &Catalog, ir: &Ir) -> Things {
-        let consumers = envoy::keys(catalog, ir).map(|key| Self::consumer(&key.consumer));
-        Arc::new(consumers.chain([Self::consumer(ANONYMOUS)]).collect())
-    }
-
-    pub(super) fn limit(id: &str) -> Self {
-        Self::Limit(id.into())
-    }
-
-    pub(super) fn route(name: &str) -> Self {
-        Self::Route(name.into())
-    }
-
-    pub(super) fn consumer(name: &str) -> Self {
-        Self::Consumer(name.into())
-    }
 }
 
 // === impl Served ===
@@ -95,10 +44,7 @@ impl Served {
         });
         for (identity, things) in &self.now {
             let next = next.get(identity).map(Vec::as_slice).unwrap_or_default();
-            // What is one and the same needs no look into it.
-            let others = things.iter().filter(|things| !next.iter().any(|next| Arc::ptr_eq(next, things)));
-            let stays = |thing: &&Thing| next.iter().any(|things| things.contains(*thing));
-            let mut gone = others.flat_map(|things| things.iter()).filter(|thing| !stays(thing)).peekable();
+            let mut gone = things.iter().flat_map(|things| things.missing_in(next)).peekable();
             if gone.peek().is_some() {
                 let gone = gone.map(|thing| (thing.clone(), until));
                 self.before.entry(identity.clone()).or_default().extend(gone);

@@ -20,7 +20,7 @@ fn both() -> Configured {
     let mut both = configured(&[limit("day", 1000, DAY), limit("secret", 1000, DAY)]);
     let theirs = [Thing::limit("day"), Thing::limit("own"), Thing::consumer("stranger"), Thing::route("theirs")];
     both.limits.push(limit("own", 1000, DAY));
-    both.served.insert(THEIRS.into(), vec![std::sync::Arc::new(theirs.into())]);
+    both.served.insert(THEIRS.into(), vec![theirs.into_iter().collect()]);
     both
 }
 

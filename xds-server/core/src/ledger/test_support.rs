@@ -1,6 +1,6 @@
 //! For the tests: a store in memory, and a ledger on it that can be killed at any point.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -72,9 +72,9 @@ pub fn limit(id: &str, tokens: u64, window: Duration) -> Limit {
 
 /// One Gateway that serves these limits, and the consumers and the route of the tests.
 pub fn configured(limits: &[Limit]) -> Configured {
-    let mut served: BTreeSet<Thing> = limits.iter().map(|limit| Thing::limit(&limit.id)).collect();
-    served.extend([Thing::consumer("app"), Thing::consumer("other"), Thing::route("chat")]);
-    Configured { limits: limits.to_vec(), served: [(OURS.to_owned(), vec![std::sync::Arc::new(served)])].into() }
+    let others = [Thing::consumer("app"), Thing::consumer("other"), Thing::route("chat")];
+    let served = limits.iter().map(|limit| Thing::limit(&limit.id)).chain(others).collect();
+    Configured { limits: limits.to_vec(), served: [(OURS.to_owned(), vec![served])].into() }
 }
 
 /// So many seconds after the beginning.

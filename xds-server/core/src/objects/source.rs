@@ -68,16 +68,16 @@ impl Source {
 
     /// The documents. Those of one file are unpacked once if they come one after the other.
     pub fn expose_all<'a>(sources: impl Iterator<Item = &'a Self>) -> Vec<String> {
-        let mut last: Option<(&Arc<Packed>, String)> = None;
+        let mut last: Option<(&Arc<Packed>, Vec<String>)> = None;
         let mut all = Vec::new();
         for source in sources {
-            let text = match last.take() {
-                Some((file, text)) if Arc::ptr_eq(file, &source.file) => text,
-                _ => source.file.unpack(),
+            let documents = match last.take() {
+                Some((file, documents)) if Arc::ptr_eq(file, &source.file) => documents,
+                _ => source.file.unpack().lines().map(str::to_owned).collect(),
             };
-            let document = text.lines().zip(0..).find(|(_, place)| *place == source.place);
-            all.push(document.map(|(document, _)| document.to_owned()).unwrap_or_default());
-            last = Some((&source.file, text));
+            let document = usize::try_from(source.place).ok().and_then(|place| documents.get(place));
+            all.push(document.cloned().unwrap_or_default());
+            last = Some((&source.file, documents));
         }
         all
     }

@@ -130,6 +130,10 @@ impl Gateways {
         self.attached.get(gateway).into_iter().flatten().map(AsRef::as_ref)
     }
 
+    pub fn is_attached(&self, gateway: &Key, route: &RouteId) -> bool {
+        self.attached.get(gateway).is_some_and(|routes| routes.contains(route))
+    }
+
     /// The TLSRoutes that are attached to a Gateway.
     pub fn attached_tls(&self, gateway: &Key) -> impl Iterator<Item = &Key> {
         self.attached_tls.get(gateway).into_iter().flatten().map(AsRef::as_ref)
@@ -164,7 +168,7 @@ impl Gateways {
             };
             let is_told = |_: &&Key| key.kind == RouteKind::Http;
             for gateway in at(before).symmetric_difference(&at(after)).filter(is_told) {
-                deltas.entry(gateway.clone()).or_default().attached = true;
+                deltas.entry(gateway.clone()).or_default().attached.insert(key.key.clone());
             }
             for (gateway, route) in of_gateways(before.as_deref()) {
                 if let Some(place) = self.places.get_mut(gateway) {

@@ -112,6 +112,17 @@ impl World {
         self.gateways.attached(gateway).filter(|id| id.kind == RouteKind::Http).map(|id| &id.key)
     }
 
+    pub fn is_attached(&self, gateway: &Key, route: &Key) -> bool {
+        self.gateways.is_attached(gateway, &RouteId { kind: RouteKind::Http, key: route.clone() })
+    }
+
+    /// Whether a Consumer has any key.
+    pub fn has_key(&self, consumer: &Key) -> bool {
+        let is_its =
+            |claim: &Claim| self.ir.keys.get(&claim.key.sha256).is_some_and(|key| key.origin == claim.key.origin);
+        self.consumers.output(consumer).is_some_and(|claims| claims.iter().any(is_its))
+    }
+
     /// The Gateways that are ours, each with what it asks of its proxies.
     pub fn own_gateways(&self) -> impl Iterator<Item = (&Arc<Object<Gateway>>, Asked)> {
         self.made.listeners.iter().filter_map(|(key, open)| {
@@ -229,10 +240,12 @@ impl World {
             }
             if self.ir.keys.get(&hash) != key.as_ref() {
                 self.note_end(&hash, key.as_deref());
-                match key {
+                let after = key.clone();
+                let before = match key {
                     Some(key) => self.ir.keys.insert(hash.clone(), key),
                     None => self.ir.keys.remove(&hash),
                 };
+                delta.consumers.extend([before, after].into_iter().flatten().map(|key| key.origin.key()));
                 delta.keys.insert(hash);
             }
         }

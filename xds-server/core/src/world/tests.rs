@@ -369,6 +369,8 @@ fn attached(world: &World) -> Attached {
 /// Holds that the delta names everything that is another than before, and that no unit was asked for nothing.
 fn check_delta((before, before_attached): &(Ir, Attached), (after, after_attached): &(Ir, Attached), delta: &Delta) {
     assert_eq!(others(&before.keys, &after.keys), delta.keys);
+    let consumers = [before, after].into_iter().flat_map(|ir| delta.keys.iter().filter_map(|hash| ir.keys.get(hash)));
+    assert_eq!(consumers.map(|key| key.origin.key()).collect::<BTreeSet<_>>(), delta.consumers);
     assert_eq!(others(&before.limits, &after.limits), delta.limits);
     let mut workloads = others(&before.workloads, &after.workloads);
     let has = |workload: &ir::Workload| workload.catalog.limits().any(|limit| delta.limits.contains(limit));
@@ -386,7 +388,7 @@ fn check_delta((before, before_attached): &(Ir, Attached), (after, after_attache
             None => &PartsDelta::default(),
         };
         let attached = |routes: &BTreeMap<Key, BTreeSet<Key>>| routes.get(key).cloned().unwrap_or_default();
-        assert_eq!(attached(before_attached) != attached(after_attached), parts.attached);
+        assert_eq!(&attached(before_attached) ^ &attached(after_attached), parts.attached);
         let hosts = |gateway: &ir::Gateway| {
             let sites = gateway.listeners.iter().flat_map(|listener| listener.sites.clone());
             let hosts = sites.flat_map(|site| {

@@ -34,6 +34,7 @@ impl Followed {
     fn changes(&mut self) -> (Changes, Vec<Finding>) {
         let Reading { changes, findings, .. } = self.folder.read(&self.objects).unwrap();
         self.objects.apply(changes.clone(), &mut |_, _, _| {});
+        self.folder.keep();
         (changes, findings)
     }
 }

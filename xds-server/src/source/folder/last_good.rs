@@ -28,6 +28,21 @@ pub struct LastGood {
     root: PathBuf,
     /// What each state file holds, by its name.
     written: BTreeMap<String, Box<[Version]>>,
+    /// State files that are to hold something else, by their names.
+    due: BTreeMap<String, Due>,
+    /// All state files that there are to be, if that was said.
+    all: Option<BTreeSet<String>>,
+}
+
+/// What is to become of a state file.
+#[derive(Debug)]
+enum Due {
+    Write {
+        /// The path below the root.
+        file: PathBuf,
+        documents: Box<[Version]>,
+    },
+    Remove,
 }
 
 /// One version of one document.
@@ -61,6 +76,8 @@ impl LastGood {
             folder: root.to_owned(),
             root: std::path::absolute(root)?,
             written: BTreeMap::new(),
+            due: BTreeMap::new(),
+            all: None,
         })
     }
 
@@ -77,34 +94,56 @@ impl LastGood {
         objects
     }
 
-    /// Writes down what is in force now, but only the files that differ. A failure is logged and changes nothing else.
-    pub fn write(&mut self, objects: &Objects) {
-        if self.write_file(objects) {
-            let names = objects.files.iter().map(|file| self.name(file)).collect();
-            self.remove_all_but(&names);
-        }
+    /// Notes what is in force now. Whatever is not in it is forgotten.
+    pub fn note(&mut self, objects: &Objects) {
+        self.note_files(objects);
+        self.all = Some(objects.files.iter().map(|file| self.name(file)).collect());
     }
 
-    /// The same for what one file says, or some. Returns whether it worked.
-    pub fn write_file(&mut self, objects: &Objects) -> bool {
+    /// Notes what some files say.
+    pub fn note_files(&mut self, objects: &Objects) {
         for (file, versions) in objects.kept() {
+            let name = self.name(file);
             let documents = versions.into_iter().filter(|version| !version.source.is_none());
             let documents: Box<[Version]> = documents.map(Version::of).collect();
-            let name = self.name(file);
-            let file = self.below(file).to_owned();
-            if let Err(error) = self.write_one(&name, &file, documents) {
-                tracing::error!(path = %self.path.display(), %error, "the last good objects cannot be kept for a restart");
-                return false;
+            if let Some(all) = &mut self.all {
+                all.insert(name.clone());
+            }
+            if self.written.get(&name).is_some_and(|written| are_same(written, &documents)) {
+                self.due.remove(&name);
+            } else {
+                let file = self.below(file).to_owned();
+                self.due.insert(name, Due::Write { file, documents });
             }
         }
-        true
     }
 
-    /// Removes the state of a file that is gone from the folder, because it was meant to go.
-    pub fn remove_file(&mut self, file: &str) {
-        let name = self.name(file);
-        self.written.remove(&name);
-        remove(&self.path.join(name));
+    /// Notes that a file is gone from the folder, because it was meant to go.
+    pub fn note_gone(&mut self, file: &str) {
+        self.due.insert(self.name(file), Due::Remove);
+    }
+
+    /// Writes down what was noted. A failure is logged and changes nothing else; the next time it is tried again.
+    pub fn write(&mut self) {
+        while let Some((name, due)) = self.due.pop_first() {
+            let (file, documents) = match due {
+                Due::Write { file, documents } => (file, documents),
+                Due::Remove => {
+                    self.written.remove(&name);
+                    remove(&self.path.join(name));
+                    continue;
+                }
+            };
+            if let Err(error) = self.write_file(&name, &file, &documents) {
+                tracing::error!(path = %self.path.display(), %error, "the last good objects cannot be kept for a restart");
+                self.due.insert(name, Due::Write { file, documents });
+                return;
+            }
+            self.written.insert(name, documents);
+        }
+        if let Some(names) = self.all.take() {
+            self.remove_all_but(&names);
+        }
     }
 
     fn below<'a>(&self, file: &'a str) -> &'a Path {
@@ -116,22 +155,14 @@ impl LastGood {
         format!("{}.json", hex::encode(Sha256::digest(self.below(file).as_os_str().as_encoded_bytes())))
     }
 
-    fn write_one(&mut self, name: &str, file: &Path, documents: Box<[Version]>) -> io::Result<()> {
-        let same = |written: &[Version]| {
-            written.len() == documents.len() && written.iter().zip(&documents).all(|(a, b)| a.is(b))
-        };
-        if self.written.get(name).is_some_and(|written| same(written)) {
-            return Ok(());
-        }
+    fn write_file(&self, name: &str, file: &Path, documents: &[Version]) -> io::Result<()> {
         let kept = Kept {
             version: VERSION,
             root: self.root.clone(),
             file: file.to_owned(),
-            documents: kept_documents(&documents),
+            documents: kept_documents(documents),
         };
-        private::write(&self.path.join(name), &serde_json::to_vec(&kept)?)?;
-        self.written.insert(name.to_owned(), documents);
-        Ok(())
+        private::write(&self.path.join(name), &serde_json::to_vec(&kept)?)
     }
 
     /// Removes the state of files that are gone from the folder, because they were meant to go. Removes the state of
@@ -180,6 +211,10 @@ fn remove(path: &Path) {
         }
         _ => {}
     }
+}
+
+fn are_same(written: &[Version], documents: &[Version]) -> bool {
+    written.len() == documents.len() && written.iter().zip(documents).all(|(a, b)| a.is(b))
 }
 
 fn kept_documents(versions: &[Version]) -> Vec<KeptDocument> {

@@ -109,12 +109,19 @@ impl Folder {
         };
         let changes = match plain {
             Some(changes) => {
-                self.keep_files(&changed);
+                self.note_files(&changed);
                 changes
             }
             None => self.put_together(&changed, in_force, &mut findings),
         };
         Ok(Reading { changes, findings, secret_files: self.files.secret_files() })
+    }
+
+    /// Writes down for the next start what the last readings found. It can wait until that is served.
+    pub fn keep(&mut self) {
+        if let Some(kept) = &mut self.kept {
+            kept.write();
+        }
     }
 
     /// Puts together what all files say, and keeps what was good of what is broken.
@@ -144,7 +151,7 @@ impl Folder {
         plain &= kept.is_empty() && broken.is_empty();
         findings.extend(kept);
         if let Some(kept) = &mut self.kept {
-            kept.write(&objects);
+            kept.note(&objects);
         }
         self.together = if plain { Together::Plainly } else { Together::WithCare };
         let changes = Changes::between(in_force, &objects);
@@ -152,21 +159,21 @@ impl Folder {
         changes
     }
 
-    /// Writes down what the files that changed say, for the next start.
-    fn keep_files(&mut self, changed: &Changed) {
+    /// Notes what the files that changed say.
+    fn note_files(&mut self, changed: &Changed) {
         for path in changed.paths() {
             let file = path.display().to_string();
             match self.files.get(path) {
                 Some(decoded) => {
                     self.readable.insert(file);
                     if let Some(kept) = &mut self.kept {
-                        kept.write_file(&decoded.objects);
+                        kept.note_files(&decoded.objects);
                     }
                 }
                 None => {
                     self.readable.remove(&file);
                     if let Some(kept) = &mut self.kept {
-                        kept.remove_file(&file);
+                        kept.note_gone(&file);
                     }
                 }
             }

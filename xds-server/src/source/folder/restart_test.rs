@@ -159,3 +159,25 @@ fn the_state_is_private_and_holds_no_value_of_a_reference() {
     let reading = read(&mut Followed::new(Folder::with_state(&start.path("other"), &start.path("state")).unwrap()));
     assert_eq!(holds(&reading), "closed by default/budget");
 }
+
+#[test]
+fn what_could_not_be_written_is_written_with_the_next_change() {
+    let start = Start::new(POLICY);
+    let mut folder = start.folder();
+    assert_eq!(holds(&read(&mut folder)), "1000 tokens");
+    // As on a full disk.
+    fs::rename(start.path("state"), start.path("elsewhere")).unwrap();
+    start.write(&POLICY.replace("1000", "2000"));
+    fs::write(start.path("conf/new.yaml"), backend("b")).unwrap();
+    assert_eq!(holds(&read(&mut folder)), "2000 tokens");
+    fs::rename(start.path("elsewhere"), start.path("state")).unwrap();
+    fs::write(start.path("conf/newer.yaml"), backend("c")).unwrap();
+    read(&mut folder);
+    drop(folder);
+    for file in ["policy", "new", "newer"] {
+        fs::write(start.path(&format!("conf/{file}.yaml")), "kind: [").unwrap();
+    }
+    let reading = read(&mut start.folder());
+    assert_eq!(holds(&reading), "2000 tokens");
+    assert_eq!(reading.objects.model_backends.iter().count(), 3);
+}
