@@ -13,8 +13,13 @@ pub enum Shape {
 /// Every refusal there is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
-    NoKey,
+    NoKey {
+        /// Who the client is, by its certificate.
+        identity: Option<String>,
+    },
     WrongKey,
+    /// The key is that of another Consumer than the client's identity.
+    OthersKey,
     /// The headers have keys that differ.
     SeveralKeys,
     ModelNotAllowed {
@@ -78,7 +83,7 @@ impl Refusal {
 
     pub fn status(&self) -> u32 {
         match self {
-            Self::NoKey | Self::WrongKey | Self::SeveralKeys => 401,
+            Self::NoKey { .. } | Self::WrongKey | Self::OthersKey | Self::SeveralKeys => 401,
             Self::ModelNotAllowed { .. } => 403,
             Self::ModelNotFound { .. } => 404,
             Self::Invalid { .. } => 400,
@@ -92,7 +97,7 @@ impl Refusal {
     /// The code that clients see. It is also the name of the counter.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::NoKey | Self::WrongKey | Self::SeveralKeys => "invalid_api_key",
+            Self::NoKey { .. } | Self::WrongKey | Self::OthersKey | Self::SeveralKeys => "invalid_api_key",
             Self::ModelNotAllowed { .. } => "model_not_allowed",
             Self::ModelNotFound { .. } => "model_not_found",
             Self::Invalid { .. } => "invalid_request_error",
@@ -142,13 +147,17 @@ impl Refusal {
 
     fn message(&self) -> String {
         match self {
-            Self::NoKey => "No API key was given. Send it as \"Authorization: Bearer KEY\" or in the header \
-                x-api-key."
-                .to_owned(),
+            Self::NoKey { identity: None } => {
+                "No API key was given. Send it as \"Authorization: Bearer KEY\" or in the header x-api-key.".to_owned()
+            }
+            Self::NoKey { identity: Some(identity) } => {
+                format!("No API key was given, and your identity {} is that of no Consumer here.", shown(identity))
+            }
+            Self::OthersKey => "The API key is that of another Consumer than your identity.".to_owned(),
             Self::WrongKey => "The API key is not valid or has expired.".to_owned(),
             Self::SeveralKeys => "Several API keys were given that differ. Send one.".to_owned(),
             Self::ModelNotAllowed { model } => {
-                format!("This API key may not use the model `{}`.", shown(model))
+                format!("You may not use the model `{}`.", shown(model))
             }
             Self::ModelNotFound { model } => {
                 format!("The model `{}` does not exist here. GET /v1/models lists what does.", shown(model))
@@ -187,7 +196,7 @@ impl Refusal {
 
     fn anthropic_type(&self) -> &'static str {
         match self {
-            Self::NoKey | Self::WrongKey | Self::SeveralKeys => "authentication_error",
+            Self::NoKey { .. } | Self::WrongKey | Self::OthersKey | Self::SeveralKeys => "authentication_error",
             Self::ModelNotAllowed { .. } => "permission_error",
             Self::ModelNotFound { .. } => "not_found_error",
             Self::Invalid { .. } => "invalid_request_error",
@@ -252,7 +261,7 @@ mod tests {
     fn each_refusal_has_its_status_and_code() {
         let model = || "m".to_owned();
         for (refusal, status, code) in [
-            (Refusal::NoKey, 401, "invalid_api_key"),
+            (Refusal::NoKey { identity: None }, 401, "invalid_api_key"),
             (Refusal::SeveralKeys, 401, "invalid_api_key"),
             (Refusal::ModelNotAllowed { model: model() }, 403, "model_not_allowed"),
             (Refusal::ModelNotFound { model: model() }, 404, "model_not_found"),

@@ -6,7 +6,7 @@ use tollgate_proto::v1 as wire;
 use crate::{
     config::{Config, parse},
     host::FakeShared,
-    key::{KeyHash, Table, record},
+    key::{Proof, Table, record},
     worker::prepare_records,
 };
 
@@ -47,6 +47,7 @@ pub fn stage() -> wire::RequestStage {
             ..Default::default()
         }],
         max_body_bytes: 10_000,
+        has_members: true,
     }
 }
 
@@ -65,7 +66,8 @@ pub fn config(stage: wire::RequestStage) -> Config {
     parse(&config.encode_to_vec()).unwrap()
 }
 
-/// The keys are `good` of the consumer `app`, `other` that may only use gpt-*, and `foreign` of another namespace.
+/// The keys are `good` of the consumer `app`, `other` that may only use gpt-*, and `foreign` of another namespace. The
+/// first and the last are known by an identity too.
 pub fn shared() -> FakeShared {
     let shared = FakeShared::default();
     prepare_records(&shared, 7);
@@ -76,13 +78,17 @@ pub fn shared() -> FakeShared {
         all_models: models.is_empty(),
         ..Default::default()
     };
-    for (name, key) in [
-        ("good", key("app", "default", &[])),
-        ("other", key("other", "default", &["gpt-*"])),
-        ("foreign", key("tenant-b/mallory", "tenant-b", &[])),
+    let of_key = |key: &str| Proof::of_key(key.as_bytes());
+    let of_identity = |path: &str| Proof::Identity(format!("spiffe://cluster.local/ns/{path}").into());
+    for (proof, key) in [
+        (of_key("good"), key("app", "default", &[])),
+        (of_key("other"), key("other", "default", &["gpt-*"])),
+        (of_key("foreign"), key("tenant-b/mallory", "tenant-b", &[])),
+        (of_identity("app/sa/web"), key("app", "default", &[])),
+        (of_identity("tenant-b/sa/mallory"), key("tenant-b/mallory", "tenant-b", &[])),
     ] {
         let record = record(1, &key.encode_to_vec());
-        crate::host::Shared::set(&shared, &KeyHash::of(name.as_bytes()).record(), &record, None).unwrap();
+        crate::host::Shared::set(&shared, &proof.record(), &record, None).unwrap();
     }
     Table::Ready(1).write(&shared);
     shared

@@ -195,11 +195,11 @@ mod tests {
     use super::*;
     use crate::{
         host::{FakeShared, prepare},
-        key::{InvalidKey, KeyHash, look_up},
+        key::{InvalidKey, Proof, look_up},
     };
 
-    fn hash(key: &str) -> KeyHash {
-        KeyHash::of(key.as_bytes())
+    fn hash(key: &str) -> Proof {
+        Proof::of_key(key.as_bytes())
     }
 
     fn name(key: &str) -> String {

@@ -1,5 +1,5 @@
-//! A mesh without istiod: an authority that issues certificates as Istio's does, and an Envoy that is what a sidecar is for the
-//! requests to its workload.
+//! A mesh without istiod: an authority that issues certificates as Istio's does, and Envoys that are what sidecars
+//! are for the requests to their workloads, and of them.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -31,7 +31,7 @@ pub enum Holds {
     Ended,
 }
 
-/// The sidecar of a workload whose policy is STRICT.
+/// The sidecar of a workload, in one direction. What is sent to the workload is held to a policy that is STRICT.
 pub struct Sidecar {
     port: u16,
     _process: Process,
@@ -92,19 +92,39 @@ impl Authority {
 impl Sidecar {
     /// It shows the certificate of `folder`, takes what the mesh's `permitted` identity sends, and passes it on to `app`, a
     /// port of this machine.
-    pub async fn start(tools: &Tools, folder: &Path, permitted: &str, app: u16) -> anyhow::Result<Self> {
-        let (port, admin) = (process::free_port()?, process::free_port()?);
+    pub async fn inbound(tools: &Tools, folder: &Path, permitted: &str, app: u16) -> anyhow::Result<Self> {
+        Self::start(tools, folder, INBOUND, &[("APP", &app.to_string()), ("PERMITTED", permitted)]).await
+    }
+
+    /// It takes what its workload sends in plain text, and passes it on by the mesh's TLS to `port` of this machine, where it
+    /// expects `peer`.
+    pub async fn outbound(tools: &Tools, folder: &Path, peer: &str, port: u16) -> anyhow::Result<Self> {
+        Self::start(tools, folder, OUTBOUND, &[("PEER_PORT", &port.to_string()), ("PEER", peer)]).await
+    }
+
+    /// The same, but it shows no certificate.
+    pub async fn without_certificate(tools: &Tools, folder: &Path, peer: &str, port: u16) -> anyhow::Result<Self> {
+        let lines: Vec<&str> = OUTBOUND.lines().filter(|line| !line.contains("tls_certificates")).collect();
+        Self::start(tools, folder, &lines.join("\n"), &[("PEER_PORT", &port.to_string()), ("PEER", peer)]).await
+    }
+
+    async fn start(tools: &Tools, folder: &Path, config: &str, values: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let port = process::free_port()?;
         let path = |name: &str| -> anyhow::Result<String> {
             Ok(folder.join(name).to_str().context("a path in UTF-8")?.to_owned())
         };
-        let config = INBOUND
-            .replace("@PORT@", &port.to_string())
-            .replace("@ADMIN@", &admin.to_string())
-            .replace("@APP@", &app.to_string())
-            .replace("@PERMITTED@", permitted)
-            .replace("@CHAIN@", &path("cert-chain.pem")?)
-            .replace("@KEY@", &path("key.pem")?)
-            .replace("@ROOT@", &path("root-cert.pem")?);
+        let of_all = [
+            ("PORT", port.to_string()),
+            ("ADMIN", process::free_port()?.to_string()),
+            ("CHAIN", path("cert-chain.pem")?),
+            ("KEY", path("key.pem")?),
+            ("ROOT", path("root-cert.pem")?),
+        ];
+        let own = values.iter().map(|(name, value)| (*name, (*value).to_owned()));
+        let config = of_all
+            .into_iter()
+            .chain(own)
+            .fold(config.to_owned(), |config, (name, value)| config.replace(&format!("@{name}@"), &value));
         let file = folder.join("sidecar.yaml");
         std::fs::write(&file, config)?;
         let mut command = Command::new(&tools.envoy);
@@ -132,6 +152,10 @@ impl Sidecar {
 
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
     }
 }
 
@@ -191,6 +215,53 @@ static_resources:
     load_assignment:
       cluster_name: inbound
       endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: @APP@}}}}]}]
+"#;
+
+/// What istiod makes of a Service for its callers: the mesh's TLS to whoever is its service account, by a server name and
+/// protocols (ALPN) of the mesh.
+const OUTBOUND: &str = r#"
+admin: {address: {socket_address: {address: 127.0.0.1, port_value: @ADMIN@}}}
+static_resources:
+  listeners:
+  - name: outbound
+    address: {socket_address: {address: 127.0.0.1, port_value: @PORT@}}
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: outbound
+          http_filters:
+          - name: envoy.filters.http.router
+            typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}
+          route_config:
+            virtual_hosts:
+            - {name: llm, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster: outbound, timeout: 0s}}]}
+  clusters:
+  - name: outbound
+    type: STATIC
+    connect_timeout: 5s
+    # Each request shows what certificates are worth now.
+    typed_extension_protocol_options:
+      envoy.extensions.upstreams.http.v3.HttpProtocolOptions:
+        "@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions
+        common_http_protocol_options: {max_requests_per_connection: 1}
+        explicit_http_config: {http_protocol_options: {}}
+    transport_socket:
+      name: envoy.transport_sockets.tls
+      typed_config:
+        "@type": type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext
+        sni: outbound_.8443_._.llm-tollgate.default.svc.cluster.local
+        common_tls_context:
+          tls_params: {tls_minimum_protocol_version: TLSv1_2, tls_maximum_protocol_version: TLSv1_3}
+          alpn_protocols: [istio-http/1.1, istio, http/1.1]
+          tls_certificates: [{certificate_chain: {filename: "@CHAIN@"}, private_key: {filename: "@KEY@"}}]
+          validation_context:
+            trusted_ca: {filename: "@ROOT@"}
+            match_typed_subject_alt_names: [{san_type: URI, matcher: {exact: "@PEER@"}}]
+    load_assignment:
+      cluster_name: outbound
+      endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: @PEER_PORT@}}}}]}]
 "#;
 
 /// The folder of a proxy's certificate in that of a test.

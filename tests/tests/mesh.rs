@@ -1,12 +1,15 @@
-//! A gateway in a mesh that is STRICT: sidecars as istiod makes them, certificates as Istio's agent writes them.
+//! A gateway in a mesh that is STRICT, and callers of the gateway in the mesh: sidecars as istiod makes them, certificates as
+//! Istio's agent writes them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use tollgate_tests::client::Client;
 use tollgate_tests::gateway::{RunningGateway, Setup};
 use tollgate_tests::mesh::{Authority, Holds, Sidecar, folder, identity};
+use tollgate_tests::process::free_port;
 use tollgate_tests::tap::{Behaviour, Seen, Tap};
 use tollgate_tests::{client, config, poll};
 
@@ -17,6 +20,8 @@ e2e! {
     plain_and_meshed_pods_of_a_service_are_reached,
     certificates_change_under_a_stream,
     a_proxy_without_its_certificate_is_not_started,
+    callers_are_known_by_their_certificates,
+    certificates_change_under_the_streams_of_callers,
 }
 
 /// A gateway and a sidecar in front of a backend.
@@ -37,7 +42,7 @@ impl Meshed {
         let (gateway_folder, sidecar_folder) = (folder(&home, "gateway"), folder(&home, "sidecar"));
         authority.issue(&gateway_folder, &identity("gateway"), Holds::Now, &authority)?;
         authority.issue(&sidecar_folder, &identity("runner"), Holds::Now, &authority)?;
-        let sidecar = Sidecar::start(&shared.tools, &sidecar_folder, &identity("gateway"), tap.port()).await?;
+        let sidecar = Sidecar::inbound(&shared.tools, &sidecar_folder, &identity("gateway"), tap.port()).await?;
         Ok(Self { authority, gateway_folder, sidecar, tap })
     }
 
@@ -229,5 +234,169 @@ async fn a_proxy_without_its_certificate_is_not_started(shared: Arc<Shared>) -> 
             && error.contains("OUTPUT_CERTS=/nowhere/at/all"),
         "{error}"
     );
+    Ok(())
+}
+
+/// A gateway with a listener for members of the mesh, one for everybody, and a budget for each Consumer.
+struct Called {
+    authority: Authority,
+    home: PathBuf,
+    gateway_folder: PathBuf,
+    gateway: RunningGateway,
+    /// The port for everybody.
+    plain: u16,
+    tap: Tap,
+}
+
+const KEY: &str = "tg-key-of-keyed";
+const WEB: &str = "\
+apiVersion: tollgate.dev/v1alpha1
+kind: Consumer
+metadata: {name: web}
+spec: {identities: [spiffe://cluster.local/ns/default/sa/web]}
+";
+
+// === impl Called ===
+
+impl Called {
+    async fn start(shared: &Shared, setup: Setup) -> anyhow::Result<Self> {
+        let home = setup.folder().path().parent().context("a folder of the test")?.to_owned();
+        let (authority, gateway_folder) = (Authority::new()?, folder(&home, "gateway"));
+        authority.issue(&gateway_folder, &identity("gateway"), Holds::Now, &authority)?;
+        let (port, plain, tap) = (setup.port(), free_port()?, shared.tap().await?);
+        let gateway = format!(
+            "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{name: llm}}
+spec:
+  gatewayClassName: tollgate
+  listeners:
+  - {{name: mesh, port: {port}, protocol: HTTPS, tls: {{options: {{gateway.istio.io/tls-terminate-mode: ISTIO_MUTUAL}}}}}}
+  - {{name: plain, port: {plain}, protocol: HTTP}}
+"
+        );
+        let route = config::entry(port).split_once("---\n").context("a Gateway and its route")?.1.to_owned();
+        let documents = [
+            gateway,
+            route,
+            config::pool("Required", &[("*", &[config::Target::new("runner")], None)]),
+            config::backend("runner", "OpenAI", tap.port(), ""),
+            config::consumer("keyed", KEY, ""),
+            config::budget(1_000_000, ""),
+        ];
+        let certificates = gateway_folder.to_str().context("a path in UTF-8")?.to_owned();
+        let gateway = setup
+            .file("gateway.yaml", &config::documents(&documents))?
+            .file("web.yaml", WEB)?
+            .arguments(&["--mesh-certificates", &certificates])
+            .start()
+            .await?;
+        Ok(Self { authority, home, gateway_folder, gateway, plain, tap })
+    }
+
+    /// The sidecar of a caller that is `identity`, by a certificate of `authority`.
+    async fn caller(
+        &self,
+        shared: &Shared,
+        name: &str,
+        identity: &str,
+        by: &Authority,
+        holds: Holds,
+    ) -> anyhow::Result<Sidecar> {
+        let folder = folder(&self.home, name);
+        by.issue(&folder, identity, holds, &self.authority)?;
+        Sidecar::outbound(&shared.tools, &folder, &self::identity("gateway"), self.gateway.port()).await
+    }
+}
+
+async fn callers_are_known_by_their_certificates(shared: Arc<Shared>) -> anyhow::Result<()> {
+    let setup = shared.setup("callers_are_known_by_their_certificates")?;
+    let called = Called::start(&shared, setup).await?;
+    let (gateway, ours) = (&called.gateway, &called.authority);
+    let web = called.caller(&shared, "web", &identity("web"), ours, Holds::Now).await?;
+    let stranger = called.caller(&shared, "stranger", &identity("stranger"), ours, Holds::Now).await?;
+
+    let client = Client::new(&web.url(), None);
+    client.chat("smol").await?.expect(200)?;
+    let models = client.get("/v1/models").await?.expect(200)?;
+    anyhow::ensure!(models.header("x-ratelimit-limit-tokens").is_none(), "no tokens are used by it");
+    let rows = gateway.admin().usage_of("consumer=web", 1).await?;
+    anyhow::ensure!(rows.iter().all(|row| row.route == "chat"), "{rows:?}");
+    let budgets = gateway.admin().settled_budgets().await?;
+    anyhow::ensure!(
+        budgets.iter().any(|row| row.scope == serde_json::json!({"Consumer": "web"}) && row.spent > 0),
+        "{budgets:?}"
+    );
+
+    // Whoever is no Consumer by its certificate needs a key. Whoever is one does not get another one's budget by a key.
+    let unknown = Client::new(&stranger.url(), None).chat("smol").await?.expect(401)?;
+    anyhow::ensure!(unknown.text().contains(&identity("stranger")), "{}", unknown.text());
+    Client::new(&stranger.url(), Some(KEY)).chat("smol").await?.expect(200)?;
+    Client::new(&web.url(), Some(KEY)).chat("smol").await?.expect(401)?;
+    gateway.admin().usage_of("consumer=keyed", 1).await?;
+
+    let seen = called.tap.settled().await?;
+    anyhow::ensure!(seen.iter().all(|seen| seen.header("x-forwarded-client-cert").is_none()), "{seen:?}");
+
+    // What a client says of itself counts for nothing, here or at the port for everybody.
+    let body = || client::chat("smol", 8).to_string();
+    let forged = format!("By=spiffe://x/y;Hash=00;URI={}", identity("web"));
+    let headers = [("x-forwarded-client-cert", forged.as_str()), ("x-tollgate-consumer", "web")];
+    for url in [stranger.url(), format!("http://127.0.0.1:{}", called.plain)] {
+        Client::new(&url, None).post_with("/v1/chat/completions", &headers, body()).await?.expect(401)?;
+        Client::new(&url, Some(&identity("web"))).chat("smol").await?.expect(401)?;
+    }
+
+    // The listener takes nobody but members of the mesh.
+    let foreign = Authority::new()?;
+    for (name, identity, by, holds) in [
+        ("foreign", identity("web"), &foreign, Holds::Now),
+        ("ended", identity("web"), ours, Holds::Ended),
+        ("elsewhere", "spiffe://cluster.local.example/ns/default/sa/web".to_owned(), ours, Holds::Now),
+    ] {
+        let sidecar = called.caller(&shared, name, &identity, by, holds).await?;
+        Client::new(&sidecar.url(), None).chat("smol").await?.expect(503).context(name)?;
+    }
+    let home = folder(&called.home, "web");
+    let bare = Sidecar::without_certificate(&shared.tools, &home, &identity("gateway"), gateway.port()).await?;
+    Client::new(&bare.url(), None).chat("smol").await?.expect(503).context("without a certificate")?;
+    let answer = client::direct().get(format!("http://127.0.0.1:{}/v1/models", gateway.port())).send().await;
+    anyhow::ensure!(answer.is_err(), "in plain text: {answer:?}");
+
+    // An identity is taken away and given back while the gateway runs.
+    gateway.folder().write("web.yaml", &WEB.replace("sa/web", "sa/other"))?;
+    poll::until("it is no Consumer any more", || async { client.chat("smol").await?.expect(401) }).await?;
+    gateway.folder().write("web.yaml", WEB)?;
+    poll::until("it is one again", || async { client.chat("smol").await?.expect(200) }).await?;
+    Ok(())
+}
+
+/// A caller streams while its certificate and that of the gateway change some times.
+async fn certificates_change_under_the_streams_of_callers(shared: Arc<Shared>) -> anyhow::Result<()> {
+    const TOKENS: u32 = 200;
+    let setup = shared.setup("certificates_change_under_the_streams_of_callers")?;
+    let called = Called::start(&shared, setup).await?;
+    let authority = &called.authority;
+    let web = called.caller(&shared, "web", &identity("web"), authority, Holds::Now).await?;
+    let client = Client::new(&web.url(), None);
+    client.chat("smol").await?.expect(200)?;
+
+    let streaming = Client::new(&web.url(), None);
+    let body = client::long_stream("smol", TOKENS).to_string();
+    let stream = tokio::spawn(async move { streaming.post("/v1/chat/completions", body).await });
+    let mut changes: u64 = 0;
+    while !stream.is_finished() {
+        authority.issue(&called.gateway_folder, &identity("gateway"), Holds::Now, authority)?;
+        changes += 1;
+        client.get("/v1/models").await?.expect(200).context("a request is not let through")?;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let answer = stream.await??.expect(200)?;
+    anyhow::ensure!(changes > 2, "the stream was too short: {changes} changes");
+    anyhow::ensure!(answer.text().trim_end().ends_with("data: [DONE]"), "the stream was broken: {}", answer.text());
+    let rows = called.gateway.admin().usage_of("consumer=web", 2).await?;
+    let output: u64 = rows.iter().map(|row| row.output_tokens).sum();
+    anyhow::ensure!(output > u64::from(TOKENS), "tokens are lost: {rows:?}");
     Ok(())
 }

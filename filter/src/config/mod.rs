@@ -35,6 +35,8 @@ pub struct RequestStage {
     /// By the id that stands in the names of Envoy's routes.
     pub classes: ByName<Class>,
     pub max_body_bytes: usize,
+    /// Whether some filter chains take members of a mesh alone.
+    pub has_members: bool,
 }
 
 /// Upstream: the backend that each attempt is rewritten for, by cluster.
@@ -241,7 +243,12 @@ impl TryFrom<wire::RequestStage> for RequestStage {
             Ok((id, Rc::new(Class::new(class, &pools, &limits)?)))
         });
         let classes = ByName::new("class", classes.collect::<Result<_, InvalidConfig>>()?)?;
-        Ok(Self { control_cluster: stage.control_cluster, classes, max_body_bytes: stage.max_body_bytes as usize })
+        Ok(Self {
+            control_cluster: stage.control_cluster,
+            classes,
+            max_body_bytes: stage.max_body_bytes as usize,
+            has_members: stage.has_members,
+        })
     }
 }
 
@@ -458,6 +465,7 @@ mod tests {
             backends: vec![backend()],
             limits: vec![],
             max_body_bytes: 1000,
+            has_members: false,
         }
     }
 

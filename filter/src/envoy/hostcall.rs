@@ -85,6 +85,8 @@ impl StreamHost for EnvoyStream {
         self::property(match property {
             Property::Source => &["source", "address"],
             Property::Route => &["xds", "route_name"],
+            Property::FilterChain => &["xds", "filter_chain_name"],
+            Property::ClientUri => &["connection", "uri_san_peer_certificate"],
             Property::CodeDetails => &["response", "code_details"],
             Property::Cluster => &["xds", "cluster_name"],
             Property::UpstreamConnection => &["upstream", "local_address"],

@@ -8,7 +8,7 @@ use crate::{
     body::{content_type::ContentType, same},
     config::{Access, Class, Limit, Mode, Pool},
     errors::{Refusal, Shape, Unavailable},
-    key::{self, Caller, KeyHash, Presented, Table},
+    key::{self, Caller, Presented, Proof, Table},
     models,
     path::{EscapedSlash, Path},
     route_name::RouteName,
@@ -21,6 +21,8 @@ pub struct Head<'a> {
     pub headers: &'a [(String, Vec<u8>)],
     /// The name of Envoy's route, if there is one.
     pub route: Option<&'a str>,
+    /// The SPIFFE ID of the client, if its connection proves it.
+    pub identity: Option<&'a str>,
 }
 
 /// Headers with this prefix would let a client steer Envoy's retries and timeouts. Those that Envoy itself has set by
@@ -173,17 +175,24 @@ fn caller(head: &Head<'_>, pool: &Pool, desk: &mut Desk<'_>) -> Result<Rc<Caller
     let Table::Ready(generation) = desk.table else {
         return Err(Refusal::Unavailable(Unavailable::KeysNotLoaded));
     };
-    let headers = head.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
-    let key = match key::find(headers) {
-        Presented::One(key) => key,
-        Presented::Nothing => return Err(Refusal::NoKey),
-        Presented::Several => return Err(Refusal::SeveralKeys),
+    let mut look_up = |proof| {
+        let found = desk.callers.look_up(desk.shared, proof, generation, desk.now).ok();
+        found.filter(|caller| pool.consumers.contain(&caller.namespace))
     };
-    desk.callers
-        .look_up(desk.shared, KeyHash::of(key), generation, desk.now)
-        .ok()
-        .filter(|caller| pool.consumers.contain(&caller.namespace))
-        .ok_or(Refusal::WrongKey)
+    let of_identity = head.identity.and_then(|identity| look_up(Proof::Identity(identity.into())));
+    let headers = head.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
+    let of_key = match key::find(headers) {
+        Presented::One(key) => look_up(Proof::of_key(key)).ok_or(Refusal::WrongKey)?,
+        Presented::Several => return Err(Refusal::SeveralKeys),
+        Presented::Nothing => {
+            return of_identity.ok_or_else(|| Refusal::NoKey { identity: head.identity.map(str::to_owned) });
+        }
+    };
+    // A workload cannot have another Consumer pay by a key that it has come by.
+    if of_identity.is_some_and(|caller| caller.consumer != of_key.consumer) {
+        return Err(Refusal::OthersKey);
+    }
+    Ok(of_key)
 }
 
 /// Says how the body of a request to a model is to be read.

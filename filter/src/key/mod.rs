@@ -1,5 +1,5 @@
-//! Who asks. The key is found in the headers, and its SHA-256 is looked up in the table that all workers share. The
-//! record there says which consumer it is. The key itself is never kept, and its hash is never shown.
+//! Who asks. The key is found in the headers, and its SHA-256 is looked up in the table that all workers share, or the
+//! identity that the connection proves. The record there says which consumer it is. The key itself is never kept, and its hash is never shown.
 
 mod recent;
 
@@ -33,6 +33,14 @@ pub enum Presented<'h> {
 /// The SHA-256 of a key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyHash([u8; 32]);
+
+/// What shows who a client is. No key can be taken for an identity: of a key there is its hash alone.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Proof {
+    Key(KeyHash),
+    /// A SPIFFE ID that the client's connection proves.
+    Identity(Rc<str>),
+}
 
 /// The consumer behind a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,7 +102,7 @@ pub fn has_known(value: &[u8], shared: &dyn Shared, generation: u32, now: u64) -
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).enumerate().any(|(index, part)| {
         let key = bearer(part).unwrap_or(part);
         // No credential has so many parts, and each one costs a look-up. So the value counts as a key.
-        index >= MAX_VALUES || look_up(shared, &KeyHash::of(key), generation, now) != Err(InvalidKey::Unknown)
+        index >= MAX_VALUES || look_up(shared, &Proof::of_key(key), generation, now) != Err(InvalidKey::Unknown)
     })
 }
 
@@ -114,17 +122,31 @@ impl KeyHash {
     }
 }
 
+impl Proof {
+    pub fn of_key(key: &[u8]) -> Self {
+        Self::Key(KeyHash::of(key))
+    }
+
+    /// The name of its record in shared data.
+    pub fn record(&self) -> String {
+        match self {
+            Self::Key(hash) => hash.record(),
+            Self::Identity(identity) => record_name(identity),
+        }
+    }
+}
+
 impl fmt::Debug for KeyHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("KeyHash([redacted])")
     }
 }
 
-/// The name of a key's record in shared data, from its hash in lowercase hex.
-pub fn record_name(hash: &str) -> String {
-    let mut name = String::with_capacity(2 + hash.len());
+/// The name of a record in shared data, from that of the resource: a hash in lowercase hex, or a SPIFFE ID.
+pub fn record_name(resource: &str) -> String {
+    let mut name = String::with_capacity(2 + resource.len());
     name.push_str("k/");
-    name.push_str(hash);
+    name.push_str(resource);
     name
 }
 
@@ -148,9 +170,9 @@ pub fn tombstone() -> Vec<u8> {
     vec![0; 4]
 }
 
-/// Looks a key up. `now`: unix milliseconds.
-pub fn look_up(shared: &dyn Shared, hash: &KeyHash, generation: u32, now: u64) -> Result<Caller, InvalidKey> {
-    let (record, _) = shared.get(&hash.record()).ok_or(InvalidKey::Unknown)?;
+/// Looks a caller up. `now`: unix milliseconds.
+pub fn look_up(shared: &dyn Shared, proof: &Proof, generation: u32, now: u64) -> Result<Caller, InvalidKey> {
+    let (record, _) = shared.get(&proof.record()).ok_or(InvalidKey::Unknown)?;
     let (written, key) = record.split_first_chunk::<4>().ok_or(InvalidKey::Unknown)?;
     let written = u32::from_le_bytes(*written);
     if written == 0 || written < generation {
@@ -283,7 +305,7 @@ mod tests {
     #[test]
     fn only_current_and_unexpired_records_count() {
         let shared = FakeShared::default();
-        let hash = KeyHash::of(b"abc");
+        let hash = Proof::of_key(b"abc");
         let key = ApiKey { consumer: "app".into(), not_after: 100, all_models: true, ..Default::default() };
         assert_eq!(look_up(&shared, &hash, 1, 0), Err(InvalidKey::Unknown));
         shared.set(&hash.record(), &record(2, &key.encode_to_vec()), None).unwrap();

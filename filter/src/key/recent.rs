@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, rc::Rc};
 
-use super::{Caller, InvalidKey, KeyHash, look_up};
+use super::{Caller, InvalidKey, Proof, look_up};
 use crate::host::Shared;
 
 /// What was looked up is believed for this time. A key that is removed or changed acts that much later.
@@ -11,10 +11,10 @@ const FRESH_MS: u64 = 100;
 /// The most callers that are kept.
 const MAX_CALLERS: usize = 1024;
 
-/// Callers by their keys' hashes, all of one generation of the table.
+/// Callers by what they showed, all of one generation of the table.
 #[derive(Debug, Default)]
 pub struct Recent {
-    callers: HashMap<KeyHash, Rc<Caller>>,
+    callers: HashMap<Proof, Rc<Caller>>,
     generation: u32,
     /// Unix milliseconds of the first look-up.
     since: u64,
@@ -23,12 +23,12 @@ pub struct Recent {
 // === impl Recent ===
 
 impl Recent {
-    /// Looks a key up, in the table only if it was not looked up a moment ago. Keys without a caller are not kept, so
+    /// Looks a caller up, in the table only if it was not looked up a moment ago. Proofs without a caller are not kept, so
     /// nobody can fill this with made-up ones.
     pub fn look_up(
         &mut self,
         shared: &dyn Shared,
-        hash: KeyHash,
+        proof: Proof,
         generation: u32,
         now: u64,
     ) -> Result<Rc<Caller>, InvalidKey> {
@@ -38,11 +38,11 @@ impl Recent {
             self.callers.clear();
             (self.generation, self.since) = (generation, now);
         }
-        if let Some(caller) = self.callers.get(&hash) {
+        if let Some(caller) = self.callers.get(&proof) {
             return if caller.is_expired(now) { Err(InvalidKey::Expired) } else { Ok(caller.clone()) };
         }
-        let caller = Rc::new(look_up(shared, &hash, generation, now)?);
-        self.callers.insert(hash, caller.clone());
+        let caller = Rc::new(look_up(shared, &proof, generation, now)?);
+        self.callers.insert(proof, caller.clone());
         Ok(caller)
     }
 }
@@ -60,8 +60,8 @@ mod tests {
 
     const NOW: u64 = 1_000_000;
 
-    fn hash(key: &str) -> KeyHash {
-        KeyHash::of(key.as_bytes())
+    fn hash(key: &str) -> Proof {
+        Proof::of_key(key.as_bytes())
     }
 
     fn put(shared: &FakeShared, key: &str, consumer: &str, not_after: i64) {

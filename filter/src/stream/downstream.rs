@@ -5,7 +5,7 @@ use std::{fmt, rc::Rc};
 use super::{Callback, Property, StreamHost, connected, number, text};
 use crate::{
     attempt::{Failure, Failures},
-    config::{Config, Stage},
+    config::{Config, RequestStage, Stage},
     exchange::{AnswerHead, Attempts, Chunk, Effect, Ending, Event, Exchange, Goes, Head, LastAttempt, Origin, Wants},
     host::Shared,
     worker::Worker,
@@ -22,6 +22,12 @@ struct Current<'a> {
     host: &'a dyn StreamHost,
     size: usize,
 }
+
+/// What the names of filter chains begin with that take members of the mesh alone (`proto/policy.proto`).
+const OF_MEMBERS: &[u8] = b"mesh/";
+
+/// What identities begin with (SPIFFE-ID, 2).
+const SPIFFE: &str = "spiffe://";
 
 /// `response.code_details` of an answer that came from a backend.
 const VIA_UPSTREAM: &[u8] = b"via_upstream";
@@ -56,7 +62,8 @@ impl Downstream {
                 worker.introduce(shared, || text(host, Property::Node).unwrap_or_default(), now);
                 let headers = host.request_headers();
                 let route = text(host, Property::Route);
-                let head = Head { headers: &headers, route: route.as_deref() };
+                let identity = self.identity(host);
+                let head = Head { headers: &headers, route: route.as_deref(), identity: identity.as_deref() };
                 self.step(Event::RequestHeaders { head, end }, host, shared, worker, now)
             }
             (Callback::RequestBody { end: true } | Callback::RequestTrailers, Wants::RequestBody) => {
@@ -80,6 +87,15 @@ impl Downstream {
             }
             _ => Vec::new(),
         }
+    }
+
+    /// Who the client is, where the mesh says so.
+    fn identity(&self, host: &dyn StreamHost) -> Option<String> {
+        let Stage::Request(RequestStage { has_members: true, .. }) = &self.config.stage else {
+            return None;
+        };
+        let is_member = host.property(Property::FilterChain).is_some_and(|name| name.starts_with(OF_MEMBERS));
+        text(host, Property::ClientUri).filter(|uri| is_member && uri.starts_with(SPIFFE))
     }
 
     fn step(

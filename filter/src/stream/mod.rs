@@ -9,6 +9,8 @@ mod downstream;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
+mod identity_test;
+#[cfg(test)]
 mod tests;
 mod upstream;
 
@@ -57,6 +59,10 @@ pub enum Property {
     Source,
     /// The name of Envoy's route.
     Route,
+    /// The name of the filter chain of the client's connection.
+    FilterChain,
+    /// The first URI in the client's certificate.
+    ClientUri,
     /// Who made the answer, and why.
     CodeDetails,
     /// The cluster of the last attempt.

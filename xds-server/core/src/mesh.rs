@@ -32,9 +32,25 @@ impl Mesh {
         if meta.labels.get(label).is_none_or(|mode| mode != value) {
             return Vec::new();
         }
-        let domains = [&self.trust_domain].into_iter().chain(&self.aliases);
         let (namespace, account) = (meta.namespace(), &pod.service_account);
-        domains.map(|domain| format!("spiffe://{domain}/ns/{namespace}/sa/{account}")).collect()
+        self.trust_domains().map(|domain| format!("spiffe://{domain}/ns/{namespace}/sa/{account}")).collect()
+    }
+
+    /// The domains that certificates may be for.
+    pub fn trust_domains(&self) -> impl Iterator<Item = &str> {
+        [&self.trust_domain].into_iter().chain(&self.aliases).map(String::as_str)
+    }
+
+    /// The identities that are the same workload's as this one: that of each domain, if it is of one of them.
+    pub fn aliases_of(&self, identity: &str) -> Vec<String> {
+        let path = self.trust_domains().find_map(|domain| {
+            let path = identity.strip_prefix("spiffe://")?.strip_prefix(domain)?;
+            path.starts_with('/').then_some(path)
+        });
+        match path {
+            Some(path) => self.trust_domains().map(|domain| format!("spiffe://{domain}{path}")).collect(),
+            None => vec![identity.to_owned()],
+        }
     }
 
     /// The server name of TLS to a port, as Istio's own proxies write it.

@@ -112,7 +112,8 @@ impl Setting {
         let Self { placement, mesh } = self;
         let is_there = match feature {
             Feature::IstioCertificates => placement.is_sidecar() || mesh.is_some(),
-            Feature::Identities | Feature::ServiceTarget => placement.is_sidecar(),
+            Feature::Identities => placement.is_sidecar() || mesh.is_some(),
+            Feature::ServiceTarget => placement.is_sidecar(),
             Feature::Addresses => matches!(placement, Placement::ProxyPerGateway | Placement::OneFleet(_)),
             Feature::Infrastructure => *placement == Placement::ProxyPerGateway,
             Feature::Runners | Feature::PromptAffinity | Feature::PoolSessions => false,
@@ -153,7 +154,7 @@ impl Feature {
                 Severity::Error,
                 Reason::UnsupportedValue,
                 "the proxies have no certificates of a mesh",
-                "start tollgate with --mesh-certificates, or use mode: None or Simple",
+                "start tollgate with --mesh-certificates, or do without the TLS of the mesh here",
             ),
             Self::Runners => {
                 not_acted_on("Services do not become backends by their label yet", "list the models with their targets")
@@ -163,9 +164,10 @@ impl Feature {
                 "a ModelPool keeps no session at one backend",
                 "its targets are chosen by weight and priority",
             ),
-            Self::Identities => {
-                not_acted_on("identities are not looked at in a Gateway yet", "give the consumer a key")
-            }
+            Self::Identities => not_acted_on(
+                "the proxies are in no mesh, so nobody has an identity there",
+                "start tollgate with --mesh-certificates, or give the consumer a key",
+            ),
             Self::ServiceTarget => not_acted_on(
                 "a Service as target has an effect in sidecars only",
                 "target the Gateway, HTTPRoute or ModelPool",

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::watch;
-use tollgate_core::ir::Key;
+use tollgate_core::ir::{Key, Proof};
 use tollgate_core::objects::hash_name;
 use tollgate_core::status::{Horizon, Phase, StatusKind};
 use tollgate_core::world::Ends;
@@ -61,19 +61,27 @@ impl Told {
         let mut changed = BTreeSet::new();
         let mut next = BTreeMap::new();
         for (key, phase) in now {
-            if self.0.get(&key.sha256) != Some(&phase) {
+            if self.0.get(key.proof.name()) != Some(&phase) {
                 changed.insert((StatusKind::Consumer, key.origin.key()));
                 log(&key, phase);
             }
-            next.insert(key.sha256.clone(), phase);
+            next.insert(key.proof.name().to_owned(), phase);
         }
         self.0 = next;
         changed
     }
 }
 
+/// How people find it in its Consumer.
+fn shown(proof: &Proof) -> String {
+    match proof {
+        Proof::Sha256(hash) => hash_name(hash),
+        Proof::Identity(identity) => identity.clone(),
+    }
+}
+
 fn log(key: &Key, phase: Phase) {
-    let sentence = key.not_after.and_then(|end| phase.sentence(&hash_name(&key.sha256), end));
+    let sentence = key.not_after.and_then(|end| phase.sentence(&shown(&key.proof), end));
     let Some(sentence) = sentence else { return };
     let hint = match phase {
         Phase::Ended => "tollgate key rotate removes it",

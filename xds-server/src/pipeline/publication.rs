@@ -235,10 +235,10 @@ fn listeners(gateway: &ir::Gateway, bind: &str) -> Arc<[Listener]> {
 }
 
 fn protocol(site: &ir::Site) -> &'static str {
-    match (&site.tunnels, site.certificates.is_empty()) {
+    match (&site.tunnels, site.terminates_tls()) {
         (Some(_), _) => "TLS",
-        (None, true) => "HTTP",
-        (None, false) => "HTTPS",
+        (None, false) => "HTTP",
+        (None, true) => "HTTPS",
     }
 }
 

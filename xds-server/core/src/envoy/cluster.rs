@@ -174,7 +174,7 @@ fn one_field((name, value): (&str, &str)) -> Struct {
 /// Whether connections are passed on to it whose TLS is its own.
 fn has_tunnels(gateway: &ir::Gateway, service: &ir::Service) -> bool {
     let sites = gateway.listeners.iter().flat_map(|listener| &listener.sites);
-    let mut tunnels = sites.filter(|site| site.certificates.is_empty()).flat_map(ir::Site::tunnels);
+    let mut tunnels = sites.filter(|site| !site.terminates_tls()).flat_map(ir::Site::tunnels);
     tunnels.any(|tunnel| tunnel.services.iter().any(|used| used.service == service.cluster))
 }
 

@@ -38,6 +38,7 @@ pub fn request_config(catalog: &ir::Catalog, ir: &ir::Ir, control_cluster: &Cont
         backends: backends.iter().copied().map(backend).collect(),
         limits: limits.into_iter().map(limit).collect(),
         max_body_bytes: MAX_BODY_BYTES,
+        has_members: catalog.has_members,
     };
     wire::FilterConfig { stage: Some(Stage::Request(stage)) }
 }

@@ -22,6 +22,9 @@ use super::{Ports, Surroundings, cors, edge, picker, route_table, scope, session
 /// The `server` header of every answer.
 const SERVER_NAME: &str = "tollgate";
 
+/// What the names of filter chains begin with that take members of the mesh alone (`proto/policy.proto`).
+const OF_MEMBERS: &str = "mesh/";
+
 const EARLY_MUTATION: &str = "envoy.http.early_header_mutation.header_mutation";
 
 pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway, surroundings: &Surroundings) {
@@ -61,14 +64,18 @@ pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway, surroundings: &Surrou
 /// The filter chain that has this route table.
 fn chain(gateway: &ir::Gateway, table: &Table<'_>, form: Form) -> listener::FilterChain {
     let tls = table.tls();
+    let is_for_members = tls.is_some_and(ir::Site::is_for_members);
     let found = tls.map(|site| listener::FilterChainMatch {
-        server_names: tls::server_names(&site.hostname),
+        // Members of a mesh ask for a name that their proxies make.
+        server_names: if is_for_members { Vec::new() } else { tls::server_names(&site.hostname) },
         ..Default::default()
     });
     listener::FilterChain {
-        name: table.name.clone(),
+        // The name and the proof of who is a member are in one resource. So the filter never takes the certificate of
+        // somebody else for that of a member, whatever changes first.
+        name: if is_for_members { format!("{OF_MEMBERS}{}", table.name) } else { table.name.clone() },
         filter_chain_match: found,
-        transport_socket: tls.map(|site| tls::downstream(site, &["h2", "http/1.1"])),
+        transport_socket: tls.and_then(|site| tls::downstream(site, &["h2", "http/1.1"])),
         filters: network_filters(gateway, (&table.name, form)),
         ..Default::default()
     }

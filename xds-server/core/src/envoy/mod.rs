@@ -82,9 +82,9 @@ pub fn without_keys(gateway: &ir::Gateway, ir: &ir::Ir, surroundings: &Surroundi
     snapshot
 }
 
-/// All keys, by hash. Which of them a scope has, [`consumers`] says.
+/// All keys, by name. Which of them a scope has, [`consumers`] says.
 pub fn api_keys(ir: &ir::Ir) -> BTreeMap<Arc<str>, Arc<Resource>> {
-    ir.keys.values().map(|key| (key.sha256.as_str().into(), Arc::new(api_key(key)))).collect()
+    ir.keys.values().map(|key| (key.proof.name().into(), Arc::new(api_key(key)))).collect()
 }
 
 /// The namespaces of the Consumers that some pool takes. Only their keys go to the proxies of this scope, because a proxy

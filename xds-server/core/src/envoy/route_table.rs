@@ -76,8 +76,8 @@ impl<'a> Table<'a> {
     pub fn of_listener(gateway: &ir::Gateway, open: &'a ir::Listener) -> Vec<Self> {
         let (name, port) = (name(gateway, open), open.port);
         let sites = open.sites.iter().filter(|site| site.tunnels.is_none());
-        let (tls, plain): (Vec<_>, Vec<_>) = sites.partition(|site| !site.certificates.is_empty());
-        let by_name = |site: &&ir::Site| site.tunnels.is_some() || !site.certificates.is_empty();
+        let (tls, plain): (Vec<_>, Vec<_>) = sites.partition(|site| site.terminates_tls());
+        let by_name = |site: &&ir::Site| site.tunnels.is_some() || site.terminates_tls();
         let others = |site: &ir::Site| -> Vec<&'a ir::Site> {
             open.sites.iter().filter(by_name).filter(|other| other.name != site.name).collect()
         };
@@ -94,7 +94,7 @@ impl<'a> Table<'a> {
 
     /// Present: TLS is terminated for this site.
     pub fn tls(&self) -> Option<&'a ir::Site> {
-        self.sites.iter().find(|site| !site.certificates.is_empty()).copied()
+        self.sites.iter().find(|site| site.terminates_tls()).copied()
     }
 
     /// It depends on the number of hostnames alone, so a table whose number is not near the limit never changes its
@@ -193,7 +193,7 @@ impl<'a> Table<'a> {
     }
 
     fn virtual_host(&self, gateway: &ir::Gateway, site: &ir::Site, host: &ir::VirtualHost) -> route::VirtualHost {
-        let entry = EntryPoint { gateway, port: self.port, tls: !site.certificates.is_empty() };
+        let entry = EntryPoint { gateway, port: self.port, tls: site.terminates_tls() };
         virtual_host(entry, format!("{}/{}", site.name, host.domain), host)
     }
 }

@@ -31,11 +31,12 @@ pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway) {
         }
     }
     for site in gateway.listeners.iter().flat_map(|listener| &listener.sites) {
-        if let Some(clients) = &site.clients {
+        let ir::SiteTls::Certificates { certificates, clients } = &site.tls else { continue };
+        if let Some(clients) = clients {
             let origins = vec![site.origin.clone(), clients.origin.clone()];
             insert(snapshot, authority_name(&clients.name), trusted(&clients.pem), origins);
         }
-        for certificate in &site.certificates {
+        for certificate in certificates {
             insert_certificate(snapshot, &site.origin, certificate);
         }
     }

@@ -104,13 +104,7 @@ fn verified(
             trusted_ca: Some(file(SYSTEM_AUTHORITIES)),
             ..context
         }),
-        Some(name) => {
-            common_tls_context::ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
-                default_validation_context: Some(context),
-                validation_context_sds_secret_config: Some(by_sds(name)),
-                ..Default::default()
-            })
-        }
+        Some(name) => combined(context, name),
     };
     let context = UpstreamTlsContext {
         common_tls_context: Some(CommonTlsContext {
@@ -141,25 +135,34 @@ fn shown(client: Option<&ir::Certificate>) -> Vec<SdsSecretConfig> {
     client.map(|certificate| by_sds(certificate_name(certificate))).into_iter().collect()
 }
 
-/// `protocols` are those that may be negotiated (ALPN). Without any, nothing is.
-pub fn downstream(site: &ir::Site, protocols: &[&str]) -> core::TransportSocket {
-    let sds = site.certificates.iter().map(|certificate| by_sds(certificate_name(certificate))).collect();
-    let validation = site.clients.as_ref().map(|clients| {
-        let mut context = CertificateValidationContext::default();
-        if clients.is_optional {
-            context.trust_chain_verification = TrustChainVerification::AcceptUntrusted.into();
+/// `protocols` are those that may be negotiated (ALPN). Without any, nothing is. None: TLS is not terminated.
+pub fn downstream(site: &ir::Site, protocols: &[&str]) -> Option<core::TransportSocket> {
+    let (shown, validation, is_required) = match &site.tls {
+        ir::SiteTls::None {} => return None,
+        ir::SiteTls::Certificates { certificates, clients } => {
+            let shown = certificates.iter().map(|certificate| by_sds(certificate_name(certificate))).collect();
+            let validation = clients.as_ref().map(|clients| {
+                let mut context = CertificateValidationContext::default();
+                if clients.is_optional {
+                    context.trust_chain_verification = TrustChainVerification::AcceptUntrusted.into();
+                }
+                combined(context, authority_name(&clients.name))
+            });
+            (shown, validation, clients.as_ref().is_some_and(|clients| !clients.is_optional))
         }
-        common_tls_context::ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
-            default_validation_context: Some(context),
-            validation_context_sds_secret_config: Some(by_sds(authority_name(&clients.name))),
-            ..Default::default()
-        })
-    });
-    let is_required = site.clients.as_ref().is_some_and(|clients| !clients.is_optional);
+        ir::SiteTls::Mesh { trust_domains } => {
+            let sans = trust_domains
+                .iter()
+                .map(|domain| san(SanType::Uri, MatchPattern::Prefix(format!("spiffe://{domain}/"))));
+            let context =
+                CertificateValidationContext { match_typed_subject_alt_names: sans.collect(), ..Default::default() };
+            (vec![by_sds(MESH_CERTIFICATE.to_owned())], Some(combined(context, MESH_AUTHORITY.to_owned())), true)
+        }
+    };
     let context = DownstreamTlsContext {
         common_tls_context: Some(CommonTlsContext {
             tls_params: Some(versions()),
-            tls_certificate_sds_secret_configs: sds,
+            tls_certificate_sds_secret_configs: shown,
             validation_context_type: validation,
             alpn_protocols: protocols.iter().map(|protocol| (*protocol).to_owned()).collect(),
             ..Default::default()
@@ -167,7 +170,16 @@ pub fn downstream(site: &ir::Site, protocols: &[&str]) -> core::TransportSocket 
         require_client_certificate: is_required.then_some(BoolValue { value: true }),
         ..Default::default()
     };
-    socket(core::transport_socket::ConfigType::TypedConfig(any(&context)))
+    Some(socket(core::transport_socket::ConfigType::TypedConfig(any(&context))))
+}
+
+/// What is given here, and the authorities of a secret.
+fn combined(context: CertificateValidationContext, secret: String) -> common_tls_context::ValidationContextType {
+    common_tls_context::ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
+        default_validation_context: Some(context),
+        validation_context_sds_secret_config: Some(by_sds(secret)),
+        ..Default::default()
+    })
 }
 
 /// By which names of a client a filter chain is found.

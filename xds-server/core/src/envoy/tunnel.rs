@@ -46,7 +46,7 @@ fn chain(
         ..Default::default()
     };
     let clusters = tunnel.and_then(|tunnel| clusters(gateway, site, tunnel));
-    let terminates = !site.certificates.is_empty() && clusters.is_some();
+    let is_open = clusters.is_some();
     let filters = clusters.map(|clusters| {
         let mut filters = bounds(gateway, &name);
         filters.push(network_filter("envoy.filters.network.tcp_proxy", &proxy(&name, clusters)));
@@ -54,7 +54,7 @@ fn chain(
     });
     listener::FilterChain {
         filter_chain_match: Some(found),
-        transport_socket: terminates.then(|| tls::downstream(site, &[])),
+        transport_socket: if is_open { tls::downstream(site, &[]) } else { None },
         filters: filters.unwrap_or_default(),
         name,
         ..Default::default()
@@ -72,7 +72,7 @@ fn proxy(name: &str, clusters: ClusterSpecifier) -> TcpProxy {
 
 /// None: it leads nowhere.
 fn clusters(gateway: &ir::Gateway, site: &ir::Site, tunnel: &ir::Tunnel) -> Option<ClusterSpecifier> {
-    let passes_tls = site.certificates.is_empty();
+    let passes_tls = !site.terminates_tls();
     let name = |service: &str| if passes_tls { cluster::tunnel_name(service) } else { gateway.own_cluster(service) };
     match tunnel.services.as_slice() {
         [] => None,

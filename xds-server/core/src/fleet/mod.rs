@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
+use crate::mesh::TLS_MODE;
 use crate::objects::{GATEWAY_GROUP, Gateway, Key, Object, ProxyParameters, ProxyReplicas, ProxyService};
 use crate::terms::names::{is_dns_label, is_label_value};
 
@@ -114,6 +115,8 @@ fn shortened(prefix: &str, whole: &str, most: usize) -> String {
 pub struct Asked {
     /// The ports of its open listeners.
     pub ports: BTreeSet<u16>,
+    /// Whether each of them takes members of the mesh alone.
+    pub is_for_members: bool,
     pub parameters: ProxyParameters,
 }
 
@@ -121,7 +124,7 @@ pub struct Asked {
 /// of the CA that the control plane's certificate is of, as PEM. None: the Gateway is of a file, and has no owner's
 /// identity.
 pub fn wanted(gateway: &Object<Gateway>, asked: &Asked, settings: &Settings, authority: &str) -> Option<Vec<Wanted>> {
-    let Asked { ports, parameters } = asked;
+    let Asked { ports, is_for_members, parameters } = asked;
     let uid = &gateway.meta.provenance.cluster()?.uid;
     let fleet = Fleet { gateway, name: name_of(gateway), uid };
     let listed = gateway.spec.listeners.iter().filter_map(|listener| u16::try_from(listener.port).ok());
@@ -133,7 +136,7 @@ pub fn wanted(gateway: &Object<Gateway>, asked: &Asked, settings: &Settings, aut
             FleetKind::Service,
             json!({"spec": fleet.service(&ports, parameters.service.unwrap_or(settings.service))}),
         ),
-        fleet.document(FleetKind::Deployment, json!({"spec": fleet.deployment(settings, parameters)})),
+        fleet.document(FleetKind::Deployment, json!({"spec": fleet.deployment(settings, parameters, *is_for_members)})),
         fleet.document(
             FleetKind::PodDisruptionBudget,
             json!({"spec": {"maxUnavailable": 1, "selector": {"matchLabels": fleet.selector()}}}),
@@ -211,7 +214,7 @@ impl Fleet<'_> {
         asked.unwrap_or_default()
     }
 
-    fn deployment(&self, settings: &Settings, parameters: &ProxyParameters) -> Value {
+    fn deployment(&self, settings: &Settings, parameters: &ProxyParameters, is_for_members: bool) -> Value {
         let runs = Runs {
             account: &self.name,
             selector: self.selector(),
@@ -223,6 +226,11 @@ impl Fleet<'_> {
             labels.insert(label.to_owned(), json!(value));
             let (annotation, value) = AGENT_ALONE;
             annotations.insert(annotation.to_owned(), value.to_owned());
+        }
+        if is_for_members {
+            // By this the sidecars of callers speak the TLS of the mesh to all ports of the Pod. An owner may know better.
+            let (label, value) = TLS_MODE;
+            labels.entry(label).or_insert_with(|| json!(value));
         }
         let mut template = json!({"metadata": {"labels": labels}, "spec": runs.pod(settings, parameters)});
         if let (Some(metadata), false) = (template.get_mut("metadata"), annotations.is_empty()) {

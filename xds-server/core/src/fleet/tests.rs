@@ -1,9 +1,12 @@
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::*;
+use crate::mesh::Mesh;
 use crate::objects::CONTROLLER_NAME;
 use crate::objects::cluster_test::{Given, cluster_of};
-use crate::placement::Placement;
+use crate::placement::{Placement, Setting};
 use crate::status::{ConditionType, Reason};
 use crate::world::World;
 
@@ -108,6 +111,38 @@ fn pods_of_a_mesh_get_its_agent_and_look_for_what_that_writes() {
     assert_eq!(&inside_arguments[..inside_arguments.len() - 1], outside_arguments.as_slice());
     assert_eq!(outside["metadata"]["labels"].get("sidecar.istio.io/inject"), None);
     assert_eq!(outside["metadata"]["annotations"], json!({"note": "ours"}));
+}
+
+/// Sidecars speak the TLS of the mesh to all ports of a Pod or to none.
+#[test]
+fn pods_that_take_members_of_the_mesh_alone_say_so() {
+    let of_mesh = json!({
+        "name": "mesh", "port": 8443, "protocol": "HTTPS",
+        "tls": {"options": {"gateway.istio.io/tls-terminate-mode": "ISTIO_MUTUAL"}},
+    });
+    let plain = json!({"name": "http", "port": 80, "protocol": "HTTP"});
+    let mesh = Mesh {
+        trust_domain: "cluster.local".to_owned(),
+        aliases: Vec::new(),
+        cluster_domain: "cluster.local".to_owned(),
+        certificates: "/agent".to_owned(),
+    };
+    let mode = |listeners: &Value, labels: &Value| -> Value {
+        let gateway = Given::yaml(GATEWAY).with("/spec/listeners", listeners.clone());
+        let gateway = gateway.with("/spec/infrastructure", json!({"labels": labels}));
+        let mut world =
+            World::new(Setting { placement: Placement::ProxyPerGateway, mesh: Some(Arc::new(mesh.clone())) });
+        world.step(cluster_of([gateway]).changes());
+        let (gateway, asked) = world.own_gateways().next().unwrap();
+        let all = wanted(gateway, &asked, &settings(), "the CA").unwrap();
+        of(&all, FleetKind::Deployment)["spec"]["template"]["metadata"]["labels"]["security.istio.io/tlsMode"].clone()
+    };
+    let none = json!({});
+    assert_eq!(mode(&json!([of_mesh]), &none), "istio");
+    assert_eq!(mode(&json!([of_mesh, plain]), &none), Value::Null);
+    assert_eq!(mode(&json!([plain]), &none), Value::Null);
+    let owners = json!({"security.istio.io/tlsMode": "disabled"});
+    assert_eq!(mode(&json!([of_mesh]), &owners), "disabled");
 }
 
 #[test]

@@ -14,6 +14,9 @@ use super::{Backend, Class, Pool};
 pub struct Catalog {
     #[serde(skip)]
     pub scope: Scope,
+    /// Whether some listener takes members of the mesh alone, so that the identities of callers are known there.
+    #[serde(skip)]
+    pub has_members: bool,
     /// What the requests have in common that the filter decides about.
     #[serde(skip)]
     pub classes: BTreeSet<Class>,
@@ -27,7 +30,7 @@ pub struct Catalog {
 
 impl Catalog {
     pub fn new(scope: Scope) -> Self {
-        Self { scope, classes: BTreeSet::new(), pools: BTreeMap::new(), backends: BTreeMap::new() }
+        Self { scope, has_members: false, classes: BTreeSet::new(), pools: BTreeMap::new(), backends: BTreeMap::new() }
     }
 
     /// Ids of the limits that hold for some requests.

@@ -10,7 +10,7 @@ use super::Domain;
 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Delta {
-    /// SHA-256 of keys.
+    /// Names of keys.
     pub keys: BTreeSet<String>,
     /// The Consumers whose keys these are or were.
     pub consumers: BTreeSet<Key>,

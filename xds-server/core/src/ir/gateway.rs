@@ -41,12 +41,8 @@ pub struct Site {
     pub name: Arc<str>,
     /// `*` for every hostname.
     pub hostname: String,
-    /// With any, TLS is terminated. The client's name and kinds of keys choose among them.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub certificates: Vec<Certificate>,
-    /// Present: clients are asked for a certificate.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub clients: Option<ClientAuthority>,
+    #[serde(flatten)]
+    pub tls: SiteTls,
     #[serde(serialize_with = "values")]
     pub virtual_hosts: BTreeMap<Domain, Arc<VirtualHost>>,
     /// Present: connections are passed on as a whole, by the name that the client asks for, and there are no virtual
@@ -54,6 +50,26 @@ pub struct Site {
     /// are closed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tunnels: Option<Tunnels>,
+}
+
+/// How TLS is terminated.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum SiteTls {
+    /// It is not.
+    None {},
+    Certificates {
+        /// At least one. The client's name and kinds of keys choose among them.
+        certificates: Vec<Certificate>,
+        /// Present: clients are asked for a certificate.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        clients: Option<ClientAuthority>,
+    },
+    /// By the proxy's certificate in its mesh, for members of the mesh.
+    Mesh {
+        /// The domains of the mesh that clients may be of.
+        trust_domains: Vec<String>,
+    },
 }
 
 pub type Tunnels = BTreeMap<Domain, Option<Arc<Tunnel>>>;
@@ -140,6 +156,14 @@ impl ClientCertificate {
 // === impl Site ===
 
 impl Site {
+    pub fn terminates_tls(&self) -> bool {
+        !matches!(self.tls, SiteTls::None {})
+    }
+
+    pub fn is_for_members(&self) -> bool {
+        matches!(self.tls, SiteTls::Mesh { .. })
+    }
+
     /// Its tunnels, once for each name that has it.
     pub fn tunnels(&self) -> impl Iterator<Item = &Tunnel> {
         self.tunnels.iter().flat_map(BTreeMap::values).flatten().map(AsRef::as_ref)

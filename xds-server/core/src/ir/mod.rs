@@ -10,7 +10,9 @@ mod workload;
 
 pub use catalog::Catalog;
 pub use delta::{Delta, GatewayDelta, Host, PartsDelta};
-pub use gateway::{Certificate, ClientAuthority, ClientCertificate, Gateway, Listener, Site, Tunnels, VirtualHost};
+pub use gateway::{
+    Certificate, ClientAuthority, ClientCertificate, Gateway, Listener, Site, SiteTls, Tunnels, VirtualHost,
+};
 pub use model::{
     Access, Authority, BACKEND_PREFIX, Backend, Choice, ConsumerNamespaces, Credential, Endpoint, MeshTo, Model,
     OnPickerFailure, Peers, Picker, Pool, Schema, Service, ServiceEndpoint, ServiceTls, SubjectName, Target, Timeouts,
@@ -42,7 +44,7 @@ pub struct Ir {
     /// By Service.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", serialize_with = "values")]
     pub workloads: BTreeMap<Name, Arc<Workload>>,
-    /// By SHA-256.
+    /// By name.
     #[serde(serialize_with = "values")]
     pub keys: BTreeMap<String, Arc<Key>>,
     /// By id.
@@ -50,12 +52,12 @@ pub struct Ir {
     pub limits: BTreeMap<String, Arc<Limit>>,
 }
 
-/// One key of one Consumer.
+/// One key of one Consumer, or one identity that stands for a key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Key {
     pub origin: Origin,
-    /// Lowercase hex SHA-256 of the key; 64 characters.
-    pub sha256: String,
+    #[serde(flatten)]
+    pub proof: Proof,
     /// Display name of the Consumer.
     pub consumer: String,
     pub labels: BTreeMap<String, String>,
@@ -63,6 +65,16 @@ pub struct Key {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub not_after: Option<i64>,
     pub models: AllowedModels,
+}
+
+/// What its callers show.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Proof {
+    /// Lowercase hex SHA-256 of the key; 64 characters.
+    Sha256(String),
+    /// A SPIFFE ID, in their certificate of the mesh.
+    Identity(String),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -89,6 +101,17 @@ pub struct Limit {
     pub mode: Mode,
     pub on_ledger_unavailable: OnLedgerUnavailable,
     pub on_early_end: OnEarlyEnd,
+}
+
+// === impl Proof ===
+
+impl Proof {
+    /// How it is told apart from all others. No hash looks like an identity.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Sha256(name) | Self::Identity(name) => name,
+        }
+    }
 }
 
 /// A map as the list of its values, which have their names in themselves.

@@ -145,7 +145,7 @@ fn shown(whole: &Translation) -> Vec<String> {
         let endpoints = gateway.services.values().flat_map(|service| &service.endpoints);
         shown.extend(endpoints.map(|endpoint| format!("endpoint {}", endpoint.ip)));
     }
-    shown.extend(whole.ir.keys.values().map(|key| format!("key {}", key.sha256.get(..1).unwrap())));
+    shown.extend(whole.ir.keys.values().map(|key| format!("key {}", key.proof.name().get(..1).unwrap())));
     shown
 }
 

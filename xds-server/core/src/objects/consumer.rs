@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::status::Reason;
+use crate::terms::names::is_spiffe_id;
 
 use super::check::Check;
 use super::redact::Shown;
@@ -14,7 +15,7 @@ use super::secret_ref::{SecretRef, SecretRefWire};
 #[derive(Debug, Clone)]
 pub struct Consumer {
     pub keys: Vec<ConsumerKey>,
-    /// SPIFFE identities; acted on only in sidecars.
+    /// SPIFFE IDs. Who shows a certificate of the mesh for one of them needs no key.
     pub identities: Vec<String>,
     /// Absent: all.
     pub models: Option<Vec<String>>,
@@ -65,10 +66,13 @@ pub struct ConsumerWire {
     #[cfg_attr(feature = "schema", schemars(length(max = 64)))]
     #[serde(default)]
     keys: Vec<KeyWire>,
-    /// SPIFFE identities of callers that need no key; acted on in sidecars.
+    /// SPIFFE IDs of callers that need no key, because they show a certificate of the mesh.
     #[cfg_attr(
         feature = "schema",
-        schemars(length(max = 64), inner(length(max = 2048), regex(pattern = r"^spiffe://")))
+        schemars(
+            length(max = 64),
+            inner(length(max = 2048), regex(pattern = r"^spiffe://[a-z0-9._-]+(/[A-Za-z0-9._-]+)+$"))
+        )
     )]
     #[serde(default)]
     identities: Vec<String>,
@@ -101,14 +105,14 @@ pub fn consumer(wire: ConsumerWire, check: &mut Check<'_>) -> Option<Consumer> {
     if wire.keys.is_empty() && wire.identities.is_empty() {
         check.warning(Reason::NoKey, "spec.keys", "the consumer has no key and no identity", "nobody can be it");
     }
+    let mut seen = BTreeSet::new();
     for (index, identity) in wire.identities.iter().enumerate() {
-        if !identity.starts_with("spiffe://") {
-            let field = format!("spec.identities[{index}]");
-            check.error(
-                field,
-                format_args!("{} is not a SPIFFE identity", Shown(identity)),
-                "spiffe://TRUST-DOMAIN/ns/N/sa/S",
-            );
+        let field = format!("spec.identities[{index}]");
+        if !is_spiffe_id(identity) {
+            let message = format_args!("{} is not a SPIFFE identity", Shown(identity));
+            check.error(field, message, "spiffe://TRUST-DOMAIN/ns/N/sa/S");
+        } else if !seen.insert(identity) {
+            check.error(field, "the identity is listed twice", "");
         }
     }
     for (index, pattern) in wire.models.iter().flatten().enumerate() {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::status::Reason;
 use crate::terms::duration::duration_as_text;
+use crate::terms::names::is_spiffe_id;
 
 use super::check::Check;
 use super::redact::Shown;
@@ -185,7 +186,10 @@ struct TlsWire {
     /// The identities that it may have. Default: those of the Pods of the Service or InferencePool.
     #[cfg_attr(
         feature = "schema",
-        schemars(length(max = 32), inner(length(max = 2048), regex(pattern = r"^spiffe://")))
+        schemars(
+            length(max = 32),
+            inner(length(max = 2048), regex(pattern = r"^spiffe://[a-z0-9._-]+(/[A-Za-z0-9._-]+)+$"))
+        )
     )]
     sans: Option<Vec<String>>,
 }
@@ -361,7 +365,7 @@ fn tls(wire: Option<TlsWire>, check: &mut Check<'_>) -> Tls {
         }
         TlsMode::Istio => {
             let sans = sans.unwrap_or_default();
-            for (index, san) in sans.iter().enumerate().filter(|(_, san)| !san.starts_with("spiffe://")) {
+            for (index, san) in sans.iter().enumerate().filter(|(_, san)| !is_spiffe_id(san)) {
                 let field = format_args!("spec.tls.sans[{index}]").to_string();
                 check.error(
                     field,

@@ -64,6 +64,7 @@ pub enum Reason {
     NoEndpoints,
     // Of our own kinds.
     DuplicateKey,
+    DuplicateIdentity,
     NoKey,
     KeyEnds,
     KeyEnded,
@@ -126,7 +127,9 @@ impl Reason {
             | Self::NoTarget => (ResolvedRefs, false),
             Self::ProtocolConflict | Self::HostnameConflict => (ConditionType::Conflicted, false),
             // The first one of them is in force.
-            Self::Duplicate | Self::DuplicateKey | Self::LastGood => (PartiallyInvalid, false),
+            Self::Duplicate | Self::DuplicateKey | Self::DuplicateIdentity | Self::LastGood => {
+                (PartiallyInvalid, false)
+            }
             Self::KeyEnds => (KeysExpiring, false),
             Self::KeyEnded => (KeysExpiring, true),
             Self::Pending | Self::AddressNotUsable | Self::AddressNotAssigned => (Programmed, false),

@@ -32,9 +32,45 @@ pub fn is_wildcard_hostname(hostname: &str) -> bool {
     is_dns_subdomain(hostname.strip_prefix("*.").unwrap_or(hostname))
 }
 
+/// A name of a workload: `spiffe://`, a trust domain, and a path (SPIFFE-ID, 2).
+pub fn is_spiffe_id(id: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let is_segment = |segment: &str| !segment.is_empty() && segment.bytes().all(inner);
+    let Some((domain, path)) = id.strip_prefix("spiffe://").and_then(|rest| rest.split_once('/')) else {
+        return false;
+    };
+    id.len() <= 2048
+        && is_segment(domain)
+        && !domain.bytes().any(|byte| byte.is_ascii_uppercase())
+        && path.split('/').all(is_segment)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_of_workloads() {
+        let long = format!("spiffe://a/{}", "b".repeat(2037));
+        for id in ["spiffe://cluster.local/ns/app/sa/web", "spiffe://a_b-1/C", &long] {
+            assert!(is_spiffe_id(id), "{id}");
+        }
+        for id in [
+            "",
+            "spiffe://",
+            "spiffe://a",
+            "spiffe://a/",
+            "spiffe:///b",
+            "spiffe://A/b",
+            "spiffe://a/b/",
+            "spiffe://a//b",
+        ] {
+            assert!(!is_spiffe_id(id), "{id}");
+        }
+        for id in ["https://a/b", "a/b", "spiffe://a/b c", "spiffe://a:1/b", "spiffe://u@a/b", &format!("{long}b")] {
+            assert!(!is_spiffe_id(id), "{id}");
+        }
+    }
 
     #[test]
     fn names() {

@@ -6,7 +6,7 @@ use crate::ir::Domain;
 use crate::objects::Key;
 use crate::status::{Finding, Reason};
 
-use super::listener::{OpenListener, Source};
+use super::listener::{ListenerTls, OpenListener, Source};
 
 #[derive(Debug)]
 pub struct Conflict {
@@ -47,6 +47,15 @@ pub fn find(open: &[OpenListener], (protocol, port, hostname): (&str, u16, &Doma
         let reason = conflict(other)?;
         Some(Conflict { reason, with: Arc::clone(&other.section), of: other.set.clone() })
     })
+}
+
+/// A listener for members of the mesh has its port alone. Their proxies ask for a name of their own making (SNI), by
+/// which it could not be told apart.
+pub fn of_mesh(open: &[OpenListener], tls: &ListenerTls, port: u16) -> Option<Conflict> {
+    let other = open
+        .iter()
+        .find(|other| other.port == port && (*tls == ListenerTls::Mesh || other.tls == ListenerTls::Mesh))?;
+    Some(Conflict { reason: Reason::ProtocolConflict, with: Arc::clone(&other.section), of: other.set.clone() })
 }
 
 // === impl Conflict ===

@@ -1,11 +1,11 @@
-//! Consumers to keys.
+//! Consumers to keys, and to identities, which stand for keys where callers have certificates of a mesh.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::ir::{AllowedModels, Key};
+use crate::ir::{AllowedModels, Key, Proof};
 use crate::objects::{Consumer, ConsumerKey, KeySource, Object};
 use crate::placement::Feature;
 use crate::status::{Finding, Origin, Reason, Severity};
@@ -16,7 +16,7 @@ use super::view::View;
 /// One key of one Consumer, before it is known whether others have it too.
 #[derive(Debug, PartialEq)]
 pub struct Claim {
-    /// Its place in the Consumer.
+    /// Its place among the keys, or among the identities, of the Consumer.
     pub index: usize,
     pub key: Arc<Key>,
 }
@@ -25,10 +25,13 @@ pub fn claims(view: View<'_>, consumer: &Object<Consumer>, findings: &mut Vec<Fi
     findings.extend(consumer.refused.findings().cloned());
     let mut claims = Vec::new();
     if !consumer.spec.identities.is_empty() {
-        findings.extend(view.lack(Feature::Identities, &consumer.meta, "spec.identities"));
+        match view.lack(Feature::Identities, &consumer.meta, "spec.identities") {
+            Some(finding) => findings.push(finding),
+            None => claims.extend(identities(view, consumer)),
+        }
     }
     for given in &consumer.spec.keys {
-        match key(view, consumer, given, &field(given.index)) {
+        match key(view, consumer, given, &key_field(given.index)) {
             Ok(key) => claims.push(Claim { index: given.index, key: Arc::new(key) }),
             Err(finding) => findings.push(finding),
         }
@@ -36,23 +39,44 @@ pub fn claims(view: View<'_>, consumer: &Object<Consumer>, findings: &mut Vec<Fi
     claims
 }
 
-fn field(index: usize) -> String {
+fn key_field(index: usize) -> String {
     format!("spec.keys[{index}]")
 }
 
-/// Says whose a key is. A key that two Consumers claim is nobody's. Otherwise whoever copied it would use the other's
+/// Those of the Consumer under each name of the mesh's domain, each once.
+fn identities(view: View<'_>, consumer: &Object<Consumer>) -> Vec<Claim> {
+    let mut names = BTreeMap::new();
+    for (index, identity) in consumer.spec.identities.iter().enumerate() {
+        let all = view.mesh().map_or_else(|| vec![identity.clone()], |mesh| mesh.aliases_of(identity));
+        for name in all {
+            names.entry(name).or_insert(index);
+        }
+    }
+    let claim = |(name, index)| Claim { index, key: Arc::new(of_consumer(consumer, Proof::Identity(name), None)) };
+    names.into_iter().map(claim).collect()
+}
+
+/// Says whose a key or an identity is. One that two Consumers claim is nobody's. Otherwise whoever copied it would use the other's
 /// models and budgets, or have the other pay.
 pub fn settle(claims: &[(&Object<Consumer>, &Claim)], findings: &mut Vec<Finding>) -> Option<Arc<Key>> {
     let owners: BTreeSet<&Origin> = claims.iter().map(|(consumer, _)| &consumer.meta.origin).collect();
     let mut duplicate = |(consumer, claim): &(&Object<Consumer>, &Claim), message: String, hint: &str| {
-        findings.push(consumer.meta.finding(Severity::Error, Reason::DuplicateKey, field(claim.index), message, hint));
+        let (reason, field) = match claim.key.proof {
+            Proof::Sha256(_) => (Reason::DuplicateKey, key_field(claim.index)),
+            Proof::Identity(_) => (Reason::DuplicateIdentity, format!("spec.identities[{}]", claim.index)),
+        };
+        findings.push(consumer.meta.finding(Severity::Error, reason, field, message, hint));
     };
     if owners.len() > 1 {
         for claim in claims {
             let own = &claim.0.meta.origin;
             let others: Vec<String> = owners.iter().filter(|owner| **owner != own).map(ToString::to_string).collect();
-            let message = format!("the key is also one of {}: it is refused for each", others.join(", "));
-            duplicate(claim, message, "make new ones with tollgate key new");
+            let (what, hint) = match claim.1.key.proof {
+                Proof::Sha256(_) => ("key", "make new ones with tollgate key new"),
+                Proof::Identity(_) => ("identity", "one Consumer for each service account"),
+            };
+            let message = format!("the {what} is also one of {}: it is refused for each", others.join(", "));
+            duplicate(claim, message, hint);
         }
         return None;
     }
@@ -73,15 +97,19 @@ fn key(view: View<'_>, consumer: &Object<Consumer>, key: &ConsumerKey, field: &s
             hex::encode(Sha256::digest(value.expose()))
         }
     };
-    Ok(Key {
+    Ok(of_consumer(consumer, Proof::Sha256(sha256), key.not_after))
+}
+
+fn of_consumer(consumer: &Object<Consumer>, proof: Proof, not_after: Option<i64>) -> Key {
+    Key {
         origin: consumer.meta.origin.clone(),
-        sha256,
+        proof,
         consumer: consumer.meta.origin.display_name(),
         labels: consumer.meta.labels.clone(),
-        not_after: key.not_after,
+        not_after,
         models: match &consumer.spec.models {
             Some(models) => AllowedModels::Only(models.clone()),
             None => AllowedModels::All,
         },
-    })
+    }
 }

@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::ir::{
-    self, Action, Backend, Catalog, Class, Domain, Endpoint, Gateway, Listener, Pool, Route, Service, Site, Target,
-    Tunnel,
+    self, Action, Backend, Catalog, Class, Domain, Endpoint, Gateway, Listener, Pool, Route, Service, Site, SiteTls,
+    Target, Tunnel,
 };
 use crate::objects::Key;
 use crate::scope::Scope;
 
 use super::given::RouteId;
 use super::hosts::{self, Candidate};
+use super::listener::{ListenerTls, OpenListener};
 use super::listeners::OpenListeners;
 use super::routes::AttachedRoute;
 use super::services;
@@ -76,8 +77,7 @@ pub fn without_parts(made: &Made, open: &OpenListeners) -> Gateway {
             origin: listener.origin.clone(),
             name: listener.name.clone(),
             hostname: listener.hostname.to_string(),
-            certificates: listener.certificates().to_vec(),
-            clients: listener.clients.clone(),
+            tls: site_tls(made, listener),
             virtual_hosts: BTreeMap::new(),
             tunnels: listener.has_tunnels().then(BTreeMap::new),
         });
@@ -87,8 +87,24 @@ pub fn without_parts(made: &Made, open: &OpenListeners) -> Gateway {
         client_certificate: open.client_certificate.clone(),
         mesh: made.setting.mesh.clone(),
         listeners: ports.into_iter().map(|(port, sites)| Listener { port, sites }).collect(),
-        catalog: Catalog::new(Scope::Gateway(open.origin.key())),
+        catalog: Catalog {
+            has_members: open.served().any(|listener| listener.tls == ListenerTls::Mesh),
+            ..Catalog::new(Scope::Gateway(open.origin.key()))
+        },
         services: BTreeMap::new(),
+    }
+}
+
+fn site_tls(made: &Made, listener: &OpenListener) -> SiteTls {
+    match &listener.tls {
+        ListenerTls::None | ListenerTls::Passthrough => SiteTls::None {},
+        ListenerTls::Terminate(certificates) => {
+            SiteTls::Certificates { certificates: certificates.clone(), clients: listener.clients.clone() }
+        }
+        ListenerTls::Mesh => {
+            let domains = made.setting.mesh.iter().flat_map(|mesh| mesh.trust_domains());
+            SiteTls::Mesh { trust_domains: domains.map(str::to_owned).collect() }
+        }
     }
 }
 
@@ -96,7 +112,7 @@ pub fn without_parts(made: &Made, open: &OpenListeners) -> Gateway {
 pub fn sites<'a>(
     gateway: &'a mut Gateway,
     open: &'a OpenListeners,
-) -> impl Iterator<Item = (&'a mut Site, &'a super::listener::OpenListener)> {
+) -> impl Iterator<Item = (&'a mut Site, &'a OpenListener)> {
     gateway.listeners.iter_mut().flat_map(|listener| &mut listener.sites).filter_map(|site| {
         let listener = open.open.iter().find(|listener| listener.name == site.name)?;
         Some((site, listener))

@@ -1,11 +1,16 @@
 //! One listener, of a Gateway or of a ListenerSet.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use gateway_api::apis::standard::gateways::{GatewayListeners, GatewayListenersTls, GatewayListenersTlsMode};
+use gateway_api::apis::standard::gateways::{
+    GatewayListeners, GatewayListenersTls, GatewayListenersTlsCertificateRefs as CertificateRef,
+    GatewayListenersTlsMode,
+};
 
 use crate::ir::{Certificate, ClientAuthority, Domain};
 use crate::objects::{Gateway, Key, Meta, Namespaces, Object, RefusedParts, Shown};
+use crate::placement::Feature;
 use crate::status::{Finding, Origin, Reason, Severity, StatusKind};
 
 use super::addresses::Reach;
@@ -48,9 +53,14 @@ pub enum ListenerTls {
     None,
     /// It is terminated. Without any certificate it cannot be, and then the listener is not opened.
     Terminate(Vec<Certificate>),
+    /// It is terminated by the certificate of the mesh, for members of the mesh alone.
+    Mesh,
     /// It goes on to the backend.
     Passthrough,
 }
+
+/// How Istio's own Gateways are told to speak the TLS of the mesh to clients.
+const MESH_OPTION: (&str, &str) = ("gateway.istio.io/tls-terminate-mode", "ISTIO_MUTUAL");
 
 /// The object that has listeners.
 #[derive(Debug, Clone, Copy)]
@@ -115,10 +125,19 @@ impl Source<'_> {
             return Err(conflict.finding(self, &field));
         }
         let tls = self.tls(view, (spec, &field), findings)?;
+        if let Some(conflict) = conflicts::of_mesh(open, &tls, port) {
+            return Err(conflict.finding(self, &field));
+        }
         let clients = match spec.protocol.as_str() {
             "HTTPS" => clients::clients(view, gateway, (self, port, &field), findings)?,
             _ => None,
         };
+        if tls == ListenerTls::Mesh && clients.is_some() {
+            let message =
+                "spec.tls.frontend asks the clients of this port for other certificates than those of the mesh";
+            let hint = "perPort in spec.tls.frontend, or another port";
+            return Err(self.error(Reason::Invalid, format!("{field}.tls.options"), message, hint));
+        }
         route_kinds::check(spec, (self.meta, &field), findings);
         Ok(OpenListener {
             origin: self.meta.origin.section(spec.name.as_str()),
@@ -154,6 +173,9 @@ impl Source<'_> {
                 Err(self.error(Reason::UnsupportedValue, field, "HTTPS is not passed through", "protocol: TLS"))
             }
             ("TLS", Some(tls)) if passes(tls) => Ok(ListenerTls::Passthrough),
+            ("HTTPS", Some(GatewayListenersTls { options: Some(options), .. })) if !options.is_empty() => {
+                self.of_mesh(view, options, spec.tls.as_ref().and_then(|tls| tls.certificate_refs.as_deref()), field)
+            }
             ("HTTPS" | "TLS", Some(tls)) => self.terminated(view, (tls, field), findings),
             ("HTTPS", None) => {
                 let message = "protocol HTTPS needs a certificate";
@@ -188,6 +210,31 @@ impl Source<'_> {
         Ok(ListenerTls::Terminate(certificates(view, owner, (references, &field), findings)))
     }
 
+    fn of_mesh(
+        &self,
+        view: View<'_>,
+        options: &BTreeMap<String, String>,
+        certificates: Option<&[CertificateRef]>,
+        field: &str,
+    ) -> Result<ListenerTls, Finding> {
+        let field = format!("{field}.tls");
+        let (name, value) = MESH_OPTION;
+        let hint = format!("{name}: {value}, or no options");
+        if options.len() != 1 || options.get(name).is_none_or(|given| given != value) {
+            let message = "no other option is known than that of the mesh";
+            return Err(self.error(Reason::UnsupportedValue, format!("{field}.options"), message, &hint));
+        }
+        if certificates.is_some_and(|references| !references.is_empty()) {
+            let message = "the certificate of the mesh is shown, and no other";
+            let field = format!("{field}.certificateRefs");
+            return Err(self.error(Reason::Invalid, field, message, "remove them"));
+        }
+        match view.lack(Feature::IstioCertificates, self.meta, format!("{field}.options")) {
+            Some(finding) => Err(finding),
+            None => Ok(ListenerTls::Mesh),
+        }
+    }
+
     pub fn error(&self, reason: Reason, field: String, message: &str, hint: &str) -> Finding {
         self.meta.finding(Severity::Error, reason, field, message, hint)
     }
@@ -199,15 +246,8 @@ impl OpenListener {
     /// Whether it has all that it needs to be opened.
     pub fn is_served(&self) -> bool {
         match &self.tls {
-            ListenerTls::None | ListenerTls::Passthrough => true,
+            ListenerTls::None | ListenerTls::Passthrough | ListenerTls::Mesh => true,
             ListenerTls::Terminate(certificates) => !certificates.is_empty(),
-        }
-    }
-
-    pub fn certificates(&self) -> &[Certificate] {
-        match &self.tls {
-            ListenerTls::Terminate(certificates) => certificates,
-            ListenerTls::None | ListenerTls::Passthrough => &[],
         }
     }
 

@@ -92,7 +92,7 @@ pub fn translate(objects: &Objects, setting: impl Into<Setting>) -> Translation 
     let mut claims: BTreeMap<String, Vec<_>> = BTreeMap::new();
     for (object, made) in each(objects, &made, |view, object| consumers::claims(view, object, &mut findings)) {
         for claim in made {
-            claims.entry(claim.key.sha256.clone()).or_default().push((object, claim));
+            claims.entry(claim.key.proof.name().to_owned()).or_default().push((object, claim));
         }
     }
     for (hash, claims) in claims {

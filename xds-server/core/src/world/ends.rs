@@ -79,7 +79,7 @@ mod tests {
     fn asked(world: &World, now: i64) -> (String, String, Option<i64>) {
         let now = Timestamp::from_second(now).unwrap();
         let Ends { ending, ended, next } = world.ends(Horizon::new(now, Duration::from_secs(100)));
-        let names = |keys: Vec<Arc<Key>>| keys.iter().filter_map(|key| key.sha256.chars().next()).collect();
+        let names = |keys: Vec<Arc<Key>>| keys.iter().filter_map(|key| key.proof.name().chars().next()).collect();
         (names(ending), names(ended), next)
     }
 

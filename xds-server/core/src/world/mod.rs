@@ -30,6 +30,7 @@ use crate::translate::backend_tls::{self, BackendTls};
 use crate::translate::backing::{self, Backing};
 use crate::translate::consumers::{self, Claim};
 use crate::translate::given::{RouteId, RouteKind};
+use crate::translate::listener::ListenerTls;
 use crate::translate::listeners::{self, OpenListeners};
 use crate::translate::policies::{self, Policy};
 use crate::translate::services;
@@ -66,11 +67,11 @@ pub struct World {
     /// The routes that name each InferencePool.
     routes_of_pools: BTreeMap<Key, BTreeSet<Arc<RouteId>>>,
     users: Users,
-    /// The Consumers that claim each key, by its SHA-256.
+    /// The Consumers that claim each key, by its name.
     claimants: BTreeMap<String, BTreeSet<Arc<Key>>>,
     /// The keys of the IR that end, by when they do.
     ends: BTreeSet<(i64, String)>,
-    /// What is wrong with keys, by their SHA-256.
+    /// What is wrong with keys, by their names.
     of_keys: BTreeMap<String, Vec<Finding>>,
     /// What Gateways cannot have because others have it.
     of_ports: BTreeMap<Key, Vec<Finding>>,
@@ -116,10 +117,10 @@ impl World {
         self.gateways.is_attached(gateway, &RouteId { kind: RouteKind::Http, key: route.clone() })
     }
 
-    /// Whether a Consumer has any key.
+    /// Whether a Consumer has any key or identity.
     pub fn has_key(&self, consumer: &Key) -> bool {
         let is_its =
-            |claim: &Claim| self.ir.keys.get(&claim.key.sha256).is_some_and(|key| key.origin == claim.key.origin);
+            |claim: &Claim| self.ir.keys.get(claim.key.proof.name()).is_some_and(|key| key.origin == claim.key.origin);
         self.consumers.output(consumer).is_some_and(|claims| claims.iter().any(is_its))
     }
 
@@ -127,8 +128,9 @@ impl World {
     pub fn own_gateways(&self) -> impl Iterator<Item = (&Arc<Object<Gateway>>, Asked)> {
         self.made.listeners.iter().filter_map(|(key, open)| {
             let object = self.objects.gateways.get_shared(&key.namespace, &key.name)?;
-            let ports = open.served().map(|listener| listener.port).collect();
-            Some((object, Asked { ports, parameters: open.parameters.clone() }))
+            let ports: BTreeSet<u16> = open.served().map(|listener| listener.port).collect();
+            let is_for_members = !ports.is_empty() && open.served().all(|listener| listener.tls == ListenerTls::Mesh);
+            Some((object, Asked { ports, is_for_members, parameters: open.parameters.clone() }))
         })
     }
 
@@ -198,55 +200,55 @@ impl World {
         let turns = self.consumers.step(&self.objects, &self.made, dirty, |view, object, findings| {
             Some(consumers::claims(view, object, findings))
         });
-        let hashes = |claims: &Option<Arc<Vec<Claim>>>| -> BTreeSet<String> {
-            claims.iter().flat_map(|claims| claims.iter()).map(|claim| claim.key.sha256.clone()).collect()
+        let names = |claims: &Option<Arc<Vec<Claim>>>| -> BTreeSet<String> {
+            claims.iter().flat_map(|claims| claims.iter()).map(|claim| claim.key.proof.name().to_owned()).collect()
         };
         let mut due = BTreeSet::new();
         for Turn { key, before, after } in turns {
-            let (before, after) = (hashes(&before), hashes(&after));
-            for hash in before.difference(&after) {
-                take_out(&mut self.claimants, hash, &key);
+            let (before, after) = (names(&before), names(&after));
+            for name in before.difference(&after) {
+                take_out(&mut self.claimants, name, &key);
             }
-            for hash in after.difference(&before) {
-                self.claimants.entry(hash.clone()).or_default().insert(Arc::clone(&key));
+            for name in after.difference(&before) {
+                self.claimants.entry(name.clone()).or_default().insert(Arc::clone(&key));
             }
             due.extend(before);
             due.extend(after);
         }
         // A finding on a key says where the Consumers stand.
         for key in dirty.of::<Consumer>() {
-            due.extend(hashes(&self.consumers.output(key)).into_iter().filter(|hash| self.of_keys.contains_key(hash)));
+            due.extend(names(&self.consumers.output(key)).into_iter().filter(|name| self.of_keys.contains_key(name)));
         }
-        for hash in due {
-            let claimants: Vec<_> = self.claimants.get(&hash).into_iter().flatten().map(Arc::clone).collect();
+        for name in due {
+            let claimants: Vec<_> = self.claimants.get(&name).into_iter().flatten().map(Arc::clone).collect();
             let outputs: Vec<_> = claimants.iter().filter_map(|key| Some((key, self.consumers.output(key)?))).collect();
             let claims: Vec<_> = outputs
                 .iter()
                 .filter_map(|(key, claims)| Some((self.objects.consumers.get(&key.namespace, &key.name)?, claims)))
                 .flat_map(|(object, claims)| claims.iter().map(move |claim| (object, claim)))
-                .filter(|(_, claim)| claim.key.sha256 == hash)
+                .filter(|(_, claim)| claim.key.proof.name() == name)
                 .collect();
             let mut findings = Vec::new();
             let key = consumers::settle(&claims, &mut findings);
-            if self.of_keys.get(&hash).map(Vec::as_slice).unwrap_or_default() != findings {
-                let before = self.of_keys.get(&hash).into_iter().flatten();
+            if self.of_keys.get(&name).map(Vec::as_slice).unwrap_or_default() != findings {
+                let before = self.of_keys.get(&name).into_iter().flatten();
                 let of_both = before.chain(&findings).filter_map(|finding| finding.origin.as_ref());
                 delta.statuses.extend(of_both.map(|origin| (StatusKind::Consumer, origin.key())));
             }
             if findings.is_empty() {
-                self.of_keys.remove(&hash);
+                self.of_keys.remove(&name);
             } else {
-                self.of_keys.insert(hash.clone(), findings);
+                self.of_keys.insert(name.clone(), findings);
             }
-            if self.ir.keys.get(&hash) != key.as_ref() {
-                self.note_end(&hash, key.as_deref());
+            if self.ir.keys.get(&name) != key.as_ref() {
+                self.note_end(&name, key.as_deref());
                 let after = key.clone();
                 let before = match key {
-                    Some(key) => self.ir.keys.insert(hash.clone(), key),
-                    None => self.ir.keys.remove(&hash),
+                    Some(key) => self.ir.keys.insert(name.clone(), key),
+                    None => self.ir.keys.remove(&name),
                 };
                 delta.consumers.extend([before, after].into_iter().flatten().map(|key| key.origin.key()));
-                delta.keys.insert(hash);
+                delta.keys.insert(name);
             }
         }
     }

@@ -216,9 +216,9 @@ impl Known for World {
             StatusKind::ModelBackend => self.backends.findings_of(key).iter().collect(),
             StatusKind::Consumer => {
                 let claims = self.consumers.output(key);
-                let hashes = claims.iter().flat_map(|claims| claims.iter()).map(|claim| &claim.key.sha256);
-                let hashes: BTreeSet<&String> = hashes.collect();
-                let of_keys = hashes.into_iter().filter_map(|hash| self.of_keys.get(hash)).flatten().filter(is_own);
+                let names = claims.iter().flat_map(|claims| claims.iter()).map(|claim| claim.key.proof.name());
+                let names: BTreeSet<&str> = names.collect();
+                let of_keys = names.into_iter().filter_map(|name| self.of_keys.get(name)).flatten().filter(is_own);
                 self.consumers.findings_of(key).iter().chain(of_keys).collect()
             }
             StatusKind::TokenPolicy => {
