@@ -76,6 +76,8 @@ enum Command {
     Validate(commands::validate::Args),
     /// Make keys, let them in and rotate them
     Key(commands::key::Args),
+    /// What belongs into an Istio mesh besides
+    Mesh(commands::mesh::Args),
     /// The status of each object, as kubectl would show it; exit 1 when one is not well
     Status(commands::status::Args),
     /// Who used how many tokens, from a running control plane
@@ -100,6 +102,7 @@ fn main() -> ExitCode {
         Command::Translate(args) => commands::translate::main(&args),
         Command::Validate(args) => commands::validate::main(&args),
         Command::Key(args) => commands::key::main(args),
+        Command::Mesh(args) => commands::mesh::main(args),
         Command::Status(args) => commands::status::main(&args),
         Command::Usage(args) => commands::usage::main(args),
         Command::Bootstrap(args) => commands::bootstrap::main(&args),

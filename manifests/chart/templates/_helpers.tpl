@@ -33,3 +33,8 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{ $image.repository }}:{{ $image.tag | default $root.Chart.AppVersion }}
 {{- end -}}
 {{- end -}}
+
+{{/* Where Istio's agent keeps the certificate of a proxy, in the proxy's own Pod. */}}
+{{- define "tollgate.meshCertificates" -}}
+--mesh-certificates=/var/lib/istio/data
+{{- end }}

@@ -44,6 +44,11 @@ impl Lab {
         self.install_api("inference-extension").await
     }
 
+    /// Installs the definitions of Istio's kinds. No istiod is there to act on objects of them.
+    pub async fn install_istio(&self) -> anyhow::Result<()> {
+        self.install_api("istio").await
+    }
+
     async fn install_api(&self, folder: &str) -> anyhow::Result<()> {
         let definitions = self.tools.lab_program(folder);
         let definitions = definitions.to_str().context("a path in UTF-8")?;

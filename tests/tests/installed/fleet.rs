@@ -66,7 +66,33 @@ async fn one_fleet_serves_all_gateways_without_a_right_to_make_any(lab: Arc<Lab>
     anyhow::ensure!(only_reads && granted.len() == 2, "{granted:?}");
     let (_, denied) = used(&lab, noted)?;
     anyhow::ensure!(denied.is_empty(), "denied: {denied:?}");
-    Ok(())
+    in_a_mesh(&lab, &values).await
+}
+
+/// The same fleet in a mesh. Its Pods wait for Istio's agent, which a lab does not have, so this comes after all else.
+async fn in_a_mesh(lab: &Lab, values: &[&str]) -> anyhow::Result<()> {
+    lab.helm("upgrade", &[], &[values, &["serviceMesh.istio=true"]].concat()).await?;
+    let template = lab.field(&["-n", NAMESPACE, "deployment", SERVICE], "{.spec.template}").await?;
+    let template: Value = serde_json::from_str(&template)?;
+    let at = |pointer: &str| template.pointer(pointer).cloned().unwrap_or_default();
+    let (labels, annotations) = (at("/metadata/labels"), at("/metadata/annotations"));
+    anyhow::ensure!(labels.get("sidecar.istio.io/inject").is_some_and(|value| value == "true"), "{labels}");
+    anyhow::ensure!(labels.get("app.kubernetes.io/name").is_some_and(|value| value == "tollgate-proxy"), "{labels}");
+    anyhow::ensure!(
+        annotations.get("inject.istio.io/templates").is_some_and(|value| value == "grpc-agent"),
+        "{annotations}"
+    );
+    let arguments = at("/spec/containers/0/args");
+    let arguments = arguments.as_array().context("no arguments")?;
+    let last = arguments.last().and_then(Value::as_str).context("no argument")?;
+    anyhow::ensure!(last == "--mesh-certificates=/var/lib/istio/data", "{arguments:?}");
+    let waits = ["-n", NAMESPACE, "logs", "-l", "app.kubernetes.io/name=tollgate-proxy", "--tail=-1"];
+    poll::until("a proxy says what it waits for", || async {
+        let told = lab.kubectl(&waits).await?.success()?.out;
+        anyhow::ensure!(told.contains("there is no certificate yet"), "{told}");
+        Ok(())
+    })
+    .await
 }
 
 const LATE: &str = "

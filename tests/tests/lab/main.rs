@@ -2,6 +2,7 @@
 //! when everything is built. They share one lab; each has a namespace of its own in it.
 
 mod crds;
+mod istio;
 mod keys;
 mod objects;
 mod order;
@@ -14,7 +15,7 @@ use tollgate_tests::lab::suite::AtOnce;
 use tollgate_tests::lab::{Lab, suite};
 
 fn main() -> ExitCode {
-    let tests = [crds::tests(), keys::tests(), order::tests(), source::tests(), statuses::tests()];
+    let tests = [crds::tests(), istio::tests(), keys::tests(), order::tests(), source::tests(), statuses::tests()];
     let prepare = async |lab: &Lab| {
         lab.install_gateway_api().await?;
         lab.install_definitions().await

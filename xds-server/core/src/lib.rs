@@ -13,6 +13,7 @@ pub mod envoy;
 pub mod files;
 pub mod fleet;
 pub mod ir;
+pub mod istio;
 pub mod ledger;
 pub mod mesh;
 pub mod objects;

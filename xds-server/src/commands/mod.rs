@@ -5,7 +5,7 @@ pub mod bootstrap;
 pub mod completion;
 pub mod key;
 mod logging;
-mod mesh;
+pub mod mesh;
 mod placement;
 mod proxies;
 pub mod proxy;

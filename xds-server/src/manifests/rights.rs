@@ -99,7 +99,7 @@ fn the_roles_are_what_the_code_asks_for() {
             "{head}\napiVersion: rbac.authorization.k8s.io/v1\nkind: {kind}\nmetadata: {{name: {name}}}\nrules:\n"
         );
         rules.iter().filter(|rule| rule.role == role).for_each(|rule| rule.print(&mut wanted));
-        same(&format!("rbac/{file}"), &wanted);
+        same(&format!("manifests/rbac/{file}"), &wanted);
     }
 }
 

@@ -69,7 +69,21 @@ const INFERENCE: [Program; 1] =
 
 /// Builds what the tests need.
 pub fn for_tests(workspace: &Workspace) -> anyhow::Result<()> {
-    build(workspace, &LAB)
+    build(workspace, &LAB)?;
+    istio(workspace)
+}
+
+/// Leaves the definitions of Istio's kinds in a folder of the lab.
+fn istio(workspace: &Workspace) -> anyhow::Result<()> {
+    let go = Go::find(workspace)?;
+    let module = workspace.root().join("tests/lab/istio");
+    let sources = fingerprint(&module, &go, "")?;
+    let stamp = workspace.lab().join("istio.sources");
+    if std::fs::read_to_string(&stamp).is_ok_and(|text| text == sources) {
+        return Ok(());
+    }
+    definitions(&go, &module, ("istio.io/api", "kubernetes"), &workspace.lab().join("istio"))?;
+    Ok(std::fs::write(&stamp, sources)?)
 }
 
 /// Builds what a conformance suite needs as well.

@@ -16,7 +16,7 @@ pub fn pod() -> Value {
         // Neither is of a Pod.
         replicas: ProxyReplicas::Fixed(1),
         service: ProxyService::ClusterIP,
-        // The chart refuses it.
+        // The chart adds it.
         mesh_certificates: None,
     };
     let selector: Map<String, Value> =

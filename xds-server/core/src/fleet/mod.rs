@@ -80,7 +80,7 @@ pub enum FleetKind {
 
 /// The name of everything that belongs to the proxies of a Gateway, their service account included. It is a label of
 /// RFC 1035, as a Service must have it, and no two Gateways of a namespace and class share one.
-fn name(gateway: &str, class: &str) -> String {
+pub fn name(gateway: &str, class: &str) -> String {
     let whole = format!("{gateway}-{class}");
     let begins_well = whole.starts_with(|first: char| first.is_ascii_lowercase());
     if begins_well && is_dns_label(&whole) { whole } else { shortened("gw-", &whole, LONGEST) }

@@ -1,10 +1,27 @@
-//! The mesh that proxies are in, for the commands that must know it.
+//! The mesh that proxies are in, for the commands that must know it, and `tollgate mesh`, which is about it.
+
+pub mod policies;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use clap::Subcommand;
 use tollgate_core::mesh::Mesh;
 use tollgate_core::placement::{Placement, Setting};
+
+use super::Outcome;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print the objects of Istio that let Gateways and nobody else call runners
+    Policies(policies::Args),
+}
 
 /// Istio's, unless nothing is said.
 #[derive(Debug, Clone, clap::Args)]
@@ -23,6 +40,12 @@ pub struct MeshArgs {
     /// The domain of Services
     #[arg(long, value_name = "DOMAIN", default_value = "cluster.local", value_parser = domain, requires = "mesh_certificates")]
     cluster_domain: String,
+}
+
+pub fn main(args: Args) -> anyhow::Result<Outcome> {
+    match args.command {
+        Command::Policies(args) => policies::main(args),
+    }
 }
 
 /// The proxies on this machine could show nothing.
