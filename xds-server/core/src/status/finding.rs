@@ -53,16 +53,22 @@ impl Finding {
     }
 }
 
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        })
+    }
+}
+
 impl fmt::Display for Finding {
     /// `file:line: error: HTTPRoute default/chat: spec.x: message (hint)`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(spot) = &self.spot {
             write!(f, "{}:{}: ", spot.file, spot.line)?;
         }
-        f.write_str(match self.severity {
-            Severity::Error => "error: ",
-            Severity::Warning => "warning: ",
-        })?;
+        write!(f, "{}: ", self.severity)?;
         if let Some(origin) = &self.origin {
             write!(f, "{origin}: ")?;
         }

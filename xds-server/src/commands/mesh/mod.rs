@@ -1,5 +1,6 @@
 //! The mesh that proxies are in, for the commands that must know it, and `tollgate mesh`, which is about it.
 
+mod check;
 pub mod policies;
 
 use std::path::{Path, PathBuf};
@@ -7,6 +8,7 @@ use std::sync::Arc;
 
 use clap::Subcommand;
 use tollgate_core::mesh::Mesh;
+use tollgate_core::objects::{Key, is_dns_label, is_dns_subdomain};
 use tollgate_core::placement::{Placement, Setting};
 
 use super::Outcome;
@@ -21,6 +23,8 @@ pub struct Args {
 enum Command {
     /// Print the objects of Istio that let Gateways and nobody else call runners
     Policies(policies::Args),
+    /// Say what keeps the mesh of a cluster from working with its Gateways; exit 1 when something does
+    Check(check::Args),
 }
 
 /// Istio's, unless nothing is said.
@@ -45,6 +49,7 @@ pub struct MeshArgs {
 pub fn main(args: Args) -> anyhow::Result<Outcome> {
     match args.command {
         Command::Policies(args) => policies::main(args),
+        Command::Check(args) => check::main(&args),
     }
 }
 
@@ -111,4 +116,18 @@ fn domain(text: &str) -> Result<String, &'static str> {
         true => Ok(text.to_owned()),
         false => Err("a domain has lower case letters, digits, '-', '.' and '_'"),
     }
+}
+
+/// `NAME` or `NAMESPACE/NAME`.
+fn place(text: &str) -> Result<Key, String> {
+    let (namespace, name) = text.split_once('/').unwrap_or(("default", text));
+    Ok(Key::new(label(namespace)?, subdomain(name)?))
+}
+
+fn label(text: &str) -> Result<String, String> {
+    if is_dns_label(text) { Ok(text.to_owned()) } else { Err(format!("`{text}` is no name of a namespace")) }
+}
+
+fn subdomain(text: &str) -> Result<String, String> {
+    if is_dns_subdomain(text) { Ok(text.to_owned()) } else { Err(format!("`{text}` is no name in Kubernetes")) }
 }

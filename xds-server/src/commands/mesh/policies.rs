@@ -6,9 +6,9 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tollgate_core::fleet;
 use tollgate_core::istio::Policies;
-use tollgate_core::objects::{Key, is_dns_label, is_dns_subdomain};
+use tollgate_core::objects::Key;
 
-use super::domain;
+use super::{domain, label, place, subdomain};
 use crate::commands::{Format, Outcome, print};
 
 #[derive(Debug, clap::Args)]
@@ -78,19 +78,6 @@ impl Args {
             callers: self.callers,
         }
     }
-}
-
-fn place(text: &str) -> Result<Key, String> {
-    let (namespace, name) = text.split_once('/').unwrap_or(("default", text));
-    Ok(Key::new(label(namespace)?, subdomain(name)?))
-}
-
-fn label(text: &str) -> Result<String, String> {
-    if is_dns_label(text) { Ok(text.to_owned()) } else { Err(format!("`{text}` is no name of a namespace")) }
-}
-
-fn subdomain(text: &str) -> Result<String, String> {
-    if is_dns_subdomain(text) { Ok(text.to_owned()) } else { Err(format!("`{text}` is no name in Kubernetes")) }
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! Objects of Istio that hold a mesh to this: runners take requests of Gateways alone, and what they take is written down.
-//! A person installs them; nothing here watches them.
+//! The objects that hold a mesh to this: runners take requests of Gateways alone, and what they take is written down.
 
 use serde_json::{Value, json};
 
+use super::ROOT;
 use crate::terms::Key;
 
 /// What they are for.
@@ -16,9 +16,6 @@ pub struct Policies {
     /// Namespaces whose workloads are to see the Gateways, themselves, and nothing else of the mesh.
     pub callers: Vec<String>,
 }
-
-/// Where istiod runs, whose Services every sidecar may need.
-const ISTIO: &str = "istio-system";
 
 // === impl Policies ===
 
@@ -53,7 +50,7 @@ impl Policies {
 
     /// A namespace has one Sidecar for all of its workloads.
     fn of_callers(&self, namespace: &str) -> Value {
-        let mut hosts = vec!["./*".to_owned(), format!("{ISTIO}/*")];
+        let mut hosts = vec!["./*".to_owned(), format!("{ROOT}/*")];
         for gateway in &self.gateways {
             let host = format!("{}/*", gateway.namespace);
             if *gateway.namespace != *namespace && !hosts.contains(&host) {

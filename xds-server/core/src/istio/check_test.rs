@@ -1,0 +1,196 @@
+use serde_json::{Value, json};
+
+use super::*;
+use crate::terms::Key;
+
+/// A mesh in which all is well.
+fn well() -> Found {
+    let policies = Policies {
+        trust_domain: "td".to_owned(),
+        gateways: vec![Key::new("edge", "llm-tollgate")],
+        runners: vec!["models".to_owned()],
+        callers: vec!["shop".to_owned()],
+    };
+    Found {
+        has_istio: true,
+        injectors: vec!["istio-sidecar-injector".to_owned()],
+        trust_domain: "td".to_owned(),
+        gateways: vec![FoundGateway {
+            key: Key::new("edge", "llm"),
+            account: Key::new("edge", "llm-tollgate"),
+            has_members: true,
+            pods: vec![FoundPod {
+                name: "llm-1".to_owned(),
+                asks: true,
+                templates: Some("grpc-agent".to_owned()),
+                has_agent: true,
+            }],
+        }],
+        services: vec![FoundService {
+            name: "Service models/runner".to_owned(),
+            namespace: "models".to_owned(),
+            endpoints: 2,
+            members: 2,
+        }],
+        objects: policies.documents(),
+    }
+}
+
+/// What is said after a change.
+fn said(change: impl FnOnce(&mut Found)) -> Vec<String> {
+    let mut found = well();
+    change(&mut found);
+    check(&found).iter().map(ToString::to_string).collect()
+}
+
+fn object(kind: &str, namespace: &str, spec: &Value) -> Value {
+    json!({"kind": kind, "metadata": {"namespace": namespace, "name": "own"}, "spec": spec})
+}
+
+/// One remark, which begins with this.
+#[track_caller]
+fn one(change: impl FnOnce(&mut Found), begin: &str) {
+    let said = said(change);
+    assert!(said.len() == 1 && said[0].starts_with(begin), "{said:#?}");
+}
+
+#[test]
+fn with_our_policies_all_is_well() {
+    assert_eq!(said(|_| {}), [""; 0]);
+}
+
+#[test]
+fn istio_is_there_and_injects() {
+    one(|found| found.has_istio = false, "error: cluster: the API server does not know");
+    one(|found| found.injectors.clear(), "error: cluster: no MutatingWebhookConfiguration");
+}
+
+#[test]
+fn proxies_have_the_agent_and_the_agent_alone() {
+    fn pod(found: &mut Found) -> &mut FoundPod {
+        &mut found.gateways[0].pods[0]
+    }
+    one(|found| found.gateways[0].pods.clear(), "warning: Gateway edge/llm: it has no Pod");
+    one(|found| pod(found).asks = false, "error: Gateway edge/llm: Pod llm-1 does not ask");
+    one(|found| pod(found).has_agent = false, "error: Gateway edge/llm: Pod llm-1 asks for Istio's agent and has none");
+    for templates in [None, Some("sidecar".to_owned())] {
+        one(
+            |found| pod(found).templates = templates,
+            "error: Gateway edge/llm: Pod llm-1 does not ask for the agent alone",
+        );
+    }
+}
+
+#[test]
+fn who_is_reached_in_plain_text_is_told() {
+    let service = |endpoints, members| {
+        move |found: &mut Found| (found.services[0].endpoints, found.services[0].members) = (endpoints, members)
+    };
+    one(service(2, 1), "warning: Service models/runner: 1 of 2 endpoints are in the mesh");
+    one(service(2, 0), "warning: Service models/runner: none of its endpoints is in the mesh");
+    assert_eq!(said(service(0, 0)), [""; 0], "there is nobody");
+}
+
+#[test]
+fn the_mode_is_that_of_the_namespace_or_of_all() {
+    let mode = |namespace: &'static str, mode: &'static str, selector: Value| {
+        move |found: &mut Found| {
+            found.objects.retain(|object| object["kind"] != "PeerAuthentication");
+            let spec = json!({"mtls": {"mode": mode}, "selector": selector});
+            found.objects.push(object("PeerAuthentication", namespace, &spec));
+        }
+    };
+    let permissive = "warning: namespace models: its Pods take plain text";
+    let all = || json!({});
+    for namespace in ["models", "istio-system"] {
+        assert_eq!(said(mode(namespace, "STRICT", all())), [""; 0]);
+        one(mode(namespace, "PERMISSIVE", all()), permissive);
+        one(mode(namespace, "DISABLE", all()), "error: namespace models: its PeerAuthentication is DISABLE");
+    }
+    one(mode("elsewhere", "STRICT", all()), permissive);
+    one(mode("models", "UNSET", all()), permissive);
+    one(mode("models", "STRICT", json!({"matchLabels": {"app": "one"}})), permissive);
+    let both = |found: &mut Found| {
+        mode("models", "STRICT", all())(found);
+        found.objects.push(object("PeerAuthentication", "istio-system", &json!({"mtls": {"mode": "DISABLE"}})));
+    };
+    assert_eq!(said(both), [""; 0], "the nearer one counts");
+}
+
+#[test]
+fn some_policy_lets_each_gateway_in() {
+    let rules = |namespace: &'static str, spec: Value| {
+        move |found: &mut Found| {
+            found.objects.retain(|object| object["metadata"]["name"] != "tollgate-gateways");
+            found.objects.push(object("AuthorizationPolicy", namespace, &spec));
+        }
+    };
+    let from = |source: Value| json!({"rules": [{"from": [{"source": source}]}]});
+    let nobody = "error: namespace models: no AuthorizationPolicy lets Gateway edge/llm in, and tollgate-deny leaves";
+    for source in [
+        json!({"principals": ["td/ns/edge/sa/llm-tollgate"]}),
+        json!({"principals": ["other", "td/ns/edge/*"]}),
+        json!({"principals": ["*/sa/llm-tollgate"]}),
+        json!({"principals": ["*"], "notPrincipals": ["td/ns/edge/sa/other"]}),
+        json!({"namespaces": ["edge"]}),
+        json!({"ipBlocks": ["10.0.0.0/8"]}),
+        json!({}),
+    ] {
+        assert_eq!(said(rules("models", from(source.clone()))), [""; 0], "{source}");
+    }
+    for source in [
+        json!({"principals": ["td/ns/edge/sa/llm"]}),
+        json!({"principals": ["other/ns/edge/sa/llm-tollgate"]}),
+        json!({"principals": ["*"], "notPrincipals": ["td/ns/edge/*"]}),
+        json!({"namespaces": ["shop"]}),
+        json!({"namespaces": ["edge"], "principals": ["td/ns/edge/sa/other"]}),
+    ] {
+        one(rules("models", from(source)), nobody);
+    }
+    assert_eq!(said(rules("models", json!({"rules": [{}]}))), [""; 0]);
+    assert_eq!(said(rules("istio-system", json!({"action": "ALLOW", "rules": [{"to": []}]}))), [""; 0]);
+    one(rules("elsewhere", json!({"rules": [{}]})), nobody);
+    one(rules("models", json!({"action": "AUDIT", "rules": [{}]})), nobody);
+    let denies = "error: namespace models: AuthorizationPolicy own denies everything";
+    one(rules("models", json!({"action": "DENY", "rules": [{}]})), denies);
+    one(rules("models", json!({"action": "DENY", "rules": [{"to": [{}]}]})), nobody);
+    let of_some = json!({"action": "DENY", "rules": [{}], "selector": {"matchLabels": {"app": "a"}}});
+    one(rules("models", of_some), nobody);
+    // Without any policy everybody is let in.
+    let none = |found: &mut Found| found.objects.retain(|object| object["kind"] != "AuthorizationPolicy");
+    assert_eq!(said(none), [""; 0]);
+    // Where nobody is in the mesh, no policy acts.
+    one(
+        |found| {
+            rules("models", json!({}))(found);
+            found.services[0].members = 0;
+        },
+        "warning: Service models/runner: none",
+    );
+}
+
+#[test]
+fn callers_see_the_gateways_that_take_them() {
+    let hosts = |hosts: &'static [&'static str]| {
+        move |found: &mut Found| {
+            found.objects.retain(|object| object["kind"] != "Sidecar");
+            found.objects.push(object("Sidecar", "shop", &json!({"egress": [{"hosts": hosts}]})));
+        }
+    };
+    for seen in [&["*/*"][..], &["edge/*"], &["./*", "edge/llm-tollgate.edge.svc.cluster.local"]] {
+        assert_eq!(said(hosts(seen)), [""; 0], "{seen:?}");
+    }
+    for unseen in [&["./*"][..], &["~/*"], &["istio-system/*", "edges/*"], &["edge"]] {
+        one(hosts(unseen), "warning: Sidecar shop/own: the workloads that it is for do not see Gateway edge/llm");
+    }
+    let same =
+        |found: &mut Found| found.objects.push(object("Sidecar", "edge", &json!({"egress": [{"hosts": ["./*"]}]})));
+    assert_eq!(said(same), [""; 0]);
+    let silent = |found: &mut Found| found.objects.push(object("Sidecar", "shop", &json!({"ingress": []})));
+    assert_eq!(said(silent), [""; 0]);
+    let no_members = |found: &mut Found| {
+        hosts(&["./*"])(found);
+        found.gateways[0].has_members = false;
+    };
+    assert_eq!(said(no_members), [""; 0], "nobody calls it by the mesh");
+}

@@ -1,0 +1,13 @@
+//! Objects of Istio: those that hold a mesh to what Tollgate is for, and what is wrong with those that are there. A person
+//! installs them; nothing here watches them.
+
+mod check;
+#[cfg(test)]
+mod check_test;
+mod policies;
+
+pub use check::{Found, FoundGateway, FoundPod, FoundService, Remark, check};
+pub use policies::Policies;
+
+/// Where istiod runs. What of it is there holds for the namespaces that say nothing themselves.
+const ROOT: &str = "istio-system";
