@@ -24,7 +24,7 @@ struct Current<'a> {
 }
 
 /// What the names of filter chains begin with that take members of the mesh alone (`proto/policy.proto`).
-const OF_MEMBERS: &[u8] = b"mesh/";
+const OF_MEMBERS: &[u8] = b"mesh:";
 
 /// What identities begin with (SPIFFE-ID, 2).
 const SPIFFE: &str = "spiffe://";

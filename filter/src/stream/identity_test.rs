@@ -8,7 +8,7 @@ use super::fake::{FakeStream, headers};
 use super::*;
 use crate::{exchange::Effect, fixture, host::FakeShared, key::Table, worker::Worker};
 
-const CHAIN: &str = "mesh/default/llm/8443/mesh";
+const CHAIN: &str = "mesh:default/llm/8443/mesh";
 /// Of the Consumer `app`, which has the key `good` too.
 const WEB: &str = "spiffe://cluster.local/ns/app/sa/web";
 const STRANGER: &str = "spiffe://cluster.local/ns/app/sa/stranger";
@@ -50,8 +50,8 @@ fn a_member_of_the_mesh_needs_no_key() {
 
 #[test]
 fn only_a_connection_of_the_mesh_proves_an_identity() {
-    // Such a listener may ask for certificates too, of whomever its owner trusts.
-    for chain in ["default/llm/8443/https", "", "mes", "default/mesh/8443/mesh"] {
+    // Another listener may ask for certificates too, of whomever its owner trusts. A namespace may be called `mesh`.
+    for chain in ["default/llm/8443/https", "", "mesh", "default/mesh/8443/mesh", "mesh/llm/8443/mesh"] {
         assert_eq!(status((chain, WEB), &[]), Some(401), "{chain}");
     }
     for uri in ["", "https://cluster.local/ns/app/sa/web"] {

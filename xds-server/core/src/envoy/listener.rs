@@ -22,8 +22,9 @@ use super::{Ports, Surroundings, cors, edge, picker, route_table, scope, session
 /// The `server` header of every answer.
 const SERVER_NAME: &str = "tollgate";
 
-/// What the names of filter chains begin with that take members of the mesh alone (`proto/policy.proto`).
-const OF_MEMBERS: &str = "mesh/";
+/// What the names of filter chains begin with that take members of the mesh alone (`proto/policy.proto`). Other names begin
+/// with a namespace, which has no colon.
+const OF_MEMBERS: &str = "mesh:";
 
 const EARLY_MUTATION: &str = "envoy.http.early_header_mutation.header_mutation";
 

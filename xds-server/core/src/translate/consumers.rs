@@ -56,8 +56,8 @@ fn identities(view: View<'_>, consumer: &Object<Consumer>) -> Vec<Claim> {
     names.into_iter().map(claim).collect()
 }
 
-/// Says whose a key or an identity is. One that two Consumers claim is nobody's. Otherwise whoever copied it would use the other's
-/// models and budgets, or have the other pay.
+/// Says whose a key or an identity is. One that two Consumers claim is nobody's. Otherwise whoever copied a key would use
+/// the other's models and budgets, or have the other pay.
 pub fn settle(claims: &[(&Object<Consumer>, &Claim)], findings: &mut Vec<Finding>) -> Option<Arc<Key>> {
     let owners: BTreeSet<&Origin> = claims.iter().map(|(consumer, _)| &consumer.meta.origin).collect();
     let mut duplicate = |(consumer, claim): &(&Object<Consumer>, &Claim), message: String, hint: &str| {
