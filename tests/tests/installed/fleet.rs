@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use serde_json::Value;
+use tollgate_tests::cli;
 use tollgate_tests::lab::Lab;
 use tollgate_tests::lab::install::{CONTROL_PLANE, NAMESPACE, VALUES};
 use tollgate_tests::lab::suite::e2e;
 use tollgate_tests::poll;
+use tollgate_tests::tools::Tools;
 
 use crate::install::{granted, noted, used};
 use crate::shop;
@@ -86,6 +88,13 @@ async fn in_a_mesh(lab: &Lab, values: &[&str]) -> anyhow::Result<()> {
     let arguments = arguments.as_array().context("no arguments")?;
     let last = arguments.last().and_then(Value::as_str).context("no argument")?;
     anyhow::ensure!(last == "--mesh-certificates=/var/lib/istio/data", "{arguments:?}");
+    // Nothing of Istio is here.
+    let kubeconfig = lab.kubeconfig();
+    let kubeconfig = kubeconfig.to_str().context("a path in UTF-8")?;
+    let fleet = format!("{NAMESPACE}/{SERVICE}");
+    let arguments = ["mesh", "check", "--kubeconfig", kubeconfig, "--fleet", &fleet];
+    let checked = cli::tollgate(&Tools::find()?, &arguments)?;
+    anyhow::ensure!(checked.code == Some(1) && checked.out.contains("does not know Istio's kinds"), "{checked:?}");
     let waits = ["-n", NAMESPACE, "logs", "-l", "app.kubernetes.io/name=tollgate-proxy", "--tail=-1"];
     poll::until("a proxy says what it waits for", || async {
         let told = lab.kubectl(&waits).await?.success()?.out;

@@ -13,7 +13,7 @@ use tollgate_tests::poll;
 use tollgate_tests::tools::Tools;
 
 use crate::source::account;
-use crate::statuses::{Serving, get, is};
+use crate::statuses::{Serving, WRITERS, get, is};
 
 e2e! {
     a_key_is_let_in_by_its_hash_and_rotated_with_an_overlap,
@@ -23,6 +23,7 @@ e2e! {
 const CONSUMER: [&str; 4] = ["-n", "keys", "consumer", "app"];
 
 async fn a_key_is_let_in_by_its_hash_and_rotated_with_an_overlap(lab: Arc<Lab>) -> anyhow::Result<()> {
+    let _writers = WRITERS.read().await;
     lab.apply("{apiVersion: v1, kind: Namespace, metadata: {name: keys}}").await?;
     let arguments = ["--leader-election", "false", "--namespace", "keys", "--key-expiry-warning", "1h"];
     let mut serving = Serving::start(&lab, "keys", &arguments)?;

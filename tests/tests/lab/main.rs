@@ -15,9 +15,11 @@ use tollgate_tests::lab::suite::AtOnce;
 use tollgate_tests::lab::{Lab, suite};
 
 fn main() -> ExitCode {
-    let tests = [crds::tests(), istio::tests(), keys::tests(), order::tests(), source::tests(), statuses::tests()];
+    let tests = [crds::tests(), keys::tests(), order::tests(), source::tests(), statuses::tests(), istio::tests()];
     let prepare = async |lab: &Lab| {
         lab.install_gateway_api().await?;
+        // Not while others run: an API server is busy with new definitions for a while.
+        lab.install_istio().await?;
         lab.install_definitions().await
     };
     suite::run("tests", AtOnce::Some, prepare, tests)

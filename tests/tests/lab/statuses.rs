@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use serde_json::Value;
+use tokio::sync::RwLock;
 use tollgate_tests::gateway::{RunningGateway, Setup};
 use tollgate_tests::lab::Lab;
 use tollgate_tests::lab::suite::e2e;
@@ -28,6 +29,10 @@ e2e! {
     whoever_may_not_write_is_told_what_is_missing,
     a_killed_leader_is_replaced,
 }
+
+/// Control planes that write statuses share the GatewayClass, and say of it what fits their own proxies. Whoever counts writes
+/// is alone.
+pub static WRITERS: RwLock<()> = RwLock::const_new(());
 
 const CONTROLLER: &str = "tollgate.dev/gateway-controller";
 
@@ -61,6 +66,7 @@ spec: {from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: gra
 ";
 
 async fn a_gateway_is_programmed_when_an_envoy_has_it(lab: Arc<Lab>) -> anyhow::Result<()> {
+    let _writers = WRITERS.write().await;
     let setup = setup("programmed")?;
     // A control plane whose Envoys stay away.
     objects(&lab, "programmed", setup.port(), "").await?;
@@ -142,6 +148,7 @@ async fn knows_the_definitions(lab: &Lab) -> anyhow::Result<()> {
 }
 
 async fn a_route_says_what_its_references_lack(lab: Arc<Lab>) -> anyhow::Result<()> {
+    let _writers = WRITERS.read().await;
     let setup = setup("granted")?;
     objects(&lab, "granted", setup.port(), BROKEN).await?;
     let _running = start(&lab, setup, &["granted", "granted-abroad"]).await?;
@@ -162,6 +169,7 @@ async fn a_route_says_what_its_references_lack(lab: Arc<Lab>) -> anyhow::Result<
 }
 
 async fn what_other_controllers_wrote_is_kept(lab: Arc<Lab>) -> anyhow::Result<()> {
+    let _writers = WRITERS.read().await;
     let setup = setup("kept")?;
     objects(&lab, "kept", setup.port(), "").await?;
     let theirs = r#"{"status": {"parents": [{
@@ -195,6 +203,7 @@ async fn what_other_controllers_wrote_is_kept(lab: Arc<Lab>) -> anyhow::Result<(
 }
 
 async fn what_envoy_refuses_is_on_the_gateway(lab: Arc<Lab>) -> anyhow::Result<()> {
+    let _writers = WRITERS.read().await;
     let setup = setup("refused")?;
     let taken = TcpListener::bind("127.0.0.1:0")?;
     let port = taken.local_addr()?.port();
@@ -215,6 +224,7 @@ async fn what_envoy_refuses_is_on_the_gateway(lab: Arc<Lab>) -> anyhow::Result<(
 }
 
 async fn our_own_kinds_say_what_is_wrong(lab: Arc<Lab>) -> anyhow::Result<()> {
+    let _writers = WRITERS.read().await;
     let setup = setup("own")?;
     let consumer = "
 apiVersion: tollgate.dev/v1alpha1
@@ -297,6 +307,7 @@ ports: [{port: 8000}]
 ";
 
 async fn columns_say_who_uses_what_and_whether_it_is_ready(lab: Arc<Lab>) -> anyhow::Result<()> {
+    let _writers = WRITERS.read().await;
     objects(&lab, "columns", 80, POOL).await?;
     let mut serving = Serving::start(&lab, "columns", &["--leader-election", "false", "--namespace", "columns"])?;
     let shows = |kind: &'static str, name: &'static str, expected: &'static [(&'static str, &'static str)]| {
@@ -340,6 +351,7 @@ fn columns(table: &str) -> anyhow::Result<BTreeMap<String, String>> {
 }
 
 async fn whoever_may_not_write_is_told_what_is_missing(lab: Arc<Lab>) -> anyhow::Result<()> {
+    let _writers = WRITERS.read().await;
     let setup = setup("readonly")?;
     objects(&lab, "readonly", setup.port(), "").await?;
     let reads = "{apiGroups: ['*'], resources: ['*'], verbs: [get, list, watch]}";
@@ -361,6 +373,7 @@ async fn whoever_may_not_write_is_told_what_is_missing(lab: Arc<Lab>) -> anyhow:
 }
 
 async fn a_killed_leader_is_replaced(lab: Arc<Lab>) -> anyhow::Result<()> {
+    let _writers = WRITERS.read().await;
     objects(&lab, "elected", 80, "").await?;
     let arguments = ["--lease-namespace", "elected", "--namespace", "elected"];
     let mut first = Serving::start(&lab, "elected-first", &arguments)?;

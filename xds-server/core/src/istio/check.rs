@@ -1,6 +1,8 @@
 //! What is wrong with the mesh around Gateways: whether their proxies are in it, whether they reach those that they lead to,
 //! and whether callers see them.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 use serde_json::Value;
 
@@ -17,7 +19,6 @@ pub struct Found {
     pub injectors: Vec<String>,
     pub trust_domain: String,
     pub gateways: Vec<FoundGateway>,
-    pub services: Vec<FoundService>,
     /// PeerAuthentications, AuthorizationPolicies and Sidecars.
     pub objects: Vec<Value>,
 }
@@ -30,6 +31,8 @@ pub struct FoundGateway {
     /// Whether some listener takes members of the mesh alone.
     pub has_members: bool,
     pub pods: Vec<FoundPod>,
+    /// What it leads to.
+    pub services: Vec<FoundService>,
 }
 
 /// A Pod of proxies.
@@ -44,8 +47,7 @@ pub struct FoundPod {
     pub has_agent: bool,
 }
 
-/// What a Gateway leads to.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FoundService {
     /// For example `Service models/runner`.
     pub name: String,
@@ -87,14 +89,17 @@ pub fn check(found: &Found) -> Vec<Remark> {
         remarks.push(Remark::error("cluster", message, "is istiod running? kubectl get pods -n istio-system"));
     }
     remarks.extend(found.gateways.iter().flat_map(of_proxies));
-    remarks.extend(found.services.iter().filter_map(of_service));
-    let mut namespaces: Vec<&str> =
-        found.services.iter().filter(|service| service.members > 0).map(|service| &*service.namespace).collect();
-    namespaces.sort_unstable();
-    namespaces.dedup();
+    // Several Gateways may lead to one.
+    let services: BTreeSet<&FoundService> = found.gateways.iter().flat_map(|gateway| &gateway.services).collect();
+    remarks.extend(services.iter().filter_map(|service| of_service(service)));
+    let namespaces: BTreeSet<&str> = services.iter().filter_map(|service| service.meshed()).collect();
     for namespace in namespaces {
         remarks.extend(of_mode(found, namespace));
-        remarks.extend(found.gateways.iter().filter_map(|gateway| of_authorization(found, namespace, gateway)));
+        let leads_there = |gateway: &&FoundGateway| {
+            gateway.services.iter().any(|service| service.meshed().is_some_and(|meshed| meshed == namespace))
+        };
+        let gateways = found.gateways.iter().filter(leads_there);
+        remarks.extend(gateways.filter_map(|gateway| of_authorization(found, namespace, gateway)));
     }
     for gateway in found.gateways.iter().filter(|gateway| gateway.has_members) {
         remarks.extend(found.of_kind("Sidecar").filter_map(|sidecar| of_sidecar(sidecar, gateway)));
@@ -268,6 +273,15 @@ impl Found {
         };
         let mut from = list(rule, "/from").peekable();
         from.peek().is_none() || from.any(|from| from.get("source").is_none_or(admits))
+    }
+}
+
+// === impl FoundService ===
+
+impl FoundService {
+    /// Its namespace, if some of it is in the mesh.
+    fn meshed(&self) -> Option<&str> {
+        (self.members > 0).then_some(&self.namespace)
     }
 }
 

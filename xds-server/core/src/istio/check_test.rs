@@ -25,12 +25,12 @@ fn well() -> Found {
                 templates: Some("grpc-agent".to_owned()),
                 has_agent: true,
             }],
-        }],
-        services: vec![FoundService {
-            name: "Service models/runner".to_owned(),
-            namespace: "models".to_owned(),
-            endpoints: 2,
-            members: 2,
+            services: vec![FoundService {
+                name: "Service models/runner".to_owned(),
+                namespace: "models".to_owned(),
+                endpoints: 2,
+                members: 2,
+            }],
         }],
         objects: policies.documents(),
     }
@@ -84,7 +84,10 @@ fn proxies_have_the_agent_and_the_agent_alone() {
 #[test]
 fn who_is_reached_in_plain_text_is_told() {
     let service = |endpoints, members| {
-        move |found: &mut Found| (found.services[0].endpoints, found.services[0].members) = (endpoints, members)
+        move |found: &mut Found| {
+            let service = &mut found.gateways[0].services[0];
+            (service.endpoints, service.members) = (endpoints, members);
+        }
     };
     one(service(2, 1), "warning: Service models/runner: 1 of 2 endpoints are in the mesh");
     one(service(2, 0), "warning: Service models/runner: none of its endpoints is in the mesh");
@@ -163,10 +166,24 @@ fn some_policy_lets_each_gateway_in() {
     one(
         |found| {
             rules("models", json!({}))(found);
-            found.services[0].members = 0;
+            found.gateways[0].services[0].members = 0;
         },
         "warning: Service models/runner: none",
     );
+}
+
+#[test]
+fn a_gateway_that_leads_elsewhere_needs_no_policy() {
+    let other = |leads: bool| {
+        move |found: &mut Found| {
+            let (key, account) = (Key::new("edge", "other"), Key::new("edge", "other-tollgate"));
+            let services = if leads { found.gateways[0].services.clone() } else { Vec::new() };
+            found.gateways.push(FoundGateway { key, account, has_members: false, pods: Vec::new(), services });
+        }
+    };
+    one(other(false), "warning: Gateway edge/other: it has no Pod");
+    let said = said(other(true));
+    assert!(said.len() == 2 && said[1].contains("no AuthorizationPolicy lets Gateway edge/other in"), "{said:#?}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `tollgate mesh check`: looks at a cluster once, and says in words what keeps its mesh from working with Gateways.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Client, ResourceExt as _};
 use serde_json::{Value, json};
 use tollgate_core::fleet;
-use tollgate_core::ir::{self, Ir};
+use tollgate_core::ir;
 use tollgate_core::istio::{Found, FoundGateway, FoundPod, FoundService, Remark, check};
 use tollgate_core::mesh::Mesh;
 use tollgate_core::objects::{GATEWAY_GROUP, Key};
@@ -85,7 +85,7 @@ fn text(found: &Found, remarks: &[Remark]) -> String {
     format!(
         "{lines}Gateways: {}; Services and InferencePools that they lead to: {}; errors: {}; warnings: {}\n",
         found.gateways.len(),
-        found.services.len(),
+        found.gateways.iter().flat_map(|gateway| &gateway.services).collect::<BTreeSet<_>>().len(),
         count(Severity::Error),
         count(Severity::Warning)
     )
@@ -114,7 +114,6 @@ async fn found(args: &Args) -> anyhow::Result<Found> {
         injectors: injectors(&client).await?,
         trust_domain: args.trust_domain.clone(),
         gateways,
-        services: services(&translation.ir),
         objects: objects.unwrap_or_default(),
     })
 }
@@ -168,7 +167,8 @@ async fn of_gateway(client: &Client, args: &Args, key: &Key, gateway: &ir::Gatew
     let pods: Api<Pod> = Api::namespaced(client.clone(), &account.namespace);
     let pods = pods.list(&ListParams::default().labels(&labels)).await?;
     let has_members = gateway.catalog.has_members;
-    Ok(FoundGateway { key: key.clone(), account, has_members, pods: pods.iter().map(pod).collect() })
+    let pods = pods.iter().map(pod).collect();
+    Ok(FoundGateway { key: key.clone(), account, has_members, pods, services: services(gateway) })
 }
 
 /// The GatewayClass of a Gateway, which the account of its proxies is named after.
@@ -192,10 +192,10 @@ fn pod(pod: &Pod) -> FoundPod {
     }
 }
 
-/// Each once, whichever ports of it Gateways lead to.
-fn services(ir: &Ir) -> Vec<FoundService> {
+/// Each once, whichever ports of it the Gateway leads to.
+fn services(gateway: &ir::Gateway) -> Vec<FoundService> {
     let mut found: BTreeMap<String, FoundService> = BTreeMap::new();
-    for service in ir.gateways.values().flat_map(|gateway| gateway.services.values()) {
+    for service in gateway.services.values() {
         let (kind, namespace) = (&service.origin.kind, &service.origin.namespace);
         let name = format!("{kind} {}", display_name(namespace, &service.origin.name));
         let members = service.endpoints.iter().filter(|endpoint| endpoint.is_in_mesh).count();
