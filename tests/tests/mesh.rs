@@ -372,7 +372,7 @@ async fn callers_are_known_by_their_certificates(shared: Arc<Shared>) -> anyhow:
     Ok(())
 }
 
-/// A caller streams while its certificate and that of the gateway change some times.
+/// A caller streams while the certificate of the gateway changes some times.
 async fn certificates_change_under_the_streams_of_callers(shared: Arc<Shared>) -> anyhow::Result<()> {
     const TOKENS: u32 = 200;
     let setup = shared.setup("certificates_change_under_the_streams_of_callers")?;
