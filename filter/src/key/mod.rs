@@ -1,5 +1,6 @@
 //! Who asks. The key is found in the headers, and its SHA-256 is looked up in the table that all workers share, or the
-//! identity that the connection proves. The record there says which consumer it is. The key itself is never kept, and its hash is never shown.
+//! identity that the connection proves. The record there says which consumer it is. The key itself is never kept, and its
+//! hash is never shown.
 
 mod recent;
 

@@ -94,8 +94,8 @@ impl Downstream {
         let Stage::Request(RequestStage { has_members: true, .. }) = &self.config.stage else {
             return None;
         };
-        let is_member = host.property(Property::FilterChain).is_some_and(|name| name.starts_with(OF_MEMBERS));
-        text(host, Property::ClientUri).filter(|uri| is_member && uri.starts_with(SPIFFE))
+        host.property(Property::FilterChain).filter(|name| name.starts_with(OF_MEMBERS))?;
+        text(host, Property::ClientUri).filter(|uri| uri.starts_with(SPIFFE))
     }
 
     fn step(

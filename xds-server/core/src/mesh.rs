@@ -7,6 +7,9 @@ use crate::objects::{Meta, Pod};
 
 /// The label of Pods that can be spoken to by the mesh's TLS, and its value. Other proxies go by it too.
 pub const TLS_MODE: (&str, &str) = ("security.istio.io/tlsMode", "istio");
+/// What has Istio put its agent into a Pod, and its agent alone: the Envoy is ours. A label and an annotation.
+pub const INJECTED: (&str, &str) = ("sidecar.istio.io/inject", "true");
+pub const AGENT_ALONE: (&str, &str) = ("inject.istio.io/templates", "grpc-agent");
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mesh {

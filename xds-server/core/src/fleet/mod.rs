@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::mesh::TLS_MODE;
+use crate::mesh::{AGENT_ALONE, INJECTED, TLS_MODE};
 use crate::objects::{GATEWAY_GROUP, Gateway, Key, Object, ProxyParameters, ProxyReplicas, ProxyService};
 use crate::terms::names::{is_dns_label, is_label_value};
 
@@ -29,10 +29,6 @@ pub const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
 const CLASS_NAME: &str = "gateway.networking.k8s.io/gateway-class-name";
 /// What all of these objects have, and nobody else's.
 pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "tollgate");
-
-/// What has Istio put its agent into a Pod, and its agent alone: the Envoy is ours.
-const INJECTED: (&str, &str) = ("sidecar.istio.io/inject", "true");
-const AGENT_ALONE: (&str, &str) = ("inject.istio.io/templates", "grpc-agent");
 
 /// The port of the control plane's Service for discovery and the ledger.
 pub const XDS_PORT: u16 = 18000;

@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::ROOT;
+use super::{ROOT, principal};
+use crate::mesh::AGENT_ALONE;
 use crate::status::Severity;
 use crate::terms::Key;
 
@@ -66,9 +67,6 @@ pub struct Remark {
     pub hint: String,
 }
 
-/// With it, Istio's injection adds its agent and no Envoy.
-const TEMPLATE: &str = "grpc-agent";
-
 /// How a namespace takes connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {
@@ -119,9 +117,10 @@ fn of_proxies(gateway: &FoundGateway) -> Vec<Remark> {
             let hint = "install Tollgate with serviceMesh.istio=true";
             return Some(Remark::error(&about, &format!("Pod {name} does not ask for Istio's agent"), hint));
         }
-        if pod.templates.as_deref() != Some(TEMPLATE) {
+        let (annotation, alone) = AGENT_ALONE;
+        if pod.templates.as_deref() != Some(alone) {
             let message = format!("Pod {name} does not ask for the agent alone, so it has a second proxy");
-            return Some(Remark::error(&about, &message, "inject.istio.io/templates: grpc-agent"));
+            return Some(Remark::error(&about, &message, &format!("{annotation}: {alone}")));
         }
         if !pod.has_agent {
             let message = format!("Pod {name} asks for Istio's agent and has none");
@@ -172,7 +171,6 @@ fn of_authorization(found: &Found, namespace: &str, gateway: &FoundGateway) -> O
         .partition(|policy| ["", "ALLOW"].contains(&text(policy, "/spec/action")));
     let admits = |policy: &Value| list(policy, "/spec/rules").any(|rule| found.admits(rule, &gateway.account));
     let about = format!("namespace {namespace}");
-    let account = format!("ns/{}/sa/{}", gateway.account.namespace, gateway.account.name);
     let denies = |policy: &&&Value| {
         text(policy, "/spec/action") == "DENY"
             && is_for_all(policy)
@@ -180,7 +178,8 @@ fn of_authorization(found: &Found, namespace: &str, gateway: &FoundGateway) -> O
     };
     if let Some(policy) = rest.iter().find(denies) {
         let message = format!("AuthorizationPolicy {} denies everything", text(policy, "/metadata/name"));
-        return Some(Remark::error(&about, &message, &format!("let {}/{account} in", found.trust_domain)));
+        let hint = format!("let {} in", principal(&found.trust_domain, &gateway.account));
+        return Some(Remark::error(&about, &message, &hint));
     }
     let closing = allow.iter().find(|policy| is_for_all(policy))?;
     if allow.iter().any(|policy| admits(policy)) {
@@ -259,7 +258,7 @@ impl Found {
 
     /// Whether a rule may let in whoever has this account.
     fn admits(&self, rule: &Value, account: &Key) -> bool {
-        let principal = format!("{}/ns/{}/sa/{}", self.trust_domain, account.namespace, account.name);
+        let principal = principal(&self.trust_domain, account);
         let admits = |source: &Value| {
             let said = |field: &str| {
                 let mut patterns = list(source, field).filter_map(Value::as_str).peekable();

@@ -9,5 +9,12 @@ mod policies;
 pub use check::{Found, FoundGateway, FoundPod, FoundService, Remark, check};
 pub use policies::Policies;
 
+use crate::terms::Key;
+
+/// How AuthorizationPolicies name whoever has a service account.
+fn principal(trust_domain: &str, account: &Key) -> String {
+    format!("{trust_domain}/ns/{}/sa/{}", account.namespace, account.name)
+}
+
 /// Where istiod runs. What of it is there holds for the namespaces that say nothing themselves.
 const ROOT: &str = "istio-system";

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::ROOT;
+use super::{ROOT, principal};
 use crate::terms::Key;
 
 /// What they are for.
@@ -27,8 +27,8 @@ impl Policies {
     }
 
     fn of_runners(&self, namespace: &str) -> [Value; 4] {
-        let principal = |account: &Key| format!("{}/ns/{}/sa/{}", self.trust_domain, account.namespace, account.name);
-        let principals: Vec<String> = self.gateways.iter().map(principal).collect();
+        let principals: Vec<String> =
+            self.gateways.iter().map(|account| principal(&self.trust_domain, account)).collect();
         [
             object("PeerAuthentication", namespace, "tollgate-strict", &json!({"mtls": {"mode": "STRICT"}})),
             // A policy without a rule lets nobody in.

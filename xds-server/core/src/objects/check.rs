@@ -7,7 +7,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use crate::status::{Finding, Reason, Severity};
-use crate::terms::names::{is_dns_subdomain, is_label_key, is_label_value};
+use crate::terms::names::{is_dns_subdomain, is_label_key, is_label_value, is_spiffe_id};
 
 use super::decode::{Misfit, Strictness};
 use super::parts::{self, RefusedParts};
@@ -210,5 +210,15 @@ impl<'a> Check<'a> {
                 "lowercase, without port or scheme",
             );
         }
+    }
+
+    /// Returns whether it is one.
+    pub fn spiffe_id(&mut self, field: &str, id: &str) -> bool {
+        let is_one = is_spiffe_id(id);
+        if !is_one {
+            let message = format_args!("{} is not a SPIFFE identity", Shown(id));
+            self.error(field, message, "spiffe://TRUST-DOMAIN/ns/N/sa/S");
+        }
+        is_one
     }
 }

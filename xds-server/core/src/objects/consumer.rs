@@ -6,7 +6,6 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::status::Reason;
-use crate::terms::names::is_spiffe_id;
 
 use super::check::Check;
 use super::redact::Shown;
@@ -108,10 +107,7 @@ pub fn consumer(wire: ConsumerWire, check: &mut Check<'_>) -> Option<Consumer> {
     let mut seen = BTreeSet::new();
     for (index, identity) in wire.identities.iter().enumerate() {
         let field = format!("spec.identities[{index}]");
-        if !is_spiffe_id(identity) {
-            let message = format_args!("{} is not a SPIFFE identity", Shown(identity));
-            check.error(field, message, "spiffe://TRUST-DOMAIN/ns/N/sa/S");
-        } else if !seen.insert(identity) {
+        if check.spiffe_id(&field, identity) && !seen.insert(identity) {
             check.error(field, "the identity is listed twice", "");
         }
     }

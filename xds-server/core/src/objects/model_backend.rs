@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::status::Reason;
 use crate::terms::duration::duration_as_text;
-use crate::terms::names::is_spiffe_id;
 
 use super::check::Check;
 use super::redact::Shown;
@@ -365,13 +364,8 @@ fn tls(wire: Option<TlsWire>, check: &mut Check<'_>) -> Tls {
         }
         TlsMode::Istio => {
             let sans = sans.unwrap_or_default();
-            for (index, san) in sans.iter().enumerate().filter(|(_, san)| !is_spiffe_id(san)) {
-                let field = format_args!("spec.tls.sans[{index}]").to_string();
-                check.error(
-                    field,
-                    format_args!("{} is not a SPIFFE identity", Shown(san)),
-                    "spiffe://TRUST-DOMAIN/ns/N/sa/S",
-                );
+            for (index, san) in sans.iter().enumerate() {
+                check.spiffe_id(&format!("spec.tls.sans[{index}]"), san);
             }
             Tls::Istio { sans }
         }

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tollgate_core::fleet;
 use tollgate_core::ir;
 use tollgate_core::istio::{Found, FoundGateway, FoundPod, FoundService, Remark, check};
-use tollgate_core::mesh::Mesh;
+use tollgate_core::mesh::{AGENT_ALONE, INJECTED, Mesh};
 use tollgate_core::objects::{GATEWAY_GROUP, Key};
 use tollgate_core::placement::{Placement, Setting};
 use tollgate_core::status::{Severity, display_name};
@@ -186,8 +186,8 @@ fn pod(pod: &Pod) -> FoundPod {
         spec.into_iter().flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
     FoundPod {
         name: pod.name_any(),
-        asks: pod.labels().get("sidecar.istio.io/inject").is_some_and(|value| value == "true"),
-        templates: pod.annotations().get("inject.istio.io/templates").cloned(),
+        asks: pod.labels().get(INJECTED.0).is_some_and(|value| value == INJECTED.1),
+        templates: pod.annotations().get(AGENT_ALONE.0).cloned(),
         has_agent: containers.into_iter().any(|container| container.name == AGENT),
     }
 }
