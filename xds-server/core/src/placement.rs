@@ -30,6 +30,16 @@ pub struct Setting {
     pub placement: Placement,
     /// None: the proxies of Gateways are outside of any mesh.
     pub mesh: Option<Arc<Mesh>>,
+    pub sidecars: Sidecars,
+}
+
+/// Whether sidecars get a filter besides the proxies of Gateways.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Sidecars {
+    #[default]
+    None,
+    /// Those of the workloads that policies name, for the requests to them.
+    Inbound,
 }
 
 /// Which requests a sidecar sees.
@@ -90,15 +100,6 @@ impl Placement {
         matches!(self, Self::OneHost | Self::OneFleet(_))
     }
 
-    /// The direction of the workloads that get a filter. None: there are none. Of the requests that a workload sends,
-    /// nothing is acted on yet, because that takes HTTPRoutes whose parent is a Service.
-    pub fn opens_workloads(&self) -> Option<Direction> {
-        match self {
-            Self::Sidecar(Direction::Inbound) => Some(Direction::Inbound),
-            Self::OneHost | Self::ProxyPerGateway | Self::OneFleet(_) | Self::Sidecar(Direction::Outbound) => None,
-        }
-    }
-
     fn is_sidecar(&self) -> bool {
         matches!(self, Self::Sidecar(_))
     }
@@ -107,13 +108,26 @@ impl Placement {
 // === impl Setting ===
 
 impl Setting {
+    /// The direction of the workloads that get a filter. None: there are none. Of the requests that a workload sends,
+    /// nothing is acted on yet, because that takes HTTPRoutes whose parent is a Service.
+    pub fn opens_workloads(&self) -> Option<Direction> {
+        match (&self.placement, self.sidecars) {
+            (Placement::Sidecar(Direction::Inbound), _) => Some(Direction::Inbound),
+            (Placement::Sidecar(Direction::Outbound), _) => None,
+            (Placement::OneHost | Placement::ProxyPerGateway | Placement::OneFleet(_), Sidecars::Inbound) => {
+                Some(Direction::Inbound)
+            }
+            (Placement::OneHost | Placement::ProxyPerGateway | Placement::OneFleet(_), Sidecars::None) => None,
+        }
+    }
+
     /// None: the feature is there.
     pub fn lacks(&self, feature: Feature) -> Option<Lack> {
-        let Self { placement, mesh } = self;
+        let Self { placement, mesh, sidecars } = self;
         let is_there = match feature {
             Feature::IstioCertificates => placement.is_sidecar() || mesh.is_some(),
             Feature::Identities => placement.is_sidecar() || mesh.is_some(),
-            Feature::ServiceTarget => placement.is_sidecar(),
+            Feature::ServiceTarget => placement.is_sidecar() || *sidecars == Sidecars::Inbound,
             Feature::Addresses => matches!(placement, Placement::ProxyPerGateway | Placement::OneFleet(_)),
             Feature::Infrastructure => *placement == Placement::ProxyPerGateway,
             Feature::Runners | Feature::PromptAffinity | Feature::PoolSessions => false,
@@ -124,7 +138,7 @@ impl Setting {
 
 impl From<Placement> for Setting {
     fn from(placement: Placement) -> Self {
-        Self { placement, mesh: None }
+        Self { placement, ..Self::default() }
     }
 }
 

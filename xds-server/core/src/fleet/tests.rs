@@ -130,8 +130,7 @@ fn pods_that_take_members_of_the_mesh_alone_say_so() {
     let mode = |listeners: &Value, labels: &Value| -> Value {
         let gateway = Given::yaml(GATEWAY).with("/spec/listeners", listeners.clone());
         let gateway = gateway.with("/spec/infrastructure", json!({"labels": labels}));
-        let mut world =
-            World::new(Setting { placement: Placement::ProxyPerGateway, mesh: Some(Arc::new(mesh.clone())) });
+        let mut world = World::new(Setting { mesh: Some(Arc::new(mesh.clone())), ..Placement::ProxyPerGateway.into() });
         world.step(cluster_of([gateway]).changes());
         let (gateway, asked) = world.own_gateways().next().unwrap();
         let all = wanted(gateway, &asked, &settings(), "the CA").unwrap();

@@ -1,10 +1,12 @@
 //! A workload of the mesh, as its sidecars see it in one direction.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::ser::{Serialize, SerializeStruct as _, Serializer};
 
 use crate::status::Origin;
 
-use super::Catalog;
+use super::{Catalog, ConsumerNamespaces};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Workload {
@@ -12,6 +14,14 @@ pub struct Workload {
     pub origin: Origin,
     /// Its classes have no pool: a request goes where it would go without us.
     pub catalog: Catalog,
+    /// Whose Consumers count there.
+    pub consumers: ConsumerNamespaces,
+    /// The labels of its Pods. There is always one: without any, the filter would be in every sidecar of the namespace.
+    pub selector: BTreeMap<String, String>,
+    /// The ports of its Pods on which requests to the Service arrive.
+    pub ports: BTreeSet<u16>,
+    /// The SPIFFE IDs of its Pods, which may ask for what it serves.
+    pub identities: BTreeSet<String>,
 }
 
 // === impl Workload ===
@@ -19,9 +29,13 @@ pub struct Workload {
 impl Serialize for Workload {
     /// A Gateway's classes stand in its routes. A workload has no routes, so here they are told.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut fields = serializer.serialize_struct("Workload", 3)?;
+        let mut fields = serializer.serialize_struct("Workload", 7)?;
         fields.serialize_field("origin", &self.origin)?;
         fields.serialize_field("scope", &self.catalog.scope)?;
+        fields.serialize_field("consumers", &self.consumers)?;
+        fields.serialize_field("selector", &self.selector)?;
+        fields.serialize_field("ports", &self.ports)?;
+        fields.serialize_field("identities", &self.identities)?;
         fields.serialize_field("classes", &self.catalog.classes)?;
         fields.end()
     }

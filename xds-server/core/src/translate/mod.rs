@@ -83,10 +83,9 @@ pub struct Translation {
 /// Turns objects into IR. It never fails, because what is invalid is left out and reported.
 pub fn translate(objects: &Objects, setting: impl Into<Setting>) -> Translation {
     let setting = setting.into();
-    let placement = setting.placement.clone();
     let mut findings = Vec::new();
     let mut ir = Ir::default();
-    let mut made = Made::new(setting);
+    let mut made = Made::new(setting.clone());
     made.know(objects);
 
     let mut claims: BTreeMap<String, Vec<_>> = BTreeMap::new();
@@ -127,7 +126,7 @@ pub fn translate(objects: &Objects, setting: impl Into<Setting>) -> Translation 
     let backing: BTreeMap<Key, Backing> = backing.map(|(object, backing)| (object.meta.key(), backing)).collect();
     let valid = each(objects, &made, |view, object| listeners::listeners(view, object, &mut findings)).into_iter();
     let valid = valid.filter_map(|(object, valid)| Some((object.meta.key(), Arc::new(valid?)))).collect();
-    let (open, lost) = ports::open(&placement, objects, valid);
+    let (open, lost) = ports::open(&setting.placement, objects, valid);
     made.listeners = open;
     findings.extend(lost.into_values().flatten());
     let mut routes = BTreeMap::new();
@@ -139,17 +138,17 @@ pub fn translate(objects: &Objects, setting: impl Into<Setting>) -> Translation 
     let tls_routes: BTreeMap<Key, Arc<AttachedTlsRoute>> =
         tls_routes.filter_map(|(object, route)| Some((object.meta.key(), Arc::new(route?)))).collect();
     ir.gateways = gateways::gateways(&made, &routes, &tls_routes);
-    if let Some(direction) = placement.opens_workloads() {
+    if let Some(direction) = setting.opens_workloads() {
         for (object, workload) in each(objects, &made, |view, object| workloads::workload(view, direction, object)) {
             ir.workloads.extend(workload.map(|workload| (object.meta.key(), Arc::new(workload))));
         }
     }
     let users = users(&made, &backing, &routes);
-    policies::closed(&placement, &objects.refused_policies, &ir, &mut findings);
+    policies::closed(&setting, &objects.refused_policies, &ir, &mut findings);
     // Several parents of a route may lead to the same finding. It is told once.
     findings.sort_by(Finding::by_spot);
     findings.dedup();
-    let units = Units { placement, listeners: made.listeners, routes, tls_routes, backing, users };
+    let units = Units { placement: setting.placement, listeners: made.listeners, routes, tls_routes, backing, users };
     Translation { ir, findings, units }
 }
 

@@ -7,7 +7,7 @@ use crate::ir::{Action, Gateway, Ir, Limit, Route, Workload};
 use crate::objects::{
     self, HttpRoute, Key, ModelPool, Names, Object, PolicyTarget, RefusedPolicy, Service, TargetKind, TokenPolicy,
 };
-use crate::placement::{Feature, Placement};
+use crate::placement::{Feature, Setting};
 use crate::status::{Finding, Reason, Severity};
 
 use super::refs::{GATEWAY, GroupKind, HTTP_ROUTE, MODEL_POOL, Reference, SERVICE};
@@ -101,18 +101,33 @@ fn check<'a>(
         TargetKind::Service if view.object::<Service>(namespace, &target.name).is_none() => {
             Some(reference(SERVICE).not_found::<Service>(reason, view))
         }
+        TargetKind::Service if !selects_pods(view, namespace, &target.name) => {
+            let reference = reference(SERVICE);
+            let message = format!("{} selects no Pods, so it has no sidecars", reference.target());
+            Some(reference.finding(reason, &message, "target a Service with spec.selector"))
+        }
         TargetKind::Gateway | TargetKind::HttpRoute | TargetKind::ModelPool | TargetKind::Service => None,
     }
 }
 
+fn selects_pods(view: View<'_>, namespace: &str, name: &str) -> bool {
+    let service = view.object::<Service>(namespace, name);
+    service.and_then(|service| service.spec.spec.selector.as_ref()).is_some_and(|labels| !labels.is_empty())
+}
+
 /// Says what each refused policy closes, in one finding each. This is known only when it is known what is served.
-pub fn closed(placement: &Placement, refused: &[RefusedPolicy], ir: &Ir, findings: &mut Vec<Finding>) {
+pub fn closed(setting: &Setting, refused: &[RefusedPolicy], ir: &Ir, findings: &mut Vec<Finding>) {
+    let routes = setting.placement.opens_gateways();
+    let services = setting.opens_workloads().is_some();
+    let what = match (routes, services) {
+        (true, false) => "route to a ModelPool",
+        (true, true) => "route to a ModelPool and no Service",
+        (false, _) => "Service",
+    };
     for policy in refused {
-        let (kind, what, closed) = if placement.opens_gateways() {
-            ("HTTPRoute", "route to a ModelPool", closed_routes(policy, &ir.gateways))
-        } else {
-            ("Service", "Service", closed_services(policy, &ir.workloads))
-        };
+        let of_routes = routes.then(|| list("HTTPRoute", &closed_routes(policy, &ir.gateways))).flatten();
+        let of_services = services.then(|| list("Service", &closed_services(policy, &ir.workloads))).flatten();
+        let closed: Vec<String> = of_routes.into_iter().chain(of_services).collect();
         let why = match policy.names {
             Names::Targets(_) => "",
             Names::AllOfItsNamespace => " (its targets cannot be read, so all of its namespace)",
@@ -121,7 +136,7 @@ pub fn closed(placement: &Placement, refused: &[RefusedPolicy], ir: &Ir, finding
         let (severity, message) = if closed.is_empty() {
             (Severity::Warning, format!("no {what} is meant{why}: nothing is closed"))
         } else {
-            let message = format!("what it names is closed{why}: {kind} {} answers 503 policy_invalid", list(&closed));
+            let message = format!("what it names is closed{why}: {} answers 503 policy_invalid", closed.join(", "));
             (Severity::Error, message)
         };
         let hint = "until it is mended or removed";
@@ -143,11 +158,12 @@ fn closed_services(policy: &RefusedPolicy, workloads: &BTreeMap<Key, Arc<Workloa
     closed.map(|(_, workload)| workload.origin.display_name()).collect()
 }
 
-fn list(names: &BTreeSet<String>) -> String {
+/// None: there are none.
+fn list(kind: &str, names: &BTreeSet<String>) -> Option<String> {
     let named: Vec<&str> = names.iter().map(String::as_str).take(MAX_NAMED).collect();
     let more = names.len() - named.len();
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    format!("{}{more}", named.join(", "))
+    (!named.is_empty()).then(|| format!("{kind} {}{more}", named.join(", ")))
 }
 
 // === impl Way ===

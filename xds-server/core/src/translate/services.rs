@@ -170,6 +170,14 @@ fn of_slice<'a>(
     })
 }
 
+/// Those of all Pods behind a Service, ready or not. Empty: none is in the mesh.
+pub fn identities_of(view: View<'_>, service: &Key) -> BTreeSet<String> {
+    let Some(mesh) = view.mesh() else { return BTreeSet::new() };
+    let slices = view.slices(service);
+    let endpoints = slices.iter().flat_map(|slice| slice.spec.endpoints.iter().map(move |endpoint| (slice, endpoint)));
+    endpoints.flat_map(|(slice, endpoint)| identities(view, mesh, slice, endpoint)).collect()
+}
+
 /// Those of the Pod that the endpoint is.
 fn identities(view: View<'_>, mesh: &Mesh, slice: &Object<BackendSlice>, endpoint: &Endpoint) -> Vec<String> {
     let target = endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod"));

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use crate::ir::{Catalog, Class, Workload};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+
+use crate::ir::{Catalog, Class, ConsumerNamespaces, Workload};
 use crate::objects::{Key, Names, Object, RefusedPolicy, Service, TargetKind};
 use crate::placement::Direction;
 use crate::scope::Scope;
 
+use super::services;
 use super::view::View;
 
-/// None: no policy is for the Service, so there is no filter in the sidecars of its workload.
+/// None: no policy is for the Service, or it selects no Pods. Then there is no filter in sidecars for it.
 pub fn workload(view: View<'_>, direction: Direction, service: &Object<Service>) -> Option<Workload> {
     let key = service.meta.key();
     let limits: BTreeSet<&String> = view.limits(TargetKind::Service, &key).collect();
@@ -17,14 +20,41 @@ pub fn workload(view: View<'_>, direction: Direction, service: &Object<Service>)
     if limits.is_empty() && !refused.iter().any(|policy| names(policy, &key)) {
         return None;
     }
+    let selector = service.spec.spec.selector.clone().filter(|labels| !labels.is_empty())?;
     let class = Class {
         pool: None,
         limits: limits.into_iter().cloned().collect(),
         closed_by: refused.iter().find(|policy| closes(policy, &key)).map(RefusedPolicy::label),
     };
+    let consumers = ConsumerNamespaces::Only([key.namespace.to_string()].into());
+    let (ports, identities) = (ports(view, service), services::identities_of(view, &key));
     let mut catalog = Catalog::new(Scope::Workload { service: key, direction });
     catalog.classes.insert(class);
-    Some(Workload { origin: service.meta.origin.clone(), catalog })
+    Some(Workload { origin: service.meta.origin.clone(), catalog, consumers, selector, ports, identities })
+}
+
+/// The ports of its Pods (ServicePort.targetPort). What a name of a port means, EndpointSlices say.
+fn ports(view: View<'_>, service: &Object<Service>) -> BTreeSet<u16> {
+    let slices = view.slices(&service.meta.key());
+    let of_port = |port: &k8s_openapi::api::core::v1::ServicePort| -> Vec<i32> {
+        match &port.target_port {
+            None => vec![port.port],
+            Some(IntOrString::Int(number)) => vec![*number],
+            Some(IntOrString::String(_)) => {
+                let named = slices.iter().flat_map(|slice| &slice.spec.ports);
+                let named = named.filter(|of_slice| {
+                    of_slice.name.as_deref().unwrap_or_default() == port.name.as_deref().unwrap_or_default()
+                });
+                named.filter_map(|of_slice| of_slice.port).collect()
+            }
+        }
+    };
+    let ports = service.spec.spec.ports.iter().flatten().filter(|port| speaks_tcp(port));
+    ports.flat_map(of_port).filter_map(|number| u16::try_from(number).ok().filter(|number| *number > 0)).collect()
+}
+
+fn speaks_tcp(port: &k8s_openapi::api::core::v1::ServicePort) -> bool {
+    port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP")
 }
 
 /// Whether a refused policy closes a workload. Of one whose targets cannot be read, nobody knows whether it was for a

@@ -177,7 +177,7 @@ impl World {
         self.name_pools(&turns, &mut delta.statuses);
         self.affected(&dirty, (&turns, &tls_turns), &mut delta.statuses);
         self.of_refused.clear();
-        policies::closed(&self.made.setting.placement, &self.objects.refused_policies, &self.ir, &mut self.of_refused);
+        policies::closed(&self.made.setting, &self.objects.refused_policies, &self.ir, &mut self.of_refused);
         // What they close may have changed with anything.
         let refused = self.objects.refused_policies.iter();
         delta.statuses.extend(refused.map(|policy| (StatusKind::TokenPolicy, policy.meta.key())));
@@ -440,7 +440,7 @@ impl World {
     }
 
     fn step_workloads(&mut self, dirty: &Dirty, delta: &mut Delta) {
-        let Some(direction) = self.made.setting.placement.opens_workloads() else { return };
+        let Some(direction) = self.made.setting.opens_workloads() else { return };
         let turns = self
             .workloads
             .step(&self.objects, &self.made, dirty, |view, object, _| workloads::workload(view, direction, object));

@@ -10,7 +10,7 @@ use crate::ir::{GatewayDelta, Host, PartsDelta};
 use crate::mesh::Mesh;
 use crate::objects::cluster_test::Given;
 use crate::objects::{Cluster, NoSecretSource};
-use crate::placement::{Direction, Placement};
+use crate::placement::{Direction, Placement, Sidecars};
 use crate::snapshot::{Changed, Resource, ResourceType, Snapshot};
 use crate::status::{Finding, ObjectStatus, StatusKind};
 use crate::translate::{Translation, translate};
@@ -147,8 +147,8 @@ fn places() -> Vec<Vec<String>> {
             "s",
             &[
                 "spec: {ports: [{port: 80}]}",
-                "spec: {ports: [{port: 80, name: web}, {port: 8080, name: h2, appProtocol: kubernetes.io/h2c}]}",
-                "spec: {ports: [{port: 8080}]}",
+                "spec: {selector: {app: s}, ports: [{port: 80, name: web, targetPort: web}, {port: 8080, name: h2, appProtocol: kubernetes.io/h2c}]}",
+                "spec: {selector: {app: t}, ports: [{port: 8080, targetPort: 81}]}",
                 "spec: {ports: [{port: 80, appProtocol: kubernetes.io/ws}, {port: 8080, name: other}]}",
             ],
         );
@@ -459,7 +459,7 @@ fn own() -> Vec<Setting> {
         cluster_domain: "cluster.local".to_owned(),
         certificates: "/mesh".to_owned(),
     };
-    let in_mesh = |placement| Setting { placement, mesh: Some(Arc::new(mesh.clone())) };
+    let in_mesh = |placement| Setting { placement, mesh: Some(Arc::new(mesh.clone())), sidecars: Sidecars::Inbound };
     let fleet = Placement::OneFleet(Key::new("a", "s"));
     let own = [Placement::OneHost, Placement::ProxyPerGateway, fleet].map(Setting::from);
     own.into_iter().chain([Placement::OneHost, Placement::ProxyPerGateway].map(in_mesh)).collect()

@@ -22,7 +22,7 @@ use tollgate_core::envoy::{self, FilterCode, FilterSetup, Ports, RouteTables, Su
 use tollgate_core::ir::Ir;
 use tollgate_core::mesh::Mesh;
 use tollgate_core::objects::{Key, Objects, SecretSource};
-use tollgate_core::placement::{Direction, Placement, Setting};
+use tollgate_core::placement::{Direction, Placement, Setting, Sidecars};
 use tollgate_core::snapshot::{ResourceType, Snapshot};
 use tollgate_core::status::{Finding, ObjectStatus};
 use tollgate_core::translate::translate;
@@ -57,7 +57,9 @@ impl<'a> Case<'a> {
             Some(other) => panic!("there is no placement {other}"),
         };
         let mesh = input.lines().any(|line| line == "# In a mesh").then(|| Arc::new(mesh()));
-        Self { input, shows, route_tables, setting: Setting { placement, mesh } }
+        let beside = input.lines().any(|line| line == "# Sidecars: Inbound");
+        let sidecars = if beside { Sidecars::Inbound } else { Sidecars::None };
+        Self { input, shows, route_tables, setting: Setting { placement, mesh, sidecars } }
     }
 
     /// The whole file as it should be.

@@ -102,7 +102,7 @@ async fn found(args: &Args) -> anyhow::Result<Found> {
         certificates: String::new(),
     };
     let placement = args.fleet.clone().map_or(Placement::ProxyPerGateway, Placement::OneFleet);
-    let setting = Setting { placement, mesh: Some(Arc::new(mesh)) };
+    let setting = Setting { mesh: Some(Arc::new(mesh)), ..placement.into() };
     let (translation, _) = pipeline::once(&Source::Kubernetes(access), setting).await?;
     let objects = objects(&client).await?;
     let mut gateways = Vec::new();

@@ -70,7 +70,7 @@ impl MeshArgs {
     /// What is translated for proxies in this place.
     pub fn setting(&self, placement: Placement) -> Setting {
         let mesh = self.mesh_certificates.as_deref().map(|folder| Arc::new(self.mesh(folder)));
-        Setting { placement, mesh }
+        Setting { mesh, ..placement.into() }
     }
 
     /// The same for a proxy on this machine, whose certificate is looked at.
@@ -84,7 +84,7 @@ impl MeshArgs {
             Ok(folder) => self.mesh(&folder),
             Err(error) => return Err(NoCertificate { path: folder.clone(), error }),
         };
-        Ok(Setting { placement, mesh: Some(Arc::new(mesh)) })
+        Ok(Setting { mesh: Some(Arc::new(mesh)), ..placement.into() })
     }
 
     fn mesh(&self, folder: &Path) -> Mesh {
