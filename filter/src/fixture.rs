@@ -48,6 +48,23 @@ pub fn stage() -> wire::RequestStage {
         }],
         max_body_bytes: 10_000,
         has_members: true,
+        workload: None,
+    }
+}
+
+/// The sidecars of a runner, where every request is held to the same limits.
+pub fn workload() -> wire::RequestStage {
+    wire::RequestStage {
+        classes: vec![wire::Class { id: "w".into(), limits: vec![0], ..Default::default() }],
+        pools: Vec::new(),
+        backends: Vec::new(),
+        has_members: false,
+        workload: Some(wire::Workload {
+            scope: "workload/default/runner/inbound".into(),
+            route: "service/runner".into(),
+            consumer_namespaces: vec!["default".into()],
+        }),
+        ..stage()
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod by_name;
 mod known;
+mod workload;
 
 use std::rc::Rc;
 
@@ -13,6 +14,7 @@ use tollgate_proto::v1 as wire;
 
 pub use by_name::ByName;
 pub use known::Known;
+pub use workload::Workload;
 
 /// The configuration of one root context.
 #[derive(Debug)]
@@ -32,11 +34,22 @@ pub enum Stage {
 #[derive(Debug)]
 pub struct RequestStage {
     pub control_cluster: String,
+    pub place: Place,
     /// By the id that stands in the names of Envoy's routes.
     pub classes: ByName<Class>,
     pub max_body_bytes: usize,
-    /// Whether some filter chains take members of a mesh alone.
-    pub has_members: bool,
+}
+
+/// Whose proxy it is.
+#[derive(Debug)]
+pub enum Place {
+    /// A Gateway's. Its routes say what a request is for.
+    Gateway {
+        /// Whether some filter chains take members of a mesh alone.
+        has_members: bool,
+    },
+    /// The sidecar of a workload. Every request is to that.
+    Workload(Workload),
 }
 
 /// Upstream: the backend that each attempt is rewritten for, by cluster.
@@ -129,6 +142,8 @@ pub enum Rewrite {
     Once,
     /// The upstream filter, for each attempt.
     PerAttempt,
+    /// Nobody. It goes where it would go without the filter.
+    Nobody,
 }
 
 #[derive(Debug)]
@@ -181,6 +196,9 @@ pub struct Weights {
     pub reasoning: f64,
 }
 
+/// The metadata by which a call says for which workload it is made (`proto/policy.proto`).
+const SCOPE: &str = "tollgate-scope";
+
 /// Why a configuration is refused. The text reaches the control plane in Envoy's NACK.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum InvalidConfig {
@@ -203,6 +221,18 @@ pub enum InvalidConfig {
 /// Reads the bytes of a `FilterConfig`.
 pub fn parse(bytes: &[u8]) -> Result<Config, InvalidConfig> {
     wire::FilterConfig::decode(bytes).map_err(|error| InvalidConfig::Encoding(error.to_string()))?.try_into()
+}
+
+// === impl RequestStage ===
+
+impl RequestStage {
+    /// What each call to the control plane carries besides its message.
+    pub fn metadata(&self) -> Vec<(&str, &[u8])> {
+        match &self.place {
+            Place::Gateway { .. } => Vec::new(),
+            Place::Workload(workload) => vec![(SCOPE, workload.scope.as_bytes())],
+        }
+    }
 }
 
 // === impl Config ===
@@ -233,21 +263,24 @@ impl TryFrom<wire::RequestStage> for RequestStage {
         }
         let backends = all::<_, Backend>(stage.backends)?;
         let limits = all::<_, Limit>(stage.limits)?;
-        let pools = stage
-            .pools
-            .into_iter()
-            .map(|pool| Pool::new(pool, &backends).map(Rc::new))
-            .collect::<Result<Vec<_>, _>>()?;
-        let classes = stage.classes.into_iter().map(|class| {
-            let id = class.id.clone();
-            Ok((id, Rc::new(Class::new(class, &pools, &limits)?)))
-        });
-        let classes = ByName::new("class", classes.collect::<Result<_, InvalidConfig>>()?)?;
+        let (place, classes) = match stage.workload {
+            Some(workload) => (Place::Workload(Workload::new(workload, stage.classes, &limits)?), Vec::new()),
+            None => {
+                let pools = stage.pools.into_iter().map(|pool| Pool::new(pool, &backends).map(Rc::new));
+                let pools = pools.collect::<Result<Vec<_>, _>>()?;
+                let classes = stage.classes.into_iter().map(|class| {
+                    let id = class.id.clone();
+                    Ok((id, Rc::new(Class::new(class, &pools, &limits)?)))
+                });
+                let classes = classes.collect::<Result<_, InvalidConfig>>()?;
+                (Place::Gateway { has_members: stage.has_members }, classes)
+            }
+        };
         Ok(Self {
             control_cluster: stage.control_cluster,
-            classes,
+            place,
+            classes: ByName::new("class", classes)?,
             max_body_bytes: stage.max_body_bytes as usize,
-            has_members: stage.has_members,
         })
     }
 }
@@ -283,6 +316,11 @@ impl Class {
         }
         let pool = class.pool.ok_or_else(|| InvalidConfig::Missing { what: "pool", place: place() })?;
         let pool = at("pool", place, pools, pool)?;
+        Self::with_pool(pool, class, limits)
+    }
+
+    fn with_pool(pool: Rc<Pool>, class: wire::Class, limits: &[Rc<Limit>]) -> Result<Self, InvalidConfig> {
+        let place = || format!("class {:?}", class.id);
         let held_to = class.limits.iter().map(|index| at("limit", place, limits, *index));
         let terms = Terms { pool, limits: held_to.collect::<Result<_, _>>()? };
         Ok(if class.closed_by.is_empty() {
@@ -466,6 +504,7 @@ mod tests {
             limits: vec![],
             max_body_bytes: 1000,
             has_members: false,
+            workload: None,
         }
     }
 

@@ -18,7 +18,7 @@ use super::{
     with_vm,
 };
 use crate::{
-    config::{self, Config, Stage},
+    config::{self, Config, RequestStage, Stage},
     counters,
     root::{self, RootEvent, RootOrder, Surroundings},
     stream::Callback,
@@ -45,9 +45,17 @@ impl Root {
     }
 
     fn control_cluster(&self) -> &str {
+        self.request_stage().map_or("", |stage| &stage.control_cluster)
+    }
+
+    fn metadata(&self) -> Vec<(&str, &[u8])> {
+        self.request_stage().map(RequestStage::metadata).unwrap_or_default()
+    }
+
+    fn request_stage(&self) -> Option<&RequestStage> {
         match self.config.as_ref().map(|config| &config.stage) {
-            Some(Stage::Request(stage)) => &stage.control_cluster,
-            Some(Stage::Attempt(_) | Stage::Connection(_)) | None => "",
+            Some(Stage::Request(stage)) => Some(stage),
+            Some(Stage::Attempt(_) | Stage::Connection(_)) | None => None,
         }
     }
 
@@ -79,11 +87,12 @@ impl Root {
                 let (service, method) = LEDGER;
                 let message = Some(message.as_slice());
                 let cluster = self.control_cluster();
-                let sent = hostcalls::dispatch_grpc_call(cluster, service, method, Vec::new(), message, CALL_TIMEOUT);
+                let sent =
+                    hostcalls::dispatch_grpc_call(cluster, service, method, self.metadata(), message, CALL_TIMEOUT);
                 Some(RootEvent::CallSent(sent.ok()))
             }
             RootOrder::OpenKeys => {
-                let opened = hostcalls::open_grpc_stream(self.control_cluster(), KEYS.0, KEYS.1, Vec::new());
+                let opened = hostcalls::open_grpc_stream(self.control_cluster(), KEYS.0, KEYS.1, self.metadata());
                 Some(RootEvent::KeysOpened(opened.ok()))
             }
             RootOrder::SendKeys { token, message } => {

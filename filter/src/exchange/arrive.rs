@@ -6,7 +6,7 @@ use std::rc::Rc;
 use super::{Desk, Effect, Exchange, Reading, Stepped};
 use crate::{
     body::{content_type::ContentType, same},
-    config::{Access, Class, Limit, Mode, Pool},
+    config::{Access, Class, Limit, Mode, Place, Pool},
     errors::{Refusal, Shape, Unavailable},
     key::{self, Caller, Presented, Proof, Table},
     models,
@@ -23,6 +23,16 @@ pub struct Head<'a> {
     pub route: Option<&'a str>,
     /// The SPIFFE ID of the client, if its connection proves it.
     pub identity: Option<&'a str>,
+}
+
+/// What a request is for.
+enum For {
+    /// For no model.
+    Nothing,
+    /// For a model, under these terms and by this route.
+    Model(Rc<Class>, Rc<str>),
+    /// The configuration does not say it.
+    Unknown,
 }
 
 /// Headers with this prefix would let a client steer Envoy's retries and timeouts. Those that Envoy itself has set by
@@ -62,19 +72,15 @@ pub(super) fn arrived(head: &Head<'_>, end: bool, desk: &mut Desk<'_>) -> Steppe
         .filter(|(name, _)| name.starts_with(OWN_PREFIX) && name != SCOPE)
         .map(|(name, _)| Effect::RemoveRequestHeader(name.clone()))
         .collect();
-    let said = match head.route.map(RouteName::parse) {
-        None | Some(Some(RouteName::Plain)) => return plain(head, effects, desk),
-        Some(Some(RouteName::OfClass { class, route })) => Some((class, route)),
-        Some(None) => None,
+    let found = match what_for(head, desk) {
+        For::Nothing => return plain(head, effects, desk),
+        For::Model(class, route) => Some((class, route)),
+        For::Unknown => None,
     };
     let path = head.path();
     let api = path.as_ref().map_or(Api::Other, |path| Api::of(path.below()));
     let shape = shape(api, &path, head);
     let refused = |refusal, effects, desk: &mut Desk<'_>| Exchange::refused(&refusal, shape, effects, desk);
-    let found = said.and_then(|(class, route)| {
-        let class = desk.stage.classes.get(class).or_else(|| desk.known.get(class))?;
-        Some((class.clone(), route))
-    });
     let Some((class, route)) = found else {
         return refused(Refusal::Unavailable(Unavailable::Unconfigured), effects, desk);
     };
@@ -131,10 +137,28 @@ pub(super) fn arrived(head: &Head<'_>, end: bool, desk: &mut Desk<'_>) -> Steppe
         path: raw_path.to_owned(),
         below: raw_path.len() - path.below_with_query().len(),
         content_type,
-        route: route.into(),
+        route,
         terms,
     };
     (Exchange::Reading(Box::new(reading)), effects)
+}
+
+fn what_for(head: &Head<'_>, desk: &Desk<'_>) -> For {
+    if let Place::Workload(workload) = &desk.stage.place {
+        return if head.asks_for_no_work() {
+            For::Nothing
+        } else {
+            For::Model(workload.class.clone(), workload.route.clone())
+        };
+    }
+    match head.route.map(RouteName::parse) {
+        None | Some(Some(RouteName::Plain)) => For::Nothing,
+        Some(None) => For::Unknown,
+        Some(Some(RouteName::OfClass { class, route })) => {
+            let class = desk.stage.classes.get(class).or_else(|| desk.known.get(class));
+            class.map_or(For::Unknown, |class| For::Model(class.clone(), route.into()))
+        }
+    }
 }
 
 /// A request that is not for a model passes, without any key of this gateway. The rest of its headers is between the
@@ -246,6 +270,12 @@ impl<'a> Head<'a> {
         let slash = if self.only_reads() { EscapedSlash::InModelName } else { EscapedSlash::Refused };
         let raw = self.text(":path").unwrap_or_default();
         Path::parse(raw, slash).map_err(|invalid| Refusal::Invalid { message: invalid.to_string(), param: None })
+    }
+
+    /// Whether no model could work for it, whatever it is sent to. A connection that becomes another protocol begins as if
+    /// it read.
+    fn asks_for_no_work(&self) -> bool {
+        (self.only_reads() || self.text(":method") == Some("OPTIONS")) && self.get("upgrade").is_none()
     }
 
     fn only_reads(&self) -> bool {

@@ -115,6 +115,18 @@ impl Draft {
         let model_at = rewrite::moved(&self.model_at, &edits);
         let edited = (!edits.is_empty()).then(|| rewrite::apply(body, edits));
         let mut effects = Vec::with_capacity(8);
+        if first.backend.rewrite != Rewrite::Nobody {
+            self.lead(first, model_at, edited.as_deref().unwrap_or(body).len(), &mut effects);
+        }
+        if let Some(edited) = edited {
+            effects.push(Effect::SetRequestHeader("content-length", edited.len().to_string().into()));
+            effects.push(Effect::RequestBody(edited));
+        }
+        effects
+    }
+
+    /// What has Envoy send it to these backends.
+    fn lead(&self, first: &Target, model_at: Range<usize>, body_len: usize, effects: &mut Vec<Effect>) {
         effects.push(Effect::Target(first.backend.cluster.clone()));
         // This header is always set: a header that changes after the target makes Envoy choose the route, and with it
         // the cluster, anew.
@@ -124,15 +136,11 @@ impl Draft {
             // Such retries are made only where each attempt is counted, because a backend that reset may have worked.
             effects.push(Effect::SetRequestHeader("x-envoy-retry-on", "reset".into()));
         }
-        effects.push(match first.backend.rewrite {
-            Rewrite::Once => self.rewritten_once(first),
-            Rewrite::PerAttempt => self.planned(model_at, edited.as_deref().unwrap_or(body).len()),
-        });
-        if let Some(edited) = edited {
-            effects.push(Effect::SetRequestHeader("content-length", edited.len().to_string().into()));
-            effects.push(Effect::RequestBody(edited));
+        match first.backend.rewrite {
+            Rewrite::Once => effects.push(self.rewritten_once(first)),
+            Rewrite::PerAttempt => effects.push(self.planned(model_at, body_len)),
+            Rewrite::Nobody => {}
         }
-        effects
     }
 
     fn edits(&self, name: &str) -> Vec<rewrite::Edit> {

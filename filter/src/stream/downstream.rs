@@ -5,7 +5,7 @@ use std::{fmt, rc::Rc};
 use super::{Callback, Property, StreamHost, connected, number, text};
 use crate::{
     attempt::{Failure, Failures},
-    config::{Config, RequestStage, Stage},
+    config::{Config, Place, RequestStage, Stage},
     exchange::{AnswerHead, Attempts, Chunk, Effect, Ending, Event, Exchange, Goes, Head, LastAttempt, Origin, Wants},
     host::Shared,
     worker::Worker,
@@ -91,10 +91,16 @@ impl Downstream {
 
     /// Who the client is, where the mesh says so.
     fn identity(&self, host: &dyn StreamHost) -> Option<String> {
-        let Stage::Request(RequestStage { has_members: true, .. }) = &self.config.stage else {
+        let Stage::Request(RequestStage { place, .. }) = &self.config.stage else {
             return None;
         };
-        host.property(Property::FilterChain).filter(|name| name.starts_with(OF_MEMBERS))?;
+        match place {
+            Place::Workload(_) => {}
+            Place::Gateway { has_members: true } => {
+                host.property(Property::FilterChain).filter(|name| name.starts_with(OF_MEMBERS))?;
+            }
+            Place::Gateway { has_members: false } => return None,
+        }
         text(host, Property::ClientUri).filter(|uri| uri.starts_with(SPIFFE))
     }
 

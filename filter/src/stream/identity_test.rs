@@ -92,6 +92,16 @@ fn an_identity_that_is_no_consumers_is_told_its_name() {
 }
 
 #[test]
+fn a_sidecar_takes_certificates_of_the_mesh_alone() {
+    // Istiod gives its chains names that say nothing.
+    let asked = |uri| asked(|stage| *stage = fixture::workload(), &fixture::shared(), ("0.0.0.0_8080", uri), &[]);
+    assert_eq!(asked(WEB), None);
+    for unknown in [STRANGER, FOREIGN, ""] {
+        assert_eq!(asked(unknown).map(|(status, _)| status), Some(401), "{unknown}");
+    }
+}
+
+#[test]
 fn before_the_keys_are_there_nobody_is_known() {
     let shared = fixture::shared();
     Table::Empty.write(&shared);

@@ -1,0 +1,107 @@
+//! The workload whose sidecars the filter is in. What Gateways are told of pools and backends follows here from one thing:
+//! a request goes to the workload, whatever model it asks for.
+
+use std::rc::Rc;
+
+use tollgate_proto::v1 as wire;
+
+use super::{Access, Backend, Class, InvalidConfig, Limit, Model, ModelName, Namespaces, Pool, Rewrite, Target};
+
+#[derive(Debug)]
+pub struct Workload {
+    /// How the control plane knows it.
+    pub scope: String,
+    /// It stands in usage rows in the place of a route.
+    pub route: Rc<str>,
+    pub class: Rc<Class>,
+}
+
+// === impl Workload ===
+
+impl Workload {
+    pub(super) fn new(
+        workload: wire::Workload,
+        classes: Vec<wire::Class>,
+        limits: &[Rc<Limit>],
+    ) -> Result<Self, InvalidConfig> {
+        let place = || "the workload".to_owned();
+        if workload.scope.is_empty() {
+            return Err(InvalidConfig::Missing { what: "scope", place: place() });
+        }
+        if workload.route.is_empty() {
+            return Err(InvalidConfig::Missing { what: "route", place: place() });
+        }
+        let route: Rc<str> = workload.route.into();
+        let mut classes = classes.into_iter();
+        let class = match (classes.next(), classes.next()) {
+            (Some(class), None) => class,
+            (None, _) => return Err(InvalidConfig::Missing { what: "class", place: place() }),
+            (Some(_), Some(other)) => return Err(InvalidConfig::Twice { what: "class of a workload", name: other.id }),
+        };
+        if class.pool.is_some() {
+            return Err(InvalidConfig::Dangling { what: "pool", place: place(), index: class.pool(), len: 0 });
+        }
+        let backend = Backend {
+            name: route.clone(),
+            cluster: Rc::from(""),
+            path_prefix: String::new(),
+            authority: String::new(),
+            rewrite: Rewrite::Nobody,
+        };
+        let target = Target { backend: Rc::new(backend), model: None, weight: 1, priority: 0 };
+        let model = Model { name: ModelName::Prefix(Rc::from("")), targets: vec![target], retries: 0 };
+        let pool = Pool {
+            access: Access::Required,
+            consumers: Namespaces::Only(workload.consumer_namespaces),
+            models: vec![Rc::new(model)],
+        };
+        let class = Class::with_pool(Rc::new(pool), class, limits)?;
+        Ok(Self { scope: workload.scope, route, class: Rc::new(class) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::{Place, Stage, parse},
+        fixture,
+    };
+    use prost::Message as _;
+
+    fn parsed(change: impl FnOnce(&mut wire::RequestStage)) -> Result<Place, InvalidConfig> {
+        let mut stage = fixture::workload();
+        change(&mut stage);
+        let config = wire::FilterConfig { stage: Some(wire::filter_config::Stage::Request(stage)) };
+        let Stage::Request(stage) = parse(&config.encode_to_vec())?.stage else { panic!() };
+        Ok(stage.place)
+    }
+
+    fn workload(stage: &mut wire::RequestStage) -> &mut wire::Workload {
+        stage.workload.as_mut().unwrap()
+    }
+
+    #[test]
+    fn a_workload_has_one_class_that_leads_nowhere_else() {
+        let Ok(Place::Workload(workload)) = parsed(|_| {}) else { panic!() };
+        let Class::Open(terms) = &*workload.class else { panic!("{workload:?}") };
+        assert_eq!((terms.limits.len(), terms.pool.models.len()), (1, 1));
+        assert_eq!(terms.pool.consumers, Namespaces::Only(vec!["default".to_owned()]));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let missing = |what| InvalidConfig::Missing { what, place: "the workload".to_owned() };
+        let refused = |change: fn(&mut wire::RequestStage)| parsed(change).unwrap_err();
+        assert_eq!(refused(|stage| workload(stage).scope.clear()), missing("scope"));
+        assert_eq!(refused(|stage| workload(stage).route.clear()), missing("route"));
+        assert_eq!(refused(|stage| stage.classes.clear()), missing("class"));
+        let twice = InvalidConfig::Twice { what: "class of a workload", name: "w".to_owned() };
+        assert_eq!(refused(|stage| stage.classes.push(stage.classes[0].clone())), twice);
+        let place = || "the workload".to_owned();
+        let pool = InvalidConfig::Dangling { what: "pool", place: place(), index: 3, len: 0 };
+        assert_eq!(refused(|stage| stage.classes[0].pool = Some(3)), pool);
+        let limit = InvalidConfig::Dangling { what: "limit", place: "class \"w\"".to_owned(), index: 7, len: 1 };
+        assert_eq!(refused(|stage| stage.classes[0].limits = vec![7]), limit);
+    }
+}

@@ -1,0 +1,142 @@
+//! Requests to a workload, in its own sidecar.
+
+use super::*;
+use crate::key::Table;
+
+const BODY: &str = r#"{"model":"smol","stream":true}"#;
+const WEB: &str = "spiffe://cluster.local/ns/app/sa/web";
+
+fn sidecar() -> World {
+    World::new(|stage| *stage = fixture::workload())
+}
+
+/// Where istiod leads: to a route whose name says nothing.
+fn arrive(world: &mut World, method: &str, more: &[(&str, &str)], seen: &mut Seen) -> Exchange {
+    world.arrive_on(Some("default"), method, CHAT, more, seen)
+}
+
+#[test]
+fn a_request_goes_where_it_would_go_and_is_charged() {
+    let (mut world, mut seen) = (sidecar(), Seen::default());
+    let reading = arrive(&mut world, "POST", &[("x-api-key", "good"), ("x-tollgate-consumer", "root")], &mut seen);
+    assert!(reading.wants() == Wants::RequestBody, "{reading:?}");
+    world.body = BODY.as_bytes().to_vec();
+    let waiting = world.step(reading, Event::RequestEnd, &mut seen);
+    let call = world.call().unwrap();
+    assert_eq!(call.wants[0].bucket.as_ref().map(|bucket| bucket.scope.clone()), Some(vec!["app".to_owned()]));
+    world.ledger(&call, 600, 400);
+    let sent = world.step(waiting, Event::LedgerAnswered, &mut seen);
+    assert_eq!((seen.target, seen.rewritten), (None, None));
+    assert!(
+        seen.removed.iter().any(|name| name == "x-api-key")
+            && seen.removed.iter().any(|name| name == "x-tollgate-consumer")
+    );
+    let orders = seen.sent_headers.iter().filter(|(name, _)| name.starts_with("x-envoy-"));
+    assert_eq!(orders.count(), 0, "Envoy's own retries are the mesh's business");
+    // The backend is asked for its usage, and nothing else of the body is another.
+    let body: serde_json::Value = serde_json::from_slice(&seen.body.take().unwrap()).unwrap();
+    assert_eq!(body, serde_json::json!({"model": "smol", "stream": true, "stream_options": {"include_usage": true}}));
+
+    let usage = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":8,\"completion_tokens\":5}}\n\n";
+    let mut seen = Seen::default();
+    let answering = world.answer(sent, "200", "text/event-stream", &[usage, "data: [DONE]\n\n"], &mut seen);
+    assert!(seen.answer_headers.iter().any(|(name, value)| *name == "x-ratelimit-limit-tokens" && value == "1000"));
+    let report = world.end(answering, Ending::default());
+    let [row] = report.usage.as_slice() else { panic!("{report:?}") };
+    assert_eq!((row.route.as_str(), row.backend.as_str()), ("service/runner", "service/runner"));
+    assert_eq!((row.model.as_str(), row.asked_model.as_str(), row.consumer.as_str()), ("*", "smol", "app"));
+    assert_eq!((row.input_tokens, row.output_tokens, row.requests), (8, 5, 1));
+    assert_eq!(report.settlements[0].charged, 13);
+}
+
+#[test]
+fn a_budget_of_a_model_is_one_for_all_that_a_workload_is_asked_for() {
+    // A runner that serves one model answers to any name.
+    let by_model = wire::ScopePart { part: Some(wire::scope_part::Part::Model(true)) };
+    let mut world = World::new(|stage| {
+        *stage = fixture::workload();
+        stage.limits[0].scope.push(by_model.clone());
+    });
+    let mut scopes = Vec::new();
+    for model in ["smol", "made-up"] {
+        let reading = arrive(&mut world, "POST", &[("x-api-key", "good")], &mut Seen::default());
+        world.body = format!(r#"{{"model":"{model}"}}"#).into_bytes();
+        world.step(reading, Event::RequestEnd, &mut Seen::default());
+        scopes.extend(world.call().into_iter().flat_map(|call| call.wants).map(|want| want.bucket.unwrap().scope));
+    }
+    assert_eq!(scopes[0], ["app", "*"]);
+    assert!(scopes.iter().all(|scope| *scope == scopes[0]), "{scopes:?}");
+}
+
+#[test]
+fn who_has_no_key_and_no_identity_is_refused() {
+    let refused = |more: &[(&str, &str)]| {
+        let (mut world, mut seen) = (sidecar(), Seen::default());
+        arrive(&mut world, "POST", more, &mut seen);
+        seen.reply.as_ref().map(|reply| reply.0)
+    };
+    assert_eq!(refused(&[]), Some(401));
+    assert_eq!(refused(&[("x-api-key", "wrong")]), Some(401));
+    assert_eq!(refused(&[("x-api-key", "foreign")]), Some(401), "a Consumer of another namespace");
+    assert_eq!(refused(&[("x-forwarded-client-cert", "URI=spiffe://cluster.local/ns/app/sa/web")]), Some(401));
+    assert_eq!(refused(&[("x-api-key", "good")]), None);
+}
+
+#[test]
+fn an_identity_needs_no_key() {
+    let (mut world, mut seen) = (sidecar(), Seen::default());
+    let headers = [(":method".to_owned(), b"POST".to_vec()), (":path".to_owned(), CHAT.into())];
+    let head = Head { headers: &headers, route: Some("default"), identity: Some(WEB) };
+    let reading = world.step(Exchange::New, Event::RequestHeaders { head, end: false }, &mut seen);
+    assert!(seen.reply.is_none() && reading.wants() == Wants::RequestBody, "{reading:?}");
+}
+
+#[test]
+fn what_only_reads_passes_without_any_key_of_ours() {
+    for method in ["GET", "HEAD", "OPTIONS"] {
+        let (mut world, mut seen) = (sidecar(), Seen::default());
+        let more = [("authorization", "Bearer good"), ("x-tollgate-consumer", "root")];
+        let passing = arrive(&mut world, method, &more, &mut seen);
+        assert!(matches!(passing, Exchange::Passing), "{method}: {passing:?}");
+        assert_eq!(seen.removed, ["x-tollgate-consumer", "authorization"], "{method}");
+        assert!(seen.sent_headers.is_empty(), "{method}");
+    }
+    // Another protocol would run there uncounted, and so would what is written.
+    for (method, more) in
+        [("GET", &[("upgrade", "websocket"), ("x-api-key", "good")][..]), ("PUT", &[("x-api-key", "good")])]
+    {
+        let mut seen = Seen::default();
+        arrive(&mut sidecar(), method, more, &mut seen);
+        assert_eq!(seen.reply.map(|reply| reply.0), Some(400), "{method}");
+    }
+}
+
+#[test]
+fn before_the_keys_are_there_it_is_closed() {
+    let (mut world, mut seen) = (sidecar(), Seen::default());
+    Table::Empty.write(&world.shared);
+    world.worker.refresh(&world.shared);
+    arrive(&mut world, "POST", &[("x-api-key", "good")], &mut seen);
+    assert_eq!(code(&seen), (503, "backend_unavailable".to_owned()));
+}
+
+#[test]
+fn a_refused_policy_closes_it() {
+    let mut world = World::new(|stage| {
+        *stage = fixture::workload();
+        stage.classes[0].closed_by = "default/p".into();
+    });
+    let mut seen = Seen::default();
+    arrive(&mut world, "POST", &[("x-api-key", "good")], &mut seen);
+    assert_eq!(code(&seen), (503, "policy_invalid".to_owned()));
+}
+
+#[test]
+fn a_call_says_for_which_workload_it_is_made() {
+    let metadata = |world: &World| {
+        let Stage::Request(stage) = &world.config.stage else { panic!() };
+        stage.metadata().into_iter().map(|(name, value)| (name.to_owned(), value.to_vec())).collect::<Vec<_>>()
+    };
+    assert_eq!(metadata(&sidecar()), [("tollgate-scope".to_owned(), b"workload/default/runner/inbound".to_vec())]);
+    assert_eq!(metadata(&super::world()), []);
+}
