@@ -32,15 +32,32 @@ pub fn request_config(catalog: &ir::Catalog, ir: &ir::Ir, control_cluster: &Cont
         Some(wire::Class { id, pool, limits: limits.collect(), closed_by: class.closed_by.clone().unwrap_or_default() })
     });
     let stage = wire::RequestStage {
-        control_cluster: control_cluster.name(),
+        control_cluster: control_cluster.service(),
         classes: classes.collect(),
         pools: pools.iter().map(|pool| self::pool(pool, &place_of_backend)).collect(),
         backends: backends.iter().copied().map(backend).collect(),
         limits: limits.into_iter().map(limit).collect(),
         max_body_bytes: MAX_BODY_BYTES,
         has_members: catalog.has_members,
+        workload: None,
     };
     wire::FilterConfig { stage: Some(Stage::Request(stage)) }
+}
+
+/// The configuration of the filter in the sidecars of a workload.
+pub fn workload_config(workload: &ir::Workload, ir: &ir::Ir, control_cluster: &ControlCluster) -> wire::FilterConfig {
+    let mut config = request_config(&workload.catalog, ir, control_cluster);
+    if let Some(Stage::Request(stage)) = &mut config.stage {
+        stage.workload = Some(wire::Workload {
+            scope: workload.catalog.scope.to_string(),
+            route: workload.route(),
+            consumer_namespaces: match &workload.consumers {
+                ir::ConsumerNamespaces::All => Vec::new(),
+                ir::ConsumerNamespaces::Only(namespaces) => namespaces.iter().cloned().collect(),
+            },
+        });
+    }
+    config
 }
 
 /// The configuration of the upstream filter. None: no backend needs one.
@@ -127,26 +144,5 @@ fn limit(limit: &ir::Limit) -> wire::Limit {
             ir::OnEarlyEnd::Reservation => wire::EarlyEnd::Reservation,
         }
         .into(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::objects::Key;
-    use crate::placement::Direction;
-    use crate::scope::Scope;
-
-    #[test]
-    fn a_workload_reaches_the_control_plane_through_istiods_cluster() {
-        let scope = Scope::Workload { service: Key::new("team", "runner"), direction: Direction::Inbound };
-        let class = ir::Class { pool: None, limits: Vec::new(), closed_by: None };
-        let catalog = ir::Catalog { classes: [class].into(), ..ir::Catalog::new(scope) };
-        let control = ControlCluster::Istio { host: "tollgate.system.svc.cluster.local".to_owned(), port: 18000 };
-        let Some(Stage::Request(stage)) = request_config(&catalog, &ir::Ir::default(), &control).stage else {
-            panic!("it is no configuration of requests");
-        };
-        assert_eq!(stage.control_cluster, "outbound|18000||tollgate.system.svc.cluster.local");
-        assert_eq!(stage.classes.iter().map(|class| class.pool).collect::<Vec<_>>(), [None]);
     }
 }

@@ -30,16 +30,17 @@ mod wasm;
 mod wire;
 
 pub use cluster::endpoints_of;
-use filter_config::{MAX_BODY_BYTES, attempt_config, connection_config, request_config};
-pub use print::to_json;
+use filter_config::{MAX_BODY_BYTES, attempt_config, connection_config, request_config, workload_config};
+pub use print::{NotPrinted, Shown, to_json};
 pub use route_table::RouteTables;
-pub use setup::{CONTROL_CLUSTER, ControlCluster, FilterCode, FilterSetup};
+pub use setup::{CONTROL_CLUSTER, ControlCluster, FilterCode, FilterSetup, HostTooLong, IstioCluster};
 pub use update::update;
-pub use wasm::{stamped, without_stamps};
+pub use wasm::{of_workload, stamped, without_stamps};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use serde_json::Value;
 use tollgate_proto::v1::ApiKey;
 
 use crate::ir::{self, AllowedModels, ConsumerNamespaces};
@@ -80,6 +81,22 @@ pub fn without_keys(gateway: &ir::Gateway, ir: &ir::Ir, surroundings: &Surroundi
     wasm::add(&mut snapshot, &gateway.catalog, ir, &surroundings.filter);
     listener::add(&mut snapshot, gateway, surroundings);
     snapshot
+}
+
+/// The filter in the sidecars of a workload, by the name by which they find it, and the place in them that names it so.
+/// Both are messages of Envoy (TypedExtensionConfig, HttpFilter) as JSON.
+///
+/// # Errors
+/// When they cannot be printed.
+pub fn workload_filter(
+    workload: &ir::Workload,
+    ir: &ir::Ir,
+    setup: &FilterSetup,
+    shown: Shown,
+) -> Result<[Value; 2], NotPrinted> {
+    let filter = wasm::of_workload(workload, ir, setup);
+    let place = wasm::discovered(wasm::request_name(&workload.catalog.scope));
+    Ok([print::filter(&filter, shown)?, print::place(&place)?])
 }
 
 /// All keys, by name. Which of them a scope has, [`consumers`] says.

@@ -2,16 +2,32 @@
 
 use std::sync::LazyLock;
 
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter;
 use envoy_types::pb::envoy::extensions::transport_sockets::tls::v3::{Secret, secret};
 use envoy_types::pb::google::protobuf::{Any, BytesValue};
-use prost::Message as _;
+use prost::{Message as _, Name as _};
 use prost_reflect::{DescriptorPool, DynamicMessage, Kind, MessageDescriptor, SerializeOptions};
 use serde_json::{Map, Value, json};
+use thiserror::Error;
 
 use crate::snapshot::{Resource, ResourceType, Snapshot};
 
 use super::wasm::with_plugin;
 use super::wire::inline;
+
+/// How the configuration of a filter is printed, which travels as bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// As it travels.
+    AsBytes,
+    /// As the message that it is.
+    AsMessage,
+}
+
+/// It is a fault of this program.
+#[derive(Debug, Error)]
+#[error("the message cannot be printed: {0}")]
+pub struct NotPrinted(String);
 
 const REDACTED: &str = "[redacted]";
 const FILTER_CONFIG: &str = "type.googleapis.com/tollgate.v1.FilterConfig";
@@ -50,6 +66,20 @@ fn to_value(kind: ResourceType, resource: &Resource) -> Value {
         // The content is never shown, because it may be a secret.
         |error| json!({ "error": error }),
     )
+}
+
+/// A filter, as the TypedExtensionConfig that it is given as.
+pub fn filter(message: &[u8], shown: Shown) -> Result<Value, NotPrinted> {
+    let opened = match shown {
+        Shown::AsBytes => None,
+        Shown::AsMessage => opened(message),
+    };
+    reflect("envoy.config.core.v3.TypedExtensionConfig", opened.as_deref().unwrap_or(message)).map_err(NotPrinted)
+}
+
+/// The place of a filter among the others.
+pub fn place(filter: &HttpFilter) -> Result<Value, NotPrinted> {
+    reflect(&HttpFilter::full_name(), &filter.encode_to_vec()).map_err(NotPrinted)
 }
 
 fn reflect(name: &str, value: &[u8]) -> Result<Value, String> {

@@ -1,5 +1,10 @@
 //! What the filter of any scope is told of its surroundings: where its code is, and how it reaches the control plane.
 
+use envoy_types::pb::envoy::config::core::v3::GrpcService;
+use envoy_types::pb::envoy::config::core::v3::grpc_service::{EnvoyGrpc, TargetSpecifier};
+use prost::Message as _;
+use thiserror::Error;
+
 /// The Envoy cluster of the control plane in the bootstrap of the proxies that we program.
 pub const CONTROL_CLUSTER: &str = "tollgate_control";
 
@@ -17,6 +22,8 @@ pub enum FilterCode {
     File(String),
     /// Fetched from the control plane by HTTP, through its cluster.
     Remote { sha256: String, path: String },
+    /// Fetched by Istio's agent, which puts a file in its place before Envoy sees it.
+    ByAgent { sha256: String, uri: String },
 }
 
 /// The cluster through which a proxy reaches the control plane.
@@ -25,8 +32,32 @@ pub enum ControlCluster {
     /// The static one of our bootstrap, which the proxies of Gateways have.
     Bootstrap,
     /// The one that istiod makes of our Service in every sidecar, under the mTLS of the mesh.
-    Istio { host: String, port: u16 },
+    Istio(IstioCluster),
 }
+
+/// The port of a Service, as the filter in a sidecar names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IstioCluster {
+    host: String,
+    port: u16,
+}
+
+/// A filter has no way to name the Service.
+#[derive(Debug, Error, PartialEq, Eq)]
+#[error(
+    "the host {host} is too long by {excess} characters for filters in sidecars (hint: give the Service a shorter name)"
+)]
+pub struct HostTooLong {
+    host: String,
+    excess: usize,
+}
+
+/// The authority of calls from sidecars. Envoy would take the name of the cluster, and `|` is no character of an authority:
+/// the control plane's HTTP/2 would end the connection.
+const AUTHORITY: &str = "tollgate";
+
+/// A filter gives Envoy this message as text. So long, its inner length is one byte of ASCII.
+const MAX_BYTES: usize = 127;
 
 // === impl FilterSetup ===
 
@@ -43,8 +74,16 @@ impl ControlCluster {
     pub fn name(&self) -> String {
         match self {
             Self::Bootstrap => CONTROL_CLUSTER.to_owned(),
-            // As istiod names the clusters of the requests that a sidecar sends.
-            Self::Istio { host, port } => format!("outbound|{port}||{host}"),
+            Self::Istio(cluster) => cluster.name(),
+        }
+    }
+
+    /// What a filter calls (`RequestStage.control_cluster`).
+    pub fn service(&self) -> String {
+        match self {
+            Self::Bootstrap => CONTROL_CLUSTER.to_owned(),
+            // It is ASCII, as `IstioCluster::new` makes sure.
+            Self::Istio(cluster) => String::from_utf8(cluster.message().encode_to_vec()).unwrap_or_default(),
         }
     }
 
@@ -52,7 +91,61 @@ impl ControlCluster {
     pub fn host(&self) -> &str {
         match self {
             Self::Bootstrap => CONTROL_CLUSTER,
-            Self::Istio { host, .. } => host,
+            Self::Istio(cluster) => &cluster.host,
         }
+    }
+}
+
+// === impl IstioCluster ===
+
+impl IstioCluster {
+    /// # Errors
+    /// When the host is too long, or is not ASCII.
+    pub fn new(host: impl Into<String>, port: u16) -> Result<Self, HostTooLong> {
+        let cluster = Self { host: host.into(), port };
+        let inner = cluster.grpc().encoded_len();
+        if inner > MAX_BYTES || !cluster.host.is_ascii() {
+            return Err(HostTooLong { excess: inner.saturating_sub(MAX_BYTES), host: cluster.host });
+        }
+        Ok(cluster)
+    }
+
+    /// As istiod names the clusters of the requests that a sidecar sends.
+    fn name(&self) -> String {
+        format!("outbound|{}||{}", self.port, self.host)
+    }
+
+    fn grpc(&self) -> EnvoyGrpc {
+        EnvoyGrpc { cluster_name: self.name(), authority: AUTHORITY.to_owned(), ..Default::default() }
+    }
+
+    fn message(&self) -> GrpcService {
+        GrpcService { target_specifier: Some(TargetSpecifier::EnvoyGrpc(self.grpc())), ..Default::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sidecar_names_istiods_cluster_and_an_authority() {
+        let cluster = IstioCluster::new("tollgate.tollgate-system.svc.cluster.local", 18002).unwrap();
+        let service = ControlCluster::Istio(cluster).service();
+        let read = GrpcService::decode(service.as_bytes()).unwrap();
+        let Some(TargetSpecifier::EnvoyGrpc(grpc)) = read.target_specifier else { panic!("{read:?}") };
+        assert_eq!(grpc.cluster_name, "outbound|18002||tollgate.tollgate-system.svc.cluster.local");
+        assert_eq!(grpc.authority, "tollgate");
+    }
+
+    #[test]
+    fn a_host_that_does_not_fit_is_refused_and_the_longest_is_not() {
+        let fits = |len: usize| IstioCluster::new("h".repeat(len), 18002);
+        let longest = (1..200).take_while(|len| fits(*len).is_ok()).last().unwrap();
+        let service = ControlCluster::Istio(fits(longest).unwrap()).service();
+        assert!(GrpcService::decode(service.as_bytes()).is_ok_and(|read| read.target_specifier.is_some()));
+        assert_eq!(service.len(), MAX_BYTES + 2);
+        assert_eq!(fits(longest + 3).unwrap_err().excess, 3);
+        assert!(IstioCluster::new("b\u{fc}cher.example", 1).is_err());
     }
 }

@@ -14,15 +14,15 @@ use envoy_types::pb::google::protobuf::{Any, BytesValue};
 use prost::{Message as _, Name as _};
 use tollgate_proto::v1::FilterConfig;
 
-use crate::ir::{Catalog, Ir};
+use crate::ir::{Catalog, Ir, Workload};
 use crate::scope::Scope;
 use crate::snapshot::{Resource, ResourceType, Snapshot};
 use crate::status::Origin;
 
 use super::wire::{ads, any, duration, extension, yes};
-use super::{FilterCode, FilterSetup, attempt_config, connection_config, request_config};
+use super::{FilterCode, FilterSetup, attempt_config, connection_config, request_config, workload_config};
 
-/// All stages run in the same VM of a worker and share its data.
+/// All stages of the filter of a Gateway run in the same VM of a worker and share its data.
 const VM_ID: &str = "tollgate";
 
 /// A VM that died is not replaced before this time has passed, and until then the worker refuses. If they die one after
@@ -47,8 +47,9 @@ pub fn add(snapshot: &mut Snapshot, catalog: &Catalog, ir: &Ir, setup: &FilterSe
     let mut origins = of_scope.clone();
     origins.extend(catalog.pools.values().map(|pool| pool.origin.clone()));
     origins.extend(catalog.backends.values().map(|backend| backend.origin.clone()));
+    let plugin = |name: &str, root: &str, config: &FilterConfig| plugin((name, root), VM_ID.to_owned(), config, setup);
     let mut insert = |name: String, root: &str, config: &FilterConfig, kind: Kind, origins: Vec<Origin>| {
-        let plugin = Some(plugin(&name, root, config, setup));
+        let plugin = Some(plugin(&name, root, config));
         let resource = match kind {
             Kind::Http => extension(&name, &Wasm { config: plugin }),
             Kind::Network => extension(&name, &NetworkWasm { config: plugin }),
@@ -61,6 +62,17 @@ pub fn add(snapshot: &mut Snapshot, catalog: &Catalog, ir: &Ir, setup: &FilterSe
     if let Some(config) = attempt_config(catalog) {
         insert(attempt_name(scope), "attempt", &config, Kind::Http, origins);
     }
+}
+
+/// The filter in the sidecars of a workload, as a TypedExtensionConfig that Istio sends on.
+///
+/// It has a VM of its own. A sidecar may have the filter for two Services, and each has its own keys and its own leases.
+pub fn of_workload(workload: &Workload, ir: &Ir, setup: &FilterSetup) -> Vec<u8> {
+    let scope = &workload.catalog.scope;
+    let name = request_name(scope);
+    let config = workload_config(workload, ir, &setup.control_cluster);
+    let plugin = plugin((&name, "request"), format!("{VM_ID}/{scope}"), &config, setup);
+    extension(&name, &Wasm { config: Some(plugin) }).encode_to_vec()
 }
 
 /// Where the filter has nothing to decide, there is none. A Gateway without a route to a pool is an ordinary proxy.
@@ -134,7 +146,7 @@ fn discovery(type_url: String) -> core::ExtensionConfigSource {
     core::ExtensionConfigSource { config_source: Some(ads()), type_urls: vec![type_url], ..Default::default() }
 }
 
-fn plugin(name: &str, root: &str, config: &FilterConfig, setup: &FilterSetup) -> PluginConfig {
+fn plugin((name, root): (&str, &str), vm_id: String, config: &FilterConfig, setup: &FilterSetup) -> PluginConfig {
     PluginConfig {
         name: name.to_owned(),
         root_id: root.to_owned(),
@@ -147,12 +159,12 @@ fn plugin(name: &str, root: &str, config: &FilterConfig, setup: &FilterSetup) ->
         // Without this, a request whose headers are held never gets its body.
         allow_on_headers_stop_iteration: yes(),
         vm: Some(plugin_config::Vm::VmConfig(VmConfig {
-            vm_id: VM_ID.to_owned(),
+            vm_id,
             runtime: "envoy.wasm.runtime.v8".to_owned(),
             code: Some(code(setup)),
             // If the new code is not there yet, Envoy refuses the update, and it is sent again. Otherwise Envoy would
             // accept it, and requests would pass unfiltered.
-            nack_on_code_cache_miss: matches!(setup.code, FilterCode::Remote { .. }),
+            nack_on_code_cache_miss: !matches!(setup.code, FilterCode::File(_)),
             ..Default::default()
         })),
         ..Default::default()
@@ -160,20 +172,24 @@ fn plugin(name: &str, root: &str, config: &FilterConfig, setup: &FilterSetup) ->
 }
 
 fn code(setup: &FilterSetup) -> core::AsyncDataSource {
-    let specifier = match &setup.code {
-        FilterCode::File(path) => core::async_data_source::Specifier::Local(core::DataSource {
-            specifier: Some(core::data_source::Specifier::Filename(path.clone())),
-            ..Default::default()
-        }),
-        FilterCode::Remote { sha256, path } => core::async_data_source::Specifier::Remote(core::RemoteDataSource {
+    let remote = |uri: String, sha256: &String| {
+        core::async_data_source::Specifier::Remote(core::RemoteDataSource {
             http_uri: Some(core::HttpUri {
-                uri: format!("http://{}{path}", setup.control_cluster.host()),
+                uri,
                 timeout: duration(Duration::from_secs(30)),
                 http_upstream_type: Some(core::http_uri::HttpUpstreamType::Cluster(setup.control_cluster.name())),
             }),
             sha256: sha256.clone(),
             ..Default::default()
+        })
+    };
+    let specifier = match &setup.code {
+        FilterCode::File(path) => core::async_data_source::Specifier::Local(core::DataSource {
+            specifier: Some(core::data_source::Specifier::Filename(path.clone())),
+            ..Default::default()
         }),
+        FilterCode::Remote { sha256, path } => remote(format!("http://{}{path}", setup.control_cluster.host()), sha256),
+        FilterCode::ByAgent { sha256, uri } => remote(uri.clone(), sha256),
     };
     core::AsyncDataSource { specifier: Some(specifier) }
 }
@@ -196,7 +212,7 @@ mod tests {
         ] {
             let name = "tollgate/default/llm/request";
             let setup = FilterSetup::of_gateways(code);
-            let plugin = plugin(name, "request", &FilterConfig::default(), &setup);
+            let plugin = plugin((name, "request"), VM_ID.to_owned(), &FilterConfig::default(), &setup);
             let message = extension(name, &Wasm { config: Some(plugin.clone()) });
             let resource = Resource::new(&message, Vec::new());
             let (one, other) = (stamped(&resource, 1), stamped(&resource, 2));

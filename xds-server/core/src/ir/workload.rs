@@ -14,7 +14,7 @@ pub struct Workload {
     pub origin: Origin,
     /// Its classes have no pool: a request goes where it would go without us.
     pub catalog: Catalog,
-    /// Whose Consumers count there.
+    /// Whose Consumers count there. It is the namespace of the Service, never all.
     pub consumers: ConsumerNamespaces,
     /// The labels of its Pods. There is always one: without any, the filter would be in every sidecar of the namespace.
     pub selector: BTreeMap<String, String>,
@@ -25,6 +25,13 @@ pub struct Workload {
 }
 
 // === impl Workload ===
+
+impl Workload {
+    /// What stands in usage rows in the place of a route.
+    pub fn route(&self) -> String {
+        format!("service/{}", self.origin.display_name())
+    }
+}
 
 impl Serialize for Workload {
     /// A Gateway's classes stand in its routes. A workload has no routes, so here they are told.

@@ -5,9 +5,11 @@ mod check;
 #[cfg(test)]
 mod check_test;
 mod policies;
+mod sidecars;
 
 pub use check::{Found, FoundGateway, FoundPod, FoundService, Remark, check};
 pub use policies::Policies;
+pub use sidecars::{envoy_filter, name_of};
 
 use crate::terms::Key;
 

@@ -18,8 +18,11 @@ use std::sync::Arc;
 
 use serde::Serialize as _;
 use serde_json::{Value, json};
-use tollgate_core::envoy::{self, FilterCode, FilterSetup, Ports, RouteTables, Surroundings};
+use tollgate_core::envoy::{
+    self, ControlCluster, FilterCode, FilterSetup, IstioCluster, Ports, RouteTables, Shown, Surroundings,
+};
 use tollgate_core::ir::Ir;
+use tollgate_core::istio;
 use tollgate_core::mesh::Mesh;
 use tollgate_core::objects::{Key, Objects, SecretSource};
 use tollgate_core::placement::{Direction, Placement, Setting, Sidecars};
@@ -37,14 +40,17 @@ pub struct Case<'a> {
     setting: Setting,
 }
 
-const SECTIONS: [&str; 4] = ["findings", "statuses", "ir", "envoy"];
+const SECTIONS: [&str; 5] = ["findings", "statuses", "ir", "envoy", "istio"];
+/// Of a Gateway, where a case says nothing else.
+const OF_GATEWAYS: usize = 4;
 
 impl<'a> Case<'a> {
     pub fn parse(text: &'a str) -> Self {
         let end = SECTIONS.iter().filter_map(|section| text.find(&format!("--- # {section}\n"))).min();
         let input = &text[..end.unwrap_or(text.len())];
         let shows = input.lines().find_map(|line| line.strip_prefix("# Shows: "));
-        let shows = shows.map_or_else(|| SECTIONS.to_vec(), |shows| shows.split(", ").collect());
+        let shows = shows
+            .map_or_else(|| SECTIONS.iter().copied().take(OF_GATEWAYS).collect(), |shows| shows.split(", ").collect());
         let scoped_above = input.lines().find_map(|line| line.strip_prefix("# Scoped above: "));
         let route_tables = scoped_above
             .map_or_else(RouteTables::default, |limit| RouteTables { scoped_above: limit.parse().unwrap() });
@@ -101,6 +107,7 @@ impl<'a> Case<'a> {
                         .map(|(name, snapshot)| (name, common.fold(&envoy::to_json(snapshot))))
                         .collect::<BTreeMap<_, _>>()
                 )),
+                "istio" => yaml(&envoy_filters(name, &translation.ir)),
                 other => panic!("{name}: there is no section {other}"),
             };
             write!(output, "--- # {section}\n{value}").unwrap();
@@ -109,21 +116,48 @@ impl<'a> Case<'a> {
     }
 }
 
-/// What holds for every snapshot, whatever the case shows.
-fn check(name: &str, snapshot: &Snapshot) {
+/// The EnvoyFilters of all workloads, by name. The filter takes what they hold.
+fn envoy_filters(name: &str, ir: &Ir) -> Value {
+    let cluster = IstioCluster::new("tollgate.tollgate-system.svc.cluster.local", 18002).unwrap();
+    let uri = "http://tollgate.tollgate-system.svc.cluster.local:18003/code/abc.wasm".to_owned();
+    let code = FilterCode::ByAgent { sha256: "abc".to_owned(), uri };
+    let setup = FilterSetup { code, control_cluster: ControlCluster::Istio(cluster) };
+    let mut filters = serde_json::Map::new();
+    for workload in ir.workloads.values() {
+        let stage = filter_of(name, &envoy::of_workload(workload, ir, &setup));
+        let tollgate_filter::config::Place::Workload(place) = stage.expect("it is of requests").place else {
+            panic!("{name}: it is no workload's");
+        };
+        assert_eq!(place.scope, workload.catalog.scope.to_string());
+        let filter = istio::envoy_filter(workload, ir, &setup, Shown::AsMessage).unwrap();
+        filters.insert(workload.catalog.scope.to_string(), filter.unwrap_or_default());
+    }
+    Value::Object(filters)
+}
+
+/// What the filter itself reads of its configuration. None: it sees no requests.
+fn filter_of(name: &str, message: &[u8]) -> Option<tollgate_filter::config::RequestStage> {
     use envoy_types::pb::envoy::config::core::v3::TypedExtensionConfig;
     use envoy_types::pb::envoy::extensions::filters::http::wasm::v3::Wasm;
     use envoy_types::pb::google::protobuf::BytesValue;
     use prost::Message as _;
+    let extension = TypedExtensionConfig::decode(message).unwrap();
+    let wasm = Wasm::decode(extension.typed_config.unwrap().value.as_slice()).unwrap();
+    let configuration = wasm.config.unwrap().configuration.unwrap();
+    let bytes = BytesValue::decode(configuration.value.as_slice()).unwrap().value;
+    let config = tollgate_filter::config::parse(&bytes);
+    let config = config.unwrap_or_else(|error| panic!("{name}: the filter refuses {}: {error}", extension.name));
+    match config.stage {
+        tollgate_filter::config::Stage::Request(stage) => Some(stage),
+        _ => None,
+    }
+}
+
+/// What holds for every snapshot, whatever the case shows.
+fn check(name: &str, snapshot: &Snapshot) {
     let mut classes = BTreeSet::new();
-    for (resource, value) in snapshot.of(ResourceType::ExtensionConfig) {
-        let extension = TypedExtensionConfig::decode(&*value.content.bytes()).unwrap();
-        let wasm = Wasm::decode(extension.typed_config.unwrap().value.as_slice()).unwrap();
-        let configuration = wasm.config.unwrap().configuration.unwrap();
-        let bytes = BytesValue::decode(configuration.value.as_slice()).unwrap().value;
-        let config = tollgate_filter::config::parse(&bytes);
-        let config = config.unwrap_or_else(|error| panic!("{name}: the filter refuses {resource}: {error}"));
-        if let tollgate_filter::config::Stage::Request(stage) = config.stage {
+    for (_, value) in snapshot.of(ResourceType::ExtensionConfig) {
+        if let Some(stage) = filter_of(name, &value.content.bytes()) {
             classes = stage.classes.all().iter().map(|(id, _)| id.clone()).collect();
         }
     }

@@ -1,0 +1,72 @@
+//! Workloads to EnvoyFilters: how the filter gets into sidecars, which istiod programs.
+//!
+//! ```text
+//! Workload -> EXTENSION_CONFIG  the filter with its configuration, found by name (ECDS over ADS)
+//!          \-> HTTP_FILTER, one for each port: its place before the router, which names it
+//! ```
+//! A change of policy changes the first part alone. Envoy takes that in place: no listener is another, and no connection is
+//! drained. The second part is another only when the ports of the workload are.
+
+use serde_json::{Value, json};
+
+use crate::envoy::{self, FilterSetup, NotPrinted, Shown};
+use crate::ir::{Ir, Workload};
+use crate::placement::Direction;
+use crate::scope::Scope;
+use crate::terms::Key;
+
+/// Filters of others have 0. The filter's place is before the router, behind what they put there by then.
+const PRIORITY: i32 = 10;
+const CONNECTIONS: &str = "envoy.filters.network.http_connection_manager";
+const ROUTER: &str = "envoy.filters.http.router";
+/// What is kept by a control plane has this label.
+pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "tollgate");
+
+/// What its EnvoyFilter is called. The longest name of a Service leaves room for it.
+pub fn name_of(service: &Key, direction: Direction) -> Key {
+    Key::new(&*service.namespace, format!("tollgate-{direction}-{}", service.name))
+}
+
+/// The EnvoyFilter of a workload, for server-side apply. None: none of its ports is known yet.
+///
+/// # Errors
+/// When it cannot be printed.
+pub fn envoy_filter(
+    workload: &Workload,
+    ir: &Ir,
+    setup: &FilterSetup,
+    shown: Shown,
+) -> Result<Option<Value>, NotPrinted> {
+    let Scope::Workload { service, direction } = &workload.catalog.scope else { return Ok(None) };
+    if workload.ports.is_empty() {
+        return Ok(None);
+    }
+    let [filter, place] = envoy::workload_filter(workload, ir, setup, shown)?;
+    let context = match direction {
+        Direction::Inbound => "SIDECAR_INBOUND",
+        Direction::Outbound => "SIDECAR_OUTBOUND",
+    };
+    let code = json!({
+        "applyTo": "EXTENSION_CONFIG",
+        "match": {"context": context},
+        "patch": {"operation": "ADD", "value": filter},
+    });
+    let places = workload.ports.iter().map(|port| {
+        json!({
+            "applyTo": "HTTP_FILTER",
+            "match": {"context": context, "listener": {
+                "portNumber": port,
+                "filterChain": {"filter": {"name": CONNECTIONS, "subFilter": {"name": ROUTER}}},
+            }},
+            "patch": {"operation": "INSERT_BEFORE", "value": place},
+        })
+    });
+    let patches: Vec<Value> = std::iter::once(code).chain(places).collect();
+    let name = name_of(service, *direction);
+    Ok(Some(json!({
+        "apiVersion": "networking.istio.io/v1alpha3",
+        "kind": "EnvoyFilter",
+        "metadata": {"name": *name.name, "namespace": *name.namespace, "labels": {MANAGED_BY.0: MANAGED_BY.1}},
+        "spec": {"workloadSelector": {"labels": workload.selector}, "priority": PRIORITY, "configPatches": patches},
+    })))
+}
