@@ -39,6 +39,7 @@ mod proxy;
 mod replicas;
 mod report;
 mod serve;
+mod sidecars;
 mod source;
 mod state;
 mod statuses;

@@ -27,7 +27,7 @@ const CORE: [&str; 18] = [
 ];
 
 /// The same of `src`, which may use all of the core.
-const EDGE: [&str; 19] = [
+const EDGE: [&str; 20] = [
     "identity",
     "accept",
     "web",
@@ -42,6 +42,7 @@ const EDGE: [&str; 19] = [
     "replicas",
     "statuses",
     "fleet",
+    "sidecars",
     "admin",
     "envoy",
     "proxy",

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use serde_json::{Value, json};
+use tollgate_core::envoy::{FilterSetup, Shown};
 use tollgate_core::fleet::{self, Asked};
+use tollgate_core::istio;
 use tollgate_core::objects::{Gateway, Key, Object, Store};
 use tollgate_core::placement::Placement;
 use tollgate_core::scope::Scope;
@@ -125,6 +128,31 @@ impl Published {
             "ModelBackend" => of(&objects.model_backends, origin),
             _ => None,
         }
+    }
+
+    /// The EnvoyFilters of all workloads, by name. The cluster takes them away with their Service.
+    pub fn envoy_filters(&self, setup: &FilterSetup) -> BTreeMap<Key, Arc<Value>> {
+        let world = locked(&self.world);
+        let services = &world.objects().services;
+        let mut filters = BTreeMap::new();
+        for (key, workload) in &world.ir().workloads {
+            let Scope::Workload { service, direction } = &workload.catalog.scope else { continue };
+            let mut filter = match istio::envoy_filter(workload, world.ir(), setup, Shown::AsBytes) {
+                Ok(Some(filter)) => filter,
+                Ok(None) => continue,
+                Err(error) => {
+                    tracing::error!("Service {key} gets no EnvoyFilter: {error}");
+                    continue;
+                }
+            };
+            let object = services.get(&key.namespace, &key.name);
+            if let Some(version) = object.and_then(|object| object.meta.provenance.cluster()) {
+                let owner = json!([{"apiVersion": "v1", "kind": "Service", "name": *key.name, "uid": *version.uid}]);
+                filter["metadata"]["ownerReferences"] = owner;
+            }
+            filters.insert(istio::name_of(service, *direction), Arc::new(filter));
+        }
+        filters
     }
 
     /// All of them, ours or not.

@@ -94,7 +94,7 @@ pub fn workload_filter(
     setup: &FilterSetup,
     shown: Shown,
 ) -> Result<[Value; 2], NotPrinted> {
-    let filter = wasm::of_workload(workload, ir, setup);
+    let filter = of_workload(workload, ir, setup);
     let place = wasm::discovered(wasm::request_name(&workload.catalog.scope));
     Ok([print::filter(&filter, shown)?, print::place(&place)?])
 }

@@ -10,6 +10,7 @@
 use serde_json::{Value, json};
 
 use crate::envoy::{self, FilterSetup, NotPrinted, Shown};
+use crate::fleet::MANAGED_BY;
 use crate::ir::{Ir, Workload};
 use crate::placement::Direction;
 use crate::scope::Scope;
@@ -19,12 +20,19 @@ use crate::terms::Key;
 const PRIORITY: i32 = 10;
 const CONNECTIONS: &str = "envoy.filters.network.http_connection_manager";
 const ROUTER: &str = "envoy.filters.http.router";
-/// What is kept by a control plane has this label.
-pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "tollgate");
+/// What the names of EnvoyFilters of this kind begin with.
+const NAMED: &str = "tollgate-";
 
 /// What its EnvoyFilter is called. The longest name of a Service leaves room for it.
 pub fn name_of(service: &Key, direction: Direction) -> Key {
-    Key::new(&*service.namespace, format!("tollgate-{direction}-{}", service.name))
+    Key::new(&*service.namespace, format!("{NAMED}{direction}-{}", service.name))
+}
+
+/// Whether an EnvoyFilter of this name may be one of these.
+pub fn is_name(name: &str) -> bool {
+    let rest = name.strip_prefix(NAMED).and_then(|rest| rest.split_once('-'));
+    let directions = [Direction::Inbound, Direction::Outbound].map(|direction| direction.to_string());
+    rest.is_some_and(|(direction, service)| directions.iter().any(|known| known == direction) && !service.is_empty())
 }
 
 /// The EnvoyFilter of a workload, for server-side apply. None: none of its ports is known yet.
@@ -69,4 +77,22 @@ pub fn envoy_filter(
         "metadata": {"name": *name.name, "namespace": *name.namespace, "labels": {MANAGED_BY.0: MANAGED_BY.1}},
         "spec": {"workloadSelector": {"labels": workload.selector}, "priority": PRIORITY, "configPatches": patches},
     })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_says_that_it_is_a_workloads() {
+        let service = Key::new("team", "a");
+        for direction in [Direction::Inbound, Direction::Outbound] {
+            assert!(is_name(&name_of(&service, direction).name));
+        }
+        assert_eq!(name_of(&service, Direction::Inbound), Key::new("team", "tollgate-inbound-a"));
+        for other in ["tollgate-inbound-", "tollgate-inbound", "tollgate-gateways", "tollgate-other-a", "inbound-a", ""]
+        {
+            assert!(!is_name(other), "{other}");
+        }
+    }
 }

@@ -1,0 +1,247 @@
+//! Keeps the EnvoyFilters by which istiod puts the filter into sidecars: makes those of `core/istio`, puts right what others
+//! change, and takes away those that nobody wants any more.
+//!
+//! ```text
+//! published (workloads) --+
+//!                         +-> a filter is due -> server-side apply, or deletion
+//! watch (what there is) --+
+//! ```
+//! Only the leader does it. What is of a Service that is gone, the cluster itself takes away.
+
+mod there;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Client;
+use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use kube::core::DynamicObject;
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
+use tollgate_core::envoy::FilterSetup;
+use tollgate_core::objects::{Key, redact};
+
+pub use self::there::resource;
+use self::there::{There, Watching};
+use crate::leader::{Leads, Writes};
+use crate::pipeline::Published;
+use crate::report::Metrics;
+use crate::source::kubernetes::Reach;
+
+/// Changes come in bursts.
+const TOGETHER: Duration = Duration::from_millis(20);
+/// After a failure.
+const RETRY: Duration = Duration::from_secs(1);
+const RETRY_AT_MOST: Duration = Duration::from_secs(60);
+const FAR: Duration = Duration::from_secs(3600);
+/// Whose fields ours are (server-side apply).
+const MANAGER: &str = "tollgate";
+
+/// What EnvoyFilters are made of.
+pub struct Inputs {
+    pub published: watch::Receiver<Arc<Published>>,
+    pub setup: FilterSetup,
+    /// Empty: all of them.
+    pub namespaces: Vec<String>,
+}
+
+/// The running keeper.
+#[derive(Debug)]
+pub struct Sidecars(JoinHandle<()>);
+
+struct Keeping {
+    inputs: Inputs,
+    client: Client,
+    writes: Writes,
+    there: There,
+    /// Those that there are to be. None: nothing was published yet.
+    wanted: Option<BTreeMap<Key, Arc<Value>>>,
+    /// What was written, and the generation that it was then.
+    written: BTreeMap<Key, (Arc<Value>, i64)>,
+    /// Filters to look at, and when.
+    due: BTreeMap<Key, Instant>,
+    failures: BTreeMap<Key, Failure>,
+}
+
+#[derive(Debug, Default)]
+struct Failure {
+    times: u32,
+    /// What was told of it last.
+    told: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error("it is somebody else's: it has no label app.kubernetes.io/managed-by: tollgate (rename it or the Service)")]
+    Taken,
+    #[error("it may not be written (the role for sidecars, manifests/rbac): {0}")]
+    Denied(String),
+    #[error("it cannot be written: {0}")]
+    Fails(String),
+}
+
+// === impl Sidecars ===
+
+impl Sidecars {
+    pub fn start(reach: Reach, leads: Leads, inputs: Inputs, metrics: &Metrics) -> Self {
+        let watching = Watching::start(&reach.client, &inputs.namespaces);
+        let help = "EnvoyFilters of sidecars written into a cluster, and attempts that failed";
+        let keeping = Keeping {
+            there: There::new(&inputs.namespaces),
+            writes: Writes::new(metrics, "sidecar_writes", help),
+            client: reach.client,
+            wanted: None,
+            written: BTreeMap::new(),
+            due: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            inputs,
+        };
+        Self(tokio::spawn(keeping.run(leads, watching)))
+    }
+
+    pub async fn stop(self) {
+        self.0.abort();
+        // What has begun to be written ends with it.
+        let _ = self.0.await;
+    }
+}
+
+// === impl Keeping ===
+
+impl Keeping {
+    async fn run(mut self, mut leads: Leads, mut watching: Watching) {
+        let mut published = self.inputs.published.clone();
+        self.look(&Arc::clone(&published.borrow_and_update()));
+        loop {
+            let leading = leads.leads(Instant::now()) && self.there.is_known();
+            let next = self.due.values().min().copied().filter(|_| leading);
+            tokio::select! {
+                changed = published.changed() => {
+                    if changed.is_ok() {
+                        let now = Arc::clone(&published.borrow_and_update());
+                        self.look(&now);
+                    }
+                }
+                event = watching.next() => {
+                    for name in self.there.take(event) {
+                        self.changed(name);
+                    }
+                }
+                () = leads.changed() => {}
+                () = sleep_until(next.unwrap_or_else(|| Instant::now() + FAR)) => self.keep(&leads).await,
+            }
+        }
+    }
+
+    /// Finds the filters that are to be others.
+    fn look(&mut self, published: &Published) {
+        if published.generation == 0 {
+            return;
+        }
+        let before = self.wanted.take();
+        let wanted = published.envoy_filters(&self.inputs.setup);
+        let names: BTreeSet<&Key> = wanted.keys().chain(before.iter().flatten().map(|(name, _)| name)).collect();
+        let is_other = |name: &&Key| before.as_ref().and_then(|before| before.get(*name)) != wanted.get(*name);
+        // With the first publication it becomes known which of those that are there nobody wants any more.
+        let first = before.is_none().then(|| self.there.names()).into_iter().flatten();
+        let due: Vec<Key> = names.into_iter().filter(is_other).cloned().chain(first.cloned()).collect();
+        let at = Instant::now() + TOGETHER;
+        for name in due {
+            self.due.entry(name).or_insert(at);
+        }
+        self.wanted = Some(wanted);
+    }
+
+    /// Somebody has written or deleted a filter. That may have been this control plane.
+    fn changed(&mut self, name: Key) {
+        let written = self.written.get(&name).map(|(_, generation)| *generation);
+        if self.there.generation(&name) != written {
+            self.due.entry(name).or_insert(Instant::now() + TOGETHER);
+        }
+    }
+
+    async fn keep(&mut self, leads: &Leads) {
+        let now = Instant::now();
+        let due: Vec<Key> = self.due.iter().filter(|(_, at)| **at <= now).map(|(name, _)| name.clone()).collect();
+        for name in due {
+            let Some(wanted) = self.wanted.as_ref().map(|wanted| wanted.get(&name).cloned()) else { continue };
+            if !leads.leads(Instant::now()) {
+                return;
+            }
+            self.due.remove(&name);
+            let result = match wanted {
+                Some(document) => self.apply(&name, document).await,
+                None => self.delete(&name).await,
+            };
+            match result {
+                Ok(()) => {
+                    self.failures.remove(&name);
+                }
+                Err(trouble) => self.failed(name, &trouble),
+            }
+        }
+    }
+
+    fn failed(&mut self, name: Key, trouble: &Trouble) {
+        let failure = self.failures.entry(name.clone()).or_default();
+        let text = trouble.to_string();
+        if failure.told != text {
+            tracing::error!("EnvoyFilter {name}: {text} (it is tried again)");
+            failure.told = text;
+        }
+        let wait = RETRY_AT_MOST.min(RETRY * 2u32.saturating_pow(failure.times));
+        failure.times = failure.times.saturating_add(1).min(10);
+        self.due.insert(name, Instant::now() + wait);
+    }
+
+    async fn apply(&mut self, name: &Key, document: Arc<Value>) -> Result<(), Trouble> {
+        let api = self.api(name);
+        // What has our label was seen. Anything else of this name was there before us.
+        if self.there.generation(name).is_none() && !self.written.contains_key(name) {
+            let there = api.get_metadata_opt(&name.name).await.map_err(|error| trouble(&error))?;
+            if there.is_some_and(|there| !there::is_ours(&there.metadata)) {
+                return Err(Trouble::Taken);
+            }
+        }
+        let how = PatchParams::apply(MANAGER).force();
+        let result = api.patch(&name.name, &how, &Patch::Apply(&*document)).await;
+        self.writes.count(result.is_ok());
+        let object = result.map_err(|error| trouble(&error))?;
+        self.written.insert(name.clone(), (document, object.metadata.generation.unwrap_or_default()));
+        Ok(())
+    }
+
+    async fn delete(&mut self, name: &Key) -> Result<(), Trouble> {
+        self.written.remove(name);
+        if self.there.generation(name).is_none() {
+            return Ok(());
+        }
+        match self.api(name).delete(&name.name, &DeleteParams::background()).await {
+            Ok(_) => {
+                self.writes.count(true);
+                tracing::info!("EnvoyFilter {name} is not needed any more and is deleted");
+                Ok(())
+            }
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(error) => {
+                self.writes.count(false);
+                Err(trouble(&error))
+            }
+        }
+    }
+
+    fn api(&self, name: &Key) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), &name.namespace, &resource())
+    }
+}
+
+fn trouble(error: &kube::Error) -> Trouble {
+    let message = redact::plain(&error.to_string());
+    match error {
+        kube::Error::Api(status) if status.code == 403 => Trouble::Denied(message),
+        _ => Trouble::Fails(message),
+    }
+}
