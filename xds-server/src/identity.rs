@@ -1,9 +1,11 @@
-//! Who calls: a proxy, or another replica of the control plane. The URI in the client certificate says so, and TLS has
-//! already checked that the certificate is one of ours. It is read once per connection (`serve/incoming.rs`), and each
-//! call on that connection carries it.
+//! Who calls: a proxy, a member of the mesh, or another replica of the control plane. The URI in the client certificate
+//! says so, and TLS has already checked that the certificate is one of ours, or of the mesh. It is read once per connection
+//! (`serve/incoming.rs`), and each call on that connection carries it.
 
 use std::fmt;
+use std::sync::Arc;
 
+use tollgate_core::mesh::Mesh;
 use tollgate_core::objects::Key;
 use tollgate_core::scope::Scope;
 use tonic::{Request, Status};
@@ -13,6 +15,8 @@ use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Caller {
     Proxy(Identity),
+    /// On the port for sidecars. Each call says for which workload it is (`serve/sidecars/members.rs`).
+    Member(Member),
     /// `spiffe://tollgate/control-plane`.
     Replica,
 }
@@ -22,11 +26,19 @@ pub enum Caller {
 pub enum Identity {
     /// `spiffe://tollgate/gateway`: every Gateway. The one Envoy of `tollgate run`, and the Pods of one fleet for all.
     AllGateways,
-    /// One scope. `spiffe://tollgate/gateway/<namespace>/<name>` is a Gateway. No certificate is for a workload yet:
-    /// those of the mesh (`spiffe://<trust domain>/ns/<namespace>/sa/<account>`) name an account, and nothing here knows
-    /// which workloads run under it. What is unknown is refused.
+    /// One scope. `spiffe://tollgate/gateway/<namespace>/<name>` is a Gateway. No certificate names a workload: those of
+    /// the mesh name an account, and what is published says for which workloads it may speak.
     Of(Scope),
 }
+
+/// The SPIFFE ID of an account in the mesh: `spiffe://<trust domain>/ns/<namespace>/sa/<account>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member(Arc<str>);
+
+/// The certificate is of no member.
+#[derive(Debug, thiserror::Error)]
+#[error("the client certificate is of no member of the mesh; it needs one URI SAN spiffe://<trust domain>/...")]
+pub struct InvalidMember;
 
 /// The certificate names no Gateway.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +71,33 @@ impl Caller {
             Some(Self::Replica) => Ok(()),
             _ => Err(Status::permission_denied("only a replica of the control plane may ask this")),
         }
+    }
+}
+
+// === impl Member ===
+
+impl Member {
+    /// # Errors
+    /// When the certificate has not exactly one URI, in a trust domain of the mesh.
+    pub fn of_certificate(der: &[u8], mesh: &Mesh) -> Result<Self, InvalidMember> {
+        let uri = only_uri(der).map_err(|InvalidIdentity| InvalidMember)?;
+        let rest = uri.strip_prefix("spiffe://").ok_or(InvalidMember)?;
+        match rest.split_once('/') {
+            Some((domain, path)) if !path.is_empty() && mesh.trust_domains().any(|own| own == domain) => {
+                Ok(Self(uri.into()))
+            }
+            _ => Err(InvalidMember),
+        }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Member {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
@@ -109,12 +148,24 @@ impl Identity {
     pub fn of_certificate(der: &[u8]) -> Result<Self, InvalidIdentity> {
         only_uri(der)?.parse()
     }
+
+    /// The one that another replica tells of. It may be of a workload, too.
+    ///
+    /// # Errors
+    /// When the text is of no proxy.
+    pub fn of_replica(text: &str) -> Result<Self, InvalidIdentity> {
+        let path = text.strip_prefix(TRUST_DOMAIN).and_then(|path| path.strip_prefix('/'));
+        match path.map(str::parse) {
+            Some(Ok(scope @ Scope::Workload { .. })) => Ok(Self::Of(scope)),
+            _ => text.parse(),
+        }
+    }
 }
 
 fn proxy(caller: Option<&Caller>) -> Option<&Identity> {
     match caller {
         Some(Caller::Proxy(identity)) => Some(identity),
-        Some(Caller::Replica) | None => None,
+        Some(Caller::Member(_) | Caller::Replica) | None => None,
     }
 }
 
@@ -176,10 +227,16 @@ mod tests {
 
     /// The ledger keeps its books by this text.
     #[test]
-    fn a_workload_is_not_taken_for_a_gateway() {
+    fn a_workload_is_named_by_replicas_and_by_no_certificate() {
         let (service, direction) = (Key::new("default", "runner"), Direction::Inbound);
         let workload = Identity::Of(Scope::Workload { service, direction });
         assert_eq!(workload.to_string(), "spiffe://tollgate/workload/default/runner/inbound");
         assert!(workload.to_string().parse::<Identity>().is_err());
+        for identity in [workload, Identity::AllGateways, Identity::of_gateway("default", "llm")] {
+            assert_eq!(Identity::of_replica(&identity.to_string()).unwrap(), identity);
+        }
+        for bad in ["spiffe://tollgate/default/llm", "spiffe://other/workload/a/b/inbound", "workload/a/b/inbound"] {
+            assert!(Identity::of_replica(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -42,7 +42,7 @@ const EDGE: [&str; 20] = [
     "replicas",
     "statuses",
     "fleet",
-    "sidecars",
+    "envoy_filters",
     "admin",
     "envoy",
     "proxy",

@@ -157,6 +157,7 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
         lease_ttl: args.lease_ttl,
         key_warning: args.keys.key_expiry_warning,
         xds,
+        sidecars: None,
         admin: vec![Admin::All(admin)],
         readiness: Readiness::Gateways,
         // `run` has no separate port for metrics.

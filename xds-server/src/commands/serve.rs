@@ -10,7 +10,7 @@ use tollgate_core::placement::Setting;
 
 use super::Outcome;
 use super::logging::LogFormat;
-use super::mesh::MeshArgs;
+use super::mesh::{MeshArgs, SidecarArgs};
 use super::placement::Placements;
 use super::proxies::Proxies;
 use super::sources::{HEADING, Sources};
@@ -46,6 +46,8 @@ pub struct Args {
     placement: Placements,
     #[command(flatten)]
     mesh: MeshArgs,
+    #[command(flatten)]
+    sidecars: SidecarArgs,
     /// Do not write the status of each object into the cluster
     #[arg(long, requires = "source", help_heading = HEADING)]
     no_write_status: bool,
@@ -109,7 +111,7 @@ pub struct Args {
 pub fn main(args: Args) -> anyhow::Result<Outcome> {
     args.log_format.start();
     let source = args.sources.get()?;
-    let setting = args.mesh.setting(args.placement.served(&source)?);
+    let setting = args.sidecars.setting(args.mesh.setting(args.placement.served(&source)?));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(args, source, setting))
 }
@@ -156,6 +158,7 @@ async fn serve(args: Args, source: Source, setting: Setting) -> anyhow::Result<O
     };
     let certificates = Keeper::open(&state.join("pki"), args.certificate_lifetime)?;
     let remote = EnvoyCode::Remote { sha256: code.sha256.clone(), path: format!("/code/{}.wasm", code.sha256) };
+    let sidecars = args.sidecars.ports(setting.mesh.as_ref()).await?;
     let admin = listen(&args.admin, "--admin").await?;
     let admin_address = admin.local_addr()?;
     let stages = Stages::start(Parts {
@@ -175,6 +178,7 @@ async fn serve(args: Args, source: Source, setting: Setting) -> anyhow::Result<O
         lease_ttl: args.lease_ttl,
         key_warning: args.keys.key_expiry_warning,
         xds,
+        sidecars,
         admin: vec![
             Admin::All(admin),
             Admin::Metrics(listen(&args.metrics, "--metrics").await?),

@@ -29,6 +29,7 @@ use crate::serve::Serving;
 use crate::serve::ads::Ads;
 use crate::serve::incoming::Limits;
 use crate::serve::pki::{Authority, Keeper, ServerCertificate};
+use crate::serve::sidecars::{self, Sidecars};
 use crate::serve::signing::Signer;
 use crate::serve::status::{self, Readiness};
 use crate::serve::tls;
@@ -58,6 +59,8 @@ pub struct Parts<'a> {
     /// How long before its end a key is warned of.
     pub key_warning: Duration,
     pub xds: TcpListener,
+    /// None: sidecars are not served.
+    pub sidecars: Option<sidecars::Ports>,
     pub admin: Vec<Admin>,
     pub readiness: Readiness,
     /// Whether the separate port for metrics names consumers.
@@ -96,6 +99,7 @@ pub struct Stages {
     pub published: watch::Receiver<Arc<Published>>,
     pub status: watch::Receiver<Arc<Status>>,
     serving: Serving,
+    sidecars: Option<Sidecars>,
     ledger: replicas::Keeper,
     in_cluster: Option<InCluster>,
     tasks: Vec<JoinHandle<()>>,
@@ -163,6 +167,8 @@ impl Stages {
         let tls = tls::config(parts.certificates.authority(), parts.certificates.server_certificate())?;
         let for_replicas = replicas::router(books, board.clone(), build);
         let code = Arc::new(parts.code);
+        let sidecars =
+            parts.sidecars.map(|ports| Sidecars::start(ports, ads.clone(), for_proxies.clone(), Arc::clone(&code)));
         let serving = Serving::start(parts.xds, tls, Limits::PROXIES, ads, for_proxies, for_replicas, code);
         let signs = Signs {
             authority: Arc::clone(parts.certificates.authority()),
@@ -221,7 +227,7 @@ impl Stages {
             let limits = web::Limits::PEOPLE;
             tasks.push(tokio::spawn(web::serve(listener, port, router.clone(), limits)));
         }
-        Ok(Self { published, status, serving, ledger: keeper, in_cluster, tasks })
+        Ok(Self { published, status, serving, sidecars, ledger: keeper, in_cluster, tasks })
     }
 
     /// Ends every stage in an order that loses nothing: the proxies' last reports arrive before the ledger closes.
@@ -231,7 +237,12 @@ impl Stages {
             Some(in_cluster) => Some(in_cluster.stop().await),
             None => None,
         };
-        self.serving.stop().await;
+        let of_sidecars = async {
+            if let Some(sidecars) = self.sidecars {
+                sidecars.stop().await;
+            }
+        };
+        tokio::join!(self.serving.stop(), of_sidecars);
         self.ledger.stop().await;
         // Another one may lead at once, and the ledger is free.
         if let Some(elector) = elector {

@@ -17,6 +17,7 @@ mod published_test;
 mod serves;
 mod told;
 
+pub use edition::Edition;
 pub use published::{Published, ServedGateway};
 
 use std::path::{Path, PathBuf};
@@ -234,9 +235,11 @@ impl Publisher {
         };
         let keys = next.keys();
         let (gateways, changed) = next.gateways(&keys);
-        let (all, changed) = next.all(&gateways, &changed, &keys);
+        let (all, mut changed) = next.all(&gateways, &changed, &keys);
+        let (workloads, of_workloads) = next.workloads(&keys);
+        changed.merge(&of_workloads);
         // The ledger knows a limit before any filter asks for tokens of it.
-        if let Some(configured) = next.configured(&gateways) {
+        if let Some(configured) = next.configured(&gateways, &workloads) {
             self.for_ledger.send_replace(Arc::new(configured));
         }
         let (generation, models) = (next.generation(), next.models());
@@ -244,11 +247,12 @@ impl Publisher {
         drop(world);
         let world = Arc::clone(&self.world);
         let placement = self.setting.placement.clone();
-        let next = Published { generation, gateways, all, placement, keys: keys.all, findings, given, models, world };
+        let keys = keys.all;
+        let next = Published { generation, gateways, workloads, all, placement, keys, findings, given, models, world };
         self.published.send_replace(Arc::new(next));
         if let Some(due) = &self.due {
             due.note(delta.statuses);
         }
-        changed
+        changed.len()
     }
 }

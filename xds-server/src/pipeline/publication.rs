@@ -8,12 +8,13 @@ use tollgate_core::ir::{self, Delta, GatewayDelta, Ir, PartsDelta};
 use tollgate_core::ledger::{Configured, Things};
 use tollgate_core::objects::Key;
 use tollgate_core::placement::Placement;
+use tollgate_core::scope::Scope;
 use tollgate_core::snapshot::{Changed, ResourceType, Resources, Snapshot};
 use tollgate_core::subscription::stream::Since;
 use tollgate_core::world::World;
 
 use super::edition::Edition;
-use super::published::{Published, ServedGateway};
+use super::published::{Published, ServedGateway, ServedWorkload};
 use super::serves::{Consumers, Serves};
 use crate::identity::Identity;
 use crate::report::Listener;
@@ -119,14 +120,53 @@ impl Publication<'_> {
         ServedGateway { edition, listeners, serves }
     }
 
+    /// Every workload, and the keys that changed in any of them. They have nothing but keys.
+    pub fn workloads(&self, keys: &Keys) -> (BTreeMap<Key, ServedWorkload>, Changed) {
+        let mut changed = Changed::default();
+        let mut workloads = self.before.workloads.clone();
+        let mut due: BTreeSet<&Key> = self.delta.workloads.iter().collect();
+        if !keys.touched.is_empty() {
+            due.extend(self.ir().workloads.keys());
+        }
+        for key in due {
+            let old = workloads.remove(key);
+            if let Some(workload) = self.ir().workloads.get(key) {
+                workloads.insert(key.clone(), self.workload(workload, old, keys, &mut changed));
+            } else if let Some(old) = old {
+                changed.merge(&Changed::between(&old.edition.snapshot, &Snapshot::default()));
+            }
+        }
+        (workloads, changed)
+    }
+
+    fn workload(
+        &self,
+        workload: &Arc<ir::Workload>,
+        old: Option<ServedWorkload>,
+        keys: &Keys,
+        changed: &mut Changed,
+    ) -> ServedWorkload {
+        let consumers = &workload.consumers;
+        let are_others = old.as_ref().is_none_or(|old| old.edition.snapshot.served() != consumers);
+        let (edition, own) = self.edition(old.as_ref().map(|old| &old.edition), |snapshot, changed| {
+            snapshot.serve_keys(&keys.all, &keys.touched, consumers.clone(), changed);
+        });
+        changed.merge(&own);
+        let mut serves = old.map_or_else(Serves::default, |old| old.serves);
+        let consumers =
+            if are_others { Consumers::Of(consumers) } else { Consumers::Same(consumers, &self.delta.consumers) };
+        serves.update_workload(self.world, workload, &consumers);
+        ServedWorkload { workload: Arc::clone(workload), edition, serves }
+    }
+
     /// What the one Envoy of all Gateways has, if there may be one. A resource that several have is the same in all of
-    /// them.
+    /// them. Workloads are not among them.
     pub fn all(
         &self,
         gateways: &BTreeMap<String, ServedGateway>,
         changed: &Changed,
         keys: &Keys,
-    ) -> (Arc<Edition>, usize) {
+    ) -> (Arc<Edition>, Changed) {
         let only = |gateways: &BTreeMap<String, ServedGateway>| match gateways.first_key_value() {
             Some((_, gateway)) if gateways.len() == 1 => Some(Arc::clone(&gateway.edition)),
             _ => None,
@@ -138,13 +178,13 @@ impl Publication<'_> {
             && old.is_none_or(as_before)
             && let Some(only) = only(gateways)
         {
-            let count = match only.since(self.before.generation) {
-                Since::Names(changed) => changed.len(),
-                Since::Unknown => Changed::between(&Snapshot::default(), &only.snapshot).len(),
+            let changed = match only.since(self.before.generation) {
+                Since::Names(changed) => changed,
+                Since::Unknown => Changed::between(&Snapshot::default(), &only.snapshot),
             };
-            return (only, count);
+            return (only, changed);
         }
-        let (edition, changed) = self.edition(old, |snapshot, own| {
+        self.edition(old, |snapshot, own| {
             if !self.placement.shares_proxies() {
                 return;
             }
@@ -158,8 +198,7 @@ impl Publication<'_> {
             let mut served = ir::ConsumerNamespaces::default();
             gateways.values().for_each(|gateway| served.extend(gateway.edition.snapshot.served()));
             snapshot.serve_keys(&keys.all, &keys.touched, served, own);
-        });
-        (edition, changed.len())
+        })
     }
 
     /// The edition after the old one, and what changed.
@@ -180,11 +219,22 @@ impl Publication<'_> {
     }
 
     /// What the ledger must know. None: nothing of it has changed.
-    pub fn configured(&self, gateways: &BTreeMap<String, ServedGateway>) -> Option<Configured> {
-        fn serves(gateways: &BTreeMap<String, ServedGateway>) -> impl Iterator<Item = (&String, &Serves)> {
+    pub fn configured(
+        &self,
+        gateways: &BTreeMap<String, ServedGateway>,
+        workloads: &BTreeMap<Key, ServedWorkload>,
+    ) -> Option<Configured> {
+        fn of_gateways(gateways: &BTreeMap<String, ServedGateway>) -> impl Iterator<Item = (&String, &Serves)> {
             gateways.iter().map(|(name, gateway)| (name, &gateway.serves))
         }
-        if self.delta.limits.is_empty() && serves(gateways).eq(serves(&self.before.gateways)) {
+        fn of_workloads(workloads: &BTreeMap<Key, ServedWorkload>) -> impl Iterator<Item = (&Scope, &Serves)> {
+            workloads.values().map(|workload| (workload.scope(), &workload.serves))
+        }
+        let before = self.before;
+        if self.delta.limits.is_empty()
+            && of_gateways(gateways).eq(of_gateways(&before.gateways))
+            && of_workloads(workloads).eq(of_workloads(&before.workloads))
+        {
             return None;
         }
         let mut served: BTreeMap<String, Vec<Things>> = BTreeMap::new();
@@ -197,6 +247,9 @@ impl Publication<'_> {
         }
         // The Envoy of all Gateways may name what any of them serves.
         served.insert(Identity::AllGateways.to_string(), all);
+        served.extend(
+            of_workloads(workloads).map(|(scope, serves)| (Identity::Of(scope.clone()).to_string(), serves.things())),
+        );
         Some(Configured { limits: self.ir().limits.values().map(|limit| limit.as_ref().clone()).collect(), served })
     }
 

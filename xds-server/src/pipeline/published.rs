@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde_json::{Value, json};
 use tollgate_core::envoy::{FilterSetup, Shown};
 use tollgate_core::fleet::{self, Asked};
+use tollgate_core::ir;
 use tollgate_core::istio;
 use tollgate_core::objects::{Gateway, Key, Object, Store};
 use tollgate_core::placement::Placement;
@@ -25,6 +26,8 @@ pub struct Published {
     pub generation: u64,
     /// By `namespace/name`.
     pub gateways: BTreeMap<String, ServedGateway>,
+    /// By Service.
+    pub(super) workloads: BTreeMap<Key, ServedWorkload>,
     /// All Gateways together, for Envoys that serve all of them.
     pub(super) all: Arc<Edition>,
     pub(super) placement: Placement,
@@ -48,6 +51,15 @@ pub struct ServedGateway {
     pub serves: Serves,
 }
 
+#[derive(Debug, Clone)]
+pub(super) struct ServedWorkload {
+    pub workload: Arc<ir::Workload>,
+    /// It has keys alone.
+    pub edition: Arc<Edition>,
+    /// For the ledger.
+    pub serves: Serves,
+}
+
 // === impl Published ===
 
 impl Published {
@@ -55,7 +67,7 @@ impl Published {
     pub fn of(&self, identity: &Identity) -> Arc<Edition> {
         match identity.scope() {
             None => Arc::clone(&self.all),
-            Some(scope) => self.of_scope(scope).map_or_else(Arc::default, |gateway| Arc::clone(&gateway.edition)),
+            Some(scope) => self.of_scope(scope).map_or_else(Arc::default, Arc::clone),
         }
     }
 
@@ -65,9 +77,29 @@ impl Published {
         gateways.map(|(name, gateway)| (name.clone(), Arc::clone(&gateway.edition.snapshot))).collect()
     }
 
-    /// None: nothing is served for it. No workload is served yet.
-    fn of_scope(&self, scope: &Scope) -> Option<&ServedGateway> {
-        self.gateways.get(&scope.to_string())
+    /// None: nothing is served for it.
+    fn of_scope(&self, scope: &Scope) -> Option<&Arc<Edition>> {
+        match scope {
+            Scope::Gateway(key) => self.gateways.get(&key.to_string()).map(|gateway| &gateway.edition),
+            Scope::Workload { service, .. } => self.workload(service, scope).map(|workload| &workload.edition),
+        }
+    }
+
+    /// The one of this Service, if that is its scope.
+    fn workload(&self, service: &Key, scope: &Scope) -> Option<&ServedWorkload> {
+        self.workloads.get(service).filter(|workload| workload.scope() == scope)
+    }
+
+    /// Whether an account, by its SPIFFE ID, may speak for a workload: one of the workload's Pods runs as it. Of a
+    /// Gateway it never may.
+    pub fn may_speak(&self, account: &str, scope: &Scope) -> bool {
+        match scope {
+            Scope::Gateway(_) => false,
+            Scope::Workload { service, .. } => {
+                let workload = self.workload(service, scope);
+                workload.is_some_and(|served| served.workload.identities.contains(account))
+            }
+        }
     }
 
     /// Whether what this identity is for is there, or all Gateways may be served together.
@@ -167,9 +199,18 @@ impl Published {
         locked(&self.world).sets_of(gateway).collect()
     }
 
+    /// None of a workload, which is no Gateway.
     pub fn gateways_of(&self, identity: &Identity) -> impl Iterator<Item = (&String, &ServedGateway)> {
         let only = identity.scope().map(ToString::to_string);
         self.gateways.iter().filter(move |(name, _)| only.as_ref().is_none_or(|only| only == *name))
+    }
+}
+
+// === impl ServedWorkload ===
+
+impl ServedWorkload {
+    pub fn scope(&self) -> &Scope {
+        &self.workload.catalog.scope
     }
 }
 

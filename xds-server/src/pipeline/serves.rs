@@ -1,8 +1,8 @@
-//! What one Gateway serves, as the ledger is to know it. A change costs what it touches.
+//! What one Gateway or workload serves, as the ledger is to know it. A change costs what it touches.
 
 use std::collections::BTreeSet;
 
-use tollgate_core::ir::{Catalog, ConsumerNamespaces, PartsDelta};
+use tollgate_core::ir::{Catalog, ConsumerNamespaces, PartsDelta, Workload};
 use tollgate_core::ledger::{Thing, Things};
 use tollgate_core::objects::{ANONYMOUS, Key};
 use tollgate_core::status::display_name;
@@ -45,6 +45,18 @@ impl Serves {
             }
             None => self.routes = world.attached(gateway).map(route).collect(),
         }
+        self.update_consumers(world, consumers);
+    }
+
+    /// The same of a workload. It has one route, which is named after its Service.
+    pub(super) fn update_workload(&mut self, world: &World, workload: &Workload, consumers: &Consumers<'_>) {
+        self.limits = workload.catalog.limits().map(Thing::limit).collect();
+        let service = display_name(&workload.origin.namespace, &workload.origin.name);
+        self.routes = [Thing::route(&format!("service/{service}"))].into_iter().collect();
+        self.update_consumers(world, consumers);
+    }
+
+    fn update_consumers(&mut self, world: &World, consumers: &Consumers<'_>) {
         match consumers {
             Consumers::Of(namespaces) => {
                 let keys = world.ir().keys.values().filter(|key| namespaces.include(&key.origin.namespace));

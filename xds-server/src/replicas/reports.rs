@@ -12,6 +12,7 @@ use tollgate_core::status::Origin;
 use tollgate_proto::replica as wire;
 use tonic::Status;
 
+use crate::identity::Identity;
 use crate::report::board::{Board, Keys, Place, RefusedResource, Report, Taken, Teller};
 
 /// What changes within this time is told together.
@@ -177,7 +178,7 @@ fn report_of(report: wire::Report, told_by: Teller, is_same_build: bool) -> Opti
     Some(Report {
         told_by,
         node: report.node,
-        identity: report.identity.parse().ok()?,
+        identity: Identity::of_replica(&report.identity).ok()?,
         taken: report.taken.into_iter().map(|(gateway, digest)| (gateway, taken(digest))).collect(),
         keys,
         refused: refused.collect::<Option<_>>()?,
@@ -193,7 +194,6 @@ mod tests {
     use tollgate_core::snapshot::Snapshot;
 
     use super::*;
-    use crate::identity::Identity;
 
     fn report(node: &str, told_by: Teller) -> Report {
         let refused = RefusedResource {

@@ -2,7 +2,9 @@
 //!
 //! A proxy whose Gateway is gone is refused. But first the Gateway's resources are taken away from it, on a running
 //! stream as on a new one. An Envoy that nobody speaks to goes on with what it has, and it would go on using the
-//! credentials of a Gateway that was deleted while it was away.
+//! credentials of a Gateway that was deleted while it was away. The same happens on a running stream for a workload that
+//! is gone, or whose Pods do not run as the caller's account any more. A new stream of such a caller does not get here
+//! (`sidecars/members.rs`).
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,13 +14,12 @@ use tokio::time::{Instant, sleep_until};
 use tokio_stream::StreamExt as _;
 use tollgate_core::envoy;
 use tollgate_core::snapshot::{ResourceType, Snapshot};
-use tollgate_core::subscription::stream::{self, StreamEvent};
+use tollgate_core::subscription::stream::{self, Since, StreamEvent};
 use tollgate_core::subscription::{Ask, Output, RejectedVersion, Response};
 use tonic::{Status, Streaming};
 
-use super::standing;
+use super::standing::Claim;
 use super::wire::Wire;
-use crate::identity::Identity;
 use crate::pipeline::Published;
 use crate::report::Metrics;
 use crate::report::board::{Board, Keys, Place, RefusedResource, Report, Taken, Teller};
@@ -36,7 +37,7 @@ const RETRIES: u32 = 8;
 /// After so many in a row, what Envoy says is told. Before, it is a start like all.
 const QUIET: u32 = 3;
 
-/// A proxy whose Gateway is gone has this time to give back the Gateway's resources.
+/// A proxy whose claim has ended has this time to give back what it has.
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// This many responses may wait for a slow proxy. With more, the stream's task waits.
@@ -51,7 +52,7 @@ pub struct Ads {
 
 /// The task of one stream.
 struct Driver {
-    identity: Identity,
+    claim: Claim,
     node: String,
     stream: stream::Stream,
     /// The stream's target.
@@ -73,11 +74,11 @@ struct Driver {
     metrics: Metrics,
 }
 
-/// Whether the Gateway that the proxy is for is still there.
+/// Whether the claim of the proxy stands.
 #[derive(Debug, Clone, Copy)]
 enum Standing {
     Known,
-    /// It is gone. Until this time the proxy may give back what it has.
+    /// It has ended. Until this time the proxy may give back what it has.
     Gone {
         until: Instant,
     },
@@ -102,23 +103,24 @@ impl Ads {
     /// When it is no connection of a proxy.
     pub fn drive<W: Wire>(
         &self,
-        identity: Option<&Identity>,
+        claim: Option<Claim>,
         requests: Streaming<W::Request>,
     ) -> Result<mpsc::Receiver<Result<Response, Status>>, Status> {
-        let identity = identity.cloned().ok_or_else(|| Status::unauthenticated("no client certificate"))?;
+        let claim = claim.ok_or_else(|| Status::unauthenticated("no client certificate"))?;
         let (responses, receiver) = mpsc::channel(QUEUE);
         let mut published = self.published.clone();
-        let (snapshot, generation, gateways) = {
+        let (snapshot, generation, gateways, standing) = {
             let published = published.borrow_and_update();
-            let snapshot = Arc::clone(&published.of(&identity).snapshot);
-            (snapshot, published.generation, published.snapshots_of(&identity))
+            let snapshot = Arc::clone(&claim.edition(&published).snapshot);
+            let standing = Standing::Known.next(claim.stands(&published));
+            (snapshot, published.generation, published.snapshots_of(&claim.identity), standing)
         };
         let driver = Driver {
             stream: stream::Stream::new(W::PROTOCOL, Arc::clone(&snapshot)),
             snapshot,
             generation,
             gateways,
-            identity,
+            claim,
             node: String::new(),
             published,
             responses,
@@ -127,7 +129,7 @@ impl Ads {
             retries: 0,
             retry_at: None,
             overdue_at: None,
-            standing: Standing::Known,
+            standing,
             place: self.board.place(),
             metrics: self.metrics.clone(),
         };
@@ -139,6 +141,15 @@ impl Ads {
 // === impl Standing ===
 
 impl Standing {
+    /// What it is after a look at the claim.
+    fn next(self, stands: bool) -> Self {
+        match (stands, self) {
+            (true, _) => Self::Known,
+            (false, Self::Known) => Self::Gone { until: Instant::now() + FAREWELL },
+            (false, gone) => gone,
+        }
+    }
+
     fn until(self) -> Option<Instant> {
         match self {
             Self::Known => None,
@@ -157,7 +168,6 @@ impl Driver {
     }
 
     async fn serve<W: Wire>(&mut self, mut requests: Streaming<W::Request>) -> End {
-        self.stand();
         loop {
             let (retry_at, overdue_at, until) = (self.retry_at, self.overdue_at, self.standing.until());
             let event = tokio::select! {
@@ -171,9 +181,7 @@ impl Driver {
                 changed = self.published.changed() => match changed {
                     Ok(()) => {
                         self.retries = 0;
-                        let target = self.new_target();
-                        self.stand();
-                        Some(target)
+                        Some(self.new_target())
                     }
                     Err(_) => return End::Quietly,
                 },
@@ -212,15 +220,6 @@ impl Driver {
         Some(StreamEvent::Request(kind, request))
     }
 
-    /// Looks whether the Gateway of this proxy is still there.
-    fn stand(&mut self) {
-        self.standing = match (self.published.borrow().knows(&self.identity), self.standing) {
-            (true, _) => Standing::Known,
-            (false, Standing::Known) => Standing::Gone { until: Instant::now() + FAREWELL },
-            (false, gone) => gone,
-        };
-    }
-
     /// A proxy that is to go may answer, and it may say what it has, so that this can be taken away. Anything else is
     /// refused.
     fn is_refused(&self, event: &StreamEvent) -> bool {
@@ -231,17 +230,22 @@ impl Driver {
 
     fn refusal(&self) -> End {
         // Such a proxy comes again every second, and its own log has the message.
-        tracing::debug!(node = %self.node, identity = %self.identity, "a proxy without a Gateway is refused");
-        End::With(standing::gone(&self.identity))
+        tracing::debug!(node = %self.node, identity = %self.claim.identity, "a proxy whose claim has ended is refused");
+        End::With(self.claim.refusal())
     }
 
     fn new_target(&mut self) -> StreamEvent {
         let published = self.published.borrow_and_update();
-        let edition = published.of(&self.identity);
-        let since = edition.since(self.generation);
+        let edition = self.claim.edition(&published);
+        let since = match self.standing {
+            Standing::Known => edition.since(self.generation),
+            // It was to have nothing, whatever was published.
+            Standing::Gone { .. } => Since::Unknown,
+        };
+        self.standing = self.standing.next(self.claim.stands(&published));
         self.snapshot = Arc::clone(&edition.snapshot);
         self.generation = published.generation;
-        self.gateways = published.snapshots_of(&self.identity);
+        self.gateways = published.snapshots_of(&self.claim.identity);
         if self.stream.is_under_way() && !since.is_nothing() {
             self.overdue_at.get_or_insert(Instant::now() + OVERDUE);
         }
@@ -291,7 +295,7 @@ impl Driver {
                 message: message.clone(),
             });
         }
-        for (gateway, _) in self.published.borrow().gateways_of(&self.identity) {
+        for (gateway, _) in self.published.borrow().gateways_of(&self.claim.identity) {
             self.metrics.nack(gateway, rejected.kind.name());
         }
     }
@@ -312,7 +316,7 @@ impl Driver {
         self.place.write(Report {
             told_by: Teller::Proxy,
             node: self.node.clone(),
-            identity: self.identity.clone(),
+            identity: self.claim.identity.clone(),
             taken: taken.map(|(name, gateway)| (name.clone(), Taken::This(gateway.digest()))).collect(),
             keys,
             refused: self.refused.clone(),

@@ -12,8 +12,8 @@ use tonic_prost::ProstCodec;
 
 use super::ads::Ads;
 use super::answers::Answers;
+use super::standing::Claim;
 use super::wire::{Delta, StateOfTheWorld, Wire};
-use crate::identity::Identity;
 
 const SERVICE: &str = "/envoy.service.discovery.v3.AggregatedDiscoveryService";
 
@@ -34,7 +34,7 @@ async fn stream<W: Wire + Unpin>(State(ads): State<Ads>, request: Request) -> Re
     // A request that says that it is compressed is refused by tonic.
     let decoder = ProstCodec::<W::Response, W::Request>::default().decoder();
     let requests = Streaming::new_request(decoder, body, None, Some(MAX_REQUEST));
-    match ads.drive::<W>(Identity::of_extensions(&parts.extensions), requests) {
+    match ads.drive::<W>(Claim::of_extensions(&parts.extensions), requests) {
         Ok(responses) => {
             let mut response = Response::new(Body::new(Answers::<W>::new(responses)));
             response.headers_mut().insert(header::CONTENT_TYPE, GRPC_CONTENT_TYPE);

@@ -1,11 +1,12 @@
-//! Connections of proxies, and of other replicas: accepted, through the TLS handshake, and known by name. All of it has
+//! Connections of proxies, of members of the mesh, and of other replicas: accepted, through the TLS handshake, and known by name. All of it has
 //! bounds.
 //!
 //! ```text
-//! accept (at most so many) -> TLS handshake, side by side, in a given time -> Caller -> the gRPC server
+//! accept (at most so many) -> TLS handshake (a Door), side by side, in a given time -> Caller -> the gRPC server
 //! ```
 //! Strangers get as far as the handshake. So what they can hold has bounds of its own.
 
+use std::fmt::Display;
 use std::future::Future as _;
 use std::io;
 use std::pin::Pin;
@@ -16,16 +17,17 @@ use std::time::Duration;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Sleep, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::wrappers::ReceiverStream;
+use tollgate_core::mesh::Mesh;
 use tonic::transport::server::Connected;
 
 use crate::accept::Accept;
-use crate::identity::Caller;
+use crate::identity::{Caller, Member};
 
 /// The limits of the proxies' port.
 #[derive(Debug, Clone, Copy)]
@@ -36,6 +38,16 @@ pub struct Limits {
     pub handshakes: usize,
     /// The time for the TLS handshake, and once more for the opening of HTTP/2 after it.
     pub handshake: Duration,
+}
+
+/// Whom a port lets in.
+#[derive(Clone)]
+pub enum Door {
+    /// Those with a certificate of our CA.
+    Own(TlsAcceptor),
+    /// Members of a mesh. The certificate that we show them is another one from time to time; as long as there is none,
+    /// nobody comes in.
+    Mesh { acceptor: watch::Receiver<Option<TlsAcceptor>>, mesh: Arc<Mesh> },
 }
 
 /// A connection of somebody that we know.
@@ -72,13 +84,18 @@ impl Limits {
 }
 
 /// The connections that have come through the handshake.
-pub fn incoming(listener: TcpListener, tls: ServerConfig, limits: Limits) -> ReceiverStream<io::Result<Connection>> {
+pub fn incoming(
+    listener: TcpListener,
+    door: impl Into<Door>,
+    limits: Limits,
+) -> ReceiverStream<io::Result<Connection>> {
     let (sender, receiver) = mpsc::channel(1);
-    tokio::spawn(accept(Accept::new(listener, "xds", limits.connections), Arc::new(tls).into(), limits, sender));
+    let door = door.into();
+    tokio::spawn(accept(Accept::new(listener, door.port(), limits.connections), door, limits, sender));
     ReceiverStream::new(receiver)
 }
 
-async fn accept(mut accept: Accept, tls: TlsAcceptor, limits: Limits, sender: mpsc::Sender<io::Result<Connection>>) {
+async fn accept(mut accept: Accept, door: Door, limits: Limits, sender: mpsc::Sender<io::Result<Connection>>) {
     let strangers = Arc::new(Semaphore::new(limits.handshakes));
     let mut handshakes = JoinSet::new();
     loop {
@@ -91,12 +108,13 @@ async fn accept(mut accept: Accept, tls: TlsAcceptor, limits: Limits, sender: mp
             tracing::debug!("too many handshakes are under way");
             continue;
         };
-        let (tls, sender) = (tls.clone(), sender.clone());
+        let Some(tls) = door.acceptor() else { continue };
+        let (door, sender) = (door.clone(), sender.clone());
         handshakes.spawn(async move {
             match timeout(limits.handshake, tls.accept(stream)).await {
                 Ok(Ok(stream)) => {
                     drop(stranger);
-                    if let Some(connection) = Connection::new(stream, limits.handshake, room) {
+                    if let Some(connection) = Connection::new(stream, &door, limits.handshake, room) {
                         let _server_has_ended = sender.send(Ok(connection)).await;
                     }
                 }
@@ -107,14 +125,50 @@ async fn accept(mut accept: Accept, tls: TlsAcceptor, limits: Limits, sender: mp
     }
 }
 
+// === impl Door ===
+
+impl Door {
+    /// The port's name in log messages.
+    fn port(&self) -> &'static str {
+        match self {
+            Self::Own(_) => "xds",
+            Self::Mesh { .. } => "sidecars",
+        }
+    }
+
+    /// For the next connection.
+    fn acceptor(&self) -> Option<TlsAcceptor> {
+        match self {
+            Self::Own(acceptor) => Some(acceptor.clone()),
+            Self::Mesh { acceptor, .. } => acceptor.borrow().clone(),
+        }
+    }
+
+    /// TLS has checked the certificate. The name in it says whose it is.
+    fn caller(&self, certificate: &[u8]) -> Option<Caller> {
+        let refused = |error: &dyn Display| tracing::warn!(%error, port = self.port(), "a connection is refused");
+        match self {
+            Self::Own(_) => Caller::of_certificate(certificate).inspect_err(|error| refused(error)).ok(),
+            Self::Mesh { mesh, .. } => {
+                let member = Member::of_certificate(certificate, mesh).inspect_err(|error| refused(error)).ok();
+                member.map(Caller::Member)
+            }
+        }
+    }
+}
+
+impl From<ServerConfig> for Door {
+    fn from(config: ServerConfig) -> Self {
+        Self::Own(Arc::new(config).into())
+    }
+}
+
 // === impl Connection ===
 
 impl Connection {
-    /// TLS has checked that the certificate is of our CA. The name in it says what it allows.
-    fn new(stream: TlsStream<TcpStream>, patience: Duration, room: OwnedSemaphorePermit) -> Option<Self> {
+    fn new(stream: TlsStream<TcpStream>, door: &Door, patience: Duration, room: OwnedSemaphorePermit) -> Option<Self> {
         let leaf = stream.get_ref().1.peer_certificates().and_then(<[_]>::first)?;
-        let caller =
-            Caller::of_certificate(leaf).inspect_err(|error| tracing::warn!(%error, "a connection is refused")).ok()?;
+        let caller = door.caller(leaf)?;
         let opening = Opening::Awaited { missing: OPENING, deadline: Box::pin(sleep(patience)) };
         Some(Self { stream, caller, opening, _room: room })
     }

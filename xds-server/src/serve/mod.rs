@@ -1,4 +1,5 @@
-//! The port that proxies know: discovery, ledger and the filter's code, all under mTLS.
+//! The port that proxies know: discovery, ledger and the filter's code, all under mTLS. `sidecars/` has the ports that
+//! sidecars know.
 //!
 //! ```text
 //! tls.rs, incoming.rs (who is there? a Caller) -> standing.rs (is there such a Gateway?)
@@ -14,6 +15,7 @@ pub mod incoming;
 pub mod pki;
 #[cfg(test)]
 mod port_test;
+pub mod sidecars;
 pub mod signing;
 mod standing;
 pub mod status;
@@ -30,7 +32,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tollgate_proto::v1::ledger_server::LedgerServer;
@@ -38,9 +40,10 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 
 use self::ads::Ads;
-use self::incoming::{Limits, incoming};
+use self::incoming::{Door, Limits, incoming};
 use crate::filter_code::FilterCode;
 use crate::ledger;
+use crate::pipeline::Published;
 
 /// Streams never end by themselves. When the server stops, they get this time.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -65,9 +68,6 @@ pub struct Serving {
 
 impl Serving {
     /// `for_replicas` are routes of its own that look themselves who calls.
-    ///
-    /// Serves on `listener` as soon as something is published. Until then nobody knows what a proxy should have, and
-    /// whoever connects waits: told that there is nothing, it would give back what it has.
     pub fn start(
         listener: TcpListener,
         tls: ServerConfig,
@@ -78,11 +78,23 @@ impl Serving {
         code: Arc<FilterCode>,
     ) -> Self {
         let check = from_fn_with_state(ads.published.clone(), standing::check);
-        let mut published = ads.published.clone();
+        let published = ads.published.clone();
         let mut routes = Routes::new(ledger);
         let router = routes.axum_router_mut();
         let for_proxies = std::mem::take(router).merge(self::code(code)).layer(check);
         *router = for_proxies.merge(discovery::routes(ads)).merge(for_replicas);
+        Self::of_routes(listener, tls.into(), limits, published, routes)
+    }
+
+    /// Serves on `listener` as soon as something is published. Until then nobody knows what a proxy should have, and
+    /// whoever connects waits: told that there is nothing, it would give back what it has.
+    fn of_routes(
+        listener: TcpListener,
+        door: Door,
+        limits: Limits,
+        mut published: watch::Receiver<Arc<Published>>,
+        routes: Routes,
+    ) -> Self {
         let (stop, stopped) = oneshot::channel::<()>();
         let server = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
@@ -103,7 +115,7 @@ impl Serving {
             let stopped = async {
                 let _dropped = stopped.await;
             };
-            server.serve_with_incoming_shutdown(incoming(listener, tls, limits), stopped).await
+            server.serve_with_incoming_shutdown(incoming(listener, door, limits), stopped).await
         };
         Self { stop, task: tokio::spawn(task) }
     }

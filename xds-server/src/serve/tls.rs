@@ -1,10 +1,12 @@
-//! How the proxies' ports speak TLS: version 1.3. Where discovery is, both sides have a certificate of our CA.
+//! How the proxies' ports speak TLS: version 1.3. Where discovery is, both sides have a certificate: of our CA, or of the
+//! mesh.
 
 use std::sync::Arc;
 
-use rustls::RootCertStore;
 use rustls::crypto::ring;
-use rustls::server::{NoServerSessionStorage, ServerConfig, WebPkiClientVerifier};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{NoServerSessionStorage, ServerConfig, WantsServerCert, WebPkiClientVerifier};
+use rustls::{ConfigBuilder, RootCertStore};
 
 use super::pki::{Authority, ServerCertificate};
 
@@ -14,17 +16,22 @@ const ALPN: &[u8] = b"h2";
 /// The certificates do not fit together.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    #[error("the CA in the state directory cannot be used: {0} (remove its folder pki to have a new one made)")]
-    Ca(#[from] rustls::Error),
-    #[error("the CA in the state directory cannot be used: {0} (remove its folder pki to have a new one made)")]
+    #[error("{0}")]
+    Tls(#[from] rustls::Error),
+    #[error("{0}")]
     Verifier(#[from] rustls::server::VerifierBuilderError),
 }
+
+/// The same of our own CA.
+#[derive(Debug, thiserror::Error)]
+#[error("the CA in the state directory cannot be used: {0} (remove its folder pki to have a new one made)")]
+pub struct CaError(TlsError);
 
 /// The same certificate of ours, for those who have none yet.
 ///
 /// # Errors
 /// When there can be no such server.
-pub fn for_strangers(certificate: ServerCertificate) -> Result<ServerConfig, TlsError> {
+pub fn for_strangers(certificate: ServerCertificate) -> Result<ServerConfig, CaError> {
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_no_client_auth()
@@ -35,18 +42,43 @@ pub fn for_strangers(certificate: ServerCertificate) -> Result<ServerConfig, Tls
 
 /// # Errors
 /// When the CA is not usable.
-pub fn config(authority: &Authority, certificate: ServerCertificate) -> Result<ServerConfig, TlsError> {
-    let provider = Arc::new(ring::default_provider());
+pub fn config(authority: &Authority, certificate: ServerCertificate) -> Result<ServerConfig, CaError> {
     let mut roots = RootCertStore::empty();
     roots.add(authority.root()?)?;
+    Ok(gated(checking(roots)?.with_cert_resolver(Arc::new(certificate))))
+}
+
+/// For members of a mesh, by its authorities, with a certificate of the mesh.
+///
+/// # Errors
+/// When the key is not that of the certificate.
+pub fn for_members(
+    roots: RootCertStore,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<ServerConfig, TlsError> {
+    Ok(gated(checking(roots)?.with_single_cert(chain, key)?))
+}
+
+/// Clients must show a certificate of these authorities.
+fn checking(roots: RootCertStore) -> Result<ConfigBuilder<ServerConfig, WantsServerCert>, TlsError> {
+    let provider = Arc::new(ring::default_provider());
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build()?;
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_client_cert_verifier(verifier)
-        .with_cert_resolver(Arc::new(certificate));
+    let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS13])?;
+    Ok(builder.with_client_cert_verifier(verifier))
+}
+
+/// Nobody comes in without a full handshake.
+fn gated(mut config: ServerConfig) -> ServerConfig {
     config.alpn_protocols = vec![ALPN.to_vec()];
     // A server that resumes a session does not check the client's certificate again, and it may have ended since.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
-    Ok(config)
+    config
+}
+
+impl<E: Into<TlsError>> From<E> for CaError {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
 }

@@ -2,6 +2,9 @@
 
 mod check;
 pub mod policies;
+mod sidecars;
+
+pub use sidecars::SidecarArgs;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

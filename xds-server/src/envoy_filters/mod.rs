@@ -50,7 +50,7 @@ pub struct Inputs {
 
 /// The running keeper.
 #[derive(Debug)]
-pub struct Sidecars(JoinHandle<()>);
+pub struct EnvoyFilters(JoinHandle<()>);
 
 struct Keeping {
     inputs: Inputs,
@@ -83,9 +83,9 @@ enum Trouble {
     Fails(String),
 }
 
-// === impl Sidecars ===
+// === impl EnvoyFilters ===
 
-impl Sidecars {
+impl EnvoyFilters {
     pub fn start(reach: Reach, leads: Leads, inputs: Inputs, metrics: &Metrics) -> Self {
         let watching = Watching::start(&reach.client, &inputs.namespaces);
         let help = "EnvoyFilters of sidecars written into a cluster, and attempts that failed";
