@@ -111,7 +111,7 @@ const OF_A_RUNNER: &str = "\
 apiVersion: v1
 kind: Service
 metadata: {name: runner}
-spec: {ports: [{port: 80}]}
+spec: {selector: {app: runner}, ports: [{port: 80, targetPort: 8080}]}
 ---
 apiVersion: tollgate.dev/v1alpha1
 kind: TokenPolicy
@@ -120,18 +120,31 @@ spec: {targetRefs: [{kind: Service, name: runner}], limits: [{name: day, tokens:
 ";
 
 #[test]
-fn sidecars_are_translated_and_not_served() {
+fn sidecars_are_translated_and_are_no_placement_that_is_served() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("conf.yaml"), OF_A_RUNNER).unwrap();
     let inbound = ["translate", "--placement", "sidecar-inbound", "-o", "json"];
-    let printed = tollgate(&inbound, Some(folder.path()));
+    let wasm = folder.path().join("filter.wasm");
+    fs::write(&wasm, b"\0asm\x01\0\0\0").unwrap();
+    let printed = tollgate(&[&inbound[..], &["--wasm", wasm.to_str().unwrap()]].concat(), Some(folder.path()));
     assert!(printed.status.success(), "{}", text(&printed.stderr));
-    let workloads: serde_json::Value = serde_json::from_slice(&printed.stdout).unwrap();
-    let limits = &workloads["workload/default/runner/inbound"]["classes"][0]["limits"];
-    assert_eq!(limits, &serde_json::json!(["default/daily/day"]));
+    let filters: serde_json::Value = serde_json::from_slice(&printed.stdout).unwrap();
+    let filter = &filters["items"][0];
+    assert_eq!(
+        (&filter["kind"], &filter["metadata"]["name"]),
+        (&"EnvoyFilter".into(), &"tollgate-inbound-runner".into())
+    );
+    let code = &filter["spec"]["configPatches"][0]["patch"]["value"]["typed_config"]["config"]["vm_config"]["code"];
+    let uri = code["remote"]["http_uri"]["uri"].as_str().unwrap();
+    let sha256 = code["remote"]["sha256"].as_str().unwrap();
+    assert_eq!(uri, format!("http://tollgate.tollgate-system.svc.cluster.local:18003/code/{sha256}.wasm"));
+    let long = "h".repeat(120);
+    let of_long = [&inbound[..], &["--wasm", wasm.to_str().unwrap(), "--sidecar-control-plane", &long]].concat();
+    let refused = tollgate(&of_long, Some(folder.path()));
+    assert!(text(&refused.stderr).contains("too long"), "{}", text(&refused.stderr));
 
     let source = folder.path().to_str().unwrap();
     let served = tollgate(&["serve", "--source", source, "--placement", "sidecar-inbound"], None);
     assert_eq!(served.status.code(), Some(2));
-    assert!(text(&served.stderr).contains("cannot serve sidecars"), "{}", text(&served.stderr));
+    assert!(text(&served.stderr).contains("with --sidecars"), "{}", text(&served.stderr));
 }

@@ -34,8 +34,7 @@ enum Name {
 /// The placement is not one that this version can serve.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "this version cannot serve sidecars yet (tollgate translate and tollgate validate take --placement {0}; proxies of \
-     Gateways are served with one-host or proxy-per-gateway)"
+    "{0} is a placement of tollgate translate and tollgate validate (sidecars are served beside Gateways, with --sidecars)"
 )]
 pub struct NotServed(String);
 
@@ -53,6 +52,11 @@ impl Placements {
             (Some(Name::SidecarInbound), _) => Placement::Sidecar(Direction::Inbound),
             (Some(Name::SidecarOutbound), _) => Placement::Sidecar(Direction::Outbound),
         }
+    }
+
+    /// Whether nothing of Gateways is asked for.
+    pub fn is_sidecar(&self) -> bool {
+        matches!(self.placement, Some(Name::SidecarInbound | Name::SidecarOutbound))
     }
 
     /// The same for a command that serves proxies.

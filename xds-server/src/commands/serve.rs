@@ -136,6 +136,7 @@ async fn serve(args: Args, source: Source, setting: Setting) -> anyhow::Result<O
     let xds_address = xds.local_addr()?;
     let state_path = args.state.map_or_else(|| default_path(&args.sources.name()), Ok)?;
     let state = StateDir::open(&state_path)?;
+    let sidecars = args.sidecars.ports(setting.mesh.as_ref()).await?;
     let duties = match &source {
         Source::Kubernetes(access) => {
             let reach = access.reach(None).await?;
@@ -151,6 +152,12 @@ async fn serve(args: Args, source: Source, setting: Setting) -> anyhow::Result<O
                 statuses: !args.no_write_status,
                 proxies: args.proxies.settings(&namespace, setting.mesh.as_deref()),
                 signing: args.proxies.signing(&setting.placement).await?,
+                envoy_filters: args.sidecars.envoy_filters(
+                    &namespace,
+                    setting.mesh.as_ref(),
+                    sidecars.as_ref(),
+                    &code.sha256,
+                )?,
                 ..args.sources.writing(election)?
             })
         }
@@ -158,7 +165,6 @@ async fn serve(args: Args, source: Source, setting: Setting) -> anyhow::Result<O
     };
     let certificates = Keeper::open(&state.join("pki"), args.certificate_lifetime)?;
     let remote = EnvoyCode::Remote { sha256: code.sha256.clone(), path: format!("/code/{}.wasm", code.sha256) };
-    let sidecars = args.sidecars.ports(setting.mesh.as_ref()).await?;
     let admin = listen(&args.admin, "--admin").await?;
     let admin_address = admin.local_addr()?;
     let stages = Stages::start(Parts {

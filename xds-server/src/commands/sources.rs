@@ -69,7 +69,9 @@ impl Sources {
     /// When the source is a folder.
     pub fn writing(&self, election: Election) -> Result<Duties, NotOfACluster> {
         match self.get()? {
-            Source::Kubernetes(access) => Ok(Duties { access, election, statuses: true, proxies: None, signing: None }),
+            Source::Kubernetes(access) => {
+                Ok(Duties { access, election, statuses: true, proxies: None, signing: None, envoy_filters: None })
+            }
             Source::Folder(path) => Err(NotOfACluster(path.display().to_string())),
         }
     }

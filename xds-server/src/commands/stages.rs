@@ -9,7 +9,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
-use tollgate_core::envoy::Surroundings;
+use tollgate_core::envoy::{FilterSetup, Surroundings};
 use tollgate_core::fleet::Settings;
 use tollgate_core::objects::Key;
 use tollgate_core::placement::Setting;
@@ -17,6 +17,7 @@ use tollgate_core::status::Definitions;
 
 use crate::accept;
 use crate::admin;
+use crate::envoy_filters::{self, EnvoyFilters};
 use crate::filter_code::FilterCode;
 use crate::fleet::{self, Fleet};
 use crate::leader::{Election, Elector, Leads};
@@ -78,6 +79,8 @@ pub struct Duties {
     pub proxies: Option<Settings>,
     /// Certifies proxies by the tokens of their Pods.
     pub signing: Option<Signing>,
+    /// Keeps the EnvoyFilters of sidecars.
+    pub envoy_filters: Option<FilterSetup>,
 }
 
 #[derive(Debug)]
@@ -110,6 +113,7 @@ struct InCluster {
     leading: Leading,
     statuses: Option<Statuses>,
     fleet: Option<Fleet>,
+    envoy_filters: Option<EnvoyFilters>,
 }
 
 /// Which of several control planes leads.
@@ -302,6 +306,15 @@ impl InCluster {
     ) -> anyhow::Result<Self> {
         let leads = leading.leads.clone();
         let statuses = inputs.map(|inputs| Statuses::start(leading.reach.clone(), leads.clone(), inputs, metrics));
+        let envoy_filters = match duties.envoy_filters {
+            Some(setup) => {
+                let reach = duties.access.reach(None).await?;
+                let namespaces = duties.access.namespaces.clone();
+                let inputs = envoy_filters::Inputs { published: published.clone(), setup, namespaces };
+                Some(EnvoyFilters::start(reach, leads.clone(), inputs, metrics))
+            }
+            None => None,
+        };
         let fleet = match duties.proxies {
             Some(settings) => {
                 // Its watches are long.
@@ -312,11 +325,14 @@ impl InCluster {
             }
             None => None,
         };
-        Ok(Self { leading, statuses, fleet })
+        Ok(Self { leading, statuses, fleet, envoy_filters })
     }
 
     /// Stops all of it, and leads on.
     async fn stop(self) -> Elector {
+        if let Some(envoy_filters) = self.envoy_filters {
+            envoy_filters.stop().await;
+        }
         if let Some(fleet) = self.fleet {
             fleet.stop().await;
         }

@@ -1,24 +1,30 @@
-//! `tollgate translate -f DIR`: every resource that a folder or a cluster means, secrets redacted. In sidecars, what the
-//! filter must know of each workload.
+//! `tollgate translate -f DIR`: every resource that a folder or a cluster means, secrets redacted. Of sidecars, the
+//! EnvoyFilters by which Istio puts the filter into them.
+
+use std::path::PathBuf;
 
 use serde_json::{Map, Value};
-use tollgate_core::envoy::{self, FilterCode, FilterSetup, Ports, RouteTables, Surroundings};
+use tollgate_core::envoy::{self, FilterCode as EnvoyCode, FilterSetup, Ports, RouteTables, Shown, Surroundings};
+use tollgate_core::ir::Ir;
+use tollgate_core::istio::{self, SIDECAR_CODE_PORT, SIDECARS_PORT};
 
-use super::mesh::MeshArgs;
+use super::mesh::{At, MeshArgs, SidecarPlace, written};
 use super::placement::Placements;
 use super::sources::Sources;
 use super::validate::{looked, outcome};
 use super::{Format, Outcome, ask, print};
+use crate::filter_code::FilterCode;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   tollgate translate -f ./conf
   tollgate translate -f ./conf --gateway default/llm -o json
-  tollgate translate -f ./conf --placement sidecar-inbound
+  tollgate translate -f ./conf --placement sidecar-inbound | kubectl apply --server-side -f -
   tollgate translate --source kubernetes --namespace team-a
 
-Of sidecars it prints which limits hold for which workload.")]
+Of sidecars it prints the EnvoyFilters that `tollgate serve --envoy-filters` keeps: one for each Service that a policy names.
+They hold no key. The control plane that their filters ask is started with --sidecars and --sidecar-code.")]
 pub struct Args {
     #[command(flatten)]
     sources: Sources,
@@ -33,9 +39,17 @@ pub struct Args {
     /// little however many there are
     #[arg(long, default_value_t = RouteTables::default().scoped_above, value_name = "N")]
     scoped_routes_above: usize,
+    #[command(flatten)]
+    sidecars: SidecarPlace,
+    /// The filter that sidecars are to have, in place of the one built in
+    #[arg(long, value_name = "PATH")]
+    wasm: Option<PathBuf>,
     #[arg(short, long, value_enum, default_value = "yaml")]
     output: Format,
 }
+
+/// Where the control plane is installed unless something else is said.
+const NAMESPACE: &str = "tollgate-system";
 
 pub fn main(args: &Args) -> anyhow::Result<Outcome> {
     let (translation, findings) = ask::block_on(looked(&args.sources, &args.placement, &args.mesh))?;
@@ -43,11 +57,15 @@ pub fn main(args: &Args) -> anyhow::Result<Outcome> {
         eprintln!("{finding}");
     }
     let ir = translation.ir;
+    if args.placement.is_sidecar() {
+        print(&written(&args.envoy_filters(&ir)?, args.output)?);
+        return Ok(outcome(&findings));
+    }
     // The same surroundings as in `run`, except where the filter's code is.
     let surroundings = Surroundings {
         bind: "127.0.0.1".to_owned(),
         ports: Ports::Shared,
-        filter: FilterSetup::of_gateways(FilterCode::File("filter.wasm".to_owned())),
+        filter: FilterSetup::of_gateways(EnvoyCode::File("filter.wasm".to_owned())),
         route_tables: RouteTables { scoped_above: args.scoped_routes_above },
     };
     let mut scopes = Map::new();
@@ -62,14 +80,31 @@ pub fn main(args: &Args) -> anyhow::Result<Outcome> {
         let known: Vec<String> = ir.gateways.keys().map(ToString::to_string).collect();
         anyhow::bail!("there is no Gateway `{gateway}` that can be served (there are: {})", known.join(", "));
     }
-    // The filter of this version takes no class without a pool, so the IR is printed and not the configuration.
-    for workload in ir.workloads.values() {
-        scopes.insert(workload.catalog.scope.to_string(), serde_json::to_value(workload)?);
-    }
     let scopes = Value::Object(scopes);
     match args.output {
         Format::Json => print(&format!("{}\n", serde_json::to_string_pretty(&scopes)?)),
         Format::Yaml => print(&serde_saphyr::to_string(&scopes)?),
     }
     Ok(outcome(&findings))
+}
+
+// === impl Args ===
+
+impl Args {
+    fn envoy_filters(&self, ir: &Ir) -> anyhow::Result<Vec<Value>> {
+        if ir.workloads.is_empty() {
+            return Ok(Vec::new());
+        }
+        let code = FilterCode::load(self.wasm.as_deref())?;
+        let at = At { keys: SIDECARS_PORT, code: SIDECAR_CODE_PORT };
+        let setup = self.sidecars.setup(NAMESPACE, self.mesh.cluster_domain(), at, &code.sha256)?;
+        let mut filters = Vec::new();
+        for workload in ir.workloads.values() {
+            match istio::envoy_filter(workload, ir, &setup, Shown::AsBytes)? {
+                Some(filter) => filters.push(filter),
+                None => eprintln!("{}: none of its ports is known yet, so there is no EnvoyFilter", workload.origin),
+            }
+        }
+        Ok(filters)
+    }
 }

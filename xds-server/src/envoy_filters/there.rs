@@ -149,7 +149,9 @@ impl There {
         if !is_name(&name.name) {
             return None;
         }
-        self.listing.entry(watch).and_modify(|listed| drop(listed.insert(name.clone())));
+        self.listing.entry(watch).and_modify(|listed| {
+            listed.insert(name.clone());
+        });
         let generation = object.metadata.generation.unwrap_or_default();
         self.filters.insert(name.clone(), Filter { watch, generation });
         Some(name)

@@ -20,6 +20,10 @@ use crate::terms::Key;
 const PRIORITY: i32 = 10;
 const CONNECTIONS: &str = "envoy.filters.network.http_connection_manager";
 const ROUTER: &str = "envoy.filters.http.router";
+/// The ports of the control plane's Service for the filters in sidecars: keys and the ledger.
+pub const SIDECARS_PORT: u16 = 18002;
+/// The filter's code, for Istio's agents.
+pub const SIDECAR_CODE_PORT: u16 = 18003;
 /// What the names of EnvoyFilters of this kind begin with.
 const NAMED: &str = "tollgate-";
 

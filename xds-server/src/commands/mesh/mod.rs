@@ -4,7 +4,8 @@ mod check;
 pub mod policies;
 mod sidecars;
 
-pub use sidecars::SidecarArgs;
+pub use policies::written;
+pub use sidecars::{At, SidecarArgs, SidecarPlace};
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -88,6 +89,10 @@ impl MeshArgs {
             Err(error) => return Err(NoCertificate { path: folder.clone(), error }),
         };
         Ok(Setting { mesh: Some(Arc::new(mesh)), ..placement.into() })
+    }
+
+    pub fn cluster_domain(&self) -> &str {
+        &self.cluster_domain
     }
 
     fn mesh(&self, folder: &Path) -> Mesh {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tollgate_core::envoy::{ControlCluster, FilterCode, FilterSetup, HostTooLong, IstioCluster};
 use tollgate_core::mesh::Mesh;
 use tollgate_core::placement::{Setting, Sidecars};
 
@@ -23,6 +24,52 @@ pub struct SidecarArgs {
     /// [default: that of --mesh-certificates]
     #[arg(long, value_name = "DIR", requires = "sidecars")]
     own_mesh_certificates: Option<PathBuf>,
+    /// Keep the EnvoyFilters by which istiod puts the filter into sidecars. It needs the role for sidecars (manifests/rbac),
+    /// and --sidecar-code
+    #[arg(long, requires_all = ["source", "sidecar_code"])]
+    envoy_filters: bool,
+    #[command(flatten)]
+    place: SidecarPlace,
+}
+
+/// Where sidecars find the control plane. The ports of its Service are those that it listens on.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "In an Istio mesh")]
+pub struct SidecarPlace {
+    /// The Service of the control plane as sidecars know it [default: tollgate.NAMESPACE.svc.CLUSTER-DOMAIN]
+    #[arg(long, value_name = "HOST")]
+    sidecar_control_plane: Option<String>,
+}
+
+// === impl SidecarPlace ===
+
+impl SidecarPlace {
+    /// What the filter is told. `namespace` is the control plane's.
+    ///
+    /// # Errors
+    /// When the host is too long.
+    pub fn setup(
+        &self,
+        namespace: &str,
+        cluster_domain: &str,
+        at: At,
+        sha256: &str,
+    ) -> Result<FilterSetup, HostTooLong> {
+        let host = self.sidecar_control_plane.clone();
+        let host = host.unwrap_or_else(|| format!("tollgate.{namespace}.svc.{cluster_domain}"));
+        let uri = format!("http://{host}:{}/code/{sha256}.wasm", at.code);
+        let control_cluster = ControlCluster::Istio(IstioCluster::new(host, at.keys)?);
+        Ok(FilterSetup { code: FilterCode::ByAgent { sha256: sha256.to_owned(), uri }, control_cluster })
+    }
+}
+
+/// The ports for sidecars.
+#[derive(Debug, Clone, Copy)]
+pub struct At {
+    /// Keys and the ledger.
+    pub keys: u16,
+    /// The filter's code.
+    pub code: u16,
 }
 
 // === impl SidecarArgs ===
@@ -32,6 +79,23 @@ impl SidecarArgs {
     pub fn setting(&self, setting: Setting) -> Setting {
         let sidecars = if self.sidecars.is_some() { Sidecars::Inbound } else { Sidecars::None };
         Setting { sidecars, ..setting }
+    }
+
+    /// What EnvoyFilters are made of. None: they are not kept.
+    ///
+    /// # Errors
+    /// When the host is too long, or a port has no address.
+    pub fn envoy_filters(
+        &self,
+        namespace: &str,
+        mesh: Option<&Arc<Mesh>>,
+        ports: Option<&Ports>,
+        code: &str,
+    ) -> anyhow::Result<Option<FilterSetup>> {
+        let Some((mesh, ports)) = mesh.zip(ports).filter(|_| self.envoy_filters) else { return Ok(None) };
+        let Some(of_code) = &ports.code else { return Ok(None) };
+        let at = At { keys: ports.listener.local_addr()?.port(), code: of_code.local_addr()?.port() };
+        Ok(Some(self.place.setup(namespace, &mesh.cluster_domain, at, code)?))
     }
 
     /// Opens the ports. None: sidecars are not served.
