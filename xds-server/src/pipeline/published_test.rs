@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use tollgate_core::envoy::{FilterCode, FilterSetup, Ports, RouteTables, Surroundings};
-use tollgate_core::objects::{Changes, NoSecretSource, Objects};
-use tollgate_core::placement::Placement;
+use tollgate_core::ledger::{Configured, Thing};
+use tollgate_core::objects::{Changes, Key, NoSecretSource, Objects};
+use tollgate_core::placement::{Direction, Placement, Setting, Sidecars};
+use tollgate_core::scope::Scope;
 use tollgate_core::snapshot::{Changed, ResourceType, Snapshot};
 use tollgate_core::subscription::stream::Since;
 
@@ -15,8 +17,12 @@ use crate::identity::Identity;
 const CASE: &str = include_str!("../../../tests/cases/consumers/scoped.yaml");
 
 fn publisher() -> Publisher {
+    publisher_of(Placement::OneHost.into())
+}
+
+fn publisher_of(setting: Setting) -> Publisher {
     Publisher::new(
-        Placement::OneHost,
+        setting,
         Surroundings {
             route_tables: RouteTables::default(),
             bind: "127.0.0.1".to_owned(),
@@ -173,6 +179,133 @@ fn the_ledger_knows_who_is_served_after_each_change() {
         assert_eq!(*told.borrow(), *anew.for_ledger().borrow(), "{text}");
         before = objects;
     }
+}
+
+/// Two workloads in namespaces of their own, each with a Consumer there, and a Gateway.
+const WORKLOADS: &str = "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: llm}
+spec: {gatewayClassName: tollgate, listeners: [{name: http, port: 81, protocol: HTTP}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: runner, namespace: one}
+spec: {selector: {app: runner}, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: runner, namespace: two}
+spec: {selector: {app: runner}, ports: [{port: 80}]}
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: TokenPolicy
+metadata: {name: daily, namespace: one}
+spec: {targetRefs: [{kind: Service, name: runner}], limits: [{name: day, tokens: 1000, window: 1d}]}
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: TokenPolicy
+metadata: {name: daily, namespace: two}
+spec: {targetRefs: [{kind: Service, name: runner}], limits: [{name: day, tokens: 1000, window: 1d}]}
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: Consumer
+metadata: {name: app, namespace: one}
+spec: {keys: [{sha256: 1bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b}]}
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: Consumer
+metadata: {name: app, namespace: two}
+spec: {keys: [{sha256: 2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b}]}
+";
+
+fn workload(namespace: &str) -> Identity {
+    Identity::Of(Scope::Workload { service: Key::new(namespace, "runner"), direction: Direction::Inbound })
+}
+
+/// What is published, and what the ledger is told, after each text.
+fn with_workloads(texts: &[&str]) -> Vec<(Arc<Published>, Arc<Configured>)> {
+    let publisher = publisher_of(Setting { sidecars: Sidecars::Inbound, ..Placement::OneHost.into() });
+    let mut before = Objects::default();
+    let publications = texts.iter().map(|text| {
+        let mut objects = Objects::default();
+        objects.add_yaml("case", text, &NoSecretSource);
+        publisher.publish(Changes::between(&before, &objects), Vec::new());
+        before = objects;
+        (Arc::clone(&publisher.published().borrow()), Arc::clone(&publisher.for_ledger().borrow()))
+    });
+    publications.collect()
+}
+
+#[test]
+fn a_workload_has_the_keys_of_its_consumers_and_nothing_else() {
+    let other_key = WORKLOADS.replace("1bb80d", "3bb80d");
+    let other_policy = WORKLOADS.replacen("name: runner}], limits", "name: absent}], limits", 1);
+    assert!(other_key != WORKLOADS && other_policy != WORKLOADS);
+    let published = with_workloads(&[WORKLOADS, &other_key, &other_policy, WORKLOADS]);
+    let of = |at: usize, namespace: &str| published[at].0.of(&workload(namespace));
+    let has = |at: usize, namespace: &str| -> Vec<(ResourceType, String)> {
+        let edition = of(at, namespace);
+        let all = ResourceType::ALL.into_iter();
+        let named = all.flat_map(|kind| edition.snapshot.of(kind).map(move |(name, _)| (kind, name[..2].to_owned())));
+        named.collect()
+    };
+    let key = |start: &str| vec![(ResourceType::ApiKey, start.to_owned())];
+    assert_eq!((has(0, "one"), has(0, "two")), (key("1b"), key("2b")));
+    assert_eq!((has(1, "one"), has(1, "two")), (key("3b"), key("2b")));
+    assert_eq!((has(2, "one"), has(2, "two")), (vec![], key("2b")));
+    assert_eq!((has(3, "one"), has(3, "two")), (key("1b"), key("2b")));
+    let knows = |at: usize| published[at].0.knows(&workload("one"));
+    assert_eq!([0, 1, 2, 3].map(knows), [true, true, false, true]);
+    // What is of one of them is no news for the other one.
+    let nothing = Since::Names(Changed::default());
+    assert_eq!(of(1, "two").since(published[0].0.generation), nothing);
+    assert_ne!(of(1, "one").since(published[0].0.generation), nothing);
+    // Who followed before it was gone compares all.
+    assert_eq!(of(2, "one").since(published[1].0.generation), Since::Unknown);
+    assert_eq!(of(3, "one").since(published[2].0.generation), Since::Unknown);
+
+    let outbound = Scope::Workload { service: Key::new("one", "runner"), direction: Direction::Outbound };
+    assert!(!published[0].0.knows(&Identity::Of(outbound)));
+    assert!(!published[0].0.knows(&Identity::of_gateway("one", "runner")));
+}
+
+#[test]
+fn a_workload_is_no_gateway() {
+    let (published, _) = &with_workloads(&[WORKLOADS])[0];
+    assert_eq!(published.gateways.keys().collect::<Vec<_>>(), ["default/llm"]);
+    assert_eq!(published.gateways_of(&workload("one")).count(), 0);
+    assert!(published.snapshots_of(&workload("one")).is_empty());
+    let all = published.of(&Identity::AllGateways);
+    assert_eq!(all.snapshot.of(ResourceType::ApiKey).count(), 0);
+}
+
+/// And what it is told of changes is what it is told of everything at once.
+#[test]
+fn the_ledger_knows_what_a_workload_serves() {
+    let texts = [
+        WORKLOADS.to_owned(),
+        WORKLOADS.replace("1bb80d", "xxx"),
+        WORKLOADS.replacen("name: runner}], limits", "name: absent}], limits", 1),
+        WORKLOADS.replace("tokens: 1000", "tokens: 7"),
+        WORKLOADS.to_owned(),
+    ];
+    let all = with_workloads(&texts.each_ref().map(String::as_str));
+    for (text, (_, told)) in texts.iter().zip(&all) {
+        assert_eq!(**told, *with_workloads(&[text])[0].1, "{text}");
+    }
+    let serves = |at: usize, things: &[Thing]| -> Vec<bool> {
+        let served = all[at].1.served.get("spiffe://tollgate/workload/one/runner/inbound");
+        let has = |thing: &Thing| served.is_some_and(|served| served.iter().any(|things| things.contains(thing)));
+        things.iter().map(has).collect()
+    };
+    let own = [Thing::limit("one/daily/day"), Thing::route("service/one/runner"), Thing::consumer("one/app")];
+    let foreign = [Thing::limit("two/daily/day"), Thing::route("service/two/runner"), Thing::consumer("two/app")];
+    assert_eq!((serves(0, &own), serves(0, &foreign)), (vec![true; 3], vec![false; 3]));
+    assert_eq!(serves(1, &own), [true, true, false]);
+    assert_eq!(serves(2, &own), [false; 3]);
+    let gateways = &all[0].1.served["spiffe://tollgate/gateway"];
+    assert!(own.iter().all(|thing| !gateways.iter().any(|things| things.contains(thing))));
 }
 
 /// Whoever looks at what is published keeps the next publication waiting, and it must not wait for that one in turn.
