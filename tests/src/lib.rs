@@ -20,6 +20,7 @@ pub mod cluster_bench;
 pub mod config;
 pub mod envoy_admin;
 pub mod gateway;
+pub mod istiod;
 pub mod lab;
 pub mod llm;
 pub mod mesh;

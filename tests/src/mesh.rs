@@ -12,9 +12,9 @@ use rcgen::{
 };
 use time::OffsetDateTime;
 
-use crate::poll;
 use crate::process::{self, Process};
 use crate::tools::Tools;
+use crate::{client, poll};
 
 /// Who signs the certificates of a mesh.
 pub struct Authority {
@@ -34,6 +34,7 @@ pub enum Holds {
 /// The sidecar of a workload, in one direction. What is sent to the workload is held to a policy that is STRICT.
 pub struct Sidecar {
     port: u16,
+    admin: u16,
     _process: Process,
 }
 
@@ -93,34 +94,59 @@ impl Sidecar {
     /// It shows the certificate of `folder`, takes what the mesh's `permitted` identity sends, and passes it on to `app`, a
     /// port of this machine.
     pub async fn inbound(tools: &Tools, folder: &Path, permitted: &str, app: u16) -> anyhow::Result<Self> {
-        Self::start(tools, folder, INBOUND, &[("APP", &app.to_string()), ("PERMITTED", permitted)]).await
+        let permitted = format!("{{exact: \"{permitted}\"}}");
+        let values = [
+            ("APP", app.to_string()),
+            ("PERMITTED", permitted),
+            ("FILTERS", String::new()),
+            ("CLUSTERS", String::new()),
+        ];
+        Self::start(tools, folder, INBOUND, &values).await
+    }
+
+    /// The same, with what EnvoyFilters have put there, as one line of text each. It takes what anybody in the mesh sends.
+    pub async fn carrying(tools: &Tools, folder: &Path, app: u16, filter: &str, cluster: &str) -> anyhow::Result<Self> {
+        let permitted = "{prefix: \"spiffe://\"}".to_owned();
+        let [filter, cluster] = [filter, cluster].map(|text| format!("- {text}"));
+        let values = [("APP", app.to_string()), ("PERMITTED", permitted), ("FILTERS", filter), ("CLUSTERS", cluster)];
+        // Connections stay, so that it shows when one is drained.
+        let lasting = INBOUND.replace("{max_requests_per_connection: 1}", "{}");
+        Self::start(tools, folder, &lasting, &values).await
     }
 
     /// It takes what its workload sends in plain text, and passes it on by the mesh's TLS to `port` of this machine, where it
     /// expects `peer`.
     pub async fn outbound(tools: &Tools, folder: &Path, peer: &str, port: u16) -> anyhow::Result<Self> {
-        Self::start(tools, folder, OUTBOUND, &[("PEER_PORT", &port.to_string()), ("PEER", peer)]).await
+        Self::start(tools, folder, OUTBOUND, &[("PEER_PORT", port.to_string()), ("PEER", peer.to_owned())]).await
+    }
+
+    /// The same, but its connections stay.
+    pub async fn lasting(tools: &Tools, folder: &Path, peer: &str, port: u16) -> anyhow::Result<Self> {
+        let config = OUTBOUND.replace("{max_requests_per_connection: 1}", "{}");
+        Self::start(tools, folder, &config, &[("PEER_PORT", port.to_string()), ("PEER", peer.to_owned())]).await
     }
 
     /// The same, but it shows no certificate.
     pub async fn without_certificate(tools: &Tools, folder: &Path, peer: &str, port: u16) -> anyhow::Result<Self> {
         let lines: Vec<&str> = OUTBOUND.lines().filter(|line| !line.contains("tls_certificates")).collect();
-        Self::start(tools, folder, &lines.join("\n"), &[("PEER_PORT", &port.to_string()), ("PEER", peer)]).await
+        Self::start(tools, folder, &lines.join("\n"), &[("PEER_PORT", port.to_string()), ("PEER", peer.to_owned())])
+            .await
     }
 
-    async fn start(tools: &Tools, folder: &Path, config: &str, values: &[(&str, &str)]) -> anyhow::Result<Self> {
+    async fn start(tools: &Tools, folder: &Path, config: &str, values: &[(&str, String)]) -> anyhow::Result<Self> {
+        let admin = process::free_port()?;
         let port = process::free_port()?;
         let path = |name: &str| -> anyhow::Result<String> {
             Ok(folder.join(name).to_str().context("a path in UTF-8")?.to_owned())
         };
         let of_all = [
             ("PORT", port.to_string()),
-            ("ADMIN", process::free_port()?.to_string()),
+            ("ADMIN", admin.to_string()),
             ("CHAIN", path("cert-chain.pem")?),
             ("KEY", path("key.pem")?),
             ("ROOT", path("root-cert.pem")?),
         ];
-        let own = values.iter().map(|(name, value)| (*name, (*value).to_owned()));
+        let own = values.iter().cloned();
         let config = of_all
             .into_iter()
             .chain(own)
@@ -147,11 +173,18 @@ impl Sidecar {
             }
         })
         .await??;
-        Ok(Self { port, _process: process })
+        Ok(Self { port, admin, _process: process })
     }
 
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The sum of the counters and gauges whose names begin with this.
+    pub async fn stats(&self, prefix: &str) -> anyhow::Result<u64> {
+        let url = format!("http://127.0.0.1:{}/stats?filter=^{}", self.admin, prefix.replace('.', "\\."));
+        let text = client::direct().get(url).send().await?.text().await?;
+        Ok(text.lines().filter_map(|line| line.rsplit_once(": ")?.1.parse::<u64>().ok()).sum())
     }
 
     pub fn url(&self) -> String {
@@ -162,6 +195,7 @@ impl Sidecar {
 /// The inbound listener as istiod makes it for STRICT, an AuthorizationPolicy by principal and a port of HTTP: a chain for
 /// what the mesh's proxies say in ALPN, and none for plain text.
 const INBOUND: &str = r#"
+node: {id: sidecar~127.0.0.1~runner-1.default~default.svc.cluster.local, cluster: runner.default}
 admin: {address: {socket_address: {address: 127.0.0.1, port_value: @ADMIN@}}}
 static_resources:
   listeners:
@@ -202,7 +236,8 @@ static_resources:
                 policies:
                   by-principal:
                     permissions: [{any: true}]
-                    principals: [{authenticated: {principal_name: {exact: "@PERMITTED@"}}}]
+                    principals: [{authenticated: {principal_name: @PERMITTED@}}]
+          @FILTERS@
           - name: envoy.filters.http.router
             typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}
           route_config:
@@ -215,6 +250,7 @@ static_resources:
     load_assignment:
       cluster_name: inbound
       endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: @APP@}}}}]}]
+  @CLUSTERS@
 "#;
 
 /// What istiod makes of a Service for its callers: the mesh's TLS to whoever is its service account, by a server name and

@@ -22,6 +22,7 @@ mod requests;
 mod routes;
 mod scopes;
 mod secrets;
+mod sidecars;
 mod suite;
 mod tls;
 mod upgrade;

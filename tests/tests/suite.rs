@@ -12,7 +12,7 @@ use tollgate_tests::tools::Tools;
 
 use crate::{
     answers, budgets, certificates, closed, commands, crashes, edge, endings, errors, failover, forms, interruptions,
-    mesh, providers, reload, requests, routes, scopes, secrets, tls, upgrade, usage_reading,
+    mesh, providers, reload, requests, routes, scopes, secrets, sidecars, tls, upgrade, usage_reading,
 };
 
 pub struct Suite {
@@ -90,6 +90,7 @@ impl Suite {
             endings::tests(),
             interruptions::tests(),
             mesh::tests(),
+            sidecars::tests(),
             providers::tests(),
             reload::tests(),
             requests::tests(),

@@ -44,10 +44,10 @@ fn claim(published: &Published, request: &Request) -> Result<(Member, Scope), St
         return Err(Status::unauthenticated("no client certificate of the mesh"));
     };
     let scope = scope(request.headers())?;
-    match published.may_speak(member.as_str(), &scope) {
-        true => Ok((member.clone(), scope)),
-        false => Err(standing::may_not_speak(member, &scope)),
+    if !published.may_speak(member.as_str(), &scope) {
+        return Err(standing::may_not_speak(member, &scope));
     }
+    Ok((member.clone(), scope))
 }
 
 /// One workload is named. What could be read in two ways is refused.

@@ -1,0 +1,143 @@
+//! What Istio does with an EnvoyFilter of ours, without Istio: the agent fetches the code and looks at its hash, and the
+//! sidecar gets the filter by discovery, in its place before the router.
+//!
+//! Discovery comes from a file here, and from istiod in a mesh. All else is Envoy's own.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::mesh::Sidecar;
+use crate::tools::Tools;
+use crate::{cli, client, config::sha256_hex};
+
+/// The EnvoyFilters of a folder of objects, and where their filters reach the control plane.
+pub struct Istiod {
+    tools: Tools,
+    conf: PathBuf,
+    /// The folder of the sidecar's certificate, where discovery's file and the code are put, too.
+    folder: PathBuf,
+    pub ports: Ports,
+}
+
+/// The control plane's, on this machine.
+#[derive(Debug, Clone, Copy)]
+pub struct Ports {
+    pub sidecars: u16,
+    pub code: u16,
+}
+
+/// The one of its Service, by which sidecars know it.
+const HOST: &str = "tollgate.tollgate-system.svc.cluster.local";
+const WASM: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
+/// The identity that the control plane shows.
+pub const CONTROL_PLANE: &str = "tollgate";
+
+// === impl Istiod ===
+
+impl Istiod {
+    pub fn new(tools: &Tools, conf: &Path, folder: &Path, ports: Ports) -> Self {
+        Self { tools: tools.clone(), conf: conf.to_owned(), folder: folder.to_owned(), ports }
+    }
+
+    /// The sidecar in front of `app`, a port of this machine, with the filter of the one Service that has one.
+    pub async fn sidecar(&self, app: u16) -> anyhow::Result<Sidecar> {
+        let filter = self.send().await?;
+        let patches = filter.pointer("/spec/configPatches").and_then(Value::as_array).context("no patches")?;
+        let of_port = |patch: &&Value| patch.pointer("/match/listener/portNumber") == Some(&json!(app));
+        let place = patches.iter().find(of_port).with_context(|| format!("nothing is for port {app}: {filter}"))?;
+        let mut place = place.pointer("/patch/value").context("no value")?.clone();
+        let source = place.pointer("/config_discovery/config_source").context("no discovery")?;
+        anyhow::ensure!(source.get("ads") == Some(&json!({})), "discovery is not istiod's: {source}");
+        anyhow::ensure!(place.pointer("/config_discovery/type_urls") == Some(&json!([WASM])), "{place}");
+        let watched = self.folder.join("ecds");
+        place["config_discovery"]["config_source"] = json!({
+            "path_config_source": {"path": self.discovery(), "watched_directory": {"path": watched}},
+            "initial_fetch_timeout": "0s",
+            "resource_api_version": "V3",
+        });
+        let cluster = self.cluster().to_string();
+        Sidecar::carrying(&self.tools, &self.folder, app, &place.to_string(), &cluster).await
+    }
+
+    /// Sends on what the objects mean now. Returns the EnvoyFilter.
+    pub async fn send(&self) -> anyhow::Result<Value> {
+        let (conf, wasm) = (text(&self.conf)?, text(&self.tools.filter)?);
+        let arguments = ["translate", "-f", conf, "--placement", "sidecar-inbound", "--wasm", wasm, "-o", "json"];
+        let printed = cli::tollgate(&self.tools, &arguments)?;
+        let filters: Value = serde_json::from_str(&printed.out).with_context(|| format!("{printed:?}"))?;
+        let [filter] = filters.get("items").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default() else {
+            anyhow::bail!("there is not one EnvoyFilter: {filters}");
+        };
+        let mut extension = filter.pointer("/spec/configPatches/0/patch/value").context("no filter")?.clone();
+        self.fetch(&mut extension).await?;
+        extension["@type"] = json!("type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig");
+        let response = json!({"version_info": sha256_hex(&extension.to_string()), "resources": [extension]});
+        let path = self.discovery();
+        std::fs::create_dir_all(path.parent().context("a folder")?)?;
+        let beside = self.folder.join("ecds.new");
+        std::fs::write(&beside, response.to_string())?;
+        std::fs::rename(beside, path)?;
+        Ok(filter.clone())
+    }
+
+    /// The agent puts a file in the place of what is remote.
+    async fn fetch(&self, extension: &mut Value) -> anyhow::Result<()> {
+        let config = extension.pointer_mut("/typed_config/config/vm_config").context("no VM")?;
+        anyhow::ensure!(config["nack_on_code_cache_miss"] == json!(true), "requests would pass unfiltered: {config}");
+        let remote = config.pointer("/code/remote").context("the code is not remote")?;
+        let uri = remote.pointer("/http_uri/uri").and_then(Value::as_str).context("no URI")?;
+        let path = uri.strip_prefix(&format!("http://{HOST}:18003")).with_context(|| uri.to_owned())?;
+        let url = format!("http://127.0.0.1:{}{path}", self.ports.code);
+        let code = client::direct().get(url).send().await?.error_for_status()?.bytes().await?;
+        let hash = Sha256::digest(&code).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        anyhow::ensure!(remote["sha256"] == json!(hash), "another code than the EnvoyFilter names");
+        let file = self.folder.join(format!("{hash}.wasm"));
+        std::fs::write(&file, code)?;
+        config["code"] = json!({"local": {"filename": file}});
+        Ok(())
+    }
+
+    fn discovery(&self) -> PathBuf {
+        self.folder.join("ecds").join("response.json")
+    }
+
+    /// Istiod's cluster of our Service.
+    fn cluster(&self) -> Value {
+        let name = format!("outbound|18002||{HOST}");
+        let file = |name: &str| json!({"filename": self.folder.join(name)});
+        let http = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+        json!({
+            "name": name,
+            "type": "STATIC",
+            "connect_timeout": "5s",
+            "typed_extension_protocol_options": {
+                http: {"@type": format!("type.googleapis.com/{http}"), "explicit_http_config": {"http2_protocol_options": {}}},
+            },
+            "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+                "sni": format!("outbound_.18002_._.{HOST}"),
+                "common_tls_context": {
+                    "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"},
+                    "alpn_protocols": ["istio", "h2"],
+                    "tls_certificates": [{"certificate_chain": file("cert-chain.pem"), "private_key": file("key.pem")}],
+                    "validation_context": {
+                        "trusted_ca": file("root-cert.pem"),
+                        "match_typed_subject_alt_names": [
+                            {"san_type": "URI", "matcher": {"exact": crate::mesh::identity(CONTROL_PLANE)}},
+                        ],
+                    },
+                },
+            }},
+            "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {
+                "socket_address": {"address": "127.0.0.1", "port_value": self.ports.sidecars},
+            }}}]}]},
+        })
+    }
+}
+
+fn text(path: &Path) -> anyhow::Result<&str> {
+    path.to_str().context("a path in UTF-8")
+}

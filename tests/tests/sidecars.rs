@@ -1,0 +1,250 @@
+//! A runner whose sidecar has the filter: who may ask it, what that costs, and what holds while policies change or the
+//! control plane is away. Callers have sidecars too.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use tollgate_tests::client::{self, Client};
+use tollgate_tests::config;
+use tollgate_tests::istiod::{CONTROL_PLANE, Istiod, Ports};
+use tollgate_tests::mesh::{Authority, Holds, Sidecar, folder, identity};
+use tollgate_tests::poll;
+use tollgate_tests::process::{Process, free_port};
+use tollgate_tests::tap::Tap;
+
+use crate::elsewhere::Elsewhere;
+use crate::suite::{Shared, e2e};
+
+e2e! {
+    sidecars_know_their_callers_and_charge_them,
+    a_policy_changes_in_a_sidecar_and_no_connection_ends,
+    a_sidecar_goes_on_while_the_control_plane_is_away,
+    a_sidecar_gets_the_keys_of_its_own_workload,
+}
+
+const CHAT: &str = "/v1/chat/completions";
+const KEY: &str = "planted-key-of-keyed";
+const FOREIGN: &str = "planted-key-of-foreign";
+
+/// A runner with its sidecar, callers, and the control plane that the sidecar asks.
+struct Meshed {
+    authority: Authority,
+    elsewhere: Elsewhere,
+    istiod: Istiod,
+    /// The folder of the control plane's certificate.
+    own: String,
+    tap: Tap,
+}
+
+fn policy(tokens: u64) -> String {
+    config::budget(tokens, "")
+        .replace("{group: gateway.networking.k8s.io, kind: HTTPRoute, name: chat}", "{kind: Service, name: runner}")
+}
+
+// === impl Meshed ===
+
+impl Meshed {
+    async fn new(shared: &Shared, test: &str, account: &str) -> anyhow::Result<Self> {
+        let elsewhere = Elsewhere::new(shared, test)?;
+        let (authority, tap) = (Authority::new()?, shared.tap().await?);
+        let (own, runner) = (folder(&elsewhere.home, "control-plane"), folder(&elsewhere.home, "runner"));
+        authority.issue(&own, &identity(CONTROL_PLANE), Holds::Now, &authority)?;
+        authority.issue(&runner, &identity(account), Holds::Now, &authority)?;
+        let objects = format!(
+            "\
+apiVersion: v1
+kind: Service
+metadata: {{name: runner}}
+spec: {{selector: {{app: runner}}, ports: [{{name: http, port: 80, targetPort: {port}}}]}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: runner-1, labels: {{kubernetes.io/service-name: runner}}}}
+addressType: IPv4
+endpoints: [{{addresses: [127.0.0.1], targetRef: {{kind: Pod, name: runner-1}}}}]
+ports: [{{name: http, port: {port}}}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: runner-1, labels: {{app: runner, security.istio.io/tlsMode: istio}}}}
+spec: {{serviceAccountName: runner, containers: []}}
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: Consumer
+metadata: {{name: web}}
+spec: {{identities: [spiffe://cluster.local/ns/default/sa/web]}}
+---
+",
+            port = tap.port()
+        );
+        let foreign =
+            config::consumer("foreign", FOREIGN, "").replace("name: foreign,", "name: foreign, namespace: other,");
+        elsewhere.conf.write("objects.yaml", &format!("{objects}{foreign}"))?;
+        elsewhere.conf.write("keyed.yaml", &config::consumer("keyed", KEY, ""))?;
+        elsewhere.conf.write("policy.yaml", &policy(1_000_000))?;
+        let ports = Ports { sidecars: free_port()?, code: free_port()? };
+        let istiod = Istiod::new(&shared.tools, elsewhere.conf.path(), &runner, ports);
+        let own = own.to_str().context("a path in UTF-8")?.to_owned();
+        Ok(Self { authority, elsewhere, istiod, own, tap })
+    }
+
+    async fn serve(&self) -> anyhow::Result<Process> {
+        let Ports { sidecars, code } = self.istiod.ports;
+        let [sidecars, code] = [sidecars, code].map(|port| format!("127.0.0.1:{port}"));
+        let process = self.elsewhere.serve(&[
+            "--mesh-certificates",
+            &self.own,
+            "--sidecars",
+            &sidecars,
+            "--sidecar-code",
+            &code,
+        ])?;
+        poll::until("the control plane serves", || async { self.elsewhere.admin().status().await }).await?;
+        Ok(process)
+    }
+
+    /// A workload with this service account, which asks the runner.
+    async fn caller(&self, shared: &Shared, account: &str, runner: &Sidecar) -> anyhow::Result<Sidecar> {
+        let folder = folder(&self.elsewhere.home, account);
+        self.authority.issue(&folder, &identity(account), Holds::Now, &self.authority)?;
+        Sidecar::lasting(&shared.tools, &folder, &identity("runner"), runner.port()).await
+    }
+}
+
+/// Until the filter has its keys it refuses everybody by 503.
+async fn answers(client: &Client, expected: u16, what: &str) -> anyhow::Result<()> {
+    poll::until(what, || async { client.chat("smol").await?.expect(expected) }).await.map(drop)
+}
+
+async fn sidecars_know_their_callers_and_charge_them(shared: Arc<Shared>) -> anyhow::Result<()> {
+    let meshed = Meshed::new(&shared, "sidecars_know_their_callers_and_charge_them", "runner").await?;
+    let _control_plane = meshed.serve().await?;
+    let runner = meshed.istiod.sidecar(meshed.tap.port()).await?;
+    let web = meshed.caller(&shared, "web", &runner).await?;
+    let stranger = meshed.caller(&shared, "stranger", &runner).await?;
+
+    // By its certificate.
+    let client = Client::new(&web.url(), None);
+    answers(&client, 200, "the caller is known").await?;
+    meshed.tap.forget();
+    let answer = client.post(CHAT, client::chat_stream("smol", 16).to_string()).await?.expect(200)?;
+    anyhow::ensure!(answer.header("x-ratelimit-limit-tokens") == Some("1000000"), "{answer:?}");
+    anyhow::ensure!(answer.usage().is_none(), "nobody asked for the usage: {}", answer.text());
+    let seen = meshed.tap.settled().await?;
+    anyhow::ensure!(seen.iter().all(|seen| seen.usage().is_some()), "the runner is asked for it: {seen:?}");
+    let admin = meshed.elsewhere.admin();
+    let rows = admin.usage_of("consumer=web", 2).await?;
+    let is_of_runner =
+        |row: &_| matches!(row, tollgate_tests::admin::UsageRow { route, .. } if route == "service/runner");
+    anyhow::ensure!(rows.iter().all(is_of_runner), "{rows:?}");
+    let used: u64 = rows.iter().map(|row| row.input_tokens + row.output_tokens).sum();
+    let budgets = admin.settled_budgets().await?;
+    let of_web = budgets.iter().find(|row| row.scope == serde_json::json!({"Consumer": "web"}));
+    anyhow::ensure!(of_web.is_some_and(|row| row.spent == used), "{used}: {budgets:?}");
+
+    // By a key, which goes no further. A key of another namespace is nobody's here.
+    let unknown = Client::new(&stranger.url(), None).chat("smol").await?.expect(401)?;
+    anyhow::ensure!(unknown.text().contains(&identity("stranger")), "{}", unknown.text());
+    meshed.tap.forget();
+    Client::new(&stranger.url(), Some(KEY)).chat("smol").await?.expect(200)?;
+    let seen = meshed.tap.settled().await?;
+    anyhow::ensure!(seen.iter().all(|seen| !seen.everything().contains(KEY)), "{seen:?}");
+    admin.usage_of("consumer=keyed", 1).await?;
+    Client::new(&stranger.url(), Some(FOREIGN)).chat("smol").await?.expect(401)?;
+    Client::new(&web.url(), Some(KEY)).chat("smol").await?.expect(401)?;
+
+    // What a client says of itself counts for nothing.
+    let forged = format!("By=spiffe://x/y;Hash=00;URI={}", identity("web"));
+    let headers = [("x-forwarded-client-cert", forged.as_str()), ("x-tollgate-consumer", "web")];
+    let body = client::chat("smol", 8).to_string();
+    Client::new(&stranger.url(), None).post_with(CHAT, &headers, body).await?.expect(401)?;
+
+    // What only reads is the runner's business.
+    meshed.tap.forget();
+    Client::new(&stranger.url(), Some(KEY)).get("/health").await?;
+    let seen = meshed.tap.settled().await?;
+    anyhow::ensure!(seen.len() == 1 && !seen[0].everything().contains(KEY), "{seen:?}");
+
+    // A key is revoked while it runs, and a new one arrives.
+    meshed.elsewhere.conf.write("keyed.yaml", &config::consumer("keyed", "another-key", ""))?;
+    answers(&Client::new(&stranger.url(), Some(KEY)), 401, "the key is revoked").await?;
+    answers(&Client::new(&stranger.url(), Some("another-key")), 200, "the new key is known").await
+}
+
+async fn a_policy_changes_in_a_sidecar_and_no_connection_ends(shared: Arc<Shared>) -> anyhow::Result<()> {
+    let meshed = Meshed::new(&shared, "a_policy_changes_in_a_sidecar_and_no_connection_ends", "runner").await?;
+    let _control_plane = meshed.serve().await?;
+    let runner = meshed.istiod.sidecar(meshed.tap.port()).await?;
+    let web = meshed.caller(&shared, "web", &runner).await?;
+    let client = Client::new(&web.url(), None);
+    answers(&client, 200, "the caller is known").await?;
+    let connections = || web.stats("cluster.outbound.upstream_cx_total");
+    let before = connections().await?;
+    let streaming = client.clone();
+    let stream = tokio::spawn(async move { streaming.post(CHAT, client::long_stream("smol", 200).to_string()).await });
+
+    // A stricter policy, in force while the stream runs.
+    meshed.elsewhere.conf.write("policy.yaml", &policy(3).replace("name: budget", "name: strict"))?;
+    meshed.istiod.send().await?;
+    answers(&client, 429, "the new policy holds").await?;
+    let answer = stream.await??.expect(200)?;
+    anyhow::ensure!(answer.text().trim_end().ends_with("data: [DONE]"), "the stream was broken: {}", answer.text());
+    anyhow::ensure!(connections().await? <= before + 1, "a connection was ended, and another one made");
+    anyhow::ensure!(runner.stats("listener_manager.listener_modified").await? == 0, "the listener is another");
+    anyhow::ensure!(runner.stats("listener_manager.total_filter_chains_draining").await? == 0, "chains are drained");
+
+    // One that cannot be read closes the Service, and a good one opens it.
+    meshed.elsewhere.conf.write("policy.yaml", &policy(3).replace("window: 3650d", "window: sometimes"))?;
+    meshed.istiod.send().await?;
+    answers(&client, 503, "the Service is closed").await?;
+    let closed = client.chat("smol").await?;
+    anyhow::ensure!(closed.text().contains("policy_invalid"), "{}", closed.text());
+    meshed.elsewhere.conf.write("policy.yaml", &policy(1_000_000))?;
+    meshed.istiod.send().await?;
+    answers(&client, 200, "it is open again").await
+}
+
+async fn a_sidecar_goes_on_while_the_control_plane_is_away(shared: Arc<Shared>) -> anyhow::Result<()> {
+    let meshed = Meshed::new(&shared, "a_sidecar_goes_on_while_the_control_plane_is_away", "runner").await?;
+    let mut control_plane = meshed.serve().await?;
+    let runner = meshed.istiod.sidecar(meshed.tap.port()).await?;
+    let web = meshed.caller(&shared, "web", &runner).await?;
+    let client = Client::new(&web.url(), None);
+    answers(&client, 200, "the caller is known").await?;
+    let filter = meshed.istiod.send().await?;
+
+    control_plane.kill()?;
+    control_plane.wait().await?;
+    client.chat("smol").await?.expect(200).context("its lease is left")?;
+    // Whoever is not known stays so.
+    let stranger = meshed.caller(&shared, "stranger", &runner).await?;
+    Client::new(&stranger.url(), None).chat("smol").await?.expect(401)?;
+
+    let _again = meshed.serve().await?;
+    anyhow::ensure!(meshed.istiod.send().await? == filter, "the same objects mean the same");
+    // What was used while nobody listened is told now.
+    meshed.elsewhere.admin().usage_of("consumer=web", 2).await?;
+    meshed.elsewhere.conf.write("keyed.yaml", &config::consumer("keyed", "another-key", ""))?;
+    answers(&Client::new(&stranger.url(), Some("another-key")), 200, "a new key is known").await
+}
+
+/// Its certificate is another account's than that of the Pods behind the Service.
+async fn a_sidecar_gets_the_keys_of_its_own_workload(shared: Arc<Shared>) -> anyhow::Result<()> {
+    let meshed = Meshed::new(&shared, "a_sidecar_gets_the_keys_of_its_own_workload", "other").await?;
+    let control_plane = meshed.serve().await?;
+    let runner = meshed.istiod.sidecar(meshed.tap.port()).await?;
+    let folder = folder(&meshed.elsewhere.home, "web");
+    meshed.authority.issue(&folder, &identity("web"), Holds::Now, &meshed.authority)?;
+    let web = Sidecar::lasting(&shared.tools, &folder, &identity("other"), runner.port()).await?;
+    let client = Client::new(&web.url(), None);
+    poll::until("it was refused", || async {
+        let refused = control_plane.log().contains("runs (any more) as the account");
+        anyhow::ensure!(refused, "it was not");
+        Ok(())
+    })
+    .await?;
+    let answer = client.chat("smol").await?.expect(503)?;
+    anyhow::ensure!(answer.text().contains("backend_unavailable"), "{}", answer.text());
+    anyhow::ensure!(meshed.tap.seen().is_empty(), "a request has passed");
+    Ok(())
+}
