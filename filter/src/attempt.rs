@@ -28,6 +28,9 @@ pub struct AttemptPlan {
     /// The size of the body, with the model of the first attempt in it.
     #[prost(uint64, tag = "5")]
     pub body_len: u64,
+    /// What the backends are told that something is handed over to.
+    #[prost(string, tag = "6")]
+    pub handover: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -61,9 +64,19 @@ pub struct Rewritten {
     pub authority: Option<String>,
     /// Where the attempt after this one goes.
     pub next_target: Option<String>,
+    pub handover: Told,
     /// This is set on every attempt, because the header that is there may be of the attempt before.
     pub content_length: u64,
     pub body: Body,
+}
+
+/// What the sidecar in front of a backend is told.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Told {
+    Nothing,
+    This(String),
+    /// Nothing. The attempt before may have told its own sidecar.
+    NotHere,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -107,6 +120,11 @@ fn rewritten(plan: &AttemptPlan, backend: &Backend, number: u64, cluster: &str) 
         path: backend_path(backend, &plan.path),
         authority: Some(backend.authority.clone()).filter(|authority| !authority.is_empty()),
         next_target: next.map(|next| next.cluster.clone()),
+        handover: match (plan.handover.as_str(), backend.hands_over) {
+            ("", _) => Told::Nothing,
+            (handover, true) => Told::This(handover.to_owned()),
+            (_, false) => Told::NotHere,
+        },
         content_length,
         body,
     })
@@ -206,6 +224,7 @@ mod tests {
                 path_prefix: format!("/{name}/v1"),
                 authority: format!("{name}.example"),
                 rewrite: Rewrite::PerAttempt,
+                hands_over: false,
             };
             (cluster, Rc::new(backend))
         };
@@ -223,7 +242,27 @@ mod tests {
             model_len: 3,
             attempts: vec![attempt("a", "\"x\""), attempt("b", "\"other\"")],
             body_len: 13,
+            handover: String::new(),
         }
+    }
+
+    #[test]
+    fn only_the_backend_that_is_handed_something_is_told_it() {
+        let mut stage = stage();
+        let told = |stage: &AttemptStage, handover: &str, number, cluster| {
+            let plan = AttemptPlan { handover: handover.to_owned(), ..plan() };
+            match decide(Some(&plan), stage, number, cluster) {
+                Decision::Mine(rewritten) => rewritten.handover,
+                other => panic!("{other:?}"),
+            }
+        };
+        let to_a = |backend: &Backend| Backend { hands_over: &*backend.name == "a", ..backend.clone() };
+        let backends = stage.backends.all().iter().map(|(name, backend)| (name.clone(), Rc::new(to_a(backend))));
+        stage.backends = ByName::new("cluster", backends.collect()).unwrap();
+        assert_eq!(told(&stage, "ab", 1, "backend/default/a"), Told::This("ab".to_owned()));
+        assert_eq!(told(&stage, "ab", 2, "backend/default/b"), Told::NotHere);
+        assert_eq!(told(&stage, "", 1, "backend/default/a"), Told::Nothing);
+        assert_eq!(told(&stage, "", 2, "backend/default/b"), Told::Nothing);
     }
 
     fn mine(number: u64, cluster: &str) -> Rewritten {

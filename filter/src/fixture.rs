@@ -16,6 +16,9 @@ pub const PLAIN: &str = "httproute/default/plain/rule/0/match/0";
 pub const CLOSED: &str = "c1/httproute/default/closed/rule/0/match/0";
 pub const UNKNOWN: &str = "c2/httproute/default/chat/rule/0/match/0";
 
+/// Who is believed by the sidecars of [`workload`].
+pub const GATEWAY: &str = "spiffe://cluster.local/ns/default/sa/llm-tollgate";
+
 /// One model on backend a with b behind it, held to 1000 tokens per consumer, and a class that a policy closes.
 pub fn stage() -> wire::RequestStage {
     let target =
@@ -63,6 +66,7 @@ pub fn workload() -> wire::RequestStage {
             scope: "workload/default/runner/inbound".into(),
             route: "service/runner".into(),
             consumer_namespaces: vec!["default".into()],
+            gateways: vec![GATEWAY.into()],
         }),
         ..stage()
     }
@@ -75,6 +79,7 @@ pub fn backend(name: &str) -> wire::Backend {
         path_prefix: "/v1".into(),
         authority: format!("{name}.example"),
         per_attempt: true,
+        hands_over: false,
     }
 }
 

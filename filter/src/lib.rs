@@ -27,6 +27,7 @@ pub mod errors;
 pub mod exchange;
 #[cfg(test)]
 mod fixture;
+mod handover;
 pub mod host;
 pub mod json;
 pub mod key;

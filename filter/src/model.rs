@@ -98,6 +98,7 @@ mod tests {
             path_prefix: "/v1".into(),
             authority: name.into(),
             rewrite: Rewrite::PerAttempt,
+            hands_over: false,
         };
         Target { backend: Rc::new(backend), model: None, weight, priority }
     }

@@ -66,7 +66,7 @@ pub struct ConnectionStage {
 }
 
 /// What all routes have in common that lead to one pool under the same limits.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Class {
     /// A TokenPolicy that names these routes is refused: nobody passes until it is mended.
     Closed {
@@ -133,6 +133,8 @@ pub struct Backend {
     pub path_prefix: String,
     pub authority: String,
     pub rewrite: Rewrite,
+    /// Its sidecar is told what a request is charged to.
+    pub hands_over: bool,
 }
 
 /// Who turns a request into the backend's own.
@@ -412,6 +414,7 @@ impl TryFrom<wire::Backend> for Backend {
             path_prefix: backend.path_prefix,
             authority: backend.authority,
             rewrite: if backend.per_attempt { Rewrite::PerAttempt } else { Rewrite::Once },
+            hands_over: backend.hands_over,
         })
     }
 }

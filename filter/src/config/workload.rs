@@ -14,6 +14,8 @@ pub struct Workload {
     /// It stands in usage rows in the place of a route.
     pub route: Rc<str>,
     pub class: Rc<Class>,
+    /// Who is believed about what a request is charged to, by SPIFFE ID.
+    pub gateways: Vec<String>,
 }
 
 // === impl Workload ===
@@ -47,6 +49,7 @@ impl Workload {
             path_prefix: String::new(),
             authority: String::new(),
             rewrite: Rewrite::Nobody,
+            hands_over: false,
         };
         let target = Target { backend: Rc::new(backend), model: None, weight: 1, priority: 0 };
         let model = Model { name: ModelName::Prefix(Rc::from("")), targets: vec![target], retries: 0 };
@@ -56,7 +59,7 @@ impl Workload {
             models: vec![Rc::new(model)],
         };
         let class = Class::with_pool(Rc::new(pool), class, limits)?;
-        Ok(Self { scope: workload.scope, route, class: Rc::new(class) })
+        Ok(Self { scope: workload.scope, route, class: Rc::new(class), gateways: workload.gateways })
     }
 }
 

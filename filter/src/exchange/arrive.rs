@@ -8,6 +8,7 @@ use crate::{
     body::{content_type::ContentType, same},
     config::{Access, Class, Limit, Mode, Place, Pool},
     errors::{Refusal, Shape, Unavailable},
+    handover::{self, Handover},
     key::{self, Caller, Presented, Proof, Table},
     models,
     path::{EscapedSlash, Path},
@@ -31,6 +32,10 @@ enum For {
     Nothing,
     /// For a model, under these terms and by this route.
     Model(Rc<Class>, Rc<str>),
+    /// The same, and a Gateway has said whose it is. The class has the limits that are left.
+    HandedOver(Rc<Class>, Handover),
+    /// For a model, and a Gateway has charged all of it.
+    Charged,
     /// The configuration does not say it.
     Unknown,
 }
@@ -72,10 +77,12 @@ pub(super) fn arrived(head: &Head<'_>, end: bool, desk: &mut Desk<'_>) -> Steppe
         .filter(|(name, _)| name.starts_with(OWN_PREFIX) && name != SCOPE)
         .map(|(name, _)| Effect::RemoveRequestHeader(name.clone()))
         .collect();
-    let found = match what_for(head, desk) {
+    let (found, handover) = match what_for(head, desk) {
         For::Nothing => return plain(head, effects, desk),
-        For::Model(class, route) => Some((class, route)),
-        For::Unknown => None,
+        For::Charged => return (Exchange::Passing, effects),
+        For::Model(class, route) => (Some((class, route)), None),
+        For::HandedOver(class, handover) => (Some((class, handover.route.clone())), Some(handover)),
+        For::Unknown => (None, None),
     };
     let path = head.path();
     let api = path.as_ref().map_or(Api::Other, |path| Api::of(path.below()));
@@ -102,7 +109,11 @@ pub(super) fn arrived(head: &Head<'_>, end: bool, desk: &mut Desk<'_>) -> Steppe
     // The header is set and not removed: without it a backend may choose any coding, and usage is read only from
     // plain answers.
     effects.push(Effect::SetRequestHeader("accept-encoding", "identity".into()));
-    let caller = match caller(head, pool, desk) {
+    let known = match &handover {
+        Some(handover) => Ok(handover.caller.clone()),
+        None => caller(head, pool, desk),
+    };
+    let caller = match known {
         Ok(caller) => caller,
         Err(refusal) => return refused(refusal, effects, desk),
     };
@@ -139,16 +150,22 @@ pub(super) fn arrived(head: &Head<'_>, end: bool, desk: &mut Desk<'_>) -> Steppe
         content_type,
         route,
         terms,
+        handed_over: handover.map(|handover| handover.model),
     };
     (Exchange::Reading(Box::new(reading)), effects)
 }
 
 fn what_for(head: &Head<'_>, desk: &Desk<'_>) -> For {
     if let Place::Workload(workload) = &desk.stage.place {
-        return if head.asks_for_no_work() {
-            For::Nothing
-        } else {
-            For::Model(workload.class.clone(), workload.route.clone())
+        if head.asks_for_no_work() {
+            return For::Nothing;
+        }
+        let Some(handover) = handed_over(head, &workload.gateways) else {
+            return For::Model(workload.class.clone(), workload.route.clone());
+        };
+        return match handover.rest(&workload.class) {
+            Some(class) => For::HandedOver(Rc::new(class), handover),
+            None => For::Charged,
         };
     }
     match head.route.map(RouteName::parse) {
@@ -158,6 +175,16 @@ fn what_for(head: &Head<'_>, desk: &Desk<'_>) -> For {
             let class = desk.stage.classes.get(class).or_else(|| desk.known.get(class));
             class.map_or(For::Unknown, |class| For::Model(class.clone(), route.into()))
         }
+    }
+}
+
+/// What the proxy of a Gateway says. What anybody else says is nothing.
+fn handed_over(head: &Head<'_>, gateways: &[String]) -> Option<Handover> {
+    head.identity.filter(|identity| gateways.iter().any(|gateway| gateway == identity))?;
+    let mut values = head.all(handover::HEADER);
+    match (values.next(), values.next()) {
+        (Some(value), None) => Handover::read(value),
+        _ => None,
     }
 }
 

@@ -3,12 +3,13 @@
 
 use std::ops::Range;
 
-use super::{Desk, Effect, Exchange, Reading, Stepped, Ticket, admit, arrive};
+use super::{Desk, Effect, Exchange, Reading, Stepped, Ticket, Told, admit, arrive};
 use crate::{
     attempt::{Attempt, AttemptPlan, backend_path},
     body::{AnswerMode, Asked, ModelForm, UsageEvent, content_type::ContentType, form, json, rewrite},
     config::{Rewrite, Target},
     errors::{Refusal, Unavailable},
+    handover,
     model::{self, Plan},
     usage::Weighed,
 };
@@ -52,7 +53,8 @@ fn decide(reading: Reading, body: &[u8], desk: &mut Desk<'_>) -> Result<Draft, R
         return Err(Refusal::ModelNotAllowed { model: asked.model.to_string() });
     }
     let plan = Plan::new(model, desk.random).ok_or(Refusal::Unavailable(Unavailable::NoTarget))?;
-    let pattern = model.name.pattern();
+    let told = if reading.handed_over.is_some() { Told::ByGateway } else { Told::Here };
+    let pattern = reading.handed_over.unwrap_or_else(|| model.name.pattern());
     let weighed = match asked.model_form {
         ModelForm::Form => Weighed::of_form(),
         ModelForm::Json | ModelForm::EscapedJson => Weighed::of(body),
@@ -72,6 +74,7 @@ fn decide(reading: Reading, body: &[u8], desk: &mut Desk<'_>) -> Result<Draft, R
         weighed,
         expected,
         wants_usage_event,
+        told,
         held: Vec::new(),
         rate: None,
     };
@@ -136,6 +139,9 @@ impl Draft {
             // Such retries are made only where each attempt is counted, because a backend that reset may have worked.
             effects.push(Effect::SetRequestHeader("x-envoy-retry-on", "reset".into()));
         }
+        if first.backend.hands_over && first.backend.rewrite == Rewrite::Once {
+            effects.push(Effect::SetRequestHeader(handover::HEADER, self.handover().into()));
+        }
         match first.backend.rewrite {
             Rewrite::Once => effects.push(self.rewritten_once(first)),
             Rewrite::PerAttempt => effects.push(self.planned(model_at, body_len)),
@@ -171,9 +177,19 @@ impl Draft {
             model_start: u64::try_from(model_at.start).unwrap_or(u64::MAX),
             model_len: u64::try_from(model_at.len()).unwrap_or(0),
             attempts: attempts.collect(),
+            handover: if self.ticket.plan.targets().any(|target| target.backend.hands_over) {
+                self.handover()
+            } else {
+                String::new()
+            },
             body_len: body_len as u64,
         };
         Effect::Plan(plan.encoded())
+    }
+
+    fn handover(&self) -> String {
+        let Ticket { caller, pattern, route, terms, .. } = &self.ticket;
+        handover::said(caller, pattern, route, &terms.limits)
     }
 
     fn name_at<'a>(&'a self, target: &'a Target) -> &'a str {

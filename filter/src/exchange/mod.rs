@@ -66,6 +66,8 @@ pub struct Reading {
     route: Rc<str>,
     terms: Rc<Terms>,
     caller: Rc<Caller>,
+    /// The model's name in the pool of the Gateway that has handed the request over.
+    handed_over: Option<Rc<str>>,
     api: Api,
     shape: Shape,
     /// The path as the client sent it, and where in it the part below `/v1` begins.
@@ -99,9 +101,18 @@ pub struct Ticket {
     weighed: Weighed,
     expected: Tokens,
     wants_usage_event: bool,
+    told: Told,
     held: Vec<Held>,
     /// The tightest budget's.
     rate: Option<Rate>,
+}
+
+/// Who tells what a request used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Here,
+    /// The Gateway that has handed it over. Here it is charged, and no row tells of it.
+    ByGateway,
 }
 
 /// One budget that a request is charged to.

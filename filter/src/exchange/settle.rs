@@ -4,7 +4,7 @@
 
 use std::rc::Rc;
 
-use super::{Answer, Desk, Exchange, Held, Stepped, Ticket};
+use super::{Answer, Desk, Exchange, Held, Stepped, Ticket, Told};
 use crate::{
     attempt::Unanswered,
     config::{EarlyEnd, Limit},
@@ -73,6 +73,9 @@ fn settle(mut ticket: Ticket, last: Used, ending: &Ending, desk: &mut Desk<'_>) 
         let costs = charges.iter().map(|charge| cost(charge.used, &budget.limit, &ticket));
         let cost = costs.fold(0, u64::saturating_add);
         hold.settle(&budget, cost, desk);
+    }
+    if ticket.told == Told::ByGateway {
+        return (Exchange::Closed, Vec::new());
     }
     // The last attempt that is charged counts as the request. Those before it add tokens but no request.
     for (place, charge) in charges.into_iter().rev().enumerate() {

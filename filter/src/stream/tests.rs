@@ -310,6 +310,17 @@ fn plan() -> AttemptPlan {
         model_len: 3,
         attempts: vec![attempt("a", "\"x\""), attempt("b", "\"yy\"")],
         body_len: 13,
+        handover: String::new(),
+    }
+}
+
+#[test]
+fn an_attempt_takes_away_what_another_sidecar_was_told() {
+    let handed = AttemptPlan { handover: "ab".to_owned(), ..plan() };
+    for (plan, removes) in [(handed, true), (plan(), false)] {
+        let (mut stream, host) = attempt(1, "backend/default/a", Some(&plan));
+        let orders = stream.on(Callback::RequestHeaders { end: false }, &host);
+        assert_eq!(orders.contains(&Order::RemoveHeader("x-tollgate-handover")), removes, "{orders:?}");
     }
 }
 

@@ -4,11 +4,11 @@ use std::rc::Rc;
 
 use super::{Callback, Property, StreamHost, connected, number, text};
 use crate::{
-    attempt::{AttemptPlan, Body, Decision, Failure, Failures, decide},
+    attempt::{AttemptPlan, Body, Decision, Failure, Failures, Told, decide},
     body::rewrite::{Edit, apply},
     config::{Config, Stage},
     exchange::Goes,
-    key,
+    handover, key,
 };
 
 /// Where an attempt is.
@@ -112,6 +112,11 @@ impl Upstream {
         };
         orders.push(Order::SetHeader(":path", rewritten.path));
         orders.extend(rewritten.authority.map(|authority| Order::SetHeader(":authority", authority)));
+        match rewritten.handover {
+            Told::Nothing => {}
+            Told::This(handover) => orders.push(Order::SetHeader(handover::HEADER, handover)),
+            Told::NotHere => orders.push(Order::RemoveHeader(handover::HEADER)),
+        }
         orders.extend(rewritten.next_target.map(Order::Target));
         orders.push(Order::SetHeader("content-length", rewritten.content_length.to_string()));
         let attempt = Attempt { number: attempt_number, place: rewritten.place };

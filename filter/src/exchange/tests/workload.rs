@@ -138,5 +138,127 @@ fn a_call_says_for_which_workload_it_is_made() {
         stage.metadata().into_iter().map(|(name, value)| (name.to_owned(), value.to_vec())).collect::<Vec<_>>()
     };
     assert_eq!(metadata(&sidecar()), [("tollgate-scope".to_owned(), b"workload/default/runner/inbound".to_vec())]);
-    assert_eq!(metadata(&super::world()), []);
+    assert_eq!(metadata(&world()), []);
+}
+
+/// A request that the proxy of a Gateway sends, which says this.
+fn handed(world: &mut World, from: &str, said: &[&str], seen: &mut Seen) -> Exchange {
+    let mut headers = vec![(":method".to_owned(), b"POST".to_vec()), (":path".to_owned(), CHAT.into())];
+    headers.extend(said.iter().map(|value| ("x-tollgate-handover".to_owned(), value.as_bytes().to_vec())));
+    let head = Head { headers: &headers, route: Some("default"), identity: Some(from) };
+    world.step(Exchange::New, Event::RequestHeaders { head, end: false }, seen)
+}
+
+/// What a Gateway says that has charged these limits.
+fn said(limits: &[&str]) -> String {
+    let handover = wire::Handover {
+        consumer: "tenant/app".into(),
+        labels: [("team".to_owned(), "red".to_owned())].into(),
+        model: "pool-name".into(),
+        route: "chat".into(),
+        limits: limits.iter().map(|limit| (*limit).to_owned()).collect(),
+    };
+    crate::key::hex(&prost::Message::encode_to_vec(&handover))
+}
+
+#[test]
+fn what_a_gateway_has_charged_is_not_charged_again() {
+    let (mut world, mut seen) = (sidecar(), Seen::default());
+    let passing = handed(&mut world, fixture::GATEWAY, &[&said(&["default/p/daily"])], &mut seen);
+    assert!(matches!(passing, Exchange::Passing), "{passing:?}");
+    assert_eq!((seen.removed, seen.reply), (vec!["x-tollgate-handover".to_owned()], None));
+}
+
+#[test]
+fn what_a_gateway_has_not_charged_is_charged_to_its_caller() {
+    let mut world = World::new(|stage| {
+        *stage = fixture::workload();
+        let parts = [
+            wire::scope_part::Part::Consumer(true),
+            wire::scope_part::Part::Model(true),
+            wire::scope_part::Part::Route(true),
+            wire::scope_part::Part::Label("team".to_owned()),
+        ];
+        stage.limits.push(wire::Limit {
+            id: "default/own/daily".into(),
+            scope: parts.map(|part| wire::ScopePart { part: Some(part) }).into(),
+            ..stage.limits[0].clone()
+        });
+        stage.classes[0].limits = vec![0, 1];
+    });
+    let mut seen = Seen::default();
+    let reading =
+        handed(&mut world, fixture::GATEWAY, &[&said(&["default/p/daily", "default/elsewhere/x"])], &mut seen);
+    assert!(seen.reply.is_none() && reading.wants() == Wants::RequestBody, "{reading:?}");
+    world.body = br#"{"model":"as-the-runner-knows-it"}"#.to_vec();
+    let waiting = world.step(reading, Event::RequestEnd, &mut seen);
+    let call = world.call().unwrap();
+    let buckets: Vec<_> = call.wants.iter().filter_map(|want| want.bucket.clone()).collect();
+    let [bucket] = buckets.as_slice() else { panic!("{buckets:?}") };
+    assert_eq!(
+        (bucket.limit.as_str(), &bucket.scope[..]),
+        ("default/own/daily", &["tenant/app", "pool-name", "chat", "red"].map(String::from)[..])
+    );
+    world.ledger(&call, 600, 400);
+    let sent = world.step(waiting, Event::LedgerAnswered, &mut seen);
+    let answering = world.answer(sent, "200", "application/json", &[EXACT], &mut seen);
+    let report = world.end(answering, Ending::default());
+    assert_eq!((report.usage.len(), report.settlements[0].charged), (0, 13), "the Gateway tells of it: {report:?}");
+}
+
+#[test]
+fn nobody_but_a_gateway_hands_anything_over() {
+    let refused = |from: &str, said: &[&str]| {
+        let mut seen = Seen::default();
+        handed(&mut sidecar(), from, said, &mut seen);
+        seen.reply.map(|reply| reply.0)
+    };
+    let said = said(&["default/p/daily"]);
+    assert_eq!(refused(fixture::GATEWAY, &[&said]), None);
+    assert_eq!(refused("spiffe://cluster.local/ns/other/sa/llm-tollgate", &[&said]), Some(401));
+    // A Gateway that says nothing, or nothing that can be understood, is a caller like all.
+    for bad in ["", "zz", "0", &said[1..], &said.to_uppercase(), &format!("{said},{said}"), "0a00"] {
+        assert_eq!(refused(fixture::GATEWAY, &[bad]), Some(401), "{bad}");
+    }
+    assert_eq!(refused(fixture::GATEWAY, &[]), Some(401));
+    assert_eq!(refused(fixture::GATEWAY, &[&said, &said]), Some(401), "it could be read in two ways");
+    assert_eq!(refused(fixture::GATEWAY, &[&said.repeat(200)]), Some(401), "it is too long");
+    // A Consumer's own request is charged as ever, whatever it says besides.
+    let mut seen = Seen::default();
+    let reading = handed(&mut sidecar(), WEB, &[&said], &mut seen);
+    assert!(reading.wants() == Wants::RequestBody && seen.removed == ["x-tollgate-handover"], "{reading:?}");
+}
+
+#[test]
+fn a_closed_workload_is_closed_for_gateways_too() {
+    let mut world = World::new(|stage| {
+        *stage = fixture::workload();
+        stage.classes[0].closed_by = "default/p".into();
+    });
+    let mut seen = Seen::default();
+    handed(&mut world, fixture::GATEWAY, &[&said(&["default/p/daily"])], &mut seen);
+    assert_eq!(code(&seen), (503, "policy_invalid".to_owned()));
+}
+
+#[test]
+fn a_gateway_says_whose_a_request_is_to_backends_that_are_to_know_it() {
+    for (hands_over, retries) in [(false, 0), (true, 0)] {
+        let mut world = World::new(|stage| {
+            for backend in &mut stage.backends {
+                (backend.hands_over, backend.per_attempt) = (hands_over, false);
+            }
+            stage.pools[0].models[0].targets.truncate(1);
+            stage.pools[0].models[0].retries = retries;
+        });
+        let mut seen = Seen::default();
+        world.sent(r#"{"model":"smol"}"#, &mut seen);
+        let said = seen.sent_headers.iter().find(|(name, _)| name == "x-tollgate-handover").map(|(_, value)| value);
+        assert_eq!(said.is_some(), hands_over);
+        let Some(said) = said else { continue };
+        let handover = crate::handover::Handover::read(said.as_bytes()).unwrap();
+        assert_eq!((&*handover.caller.consumer, &*handover.model, &*handover.route), ("app", "smol", "chat"));
+        // The sidecar under the same policy has nothing left to charge.
+        let (mut world, mut seen) = (sidecar(), Seen::default());
+        assert!(matches!(handed(&mut world, fixture::GATEWAY, &[said], &mut seen), Exchange::Passing));
+    }
 }
