@@ -22,7 +22,6 @@ pub struct Handover {
     pub caller: Rc<Caller>,
     /// The model's name in the Gateway's pool.
     pub model: Rc<str>,
-    pub route: Rc<str>,
     /// Ids of the limits that the request is charged to.
     charged: Vec<String>,
 }
@@ -31,12 +30,11 @@ pub struct Handover {
 const MAX_BYTES: usize = 16 << 10;
 
 /// The header's value.
-pub fn said(caller: &Caller, model: &str, route: &str, limits: &[Rc<Limit>]) -> String {
+pub fn said(caller: &Caller, model: &str, limits: &[Rc<Limit>]) -> String {
     let handover = wire::Handover {
         consumer: caller.consumer.to_string(),
         labels: caller.labels.clone(),
         model: model.to_owned(),
-        route: route.to_owned(),
         limits: limits.iter().map(|limit| limit.id.to_string()).collect(),
     };
     crate::key::hex(&handover.encode_to_vec())
@@ -49,7 +47,7 @@ impl Handover {
     pub fn read(value: &[u8]) -> Option<Self> {
         let bytes = bytes(value).filter(|_| value.len() <= MAX_BYTES)?;
         let read = wire::Handover::decode(bytes.as_slice()).ok()?;
-        if read.consumer.is_empty() || read.model.is_empty() || read.route.is_empty() {
+        if read.consumer.is_empty() || read.model.is_empty() {
             return None;
         }
         // What it may use, the Gateway has decided.
@@ -60,8 +58,7 @@ impl Handover {
             models: AllowedModels::All,
             not_after: None,
         };
-        let (model, route) = (read.model.into(), read.route.into());
-        Some(Self { caller: Rc::new(caller), model, route, charged: read.limits })
+        Some(Self { caller: Rc::new(caller), model: read.model.into(), charged: read.limits })
     }
 
     /// The terms without the limits that the request is charged to already. None: nothing is left, and nothing is closed.

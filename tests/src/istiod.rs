@@ -32,6 +32,8 @@ pub struct Ports {
 /// The one of its Service, by which sidecars know it.
 const HOST: &str = "tollgate.tollgate-system.svc.cluster.local";
 const WASM: &str = "type.googleapis.com/envoy.extensions.filters.http.wasm.v3.Wasm";
+/// The service account of the proxies of Gateways.
+pub const GATEWAY: &str = "gateway";
 /// The identity that the control plane shows.
 pub const CONTROL_PLANE: &str = "tollgate";
 
@@ -66,6 +68,7 @@ impl Istiod {
     pub async fn send(&self) -> anyhow::Result<Value> {
         let (conf, wasm) = (text(&self.conf)?, text(&self.tools.filter)?);
         let arguments = ["translate", "-f", conf, "--placement", "sidecar-inbound", "--wasm", wasm, "-o", "json"];
+        let arguments = [&arguments[..], &["--gateway-account", GATEWAY]].concat();
         let printed = cli::tollgate(&self.tools, &arguments)?;
         let filters: Value = serde_json::from_str(&printed.out).with_context(|| format!("{printed:?}"))?;
         let [filter] = filters.get("items").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default() else {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use tollgate_tests::client::{self, Client};
 use tollgate_tests::config;
-use tollgate_tests::istiod::{CONTROL_PLANE, Istiod, Ports};
+use tollgate_tests::istiod::{CONTROL_PLANE, GATEWAY, Istiod, Ports};
 use tollgate_tests::mesh::{Authority, Holds, Sidecar, folder, identity};
 use tollgate_tests::poll;
 use tollgate_tests::process::{Process, free_port};
@@ -20,6 +20,7 @@ e2e! {
     a_policy_changes_in_a_sidecar_and_no_connection_ends,
     a_sidecar_goes_on_while_the_control_plane_is_away,
     a_sidecar_gets_the_keys_of_its_own_workload,
+    a_request_is_charged_once_at_a_gateway_and_at_its_runner,
 }
 
 const CHAT: &str = "/v1/chat/completions";
@@ -41,6 +42,20 @@ fn policy(tokens: u64) -> String {
         .replace("{group: gateway.networking.k8s.io, kind: HTTPRoute, name: chat}", "{kind: Service, name: runner}")
 }
 
+/// Where the one Pod is reached.
+fn endpoints(port: u16) -> String {
+    format!(
+        "\
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: runner-1, labels: {{kubernetes.io/service-name: runner}}}}
+addressType: IPv4
+endpoints: [{{addresses: [127.0.0.1], targetRef: {{kind: Pod, name: runner-1}}}}]
+ports: [{{name: http, port: {port}}}]
+"
+    )
+}
+
 // === impl Meshed ===
 
 impl Meshed {
@@ -56,13 +71,6 @@ apiVersion: v1
 kind: Service
 metadata: {{name: runner}}
 spec: {{selector: {{app: runner}}, ports: [{{name: http, port: 80, targetPort: {port}}}]}}
----
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {{name: runner-1, labels: {{kubernetes.io/service-name: runner}}}}
-addressType: IPv4
-endpoints: [{{addresses: [127.0.0.1], targetRef: {{kind: Pod, name: runner-1}}}}]
-ports: [{{name: http, port: {port}}}]
 ---
 apiVersion: v1
 kind: Pod
@@ -82,6 +90,7 @@ spec: {{identities: [spiffe://cluster.local/ns/default/sa/web]}}
         elsewhere.conf.write("objects.yaml", &format!("{objects}{foreign}"))?;
         elsewhere.conf.write("keyed.yaml", &config::consumer("keyed", KEY, ""))?;
         elsewhere.conf.write("policy.yaml", &policy(1_000_000))?;
+        elsewhere.conf.write("endpoints.yaml", &endpoints(tap.port()))?;
         let ports = Ports { sidecars: free_port()?, code: free_port()? };
         let istiod = Istiod::new(&shared.tools, elsewhere.conf.path(), &runner, ports);
         let own = own.to_str().context("a path in UTF-8")?.to_owned();
@@ -91,8 +100,12 @@ spec: {{identities: [spiffe://cluster.local/ns/default/sa/web]}}
     async fn serve(&self) -> anyhow::Result<Process> {
         let Ports { sidecars, code } = self.istiod.ports;
         let [sidecars, code] = [sidecars, code].map(|port| format!("127.0.0.1:{port}"));
+        let gateway = folder(&self.elsewhere.home, GATEWAY);
+        let gateway = gateway.to_str().context("a path in UTF-8")?;
         let process = self.elsewhere.serve(&[
             "--mesh-certificates",
+            gateway,
+            "--own-mesh-certificates",
             &self.own,
             "--sidecars",
             &sidecars,
@@ -247,4 +260,74 @@ async fn a_sidecar_gets_the_keys_of_its_own_workload(shared: Arc<Shared>) -> any
     anyhow::ensure!(answer.text().contains("backend_unavailable"), "{}", answer.text());
     anyhow::ensure!(meshed.tap.seen().is_empty(), "a request has passed");
     Ok(())
+}
+
+/// One policy is for the Gateway's route and for the Service, and another one for the Service alone.
+async fn a_request_is_charged_once_at_a_gateway_and_at_its_runner(shared: Arc<Shared>) -> anyhow::Result<()> {
+    let meshed = Meshed::new(&shared, "a_request_is_charged_once_at_a_gateway_and_at_its_runner", "runner").await?;
+    let conf = &meshed.elsewhere.conf;
+    let port = free_port()?;
+    let backend = "\
+apiVersion: tollgate.dev/v1alpha1
+kind: ModelBackend
+metadata: {name: runner}
+spec: {schema: OpenAI, endpoint: {service: {name: runner, port: 80}}, pathPrefix: /v1}
+";
+    let both = config::budget(1_000_000, "").replace("  limits:", "  - {kind: Service, name: runner}\n  limits:");
+    let documents = [
+        config::entry(port),
+        config::pool("Required", &[("*", &[config::Target::new("runner")], None)]),
+        backend.to_owned(),
+        both,
+        policy(500_000).replace("name: budget", "name: own"),
+    ];
+    conf.write("policy.yaml", &config::documents(&documents))?;
+    let gateway_folder = folder(&meshed.elsewhere.home, GATEWAY);
+    meshed.authority.issue(&gateway_folder, &identity(GATEWAY), Holds::Now, &meshed.authority)?;
+    let _control_plane = meshed.serve().await?;
+    let runner = meshed.istiod.sidecar(meshed.tap.port()).await?;
+    conf.write("endpoints.yaml", &endpoints(runner.port()))?;
+    meshed.elsewhere.bootstrap("1h")?;
+    let _envoy = meshed.elsewhere.envoy(1)?;
+    let url = format!("http://127.0.0.1:{port}");
+    let client = Client::new(&url, Some(KEY));
+    answers(&client, 200, "the Gateway leads to the runner").await?;
+
+    // What a client says of it is taken away.
+    let forged = "0a037765621a04736d6f6c";
+    let headers = [("x-tollgate-handover", forged)];
+    client.post_with(CHAT, &headers, client::chat("smol", 8).to_string()).await?.expect(200)?;
+    let seen = meshed.tap.settled().await?;
+    anyhow::ensure!(seen.iter().all(|seen| !seen.everything().contains("x-tollgate")), "{seen:?}");
+    anyhow::ensure!(seen.iter().all(|seen| !seen.everything().contains(KEY)), "{seen:?}");
+
+    let admin = meshed.elsewhere.admin();
+    let rows = admin.usage_of("consumer=keyed", 2).await?;
+    anyhow::ensure!(rows.iter().all(|row| row.route == "chat"), "the Gateway tells of it: {rows:?}");
+    let used: u64 = rows.iter().map(|row| row.input_tokens + row.output_tokens).sum();
+    let spent = poll::until("both budgets are settled", || async {
+        let budgets = admin.settled_budgets().await?;
+        let of = |policy: &str| {
+            let own = budgets.iter().filter(|row| row.policy == policy);
+            own.map(|row| (row.scope.clone(), row.spent)).collect::<Vec<_>>()
+        };
+        let spent = [of("budget"), of("own")];
+        anyhow::ensure!(spent.iter().all(|rows| rows.iter().any(|(_, spent)| *spent >= used)), "{used}: {budgets:?}");
+        Ok(spent)
+    })
+    .await?;
+    let once = vec![(serde_json::json!({"Consumer": "keyed"}), used)];
+    anyhow::ensure!(spent == [once.clone(), once], "{used}: {spent:?}");
+
+    // Nobody else hands anything over, and the Gateway's own identity is no Consumer.
+    for account in ["stranger", "web"] {
+        let caller = meshed.caller(&shared, account, &runner).await?;
+        let body = client::chat("smol", 8).to_string();
+        let answer = Client::new(&caller.url(), None).post_with(CHAT, &headers, body).await?;
+        answer.expect(if account == "web" { 200 } else { 401 })?;
+    }
+    let rows = admin.usage_of("consumer=web", 1).await?;
+    anyhow::ensure!(rows.iter().all(|row| row.route == "service/runner"), "{rows:?}");
+    let as_gateway = meshed.caller(&shared, GATEWAY, &runner).await?;
+    Client::new(&as_gateway.url(), None).chat("smol").await?.expect(401).map(drop)
 }

@@ -33,7 +33,7 @@ enum For {
     /// For a model, under these terms and by this route.
     Model(Rc<Class>, Rc<str>),
     /// The same, and a Gateway has said whose it is. The class has the limits that are left.
-    HandedOver(Rc<Class>, Handover),
+    HandedOver(Rc<Class>, Rc<str>, Handover),
     /// For a model, and a Gateway has charged all of it.
     Charged,
     /// The configuration does not say it.
@@ -81,7 +81,7 @@ pub(super) fn arrived(head: &Head<'_>, end: bool, desk: &mut Desk<'_>) -> Steppe
         For::Nothing => return plain(head, effects, desk),
         For::Charged => return (Exchange::Passing, effects),
         For::Model(class, route) => (Some((class, route)), None),
-        For::HandedOver(class, handover) => (Some((class, handover.route.clone())), Some(handover)),
+        For::HandedOver(class, route, handover) => (Some((class, route)), Some(handover)),
         For::Unknown => (None, None),
     };
     let path = head.path();
@@ -164,7 +164,7 @@ fn what_for(head: &Head<'_>, desk: &Desk<'_>) -> For {
             return For::Model(workload.class.clone(), workload.route.clone());
         };
         return match handover.rest(&workload.class) {
-            Some(class) => For::HandedOver(Rc::new(class), handover),
+            Some(class) => For::HandedOver(Rc::new(class), workload.route.clone(), handover),
             None => For::Charged,
         };
     }

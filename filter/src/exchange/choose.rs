@@ -188,8 +188,8 @@ impl Draft {
     }
 
     fn handover(&self) -> String {
-        let Ticket { caller, pattern, route, terms, .. } = &self.ticket;
-        handover::said(caller, pattern, route, &terms.limits)
+        let Ticket { caller, pattern, terms, .. } = &self.ticket;
+        handover::said(caller, pattern, &terms.limits)
     }
 
     fn name_at<'a>(&'a self, target: &'a Target) -> &'a str {

@@ -3,7 +3,7 @@
 //! A workload is in the mesh if its Pod has the label that Istio's injection gives it. Its identity is that of its service
 //! account (SPIFFE ID: `spiffe://<trust domain>/ns/<namespace>/sa/<service account>`).
 
-use crate::objects::{Meta, Pod};
+use crate::objects::{Key, Meta, Pod};
 
 /// The label of Pods that can be spoken to by the mesh's TLS, and its value. Other proxies go by it too.
 pub const TLS_MODE: (&str, &str) = ("security.istio.io/tlsMode", "istio");
@@ -35,8 +35,13 @@ impl Mesh {
         if meta.labels.get(label).is_none_or(|mode| mode != value) {
             return Vec::new();
         }
-        let (namespace, account) = (meta.namespace(), &pod.service_account);
-        self.trust_domains().map(|domain| format!("spiffe://{domain}/ns/{namespace}/sa/{account}")).collect()
+        self.identities_of(&Key::new(meta.namespace(), &*pod.service_account))
+    }
+
+    /// Those of whoever has this service account.
+    pub fn identities_of(&self, account: &Key) -> Vec<String> {
+        let Key { namespace, name } = account;
+        self.trust_domains().map(|domain| format!("spiffe://{domain}/ns/{namespace}/sa/{name}")).collect()
     }
 
     /// The domains that certificates may be for.

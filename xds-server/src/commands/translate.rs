@@ -97,7 +97,7 @@ impl Args {
         }
         let code = FilterCode::load(self.wasm.as_deref())?;
         let at = At { keys: SIDECARS_PORT, code: SIDECAR_CODE_PORT };
-        let setup = self.sidecars.setup(NAMESPACE, self.mesh.cluster_domain(), at, &code.sha256)?;
+        let setup = self.sidecars.setup(NAMESPACE, &self.mesh.of_sidecars(), at, &code.sha256)?;
         let mut filters = Vec::new();
         for workload in ir.workloads.values() {
             match istio::envoy_filter(workload, ir, &setup, Shown::AsBytes)? {

@@ -146,15 +146,14 @@ impl Publication<'_> {
         keys: &Keys,
         changed: &mut Changed,
     ) -> ServedWorkload {
-        let consumers = &workload.consumers;
-        let are_others = old.as_ref().is_none_or(|old| old.edition.snapshot.served() != consumers);
         let (edition, own) = self.edition(old.as_ref().map(|old| &old.edition), |snapshot, changed| {
-            snapshot.serve_keys(&keys.all, &keys.touched, consumers.clone(), changed);
+            snapshot.serve_keys(&keys.all, &keys.touched, workload.consumers.clone(), changed);
         });
         changed.merge(&own);
+        // Gateways hand over requests of Consumers whose keys it has not.
+        let all = &ir::ConsumerNamespaces::All;
+        let consumers = if old.is_none() { Consumers::Of(all) } else { Consumers::Same(all, &self.delta.consumers) };
         let mut serves = old.map_or_else(Serves::default, |old| old.serves);
-        let consumers =
-            if are_others { Consumers::Of(consumers) } else { Consumers::Same(consumers, &self.delta.consumers) };
         serves.update_workload(self.world, workload, &consumers);
         ServedWorkload { workload: Arc::clone(workload), edition, serves }
     }

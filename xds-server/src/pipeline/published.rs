@@ -166,10 +166,29 @@ impl Published {
     pub fn envoy_filters(&self, setup: &FilterSetup) -> BTreeMap<Key, Arc<Value>> {
         let world = locked(&self.world);
         let services = &world.objects().services;
+        let accounts: BTreeMap<Key, Key> = match &self.placement {
+            Placement::ProxyPerGateway => {
+                let own = world.own_gateways().map(|(gateway, _)| gateway);
+                let account = |gateway: &Object<Gateway>| Key::new(gateway.meta.namespace(), fleet::name_of(gateway));
+                own.map(|gateway| (gateway.meta.key(), account(gateway))).collect()
+            }
+            Placement::OneFleet(account) => {
+                world.ir().gateways.keys().map(|key| (key.clone(), account.clone())).collect()
+            }
+            // Who runs it, the operator says.
+            Placement::OneHost | Placement::Sidecar(_) => BTreeMap::new(),
+        };
+        let gateways = istio::gateways(world.ir());
         let mut filters = BTreeMap::new();
         for (key, workload) in &world.ir().workloads {
             let Scope::Workload { service, direction } = &workload.catalog.scope else { continue };
-            let mut filter = match istio::envoy_filter(workload, world.ir(), setup, Shown::AsBytes) {
+            let own = gateways.get(&*format!("service/{service}")).into_iter().flatten();
+            let own = own.filter_map(|gateway| accounts.get(*gateway));
+            let identities =
+                own.flat_map(|account| world.mesh().into_iter().flat_map(|mesh| mesh.identities_of(account)));
+            let mut setup = setup.clone();
+            setup.gateways.extend(identities);
+            let mut filter = match istio::envoy_filter(workload, world.ir(), &setup, Shown::AsBytes) {
                 Ok(Some(filter)) => filter,
                 Ok(None) => continue,
                 Err(error) => {

@@ -300,8 +300,9 @@ fn the_ledger_knows_what_a_workload_serves() {
         things.iter().map(has).collect()
     };
     let own = [Thing::limit("one/daily/day"), Thing::route("service/one/runner"), Thing::consumer("one/app")];
-    let foreign = [Thing::limit("two/daily/day"), Thing::route("service/two/runner"), Thing::consumer("two/app")];
+    let foreign = [Thing::limit("two/daily/day"), Thing::route("service/two/runner"), Thing::consumer("two/nobody")];
     assert_eq!((serves(0, &own), serves(0, &foreign)), (vec![true; 3], vec![false; 3]));
+    assert_eq!(serves(0, &[Thing::consumer("two/app")]), [true], "a Gateway may hand over a request of it");
     assert_eq!(serves(1, &own), [true, true, false]);
     assert_eq!(serves(2, &own), [false; 3]);
     let gateways = &all[0].1.served["spiffe://tollgate/gateway"];

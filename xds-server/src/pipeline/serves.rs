@@ -51,8 +51,7 @@ impl Serves {
     /// The same of a workload. It has one route, which is named after its Service.
     pub(super) fn update_workload(&mut self, world: &World, workload: &Workload, consumers: &Consumers<'_>) {
         self.limits = workload.catalog.limits().map(Thing::limit).collect();
-        let service = display_name(&workload.origin.namespace, &workload.origin.name);
-        self.routes = [Thing::route(&format!("service/{service}"))].into_iter().collect();
+        self.routes = [Thing::route(&workload.route())].into_iter().collect();
         self.update_consumers(world, consumers);
     }
 

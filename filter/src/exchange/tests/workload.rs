@@ -155,7 +155,6 @@ fn said(limits: &[&str]) -> String {
         consumer: "tenant/app".into(),
         labels: [("team".to_owned(), "red".to_owned())].into(),
         model: "pool-name".into(),
-        route: "chat".into(),
         limits: limits.iter().map(|limit| (*limit).to_owned()).collect(),
     };
     crate::key::hex(&prost::Message::encode_to_vec(&handover))
@@ -197,7 +196,7 @@ fn what_a_gateway_has_not_charged_is_charged_to_its_caller() {
     let [bucket] = buckets.as_slice() else { panic!("{buckets:?}") };
     assert_eq!(
         (bucket.limit.as_str(), &bucket.scope[..]),
-        ("default/own/daily", &["tenant/app", "pool-name", "chat", "red"].map(String::from)[..])
+        ("default/own/daily", &["tenant/app", "pool-name", "service/runner", "red"].map(String::from)[..])
     );
     world.ledger(&call, 600, 400);
     let sent = world.step(waiting, Event::LedgerAnswered, &mut seen);
@@ -256,7 +255,7 @@ fn a_gateway_says_whose_a_request_is_to_backends_that_are_to_know_it() {
         assert_eq!(said.is_some(), hands_over);
         let Some(said) = said else { continue };
         let handover = crate::handover::Handover::read(said.as_bytes()).unwrap();
-        assert_eq!((&*handover.caller.consumer, &*handover.model, &*handover.route), ("app", "smol", "chat"));
+        assert_eq!((&*handover.caller.consumer, &*handover.model), ("app", "smol"));
         // The sidecar under the same policy has nothing left to charge.
         let (mut world, mut seen) = (sidecar(), Seen::default());
         assert!(matches!(handed(&mut world, fixture::GATEWAY, &[said], &mut seen), Exchange::Passing));

@@ -6,7 +6,7 @@ use tollgate_proto::v1::{self as wire, filter_config::Stage, scope_part::Part};
 
 use crate::ir;
 
-use super::{ControlCluster, class, edge};
+use super::{ControlCluster, FilterSetup, class, edge};
 
 /// The largest request body that is read. Envoy's buffer is a little larger, so that the filter answers first.
 pub const MAX_BODY_BYTES: u32 = 10 * 1024 * 1024;
@@ -45,8 +45,8 @@ pub fn request_config(catalog: &ir::Catalog, ir: &ir::Ir, control_cluster: &Cont
 }
 
 /// The configuration of the filter in the sidecars of a workload.
-pub fn workload_config(workload: &ir::Workload, ir: &ir::Ir, control_cluster: &ControlCluster) -> wire::FilterConfig {
-    let mut config = request_config(&workload.catalog, ir, control_cluster);
+pub fn workload_config(workload: &ir::Workload, ir: &ir::Ir, setup: &FilterSetup) -> wire::FilterConfig {
+    let mut config = request_config(&workload.catalog, ir, &setup.control_cluster);
     if let Some(Stage::Request(stage)) = &mut config.stage {
         stage.workload = Some(wire::Workload {
             scope: workload.catalog.scope.to_string(),
@@ -55,6 +55,7 @@ pub fn workload_config(workload: &ir::Workload, ir: &ir::Ir, control_cluster: &C
                 ir::ConsumerNamespaces::All => Vec::new(),
                 ir::ConsumerNamespaces::Only(namespaces) => namespaces.iter().cloned().collect(),
             },
+            gateways: setup.gateways.iter().cloned().collect(),
         });
     }
     config
@@ -121,6 +122,7 @@ fn backend(backend: &ir::Backend) -> wire::Backend {
         path_prefix: backend.path_prefix.clone(),
         authority: backend.authority.clone(),
         per_attempt: backend.per_attempt,
+        hands_over: backend.hands_over,
     }
 }
 

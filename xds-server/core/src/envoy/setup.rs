@@ -1,5 +1,7 @@
 //! What the filter of any scope is told of its surroundings: where its code is, and how it reaches the control plane.
 
+use std::collections::BTreeSet;
+
 use envoy_types::pb::envoy::config::core::v3::GrpcService;
 use envoy_types::pb::envoy::config::core::v3::grpc_service::{EnvoyGrpc, TargetSpecifier};
 use prost::Message as _;
@@ -13,6 +15,8 @@ pub const CONTROL_CLUSTER: &str = "tollgate_control";
 pub struct FilterSetup {
     pub code: FilterCode,
     pub control_cluster: ControlCluster,
+    /// Whom sidecars believe about what a request is charged to: the SPIFFE IDs of the proxies of Gateways.
+    pub gateways: BTreeSet<String>,
 }
 
 /// How Envoy gets the filter's code.
@@ -64,7 +68,7 @@ const MAX_BYTES: usize = 127;
 impl FilterSetup {
     /// In the proxies of Gateways.
     pub fn of_gateways(code: FilterCode) -> Self {
-        Self { code, control_cluster: ControlCluster::Bootstrap }
+        Self { code, control_cluster: ControlCluster::Bootstrap, gateways: BTreeSet::new() }
     }
 }
 

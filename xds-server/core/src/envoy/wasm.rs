@@ -70,7 +70,7 @@ pub fn add(snapshot: &mut Snapshot, catalog: &Catalog, ir: &Ir, setup: &FilterSe
 pub fn of_workload(workload: &Workload, ir: &Ir, setup: &FilterSetup) -> Vec<u8> {
     let scope = &workload.catalog.scope;
     let name = request_name(scope);
-    let config = workload_config(workload, ir, &setup.control_cluster);
+    let config = workload_config(workload, ir, setup);
     let plugin = plugin((&name, "request"), format!("{VM_ID}/{scope}"), &config, setup);
     extension(&name, &Wasm { config: Some(plugin) }).encode_to_vec()
 }

@@ -70,6 +70,9 @@ pub struct Backend {
     /// Every attempt is rewritten for its own backend and counted. This is so if some model that names the backend has
     /// more than one target, or more than one retry.
     pub per_attempt: bool,
+    /// The sidecars in front of it have the filter, and are told what a request is charged to.
+    #[serde(skip_serializing_if = "is_false")]
+    pub hands_over: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -277,4 +280,9 @@ impl Default for ConsumerNamespaces {
     fn default() -> Self {
         Self::Only(BTreeSet::new())
     }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
 }

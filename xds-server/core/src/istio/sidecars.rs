@@ -7,11 +7,13 @@
 //! A change of policy changes the first part alone. Envoy takes that in place: no listener is another, and no connection is
 //! drained. The second part is another only when the ports of the workload are.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::{Value, json};
 
 use crate::envoy::{self, FilterSetup, NotPrinted, Shown};
 use crate::fleet::MANAGED_BY;
-use crate::ir::{Ir, Workload};
+use crate::ir::{Endpoint, Ir, Workload};
 use crate::placement::Direction;
 use crate::scope::Scope;
 use crate::terms::Key;
@@ -37,6 +39,24 @@ pub fn is_name(name: &str) -> bool {
     let rest = name.strip_prefix(NAMED).and_then(|rest| rest.split_once('-'));
     let directions = [Direction::Inbound, Direction::Outbound].map(|direction| direction.to_string());
     rest.is_some_and(|(direction, service)| directions.iter().any(|known| known == direction) && !service.is_empty())
+}
+
+/// The Gateways whose proxies tell sidecars what a request is charged to, by the Service of the workload.
+pub fn gateways(ir: &Ir) -> BTreeMap<&str, BTreeSet<&Key>> {
+    let mut gateways: BTreeMap<&str, BTreeSet<&Key>> = BTreeMap::new();
+    for (key, gateway) in &ir.gateways {
+        for backend in gateway.catalog.backends.values().filter(|backend| backend.hands_over) {
+            if let Endpoint::Service { cluster } = &backend.endpoint {
+                gateways.entry(of_port(cluster)).or_default().insert(key);
+            }
+        }
+    }
+    gateways
+}
+
+/// `service/<namespace>/<name>`, of the cluster of one of its ports.
+fn of_port(cluster: &str) -> &str {
+    cluster.rsplit_once('/').map_or(cluster, |(service, _)| service)
 }
 
 /// The EnvoyFilter of a workload, for server-side apply. None: none of its ports is known yet.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::ir;
 use crate::mesh::Mesh;
-use crate::objects::{Endpoint, InferencePool, ModelBackend, Object, Service, Tls};
+use crate::objects::{Endpoint, InferencePool, Key, ModelBackend, Object, Service, Tls};
 use crate::placement::Feature;
 use crate::status::{Finding, Reason, Severity};
 
@@ -12,6 +12,7 @@ use super::refs::{self, INFERENCE_POOL, MODEL_BACKEND, Reference, SERVICE};
 use super::service_refs::{self, Target};
 use super::services::cluster_name;
 use super::view::View;
+use super::workloads;
 
 /// A backend whose credential or certificate authority cannot be had is refused. Without them requests would reach it
 /// in the wrong name, or reach somebody else in its place.
@@ -67,6 +68,7 @@ pub fn backend(
             Some(ir::Credential { origin, secret })
         }
     };
+    let hands_over = hands_over(view, object, &endpoint, &tls);
     // The mesh puts its TLS around plain HTTP.
     let default_port = if matches!(tls, ir::Tls::Simple { .. }) { 443 } else { 80 };
     let port = spec.endpoint.port().filter(|port| *port != default_port);
@@ -81,7 +83,25 @@ pub fn backend(
         credential,
         timeouts: spec.timeouts,
         per_attempt: false,
+        hands_over,
     })
+}
+
+/// Whether the filter is in front of all that it could be sent to. An application never gets what a sidecar is told, and
+/// neither does whoever listens on the way.
+fn hands_over(view: View<'_>, object: &Object<ModelBackend>, endpoint: &ir::Endpoint, tls: &ir::Tls) -> bool {
+    let Endpoint::Service { namespace, name, .. } = &object.spec.endpoint else { return false };
+    let ir::Endpoint::Service { cluster } = endpoint else { return false };
+    let ir::Tls::Istio { peers: Some(_), to } = tls else { return false };
+    let all_are_members = match to {
+        ir::MeshTo::All => true,
+        ir::MeshTo::Members => view.port(cluster).is_some_and(|port| port.all_in_mesh),
+    };
+    all_are_members
+        && workloads::has_filter(
+            view,
+            &Key::new(namespace.as_deref().unwrap_or(object.meta.namespace()), name.as_str()),
+        )
 }
 
 /// Those of a Service or InferencePool that are in the mesh.

@@ -57,6 +57,8 @@ pub fn named(services: &BTreeMap<String, Arc<ir::Service>>, cluster: &str) -> Op
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Port {
     pub has_endpoints: bool,
+    /// Whether each of them is a member of the mesh.
+    pub all_in_mesh: bool,
     pub h2c: bool,
     pub websocket: bool,
     pub picker: Option<Arc<ir::Picker>>,
@@ -67,6 +69,7 @@ impl Port {
     pub fn of(service: &ir::Service) -> Self {
         Self {
             has_endpoints: !service.endpoints.is_empty(),
+            all_in_mesh: service.endpoints.iter().all(|endpoint| endpoint.is_in_mesh),
             h2c: service.h2c,
             websocket: service.websocket,
             picker: service.choice.picker().map(Arc::clone),

@@ -171,6 +171,11 @@ impl<'a> View<'a> {
         &self.made.setting.placement
     }
 
+    /// Whether sidecars get a filter at all.
+    pub fn opens_workloads(&self) -> bool {
+        self.made.setting.opens_workloads().is_some()
+    }
+
     pub fn mesh(&self) -> Option<&'a Mesh> {
         self.made.setting.mesh.as_deref()
     }

@@ -17,10 +17,10 @@ pub fn workload(view: View<'_>, direction: Direction, service: &Object<Service>)
     let key = service.meta.key();
     let limits: BTreeSet<&String> = view.limits(TargetKind::Service, &key).collect();
     let refused = view.refused_policies();
-    if limits.is_empty() && !refused.iter().any(|policy| names(policy, &key)) {
+    if !is_named(view, service) {
         return None;
     }
-    let selector = service.spec.spec.selector.clone().filter(|labels| !labels.is_empty())?;
+    let selector = service.spec.spec.selector.clone().unwrap_or_default();
     let class = Class {
         pool: None,
         limits: limits.into_iter().cloned().collect(),
@@ -31,6 +31,20 @@ pub fn workload(view: View<'_>, direction: Direction, service: &Object<Service>)
     let mut catalog = Catalog::new(Scope::Workload { service: key, direction });
     catalog.classes.insert(class);
     Some(Workload { origin: service.meta.origin.clone(), catalog, consumers, selector, ports, identities })
+}
+
+/// Whether the sidecars of the workload behind a Service have the filter.
+pub fn has_filter(view: View<'_>, service: &Key) -> bool {
+    view.opens_workloads()
+        && view.object::<Service>(&service.namespace, &service.name).is_some_and(|service| is_named(view, service))
+}
+
+/// Whether a policy names it, and it has Pods.
+fn is_named(view: View<'_>, service: &Object<Service>) -> bool {
+    let key = service.meta.key();
+    let selects = service.spec.spec.selector.as_ref().is_some_and(|labels| !labels.is_empty());
+    let by_policy = || view.limits(TargetKind::Service, &key).next().is_some();
+    selects && (by_policy() || view.refused_policies().iter().any(|policy| names(policy, &key)))
 }
 
 /// The ports of its Pods (ServicePort.targetPort). What a name of a port means, EndpointSlices say.

@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use crate::fleet::Asked;
 use crate::ir::{self, Delta, Ir};
+use crate::mesh::Mesh;
 use crate::objects::{Changes, Consumer, Gateway, Key, ListenerSet, Object, Objects, TargetKind};
 use crate::placement::Setting;
 use crate::sets::take_out;
@@ -106,6 +107,11 @@ impl World {
 
     pub fn ir(&self) -> &Ir {
         &self.ir
+    }
+
+    /// The mesh that it was made for.
+    pub fn mesh(&self) -> Option<&Mesh> {
+        self.made.setting.mesh.as_deref()
     }
 
     /// The HTTPRoutes that are attached to a Gateway. A GRPCRoute leads to no pool, so nobody asks for it.

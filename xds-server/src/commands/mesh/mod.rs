@@ -91,8 +91,9 @@ impl MeshArgs {
         Ok(Setting { mesh: Some(Arc::new(mesh)), ..placement.into() })
     }
 
-    pub fn cluster_domain(&self) -> &str {
-        &self.cluster_domain
+    /// The mesh that sidecars are in, whose certificates are theirs to find.
+    pub fn of_sidecars(&self) -> Mesh {
+        self.mesh(self.mesh_certificates.as_deref().unwrap_or(Path::new("")))
     }
 
     fn mesh(&self, folder: &Path) -> Mesh {

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use tollgate_core::envoy::{ControlCluster, FilterCode, FilterSetup, HostTooLong, IstioCluster};
 use tollgate_core::mesh::Mesh;
+use tollgate_core::objects::Key;
 use tollgate_core::placement::{Setting, Sidecars};
 
 use super::super::stages::listen;
+use super::place;
 use crate::serve::sidecars::Ports;
 
 #[derive(Debug, Clone, clap::Args)]
@@ -39,6 +41,10 @@ pub struct SidecarPlace {
     /// The Service of the control plane as sidecars know it [default: tollgate.NAMESPACE.svc.CLUSTER-DOMAIN]
     #[arg(long, value_name = "HOST")]
     sidecar_control_plane: Option<String>,
+    /// The service account of proxies of Gateways, beyond those that this control plane provides: sidecars believe them about
+    /// what a request is charged to already; may be given again
+    #[arg(long, value_name = "[NAMESPACE/]NAME", value_parser = place)]
+    gateway_account: Vec<Key>,
 }
 
 // === impl SidecarPlace ===
@@ -48,18 +54,14 @@ impl SidecarPlace {
     ///
     /// # Errors
     /// When the host is too long.
-    pub fn setup(
-        &self,
-        namespace: &str,
-        cluster_domain: &str,
-        at: At,
-        sha256: &str,
-    ) -> Result<FilterSetup, HostTooLong> {
+    pub fn setup(&self, namespace: &str, mesh: &Mesh, at: At, sha256: &str) -> Result<FilterSetup, HostTooLong> {
         let host = self.sidecar_control_plane.clone();
-        let host = host.unwrap_or_else(|| format!("tollgate.{namespace}.svc.{cluster_domain}"));
+        let host = host.unwrap_or_else(|| format!("tollgate.{namespace}.svc.{}", mesh.cluster_domain));
         let uri = format!("http://{host}:{}/code/{sha256}.wasm", at.code);
         let control_cluster = ControlCluster::Istio(IstioCluster::new(host, at.keys)?);
-        Ok(FilterSetup { code: FilterCode::ByAgent { sha256: sha256.to_owned(), uri }, control_cluster })
+        let code = FilterCode::ByAgent { sha256: sha256.to_owned(), uri };
+        let gateways = self.gateway_account.iter().flat_map(|account| mesh.identities_of(account)).collect();
+        Ok(FilterSetup { code, control_cluster, gateways })
     }
 }
 
@@ -95,7 +97,7 @@ impl SidecarArgs {
         let Some((mesh, ports)) = mesh.zip(ports).filter(|_| self.envoy_filters) else { return Ok(None) };
         let Some(of_code) = &ports.code else { return Ok(None) };
         let at = At { keys: ports.listener.local_addr()?.port(), code: of_code.local_addr()?.port() };
-        Ok(Some(self.place.setup(namespace, &mesh.cluster_domain, at, code)?))
+        Ok(Some(self.place.setup(namespace, mesh, at, code)?))
     }
 
     /// Opens the ports. None: sidecars are not served.
