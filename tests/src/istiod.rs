@@ -55,7 +55,7 @@ impl Istiod {
         anyhow::ensure!(source.get("ads") == Some(&json!({})), "discovery is not istiod's: {source}");
         anyhow::ensure!(place.pointer("/config_discovery/type_urls") == Some(&json!([WASM])), "{place}");
         let watched = self.folder.join("ecds");
-        place["config_discovery"]["config_source"] = json!({
+        *place.pointer_mut("/config_discovery/config_source").context("no discovery")? = json!({
             "path_config_source": {"path": self.discovery(), "watched_directory": {"path": watched}},
             "initial_fetch_timeout": "0s",
             "resource_api_version": "V3",
@@ -76,7 +76,8 @@ impl Istiod {
         };
         let mut extension = filter.pointer("/spec/configPatches/0/patch/value").context("no filter")?.clone();
         self.fetch(&mut extension).await?;
-        extension["@type"] = json!("type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig");
+        let kind = json!("type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig");
+        extension.as_object_mut().context("a message")?.insert("@type".to_owned(), kind);
         let response = json!({"version_info": sha256_hex(&extension.to_string()), "resources": [extension]});
         let path = self.discovery();
         std::fs::create_dir_all(path.parent().context("a folder")?)?;
@@ -89,17 +90,20 @@ impl Istiod {
     /// The agent puts a file in the place of what is remote.
     async fn fetch(&self, extension: &mut Value) -> anyhow::Result<()> {
         let config = extension.pointer_mut("/typed_config/config/vm_config").context("no VM")?;
-        anyhow::ensure!(config["nack_on_code_cache_miss"] == json!(true), "requests would pass unfiltered: {config}");
+        anyhow::ensure!(
+            config.get("nack_on_code_cache_miss") == Some(&json!(true)),
+            "requests would pass unfiltered: {config}"
+        );
         let remote = config.pointer("/code/remote").context("the code is not remote")?;
         let uri = remote.pointer("/http_uri/uri").and_then(Value::as_str).context("no URI")?;
         let path = uri.strip_prefix(&format!("http://{HOST}:18003")).with_context(|| uri.to_owned())?;
         let url = format!("http://127.0.0.1:{}{path}", self.ports.code);
         let code = client::direct().get(url).send().await?.error_for_status()?.bytes().await?;
         let hash = Sha256::digest(&code).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-        anyhow::ensure!(remote["sha256"] == json!(hash), "another code than the EnvoyFilter names");
+        anyhow::ensure!(remote.get("sha256") == Some(&json!(hash)), "another code than the EnvoyFilter names");
         let file = self.folder.join(format!("{hash}.wasm"));
         std::fs::write(&file, code)?;
-        config["code"] = json!({"local": {"filename": file}});
+        *config.get_mut("code").context("no code")? = json!({"local": {"filename": file}});
         Ok(())
     }
 

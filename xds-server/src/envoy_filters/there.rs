@@ -137,7 +137,7 @@ impl There {
                 let is_gone = |name: &&Key, filter: &Filter| filter.watch == watch && !listed.contains(*name);
                 let gone = self.filters.iter().filter(|(name, filter)| is_gone(name, filter));
                 let gone: Vec<Key> = gone.map(|(name, _)| name.clone()).collect();
-                gone.iter().for_each(|name| drop(self.filters.remove(name)));
+                self.filters.retain(|name, _| !gone.contains(name));
                 gone
             }
         }

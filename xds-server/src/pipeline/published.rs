@@ -199,7 +199,9 @@ impl Published {
             let object = services.get(&key.namespace, &key.name);
             if let Some(version) = object.and_then(|object| object.meta.provenance.cluster()) {
                 let owner = json!([{"apiVersion": "v1", "kind": "Service", "name": *key.name, "uid": *version.uid}]);
-                filter["metadata"]["ownerReferences"] = owner;
+                if let Some(metadata) = filter.get_mut("metadata").and_then(Value::as_object_mut) {
+                    metadata.insert("ownerReferences".to_owned(), owner);
+                }
             }
             filters.insert(istio::name_of(service, *direction), Arc::new(filter));
         }

@@ -126,7 +126,7 @@ fn envoy_filters(name: &str, ir: &Ir) -> Value {
     let mut filters = serde_json::Map::new();
     for workload in ir.workloads.values() {
         let stage = filter_of(name, &envoy::of_workload(workload, ir, &setup));
-        let tollgate_filter::config::Place::Workload(place) = stage.expect("it is of requests").place else {
+        let tollgate_filter::config::Place::Workload(place) = stage.unwrap().place else {
             panic!("{name}: it is no workload's");
         };
         assert_eq!(place.scope, workload.catalog.scope.to_string());
