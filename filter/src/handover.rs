@@ -81,5 +81,5 @@ fn bytes(text: &[u8]) -> Option<Vec<u8>> {
     if !rest.is_empty() {
         return None;
     }
-    pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect()
+    pairs.iter().map(|[high, low]| Some(16 * digit(*high)? + digit(*low)?)).collect()
 }

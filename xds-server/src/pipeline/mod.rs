@@ -9,6 +9,7 @@
 
 mod edition;
 pub mod ends;
+mod envoy_filters;
 mod own_thread;
 mod publication;
 mod published;

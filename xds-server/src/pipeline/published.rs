@@ -3,11 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use serde_json::{Value, json};
-use tollgate_core::envoy::{FilterSetup, Shown};
 use tollgate_core::fleet::{self, Asked};
 use tollgate_core::ir;
-use tollgate_core::istio;
 use tollgate_core::objects::{Gateway, Key, Object, Store};
 use tollgate_core::placement::Placement;
 use tollgate_core::scope::Scope;
@@ -160,52 +157,6 @@ impl Published {
             "ModelBackend" => of(&objects.model_backends, origin),
             _ => None,
         }
-    }
-
-    /// The EnvoyFilters of all workloads, by name. The cluster takes them away with their Service.
-    pub fn envoy_filters(&self, setup: &FilterSetup) -> BTreeMap<Key, Arc<Value>> {
-        let world = locked(&self.world);
-        let services = &world.objects().services;
-        let accounts: BTreeMap<Key, Key> = match &self.placement {
-            Placement::ProxyPerGateway => {
-                let own = world.own_gateways().map(|(gateway, _)| gateway);
-                let account = |gateway: &Object<Gateway>| Key::new(gateway.meta.namespace(), fleet::name_of(gateway));
-                own.map(|gateway| (gateway.meta.key(), account(gateway))).collect()
-            }
-            Placement::OneFleet(account) => {
-                world.ir().gateways.keys().map(|key| (key.clone(), account.clone())).collect()
-            }
-            // Who runs it, the operator says.
-            Placement::OneHost | Placement::Sidecar(_) => BTreeMap::new(),
-        };
-        let gateways = istio::gateways(world.ir());
-        let mut filters = BTreeMap::new();
-        for (key, workload) in &world.ir().workloads {
-            let Scope::Workload { service, direction } = &workload.catalog.scope else { continue };
-            let own = gateways.get(&*format!("service/{service}")).into_iter().flatten();
-            let own = own.filter_map(|gateway| accounts.get(*gateway));
-            let identities =
-                own.flat_map(|account| world.mesh().into_iter().flat_map(|mesh| mesh.identities_of(account)));
-            let mut setup = setup.clone();
-            setup.gateways.extend(identities);
-            let mut filter = match istio::envoy_filter(workload, world.ir(), &setup, Shown::AsBytes) {
-                Ok(Some(filter)) => filter,
-                Ok(None) => continue,
-                Err(error) => {
-                    tracing::error!("Service {key} gets no EnvoyFilter: {error}");
-                    continue;
-                }
-            };
-            let object = services.get(&key.namespace, &key.name);
-            if let Some(version) = object.and_then(|object| object.meta.provenance.cluster()) {
-                let owner = json!([{"apiVersion": "v1", "kind": "Service", "name": *key.name, "uid": *version.uid}]);
-                if let Some(metadata) = filter.get_mut("metadata").and_then(Value::as_object_mut) {
-                    metadata.insert("ownerReferences".to_owned(), owner);
-                }
-            }
-            filters.insert(istio::name_of(service, *direction), Arc::new(filter));
-        }
-        filters
     }
 
     /// All of them, ours or not.

@@ -1,16 +1,18 @@
 //! A stream that looks only at what is said to have changed misses nothing, whichever publications it has seen.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tollgate_core::envoy::{FilterCode, FilterSetup, Ports, RouteTables, Surroundings};
 use tollgate_core::ledger::{Configured, Thing};
+use tollgate_core::mesh::Mesh;
 use tollgate_core::objects::{Changes, Key, NoSecretSource, Objects};
 use tollgate_core::placement::{Direction, Placement, Setting, Sidecars};
 use tollgate_core::scope::Scope;
 use tollgate_core::snapshot::{Changed, ResourceType, Snapshot};
 use tollgate_core::subscription::stream::Since;
 
-use super::{Published, Publisher};
+use super::{Published, Publisher, locked};
 use crate::identity::Identity;
 
 /// Gateways that serve different keys: `own`, `labelled`, `all`, and `anonymous`, which serves none.
@@ -332,4 +334,78 @@ fn whoever_looks_may_ask_what_it_was_made_from() {
     for _ in 0..2_000 {
         answers.recv_timeout(patience).expect("both wait for each other");
     }
+}
+
+/// A Gateway that leads to a runner in its namespace, and to one of another namespace, which permits it.
+const LEADING: &str = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: llm, namespace: two}
+spec: {gatewayClassName: tollgate, listeners: [{name: http, port: 8080, protocol: HTTP}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: chat, namespace: two}
+spec: {parentRefs: [{name: llm}], rules: [{backendRefs: [{group: tollgate.dev, kind: ModelPool, name: chat}]}]}
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: ModelPool
+metadata: {name: chat, namespace: two}
+spec: {models: [{name: m, targets: [{backendRef: {name: runner}}]}]}
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: ModelBackend
+metadata: {name: runner, namespace: two}
+spec: {schema: OpenAI, endpoint: {service: {name: runner, namespace: one, port: 80}}}
+---
+apiVersion: gateway.networking.k8s.io/v1beta1
+kind: ReferenceGrant
+metadata: {name: two, namespace: one}
+spec: {from: [{group: tollgate.dev, kind: ModelBackend, namespace: two}], to: [{group: '', kind: Service}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: runner-1, namespace: one, labels: {kubernetes.io/service-name: runner}}
+addressType: IPv4
+ports: [{port: 80}]
+endpoints: [{addresses: [10.1.0.7], targetRef: {kind: Pod, name: runner-1}}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: runner-1, namespace: one, labels: {app: runner, security.istio.io/tlsMode: istio}}
+spec: {serviceAccountName: runner}
+";
+
+#[test]
+fn sidecars_believe_the_proxies_of_the_gateways_that_lead_to_them() {
+    let mesh = Mesh {
+        trust_domain: "td.example".to_owned(),
+        aliases: vec!["old.example".to_owned()],
+        cluster_domain: "cluster.local".to_owned(),
+        certificates: "/mesh".to_owned(),
+    };
+    let believed = |placement: Placement, text: &str| {
+        let setting =
+            Setting { mesh: Some(Arc::new(mesh.clone())), sidecars: Sidecars::Inbound, ..placement.clone().into() };
+        let publisher = publisher_of(setting);
+        let mut objects = Objects::default();
+        objects.add_yaml("case", text, &NoSecretSource);
+        publisher.publish(Changes::between(&Objects::default(), &objects), Vec::new());
+        let published = Arc::clone(&publisher.published().borrow());
+        super::envoy_filters::believed(&locked(&published.world), &placement)
+    };
+    let text = format!("{WORKLOADS}---{LEADING}");
+    let of = |account: &str| {
+        let domains = ["old.example", "td.example"];
+        let identities = domains.map(|domain| format!("spiffe://{domain}/ns/{account}"));
+        BTreeMap::from([(Key::new("one", "runner"), identities.into())])
+    };
+    assert_eq!(believed(Placement::ProxyPerGateway, &text), of("two/sa/llm-tollgate"));
+    let fleet = Placement::OneFleet(Key::new("tollgate-system", "proxies"));
+    assert_eq!(believed(fleet, &text), of("tollgate-system/sa/proxies"));
+    assert_eq!(believed(Placement::OneHost, &text), BTreeMap::new(), "nobody knows who runs it");
+    // Without the permission nothing leads there.
+    let forbidden = text.replace("kind: ModelBackend, namespace: two}]", "kind: ModelBackend, namespace: three}]");
+    assert!(forbidden != text);
+    assert_eq!(believed(Placement::ProxyPerGateway, &forbidden), BTreeMap::new());
 }

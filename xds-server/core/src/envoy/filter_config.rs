@@ -122,7 +122,7 @@ fn backend(backend: &ir::Backend) -> wire::Backend {
         path_prefix: backend.path_prefix.clone(),
         authority: backend.authority.clone(),
         per_attempt: backend.per_attempt,
-        hands_over: backend.hands_over,
+        hands_over: backend.hands_over.is_some(),
     }
 }
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 pub use crate::objects::{Access, OnPickerFailure, Schema, Timeouts};
 use crate::status::Origin;
 
-use super::SecretText;
+use super::{Name, SecretText};
 
 /// What cluster names of backends begin with; the namespace and the name follow.
 pub const BACKEND_PREFIX: &str = "backend/";
@@ -70,9 +70,9 @@ pub struct Backend {
     /// Every attempt is rewritten for its own backend and counted. This is so if some model that names the backend has
     /// more than one target, or more than one retry.
     pub per_attempt: bool,
-    /// The sidecars in front of it have the filter, and are told what a request is charged to.
-    #[serde(skip_serializing_if = "is_false")]
-    pub hands_over: bool,
+    /// The Service whose sidecars have the filter, and are told what a request is charged to.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "service_as_text")]
+    pub hands_over: Option<Name>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -282,7 +282,6 @@ impl Default for ConsumerNamespaces {
     }
 }
 
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
-fn is_false(value: &bool) -> bool {
-    !value
+fn service_as_text<S: serde::Serializer>(service: &Option<Name>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{}", service.as_ref().map(ToString::to_string).unwrap_or_default()))
 }

@@ -9,7 +9,7 @@ mod sidecars;
 
 pub use check::{Found, FoundGateway, FoundPod, FoundService, Remark, check};
 pub use policies::Policies;
-pub use sidecars::{SIDECAR_CODE_PORT, SIDECARS_PORT, envoy_filter, gateways, is_name, name_of};
+pub use sidecars::{SIDECAR_CODE_PORT, SIDECARS_PORT, envoy_filter, is_name, leading, name_of};
 
 use crate::terms::Key;
 

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::envoy::{self, FilterSetup, NotPrinted, Shown};
 use crate::fleet::MANAGED_BY;
-use crate::ir::{Endpoint, Ir, Workload};
+use crate::ir::{Ir, Workload};
 use crate::placement::Direction;
 use crate::scope::Scope;
 use crate::terms::Key;
@@ -42,21 +42,14 @@ pub fn is_name(name: &str) -> bool {
 }
 
 /// The Gateways whose proxies tell sidecars what a request is charged to, by the Service of the workload.
-pub fn gateways(ir: &Ir) -> BTreeMap<&str, BTreeSet<&Key>> {
-    let mut gateways: BTreeMap<&str, BTreeSet<&Key>> = BTreeMap::new();
+pub fn leading(ir: &Ir) -> BTreeMap<Key, BTreeSet<&Key>> {
+    let mut leading: BTreeMap<Key, BTreeSet<&Key>> = BTreeMap::new();
     for (key, gateway) in &ir.gateways {
-        for backend in gateway.catalog.backends.values().filter(|backend| backend.hands_over) {
-            if let Endpoint::Service { cluster } = &backend.endpoint {
-                gateways.entry(of_port(cluster)).or_default().insert(key);
-            }
+        for service in gateway.catalog.backends.values().filter_map(|backend| backend.hands_over.as_ref()) {
+            leading.entry(service.clone()).or_default().insert(key);
         }
     }
-    gateways
-}
-
-/// `service/<namespace>/<name>`, of the cluster of one of its ports.
-fn of_port(cluster: &str) -> &str {
-    cluster.rsplit_once('/').map_or(cluster, |(service, _)| service)
+    leading
 }
 
 /// The EnvoyFilter of a workload, for server-side apply. None: none of its ports is known yet.

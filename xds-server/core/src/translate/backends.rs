@@ -87,21 +87,18 @@ pub fn backend(
     })
 }
 
-/// Whether the filter is in front of all that it could be sent to. An application never gets what a sidecar is told, and
-/// neither does whoever listens on the way.
-fn hands_over(view: View<'_>, object: &Object<ModelBackend>, endpoint: &ir::Endpoint, tls: &ir::Tls) -> bool {
-    let Endpoint::Service { namespace, name, .. } = &object.spec.endpoint else { return false };
-    let ir::Endpoint::Service { cluster } = endpoint else { return false };
-    let ir::Tls::Istio { peers: Some(_), to } = tls else { return false };
+/// The Service that it is, if the filter is in front of all that it could be sent to. An application never gets what a
+/// sidecar is told, and neither does whoever listens on the way.
+fn hands_over(view: View<'_>, object: &Object<ModelBackend>, endpoint: &ir::Endpoint, tls: &ir::Tls) -> Option<Key> {
+    let Endpoint::Service { namespace, name, .. } = &object.spec.endpoint else { return None };
+    let ir::Endpoint::Service { cluster } = endpoint else { return None };
+    let ir::Tls::Istio { peers: Some(_), to } = tls else { return None };
     let all_are_members = match to {
         ir::MeshTo::All => true,
         ir::MeshTo::Members => view.port(cluster).is_some_and(|port| port.all_in_mesh),
     };
-    all_are_members
-        && workloads::has_filter(
-            view,
-            &Key::new(namespace.as_deref().unwrap_or(object.meta.namespace()), name.as_str()),
-        )
+    let service = Key::new(namespace.as_deref().unwrap_or(object.meta.namespace()), name.as_str());
+    Some(service).filter(|service| all_are_members && workloads::has_filter(view, service))
 }
 
 /// Those of a Service or InferencePool that are in the mesh.
