@@ -17,7 +17,7 @@ use std::time::Duration;
 use kube::Client;
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use kube::core::DynamicObject;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
@@ -209,7 +209,13 @@ impl Keeping {
         let how = PatchParams::apply(MANAGER).force();
         let result = api.patch(&name.name, &how, &Patch::Apply(&*document)).await;
         self.writes.count(result.is_ok());
-        let object = result.map_err(|error| trouble(&error))?;
+        let mut object = result.map_err(|error| trouble(&error))?;
+        if let Some(spec) = without_others(&object.data["spec"], &document["spec"]) {
+            let how = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+            let result = api.patch(&name.name, &how, &Patch::Merge(json!({"spec": spec}))).await;
+            self.writes.count(result.is_ok());
+            object = result.map_err(|error| trouble(&error))?;
+        }
         self.written.insert(name.clone(), (document, object.metadata.generation.unwrap_or_default()));
         Ok(())
     }
@@ -238,10 +244,39 @@ impl Keeping {
     }
 }
 
+/// What takes away, as a merge patch, what others have put beside ours. Server-side apply leaves that, and with one more label
+/// in the selector the filter would be in no sidecar. None: there is nothing of others.
+fn without_others(found: &Value, wanted: &Value) -> Option<Value> {
+    let (Value::Object(found), Value::Object(wanted)) = (found, wanted) else { return None };
+    let others = found.iter().filter_map(|(name, found)| match wanted.get(name) {
+        Some(wanted) => without_others(found, wanted).map(|inner| (name.clone(), inner)),
+        None => Some((name.clone(), Value::Null)),
+    });
+    let others: Map<String, Value> = others.collect();
+    (!others.is_empty()).then_some(Value::Object(others))
+}
+
 fn trouble(error: &kube::Error) -> Trouble {
     let message = redact::plain(&error.to_string());
     match error {
         kube::Error::Api(status) if status.code == 403 => Trouble::Denied(message),
         _ => Trouble::Fails(message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_have_put_beside_ours_is_found() {
+        let ours = json!({"selector": {"labels": {"app": "a"}}, "patches": [{"value": {"name": "f"}}], "priority": 10});
+        assert_eq!(without_others(&ours, &ours), None);
+        let mut found = ours.clone();
+        found["selector"]["labels"]["more"] = json!("x");
+        found["targetRefs"] = json!([]);
+        let expected = json!({"selector": {"labels": {"more": null}}, "targetRefs": null});
+        assert_eq!(without_others(&found, &ours), Some(expected));
+        assert_eq!(without_others(&Value::Null, &ours), None);
     }
 }
