@@ -4,14 +4,19 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tollgate_tests::cli::{self, Output};
 use tollgate_tests::lab::Lab;
 use tollgate_tests::lab::suite::e2e;
+use tollgate_tests::poll;
 use tollgate_tests::tools::Tools;
+
+use crate::source::account;
+use crate::statuses::{Serving, get};
 
 e2e! {
     a_mesh_takes_its_policies_and_is_checked,
+    envoy_filters_are_kept,
 }
 
 const TRY: [&str; 5] = ["create", "--dry-run=server", "--validate=strict", "-f", "-"];
@@ -147,4 +152,152 @@ fn remarks(output: &Output) -> anyhow::Result<Vec<String>> {
     let printed: Value = serde_json::from_str(&output.out).with_context(|| format!("{output:?}"))?;
     let remarks = printed.get("remarks").and_then(Value::as_array).context("no remarks")?;
     Ok(remarks.iter().map(ToString::to_string).collect())
+}
+
+const SERVICES: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: istio-kept}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: runner, namespace: istio-kept}
+spec: {selector: {app: runner}, ports: [{name: http, port: 80, targetPort: 8080}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: taken, namespace: istio-kept}
+spec: {selector: {app: taken}, ports: [{name: http, port: 80, targetPort: 8080}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: untaken, namespace: istio-kept}
+spec: {selector: {app: untaken}, ports: [{name: http, port: 80, targetPort: 8080}]}
+";
+
+/// What stands in the cluster before us: one of the name that ours for `taken` has, and one with our label.
+const OTHERS: &str = "
+apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {name: tollgate-inbound-taken, namespace: istio-kept}
+spec: {workloadSelector: {labels: {app: theirs}}, priority: 7}
+---
+apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata: {name: by-hand, namespace: istio-kept, labels: {app.kubernetes.io/managed-by: tollgate}}
+spec: {workloadSelector: {labels: {app: theirs}}, priority: 7}
+";
+
+/// The role as it is installed.
+const ROLE: &str = include_str!("../../../manifests/rbac/sidecars.yaml");
+const READS: &str = "{apiGroups: ['*'], resources: ['*'], verbs: [get, list, watch]}";
+const EXTENSION: &str = "/spec/configPatches/0";
+const PLACE: &str = "/spec/configPatches/1";
+
+fn policy_of(service: &str) -> String {
+    format!(
+        "
+apiVersion: tollgate.dev/v1alpha1
+kind: TokenPolicy
+metadata: {{name: {service}, namespace: istio-kept}}
+spec: {{targetRefs: [{{kind: Service, name: {service}}}], limits: [{{name: day, tokens: 1000, window: 1d}}]}}
+"
+    )
+}
+
+/// An EnvoyFilter of the test's namespace, once this holds of it.
+async fn kept(lab: &Lab, name: &str, what: &str, holds: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
+    let holds = &holds;
+    poll::until(what, || async move {
+        let found = get(lab, &["-n", "istio-kept", "envoyfilter", name]).await?;
+        anyhow::ensure!(holds(&found), "{found}");
+        Ok(found)
+    })
+    .await
+}
+
+async fn is_gone(lab: &Lab, name: &str) -> anyhow::Result<()> {
+    poll::until("the EnvoyFilter is gone", || async {
+        let found = lab.kubectl(&["-n", "istio-kept", "get", "envoyfilter", name]).await?;
+        anyhow::ensure!(found.err.contains("NotFound"), "{found:?}");
+        Ok(())
+    })
+    .await
+}
+
+/// By an account that has the role of the chart, and writes nothing else.
+async fn envoy_filters_are_kept(lab: Arc<Lab>) -> anyhow::Result<()> {
+    lab.apply(SERVICES).await?;
+    lab.apply(OTHERS).await?;
+    let (_, rules) = ROLE.split_once("rules:\n- ").context("the role has a rule")?;
+    let account = account(&lab, "istio-kept", &format!("{READS}, {{{}}}", rules.trim().replace("\n ", ","))).await?;
+    let arguments = "--leader-election false --no-write-status --namespace istio-kept --envoy-filters \
+                     --mesh-certificates /var/lib/istio/data --sidecars 127.0.0.1:0 --sidecar-code 127.0.0.1:0";
+    let arguments: Vec<&str> = arguments.split_whitespace().collect();
+    let mut serving = Serving::start_as(&account, "istio-kept", &arguments)?;
+
+    lab.apply(&policy_of("runner")).await?;
+    let of_runner = "tollgate-inbound-runner";
+    let first = kept(&lab, of_runner, "there is an EnvoyFilter", |_| true).await?;
+    let uid = lab.field(&["-n", "istio-kept", "service", "runner"], "{.metadata.uid}").await?;
+    let name = first.pointer("/spec/configPatches/0/patch/value/name").cloned().context("the filter has no name")?;
+    let code = "/spec/configPatches/0/patch/value/typed_config/config/vm_config";
+    for (pointer, expected) in [
+        ("/metadata/ownerReferences", json!([{"apiVersion": "v1", "kind": "Service", "name": "runner", "uid": uid}])),
+        ("/metadata/labels", json!({"app.kubernetes.io/managed-by": "tollgate"})),
+        ("/spec/workloadSelector", json!({"labels": {"app": "runner"}})),
+        ("/spec/priority", json!(10)),
+        ("/spec/configPatches/0/applyTo", json!("EXTENSION_CONFIG")),
+        (&format!("{code}/nack_on_code_cache_miss"), json!(true)),
+        ("/spec/configPatches/1/applyTo", json!("HTTP_FILTER")),
+        ("/spec/configPatches/1/match/listener/portNumber", json!(8080)),
+        ("/spec/configPatches/1/patch/value/name", name),
+        ("/spec/configPatches/2", Value::Null),
+    ] {
+        let found = first.pointer(pointer).cloned().unwrap_or_default();
+        anyhow::ensure!(found == expected, "{pointer}: {found} in {first}");
+    }
+
+    // Another policy is another configuration in the same place. How much is left, only the ledger is told.
+    lab.apply(&policy_of("runner").replace("name: day", "name: another")).await?;
+    let is_other = |found: &Value| found.pointer(EXTENSION) != first.pointer(EXTENSION);
+    let second = kept(&lab, of_runner, "the configuration is another", is_other).await?;
+    anyhow::ensure!(first.pointer(PLACE) == second.pointer(PLACE), "{second}");
+
+    // Whatever others do to it.
+    let as_it_was = |found: &Value| found.get("spec") == second.get("spec");
+    for edit in [
+        r#"[{"op": "replace", "path": "/spec/priority", "value": 3}, {"op": "remove", "path": "/spec/configPatches/1"}]"#,
+        r#"[{"op": "add", "path": "/spec/workloadSelector/labels/more", "value": "x"}]"#,
+    ] {
+        let patch = ["-n", "istio-kept", "patch", "envoyfilter", of_runner, "--type", "json", "-p", edit];
+        lab.kubectl(&patch).await?.success()?;
+        kept(&lab, of_runner, "it is put right", as_it_was).await?;
+    }
+    lab.kubectl(&["-n", "istio-kept", "label", "envoyfilter", of_runner, "app.kubernetes.io/managed-by-"])
+        .await?
+        .success()?;
+    let has_label = |found: &Value| found.pointer("/metadata/labels") == first.pointer("/metadata/labels");
+    kept(&lab, of_runner, "it has its label", has_label).await?;
+    lab.kubectl(&["-n", "istio-kept", "delete", "envoyfilter", of_runner]).await?.success()?;
+    kept(&lab, of_runner, "it is back", as_it_was).await?;
+
+    // The name of another one's is not taken, and is used once it is free.
+    let their = "tollgate-inbound-taken";
+    lab.apply(&policy_of("taken")).await?;
+    // By then it was tried.
+    lab.apply(&policy_of("untaken")).await?;
+    kept(&lab, "tollgate-inbound-untaken", "a later one is there", |_| true).await?;
+    let theirs = |found: &Value| found.pointer("/spec/priority") == Some(&json!(7));
+    kept(&lab, their, "theirs stands", theirs).await?;
+    lab.kubectl(&["-n", "istio-kept", "delete", "envoyfilter", their]).await?.success()?;
+    kept(&lab, their, "ours comes", |found| found.pointer("/spec/priority") == Some(&json!(10))).await?;
+
+    // They go with their policy, or with their Service. What is not of this kind stays.
+    lab.kubectl(&["-n", "istio-kept", "delete", "tokenpolicy", "runner"]).await?.success()?;
+    is_gone(&lab, of_runner).await?;
+    lab.kubectl(&["-n", "istio-kept", "delete", "service", "taken"]).await?.success()?;
+    is_gone(&lab, their).await?;
+    kept(&lab, "by-hand", "another one stays", theirs).await?;
+    serving.process.kill()
 }

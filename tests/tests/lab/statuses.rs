@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -437,6 +437,11 @@ pub struct Serving {
 
 impl Serving {
     pub fn start(lab: &Lab, name: &str, arguments: &[&str]) -> anyhow::Result<Self> {
+        Self::start_as(&lab.kubeconfig(), name, arguments)
+    }
+
+    /// With the rights of this kubeconfig.
+    pub fn start_as(kubeconfig: &Path, name: &str, arguments: &[&str]) -> anyhow::Result<Self> {
         let tools = Tools::find()?;
         let home: PathBuf = tools.logs.join(name);
         if home.exists() {
@@ -446,7 +451,7 @@ impl Serving {
         let admin = process::free_port()?;
         let address = format!("127.0.0.1:{admin}");
         let mut command = Command::new(&tools.tollgate);
-        command.args(["serve", "--source", "kubernetes", "--kubeconfig"]).arg(lab.kubeconfig());
+        command.args(["serve", "--source", "kubernetes", "--kubeconfig"]).arg(kubeconfig);
         command.args(["--xds", "127.0.0.1:0", "--metrics", "127.0.0.1:0", "--probes", "127.0.0.1:0"]);
         command.args(["--admin", &address, "--state"]).arg(home.join("state")).args(arguments);
         let process = Process::start(command.env("RUST_LOG", "debug,h2=info,hyper=info"), &home.join("tollgate.log"))?;
