@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tollgate_tests::cli;
 use tollgate_tests::lab::Lab;
 use tollgate_tests::lab::install::{CONTROL_PLANE, NAMESPACE, VALUES};
@@ -101,7 +101,49 @@ async fn in_a_mesh(lab: &Lab, values: &[&str]) -> anyhow::Result<()> {
         anyhow::ensure!(told.contains("there is no certificate yet"), "{told}");
         Ok(())
     })
-    .await
+    .await?;
+    with_sidecars(lab, values).await
+}
+
+/// The control plane for sidecars, which starts without its certificate, too.
+async fn with_sidecars(lab: &Lab, values: &[&str]) -> anyhow::Result<()> {
+    let outside = lab.helm("upgrade", &[], &[values, &["serviceMesh.sidecars=true"]].concat()).await;
+    let refused = outside.err().context("sidecars without a mesh are taken")?.to_string();
+    anyhow::ensure!(refused.contains("serviceMesh.istio must be true"), "{refused}");
+
+    let on = ["serviceMesh.istio=true", "serviceMesh.sidecars=true", "podAnnotations.kept=yes"];
+    lab.helm("upgrade", &[], &[values, &on].concat()).await?;
+    lab.kubectl(&["-n", NAMESPACE, "rollout", "status", "deployment/tollgate", "--timeout=60s"]).await?.success()?;
+    let get = async |kind: &str, name: &str| {
+        let found = lab.kubectl(&["-n", NAMESPACE, "get", kind, name, "-o", "json"]).await?.success()?.out;
+        anyhow::Ok(serde_json::from_str::<Value>(&found)?)
+    };
+    let deployment = get("deployment", "tollgate").await?;
+    let has = |pointer: &str, expected: Value| {
+        let found = deployment.pointer(&format!("/spec/template{pointer}")).cloned().unwrap_or_default();
+        anyhow::ensure!(found == expected, "{pointer}: {found}");
+        Ok(())
+    };
+    has("/metadata/labels/sidecar.istio.io~1inject", json!("true"))?;
+    has("/metadata/labels/security.istio.io~1tlsMode", json!("istio"))?;
+    has("/metadata/annotations", json!({"inject.istio.io/templates": "grpc-agent", "kept": "yes"}))?;
+    has("/spec/containers/0/securityContext/readOnlyRootFilesystem", json!(true))?;
+
+    // Istio tells HTTP/2 from HTTP/1.1 by the name and appProtocol. The options name what the Service has.
+    let service = get("service", "tollgate").await?;
+    let ports = service.pointer("/spec/ports").and_then(Value::as_array).context("no ports")?;
+    let arguments = deployment.pointer("/spec/template/spec/containers/0/args").map(Value::to_string);
+    let arguments = arguments.unwrap_or_default();
+    for (name, protocol, option) in [("grpc-sidecars", "grpc", "--sidecars"), ("http-code", "http", "--sidecar-code")] {
+        let port = ports.iter().find(|port| port.get("name") == Some(&json!(name))).context(name)?;
+        anyhow::ensure!(port.get("appProtocol") == Some(&json!(protocol)), "{port}");
+        let number = port.get("port").map(Value::to_string).unwrap_or_default();
+        anyhow::ensure!(arguments.contains(&format!("\"{option}=0.0.0.0:{number}\"")), "{arguments}");
+    }
+    let host = "\"--sidecar-control-plane=tollgate.tollgate-system.svc.cluster.local\"";
+    anyhow::ensure!(arguments.contains(host) && arguments.contains("\"--envoy-filters\""), "{arguments}");
+    lab.kubectl(&["get", "clusterrolebinding", "tollgate-sidecars"]).await?.success()?;
+    Ok(())
 }
 
 const LATE: &str = "
