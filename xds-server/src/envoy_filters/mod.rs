@@ -210,7 +210,8 @@ impl Keeping {
         let result = api.patch(&name.name, &how, &Patch::Apply(&*document)).await;
         self.writes.count(result.is_ok());
         let mut object = result.map_err(|error| trouble(&error))?;
-        if let Some(spec) = without_others(&object.data["spec"], &document["spec"]) {
+        let specs = object.data.get("spec").zip(document.get("spec"));
+        if let Some(spec) = specs.and_then(|(found, wanted)| without_others(found, wanted)) {
             let how = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
             let result = api.patch(&name.name, &how, &Patch::Merge(json!({"spec": spec}))).await;
             self.writes.count(result.is_ok());
