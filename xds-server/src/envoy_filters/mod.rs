@@ -116,8 +116,8 @@ impl Keeping {
         let mut published = self.inputs.published.clone();
         self.look(&Arc::clone(&published.borrow_and_update()));
         loop {
-            let leading = leads.leads(Instant::now()) && self.there.is_known();
-            let next = self.due.values().min().copied().filter(|_| leading);
+            let can_act = leads.leads(Instant::now()) && self.there.is_known() && self.wanted.is_some();
+            let next = self.due.values().min().copied().filter(|_| can_act);
             tokio::select! {
                 changed = published.changed() => {
                     if changed.is_ok() {
@@ -145,11 +145,8 @@ impl Keeping {
         let wanted = published.envoy_filters(&self.inputs.setup);
         let names: BTreeSet<&Key> = wanted.keys().chain(before.iter().flatten().map(|(name, _)| name)).collect();
         let is_other = |name: &&Key| before.as_ref().and_then(|before| before.get(*name)) != wanted.get(*name);
-        // With the first publication it becomes known which of those that are there nobody wants any more.
-        let first = before.is_none().then(|| self.there.names()).into_iter().flatten();
-        let due: Vec<Key> = names.into_iter().filter(is_other).cloned().chain(first.cloned()).collect();
         let at = Instant::now() + TOGETHER;
-        for name in due {
+        for name in names.into_iter().filter(is_other).cloned().collect::<Vec<_>>() {
             self.due.entry(name).or_insert(at);
         }
         self.wanted = Some(wanted);

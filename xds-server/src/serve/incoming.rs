@@ -1,4 +1,5 @@
-//! Connections of proxies, of members of the mesh, and of other replicas: accepted, through the TLS handshake, and known by name. All of it has
+//! Connections of proxies, of members of the mesh, and of other replicas: accepted, through the TLS handshake, and known by
+//! name. All of it has
 //! bounds.
 //!
 //! ```text
