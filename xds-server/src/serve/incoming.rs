@@ -1,6 +1,5 @@
 //! Connections of proxies, of members of the mesh, and of other replicas: accepted, through the TLS handshake, and known by
-//! name. All of it has
-//! bounds.
+//! name. All of it has bounds.
 //!
 //! ```text
 //! accept (at most so many) -> TLS handshake (a Door), side by side, in a given time -> Caller -> the gRPC server

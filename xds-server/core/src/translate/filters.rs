@@ -124,8 +124,10 @@ fn edits(modifier: &impl serde::Serialize) -> Result<HeaderEdits, InvalidFilter>
 
 fn header(name: &str) -> Result<String, InvalidFilter> {
     let name = name.to_ascii_lowercase();
-    // Envoy refuses these two, and a refused resource would stop every later change.
-    if name == "host" || name.starts_with(':') { Err(InvalidFilter::Header(name)) } else { Ok(name) }
+    // Envoy refuses the first two, and a refused resource would stop every later change. By the third one a route could speak
+    // to a sidecar as if it were the Gateway.
+    let is_taken = name == "host" || name.starts_with(':') || name.starts_with("x-tollgate-");
+    if is_taken { Err(InvalidFilter::Header(name)) } else { Ok(name) }
 }
 
 fn rewrite(filter: &RewriteFilter, prefixes_only: bool) -> Result<Option<Box<Rewrite>>, InvalidFilter> {
