@@ -83,3 +83,36 @@ fn bytes(text: &[u8]) -> Option<Vec<u8>> {
     }
     pairs.iter().map(|[high, low]| Some(16 * digit(*high)? + digit(*low)?)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_said_is_read_and_anything_else_does_no_harm(
+            consumer in "[a-z/]{1,20}",
+            label in "[a-z]{0,8}",
+            model in "\\PC{1,20}",
+            other in proptest::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let caller = Caller {
+                consumer: consumer.as_str().into(),
+                namespace: Rc::from("default"),
+                labels: [("team".to_owned(), label.clone())].into(),
+                models: AllowedModels::Only(Vec::new()),
+                not_after: Some(1),
+            };
+            let said = said(&caller, &model, &[]);
+            prop_assert!(said.bytes().all(|byte| byte.is_ascii_hexdigit()));
+            let read = Handover::read(said.as_bytes()).unwrap();
+            prop_assert_eq!((&*read.caller.consumer, &*read.model), (consumer.as_str(), model.as_str()));
+            prop_assert_eq!(read.caller.labels.get("team"), Some(&label));
+            prop_assert_eq!(&read.caller.models, &AllowedModels::All, "the Gateway has decided about it");
+            let _ = Handover::read(&other);
+            let _ = Handover::read(crate::key::hex(&other).as_bytes());
+        }
+    }
+}

@@ -47,6 +47,11 @@ impl Istiod {
     /// The sidecar in front of `app`, a port of this machine, with the filter of the one Service that has one.
     pub async fn sidecar(&self, app: u16) -> anyhow::Result<Sidecar> {
         let filter = self.send().await?;
+        self.started(app, &filter).await
+    }
+
+    /// The same, with what was sent on before.
+    pub async fn started(&self, app: u16, filter: &Value) -> anyhow::Result<Sidecar> {
         let patches = filter.pointer("/spec/configPatches").and_then(Value::as_array).context("no patches")?;
         let of_port = |patch: &&Value| patch.pointer("/match/listener/portNumber") == Some(&json!(app));
         let place = patches.iter().find(of_port).with_context(|| format!("nothing is for port {app}: {filter}"))?;

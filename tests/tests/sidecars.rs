@@ -233,10 +233,18 @@ async fn a_sidecar_goes_on_while_the_control_plane_is_away(shared: Arc<Shared>) 
     let stranger = meshed.caller(&shared, "stranger", &runner).await?;
     Client::new(&stranger.url(), None).chat("smol").await?.expect(401)?;
 
+    // One that starts meanwhile has no keys yet: it refuses at once, and lets nobody wait or pass.
+    let late = meshed.istiod.started(meshed.tap.port(), &filter).await?;
+    let caller = meshed.caller(&shared, "web", &late).await?;
+    let by_late = Client::new(&caller.url(), None);
+    let refused = by_late.chat("smol").await?.expect(503)?;
+    anyhow::ensure!(refused.text().contains("backend_unavailable"), "{}", refused.text());
+
     let _again = meshed.serve().await?;
+    answers(&by_late, 200, "it has its keys").await?;
     anyhow::ensure!(meshed.istiod.send().await? == filter, "the same objects mean the same");
     // What was used while nobody listened is told now.
-    meshed.elsewhere.admin().usage_of("consumer=web", 2).await?;
+    meshed.elsewhere.admin().usage_of("consumer=web", 3).await?;
     meshed.elsewhere.conf.write("keyed.yaml", &config::consumer("keyed", "another-key", ""))?;
     answers(&Client::new(&stranger.url(), Some("another-key")), 200, "a new key is known").await
 }
