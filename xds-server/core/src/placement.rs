@@ -184,7 +184,7 @@ impl Feature {
             ),
             Self::ServiceTarget => not_acted_on(
                 "a Service as target has an effect in sidecars only",
-                "target the Gateway, HTTPRoute or ModelPool",
+                "start tollgate serve with --sidecars, or target the Gateway, HTTPRoute or ModelPool",
             ),
         }
     }
