@@ -26,16 +26,12 @@ use tollgate_core::objects::{Key, redact};
 
 pub use self::there::resource;
 use self::there::{There, Watching};
-use crate::leader::{Leads, Writes};
+use crate::fleet;
+use crate::leader::{Agenda, Leads, Writes};
 use crate::pipeline::Published;
 use crate::report::Metrics;
 use crate::source::kubernetes::Reach;
 
-/// Changes come in bursts.
-const TOGETHER: Duration = Duration::from_millis(20);
-/// After a failure.
-const RETRY: Duration = Duration::from_secs(1);
-const RETRY_AT_MOST: Duration = Duration::from_secs(60);
 const FAR: Duration = Duration::from_secs(3600);
 /// Whose fields ours are (server-side apply).
 const MANAGER: &str = "tollgate";
@@ -61,16 +57,10 @@ struct Keeping {
     wanted: Option<BTreeMap<Key, Arc<Value>>>,
     /// What was written, and the generation that it was then.
     written: BTreeMap<Key, (Arc<Value>, i64)>,
-    /// Filters to look at, and when.
-    due: BTreeMap<Key, Instant>,
-    failures: BTreeMap<Key, Failure>,
-}
-
-#[derive(Debug, Default)]
-struct Failure {
-    times: u32,
-    /// What was told of it last.
-    told: String,
+    /// Filters to look at.
+    agenda: Agenda,
+    /// What was told last of each that failed.
+    told: BTreeMap<Key, String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -95,8 +85,8 @@ impl EnvoyFilters {
             client: reach.client,
             wanted: None,
             written: BTreeMap::new(),
-            due: BTreeMap::new(),
-            failures: BTreeMap::new(),
+            agenda: Agenda::default(),
+            told: BTreeMap::new(),
             inputs,
         };
         Self(tokio::spawn(keeping.run(leads, watching)))
@@ -117,7 +107,7 @@ impl Keeping {
         self.look(&Arc::clone(&published.borrow_and_update()));
         loop {
             let can_act = leads.leads(Instant::now()) && self.there.is_known() && self.wanted.is_some();
-            let next = self.due.values().min().copied().filter(|_| can_act);
+            let next = self.agenda.next().filter(|_| can_act);
             tokio::select! {
                 changed = published.changed() => {
                     if changed.is_ok() {
@@ -145,10 +135,7 @@ impl Keeping {
         let wanted = published.envoy_filters(&self.inputs.setup);
         let names: BTreeSet<&Key> = wanted.keys().chain(before.iter().flatten().map(|(name, _)| name)).collect();
         let is_other = |name: &&Key| before.as_ref().and_then(|before| before.get(*name)) != wanted.get(*name);
-        let at = Instant::now() + TOGETHER;
-        for name in names.into_iter().filter(is_other).cloned().collect::<Vec<_>>() {
-            self.due.entry(name).or_insert(at);
-        }
+        names.into_iter().filter(is_other).for_each(|name| self.agenda.add(name.clone(), Instant::now()));
         self.wanted = Some(wanted);
     }
 
@@ -156,26 +143,25 @@ impl Keeping {
     fn changed(&mut self, name: Key) {
         let written = self.written.get(&name).map(|(_, generation)| *generation);
         if self.there.generation(&name) != written {
-            self.due.entry(name).or_insert(Instant::now() + TOGETHER);
+            self.agenda.add(name, Instant::now());
         }
     }
 
     async fn keep(&mut self, leads: &Leads) {
-        let now = Instant::now();
-        let due: Vec<Key> = self.due.iter().filter(|(_, at)| **at <= now).map(|(name, _)| name.clone()).collect();
-        for name in due {
+        for name in self.agenda.due(Instant::now()) {
             let Some(wanted) = self.wanted.as_ref().map(|wanted| wanted.get(&name).cloned()) else { continue };
             if !leads.leads(Instant::now()) {
                 return;
             }
-            self.due.remove(&name);
+            self.agenda.begin(&name);
             let result = match wanted {
                 Some(document) => self.apply(&name, document).await,
                 None => self.delete(&name).await,
             };
             match result {
                 Ok(()) => {
-                    self.failures.remove(&name);
+                    self.agenda.done(&name);
+                    self.told.remove(&name);
                 }
                 Err(trouble) => self.failed(name, &trouble),
             }
@@ -183,15 +169,12 @@ impl Keeping {
     }
 
     fn failed(&mut self, name: Key, trouble: &Trouble) {
-        let failure = self.failures.entry(name.clone()).or_default();
         let text = trouble.to_string();
-        if failure.told != text {
+        if self.told.get(&name) != Some(&text) {
             tracing::error!("EnvoyFilter {name}: {text} (it is tried again)");
-            failure.told = text;
+            self.told.insert(name.clone(), text);
         }
-        let wait = RETRY_AT_MOST.min(RETRY * 2u32.saturating_pow(failure.times));
-        failure.times = failure.times.saturating_add(1).min(10);
-        self.due.insert(name, Instant::now() + wait);
+        self.agenda.failed(name, Instant::now());
     }
 
     async fn apply(&mut self, name: &Key, document: Arc<Value>) -> Result<(), Trouble> {
@@ -199,7 +182,7 @@ impl Keeping {
         // What has our label was seen. Anything else of this name was there before us.
         if self.there.generation(name).is_none() && !self.written.contains_key(name) {
             let there = api.get_metadata_opt(&name.name).await.map_err(|error| trouble(&error))?;
-            if there.is_some_and(|there| !there::is_ours(&there.metadata)) {
+            if there.is_some_and(|there| !fleet::is_ours(&there.metadata)) {
                 return Err(Trouble::Taken);
             }
         }

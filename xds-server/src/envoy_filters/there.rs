@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::stream::{BoxStream, SelectAll, StreamExt as _, select_all};
 use kube::api::Api;
-use kube::core::{ApiResource, DynamicObject, GroupVersionKind, ObjectMeta, PartialObjectMeta};
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind, PartialObjectMeta};
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, ResourceExt as _};
@@ -42,11 +42,6 @@ struct Filter {
 
 pub fn resource() -> ApiResource {
     ApiResource::from_gvk(&GroupVersionKind::gvk("networking.istio.io", "v1alpha3", "EnvoyFilter"))
-}
-
-pub fn is_ours(metadata: &ObjectMeta) -> bool {
-    let label = metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY.0));
-    label.is_some_and(|value| value == MANAGED_BY.1)
 }
 
 // === impl Watching ===
@@ -160,6 +155,8 @@ fn name(object: &Object) -> Key {
 
 #[cfg(test)]
 mod tests {
+    use kube::core::ObjectMeta;
+
     use super::*;
 
     fn filter(name: &str, generation: i64) -> Object {

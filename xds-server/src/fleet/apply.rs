@@ -114,7 +114,8 @@ impl Applier {
     }
 }
 
-fn is_ours(metadata: &ObjectMeta) -> bool {
+/// Whether an object has the label of those that a control plane keeps.
+pub fn is_ours(metadata: &ObjectMeta) -> bool {
     let label = metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY.0));
     label.is_some_and(|value| value == MANAGED_BY.1)
 }

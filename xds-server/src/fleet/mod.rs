@@ -21,20 +21,16 @@ use tokio::time::{Instant, sleep_until};
 use tollgate_core::fleet::{self, Asked, Settings, Wanted};
 use tollgate_core::objects::{Gateway, Key, Object};
 
+pub use self::apply::is_ours;
 use self::apply::{Applier, Trouble};
 #[cfg(test)]
 pub use self::owned::plural;
 use self::owned::{Owned, Watching};
-use crate::leader::Leads;
+use crate::leader::{Agenda, Leads};
 use crate::pipeline::Published;
 use crate::report::Metrics;
 use crate::source::kubernetes::Reach;
 
-/// Changes come in bursts.
-const TOGETHER: Duration = Duration::from_millis(20);
-/// After a failure.
-const RETRY: Duration = Duration::from_secs(1);
-const RETRY_AT_MOST: Duration = Duration::from_secs(60);
 const FAR: Duration = Duration::from_secs(3600);
 
 /// What proxies are made of.
@@ -57,9 +53,8 @@ struct Providing {
     owned: Owned,
     /// What each Gateway was when it was looked at last.
     seen: BTreeMap<Key, Own>,
-    /// Gateways to look at, and when.
-    due: BTreeMap<Key, Instant>,
-    failures: BTreeMap<Key, u32>,
+    /// Gateways to look at.
+    agenda: Agenda,
 }
 
 #[derive(Clone)]
@@ -77,8 +72,7 @@ impl Fleet {
             applier: Applier::new(reach.client, metrics),
             owned: Owned::new(&inputs.namespaces),
             seen: BTreeMap::new(),
-            due: BTreeMap::new(),
-            failures: BTreeMap::new(),
+            agenda: Agenda::default(),
             inputs,
         };
         Self(tokio::spawn(providing.run(leads, watching)))
@@ -98,7 +92,7 @@ impl Providing {
         let mut published = self.inputs.published.clone();
         loop {
             let leading = leads.leads(Instant::now()) && self.owned.is_known();
-            let next = self.due.values().min().copied().filter(|_| leading);
+            let next = self.agenda.next().filter(|_| leading);
             tokio::select! {
                 changed = published.changed() => {
                     if changed.is_ok() {
@@ -125,15 +119,13 @@ impl Providing {
         let own = published.own_gateways().into_iter();
         let own: BTreeMap<Key, Own> =
             own.map(|(gateway, asked)| (gateway.meta.key(), Own { gateway, asked })).collect();
-        let at = Instant::now() + TOGETHER;
         for (key, now) in &own {
             let is_same = self.seen.get(key).is_some_and(|before| before.is(now));
             if !is_same {
-                self.due.entry(key.clone()).or_insert(at);
+                self.agenda.add(key.clone(), Instant::now());
             }
         }
-        self.due.retain(|key, _| own.contains_key(key));
-        self.failures.retain(|key, _| own.contains_key(key));
+        self.agenda.retain(|key| own.contains_key(key));
         self.seen = own;
     }
 
@@ -143,31 +135,23 @@ impl Providing {
         // Those that have its name now, and those that had it when they had another class.
         let of =
             own.filter(|(_, own)| fleet::name_of(&own.gateway) == name || self.owned.is_of(namespace, name, own.uid()));
-        let at = Instant::now() + TOGETHER;
         for key in of.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
-            self.due.entry(key).or_insert(at);
+            self.agenda.add(key, Instant::now());
         }
     }
 
     async fn provide(&mut self, leads: &Leads) {
-        let now = Instant::now();
-        let due: Vec<Key> = self.due.iter().filter(|(_, at)| **at <= now).map(|(key, _)| key.clone()).collect();
-        for key in due {
+        for key in self.agenda.due(Instant::now()) {
             if !leads.leads(Instant::now()) {
                 return;
             }
-            self.due.remove(&key);
+            self.agenda.begin(&key);
             let Some(own) = self.seen.get(&key).cloned() else { continue };
             match self.provide_one(&own).await {
-                Ok(()) => {
-                    self.failures.remove(&key);
-                }
+                Ok(()) => self.agenda.done(&key),
                 Err(trouble) => {
                     self.applier.tell(&own.gateway, &trouble).await;
-                    let failures = self.failures.entry(key.clone()).or_default();
-                    let wait = RETRY_AT_MOST.min(RETRY * 2u32.saturating_pow(*failures));
-                    *failures = failures.saturating_add(1).min(10);
-                    self.due.insert(key, Instant::now() + wait);
+                    self.agenda.failed(key, Instant::now());
                 }
             }
         }
