@@ -52,6 +52,23 @@ pub fn stage() -> wire::RequestStage {
         max_body_bytes: 10_000,
         has_members: true,
         workload: None,
+        in_callers: false,
+    }
+}
+
+/// The sidecars of callers, where the same pool takes everybody.
+pub fn caller() -> wire::RequestStage {
+    let mut stage = stage();
+    let pool = wire::Pool { access: wire::Access::Anonymous.into(), ..stage.pools.remove(0) };
+    wire::RequestStage {
+        control_cluster: String::new(),
+        classes: vec![wire::Class { id: "c".into(), pool: Some(0), ..Default::default() }],
+        pools: vec![pool],
+        backends: stage.backends.into_iter().map(|backend| wire::Backend { per_attempt: false, ..backend }).collect(),
+        limits: Vec::new(),
+        has_members: false,
+        in_callers: true,
+        ..stage
     }
 }
 

@@ -71,6 +71,11 @@ impl Client {
         self.send(self.http.get(self.at(path))).await
     }
 
+    pub async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> anyhow::Result<Answer> {
+        let request = self.http.get(self.at(path));
+        self.send(headers.iter().fold(request, |request, (name, value)| request.header(*name, *value))).await
+    }
+
     /// A JSON body as it is.
     pub async fn post(&self, path: &str, body: impl Into<reqwest::Body>) -> anyhow::Result<Answer> {
         self.post_with(path, &[], body).await

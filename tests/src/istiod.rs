@@ -55,7 +55,14 @@ impl Istiod {
         let patches = filter.pointer("/spec/configPatches").and_then(Value::as_array).context("no patches")?;
         let of_port = |patch: &&Value| patch.pointer("/match/listener/portNumber") == Some(&json!(app));
         let place = patches.iter().find(of_port).with_context(|| format!("nothing is for port {app}: {filter}"))?;
-        let mut place = place.pointer("/patch/value").context("no value")?.clone();
+        let place = self.discovered(place.pointer("/patch/value").context("no value")?)?;
+        let cluster = self.cluster().to_string();
+        Sidecar::carrying(&self.tools, &self.folder, app, &place.to_string(), &cluster).await
+    }
+
+    /// The place of a filter, which is discovered from a file here.
+    fn discovered(&self, place: &Value) -> anyhow::Result<Value> {
+        let mut place = place.clone();
         let source = place.pointer("/config_discovery/config_source").context("no discovery")?;
         anyhow::ensure!(source.get("ads") == Some(&json!({})), "discovery is not istiod's: {source}");
         anyhow::ensure!(place.pointer("/config_discovery/type_urls") == Some(&json!([WASM])), "{place}");
@@ -65,20 +72,60 @@ impl Istiod {
             "initial_fetch_timeout": "0s",
             "resource_api_version": "V3",
         });
-        let cluster = self.cluster().to_string();
-        Sidecar::carrying(&self.tools, &self.folder, app, &place.to_string(), &cluster).await
+        Ok(place)
+    }
+
+    /// The sidecar of a caller that asks at the one Service of models. Its certificate is that of `folder`. By the names of
+    /// their Services, backends are at ports of this machine, where sidecars show the identities of these accounts. What is
+    /// sent to any other host goes to `others`, in plain text.
+    pub async fn caller(&self, folder: &Path, backends: &[(&str, &str, u16)], others: u16) -> anyhow::Result<Sidecar> {
+        let [filter, route] = self.objects("sidecar-outbound", ["EnvoyFilter", "HTTPRoute"])?;
+        self.deliver(&filter).await?;
+        let patch = |kind: &str| {
+            let patches = filter.pointer("/spec/configPatches").and_then(Value::as_array).into_iter().flatten();
+            let mut of_kind = patches.filter(|patch| patch.get("applyTo") == Some(&json!(kind)));
+            of_kind.next().with_context(|| format!("no {kind} in {filter}"))
+        };
+        let place = patch("HTTP_FILTER")?;
+        anyhow::ensure!(place.pointer("/match/listener/portNumber") == Some(&json!(80)), "{place}");
+        let place = self.discovered(place.pointer("/patch/value").context("no value")?)?;
+        let host = patch("VIRTUAL_HOST")?;
+        let name = host.pointer("/match/routeConfiguration/vhost/name").and_then(Value::as_str).context("no name")?;
+        let domain = name.strip_suffix(":80").with_context(|| name.to_owned())?;
+        let filters = host.pointer("/patch/value/typed_per_filter_config").context("nothing turns the filter on")?;
+        let routes = routes(&route)?;
+        let host = json!({"name": name, "domains": [domain], "routes": routes, "typed_per_filter_config": filters})
+            .to_string();
+        let clusters = backends.iter().map(|(service, account, port)| {
+            let peer = crate::mesh::identity(account);
+            crate::mesh::cluster_of_peer(folder, service, &peer, *port).to_string()
+        });
+        let clusters: Vec<String> = clusters.collect();
+        Sidecar::choosing(&self.tools, folder, [&place.to_string(), &host], &clusters, others).await
     }
 
     /// Sends on what the objects mean now. Returns the EnvoyFilter.
     pub async fn send(&self) -> anyhow::Result<Value> {
+        let [filter] = self.objects("sidecar-inbound", ["EnvoyFilter"])?;
+        self.deliver(&filter).await?;
+        Ok(filter)
+    }
+
+    /// What is made of the objects for this placement: one object of each of these kinds.
+    fn objects<const N: usize>(&self, placement: &str, kinds: [&str; N]) -> anyhow::Result<[Value; N]> {
         let (conf, wasm) = (text(&self.conf)?, text(&self.tools.filter)?);
-        let arguments = ["translate", "-f", conf, "--placement", "sidecar-inbound", "--wasm", wasm, "-o", "json"];
+        let arguments = ["translate", "-f", conf, "--placement", placement, "--wasm", wasm, "-o", "json"];
         let arguments = [&arguments[..], &["--gateway-account", GATEWAY]].concat();
         let printed = cli::tollgate(&self.tools, &arguments)?;
-        let filters: Value = serde_json::from_str(&printed.out).with_context(|| format!("{printed:?}"))?;
-        let [filter] = filters.get("items").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default() else {
-            anyhow::bail!("there is not one EnvoyFilter: {filters}");
-        };
+        let list: Value = serde_json::from_str(&printed.out).with_context(|| format!("{printed:?}"))?;
+        let items: Vec<Value> = list.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
+        let found: Vec<&Value> = items.iter().filter_map(|item| item.get("kind")).collect();
+        anyhow::ensure!(found == kinds.map(|kind| json!(kind)).iter().collect::<Vec<_>>(), "there is {found:?}");
+        items.try_into().map_err(|items| anyhow::anyhow!("{items:?}"))
+    }
+
+    /// Puts a filter where discovery finds it.
+    async fn deliver(&self, filter: &Value) -> anyhow::Result<()> {
         let mut extension = filter.pointer("/spec/configPatches/0/patch/value").context("no filter")?.clone();
         self.fetch(&mut extension).await?;
         let kind = json!("type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig");
@@ -89,7 +136,7 @@ impl Istiod {
         let beside = self.folder.join("ecds.new");
         std::fs::write(&beside, response.to_string())?;
         std::fs::rename(beside, path)?;
-        Ok(filter.clone())
+        Ok(())
     }
 
     /// The agent puts a file in the place of what is remote.
@@ -148,6 +195,23 @@ impl Istiod {
             }}}]}]},
         })
     }
+}
+
+/// Envoy's routes, as istiod makes them of an HTTPRoute whose rules match headers.
+fn routes(route: &Value) -> anyhow::Result<Vec<Value>> {
+    let rules = route.pointer("/spec/rules").and_then(Value::as_array).context("no rules")?;
+    let routes = rules.iter().map(|rule| {
+        let at = |pointer: &str| rule.pointer(pointer).cloned().with_context(|| format!("no {pointer} in {rule}"));
+        Ok(json!({
+            "match": {"prefix": "/", "headers": [{
+                "name": at("/matches/0/headers/0/name")?,
+                "string_match": {"exact": at("/matches/0/headers/0/value")?},
+            }]},
+            "request_headers_to_remove": at("/filters/0/requestHeaderModifier/remove")?,
+            "route": {"cluster": at("/backendRefs/0/name")?, "timeout": "0s"},
+        }))
+    });
+    routes.collect()
 }
 
 fn text(path: &Path) -> anyhow::Result<&str> {

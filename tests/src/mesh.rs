@@ -10,6 +10,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, SanType,
 };
+use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use crate::process::{self, Process};
@@ -131,6 +132,25 @@ impl Sidecar {
         let lines: Vec<&str> = OUTBOUND.lines().filter(|line| !line.contains("tls_certificates")).collect();
         Self::start(tools, folder, &lines.join("\n"), &[("PEER_PORT", port.to_string()), ("PEER", peer.to_owned())])
             .await
+    }
+
+    /// It takes what its workload sends in plain text. What is for a virtual host of Envoy goes where a filter has its routes
+    /// lead, and all else to `others`, in plain text. Filter, host and clusters are one line of text each.
+    pub async fn choosing(
+        tools: &Tools,
+        folder: &Path,
+        [filter, host]: [&str; 2],
+        clusters: &[String],
+        others: u16,
+    ) -> anyhow::Result<Self> {
+        let clusters: Vec<String> = clusters.iter().map(|cluster| format!("- {cluster}")).collect();
+        let values = [
+            ("FILTER", filter.to_owned()),
+            ("HOST", host.to_owned()),
+            ("CLUSTERS", clusters.join("\n  ")),
+            ("OTHERS", others.to_string()),
+        ];
+        Self::start(tools, folder, CHOOSING, &values).await
     }
 
     async fn start(tools: &Tools, folder: &Path, config: &str, values: &[(&str, String)]) -> anyhow::Result<Self> {
@@ -299,6 +319,68 @@ static_resources:
       cluster_name: outbound
       endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: @PEER_PORT@}}}}]}]
 "#;
+
+/// What istiod makes of all Services with one port for their callers: a virtual host for each, behind the same filters.
+const CHOOSING: &str = r#"
+node: {id: sidecar~127.0.0.1~web-1.default~default.svc.cluster.local, cluster: web.default}
+admin: {address: {socket_address: {address: 127.0.0.1, port_value: @ADMIN@}}}
+static_resources:
+  listeners:
+  - name: 0.0.0.0_80
+    address: {socket_address: {address: 127.0.0.1, port_value: @PORT@}}
+    filter_chains:
+    - filters:
+      - name: envoy.filters.network.http_connection_manager
+        typed_config:
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+          stat_prefix: outbound_0.0.0.0_80
+          http_filters:
+          - @FILTER@
+          - name: envoy.filters.http.router
+            typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}
+          route_config:
+            virtual_hosts:
+            - @HOST@
+            - {name: allow_any, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster: others, timeout: 0s}}]}
+  clusters:
+  - name: others
+    type: STATIC
+    connect_timeout: 5s
+    load_assignment:
+      cluster_name: others
+      endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: @OTHERS@}}}}]}]
+  @CLUSTERS@
+"#;
+
+/// What istiod makes of a Service, as in the sidecar of a caller whose certificate is in `folder`.
+pub fn cluster_of_peer(folder: &Path, service: &str, peer: &str, port: u16) -> Value {
+    let file = |name: &str| json!({"filename": folder.join(name)});
+    let http = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+    json!({
+        "name": service,
+        "type": "STATIC",
+        "connect_timeout": "5s",
+        "typed_extension_protocol_options": {
+            http: {"@type": format!("type.googleapis.com/{http}"), "explicit_http_config": {"http_protocol_options": {}}},
+        },
+        "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
+            "sni": format!("outbound_.80_._.{service}.default.svc.cluster.local"),
+            "common_tls_context": {
+                "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"},
+                "alpn_protocols": ["istio-http/1.1", "istio", "http/1.1"],
+                "tls_certificates": [{"certificate_chain": file("cert-chain.pem"), "private_key": file("key.pem")}],
+                "validation_context": {
+                    "trusted_ca": file("root-cert.pem"),
+                    "match_typed_subject_alt_names": [{"san_type": "URI", "matcher": {"exact": peer}}],
+                },
+            },
+        }},
+        "load_assignment": {"cluster_name": service, "endpoints": [{"lb_endpoints": [{"endpoint": {"address": {
+            "socket_address": {"address": "127.0.0.1", "port_value": port},
+        }}}]}]},
+    })
+}
 
 /// The folder of a proxy's certificate in that of a test.
 pub fn folder(home: &Path, whose: &str) -> PathBuf {

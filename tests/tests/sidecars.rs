@@ -21,6 +21,7 @@ e2e! {
     a_sidecar_goes_on_while_the_control_plane_is_away,
     a_sidecar_gets_the_keys_of_its_own_workload,
     a_request_is_charged_once_at_a_gateway_and_at_its_runner,
+    a_callers_sidecar_leads_by_the_model,
 }
 
 const CHAT: &str = "/v1/chat/completions";
@@ -155,6 +156,23 @@ async fn sidecars_know_their_callers_and_charge_them(shared: Arc<Shared>) -> any
     let of_web = budgets.iter().find(|row| row.scope == serde_json::json!({"Consumer": "web"}));
     anyhow::ensure!(of_web.is_some_and(|row| row.spent == used), "{used}: {budgets:?}");
 
+    // The policy says who carries its filter.
+    let programmed = || async {
+        let status = meshed.elsewhere.admin().status().await?;
+        let objects = status.get("objects").and_then(serde_json::Value::as_array).cloned().unwrap_or_default();
+        let policy = objects.into_iter().find(|object| object.get("kind") == Some(&serde_json::json!("TokenPolicy")));
+        let policy = policy.with_context(|| format!("no policy in {status}"))?;
+        let conditions = policy.pointer("/ancestors/0/conditions").and_then(serde_json::Value::as_array).cloned();
+        let mut conditions = conditions.unwrap_or_default().into_iter();
+        conditions
+            .find(|condition| condition.get("type") == Some(&serde_json::json!("Programmed")))
+            .with_context(|| format!("not said in {policy}"))
+    };
+    let condition = programmed().await?;
+    anyhow::ensure!(condition.get("status") == Some(&serde_json::json!("True")), "{condition}");
+    let carried = serde_json::json!("1 of 1 Pods carry the filter");
+    anyhow::ensure!(condition.get("message") == Some(&carried), "{condition}");
+
     // By a key, which goes no further. A key of another namespace is nobody's here.
     let unknown = Client::new(&stranger.url(), None).chat("smol").await?.expect(401)?;
     anyhow::ensure!(unknown.text().contains(&identity("stranger")), "{}", unknown.text());
@@ -182,6 +200,90 @@ async fn sidecars_know_their_callers_and_charge_them(shared: Arc<Shared>) -> any
     meshed.elsewhere.conf.write("keyed.yaml", &config::consumer("keyed", "another-key", ""))?;
     answers(&Client::new(&stranger.url(), Some(KEY)), 401, "the key is revoked").await?;
     answers(&Client::new(&stranger.url(), Some("another-key")), 200, "the new key is known").await
+}
+
+/// A Service without Pods, at which callers ask for the models of two runners.
+const MODELS: &str = "\
+apiVersion: v1
+kind: Service
+metadata: {name: llm}
+spec: {ports: [{name: http, port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: large}
+spec: {selector: {app: large}, ports: [{name: http, port: 80}]}
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: ModelBackend
+metadata: {name: runner}
+spec: {schema: OpenAI, endpoint: {service: {name: runner, port: 80}}, pathPrefix: /v1}
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: ModelBackend
+metadata: {name: large}
+spec: {schema: OpenAI, endpoint: {service: {name: large, port: 80}}, pathPrefix: /v1}
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: ModelPool
+metadata: {name: chat}
+spec:
+  parentRefs: [{name: llm}]
+  models:
+  - {name: small, targets: [{backendRef: {name: runner}, model: smol}]}
+  - {name: 'large-*', targets: [{backendRef: {name: large}}]}
+";
+
+async fn a_callers_sidecar_leads_by_the_model(shared: Arc<Shared>) -> anyhow::Result<()> {
+    let meshed = Meshed::new(&shared, "a_callers_sidecar_leads_by_the_model", "runner").await?;
+    meshed.elsewhere.conf.write("models.yaml", MODELS)?;
+    let mut control_plane = meshed.serve().await?;
+    let small = meshed.istiod.sidecar(meshed.tap.port()).await?;
+    let (of_large, others) = (shared.tap().await?, shared.tap().await?);
+    let (at_large, at_web) = (folder(&meshed.elsewhere.home, "large"), folder(&meshed.elsewhere.home, "web"));
+    for (folder, account) in [(&at_large, "large"), (&at_web, "web")] {
+        meshed.authority.issue(folder, &identity(account), Holds::Now, &meshed.authority)?;
+    }
+    let large = Sidecar::inbound(&shared.tools, &at_large, &identity("web"), of_large.port()).await?;
+    let istiod = Istiod::new(&shared.tools, meshed.elsewhere.conf.path(), &at_web, meshed.istiod.ports);
+    let backends = [("runner", "runner", small.port()), ("large", "large", large.port())];
+    let caller = istiod.caller(&at_web, &backends, others.port()).await?;
+    let client = Client::new(&caller.url(), None);
+    let at = |host: &'static str| [("host", host), ("x-tollgate-backend", "default/large")];
+    let llm = at("llm.default.svc.cluster.local");
+    let ask = |model: &str| client.post_with(CHAT, &llm, client::chat(model, 8).to_string());
+    poll::until("the caller is known", || async { ask("small").await?.expect(200) }).await?;
+
+    // The model says which runner it is, and the client does not. There it has the runner's name.
+    meshed.tap.forget();
+    ask("small").await?.expect(200)?;
+    ask("large-1").await?.expect(200)?;
+    let models = |seen: Vec<tollgate_tests::tap::Seen>| seen.iter().map(|seen| seen.model()).collect::<Vec<_>>();
+    let seen = meshed.tap.settled().await?;
+    anyhow::ensure!(seen.iter().all(|seen| !seen.everything().contains("x-tollgate")), "{seen:?}");
+    anyhow::ensure!(models(seen) == [Some("smol".to_owned())]);
+    let seen = of_large.settled().await?;
+    anyhow::ensure!(seen.iter().all(|seen| !seen.everything().contains("x-tollgate")), "{seen:?}");
+    anyhow::ensure!(models(seen) == [Some("large-1".to_owned())]);
+    // Who it was, and what it cost, the runner's own sidecar says.
+    meshed.elsewhere.admin().usage_of("consumer=web", 2).await?;
+
+    let unknown = ask("unknown").await?.expect(404)?;
+    anyhow::ensure!(unknown.text().contains("model_not_found"), "{}", unknown.text());
+    let listed = client.get_with("/v1/models", &llm).await?.expect(200)?;
+    anyhow::ensure!(listed.json()?.pointer("/data/0/id") == Some(&serde_json::json!("small")), "{}", listed.text());
+
+    // Another Service on the same port gets what it is sent.
+    let body = client::chat("unknown", 8).to_string();
+    client.post_with(CHAT, &at("shop.default.svc.cluster.local"), body).await?.expect(200)?;
+    let seen = others.settled().await?;
+    anyhow::ensure!(seen.iter().all(|seen| seen.header("x-tollgate-backend") == Some("default/large")), "{seen:?}");
+    anyhow::ensure!(models(seen) == [Some("unknown".to_owned())]);
+
+    // It needs no control plane.
+    control_plane.kill()?;
+    control_plane.wait().await?;
+    ask("large-2").await?.expect(200).map(drop)
 }
 
 async fn a_policy_changes_in_a_sidecar_and_no_connection_ends(shared: Arc<Shared>) -> anyhow::Result<()> {

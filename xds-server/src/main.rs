@@ -27,10 +27,10 @@ mod accept;
 mod admin;
 mod commands;
 mod envoy;
-mod envoy_filters;
 mod filter_code;
 mod fleet;
 mod identity;
+mod istio;
 mod leader;
 mod ledger;
 #[cfg(test)]

@@ -42,7 +42,7 @@ const EDGE: [&str; 20] = [
     "replicas",
     "statuses",
     "fleet",
-    "envoy_filters",
+    "istio",
     "admin",
     "envoy",
     "proxy",

@@ -25,6 +25,10 @@ impl<T> ByName<T> {
         Ok(Self(sorted))
     }
 
+    pub fn empty() -> Self {
+        Self(Vec::new())
+    }
+
     pub fn get(&self, name: &str) -> Option<&Rc<T>> {
         let at = self.0.binary_search_by(|(known, _)| known.as_str().cmp(name)).ok()?;
         self.0.get(at).map(|(_, item)| item)

@@ -3,6 +3,7 @@
 //! and the last good one goes on serving.
 
 mod by_name;
+mod caller;
 mod known;
 mod workload;
 
@@ -50,6 +51,8 @@ pub enum Place {
     },
     /// The sidecar of a workload. Every request is to that.
     Workload(Workload),
+    /// The sidecar of a caller. Every request is to one Service, and its backend is chosen here.
+    Caller(Rc<Class>),
 }
 
 /// Upstream: the backend that each attempt is rewritten for, by cluster.
@@ -144,6 +147,8 @@ pub enum Rewrite {
     Once,
     /// The upstream filter, for each attempt.
     PerAttempt,
+    /// The downstream filter, by headers: Istio's route leads where one of them says.
+    ByHeaders,
     /// Nobody. It goes where it would go without the filter.
     Nobody,
 }
@@ -228,10 +233,15 @@ pub fn parse(bytes: &[u8]) -> Result<Config, InvalidConfig> {
 // === impl RequestStage ===
 
 impl RequestStage {
+    /// Whether it has keys and budgets.
+    pub fn needs_control_plane(&self) -> bool {
+        !matches!(self.place, Place::Caller(_))
+    }
+
     /// What each call to the control plane carries besides its message.
     pub fn metadata(&self) -> Vec<(&str, &[u8])> {
         match &self.place {
-            Place::Gateway { .. } => Vec::new(),
+            Place::Gateway { .. } | Place::Caller(_) => Vec::new(),
             Place::Workload(workload) => vec![(SCOPE, workload.scope.as_bytes())],
         }
     }
@@ -257,11 +267,16 @@ impl TryFrom<wire::RequestStage> for RequestStage {
 
     fn try_from(stage: wire::RequestStage) -> Result<Self, InvalidConfig> {
         let place = || "the request stage".to_owned();
-        if stage.control_cluster.is_empty() {
+        if stage.control_cluster.is_empty() && !stage.in_callers {
             return Err(InvalidConfig::Missing { what: "control_cluster", place: place() });
         }
         if stage.max_body_bytes == 0 {
             return Err(InvalidConfig::Missing { what: "max_body_bytes", place: place() });
+        }
+        let max_body_bytes = stage.max_body_bytes as usize;
+        if stage.in_callers {
+            let place = Place::Caller(caller::class(stage)?);
+            return Ok(Self { control_cluster: String::new(), place, classes: ByName::empty(), max_body_bytes });
         }
         let backends = all::<_, Backend>(stage.backends)?;
         let limits = all::<_, Limit>(stage.limits)?;
@@ -282,7 +297,7 @@ impl TryFrom<wire::RequestStage> for RequestStage {
             control_cluster: stage.control_cluster,
             place,
             classes: ByName::new("class", classes)?,
-            max_body_bytes: stage.max_body_bytes as usize,
+            max_body_bytes,
         })
     }
 }
@@ -508,6 +523,7 @@ mod tests {
             max_body_bytes: 1000,
             has_members: false,
             workload: None,
+            in_callers: false,
         }
     }
 

@@ -28,7 +28,7 @@ use crate::{
 pub struct Root {
     id: u32,
     config: Option<Rc<Config>>,
-    /// Only the request stage has one.
+    /// Only a request stage that calls the control plane has one.
     root: Option<root::Root>,
 }
 
@@ -175,14 +175,19 @@ impl RootContext for Root {
             with_vm(|vm| vm.worker.known.add(&stage.classes));
             worker::prepare_records(&EnvoyShared, hostcall::now_ns());
             with_vm(Vm::define_metrics);
-            self.root = Some(root::Root::new(self.id));
-            self.step(RootEvent::Configured);
+            if stage.needs_control_plane() {
+                self.root = Some(root::Root::new(self.id));
+                self.step(RootEvent::Configured);
+            }
             hostcall::ignore(hostcalls::set_tick_period(TICK));
         }
         true
     }
 
     fn on_tick(&mut self) {
+        if self.root.is_none() {
+            with_vm(Vm::export_metrics);
+        }
         self.step(RootEvent::Tick);
     }
 

@@ -99,16 +99,20 @@ pub(super) fn arrived(head: &Head<'_>, end: bool, desk: &mut Desk<'_>) -> Steppe
     };
     let pool = &terms.pool;
     desk.counters.requests += 1;
-    effects.extend(
-        head.headers
-            .iter()
-            .map(|(name, _)| name)
-            .filter(|name| is_dropped(name))
-            .map(|name| Effect::RemoveRequestHeader(name.clone())),
-    );
-    // The header is set and not removed: without it a backend may choose any coding, and usage is read only from
-    // plain answers.
-    effects.push(Effect::SetRequestHeader("accept-encoding", "identity".into()));
+    // What a caller's sidecar sends on is looked at once more where the model runs: its key, and what it used.
+    let is_last = !matches!(desk.stage.place, Place::Caller(_));
+    if is_last {
+        effects.extend(
+            head.headers
+                .iter()
+                .map(|(name, _)| name)
+                .filter(|name| is_dropped(name))
+                .map(|name| Effect::RemoveRequestHeader(name.clone())),
+        );
+        // The header is set and not removed: without it a backend may choose any coding, and usage is read only from
+        // plain answers.
+        effects.push(Effect::SetRequestHeader("accept-encoding", "identity".into()));
+    }
     let known = match &handover {
         Some(handover) => Ok(handover.caller.clone()),
         None => caller(head, pool, desk),
@@ -143,7 +147,7 @@ pub(super) fn arrived(head: &Head<'_>, end: bool, desk: &mut Desk<'_>) -> Steppe
     let raw_path = head.text(":path").unwrap_or_default();
     let reading = Reading {
         caller,
-        api,
+        api: if is_last { api } else { Api::Other },
         shape,
         path: raw_path.to_owned(),
         below: raw_path.len() - path.below_with_query().len(),
@@ -156,6 +160,10 @@ pub(super) fn arrived(head: &Head<'_>, end: bool, desk: &mut Desk<'_>) -> Steppe
 }
 
 fn what_for(head: &Head<'_>, desk: &Desk<'_>) -> For {
+    if let Place::Caller(class) = &desk.stage.place {
+        // No row tells of it, so it needs no name of a route.
+        return For::Model(class.clone(), "".into());
+    }
     if let Place::Workload(workload) = &desk.stage.place {
         if head.asks_for_no_work() {
             return For::Nothing;

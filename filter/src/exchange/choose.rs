@@ -7,12 +7,15 @@ use super::{Desk, Effect, Exchange, Reading, Stepped, Ticket, Told, admit, arriv
 use crate::{
     attempt::{Attempt, AttemptPlan, backend_path},
     body::{AnswerMode, Asked, ModelForm, UsageEvent, content_type::ContentType, form, json, rewrite},
-    config::{Rewrite, Target},
+    config::{Place, Rewrite, Target},
     errors::{Refusal, Unavailable},
     handover,
     model::{self, Plan},
     usage::Weighed,
 };
+
+/// The header by which routes in sidecars lead to a backend. They take it away.
+const BACKEND: &str = "x-tollgate-backend";
 
 /// A request of which everything is decided but its budgets.
 #[derive(Debug)]
@@ -31,6 +34,7 @@ pub(super) fn read(reading: Reading, desk: &mut Desk<'_>) -> Stepped {
     let shape = reading.shape;
     let body = desk.request.read();
     match decide(reading, &body, desk) {
+        Ok(draft) if matches!(desk.stage.place, Place::Caller(_)) => (Exchange::Passing, draft.send(&body)),
         Ok(draft) => admit::first(draft, &body, desk),
         Err(refusal) => Exchange::refused(&refusal, shape, Vec::new(), desk),
     }
@@ -118,8 +122,12 @@ impl Draft {
         let model_at = rewrite::moved(&self.model_at, &edits);
         let edited = (!edits.is_empty()).then(|| rewrite::apply(body, edits));
         let mut effects = Vec::with_capacity(8);
-        if first.backend.rewrite != Rewrite::Nobody {
-            self.lead(first, model_at, edited.as_deref().unwrap_or(body).len(), &mut effects);
+        match first.backend.rewrite {
+            Rewrite::Once | Rewrite::PerAttempt => {
+                self.lead(first, model_at, edited.as_deref().unwrap_or(body).len(), &mut effects);
+            }
+            Rewrite::ByHeaders => self.point(first, &mut effects),
+            Rewrite::Nobody => {}
         }
         if let Some(edited) = edited {
             effects.push(Effect::SetRequestHeader("content-length", edited.len().to_string().into()));
@@ -145,8 +153,17 @@ impl Draft {
         match first.backend.rewrite {
             Rewrite::Once => effects.push(self.rewritten_once(first)),
             Rewrite::PerAttempt => effects.push(self.planned(model_at, body_len)),
-            Rewrite::Nobody => {}
+            Rewrite::ByHeaders | Rewrite::Nobody => {}
         }
+    }
+
+    /// What has Istio's route lead to this backend.
+    fn point(&self, first: &Target, effects: &mut Vec<Effect>) {
+        let path = backend_path(&first.backend, self.below());
+        if path != self.path {
+            effects.push(Effect::SetRequestHeader(":path", path.into()));
+        }
+        effects.push(Effect::SetRequestHeader(BACKEND, first.backend.name.to_string().into()));
     }
 
     fn edits(&self, name: &str) -> Vec<rewrite::Edit> {

@@ -357,7 +357,7 @@ impl Ticket {
     fn attempts(&self) -> Attempts {
         match self.plan.first().map(|target| target.backend.rewrite) {
             Some(Rewrite::PerAttempt) => Attempts::Several,
-            Some(Rewrite::Once | Rewrite::Nobody) | None => Attempts::One,
+            Some(Rewrite::Once | Rewrite::ByHeaders | Rewrite::Nobody) | None => Attempts::One,
         }
     }
 }

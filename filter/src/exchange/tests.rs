@@ -1,6 +1,7 @@
 //! Exchanges from their first header to their last byte, with shared data in memory and a ledger that
 //! answers when the test says so.
 
+mod caller;
 mod workload;
 
 use tollgate_proto::v1 as wire;

@@ -99,7 +99,7 @@ impl Downstream {
             Place::Gateway { has_members: true } => {
                 host.property(Property::FilterChain).filter(|name| name.starts_with(OF_MEMBERS))?;
             }
-            Place::Gateway { has_members: false } => return None,
+            Place::Gateway { has_members: false } | Place::Caller(_) => return None,
         }
         text(host, Property::ClientUri).filter(|uri| uri.starts_with(SPIFFE))
     }

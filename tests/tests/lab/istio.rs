@@ -175,6 +175,23 @@ metadata: {name: untaken, namespace: istio-kept}
 spec: {selector: {app: untaken}, ports: [{name: http, port: 80, targetPort: 8080}]}
 ";
 
+const MODELS: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: llm, namespace: istio-kept}
+spec: {ports: [{name: http, port: 80}]}
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: ModelBackend
+metadata: {name: runner, namespace: istio-kept}
+spec: {schema: OpenAI, endpoint: {service: {name: runner, port: 80}}}
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: ModelPool
+metadata: {name: chat, namespace: istio-kept}
+spec: {parentRefs: [{name: llm}], models: [{name: small, targets: [{backendRef: {name: runner}}]}]}
+";
+
 /// What stands in the cluster before us: one of the name that ours for `taken` has, and one with our label.
 const OTHERS: &str = "
 apiVersion: networking.istio.io/v1alpha3
@@ -230,7 +247,9 @@ async fn envoy_filters_are_kept(lab: Arc<Lab>) -> anyhow::Result<()> {
     lab.apply(SERVICES).await?;
     lab.apply(OTHERS).await?;
     let (_, rules) = ROLE.split_once("rules:\n- ").context("the role has a rule")?;
-    let account = account(&lab, "istio-kept", &format!("{READS}, {{{}}}", rules.trim().replace("\n ", ","))).await?;
+    let rules = rules.trim().split("\n- ").map(|rule| format!("{{{}}}", rule.replace("\n ", ",")));
+    let rules: Vec<String> = std::iter::once(READS.to_owned()).chain(rules).collect();
+    let account = account(&lab, "istio-kept", &rules.join(", ")).await?;
     let arguments = "--leader-election false --no-write-status --namespace istio-kept --envoy-filters \
                      --mesh-certificates /var/lib/istio/data --sidecars 127.0.0.1:0 --sidecar-code 127.0.0.1:0";
     let arguments: Vec<&str> = arguments.split_whitespace().collect();
@@ -292,6 +311,40 @@ async fn envoy_filters_are_kept(lab: Arc<Lab>) -> anyhow::Result<()> {
     kept(&lab, their, "theirs stands", theirs).await?;
     lab.kubectl(&["-n", "istio-kept", "delete", "envoyfilter", their]).await?.success()?;
     kept(&lab, their, "ours comes", |found| found.pointer("/spec/priority") == Some(&json!(10))).await?;
+
+    // Of a pool whose parent is a Service there are two objects, where the callers are and beside the Service.
+    lab.apply(MODELS).await?;
+    let of_callers = "tollgate-outbound-istio-kept.llm";
+    let filter = kept(&lab, of_callers, "there is an EnvoyFilter for callers", |_| true).await?;
+    for (pointer, expected) in [
+        ("/spec/workloadSelector", Value::Null),
+        ("/spec/configPatches/1/patch/value/disabled", json!(true)),
+        ("/spec/configPatches/2/match/routeConfiguration/vhost/name", json!("llm.istio-kept.svc.cluster.local:80")),
+    ] {
+        let found = filter.pointer(pointer).cloned().unwrap_or_default();
+        anyhow::ensure!(found == expected, "{pointer}: {found} in {filter}");
+    }
+    let route = ["-n", "istio-kept", "httproute", of_callers];
+    let found = get(&lab, &route).await?;
+    anyhow::ensure!(found.pointer("/spec/parentRefs/0/name") == Some(&json!("llm")), "{found}");
+    let edit = r#"[{"op": "replace", "path": "/spec/rules/0/backendRefs/0/port", "value": 81}]"#;
+    lab.kubectl(&["-n", "istio-kept", "patch", "httproute", of_callers, "--type", "json", "-p", edit])
+        .await?
+        .success()?;
+    poll::until("the route is put right", || async {
+        let now = get(&lab, &route).await?;
+        anyhow::ensure!(now.get("spec") == found.get("spec"), "{now}");
+        Ok(())
+    })
+    .await?;
+    lab.kubectl(&["-n", "istio-kept", "delete", "modelpool", "chat"]).await?.success()?;
+    is_gone(&lab, of_callers).await?;
+    poll::until("the route is gone", || async {
+        let found = lab.kubectl(&["-n", "istio-kept", "get", "httproute", of_callers]).await?;
+        anyhow::ensure!(found.err.contains("NotFound"), "{found:?}");
+        Ok(())
+    })
+    .await?;
 
     // They go with their policy, or with their Service. What is not of this kind stays.
     lab.kubectl(&["-n", "istio-kept", "delete", "tokenpolicy", "runner"]).await?.success()?;

@@ -29,10 +29,15 @@ impl Mesh {
     /// The certificate chain, the private key and the authorities, in PEM, as Istio's agent names them (`OUTPUT_CERTS`).
     pub const FILES: [&str; 3] = ["cert-chain.pem", "key.pem", "root-cert.pem"];
 
+    /// Whether a Pod is in the mesh.
+    pub fn has(meta: &Meta) -> bool {
+        let (label, value) = TLS_MODE;
+        meta.labels.get(label).is_some_and(|mode| mode == value)
+    }
+
     /// The identities that a workload may show. Empty: it is outside of the mesh.
     pub fn identities(&self, pod: &Pod, meta: &Meta) -> Vec<String> {
-        let (label, value) = TLS_MODE;
-        if meta.labels.get(label).is_none_or(|mode| mode != value) {
+        if !Self::has(meta) {
             return Vec::new();
         }
         self.identities_of(&Key::new(meta.namespace(), &*pod.service_account))

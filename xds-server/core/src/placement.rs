@@ -38,8 +38,9 @@ pub struct Setting {
 pub enum Sidecars {
     #[default]
     None,
-    /// Those of the workloads that policies name, for the requests to them.
-    Inbound,
+    /// Those of the workloads that policies name, for the requests to them, and those of the callers of pools, for their
+    /// requests.
+    Both,
 }
 
 /// Which requests a sidecar sees.
@@ -70,6 +71,8 @@ pub enum Feature {
     Identities,
     /// A Service as target of a TokenPolicy.
     ServiceTarget,
+    /// `parentRefs` of a ModelPool.
+    ParentServices,
 }
 
 /// What its author is told of a feature that is not there.
@@ -108,16 +111,23 @@ impl Placement {
 // === impl Setting ===
 
 impl Setting {
-    /// The direction of the workloads that get a filter. None: there are none. Of the requests that a workload sends,
-    /// nothing is acted on yet, because that takes HTTPRoutes whose parent is a Service.
+    /// The direction of the workloads that get a filter for the policies that name them. None: there are none.
     pub fn opens_workloads(&self) -> Option<Direction> {
         match (&self.placement, self.sidecars) {
             (Placement::Sidecar(Direction::Inbound), _) => Some(Direction::Inbound),
             (Placement::Sidecar(Direction::Outbound), _) => None,
-            (Placement::OneHost | Placement::ProxyPerGateway | Placement::OneFleet(_), Sidecars::Inbound) => {
+            (Placement::OneHost | Placement::ProxyPerGateway | Placement::OneFleet(_), Sidecars::Both) => {
                 Some(Direction::Inbound)
             }
             (Placement::OneHost | Placement::ProxyPerGateway | Placement::OneFleet(_), Sidecars::None) => None,
+        }
+    }
+
+    /// Whether the sidecars of callers get a filter.
+    pub fn opens_frontends(&self) -> bool {
+        match &self.placement {
+            Placement::Sidecar(direction) => *direction == Direction::Outbound,
+            Placement::OneHost | Placement::ProxyPerGateway | Placement::OneFleet(_) => self.sidecars == Sidecars::Both,
         }
     }
 
@@ -127,7 +137,8 @@ impl Setting {
         let is_there = match feature {
             Feature::IstioCertificates => placement.is_sidecar() || mesh.is_some(),
             Feature::Identities => placement.is_sidecar() || mesh.is_some(),
-            Feature::ServiceTarget => placement.is_sidecar() || *sidecars == Sidecars::Inbound,
+            Feature::ServiceTarget => placement.is_sidecar() || *sidecars == Sidecars::Both,
+            Feature::ParentServices => self.opens_frontends(),
             Feature::Addresses => matches!(placement, Placement::ProxyPerGateway | Placement::OneFleet(_)),
             Feature::Infrastructure => *placement == Placement::ProxyPerGateway,
             Feature::Runners | Feature::PromptAffinity | Feature::PoolSessions => false,
@@ -185,6 +196,10 @@ impl Feature {
             Self::ServiceTarget => not_acted_on(
                 "a Service as target has an effect in sidecars only",
                 "start tollgate serve with --sidecars, or target the Gateway, HTTPRoute or ModelPool",
+            ),
+            Self::ParentServices => not_acted_on(
+                "a Service as parent has an effect in sidecars only",
+                "start tollgate serve with --sidecars, or have an HTTPRoute of a Gateway lead to the pool",
             ),
         }
     }

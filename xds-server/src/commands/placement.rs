@@ -27,7 +27,7 @@ enum Name {
     /// Sidecars, which istiod programs, for the requests to their workloads; no Gateway is opened. Only for translate
     /// and validate
     SidecarInbound,
-    /// The same for the requests of their workloads to others, of which nothing is served yet
+    /// The same for the requests of their workloads to the Services that are parents of a ModelPool
     SidecarOutbound,
 }
 

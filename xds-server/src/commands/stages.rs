@@ -17,9 +17,9 @@ use tollgate_core::status::Definitions;
 
 use crate::accept;
 use crate::admin;
-use crate::envoy_filters::{self, EnvoyFilters};
 use crate::filter_code::FilterCode;
 use crate::fleet::{self, Fleet};
+use crate::istio;
 use crate::leader::{Election, Elector, Leads};
 use crate::ledger::{self, Ledger};
 use crate::pipeline::{self, Published, Publisher};
@@ -113,7 +113,7 @@ struct InCluster {
     leading: Leading,
     statuses: Option<Statuses>,
     fleet: Option<Fleet>,
-    envoy_filters: Option<EnvoyFilters>,
+    envoy_filters: Option<istio::Keeper>,
 }
 
 /// Which of several control planes leads.
@@ -310,8 +310,8 @@ impl InCluster {
             Some(setup) => {
                 let reach = duties.access.reach(None).await?;
                 let namespaces = duties.access.namespaces.clone();
-                let inputs = envoy_filters::Inputs { published: published.clone(), setup, namespaces };
-                Some(EnvoyFilters::start(reach, leads.clone(), inputs, metrics))
+                let inputs = istio::Inputs { published: published.clone(), setup, namespaces };
+                Some(istio::Keeper::start(reach, leads.clone(), inputs, metrics))
             }
             None => None,
         };

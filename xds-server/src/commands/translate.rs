@@ -58,7 +58,7 @@ pub fn main(args: &Args) -> anyhow::Result<Outcome> {
     }
     let ir = translation.ir;
     if args.placement.is_sidecar() {
-        print(&written(&args.envoy_filters(&ir)?, args.output)?);
+        print(&written(&args.of_sidecars(&ir)?, args.output)?);
         return Ok(outcome(&findings));
     }
     // The same surroundings as in `run`, except where the filter's code is.
@@ -91,8 +91,8 @@ pub fn main(args: &Args) -> anyhow::Result<Outcome> {
 // === impl Args ===
 
 impl Args {
-    fn envoy_filters(&self, ir: &Ir) -> anyhow::Result<Vec<Value>> {
-        if ir.workloads.is_empty() {
+    fn of_sidecars(&self, ir: &Ir) -> anyhow::Result<Vec<Value>> {
+        if ir.workloads.is_empty() && ir.frontends.is_empty() {
             return Ok(Vec::new());
         }
         let code = FilterCode::load(self.wasm.as_deref())?;
@@ -101,9 +101,12 @@ impl Args {
         let mut filters = Vec::new();
         for workload in ir.workloads.values() {
             match istio::envoy_filter(workload, ir, &setup, Shown::AsBytes)? {
-                Some(filter) => filters.push(filter),
+                Some(kept) => filters.push(kept.document),
                 None => eprintln!("{}: none of its ports is known yet, so there is no EnvoyFilter", workload.origin),
             }
+        }
+        for frontend in ir.frontends.values() {
+            filters.extend(istio::frontend(frontend, &setup, Shown::AsBytes)?.into_iter().map(|kept| kept.document));
         }
         Ok(filters)
     }

@@ -54,7 +54,7 @@ struct Providing {
     /// What each Gateway was when it was looked at last.
     seen: BTreeMap<Key, Own>,
     /// Gateways to look at.
-    agenda: Agenda,
+    agenda: Agenda<Key>,
 }
 
 #[derive(Clone)]

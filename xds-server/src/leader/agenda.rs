@@ -4,12 +4,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tollgate_core::objects::Key;
 
-#[derive(Debug, Default)]
-pub struct Agenda {
-    due: BTreeMap<Key, Instant>,
-    failures: BTreeMap<Key, u32>,
+#[derive(Debug)]
+pub struct Agenda<K> {
+    due: BTreeMap<K, Instant>,
+    failures: BTreeMap<K, u32>,
 }
 
 /// Changes come in bursts.
@@ -20,9 +19,15 @@ const RETRY_AT_MOST: Duration = Duration::from_secs(60);
 
 // === impl Agenda ===
 
-impl Agenda {
+impl<K> Default for Agenda<K> {
+    fn default() -> Self {
+        Self { due: BTreeMap::new(), failures: BTreeMap::new() }
+    }
+}
+
+impl<K: Ord + Clone> Agenda<K> {
     /// It has changed. What is due already stays due when it is.
-    pub fn add(&mut self, key: Key, now: Instant) {
+    pub fn add(&mut self, key: K, now: Instant) {
         self.due.entry(key).or_insert(now + TOGETHER);
     }
 
@@ -32,20 +37,20 @@ impl Agenda {
     }
 
     /// Those that are due now. They stay so until they are begun.
-    pub fn due(&self, now: Instant) -> Vec<Key> {
+    pub fn due(&self, now: Instant) -> Vec<K> {
         self.due.iter().filter(|(_, at)| **at <= now).map(|(key, _)| key.clone()).collect()
     }
 
-    pub fn begin(&mut self, key: &Key) {
+    pub fn begin(&mut self, key: &K) {
         self.due.remove(key);
     }
 
-    pub fn done(&mut self, key: &Key) {
+    pub fn done(&mut self, key: &K) {
         self.failures.remove(key);
     }
 
     /// It is tried again, each time after twice as long.
-    pub fn failed(&mut self, key: Key, now: Instant) {
+    pub fn failed(&mut self, key: K, now: Instant) {
         let failures = self.failures.entry(key.clone()).or_default();
         let wait = RETRY_AT_MOST.min(RETRY * 2u32.saturating_pow(*failures));
         *failures = failures.saturating_add(1).min(10);
@@ -53,7 +58,7 @@ impl Agenda {
     }
 
     /// Forgets all others.
-    pub fn retain(&mut self, is_there: impl Fn(&Key) -> bool) {
+    pub fn retain(&mut self, is_there: impl Fn(&K) -> bool) {
         self.due.retain(|key, _| is_there(key));
         self.failures.retain(|key, _| is_there(key));
     }
@@ -61,6 +66,8 @@ impl Agenda {
 
 #[cfg(test)]
 mod tests {
+    use tollgate_core::objects::Key;
+
     use super::*;
 
     #[test]

@@ -33,6 +33,8 @@ const OTHERS: &[(Role, &str, &str, &str, Option<&str>)] = &[
     (Role::OwnNamespace, "create", "", "secrets", None),
     (Role::OwnNamespace, "get", "", "secrets", Some("tollgate-authority")),
     (Role::Sidecars, "get, list, watch, create, patch, delete", "networking.istio.io", "envoyfilters", None),
+    // By these, sidecars of callers lead to the backends of a ModelPool. The API server has no right to fewer of them.
+    (Role::Sidecars, "get, list, watch, create, patch, delete", "gateway.networking.k8s.io", "httproutes", None),
     (Role::Certificates, "create", "authentication.k8s.io", "tokenreviews", None),
 ];
 
@@ -48,7 +50,7 @@ enum Role {
     Certificates,
     /// What the proxies of a Gateway are made of.
     Provisioner,
-    /// What puts the filter into sidecars.
+    /// What puts the filter into sidecars, and leads where it says.
     Sidecars,
 }
 

@@ -9,7 +9,7 @@
 
 mod edition;
 pub mod ends;
-mod envoy_filters;
+mod istio;
 mod own_thread;
 mod publication;
 mod published;

@@ -171,6 +171,10 @@ impl Published {
         locked(&self.world).sets_of(gateway).collect()
     }
 
+    pub fn workloads(&self) -> impl Iterator<Item = &ir::Workload> {
+        self.workloads.values().map(|served| served.workload.as_ref())
+    }
+
     /// None of a workload, which is no Gateway.
     pub fn gateways_of(&self, identity: &Identity) -> impl Iterator<Item = (&String, &ServedGateway)> {
         let only = identity.scope().map(ToString::to_string);

@@ -227,7 +227,7 @@ fn workload(namespace: &str) -> Identity {
 
 /// What is published, and what the ledger is told, after each text.
 fn with_workloads(texts: &[&str]) -> Vec<(Arc<Published>, Arc<Configured>)> {
-    let publisher = publisher_of(Setting { sidecars: Sidecars::Inbound, ..Placement::OneHost.into() });
+    let publisher = publisher_of(Setting { sidecars: Sidecars::Both, ..Placement::OneHost.into() });
     let mut before = Objects::default();
     let publications = texts.iter().map(|text| {
         let mut objects = Objects::default();
@@ -386,13 +386,13 @@ fn sidecars_believe_the_proxies_of_the_gateways_that_lead_to_them() {
     };
     let believed = |placement: Placement, text: &str| {
         let setting =
-            Setting { mesh: Some(Arc::new(mesh.clone())), sidecars: Sidecars::Inbound, ..placement.clone().into() };
+            Setting { mesh: Some(Arc::new(mesh.clone())), sidecars: Sidecars::Both, ..placement.clone().into() };
         let publisher = publisher_of(setting);
         let mut objects = Objects::default();
         objects.add_yaml("case", text, &NoSecretSource);
         publisher.publish(Changes::between(&Objects::default(), &objects), Vec::new());
         let published = Arc::clone(&publisher.published().borrow());
-        super::envoy_filters::believed(&locked(&published.world), &placement)
+        super::istio::believed(&locked(&published.world), &placement)
     };
     let text = format!("{WORKLOADS}---{LEADING}");
     let of = |account: &str| {

@@ -8,9 +8,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::watch;
+use tollgate_core::objects::Key;
 use tollgate_core::snapshot::{ResourceType, Snapshot};
-use tollgate_core::status::{Address, AddressKind, Definitions, Heard, Horizon, ObjectStatus, Reason, Said, date_of};
+use tollgate_core::status::{
+    Address, AddressKind, Definitions, Heard, Horizon, ObjectStatus, Reason, Said, date_of, pod_of,
+};
 
+use crate::identity::Identity;
 use crate::pipeline::{Published, ServedGateway};
 use crate::report::board::{Board, Keys, RefusedResource, Report};
 use crate::report::{GatewayStatus, LastUsed, Listener, Nack, Objects, Proxy, SpentToday, Status};
@@ -100,10 +104,37 @@ pub fn heard(published: &Published, reports: &BTreeMap<u64, Report>) -> Heard {
             taken: envoys.iter().any(|report| report.has_taken(name, &gateway.edition.snapshot)),
             refused: refused.collect(),
             addresses: addresses(&gateway.listeners),
+            ..Said::default()
         };
         (name.clone(), said)
     };
-    published.gateways.iter().map(of_gateway).collect()
+    let mut heard: Heard = published.gateways.iter().map(of_gateway).collect();
+    heard.extend(of_sidecars(published, reports));
+    heard
+}
+
+/// What the sidecars of each Service say: those whose filters have their keys.
+fn of_sidecars(published: &Published, reports: &BTreeMap<u64, Report>) -> BTreeMap<String, Said> {
+    let mut heard: BTreeMap<String, Said> = published
+        .workloads()
+        .map(|workload| {
+            let policies = workload.catalog.limits().filter_map(policy_of).collect();
+            (workload.catalog.scope.to_string(), Said { policies, ..Said::default() })
+        })
+        .collect();
+    for report in reports.values().filter(|report| report.keys == Keys::Taken) {
+        let Identity::Of(scope) = &report.identity else { continue };
+        if let Some((said, pod)) = heard.get_mut(&scope.to_string()).zip(pod_of(&report.node)) {
+            said.carriers.insert(pod.to_owned());
+        }
+    }
+    heard
+}
+
+/// The TokenPolicy of a limit, whose id is `namespace/policy/limit`.
+fn policy_of(limit: &str) -> Option<Key> {
+    let mut parts = limit.split('/');
+    Some(Key::new(parts.next()?, parts.next()?))
 }
 
 /// The reports of the Envoys of a Gateway. The streams of filters are others.

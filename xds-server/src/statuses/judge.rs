@@ -1,14 +1,15 @@
 //! Whether the status of an object is to be written.
 //!
 //! With every change a Gateway waits for an Envoy to take it, for milliseconds, and after a restart until its Envoys are
-//! back. Nobody is to see that: a Gateway that the cluster knows to be programmed stays so for a while.
+//! back. Nobody is to see that: a Gateway that the cluster knows to be programmed stays so for a while. So does a policy
+//! whose filter is in sidecars.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
 use tollgate_core::objects::Key;
-use tollgate_core::status::{ConditionType, Heard, ObjectStatus, Reason, Said, StatusKind};
+use tollgate_core::status::{ConditionType, Conditions, Heard, ObjectStatus, Reason, Said, StatusKind};
 use tollgate_core::written::{Print, Wanted};
 
 use crate::report::Whose;
@@ -20,8 +21,8 @@ const NEW: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 pub struct Judge {
-    /// Since when Gateways wait for an Envoy.
-    pending: BTreeMap<Key, Instant>,
+    /// Since when Gateways wait for an Envoy, and policies for sidecars.
+    pending: BTreeMap<Whose, Instant>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -46,7 +47,7 @@ impl Judge {
     ) -> Verdict {
         let (kind, key) = object;
         let Some(before) = status else {
-            self.pending.remove(key);
+            self.pending.remove(object);
             return match Wanted::nothing(*kind) {
                 Some(nothing) if said.is_some_and(|said| said != nothing.print()) => Verdict::Write(nothing),
                 _ => Verdict::Same,
@@ -54,15 +55,21 @@ impl Judge {
         };
         let mut status = before.clone();
         status.hear(heard);
-        let is_pending = *kind == StatusKind::Gateway && is_pending(&status);
+        let is_pending = match kind {
+            StatusKind::Gateway => is_pending(&status.status.conditions),
+            StatusKind::TokenPolicy => {
+                status.status.ancestors.iter().flatten().any(|ancestor| is_pending(&ancestor.conditions))
+            }
+            _ => false,
+        };
         let wanted = Wanted::new(&status);
         if !is_pending {
-            if *kind == StatusKind::Gateway {
-                self.pending.remove(key);
+            if matches!(kind, StatusKind::Gateway | StatusKind::TokenPolicy) {
+                self.pending.remove(object);
             }
             return if said == Some(wanted.print()) { Verdict::Same } else { Verdict::Write(wanted) };
         }
-        let since = *self.pending.entry(key.clone()).or_insert(now);
+        let since = *self.pending.entry(object.clone()).or_insert(now);
         if said == Some(wanted.print()) {
             return Verdict::Same;
         }
@@ -72,13 +79,18 @@ impl Judge {
     }
 }
 
-fn is_pending(status: &ObjectStatus) -> bool {
-    let programmed = status.status.conditions.get(ConditionType::Programmed);
+fn is_pending(conditions: &Conditions) -> bool {
+    let programmed = conditions.get(ConditionType::Programmed);
     programmed.is_some_and(|condition| condition.reason == Reason::Pending)
 }
 
-/// What would be said if an Envoy took it.
+/// What would be said if an Envoy took it, or all Pods that can did carry the filter.
 fn if_taken(mut status: ObjectStatus, key: &Key, heard: &Heard) -> Print {
+    if status.kind == StatusKind::TokenPolicy {
+        let carried = status.if_carried();
+        status.hear(&carried);
+        return Wanted::new(&status).print();
+    }
     let name = key.to_string();
     let said = heard.get(&name).cloned().unwrap_or_default();
     status.hear(&Heard::from([(name, Said { taken: true, ..said })]));
@@ -94,9 +106,11 @@ pub fn heard_of(before: &Heard, now: &Heard) -> BTreeSet<Whose> {
         if said[0] == said[1] {
             continue;
         }
-        if let Some((namespace, name)) = gateway.split_once('/') {
+        // Another name is that of a workload.
+        if let Some((namespace, name)) = gateway.split_once('/').filter(|(_, name)| !name.contains('/')) {
             due.insert((StatusKind::Gateway, Key::new(namespace, name)));
         }
+        due.extend(said.iter().flat_map(|said| &said.policies).map(|policy| (StatusKind::TokenPolicy, policy.clone())));
         let refused = said.into_iter().flat_map(|said| &said.refused);
         let origins = refused.filter_map(|refusal| refusal.origin.as_ref());
         due.extend(origins.filter_map(|origin| Some((StatusKind::parse(&origin.kind)?, origin.key()))));
@@ -107,7 +121,7 @@ pub fn heard_of(before: &Heard, now: &Heard) -> BTreeSet<Whose> {
 #[cfg(test)]
 mod tests {
     use tollgate_core::objects::{NoSecretSource, Objects};
-    use tollgate_core::placement::Placement;
+    use tollgate_core::placement::{Direction, Placement};
     use tollgate_core::snapshot::ResourceType;
     use tollgate_core::status::{Origin, Refusal};
     use tollgate_core::translate::translate;
@@ -150,6 +164,58 @@ spec: {gatewayClassName: tollgate, listeners: [{name: a, port: 80, protocol: HTT
         assert_eq!(now(print, &said(false), NEW * 4), Verdict::Wait(start + NEW * 4 + PROGRAMMED));
         let Verdict::Write(pending) = now(print, &said(false), NEW * 4 + PROGRAMMED) else { panic!("it is gone") };
         assert_eq!(now(Some(pending.print()), &said(false), NEW * 5 + PROGRAMMED), Verdict::Same);
+    }
+
+    const POLICY: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: runner}
+spec: {selector: {app: runner}, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: runner-1, labels: {app: runner, security.istio.io/tlsMode: istio}}
+spec: {containers: []}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: runner-1, labels: {kubernetes.io/service-name: runner}}
+addressType: IPv4
+endpoints: [{addresses: [10.0.0.1], targetRef: {kind: Pod, name: runner-1}}]
+ports: [{port: 80}]
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: TokenPolicy
+metadata: {name: daily}
+spec: {targetRefs: [{kind: Service, name: runner}], limits: [{name: day, tokens: 5, window: day}]}
+";
+
+    #[test]
+    fn a_policy_waits_for_the_sidecars_of_its_service() {
+        let mut objects = Objects::default();
+        assert_eq!(objects.add_yaml("f", POLICY, &NoSecretSource), []);
+        let statuses = translate(&objects, Placement::Sidecar(Direction::Inbound)).statuses(&objects, &[]);
+        let status = statuses.into_iter().find(|status| status.kind == StatusKind::TokenPolicy);
+        let object = (StatusKind::TokenPolicy, Key::new("default", "daily"));
+        let heard = |carriers: &[&str]| {
+            let carriers = carriers.iter().map(|pod| (*pod).to_owned()).collect();
+            let said = Said { carriers, policies: [object.1.clone()].into(), ..Said::default() };
+            Heard::from([("workload/default/runner/inbound".to_owned(), said)])
+        };
+        let (nobody, all) = (heard(&[]), heard(&["runner-1"]));
+        assert_eq!(heard_of(&nobody, &all), [object.clone()].into());
+        assert_eq!(heard_of(&all, &all), [].into());
+        let start = Instant::now();
+        let mut judge = Judge::default();
+        let mut now = |print, heard: &Heard, after| judge.judge((&object, status.clone()), print, heard, start + after);
+        assert_eq!(now(None, &nobody, Duration::ZERO), Verdict::Wait(start + NEW));
+        let Verdict::Write(carried) = now(None, &all, NEW) else { panic!("its Pod carries the filter") };
+        let print = Some(carried.print());
+        // While a control plane starts, the sidecars are on their way back.
+        assert_eq!(now(print, &nobody, NEW), Verdict::Wait(start + NEW + PROGRAMMED));
+        assert_eq!(now(print, &all, NEW * 2), Verdict::Same);
+        assert_eq!(now(print, &nobody, NEW * 3), Verdict::Wait(start + NEW * 3 + PROGRAMMED));
+        assert!(matches!(now(print, &nobody, NEW * 3 + PROGRAMMED), Verdict::Write(_)));
     }
 
     #[test]

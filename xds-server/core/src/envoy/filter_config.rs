@@ -40,6 +40,7 @@ pub fn request_config(catalog: &ir::Catalog, ir: &ir::Ir, control_cluster: &Cont
         max_body_bytes: MAX_BODY_BYTES,
         has_members: catalog.has_members,
         workload: None,
+        in_callers: false,
     };
     wire::FilterConfig { stage: Some(Stage::Request(stage)) }
 }
@@ -59,6 +60,27 @@ pub fn workload_config(workload: &ir::Workload, ir: &ir::Ir, setup: &FilterSetup
         });
     }
     config
+}
+
+/// The configuration of the filter in the sidecars of callers.
+pub fn frontend_config(frontend: &ir::Frontend) -> wire::FilterConfig {
+    let runners: Vec<_> = frontend.runners.iter().collect();
+    let places = places(runners.iter().map(|(cluster, _)| cluster.as_str()));
+    let backend = |(cluster, runner): &(&String, &ir::Runner)| wire::Backend {
+        name: runner.backend.to_string(),
+        cluster: (*cluster).clone(),
+        path_prefix: runner.path_prefix.clone(),
+        ..wire::Backend::default()
+    };
+    let stage = wire::RequestStage {
+        classes: vec![wire::Class { id: frontend.service.to_string(), pool: Some(0), ..wire::Class::default() }],
+        pools: vec![pool(&frontend.pool, &places)],
+        backends: runners.iter().map(backend).collect(),
+        max_body_bytes: MAX_BODY_BYTES,
+        in_callers: true,
+        ..wire::RequestStage::default()
+    };
+    wire::FilterConfig { stage: Some(Stage::Request(stage)) }
 }
 
 /// The configuration of the upstream filter. None: no backend needs one.

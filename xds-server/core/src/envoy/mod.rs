@@ -30,17 +30,22 @@ mod wasm;
 mod wire;
 
 pub use cluster::endpoints_of;
-use filter_config::{MAX_BODY_BYTES, attempt_config, connection_config, request_config, workload_config};
+use filter_config::{
+    MAX_BODY_BYTES, attempt_config, connection_config, frontend_config, request_config, workload_config,
+};
 pub use print::{NotPrinted, Shown, to_json};
 pub use route_table::RouteTables;
 pub use setup::{CONTROL_CLUSTER, ControlCluster, FilterCode, FilterSetup, HostTooLong, IstioCluster};
 pub use update::update;
-pub use wasm::{of_workload, stamped, without_stamps};
+pub use wasm::{of_frontend, of_workload, stamped, without_stamps};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use serde_json::Value;
+use envoy_types::pb::envoy::config::route::v3::FilterConfig;
+use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter;
+use prost::Name as _;
+use serde_json::{Value, json};
 use tollgate_proto::v1::ApiKey;
 
 use crate::ir::{self, AllowedModels, ConsumerNamespaces};
@@ -97,6 +102,37 @@ pub fn workload_filter(
     let filter = of_workload(workload, ir, setup);
     let place = wasm::discovered(wasm::request_name(&workload.catalog.scope));
     Ok([print::filter(&filter, shown)?, print::place(&place)?])
+}
+
+/// The filter in the sidecars of callers, as messages of Envoy in JSON.
+#[derive(Debug)]
+pub struct FrontendFilter {
+    /// By which its place finds it.
+    pub name: String,
+    /// TypedExtensionConfig.
+    pub filter: Value,
+    /// HttpFilter. It is off.
+    pub place: Value,
+    /// The FilterConfig that turns it on.
+    pub turned_on: Value,
+}
+
+/// # Errors
+/// When it cannot be printed.
+pub fn frontend_filter(
+    frontend: &ir::Frontend,
+    setup: &FilterSetup,
+    shown: Shown,
+) -> Result<FrontendFilter, NotPrinted> {
+    let name = wasm::frontend_name(frontend);
+    let place = HttpFilter { disabled: true, ..wasm::discovered(name.clone()) };
+    Ok(FrontendFilter {
+        name,
+        filter: print::filter(&of_frontend(frontend, setup), shown)?,
+        place: print::place(&place)?,
+        // By an empty configuration a filter is on that is off elsewhere (route.v3.FilterConfig).
+        turned_on: json!({"@type": FilterConfig::type_url(), "config": {}}),
+    })
 }
 
 /// All keys, by name. Which of them a scope has, [`consumers`] says.

@@ -14,13 +14,16 @@ use envoy_types::pb::google::protobuf::{Any, BytesValue};
 use prost::{Message as _, Name as _};
 use tollgate_proto::v1::FilterConfig;
 
-use crate::ir::{Catalog, Ir, Workload};
+use crate::ir::{Catalog, Frontend, Ir, Workload};
+use crate::placement::Direction;
 use crate::scope::Scope;
 use crate::snapshot::{Resource, ResourceType, Snapshot};
 use crate::status::Origin;
 
 use super::wire::{ads, any, duration, extension, yes};
-use super::{FilterCode, FilterSetup, attempt_config, connection_config, request_config, workload_config};
+use super::{
+    FilterCode, FilterSetup, attempt_config, connection_config, frontend_config, request_config, workload_config,
+};
 
 /// All stages of the filter of a Gateway run in the same VM of a worker and share its data.
 const VM_ID: &str = "tollgate";
@@ -75,6 +78,13 @@ pub fn of_workload(workload: &Workload, ir: &Ir, setup: &FilterSetup) -> Vec<u8>
     extension(&name, &Wasm { config: Some(plugin) }).encode_to_vec()
 }
 
+/// The filter in the sidecars of callers.
+pub fn of_frontend(frontend: &Frontend, setup: &FilterSetup) -> Vec<u8> {
+    let name = frontend_name(frontend);
+    let plugin = plugin((&name, "request"), format!("{VM_ID}/{name}"), &frontend_config(frontend), setup);
+    extension(&name, &Wasm { config: Some(plugin) }).encode_to_vec()
+}
+
 /// Where the filter has nothing to decide, there is none. A Gateway without a route to a pool is an ordinary proxy.
 pub fn is_needed(catalog: &Catalog) -> bool {
     !catalog.classes.is_empty()
@@ -86,6 +96,11 @@ pub fn connection_name(scope: &Scope) -> String {
 
 pub fn request_name(scope: &Scope) -> String {
     format!("tollgate/{scope}/request")
+}
+
+pub fn frontend_name(frontend: &Frontend) -> String {
+    let service = frontend.service.clone();
+    request_name(&Scope::Workload { service, direction: Direction::Outbound })
 }
 
 pub fn attempt_name(scope: &Scope) -> String {

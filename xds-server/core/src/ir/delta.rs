@@ -19,6 +19,8 @@ pub struct Delta {
     pub gateways: BTreeMap<Key, GatewayDelta>,
     /// Those of which the filter is told something else: by Service, new, changed or gone, or under a limit that changed.
     pub workloads: BTreeSet<Key>,
+    /// By Service, new, changed or gone.
+    pub frontends: BTreeSet<Key>,
     /// The objects whose statuses may be others now.
     pub statuses: BTreeSet<(StatusKind, Key)>,
 }

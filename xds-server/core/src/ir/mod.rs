@@ -2,6 +2,7 @@
 
 mod catalog;
 mod delta;
+mod frontend;
 mod gateway;
 mod model;
 mod route;
@@ -10,6 +11,7 @@ mod workload;
 
 pub use catalog::Catalog;
 pub use delta::{Delta, GatewayDelta, Host, PartsDelta};
+pub use frontend::{Frontend, Runner};
 pub use gateway::{
     Certificate, ClientAuthority, ClientCertificate, Gateway, Listener, Site, SiteTls, Tunnels, VirtualHost,
 };
@@ -44,6 +46,9 @@ pub struct Ir {
     /// By Service.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", serialize_with = "values")]
     pub workloads: BTreeMap<Name, Arc<Workload>>,
+    /// By Service.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", serialize_with = "values")]
+    pub frontends: BTreeMap<Name, Arc<Frontend>>,
     /// By name.
     #[serde(serialize_with = "values")]
     pub keys: BTreeMap<String, Arc<Key>>,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::ser::{Serialize, SerializeStruct as _, Serializer};
 
-use crate::status::Origin;
+use crate::status::{Membership, Origin};
 
 use super::{Catalog, ConsumerNamespaces};
 
@@ -22,6 +22,8 @@ pub struct Workload {
     pub ports: BTreeSet<u16>,
     /// The SPIFFE IDs of its Pods, which may ask for what it serves.
     pub identities: BTreeSet<String>,
+    /// Its Pods by name, ready or not.
+    pub pods: BTreeMap<String, Membership>,
 }
 
 // === impl Workload ===
@@ -36,13 +38,14 @@ impl Workload {
 impl Serialize for Workload {
     /// A Gateway's classes stand in its routes. A workload has no routes, so here they are told.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut fields = serializer.serialize_struct("Workload", 7)?;
+        let mut fields = serializer.serialize_struct("Workload", 8)?;
         fields.serialize_field("origin", &self.origin)?;
         fields.serialize_field("scope", &self.catalog.scope)?;
         fields.serialize_field("consumers", &self.consumers)?;
         fields.serialize_field("selector", &self.selector)?;
         fields.serialize_field("ports", &self.ports)?;
         fields.serialize_field("identities", &self.identities)?;
+        fields.serialize_field("pods", &self.pods)?;
         fields.serialize_field("classes", &self.catalog.classes)?;
         fields.end()
     }

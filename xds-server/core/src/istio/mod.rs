@@ -4,12 +4,16 @@
 mod check;
 #[cfg(test)]
 mod check_test;
+mod frontends;
+mod kept;
 mod policies;
 mod sidecars;
 
 pub use check::{Found, FoundGateway, FoundPod, FoundService, Remark, check};
+pub use frontends::frontend;
+pub use kept::{Kept, KeptKind, KeptName};
 pub use policies::Policies;
-pub use sidecars::{SIDECAR_CODE_PORT, SIDECARS_PORT, envoy_filter, is_name, leading, name_of};
+pub use sidecars::{SIDECAR_CODE_PORT, SIDECARS_PORT, envoy_filter, is_name, leading};
 
 use crate::terms::Key;
 

@@ -18,8 +18,10 @@ use crate::placement::Direction;
 use crate::scope::Scope;
 use crate::terms::Key;
 
+use super::kept::{Kept, KeptKind, KeptName};
+
 /// Filters of others have 0. The filter's place is before the router, behind what they put there by then.
-const PRIORITY: i32 = 10;
+pub(super) const PRIORITY: i32 = 10;
 const CONNECTIONS: &str = "envoy.filters.network.http_connection_manager";
 const ROUTER: &str = "envoy.filters.http.router";
 /// The ports of the control plane's Service for the filters in sidecars: keys and the ledger.
@@ -29,12 +31,17 @@ pub const SIDECAR_CODE_PORT: u16 = 18003;
 /// What the names of EnvoyFilters of this kind begin with.
 const NAMED: &str = "tollgate-";
 
-/// What its EnvoyFilter is called. The longest name of a Service leaves room for it.
-pub fn name_of(service: &Key, direction: Direction) -> Key {
-    Key::new(&*service.namespace, format!("{NAMED}{direction}-{}", service.name))
+/// What the EnvoyFilter of a workload is called. The longest name of a Service leaves room for it.
+fn inbound_name(service: &Key) -> Key {
+    Key::new(&*service.namespace, format!("{NAMED}{}-{}", Direction::Inbound, service.name))
 }
 
-/// Whether an EnvoyFilter of this name may be one of these.
+/// What the objects for callers are called. Callers may be in other namespaces than the Service.
+pub(super) fn outbound_name(namespace: &str, service: &Key) -> Key {
+    Key::new(namespace, format!("{NAMED}{}-{}.{}", Direction::Outbound, service.namespace, service.name))
+}
+
+/// Whether an object of this name may be one that is kept.
 pub fn is_name(name: &str) -> bool {
     let rest = name.strip_prefix(NAMED).and_then(|rest| rest.split_once('-'));
     let directions = [Direction::Inbound, Direction::Outbound].map(|direction| direction.to_string());
@@ -61,39 +68,40 @@ pub fn envoy_filter(
     ir: &Ir,
     setup: &FilterSetup,
     shown: Shown,
-) -> Result<Option<Value>, NotPrinted> {
-    let Scope::Workload { service, direction } = &workload.catalog.scope else { return Ok(None) };
+) -> Result<Option<Kept>, NotPrinted> {
+    let Scope::Workload { service, direction: Direction::Inbound } = &workload.catalog.scope else { return Ok(None) };
     if workload.ports.is_empty() {
         return Ok(None);
     }
     let [filter, place] = envoy::workload_filter(workload, ir, setup, shown)?;
-    let context = match direction {
-        Direction::Inbound => "SIDECAR_INBOUND",
-        Direction::Outbound => "SIDECAR_OUTBOUND",
-    };
+    let context = "SIDECAR_INBOUND";
     let code = json!({
         "applyTo": "EXTENSION_CONFIG",
         "match": {"context": context},
         "patch": {"operation": "ADD", "value": filter},
     });
-    let places = workload.ports.iter().map(|port| {
-        json!({
-            "applyTo": "HTTP_FILTER",
-            "match": {"context": context, "listener": {
-                "portNumber": port,
-                "filterChain": {"filter": {"name": CONNECTIONS, "subFilter": {"name": ROUTER}}},
-            }},
-            "patch": {"operation": "INSERT_BEFORE", "value": place},
-        })
-    });
+    let places = workload.ports.iter().map(|port| self::place(context, *port, &place));
     let patches: Vec<Value> = std::iter::once(code).chain(places).collect();
-    let name = name_of(service, *direction);
-    Ok(Some(json!({
+    let key = inbound_name(service);
+    let document = json!({
         "apiVersion": "networking.istio.io/v1alpha3",
         "kind": "EnvoyFilter",
-        "metadata": {"name": *name.name, "namespace": *name.namespace, "labels": {MANAGED_BY.0: MANAGED_BY.1}},
+        "metadata": {"name": *key.name, "namespace": *key.namespace, "labels": {MANAGED_BY.0: MANAGED_BY.1}},
         "spec": {"workloadSelector": {"labels": workload.selector}, "priority": PRIORITY, "configPatches": patches},
-    })))
+    });
+    Ok(Some(Kept { name: KeptName { kind: KeptKind::EnvoyFilter, key }, service: service.clone(), document }))
+}
+
+/// The patch that puts a filter before the router at a port.
+pub(super) fn place(context: &str, port: u16, filter: &Value) -> Value {
+    json!({
+        "applyTo": "HTTP_FILTER",
+        "match": {"context": context, "listener": {
+            "portNumber": port,
+            "filterChain": {"filter": {"name": CONNECTIONS, "subFilter": {"name": ROUTER}}},
+        }},
+        "patch": {"operation": "INSERT_BEFORE", "value": filter},
+    })
 }
 
 #[cfg(test)]
@@ -103,10 +111,11 @@ mod tests {
     #[test]
     fn a_name_says_that_it_is_a_workloads() {
         let service = Key::new("team", "a");
-        for direction in [Direction::Inbound, Direction::Outbound] {
-            assert!(is_name(&name_of(&service, direction).name));
+        assert_eq!(inbound_name(&service), Key::new("team", "tollgate-inbound-a"));
+        assert_eq!(outbound_name("shop", &service), Key::new("shop", "tollgate-outbound-team.a"));
+        for name in [inbound_name(&service), outbound_name("shop", &service)] {
+            assert!(is_name(&name.name));
         }
-        assert_eq!(name_of(&service, Direction::Inbound), Key::new("team", "tollgate-inbound-a"));
         for other in ["tollgate-inbound-", "tollgate-inbound", "tollgate-gateways", "tollgate-other-a", "inbound-a", ""]
         {
             assert!(!is_name(other), "{other}");

@@ -64,7 +64,7 @@ pub use lines::Lines;
 pub(crate) use lines::Offsets;
 pub use listener_set::{ListenerSet, gateway_of};
 pub use model_backend::{Credential, Endpoint, ModelBackend, Schema, Timeouts, Tls};
-pub use model_pool::{Access, Affinity, Model, ModelPool, Target};
+pub use model_pool::{Access, Affinity, Model, ModelPool, ParentService, Target};
 pub use namespaces::{LabelSelector, Namespaces, Operator, Requirement};
 pub use parts::RefusedParts;
 pub use pod::Pod;

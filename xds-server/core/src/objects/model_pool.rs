@@ -20,6 +20,16 @@ pub struct ModelPool {
     pub models: Vec<Model>,
     /// Services with a label become backends; acted on only where Services are discovered.
     pub runners: bool,
+    /// The Services of its namespace at which callers in the mesh ask for its models.
+    pub parents: Vec<ParentService>,
+}
+
+/// A Service as the parent of a pool, in the pool's namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParentService {
+    pub name: String,
+    /// None: all its ports.
+    pub port: Option<u16>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -77,6 +87,37 @@ pub struct ModelPoolWire {
     models: Vec<ModelWire>,
     /// Services with a label become backends by themselves.
     runners: Option<RunnersWire>,
+    /// The Services at which callers in the mesh ask for these models, in the pool's namespace. Their sidecars choose the
+    /// backend by the model. The callers are those of the namespaces of allowedConsumers.
+    #[cfg_attr(feature = "schema", schemars(length(max = 8)))]
+    #[serde(default)]
+    parent_refs: Vec<ParentRefWire>,
+}
+
+/// A Service at which callers ask for models.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(extend("x-kubernetes-validations" = [{"rule": "(!has(self.group) || self.group in ['', 'core']) && (!has(self.kind) || self.kind == 'Service')", "message": "a parent is a Service"}])))]
+struct ParentRefWire {
+    /// Default: the core group.
+    #[cfg_attr(feature = "schema", schemars(length(max = 253)))]
+    group: Option<String>,
+    /// Default: Service.
+    #[cfg_attr(feature = "schema", schemars(length(max = 63)))]
+    kind: Option<String>,
+    /// The name of the Service.
+    #[cfg_attr(
+        feature = "schema",
+        schemars(
+            regex(pattern = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$"),
+            length(max = 253)
+        )
+    )]
+    name: String,
+    /// Default: all its ports.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 65535)))]
+    port: Option<i64>,
 }
 
 /// Whose Consumers count in the pool.
@@ -190,7 +231,23 @@ pub fn model_pool(wire: ModelPoolWire, check: &mut Check<'_>) -> Option<ModelPoo
             self::model(model, &field, check)
         })
         .collect();
-    Some(ModelPool { access: wire.access, allowed_consumers, models, runners: wire.runners.is_some() })
+    let parents = wire.parent_refs.into_iter().enumerate();
+    let parents =
+        parents.filter_map(|(index, parent)| self::parent(parent, &format!("spec.parentRefs[{index}]"), check));
+    let parents = parents.collect();
+    Some(ModelPool { access: wire.access, allowed_consumers, models, runners: wire.runners.is_some(), parents })
+}
+
+fn parent(wire: ParentRefWire, field: &str, check: &mut Check<'_>) -> Option<ParentService> {
+    check.name(format_args!("{field}.name"), &wire.name);
+    let (group, kind) = (wire.group.as_deref().unwrap_or_default(), wire.kind.as_deref().unwrap_or("Service"));
+    if !matches!((group, kind), ("" | "core", "Service")) {
+        let message = format_args!("{} of group {} is no parent of a pool", Shown(kind), Shown(group)).to_string();
+        check.error(field, message, "a Service; routes of Gateways name the pool in their backendRefs");
+        return None;
+    }
+    let port = wire.port.map(|port| check.port(format_args!("{field}.port"), port));
+    Some(ParentService { name: wire.name, port })
 }
 
 fn model(wire: ModelWire, field: &str, check: &mut Check<'_>) -> Model {

@@ -3,6 +3,7 @@
 //! In files a finding ends as one line with file, line, field and hint; in Kubernetes as a condition. Its reason says of
 //! which condition.
 
+mod carriers;
 mod condition;
 mod definitions;
 mod finding;
@@ -14,6 +15,7 @@ mod reason;
 mod spent;
 mod used_by;
 
+pub use carriers::{Membership, pod_of, scope_of};
 pub use condition::{Condition, ConditionType, Conditions, Verdict};
 pub use definitions::{BUNDLE_VERSION, DEFINITION, Definitions};
 pub use finding::{Finding, Severity};

@@ -1,8 +1,10 @@
 //! The status of an object, in the fields that it has in Kubernetes.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
-use super::{BackendCount, Conditions, KeyEnd, Spent, UsedBy};
+use super::{BackendCount, Conditions, KeyEnd, Membership, Spent, UsedBy};
 
 /// The kinds of objects that have a status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -79,6 +81,9 @@ pub enum Brief {
     },
     TokenPolicy {
         targets: Vec<String>,
+        /// The Pods of each Service that it is for.
+        #[serde(skip)]
+        pods: BTreeMap<String, BTreeMap<String, Membership>>,
     },
     /// The object is refused, and nothing of it is known.
     Refused {},
@@ -163,6 +168,16 @@ pub struct AncestorStatus {
     pub ancestor_ref: ObjectRef,
     pub controller_name: &'static str,
     pub conditions: Conditions,
+}
+
+// === impl AncestorStatus ===
+
+impl AncestorStatus {
+    /// Whether the policy has a Service as this target.
+    pub fn is_of_service(&self) -> bool {
+        let ObjectRef { group, kind, .. } = &self.ancestor_ref;
+        (group.as_deref(), kind.as_deref()) == (Some(""), Some("Service"))
+    }
 }
 
 /// A reference, as the object has it.

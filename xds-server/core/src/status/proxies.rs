@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{
-    Address, Brief, Condition, ConditionType, Finding, ObjectRef, ObjectStatus, Origin, Reason, Severity, Spot,
-    StatusKind,
+    Address, Brief, Condition, ConditionType, Finding, Membership, ObjectRef, ObjectStatus, Origin, Reason, Severity,
+    Spot, StatusKind, carriers,
 };
-use crate::terms::ResourceType;
+use crate::terms::{Key, ResourceType};
 
 /// A resource that an Envoy refuses.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,9 +31,13 @@ pub struct Said {
     pub refused: Vec<Refusal>,
     /// Where it listens.
     pub addresses: Vec<Address>,
+    /// Of the sidecars of a Service: the Pods whose filters have their keys.
+    pub carriers: BTreeSet<String>,
+    /// The TokenPolicies that hold for that Service.
+    pub policies: BTreeSet<Key>,
 }
 
-/// By `namespace/name` of the Gateway.
+/// By `namespace/name` of the Gateway, or by the scope of a workload.
 pub type Heard = BTreeMap<String, Said>;
 
 // === impl Refusal ===
@@ -104,7 +108,30 @@ impl ObjectStatus {
                 }
             }
         }
+        if let Brief::TokenPolicy { pods, .. } = &self.brief {
+            for ancestor in self.status.ancestors.iter_mut().flatten() {
+                // Nobody acts on the others in sidecars.
+                let Some(pods) = pods.get(&ancestor.ancestor_ref.name).filter(|_| ancestor.is_of_service()) else {
+                    continue;
+                };
+                let scope = carriers::scope_of(&Key::new(self.namespace.as_str(), ancestor.ancestor_ref.name.as_str()));
+                let nobody = BTreeSet::new();
+                let carriers = heard.get(&scope).map_or(&nobody, |said| &said.carriers);
+                ancestor.conditions.set(carriers::programmed(pods, carriers));
+            }
+        }
         self.status.observe();
+    }
+
+    /// What would be heard if all Pods that can did carry the filter. Empty: it is for no Service.
+    pub fn if_carried(&self) -> Heard {
+        let Brief::TokenPolicy { pods, .. } = &self.brief else { return Heard::new() };
+        let scope = |service: &String| carriers::scope_of(&Key::new(self.namespace.as_str(), service.as_str()));
+        let said = |pods: &BTreeMap<String, Membership>| {
+            let members = pods.iter().filter(|(_, membership)| **membership == Membership::Member);
+            Said { carriers: members.map(|(pod, _)| pod.clone()).collect(), ..Said::default() }
+        };
+        pods.iter().map(|(service, pods)| (scope(service), said(pods))).collect()
     }
 
     fn hear_of_listeners(&mut self, said: &Said) {

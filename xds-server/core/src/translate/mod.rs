@@ -4,7 +4,7 @@
 //! consumers -> keys                      policies -> limits and what they are for
 //! TLS of services -> services -> inference pools -> backends -> pools
 //! gateways -> listeners   routes -> rules -> attach (parents, hostnames) -> rivals -> hosts (order of tries)
-//! services -> workloads (in sidecars)
+//! services -> workloads   pools -> frontends (in sidecars)
 //! ```
 //! Each module turns one object into its part of the IR, and reads what it needs of others through a [`View`]. Nothing
 //! fails as a whole. What is invalid is left out, answered with an error, or refused in its own place, and a finding
@@ -25,6 +25,7 @@ mod conflicts;
 pub(crate) mod consumers;
 mod cors;
 mod filters;
+pub(crate) mod frontends;
 pub(crate) mod gateways;
 pub(crate) mod given;
 pub(crate) mod hostname;
@@ -143,6 +144,10 @@ pub fn translate(objects: &Objects, setting: impl Into<Setting>) -> Translation 
             ir.workloads.extend(workload.map(|workload| (object.meta.key(), Arc::new(workload))));
         }
     }
+    for (_, frontends) in each(objects, &made, |view, object| frontends::frontends(view, object, &mut findings)) {
+        let by_service = frontends.into_iter().map(|frontend| (frontend.service.clone(), Arc::new(frontend)));
+        ir.frontends.extend(by_service);
+    }
     let users = users(&made, &backing, &routes);
     policies::closed(&setting, &objects.refused_policies, &ir, &mut findings);
     // Several parents of a route may lead to the same finding. It is told once.
@@ -157,7 +162,7 @@ pub fn translate(objects: &Objects, setting: impl Into<Setting>) -> Translation 
 impl Translation {
     /// The statuses of the objects that it was made from. `given` is what is wrong with them besides, as they were read.
     pub fn statuses(&self, objects: &Objects, given: &[Finding]) -> Vec<ObjectStatus> {
-        let whole = statuses::Whole::new(objects, (&self.ir.gateways, &self.units), &self.findings);
+        let whole = statuses::Whole::new(objects, (&self.ir, &self.units), &self.findings);
         statuses::all(&whole, given)
     }
 }

@@ -1,13 +1,15 @@
 //! Services to workloads: what the filter in their sidecars must know.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::ir::{Catalog, Class, ConsumerNamespaces, Workload};
-use crate::objects::{Key, Names, Object, RefusedPolicy, Service, TargetKind};
+use crate::mesh::Mesh;
+use crate::objects::{Key, Names, Object, Pod, RefusedPolicy, Service, TargetKind};
 use crate::placement::Direction;
 use crate::scope::Scope;
+use crate::status::Membership;
 
 use super::services;
 use super::view::View;
@@ -27,10 +29,10 @@ pub fn workload(view: View<'_>, direction: Direction, service: &Object<Service>)
         closed_by: refused.iter().find(|policy| closes(policy, &key)).map(RefusedPolicy::label),
     };
     let consumers = ConsumerNamespaces::Only([key.namespace.to_string()].into());
-    let (ports, identities) = (ports(view, service), services::identities_of(view, &key));
+    let (ports, identities, pods) = (ports(view, service), services::identities_of(view, &key), pods(view, &key));
     let mut catalog = Catalog::new(Scope::Workload { service: key, direction });
     catalog.classes.insert(class);
-    Some(Workload { origin: service.meta.origin.clone(), catalog, consumers, selector, ports, identities })
+    Some(Workload { origin: service.meta.origin.clone(), catalog, consumers, selector, ports, identities, pods })
 }
 
 /// Whether the sidecars of the workload behind a Service have the filter.
@@ -45,6 +47,18 @@ fn is_named(view: View<'_>, service: &Object<Service>) -> bool {
     let selects = service.spec.spec.selector.as_ref().is_some_and(|labels| !labels.is_empty());
     let by_policy = || view.limits(TargetKind::Service, &key).next().is_some();
     selects && (by_policy() || view.refused_policies().iter().any(|policy| names(policy, &key)))
+}
+
+/// The Pods behind it, ready or not.
+fn pods(view: View<'_>, service: &Key) -> BTreeMap<String, Membership> {
+    let slices = view.slices(service);
+    let pods = slices.iter().flat_map(|slice| &slice.spec.endpoints).filter_map(|endpoint| {
+        let target = endpoint.target_ref.as_ref().filter(|target| target.kind.as_deref() == Some("Pod"))?;
+        let name = target.name.as_deref()?;
+        let is_member = view.object::<Pod>(&service.namespace, name).is_some_and(|pod| Mesh::has(&pod.meta));
+        Some((name.to_owned(), if is_member { Membership::Member } else { Membership::Outside }))
+    });
+    pods.collect()
 }
 
 /// The ports of its Pods (ServicePort.targetPort). What a name of a port means, EndpointSlices say.
@@ -67,7 +81,7 @@ fn ports(view: View<'_>, service: &Object<Service>) -> BTreeSet<u16> {
     ports.flat_map(of_port).filter_map(|number| u16::try_from(number).ok().filter(|number| *number > 0)).collect()
 }
 
-fn speaks_tcp(port: &k8s_openapi::api::core::v1::ServicePort) -> bool {
+pub(super) fn speaks_tcp(port: &k8s_openapi::api::core::v1::ServicePort) -> bool {
     port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP")
 }
 

@@ -38,7 +38,7 @@ use crate::translate::services;
 use crate::translate::tls_routes::{self, AttachedTlsRoute};
 use crate::translate::users::Users;
 use crate::translate::view::{Fact, Made};
-use crate::translate::{backends, inference_pools, pools, ports, workloads};
+use crate::translate::{backends, frontends, inference_pools, pools, ports, workloads};
 
 pub use self::ends::Ends;
 
@@ -64,6 +64,8 @@ pub struct World {
     routes: Routes,
     tls_routes: Memo<AttachedTlsRoute>,
     workloads: Memo<ir::Workload>,
+    /// By pool.
+    frontends: Memo<Vec<ir::Frontend>>,
     gateways: Gateways,
     /// The routes that name each InferencePool.
     routes_of_pools: BTreeMap<Key, BTreeSet<Arc<RouteId>>>,
@@ -145,6 +147,7 @@ impl World {
         let of_units = self.consumers.findings().chain(self.policies.findings()).chain(self.services.findings());
         let of_units = of_units.chain(self.inference_pools.findings());
         let of_units = of_units.chain(self.backends.findings()).chain(self.pools.findings());
+        let of_units = of_units.chain(self.frontends.findings());
         let of_units = of_units.chain(self.listeners.findings()).chain(self.routes.findings());
         let of_units = of_units.chain(self.tls_routes.findings()).chain(self.backend_tls.findings());
         let of_all = self.of_keys.values().chain(self.of_ports.values()).flatten().chain(&self.of_refused);
@@ -179,6 +182,8 @@ impl World {
         delta.gateways = self.gateways.step(&self.made, of_routes, &self.tls_routes, &touched, &mut self.ir.gateways);
         Gateways::note_limits(&delta.limits, &self.ir.gateways, &mut delta.gateways);
         self.step_workloads(&dirty, &mut delta);
+        self.step_frontends(&dirty, &mut delta);
+        self.affected_policies(&mut delta);
         self.affected_backend_tls(&mut delta);
         self.name_pools(&turns, &mut delta.statuses);
         self.affected(&dirty, (&turns, &tls_turns), &mut delta.statuses);
@@ -462,4 +467,25 @@ impl World {
         let others = self.ir.workloads.iter().filter(|(_, workload)| has(workload));
         delta.workloads.extend(others.map(|(key, _)| key.clone()));
     }
+
+    fn step_frontends(&mut self, dirty: &Dirty, delta: &mut Delta) {
+        let turns = self.frontends.step(&self.objects, &self.made, dirty, |view, object, findings| {
+            Some(frontends::frontends(view, object, findings))
+        });
+        // A Service may have gone from one pool to another.
+        let before: Vec<Key> = services(turns.iter().map(|turn| &turn.before));
+        let before: BTreeMap<Key, Option<Arc<ir::Frontend>>> =
+            before.into_iter().map(|service| (service.clone(), self.ir.frontends.remove(&service))).collect();
+        for frontend in turns.iter().flat_map(|turn| turn.after.iter().flat_map(|frontends| frontends.iter())) {
+            self.ir.frontends.insert(frontend.service.clone(), Arc::new(frontend.clone()));
+        }
+        let names = before.keys().cloned().chain(services(turns.iter().map(|turn| &turn.after)));
+        let is_other = |service: &Key| before.get(service).and_then(Option::as_ref) != self.ir.frontends.get(service);
+        delta.frontends.extend(names.filter(is_other));
+    }
+}
+
+/// The Services that pools have as parents.
+fn services<'a>(of_pools: impl Iterator<Item = &'a Option<Arc<Vec<ir::Frontend>>>>) -> Vec<Key> {
+    of_pools.flatten().flat_map(|frontends| frontends.iter()).map(|frontend| frontend.service.clone()).collect()
 }

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::ir::{Delta, GatewayDelta};
-use crate::objects::{GatewayClass, Key, ListenerSet, Meta, Objects, Refused, gateway_of, plain};
+use crate::ir::{Delta, GatewayDelta, Workload};
+use crate::objects::{
+    GatewayClass, Key, ListenerSet, Meta, Object, Objects, Refused, TargetKind, TokenPolicy, gateway_of, plain,
+};
 use crate::placement::Placement;
 use crate::sets::take_out;
 use crate::status::{BackendCount, Finding, ObjectStatus, Origin, StatusKind};
@@ -81,6 +83,19 @@ impl World {
         }
     }
 
+    /// A policy says which Pods of a Service carry the filter, and these may be others now.
+    pub(super) fn affected_policies(&self, delta: &mut Delta) {
+        for service in &delta.workloads {
+            let names_it = |policy: &Object<TokenPolicy>| {
+                let mut targets = policy.spec.targets.iter();
+                targets.any(|target| target.kind == TargetKind::Service && *target.name == *service.name)
+            };
+            let policies =
+                self.objects.token_policies.of_namespace(&service.namespace).filter(|policy| names_it(policy));
+            delta.statuses.extend(policies.map(|policy| (StatusKind::TokenPolicy, policy.meta.key())));
+        }
+    }
+
     /// Notes which routes name which InferencePools. A pool has its status at the Gateways of its routes, and these may be
     /// others now.
     pub(super) fn name_pools(&mut self, turns: &[RouteTurn], affected: &mut Affected) {
@@ -111,7 +126,7 @@ impl World {
         self.policies.asked().for_each(|key| add(StatusKind::TokenPolicy, key));
         self.inference_pools.asked().for_each(|key| add(StatusKind::InferencePool, key));
         self.backends.asked().for_each(|key| add(StatusKind::ModelBackend, key));
-        self.pools.asked().for_each(|key| add(StatusKind::ModelPool, key));
+        self.pools.asked().chain(self.frontends.asked()).for_each(|key| add(StatusKind::ModelPool, key));
         let sets = self.listeners.asked().flat_map(|key| self.sets_of(key)).collect::<Vec<_>>();
         sets.iter().for_each(|(kind, key)| add(*kind, key));
         dirty.of::<ListenerSet>().for_each(|key| add(StatusKind::ListenerSet, key));
@@ -175,6 +190,10 @@ impl Known for World {
         statuses::users(&self.ir.gateways, service)
     }
 
+    fn workload(&self, service: &Key) -> Option<Arc<Workload>> {
+        self.ir.workloads.get(service).map(Arc::clone)
+    }
+
     fn gateways_of_pool(&self, pool: &Key) -> BTreeSet<Key> {
         let routes = self.routes_of_pools.get(pool).into_iter().flatten();
         let routes: Vec<_> = routes.filter_map(|route| self.routes.output(route)).collect();
@@ -212,7 +231,9 @@ impl Known for World {
             StatusKind::TlsRoute => self.tls_routes.findings_of(key).iter().collect(),
             StatusKind::BackendTlsPolicy => self.backend_tls.findings_of(key).iter().collect(),
             StatusKind::InferencePool => self.inference_pools.findings_of(key).iter().collect(),
-            StatusKind::ModelPool => self.pools.findings_of(key).iter().collect(),
+            StatusKind::ModelPool => {
+                self.pools.findings_of(key).iter().chain(self.frontends.findings_of(key)).collect()
+            }
             StatusKind::ModelBackend => self.backends.findings_of(key).iter().collect(),
             StatusKind::Consumer => {
                 let claims = self.consumers.output(key);

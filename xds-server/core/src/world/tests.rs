@@ -237,9 +237,9 @@ fn places() -> Vec<Vec<String>> {
             "p",
             &[
                 "spec: {models: [{name: x, targets: [{backendRef: {name: m}}]}]}",
-                "spec: {access: Anonymous, models: [{name: x, targets: [{backendRef: {name: m}}, {backendRef: {name: k}}]}]}",
+                "spec: {access: Anonymous, parentRefs: [{name: s}], models: [{name: x, targets: [{backendRef: {name: m}}, {backendRef: {name: k}}]}]}",
                 "spec: {allowedConsumers: {namespaces: {from: Selector, selector: {matchLabels: {team: red}}}}, models: [{name: 'x*', retries: 3, targets: [{backendRef: {name: m, namespace: b}}]}]}",
-                "spec: {allowedConsumers: {namespaces: {from: All}}, models: [{name: w, targets: [{backendRef: {name: kk}}]}]}",
+                "spec: {allowedConsumers: {namespaces: {from: All}}, parentRefs: [{name: s, port: 80}, {name: t}], models: [{name: w, targets: [{backendRef: {name: kk}}]}]}",
             ],
         );
         place(
@@ -248,7 +248,7 @@ fn places() -> Vec<Vec<String>> {
             "q",
             // It takes namespaces of which nothing is known but that a Consumer is there.
             &[
-                "spec: {allowedConsumers: {namespaces: {from: Selector, selector: {matchExpressions: [{key: team, operator: DoesNotExist}]}}}, models: [{name: q, targets: [{backendRef: {name: m}, weight: 2}]}]}",
+                "spec: {allowedConsumers: {namespaces: {from: Selector, selector: {matchExpressions: [{key: team, operator: DoesNotExist}]}}}, parentRefs: [{name: s}], models: [{name: q, targets: [{backendRef: {name: m}, weight: 2}]}]}",
             ],
         );
         let hash = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
@@ -332,6 +332,7 @@ fn check(world: &World, whole: &Translation) {
         assert_eq!(stepped, whole);
     }
     assert_eq!(stepped.workloads, whole_ir.workloads);
+    assert_eq!(stepped.frontends, whole_ir.frontends);
     assert_eq!(world.findings(), whole.findings);
 }
 
@@ -376,6 +377,7 @@ fn check_delta((before, before_attached): &(Ir, Attached), (after, after_attache
     let has = |workload: &ir::Workload| workload.catalog.limits().any(|limit| delta.limits.contains(limit));
     workloads.extend(after.workloads.iter().filter(|(_, workload)| has(workload)).map(|(key, _)| key.clone()));
     assert_eq!(workloads, delta.workloads);
+    assert_eq!(others(&before.frontends, &after.frontends), delta.frontends);
     for (key, gateway) in &after.gateways {
         let Some(before) = before.gateways.get(key) else {
             assert_eq!(delta.gateways.get(key), Some(&GatewayDelta::Whole));
@@ -459,7 +461,7 @@ fn own() -> Vec<Setting> {
         cluster_domain: "cluster.local".to_owned(),
         certificates: "/mesh".to_owned(),
     };
-    let in_mesh = |placement| Setting { placement, mesh: Some(Arc::new(mesh.clone())), sidecars: Sidecars::Inbound };
+    let in_mesh = |placement| Setting { placement, mesh: Some(Arc::new(mesh.clone())), sidecars: Sidecars::Both };
     let fleet = Placement::OneFleet(Key::new("a", "s"));
     let own = [Placement::OneHost, Placement::ProxyPerGateway, fleet].map(Setting::from);
     own.into_iter().chain([Placement::OneHost, Placement::ProxyPerGateway].map(in_mesh)).collect()

@@ -63,8 +63,8 @@ impl<'a> Case<'a> {
             Some(other) => panic!("there is no placement {other}"),
         };
         let mesh = input.lines().any(|line| line == "# In a mesh").then(|| Arc::new(mesh()));
-        let beside = input.lines().any(|line| line == "# Sidecars: Inbound");
-        let sidecars = if beside { Sidecars::Inbound } else { Sidecars::None };
+        let beside = input.lines().any(|line| line == "# Sidecars: Both");
+        let sidecars = if beside { Sidecars::Both } else { Sidecars::None };
         Self { input, shows, route_tables, setting: Setting { placement, mesh, sidecars } }
     }
 
@@ -107,7 +107,7 @@ impl<'a> Case<'a> {
                         .map(|(name, snapshot)| (name, common.fold(&envoy::to_json(snapshot))))
                         .collect::<BTreeMap<_, _>>()
                 )),
-                "istio" => yaml(&envoy_filters(name, &translation.ir)),
+                "istio" => yaml(&kept(name, &translation.ir)),
                 other => panic!("{name}: there is no section {other}"),
             };
             write!(output, "--- # {section}\n{value}").unwrap();
@@ -116,8 +116,8 @@ impl<'a> Case<'a> {
     }
 }
 
-/// The EnvoyFilters of all workloads, by name. The filter takes what they hold.
-fn envoy_filters(name: &str, ir: &Ir) -> Value {
+/// The objects of all workloads and frontends, by name. The filter takes what they hold.
+fn kept(name: &str, ir: &Ir) -> Value {
     let cluster = IstioCluster::new("tollgate.tollgate-system.svc.cluster.local", 18002).unwrap();
     let uri = "http://tollgate.tollgate-system.svc.cluster.local:18003/code/abc.wasm".to_owned();
     let code = FilterCode::ByAgent { sha256: "abc".to_owned(), uri };
@@ -131,7 +131,15 @@ fn envoy_filters(name: &str, ir: &Ir) -> Value {
         };
         assert_eq!(place.scope, workload.catalog.scope.to_string());
         let filter = istio::envoy_filter(workload, ir, &setup, Shown::AsMessage).unwrap();
+        let filter = filter.map(|kept| kept.document);
         filters.insert(workload.catalog.scope.to_string(), filter.unwrap_or_default());
+    }
+    for frontend in ir.frontends.values() {
+        let stage = filter_of(name, &envoy::of_frontend(frontend, &setup)).unwrap();
+        assert!(!stage.needs_control_plane(), "{name}: it is no caller's");
+        for kept in istio::frontend(frontend, &setup, Shown::AsMessage).unwrap() {
+            filters.insert(kept.name.to_string(), kept.document);
+        }
     }
     Value::Object(filters)
 }

@@ -15,8 +15,8 @@ use crate::serve::sidecars::Ports;
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "In an Istio mesh")]
 pub struct SidecarArgs {
-    /// Sidecars act on the policies whose target is a Service, too. The filter in them asks here for the keys of its
-    /// workload and calls the ledger (gRPC, the mesh's TLS)
+    /// Sidecars act on the policies whose target is a Service and on the ModelPools whose parent is one, too. The filter in
+    /// them asks here for the keys of its workload and calls the ledger (gRPC, the mesh's TLS)
     #[arg(long, value_name = "IP:PORT", requires = "mesh_certificates")]
     sidecars: Option<String>,
     /// Where their agents fetch the filter's code (HTTP)
@@ -26,7 +26,7 @@ pub struct SidecarArgs {
     /// [default: that of --mesh-certificates]
     #[arg(long, value_name = "DIR", requires = "sidecars")]
     own_mesh_certificates: Option<PathBuf>,
-    /// Keep the EnvoyFilters by which istiod puts the filter into sidecars. It needs the role for sidecars (manifests/rbac),
+    /// Keep the EnvoyFilters and HTTPRoutes by which istiod programs sidecars. It needs the role for sidecars (manifests/rbac),
     /// and --sidecar-code
     #[arg(long, requires_all = ["source", "sidecar_code"])]
     envoy_filters: bool,
@@ -79,7 +79,7 @@ pub struct At {
 impl SidecarArgs {
     /// What is translated for sidecars besides.
     pub fn setting(&self, setting: Setting) -> Setting {
-        let sidecars = if self.sidecars.is_some() { Sidecars::Inbound } else { Sidecars::None };
+        let sidecars = if self.sidecars.is_some() { Sidecars::Both } else { Sidecars::None };
         Setting { sidecars, ..setting }
     }
 

@@ -159,8 +159,7 @@ impl World {
             cluster_domain: "cluster.local".to_owned(),
             certificates: "/elsewhere".to_owned(),
         });
-        let setting =
-            Setting { placement: Placement::OneHost, mesh: Some(Arc::clone(&mesh)), sidecars: Filters::Inbound };
+        let setting = Setting { placement: Placement::OneHost, mesh: Some(Arc::clone(&mesh)), sidecars: Filters::Both };
         let publisher = Publisher::new(
             setting,
             Surroundings {

@@ -15,7 +15,7 @@ mod verdicts;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::ir::{self, Gateway};
+use crate::ir::{self, Gateway, Ir};
 use crate::objects::{Key, Kind, Object, Objects, Service, Store, gateway_of, plain};
 use crate::placement::Placement;
 use crate::status::{BackendCount, Brief, Finding, ObjectStatus, Origin, Status, StatusKind};
@@ -46,6 +46,9 @@ pub trait Known {
     /// The Gateways that reach a Service.
     fn users(&self, service: &Key) -> Vec<Key>;
 
+    /// None: no sidecars act on a policy for this Service.
+    fn workload(&self, service: &Key) -> Option<Arc<ir::Workload>>;
+
     /// The Gateways whose routes name an InferencePool.
     fn gateways_of_pool(&self, pool: &Key) -> BTreeSet<Key>;
 
@@ -75,7 +78,7 @@ pub struct Units {
 /// A whole translation, in order of its objects.
 pub struct Whole<'a> {
     objects: &'a Objects,
-    gateways: &'a BTreeMap<Key, Gateway>,
+    ir: &'a Ir,
     units: &'a Units,
     findings: ByObject<'a>,
     attached: BTreeMap<&'a Key, BTreeMap<Arc<str>, usize>>,
@@ -235,7 +238,9 @@ fn of_object(known: &impl Known, (kind, key): (StatusKind, &Key), verdicts: &Ver
         StatusKind::Consumer => get(known, key).map(|object| {
             own(own::consumer(object, verdicts), &object.refused, known.used().of_consumer(&key.namespace))
         }),
-        StatusKind::TokenPolicy => get(known, key).map(|object| here(own::policy(object, verdicts))),
+        StatusKind::TokenPolicy => {
+            get(known, key).map(|object| here(own::policy(object, verdicts, |service| known.workload(service))))
+        }
     };
     found.unwrap_or(Found::Refused)
 }
@@ -269,11 +274,7 @@ pub fn count<'a>(gateway: &Key, routes: impl Iterator<Item = &'a [Attachment]>) 
 // === impl Whole ===
 
 impl<'a> Whole<'a> {
-    pub fn new(
-        objects: &'a Objects,
-        (gateways, units): (&'a BTreeMap<Key, Gateway>, &'a Units),
-        findings: &'a [Finding],
-    ) -> Self {
+    pub fn new(objects: &'a Objects, (ir, units): (&'a Ir, &'a Units), findings: &'a [Finding]) -> Self {
         let mut by_gateway: BTreeMap<&Key, Vec<&[Attachment]>> = BTreeMap::new();
         let http = units.routes.values().map(|route| &route.attachments);
         for attachments in http.chain(units.tls_routes.values().map(|route| &route.attachments)) {
@@ -283,7 +284,7 @@ impl<'a> Whole<'a> {
             }
         }
         let attached = by_gateway.into_iter().map(|(gateway, routes)| (gateway, count(gateway, routes.into_iter())));
-        Self { objects, gateways, units, findings: ByObject::new(findings), attached: attached.collect() }
+        Self { objects, ir, units, findings: ByObject::new(findings), attached: attached.collect() }
     }
 }
 
@@ -309,7 +310,11 @@ impl Known for Whole<'_> {
     }
 
     fn users(&self, service: &Key) -> Vec<Key> {
-        users(self.gateways, service)
+        users(&self.ir.gateways, service)
+    }
+
+    fn workload(&self, service: &Key) -> Option<Arc<ir::Workload>> {
+        self.ir.workloads.get(service).map(Arc::clone)
     }
 
     fn gateways_of_pool(&self, pool: &Key) -> BTreeSet<Key> {

@@ -1,8 +1,11 @@
 //! Our own kinds.
 
+use std::sync::Arc;
+
+use crate::ir::Workload;
 use crate::objects::{
-    CONTROLLER_NAME, Consumer, ConsumerKey, Endpoint, GATEWAY_GROUP, ModelBackend, ModelPool, Object, RefusedParts,
-    TOLLGATE_GROUP, TargetKind, TokenPolicy,
+    CONTROLLER_NAME, Consumer, ConsumerKey, Endpoint, GATEWAY_GROUP, Key, ModelBackend, ModelPool, Object,
+    RefusedParts, TOLLGATE_GROUP, TargetKind, TokenPolicy,
 };
 use crate::status::{AncestorStatus, Brief, Condition, ConditionType, Finding, KeyEnd, ObjectRef, Reason, Status};
 
@@ -52,7 +55,13 @@ pub fn status(refused: &RefusedParts, verdicts: &Verdicts<'_>) -> Status {
 }
 
 /// A policy has its conditions at its targets. A target that nobody acts on here has none.
-pub fn policy(object: &Object<TokenPolicy>, verdicts: &Verdicts<'_>) -> (Brief, Status) {
+///
+/// Which Pods of a Service carry the filter is added later (`status/carriers.rs`).
+pub fn policy(
+    object: &Object<TokenPolicy>,
+    verdicts: &Verdicts<'_>,
+    workload: impl Fn(&Key) -> Option<Arc<Workload>>,
+) -> (Brief, Status) {
     let targets = &object.spec.targets;
     let ancestors = targets.iter().enumerate().filter(|(index, _)| !verdicts.is_not_acted_on(TARGETS, *index));
     let ancestors = ancestors.map(|(index, target)| {
@@ -76,6 +85,12 @@ pub fn policy(object: &Object<TokenPolicy>, verdicts: &Verdicts<'_>) -> (Brief, 
         }
     });
     let status = Status { ancestors: Some(ancestors.collect()), ..Status::default() };
+    let services = targets.iter().filter(|target| target.kind == TargetKind::Service);
+    let pods = services.filter_map(|target| {
+        let workload = workload(&Key::new(object.meta.namespace(), target.name.as_str()))?;
+        Some((target.name.clone(), workload.pods.clone()))
+    });
+    let pods = pods.collect();
     let targets = targets.iter().map(|target| format!("{}/{}", target.kind.name(), target.name));
-    (Brief::TokenPolicy { targets: targets.collect() }, status)
+    (Brief::TokenPolicy { targets: targets.collect(), pods }, status)
 }

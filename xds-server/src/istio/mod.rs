@@ -1,10 +1,10 @@
-//! Keeps the EnvoyFilters by which istiod puts the filter into sidecars: makes those of `core/istio`, puts right what others
-//! change, and takes away those that nobody wants any more.
+//! Keeps the EnvoyFilters and HTTPRoutes by which istiod programs sidecars: makes those of `core/istio`, puts right what
+//! others change, and takes away those that nobody wants any more.
 //!
 //! ```text
-//! published (workloads) --+
-//!                         +-> a filter is due -> server-side apply, or deletion
-//! watch (what there is) --+
+//! published (workloads, frontends) --+
+//!                                    +-> an object is due -> server-side apply, or deletion
+//! watches (what there is) -----------+
 //! ```
 //! Only the leader does it. What is of a Service that is gone, the cluster itself takes away.
 
@@ -22,7 +22,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 use tollgate_core::envoy::FilterSetup;
-use tollgate_core::objects::{Key, redact};
+use tollgate_core::istio::KeptName;
+use tollgate_core::objects::redact;
 
 pub use self::there::resource;
 use self::there::{There, Watching};
@@ -36,7 +37,7 @@ const FAR: Duration = Duration::from_secs(3600);
 /// Whose fields ours are (server-side apply).
 const MANAGER: &str = "tollgate";
 
-/// What EnvoyFilters are made of.
+/// What the objects are made of.
 pub struct Inputs {
     pub published: watch::Receiver<Arc<Published>>,
     pub setup: FilterSetup,
@@ -46,7 +47,7 @@ pub struct Inputs {
 
 /// The running keeper.
 #[derive(Debug)]
-pub struct EnvoyFilters(JoinHandle<()>);
+pub struct Keeper(JoinHandle<()>);
 
 struct Keeping {
     inputs: Inputs,
@@ -54,13 +55,13 @@ struct Keeping {
     writes: Writes,
     there: There,
     /// Those that there are to be. None: nothing was published yet.
-    wanted: Option<BTreeMap<Key, Arc<Value>>>,
+    wanted: Option<BTreeMap<KeptName, Arc<Value>>>,
     /// What was written, and the generation that it was then.
-    written: BTreeMap<Key, (Arc<Value>, i64)>,
-    /// Filters to look at.
-    agenda: Agenda,
+    written: BTreeMap<KeptName, (Arc<Value>, i64)>,
+    /// Objects to look at.
+    agenda: Agenda<KeptName>,
     /// What was told last of each that failed.
-    told: BTreeMap<Key, String>,
+    told: BTreeMap<KeptName, String>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -73,12 +74,12 @@ enum Trouble {
     Fails(String),
 }
 
-// === impl EnvoyFilters ===
+// === impl Keeper ===
 
-impl EnvoyFilters {
+impl Keeper {
     pub fn start(reach: Reach, leads: Leads, inputs: Inputs, metrics: &Metrics) -> Self {
         let watching = Watching::start(&reach.client, &inputs.namespaces);
-        let help = "EnvoyFilters of sidecars written into a cluster, and attempts that failed";
+        let help = "EnvoyFilters and HTTPRoutes of sidecars written into a cluster, and attempts that failed";
         let keeping = Keeping {
             there: There::new(&inputs.namespaces),
             writes: Writes::new(metrics, "sidecar_writes", help),
@@ -126,21 +127,21 @@ impl Keeping {
         }
     }
 
-    /// Finds the filters that are to be others.
+    /// Finds the objects that are to be others.
     fn look(&mut self, published: &Published) {
         if published.generation == 0 {
             return;
         }
         let before = self.wanted.take();
-        let wanted = published.envoy_filters(&self.inputs.setup);
-        let names: BTreeSet<&Key> = wanted.keys().chain(before.iter().flatten().map(|(name, _)| name)).collect();
-        let is_other = |name: &&Key| before.as_ref().and_then(|before| before.get(*name)) != wanted.get(*name);
+        let wanted = published.kept(&self.inputs.setup);
+        let names: BTreeSet<&KeptName> = wanted.keys().chain(before.iter().flatten().map(|(name, _)| name)).collect();
+        let is_other = |name: &&KeptName| before.as_ref().and_then(|before| before.get(*name)) != wanted.get(*name);
         names.into_iter().filter(is_other).for_each(|name| self.agenda.add(name.clone(), Instant::now()));
         self.wanted = Some(wanted);
     }
 
-    /// Somebody has written or deleted a filter. That may have been this control plane.
-    fn changed(&mut self, name: Key) {
+    /// Somebody has written or deleted an object. That may have been this control plane.
+    fn changed(&mut self, name: KeptName) {
         let written = self.written.get(&name).map(|(_, generation)| *generation);
         if self.there.generation(&name) != written {
             self.agenda.add(name, Instant::now());
@@ -168,32 +169,32 @@ impl Keeping {
         }
     }
 
-    fn failed(&mut self, name: Key, trouble: &Trouble) {
+    fn failed(&mut self, name: KeptName, trouble: &Trouble) {
         let text = trouble.to_string();
         if self.told.get(&name) != Some(&text) {
-            tracing::error!("EnvoyFilter {name}: {text} (it is tried again)");
+            tracing::error!("{name}: {text} (it is tried again)");
             self.told.insert(name.clone(), text);
         }
         self.agenda.failed(name, Instant::now());
     }
 
-    async fn apply(&mut self, name: &Key, document: Arc<Value>) -> Result<(), Trouble> {
+    async fn apply(&mut self, name: &KeptName, document: Arc<Value>) -> Result<(), Trouble> {
         let api = self.api(name);
         // What has our label was seen. Anything else of this name was there before us.
         if self.there.generation(name).is_none() && !self.written.contains_key(name) {
-            let there = api.get_metadata_opt(&name.name).await.map_err(|error| trouble(&error))?;
+            let there = api.get_metadata_opt(&name.key.name).await.map_err(|error| trouble(&error))?;
             if there.is_some_and(|there| !fleet::is_ours(&there.metadata)) {
                 return Err(Trouble::Taken);
             }
         }
         let how = PatchParams::apply(MANAGER).force();
-        let result = api.patch(&name.name, &how, &Patch::Apply(&*document)).await;
+        let result = api.patch(&name.key.name, &how, &Patch::Apply(&*document)).await;
         self.writes.count(result.is_ok());
         let mut object = result.map_err(|error| trouble(&error))?;
         let specs = object.data.get("spec").zip(document.get("spec"));
         if let Some(spec) = specs.and_then(|(found, wanted)| without_others(found, wanted)) {
             let how = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
-            let result = api.patch(&name.name, &how, &Patch::Merge(json!({"spec": spec}))).await;
+            let result = api.patch(&name.key.name, &how, &Patch::Merge(json!({"spec": spec}))).await;
             self.writes.count(result.is_ok());
             object = result.map_err(|error| trouble(&error))?;
         }
@@ -201,15 +202,15 @@ impl Keeping {
         Ok(())
     }
 
-    async fn delete(&mut self, name: &Key) -> Result<(), Trouble> {
+    async fn delete(&mut self, name: &KeptName) -> Result<(), Trouble> {
         self.written.remove(name);
         if self.there.generation(name).is_none() {
             return Ok(());
         }
-        match self.api(name).delete(&name.name, &DeleteParams::background()).await {
+        match self.api(name).delete(&name.key.name, &DeleteParams::background()).await {
             Ok(_) => {
                 self.writes.count(true);
-                tracing::info!("EnvoyFilter {name} is not needed any more and is deleted");
+                tracing::info!("{name} is not needed any more and is deleted");
                 Ok(())
             }
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
@@ -220,8 +221,8 @@ impl Keeping {
         }
     }
 
-    fn api(&self, name: &Key) -> Api<DynamicObject> {
-        Api::namespaced_with(self.client.clone(), &name.namespace, &resource())
+    fn api(&self, name: &KeptName) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), &name.key.namespace, &resource(name.kind))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The EnvoyFilters of all workloads, as they are published now.
+//! The objects by which istiod programs sidecars, as they are published now.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tollgate_core::envoy::{FilterSetup, Shown};
 use tollgate_core::fleet;
-use tollgate_core::istio;
+use tollgate_core::istio::{self, Kept, KeptName};
 use tollgate_core::objects::{Gateway, Key, Object};
 use tollgate_core::placement::Placement;
 use tollgate_core::scope::Scope;
@@ -17,25 +17,28 @@ use super::published::{Published, locked};
 // === impl Published ===
 
 impl Published {
-    /// By name. The cluster takes them away with their Service.
-    pub fn envoy_filters(&self, setup: &FilterSetup) -> BTreeMap<Key, Arc<Value>> {
+    /// The cluster takes those away that are in the namespace of their Service, when that goes.
+    pub fn kept(&self, setup: &FilterSetup) -> BTreeMap<KeptName, Arc<Value>> {
         let world = locked(&self.world);
         let believed = believed(&world, &self.placement);
-        let mut filters = BTreeMap::new();
+        let mut all = BTreeMap::new();
         for workload in world.ir().workloads.values() {
-            let Scope::Workload { service, direction } = &workload.catalog.scope else { continue };
+            let Scope::Workload { service, .. } = &workload.catalog.scope else { continue };
             let mut setup = setup.clone();
             setup.gateways.extend(believed.get(service).into_iter().flatten().cloned());
             match istio::envoy_filter(workload, world.ir(), &setup, Shown::AsBytes) {
-                Ok(Some(filter)) => {
-                    filters.insert(istio::name_of(service, *direction), Arc::new(owned(filter, service, &world)));
-                }
-                // It waits for EndpointSlices, which say what the names of its ports mean.
-                Ok(None) => {}
+                // None: it waits for EndpointSlices, which say what the names of its ports mean.
+                Ok(filter) => all.extend(filter.map(|kept| owned(kept, &world))),
                 Err(error) => tracing::error!("Service {service} gets no EnvoyFilter: {error}"),
             }
         }
-        filters
+        for frontend in world.ir().frontends.values() {
+            match istio::frontend(frontend, setup, Shown::AsBytes) {
+                Ok(kept) => all.extend(kept.into_iter().map(|kept| owned(kept, &world))),
+                Err(error) => tracing::error!("callers of Service {} get no filter: {error}", frontend.service),
+            }
+        }
+        all
     }
 }
 
@@ -62,13 +65,15 @@ pub(super) fn believed(world: &World, placement: &Placement) -> BTreeMap<Key, BT
     leading.map(|(service, gateways)| (service, identities(gateways))).collect()
 }
 
-fn owned(mut filter: Value, service: &Key, world: &World) -> Value {
+/// The Service owns what is in its namespace.
+fn owned(Kept { name, service, mut document }: Kept, world: &World) -> (KeptName, Arc<Value>) {
     let object = world.objects().services.get(&service.namespace, &service.name);
     let version = object.and_then(|object| object.meta.provenance.cluster());
-    let metadata = filter.get_mut("metadata").and_then(Value::as_object_mut);
+    let version = version.filter(|_| name.key.namespace == service.namespace);
+    let metadata = document.get_mut("metadata").and_then(Value::as_object_mut);
     if let Some((version, metadata)) = version.zip(metadata) {
         let owner = json!([{"apiVersion": "v1", "kind": "Service", "name": *service.name, "uid": *version.uid}]);
         metadata.insert("ownerReferences".to_owned(), owner);
     }
-    filter
+    (name, Arc::new(document))
 }

@@ -1,4 +1,4 @@
-//! Which EnvoyFilters of ours there are, by watches of their metadata.
+//! Which objects of ours there are, by watches of their metadata.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, ResourceExt as _};
 use tollgate_core::fleet::MANAGED_BY;
-use tollgate_core::istio::is_name;
+use tollgate_core::istio::{KeptKind, KeptName, is_name};
 use tollgate_core::objects::Key;
 
 type Object = PartialObjectMeta<DynamicObject>;
@@ -17,6 +17,7 @@ type Object = PartialObjectMeta<DynamicObject>;
 /// An event of one watch.
 pub struct Seen {
     watch: usize,
+    kind: KeptKind,
     event: Event<Object>,
 }
 
@@ -26,45 +27,49 @@ pub struct Watching(SelectAll<BoxStream<'static, Seen>>);
 /// What there is.
 #[derive(Debug, Default)]
 pub struct There {
-    filters: BTreeMap<Key, Filter>,
+    objects: BTreeMap<KeptName, Found>,
     /// The watches that have listed all they have.
     listed: BTreeSet<usize>,
     /// What a watch has listed so far that lists again.
-    listing: BTreeMap<usize, BTreeSet<Key>>,
+    listing: BTreeMap<usize, BTreeSet<KeptName>>,
     watches: usize,
 }
 
 #[derive(Debug)]
-struct Filter {
+struct Found {
     watch: usize,
     generation: i64,
 }
 
-pub fn resource() -> ApiResource {
-    ApiResource::from_gvk(&GroupVersionKind::gvk("networking.istio.io", "v1alpha3", "EnvoyFilter"))
+pub fn resource(kind: KeptKind) -> ApiResource {
+    let [group, version, kind] = kind.type_of();
+    ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind))
 }
 
 // === impl Watching ===
 
 impl Watching {
     pub fn start(client: &Client, namespaces: &[String]) -> Self {
-        let all = |client: Client| -> Api<Object> { Api::all_with(client, &resource()) };
-        let apis: Vec<Api<Object>> = if namespaces.is_empty() {
-            vec![all(client.clone())]
-        } else {
-            namespaces.iter().map(|name| Api::namespaced_with(client.clone(), name, &resource())).collect()
-        };
-        let streams = apis.into_iter().enumerate().map(|(watch, api)| {
+        let apis = KeptKind::ALL.into_iter().flat_map(|kind| {
+            let resource = resource(kind);
+            let apis: Vec<Api<Object>> = if namespaces.is_empty() {
+                vec![Api::all_with(client.clone(), &resource)]
+            } else {
+                namespaces.iter().map(|name| Api::namespaced_with(client.clone(), name, &resource)).collect()
+            };
+            apis.into_iter().map(move |api| (kind, api))
+        });
+        let streams = apis.enumerate().map(|(watch, (kind, api))| {
             let config = watcher::Config::default().labels(&format!("{}={}", MANAGED_BY.0, MANAGED_BY.1));
             let mut told = String::new();
             let events = watcher(api, config).default_backoff().filter_map(move |event| {
                 let seen = match event {
                     Ok(event) => {
                         told.clear();
-                        Some(Seen { watch, event })
+                        Some(Seen { watch, kind, event })
                     }
                     Err(error) => {
-                        tell(&error.to_string(), &mut told);
+                        tell(kind, &error.to_string(), &mut told);
                         None
                     }
                 };
@@ -84,9 +89,9 @@ impl Watching {
     }
 }
 
-fn tell(error: &str, told: &mut String) {
+fn tell(kind: KeptKind, error: &str, told: &mut String) {
     if told != error {
-        tracing::warn!("EnvoyFilters cannot be watched: {error} (no sidecar gets a filter until they are)");
+        tracing::warn!("{kind}s cannot be watched: {error} (no sidecar gets a filter until they are)");
         error.clone_into(told);
     }
 }
@@ -94,9 +99,9 @@ fn tell(error: &str, told: &mut String) {
 // === impl There ===
 
 impl There {
-    /// For so many watches.
+    /// For one watch of each kind, or one in each of these namespaces.
     pub fn new(namespaces: &[String]) -> Self {
-        Self { watches: namespaces.len().max(1), ..Self::default() }
+        Self { watches: namespaces.len().max(1) * KeptKind::ALL.len(), ..Self::default() }
     }
 
     /// Whether all is listed. Before that nobody knows what there is.
@@ -105,52 +110,52 @@ impl There {
     }
 
     /// None: there is none of this name that is ours.
-    pub fn generation(&self, name: &Key) -> Option<i64> {
-        self.filters.get(name).map(|filter| filter.generation)
+    pub fn generation(&self, name: &KeptName) -> Option<i64> {
+        self.objects.get(name).map(|found| found.generation)
     }
 
     /// Takes an event. Returns the names of what came, changed or went.
-    pub fn take(&mut self, Seen { watch, event }: Seen) -> Vec<Key> {
+    pub fn take(&mut self, Seen { watch, kind, event }: Seen) -> Vec<KeptName> {
         match event {
             Event::Init => {
                 self.listing.insert(watch, BTreeSet::new());
                 Vec::new()
             }
-            Event::InitApply(object) | Event::Apply(object) => self.came(watch, &object).into_iter().collect(),
+            Event::InitApply(object) | Event::Apply(object) => self.came(watch, kind, &object).into_iter().collect(),
             Event::Delete(object) => {
-                let name = name(&object);
-                self.filters.remove(&name).map(|_| name).into_iter().collect()
+                let name = name(kind, &object);
+                self.objects.remove(&name).map(|_| name).into_iter().collect()
             }
             Event::InitDone => {
                 self.listed.insert(watch);
                 let listed = self.listing.remove(&watch).unwrap_or_default();
                 // Nobody told of what went while the watch was interrupted.
-                let is_gone = |name: &&Key, filter: &Filter| filter.watch == watch && !listed.contains(*name);
-                let gone = self.filters.iter().filter(|(name, filter)| is_gone(name, filter));
-                let gone: Vec<Key> = gone.map(|(name, _)| name.clone()).collect();
-                self.filters.retain(|name, _| !gone.contains(name));
+                let is_gone = |name: &&KeptName, found: &Found| found.watch == watch && !listed.contains(*name);
+                let gone = self.objects.iter().filter(|(name, found)| is_gone(name, found));
+                let gone: Vec<KeptName> = gone.map(|(name, _)| name.clone()).collect();
+                self.objects.retain(|name, _| !gone.contains(name));
                 gone
             }
         }
     }
 
-    /// None: it is not of this kind. A person may have made EnvoyFilters with our label for something else.
-    fn came(&mut self, watch: usize, object: &Object) -> Option<Key> {
-        let name = name(object);
-        if !is_name(&name.name) {
+    /// None: it is not one that is kept. A person may have made some with our label for something else.
+    fn came(&mut self, watch: usize, kind: KeptKind, object: &Object) -> Option<KeptName> {
+        let name = name(kind, object);
+        if !is_name(&name.key.name) {
             return None;
         }
         self.listing.entry(watch).and_modify(|listed| {
             listed.insert(name.clone());
         });
         let generation = object.metadata.generation.unwrap_or_default();
-        self.filters.insert(name.clone(), Filter { watch, generation });
+        self.objects.insert(name.clone(), Found { watch, generation });
         Some(name)
     }
 }
 
-fn name(object: &Object) -> Key {
-    Key::new(object.namespace().unwrap_or_default(), object.name_any())
+fn name(kind: KeptKind, object: &Object) -> KeptName {
+    KeptName { kind, key: Key::new(object.namespace().unwrap_or_default(), object.name_any()) }
 }
 
 #[cfg(test)]
@@ -170,13 +175,14 @@ mod tests {
     }
 
     fn took(there: &mut There, watch: usize, event: Event<Object>) -> Vec<String> {
-        there.take(Seen { watch, event }).into_iter().map(|name| name.name.to_string()).collect()
+        let kind = KeptKind::EnvoyFilter;
+        there.take(Seen { watch, kind, event }).into_iter().map(|name| name.key.name.to_string()).collect()
     }
 
     #[test]
     fn it_is_known_when_all_watches_have_listed() {
         let mut there = There::new(&["a".to_owned(), "b".to_owned()]);
-        for watch in [0, 0, 1] {
+        for watch in [0, 0, 1, 3, 2] {
             assert!(!there.is_known());
             took(&mut there, watch, Event::Init);
             took(&mut there, watch, Event::InitDone);
@@ -188,14 +194,14 @@ mod tests {
     #[test]
     fn what_comes_changes_and_goes_is_told() {
         let mut there = There::new(&[]);
-        let key = Key::new("team", "tollgate-inbound-a");
+        let key = KeptName { kind: KeptKind::EnvoyFilter, key: Key::new("team", "tollgate-inbound-a") };
         assert_eq!(took(&mut there, 0, Event::Apply(filter("tollgate-inbound-a", 1))), ["tollgate-inbound-a"]);
         assert_eq!(there.generation(&key), Some(1));
         assert_eq!(took(&mut there, 0, Event::Apply(filter("tollgate-inbound-a", 2))), ["tollgate-inbound-a"]);
-        assert_eq!((there.generation(&key), there.filters.len()), (Some(2), 1));
+        assert_eq!((there.generation(&key), there.objects.len()), (Some(2), 1));
         assert_eq!(took(&mut there, 0, Event::Apply(filter("tollgate-other", 1))), <[&str; 0]>::default());
         assert_eq!(took(&mut there, 0, Event::Delete(filter("tollgate-inbound-a", 2))), ["tollgate-inbound-a"]);
-        assert_eq!((there.generation(&key), there.filters.len()), (None, 0));
+        assert_eq!((there.generation(&key), there.objects.len()), (None, 0));
     }
 
     #[test]
@@ -207,7 +213,7 @@ mod tests {
         took(&mut there, 0, Event::Init);
         took(&mut there, 0, Event::InitApply(filter("tollgate-inbound-b", 1)));
         assert_eq!(took(&mut there, 0, Event::InitDone), ["tollgate-inbound-a"]);
-        let left: Vec<&str> = there.filters.keys().map(|name| &*name.name).collect();
+        let left: Vec<&str> = there.objects.keys().map(|name| &*name.key.name).collect();
         assert_eq!(left, ["tollgate-inbound-b", "tollgate-inbound-c"]);
     }
 }
