@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The files and folders of `core/src`. Each may use those before it.
-const CORE: [&str; 18] = [
+const CORE: [&str; 19] = [
     "terms",
     "sets",
     "status",
@@ -13,6 +13,7 @@ const CORE: [&str; 18] = [
     "written",
     "files",
     "mesh",
+    "linkerd",
     "placement",
     "fleet",
     "scope",

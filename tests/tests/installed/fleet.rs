@@ -102,7 +102,32 @@ async fn in_a_mesh(lab: &Lab, values: &[&str]) -> anyhow::Result<()> {
         Ok(())
     })
     .await?;
-    with_sidecars(lab, values).await
+    with_sidecars(lab, values).await?;
+    in_linkerds_mesh(lab, values).await
+}
+
+/// The same in the other mesh, whose proxy stands beside ours. Nothing of Linkerd is here.
+async fn in_linkerds_mesh(lab: &Lab, values: &[&str]) -> anyhow::Result<()> {
+    let linkerd = "serviceMesh.linkerd=true";
+    let both = [values, &[linkerd, "serviceMesh.istio=true"]].concat();
+    // By the schema of the values, and by the templates where nobody looks at that.
+    for (options, told) in [
+        (&[][..], "at '/serviceMesh/linkerd': value must be false"),
+        (&["--skip-schema-validation"], "serviceMesh: istio and linkerd are two meshes"),
+    ] {
+        let refused = lab.helm("upgrade", options, &both).await.err().context("two meshes are taken")?.to_string();
+        anyhow::ensure!(refused.contains(told), "{refused}");
+    }
+    lab.helm("upgrade", &[], &[values, &[linkerd]].concat()).await?;
+    for (name, expected) in [
+        ("tollgate", json!({"linkerd.io/inject": "disabled"})),
+        (SERVICE, json!({"linkerd.io/inject": "enabled", "config.linkerd.io/skip-outbound-ports": "18000,18001"})),
+    ] {
+        let annotations = ["-n", NAMESPACE, "deployment", name];
+        let annotations = lab.field(&annotations, "{.spec.template.metadata.annotations}").await?;
+        anyhow::ensure!(serde_json::from_str::<Value>(&annotations)? == expected, "{name}: {annotations}");
+    }
+    Ok(())
 }
 
 /// The control plane for sidecars, which starts without its certificate, too.

@@ -15,6 +15,7 @@ pub mod fleet;
 pub mod ir;
 pub mod istio;
 pub mod ledger;
+pub mod linkerd;
 pub mod mesh;
 pub mod objects;
 pub mod placement;

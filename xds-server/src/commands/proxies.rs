@@ -1,7 +1,7 @@
 //! Options for the proxies of Gateways in a cluster: whether they are provided, of what, and how they are certified.
 
 use clap::ValueEnum;
-use tollgate_core::fleet::{CERTIFICATES_PORT, Settings, XDS_PORT};
+use tollgate_core::fleet::{CERTIFICATES_PORT, PodMesh, Settings, XDS_PORT};
 use tollgate_core::mesh::Mesh;
 use tollgate_core::objects::{ProxyReplicas, ProxyService};
 use tollgate_core::placement::Placement;
@@ -27,6 +27,9 @@ pub struct Proxies {
     /// Host by which proxies reach this control plane [default: tollgate.NAMESPACE.svc]
     #[arg(long, value_name = "HOST", help_heading = HEADING)]
     proxy_control_plane: Option<String>,
+    /// The proxies are in a Linkerd mesh: their Pods ask for Linkerd's proxy, which makes the mutual TLS beside them
+    #[arg(long, requires = "proxy_image", conflicts_with = "mesh_certificates", help_heading = HEADING)]
+    proxy_linkerd: bool,
     /// Certify proxies by the tokens of their Pods' service accounts, on this address
     #[arg(long, value_name = "IP:PORT", requires = "source", help_heading = HEADING)]
     certificates: Option<String>,
@@ -59,7 +62,11 @@ impl Proxies {
                 Service::NodePort => ProxyService::NodePort,
                 Service::ClusterIp => ProxyService::ClusterIP,
             },
-            mesh_certificates: mesh.map(|mesh| mesh.certificates.clone()),
+            mesh: match mesh {
+                Some(mesh) => PodMesh::Istio { certificates: mesh.certificates.clone() },
+                None if self.proxy_linkerd => PodMesh::Linkerd,
+                None => PodMesh::None,
+            },
         })
     }
 

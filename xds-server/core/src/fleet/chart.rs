@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::pod::{AUTHORITY_VOLUME, CA_FILE, Runs};
-use super::{CERTIFICATES_PORT, Settings, XDS_PORT};
+use super::{CERTIFICATES_PORT, PodMesh, Settings, XDS_PORT};
 use crate::objects::{ProxyParameters, ProxyReplicas, ProxyService};
 
 pub fn pod() -> Value {
@@ -17,7 +17,7 @@ pub fn pod() -> Value {
         replicas: ProxyReplicas::Fixed(1),
         service: ProxyService::ClusterIP,
         // The chart adds it.
-        mesh_certificates: None,
+        mesh: PodMesh::None,
     };
     let selector: Map<String, Value> =
         [("app.kubernetes.io/name", "tollgate-proxy"), ("app.kubernetes.io/instance", "{{ .Release.Name }}")]

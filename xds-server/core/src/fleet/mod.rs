@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 
+use crate::linkerd;
 use crate::mesh::{AGENT_ALONE, INJECTED, TLS_MODE};
 use crate::objects::{GATEWAY_GROUP, Gateway, Key, Object, ProxyParameters, ProxyReplicas, ProxyService};
 use crate::terms::names::{is_dns_label, is_label_value};
@@ -52,8 +53,19 @@ pub struct Settings {
     pub certificates_port: u16,
     pub replicas: ProxyReplicas,
     pub service: ProxyService,
-    /// The folder in the Pods where Istio's agent keeps their certificate. None: they are outside of any mesh.
-    pub mesh_certificates: Option<String>,
+    pub mesh: PodMesh,
+}
+
+/// The mesh that the Pods of proxies are in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PodMesh {
+    None,
+    /// `certificates` is the folder in the Pods where Istio's agent keeps their certificate.
+    Istio {
+        certificates: String,
+    },
+    /// Linkerd's proxy makes the TLS beside the Envoy.
+    Linkerd,
 }
 
 /// One object as it is to be.
@@ -217,11 +229,21 @@ impl Fleet<'_> {
             authority: json!({"name": AUTHORITY_VOLUME, "configMap": {"name": self.name}}),
         };
         let (mut labels, mut annotations) = (self.labels(), self.annotations());
-        if settings.mesh_certificates.is_some() {
-            let (label, value) = INJECTED;
-            labels.insert(label.to_owned(), json!(value));
-            let (annotation, value) = AGENT_ALONE;
-            annotations.insert(annotation.to_owned(), value.to_owned());
+        match settings.mesh {
+            PodMesh::None => {}
+            PodMesh::Istio { .. } => {
+                let (label, value) = INJECTED;
+                labels.insert(label.to_owned(), json!(value));
+                let (annotation, value) = AGENT_ALONE;
+                annotations.insert(annotation.to_owned(), value.to_owned());
+            }
+            PodMesh::Linkerd => {
+                let (annotation, value) = linkerd::INJECTED;
+                annotations.insert(annotation.to_owned(), value.to_owned());
+                // They have a TLS of their own, and must not wait for Linkerd. An owner may know of further ports.
+                let own = format!("{},{}", settings.xds_port, settings.certificates_port);
+                annotations.entry(linkerd::SKIPPED.to_owned()).or_insert(own);
+            }
         }
         if is_for_members {
             // By this the sidecars of callers speak the TLS of the mesh to all ports of the Pod. An owner may know better.

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Settings;
+use super::{PodMesh, Settings};
 use crate::objects::ProxyParameters;
 
 /// Where the proxy tells whether it is ready, and its metrics. No Service has this port.
@@ -117,6 +117,9 @@ fn arguments(settings: &Settings) -> Vec<String> {
         format!("--state={STATE}/proxy"),
         format!("--status=0.0.0.0:{STATUS_PORT}"),
     ];
-    arguments.extend(settings.mesh_certificates.as_ref().map(|folder| format!("--mesh-certificates={folder}")));
+    match &settings.mesh {
+        PodMesh::Istio { certificates } => arguments.push(format!("--mesh-certificates={certificates}")),
+        PodMesh::None | PodMesh::Linkerd => {}
+    }
     arguments
 }

@@ -42,7 +42,7 @@ fn settings() -> Settings {
         certificates_port: 18001,
         replicas: ProxyReplicas::Fixed(3),
         service: ProxyService::LoadBalancer,
-        mesh_certificates: None,
+        mesh: PodMesh::None,
     }
 }
 
@@ -102,7 +102,7 @@ fn pods_of_a_mesh_get_its_agent_and_look_for_what_that_writes() {
         of(&wanted_of(Given::yaml(GATEWAY), settings), FleetKind::Deployment)["spec"]["template"].clone()
     };
     let outside = template(&settings());
-    let inside = template(&Settings { mesh_certificates: Some("/agent".to_owned()), ..settings() });
+    let inside = template(&Settings { mesh: PodMesh::Istio { certificates: "/agent".to_owned() }, ..settings() });
     assert_eq!(inside["metadata"]["labels"]["sidecar.istio.io/inject"], "true");
     assert_eq!(inside["metadata"]["annotations"]["inject.istio.io/templates"], "grpc-agent");
     let arguments = |template: &Value| template["spec"]["containers"][0]["args"].as_array().unwrap().clone();
@@ -111,6 +111,25 @@ fn pods_of_a_mesh_get_its_agent_and_look_for_what_that_writes() {
     assert_eq!(&inside_arguments[..inside_arguments.len() - 1], outside_arguments.as_slice());
     assert_eq!(outside["metadata"]["labels"].get("sidecar.istio.io/inject"), None);
     assert_eq!(outside["metadata"]["annotations"], json!({"note": "ours"}));
+}
+
+#[test]
+fn pods_of_linkerds_mesh_get_its_proxy_which_leaves_the_control_planes_ports_alone() {
+    let template = |gateway: Given, mesh: PodMesh| -> Value {
+        let settings = Settings { mesh, ..settings() };
+        of(&wanted_of(gateway, &settings), FleetKind::Deployment)["spec"]["template"].clone()
+    };
+    let inside = template(Given::yaml(GATEWAY), PodMesh::Linkerd);
+    let annotations = |template: &Value| template["metadata"]["annotations"].clone();
+    let skipped = "config.linkerd.io/skip-outbound-ports";
+    assert_eq!(annotations(&inside), json!({"note": "ours", "linkerd.io/inject": "enabled", skipped: "18000,18001"}));
+    // The Envoy is told nothing of it.
+    let outside = template(Given::yaml(GATEWAY), PodMesh::None);
+    assert_eq!(inside["spec"], outside["spec"]);
+    assert_eq!(inside["metadata"]["labels"], outside["metadata"]["labels"]);
+    let asked = json!({"annotations": {skipped: "18000,18001,5432", "linkerd.io/inject": "ingress"}});
+    let own = annotations(&template(Given::yaml(GATEWAY).with("/spec/infrastructure", asked), PodMesh::Linkerd));
+    assert_eq!(own, json!({"linkerd.io/inject": "enabled", skipped: "18000,18001,5432"}));
 }
 
 /// Sidecars speak the TLS of the mesh to all ports of a Pod or to none.

@@ -25,7 +25,7 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Print the objects of Istio that let Gateways and nobody else call runners
+    /// Print the objects of Istio or Linkerd that let Gateways and nobody else call runners
     Policies(policies::Args),
     /// Say what keeps the mesh of a cluster from working with its Gateways; exit 1 when something does
     Check(check::Args),
