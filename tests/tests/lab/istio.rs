@@ -63,6 +63,40 @@ endpoints: [{addresses: [10.98.0.200], targetRef: {kind: Pod, name: runner-1, na
 ports: [{port: 8080}]
 ";
 
+/// A Service whose callers are to be held to a policy, and an istiod of which only its version is there.
+const COUNTED: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: counted, namespace: istio-runners}
+spec: {selector: {app: counted}, ports: [{name: http, port: 80, targetPort: 8080}]}
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: TokenPolicy
+metadata: {name: counted, namespace: istio-runners}
+spec: {targetRefs: [{kind: Service, name: counted}], limits: [{name: day, tokens: 1000, window: 1d}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: istiod, namespace: istio-callers, labels: {app: istiod, istio.io/rev: default}}
+spec:
+  replicas: 0
+  selector: {matchLabels: {app: istiod}}
+  template:
+    metadata: {labels: {app: istiod}}
+    spec: {containers: [{name: discovery, image: 'docker.io/istio/pilot:1.31.1'}]}
+";
+
+/// As the leader makes it, as far as it matters here.
+const FILTER: &str = "
+apiVersion: networking.istio.io/v1alpha3
+kind: EnvoyFilter
+metadata:
+  name: tollgate-inbound-counted
+  namespace: istio-runners
+  labels: {app.kubernetes.io/managed-by: tollgate}
+spec: {workloadSelector: {labels: {app: counted}}, priority: 10}
+";
+
 /// What Istio's installation has, and calls nobody.
 const INJECTOR: &str = "
 apiVersion: admissionregistration.k8s.io/v1
@@ -144,7 +178,61 @@ async fn a_mesh_takes_its_policies_and_is_checked(lab: Arc<Lab>) -> anyhow::Resu
     let ours = remarks(&well)?.into_iter().filter(|remark| remark.contains("istio-") || remark.contains("cluster"));
     let ours: Vec<String> = ours.collect();
     anyhow::ensure!(ours.is_empty(), "{ours:?}");
+    filters_and_versions_are_checked(&lab, &check).await?;
     lab.kubectl(&["delete", "mutatingwebhookconfiguration", "istio-sidecar-injector"]).await?.success()?;
+    Ok(())
+}
+
+/// Whether the filter is where a policy asks for it, in a cluster in which all else is well.
+async fn filters_and_versions_are_checked(
+    lab: &Lab,
+    check: &impl Fn(&str) -> anyhow::Result<Output>,
+) -> anyhow::Result<()> {
+    let namespace = NAMESPACES[0];
+    // In a cluster of one test, this would be all that is said.
+    let says = |line: Option<&str>| {
+        let printed = check("text")?;
+        let about = [&format!("{namespace}/"), &format!("{}/", NAMESPACES[1])];
+        let ours: Vec<&str> =
+            printed.out.lines().filter(|line| about.iter().any(|about| line.contains(about.as_str()))).collect();
+        match (line, ours.as_slice()) {
+            (None, []) => Ok(()),
+            (Some(line), [one]) if one.starts_with(line) => Ok(()),
+            _ => Err(anyhow::anyhow!("{line:?}: {ours:?} in {printed:?}")),
+        }
+    };
+    let counted = |name: &str, annotations: &str, container: &str, image: &str| {
+        let metadata = format!("labels: {{app: counted}}, annotations: {{{annotations}}}");
+        pod(namespace, name, &metadata, container).replace("image: none", &format!("image: '{image}'"))
+    };
+    let gone = async |name: &str| lab.kubectl(&["-n", namespace, "delete", "pod", name, "--now"]).await?.success();
+    lab.apply(COUNTED).await?;
+    let none = "error: Service istio-runners/counted: a TokenPolicy names it, and there is no EnvoyFilter";
+    says(Some(none))?;
+    lab.apply(&FILTER.replace("managed-by: tollgate", "managed-by: somebody")).await?;
+    says(Some("error: Service istio-runners/counted: a TokenPolicy names it, and the EnvoyFilter"))?;
+    lab.apply(FILTER).await?;
+    let of_filter = "EnvoyFilter istio-runners/tollgate-inbound-counted:";
+    says(Some(&format!("warning: {of_filter} it selects no Pod")))?;
+
+    lab.apply(&counted("counted-1", "", "app", "none")).await?;
+    says(Some(&format!("error: {of_filter} 1 of 1 Pods have no sidecar")))?;
+    lab.kubectl(&["label", "namespace", namespace, "istio.io/dataplane-mode=ambient"]).await?.success()?;
+    says(Some(&format!("error: {of_filter} 1 of 1 Pods are in ambient mode")))?;
+    lab.kubectl(&["label", "namespace", namespace, "istio.io/dataplane-mode-"]).await?.success()?;
+    gone("counted-1").await?;
+
+    let of_revision = "istio.io/rev: default";
+    for (name, annotations, version, told) in [
+        ("counted-2", of_revision, "1.28.0", Some("Pod counted-2 has Istio's agent 1.28.0, which is more than two")),
+        ("counted-3", "istio.io/rev: gone", "1.31.0", Some("Pod counted-3 has an agent of Istio's revision gone")),
+        ("counted-4", of_revision, "1.29.0-distroless", None),
+    ] {
+        let image = format!("docker.io/istio/proxyv2:{version}");
+        lab.apply(&counted(name, annotations, "istio-proxy", &image)).await?;
+        says(told.map(|told| format!("warning: {of_filter} {told}")).as_deref())?;
+        gone(name).await?;
+    }
     Ok(())
 }
 

@@ -2,14 +2,14 @@
 //! installs them; nothing here watches them.
 
 mod check;
-#[cfg(test)]
-mod check_test;
 mod frontends;
 mod kept;
 mod policies;
 mod sidecars;
 
-pub use check::{Found, FoundGateway, FoundPod, FoundService, Remark, check};
+pub use check::{
+    Found, FoundControlPlane, FoundFilter, FoundGateway, FoundPod, FoundService, Remark, Version, check, is_ambient,
+};
 pub use frontends::frontend;
 pub use kept::{Kept, KeptKind, KeptName};
 pub use policies::Policies;

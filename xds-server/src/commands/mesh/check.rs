@@ -13,12 +13,14 @@ use kube::{Client, ResourceExt as _};
 use serde_json::{Value, json};
 use tollgate_core::fleet;
 use tollgate_core::ir;
-use tollgate_core::istio::{Found, FoundGateway, FoundPod, FoundService, Remark, check};
-use tollgate_core::mesh::{AGENT_ALONE, INJECTED, Mesh};
+use tollgate_core::istio::{Found, FoundGateway, FoundService, Remark, Version, check};
+use tollgate_core::mesh::Mesh;
 use tollgate_core::objects::{GATEWAY_GROUP, Key};
-use tollgate_core::placement::{Placement, Setting};
+use tollgate_core::placement::{Direction, Placement, Setting, Sidecars};
+use tollgate_core::scope::Scope;
 use tollgate_core::status::{Severity, display_name};
 
+use super::look::{self, Modes};
 use super::{domain, place};
 use crate::commands::terminal::inert;
 use crate::commands::{Outcome, ask, print};
@@ -30,8 +32,9 @@ use crate::source::kubernetes::Access;
 #[command(after_help = "\
 It looks for: Istio itself and what injects its agent; Pods of Gateways without the agent, or with a second proxy;
 endpoints that Gateways lead to and that are outside of the mesh; PeerAuthentications that take plain text or no TLS;
-AuthorizationPolicies that let no Gateway in; Sidecars that hide a Gateway from its callers. What holds for single
-workloads alone is not looked at. It only reads.
+AuthorizationPolicies that let no Gateway in; Sidecars that hide a Gateway from its callers; Services that a TokenPolicy
+names without our EnvoyFilter, and Pods without a sidecar to put it in; namespaces in ambient mode; versions that do not go
+together. What holds for single workloads alone is not looked at. It only reads.
 
 Exit code 0: nothing is broken, though there may be warnings; 1: something is; 2: the cluster cannot be read.")]
 pub struct Args {
@@ -61,7 +64,6 @@ enum Output {
 const REQUEST: Duration = Duration::from_secs(15);
 /// What the webhooks of Istio's injectors end in, of whatever revision.
 const INJECTOR: &str = "sidecar-injector.istio.io";
-const AGENT: &str = "istio-proxy";
 const KINDS: [(&str, &str); 3] = [
     ("security.istio.io", "PeerAuthentication"),
     ("security.istio.io", "AuthorizationPolicy"),
@@ -102,18 +104,31 @@ async fn found(args: &Args) -> anyhow::Result<Found> {
         certificates: String::new(),
     };
     let placement = args.fleet.clone().map_or(Placement::ProxyPerGateway, Placement::OneFleet);
-    let setting = Setting { mesh: Some(Arc::new(mesh)), ..placement.into() };
+    // Whether or not it was installed with sidecars, a policy may ask for them.
+    let setting = Setting { mesh: Some(Arc::new(mesh)), sidecars: Sidecars::Inbound, ..placement.into() };
     let (translation, _) = pipeline::once(&Source::Kubernetes(access), setting).await?;
     let objects = objects(&client).await?;
+    let modes = look::modes(&client).await?;
     let mut gateways = Vec::new();
     for (key, gateway) in &translation.ir.gateways {
-        gateways.push(of_gateway(&client, args, key, gateway).await?);
+        gateways.push(of_gateway(&client, args, &modes, key, gateway).await?);
     }
+    let workloads = translation.ir.workloads.values().filter(|workload| !workload.ports.is_empty());
+    let workloads = workloads.filter_map(|workload| match &workload.catalog.scope {
+        Scope::Workload { service, direction: Direction::Inbound } => Some(service.clone()),
+        Scope::Workload { direction: Direction::Outbound, .. } | Scope::Gateway(_) => None,
+    });
     Ok(Found {
         has_istio: objects.is_some(),
         injectors: injectors(&client).await?,
         trust_domain: args.trust_domain.clone(),
         gateways,
+        ambient: modes.ambient(),
+        istiods: look::istiods(&client).await?,
+        control_planes: look::own_control_planes(&client).await?,
+        version: Version::of_tag(env!("CARGO_PKG_VERSION")),
+        workloads: workloads.collect(),
+        filters: if objects.is_some() { look::filters(&client, &modes).await? } else { Vec::new() },
         objects: objects.unwrap_or_default(),
     })
 }
@@ -155,7 +170,13 @@ async fn injectors(client: &Client) -> anyhow::Result<Vec<String>> {
         .collect())
 }
 
-async fn of_gateway(client: &Client, args: &Args, key: &Key, gateway: &ir::Gateway) -> anyhow::Result<FoundGateway> {
+async fn of_gateway(
+    client: &Client,
+    args: &Args,
+    modes: &Modes,
+    key: &Key,
+    gateway: &ir::Gateway,
+) -> anyhow::Result<FoundGateway> {
     let (account, labels) = match &args.fleet {
         Some(fleet) => (fleet.clone(), "app.kubernetes.io/name=tollgate-proxy".to_owned()),
         None => {
@@ -167,7 +188,7 @@ async fn of_gateway(client: &Client, args: &Args, key: &Key, gateway: &ir::Gatew
     let pods: Api<Pod> = Api::namespaced(client.clone(), &account.namespace);
     let pods = pods.list(&ListParams::default().labels(&labels)).await?;
     let has_members = gateway.catalog.has_members;
-    let pods = pods.iter().map(pod).collect();
+    let pods = pods.iter().map(|pod| look::pod(pod, modes)).collect();
     Ok(FoundGateway { key: key.clone(), account, has_members, pods, services: services(gateway) })
 }
 
@@ -178,18 +199,6 @@ async fn class(client: &Client, key: &Key) -> anyhow::Result<String> {
     let gateway = gateways.get(&key.name).await?;
     let class = gateway.data.pointer("/spec/gatewayClassName").and_then(Value::as_str);
     Ok(class.unwrap_or_default().to_owned())
-}
-
-fn pod(pod: &Pod) -> FoundPod {
-    let spec = pod.spec.as_ref();
-    let containers =
-        spec.into_iter().flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
-    FoundPod {
-        name: pod.name_any(),
-        asks: pod.labels().get(INJECTED.0).is_some_and(|value| value == INJECTED.1),
-        templates: pod.annotations().get(AGENT_ALONE.0).cloned(),
-        has_agent: containers.into_iter().any(|container| container.name == AGENT),
-    }
 }
 
 /// Each once, whichever ports of it the Gateway leads to.
