@@ -22,6 +22,8 @@ pub enum Refusal {
     OthersKey,
     /// The headers have keys that differ.
     SeveralKeys,
+    /// Nobody can be known by what Envoy has verified of a JWT.
+    Jwt(WhyNobody),
     ModelNotAllowed {
         model: String,
     },
@@ -45,6 +47,18 @@ pub enum Refusal {
     PolicyInvalid {
         policy: String,
     },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhyNobody {
+    /// No Consumer asks for its claims, and there is no key and no identity of one.
+    Unknown,
+    /// It is that of another Consumer than the key or the identity.
+    Others,
+    /// Several Consumers ask for its claims.
+    Several,
+    /// It has more than is looked at.
+    TooMuch,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,7 +97,7 @@ impl Refusal {
 
     pub fn status(&self) -> u32 {
         match self {
-            Self::NoKey { .. } | Self::WrongKey | Self::OthersKey | Self::SeveralKeys => 401,
+            Self::NoKey { .. } | Self::WrongKey | Self::OthersKey | Self::SeveralKeys | Self::Jwt(_) => 401,
             Self::ModelNotAllowed { .. } => 403,
             Self::ModelNotFound { .. } => 404,
             Self::Invalid { .. } => 400,
@@ -97,7 +111,9 @@ impl Refusal {
     /// The code that clients see. It is also the name of the counter.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::NoKey { .. } | Self::WrongKey | Self::OthersKey | Self::SeveralKeys => "invalid_api_key",
+            Self::NoKey { .. } | Self::WrongKey | Self::OthersKey | Self::SeveralKeys | Self::Jwt(_) => {
+                "invalid_api_key"
+            }
             Self::ModelNotAllowed { .. } => "model_not_allowed",
             Self::ModelNotFound { .. } => "model_not_found",
             Self::Invalid { .. } => "invalid_request_error",
@@ -156,6 +172,7 @@ impl Refusal {
             Self::OthersKey => "The API key is that of another Consumer than your identity.".to_owned(),
             Self::WrongKey => "The API key is not valid or has expired.".to_owned(),
             Self::SeveralKeys => "Several API keys were given that differ. Send one.".to_owned(),
+            Self::Jwt(why) => why.message().to_owned(),
             Self::ModelNotAllowed { model } => {
                 format!("You may not use the model `{}`.", shown(model))
             }
@@ -196,13 +213,28 @@ impl Refusal {
 
     fn anthropic_type(&self) -> &'static str {
         match self {
-            Self::NoKey { .. } | Self::WrongKey | Self::OthersKey | Self::SeveralKeys => "authentication_error",
+            Self::NoKey { .. } | Self::WrongKey | Self::OthersKey | Self::SeveralKeys | Self::Jwt(_) => {
+                "authentication_error"
+            }
             Self::ModelNotAllowed { .. } => "permission_error",
             Self::ModelNotFound { .. } => "not_found_error",
             Self::Invalid { .. } => "invalid_request_error",
             Self::TooLarge { .. } => "request_too_large",
             Self::OverBudget { .. } => "rate_limit_error",
             Self::Unavailable(_) | Self::PolicyInvalid { .. } => "api_error",
+        }
+    }
+}
+
+// === impl WhyNobody ===
+
+impl WhyNobody {
+    fn message(self) -> &'static str {
+        match self {
+            Self::Unknown => "No API key was given, and the claims of your JWT are those of no Consumer here.",
+            Self::Others => "Your JWT is that of another Consumer than your API key or your identity.",
+            Self::Several => "Your JWT could be that of several Consumers here, so it is nobody's.",
+            Self::TooMuch => "Your JWT has more than is looked at here.",
         }
     }
 }

@@ -52,6 +52,7 @@ pub fn stage() -> wire::RequestStage {
         max_body_bytes: 10_000,
         has_members: true,
         workload: None,
+        claim_sets: Vec::new(),
         in_callers: false,
     }
 }

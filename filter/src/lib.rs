@@ -6,7 +6,7 @@
 //! ```
 //!
 //! - [`exchange`] is the state machine of one request. The modules beside it take one decision each:
-//!   [`path`], [`key`], [`body`], [`model`], [`models`], [`budget`], [`attempt`], [`usage`], [`errors`].
+//!   [`path`], [`key`], [`jwt`], [`body`], [`model`], [`models`], [`budget`], [`attempt`], [`usage`], [`errors`].
 //! - [`root`] is the state machine of what belongs to no request. It has two conversations with the control plane:
 //!   [`report`] makes the calls to the ledger, [`table`] keeps the keys from a delta xDS stream.
 //! - [`worker`] is what one worker keeps between requests: [`slices`] its own part of busy budgets, [`sources`] the
@@ -30,6 +30,7 @@ mod fixture;
 mod handover;
 pub mod host;
 pub mod json;
+pub mod jwt;
 pub mod key;
 pub mod model;
 pub mod models;

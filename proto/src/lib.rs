@@ -45,5 +45,7 @@ pub mod delta {
     include!(concat!(env!("OUT_DIR"), "/tollgate.delta.rs"));
 }
 
+pub mod jwt;
+
 /// The compiled `FileDescriptorSet`, for printing messages by reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

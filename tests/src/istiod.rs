@@ -50,14 +50,25 @@ impl Istiod {
         self.started(app, &filter).await
     }
 
-    /// The same, with what was sent on before.
+    /// The same, with filters that Istio has before ours, such as the one of a RequestAuthentication.
+    pub async fn sidecar_after(&self, app: u16, before: &[Value]) -> anyhow::Result<Sidecar> {
+        let filter = self.send().await?;
+        self.started_after(app, &filter, before).await
+    }
+
+    /// A sidecar with what was sent on before.
     pub async fn started(&self, app: u16, filter: &Value) -> anyhow::Result<Sidecar> {
+        self.started_after(app, filter, &[]).await
+    }
+
+    async fn started_after(&self, app: u16, filter: &Value, before: &[Value]) -> anyhow::Result<Sidecar> {
         let patches = filter.pointer("/spec/configPatches").and_then(Value::as_array).context("no patches")?;
         let of_port = |patch: &&Value| patch.pointer("/match/listener/portNumber") == Some(&json!(app));
         let place = patches.iter().find(of_port).with_context(|| format!("nothing is for port {app}: {filter}"))?;
         let place = self.discovered(place.pointer("/patch/value").context("no value")?)?;
         let cluster = self.cluster().to_string();
-        Sidecar::carrying(&self.tools, &self.folder, app, &place.to_string(), &cluster).await
+        let filters: Vec<String> = before.iter().chain([&place]).map(Value::to_string).collect();
+        Sidecar::carrying(&self.tools, &self.folder, app, &filters, &cluster).await
     }
 
     /// The place of a filter, which is discovered from a file here.

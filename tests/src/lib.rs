@@ -21,6 +21,7 @@ pub mod config;
 pub mod envoy_admin;
 pub mod gateway;
 pub mod istiod;
+pub mod jwt;
 pub mod lab;
 pub mod llm;
 pub mod mesh;

@@ -106,9 +106,17 @@ impl Sidecar {
     }
 
     /// The same, with what EnvoyFilters have put there, as one line of text each. It takes what anybody in the mesh sends.
-    pub async fn carrying(tools: &Tools, folder: &Path, app: u16, filter: &str, cluster: &str) -> anyhow::Result<Self> {
+    pub async fn carrying(
+        tools: &Tools,
+        folder: &Path,
+        app: u16,
+        filters: &[String],
+        cluster: &str,
+    ) -> anyhow::Result<Self> {
         let permitted = "{prefix: \"spiffe://\"}".to_owned();
-        let [filter, cluster] = [filter, cluster].map(|text| format!("- {text}"));
+        // Below each other, as far in as the place is.
+        let filters: Vec<String> = filters.iter().map(|text| format!("- {text}")).collect();
+        let (filter, cluster) = (filters.join("\n          "), format!("- {cluster}"));
         let values = [("APP", app.to_string()), ("PERMITTED", permitted), ("FILTERS", filter), ("CLUSTERS", cluster)];
         // Connections stay, so that it shows when one is drained.
         let lasting = INBOUND.replace("{max_requests_per_connection: 1}", "{}");

@@ -15,6 +15,7 @@ mod failover;
 mod fixtures;
 mod forms;
 mod interruptions;
+mod jwts;
 mod mesh;
 mod providers;
 mod reload;

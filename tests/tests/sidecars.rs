@@ -24,21 +24,21 @@ e2e! {
     a_callers_sidecar_leads_by_the_model,
 }
 
-const CHAT: &str = "/v1/chat/completions";
-const KEY: &str = "planted-key-of-keyed";
-const FOREIGN: &str = "planted-key-of-foreign";
+pub const CHAT: &str = "/v1/chat/completions";
+pub const KEY: &str = "planted-key-of-keyed";
+pub const FOREIGN: &str = "planted-key-of-foreign";
 
 /// A runner with its sidecar, callers, and the control plane that the sidecar asks.
-struct Meshed {
+pub struct Meshed {
     authority: Authority,
-    elsewhere: Elsewhere,
-    istiod: Istiod,
+    pub elsewhere: Elsewhere,
+    pub istiod: Istiod,
     /// The folder of the control plane's certificate.
     own: String,
-    tap: Tap,
+    pub tap: Tap,
 }
 
-fn policy(tokens: u64) -> String {
+pub fn policy(tokens: u64) -> String {
     config::budget(tokens, "")
         .replace("{group: gateway.networking.k8s.io, kind: HTTPRoute, name: chat}", "{kind: Service, name: runner}")
 }
@@ -60,7 +60,7 @@ ports: [{{name: http, port: {port}}}]
 // === impl Meshed ===
 
 impl Meshed {
-    async fn new(shared: &Shared, test: &str, account: &str) -> anyhow::Result<Self> {
+    pub async fn new(shared: &Shared, test: &str, account: &str) -> anyhow::Result<Self> {
         let elsewhere = Elsewhere::new(shared, test)?;
         let (authority, tap) = (Authority::new()?, shared.tap().await?);
         let (own, runner) = (folder(&elsewhere.home, "control-plane"), folder(&elsewhere.home, "runner"));
@@ -98,7 +98,7 @@ spec: {{identities: [spiffe://cluster.local/ns/default/sa/web]}}
         Ok(Self { authority, elsewhere, istiod, own, tap })
     }
 
-    async fn serve(&self) -> anyhow::Result<Process> {
+    pub async fn serve(&self) -> anyhow::Result<Process> {
         let Ports { sidecars, code } = self.istiod.ports;
         let [sidecars, code] = [sidecars, code].map(|port| format!("127.0.0.1:{port}"));
         let gateway = folder(&self.elsewhere.home, GATEWAY);
@@ -118,7 +118,7 @@ spec: {{identities: [spiffe://cluster.local/ns/default/sa/web]}}
     }
 
     /// A workload with this service account, which asks the runner.
-    async fn caller(&self, shared: &Shared, account: &str, runner: &Sidecar) -> anyhow::Result<Sidecar> {
+    pub async fn caller(&self, shared: &Shared, account: &str, runner: &Sidecar) -> anyhow::Result<Sidecar> {
         let folder = folder(&self.elsewhere.home, account);
         self.authority.issue(&folder, &identity(account), Holds::Now, &self.authority)?;
         Sidecar::lasting(&shared.tools, &folder, &identity("runner"), runner.port()).await

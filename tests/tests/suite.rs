@@ -12,7 +12,7 @@ use tollgate_tests::tools::Tools;
 
 use crate::{
     answers, budgets, certificates, closed, commands, crashes, edge, endings, errors, failover, forms, interruptions,
-    mesh, providers, reload, requests, routes, scopes, secrets, sidecars, tls, upgrade, usage_reading,
+    jwts, mesh, providers, reload, requests, routes, scopes, secrets, sidecars, tls, upgrade, usage_reading,
 };
 
 pub struct Suite {
@@ -89,6 +89,7 @@ impl Suite {
             forms::tests(),
             endings::tests(),
             interruptions::tests(),
+            jwts::tests(),
             mesh::tests(),
             sidecars::tests(),
             providers::tests(),

@@ -24,6 +24,8 @@ pub struct Scope<'a> {
     pub model: &'a str,
     pub route: &'a str,
     pub labels: &'a tollgate_proto::Map,
+    /// Of the JWT that Envoy has verified.
+    pub claims: &'a tollgate_proto::Map,
 }
 
 /// Who takes tokens, and when.
@@ -84,6 +86,7 @@ impl Budget {
             ScopePart::Model => scope.model.to_owned(),
             ScopePart::Route => scope.route.to_owned(),
             ScopePart::Label(key) => scope.labels.get(key).cloned().unwrap_or_default(),
+            ScopePart::Claim(name) => scope.claims.get(name).cloned().unwrap_or_default(),
         });
         Self { limit: limit.clone(), bucket: Bucket::new(limit.id.clone(), values.collect()) }
     }

@@ -4,6 +4,7 @@
 
 mod by_name;
 mod caller;
+mod claims;
 mod known;
 mod workload;
 
@@ -11,9 +12,10 @@ use std::rc::Rc;
 
 use prost::Message as _;
 use thiserror::Error;
-use tollgate_proto::v1 as wire;
+use tollgate_proto::{jwt::MAX_SETS, v1 as wire};
 
 pub use by_name::ByName;
+pub use claims::{ClaimSet, Claims};
 pub use known::Known;
 pub use workload::Workload;
 
@@ -38,6 +40,7 @@ pub struct RequestStage {
     pub place: Place,
     /// By the id that stands in the names of Envoy's routes.
     pub classes: ByName<Class>,
+    pub claims: Claims,
     pub max_body_bytes: usize,
 }
 
@@ -191,6 +194,8 @@ pub enum ScopePart {
     Model,
     Route,
     Label(String),
+    /// The value of a claim of the JWT that Envoy has verified.
+    Claim(String),
 }
 
 /// tokens = ceil(max(0, constant + input*in + output*out + cached*cached_in + reasoning*reasoning_out))
@@ -221,6 +226,8 @@ pub enum InvalidConfig {
     Dangling { what: &'static str, place: String, index: u32, len: usize },
     #[error("{what} {name:?} occurs twice")]
     Twice { what: &'static str, name: String },
+    #[error("there are {0} sets of claims, and at most {MAX_SETS} are looked at")]
+    ClaimSets(usize),
     #[error("limit {0:?} has a count weight that is not a finite number")]
     Weight(String),
 }
@@ -280,6 +287,7 @@ impl TryFrom<wire::RequestStage> for RequestStage {
         }
         let backends = all::<_, Backend>(stage.backends)?;
         let limits = all::<_, Limit>(stage.limits)?;
+        let claims = Claims::new(stage.claim_sets, &limits)?;
         let (place, classes) = match stage.workload {
             Some(workload) => (Place::Workload(Workload::new(workload, stage.classes, &limits)?), Vec::new()),
             None => {
@@ -297,6 +305,7 @@ impl TryFrom<wire::RequestStage> for RequestStage {
             control_cluster: stage.control_cluster,
             place,
             classes: ByName::new("class", classes)?,
+            claims,
             max_body_bytes,
         })
     }
@@ -455,6 +464,7 @@ impl TryFrom<wire::Limit> for Limit {
                 Some(wire::scope_part::Part::Model(_)) => Ok(ScopePart::Model),
                 Some(wire::scope_part::Part::Route(_)) => Ok(ScopePart::Route),
                 Some(wire::scope_part::Part::Label(key)) => Ok(ScopePart::Label(key.clone())),
+                Some(wire::scope_part::Part::Claim(name)) => Ok(ScopePart::Claim(name.clone())),
                 None => Err(missing("scope part")),
             })
             .collect::<Result<_, _>>()?;
@@ -524,6 +534,7 @@ mod tests {
             has_members: false,
             workload: None,
             in_callers: false,
+            claim_sets: Vec::new(),
         }
     }
 

@@ -86,6 +86,8 @@ impl StreamHost for EnvoyStream {
             Property::Source => &["source", "address"],
             Property::Route => &["xds", "route_name"],
             Property::FilterChain => &["xds", "filter_chain_name"],
+            // The whole of it: of a part, Envoy 1.40 gives a form in which numbers and texts look alike.
+            Property::Metadata => &["metadata"],
             Property::ClientUri => &["connection", "uri_san_peer_certificate"],
             Property::CodeDetails => &["response", "code_details"],
             Property::Cluster => &["xds", "cluster_name"],

@@ -126,6 +126,7 @@ fn ask(ticket: &mut Ticket, limit: &Rc<Limit>, patience: Patience, desk: &mut De
         model: &ticket.pattern,
         route: &ticket.route,
         labels: &ticket.caller.labels,
+        claims: &ticket.claims,
     };
     let budget = Budget::new(limit, &scope);
     if limit.mode == Mode::Shadow {

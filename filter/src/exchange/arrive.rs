@@ -7,8 +7,9 @@ use super::{Desk, Effect, Exchange, Reading, Stepped};
 use crate::{
     body::{content_type::ContentType, same},
     config::{Access, Class, Limit, Mode, Place, Pool},
-    errors::{Refusal, Shape, Unavailable},
+    errors::{Refusal, Shape, Unavailable, WhyNobody},
     handover::{self, Handover},
+    jwt::{self, Payload, Payloads, Unclear, Whose},
     key::{self, Caller, Presented, Proof, Table},
     models,
     path::{EscapedSlash, Path},
@@ -24,6 +25,8 @@ pub struct Head<'a> {
     pub route: Option<&'a str>,
     /// The SPIFFE ID of the client, if its connection proves it.
     pub identity: Option<&'a str>,
+    /// Envoy's dynamic metadata, where the configuration asks for claims.
+    pub metadata: Option<&'a [u8]>,
 }
 
 /// What a request is for.
@@ -113,14 +116,19 @@ pub(super) fn arrived(head: &Head<'_>, end: bool, desk: &mut Desk<'_>) -> Steppe
         // plain answers.
         effects.push(Effect::SetRequestHeader("accept-encoding", "identity".into()));
     }
-    let known = match &handover {
-        Some(handover) => Ok(handover.caller.clone()),
-        None => caller(head, pool, desk),
+    let payloads = match Payloads::read(head.metadata.unwrap_or_default()) {
+        Ok(payloads) => payloads,
+        Err(jwt::Unreadable) => return refused(Refusal::Jwt(WhyNobody::TooMuch), effects, desk),
     };
-    let caller = match known {
-        Ok(caller) => caller,
+    let known = match &handover {
+        Some(handover) => Ok((handover.caller.clone(), None)),
+        None => caller(head, &payloads, pool, desk),
+    };
+    let (caller, of_jwt) = match known {
+        Ok(known) => known,
         Err(refusal) => return refused(refusal, effects, desk),
     };
+    let claims = jwt::of_budgets(of_jwt.or_else(|| payloads.only()), &terms.limits);
     let path = match path {
         Ok(path) => path,
         Err(refusal) => return refused(refusal, effects, desk),
@@ -147,6 +155,7 @@ pub(super) fn arrived(head: &Head<'_>, end: bool, desk: &mut Desk<'_>) -> Steppe
     let raw_path = head.text(":path").unwrap_or_default();
     let reading = Reading {
         caller,
+        claims,
         api: if is_last { api } else { Api::Other },
         shape,
         path: raw_path.to_owned(),
@@ -227,9 +236,15 @@ fn shape(api: Api, path: &Result<Path<'_>, Refusal>, head: &Head<'_>) -> Shape {
     }
 }
 
-fn caller(head: &Head<'_>, pool: &Pool, desk: &mut Desk<'_>) -> Result<Rc<Caller>, Refusal> {
+/// The caller, and the payload of the JWT that shows it. A key, an identity and a JWT that are known are the same Consumer's.
+fn caller<'p>(
+    head: &Head<'_>,
+    payloads: &'p Payloads<'p>,
+    pool: &Pool,
+    desk: &mut Desk<'_>,
+) -> Result<(Rc<Caller>, Option<&'p Payload<'p>>), Refusal> {
     if pool.access == Access::Anonymous {
-        return Ok(Rc::new(Caller::anonymous()));
+        return Ok((Rc::new(Caller::anonymous()), None));
     }
     let Table::Ready(generation) = desk.table else {
         return Err(Refusal::Unavailable(Unavailable::KeysNotLoaded));
@@ -239,19 +254,37 @@ fn caller(head: &Head<'_>, pool: &Pool, desk: &mut Desk<'_>) -> Result<Rc<Caller
         found.filter(|caller| pool.consumers.contain(&caller.namespace))
     };
     let of_identity = head.identity.and_then(|identity| look_up(Proof::Identity(identity.into())));
+    let of_jwt = jwt::whose(payloads, &desk.stage.claims.sets, &mut look_up).map_err(|unclear| {
+        Refusal::Jwt(match unclear {
+            Unclear::Several => WhyNobody::Several,
+            Unclear::TooMuch => WhyNobody::TooMuch,
+        })
+    })?;
+    let (of_jwt, payload) = of_jwt.map(|Whose { caller, payload }| (caller, payload)).unzip();
     let headers = head.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
+    // A JWT may be left where keys are. While one is verified, what looks like one is no key.
+    let headers = headers.filter(|(_, value)| payloads.is_empty() || !jwt::is_one(value));
     let of_key = match key::find(headers) {
-        Presented::One(key) => look_up(Proof::of_key(key)).ok_or(Refusal::WrongKey)?,
+        Presented::One(key) => Some(look_up(Proof::of_key(key)).ok_or(Refusal::WrongKey)?),
         Presented::Several => return Err(Refusal::SeveralKeys),
-        Presented::Nothing => {
-            return of_identity.ok_or_else(|| Refusal::NoKey { identity: head.identity.map(str::to_owned) });
-        }
+        Presented::Nothing => None,
+    };
+    let differ = |one: &Option<Rc<Caller>>, other: &Option<Rc<Caller>>| {
+        one.as_ref().zip(other.as_ref()).is_some_and(|(one, other)| one.consumer != other.consumer)
     };
     // A workload cannot have another Consumer pay by a key that it has come by.
-    if of_identity.is_some_and(|caller| caller.consumer != of_key.consumer) {
+    if differ(&of_identity, &of_key) {
         return Err(Refusal::OthersKey);
     }
-    Ok(of_key)
+    if differ(&of_jwt, &of_key) || differ(&of_jwt, &of_identity) {
+        return Err(Refusal::Jwt(WhyNobody::Others));
+    }
+    let nobody = || match payloads.is_empty() {
+        true => Refusal::NoKey { identity: head.identity.map(str::to_owned) },
+        false => Refusal::Jwt(WhyNobody::Unknown),
+    };
+    let caller = of_key.or(of_jwt).or(of_identity).ok_or_else(nobody)?;
+    Ok((caller, payload))
 }
 
 /// Says how the body of a request to a model is to be read.

@@ -71,6 +71,7 @@ fn decide(reading: Reading, body: &[u8], desk: &mut Desk<'_>) -> Result<Draft, R
         route: reading.route,
         terms: reading.terms,
         caller: reading.caller,
+        claims: reading.claims,
         api: reading.api,
         shape: reading.shape,
         plan,

@@ -23,6 +23,8 @@ pub use arrive::Head;
 pub use choose::Draft;
 pub use settle::{Ending, LastAttempt};
 
+use tollgate_proto::Map;
+
 use crate::{
     body::{content_type::ContentType, held::Room},
     budget::{Bucket, Budget, Counter, Holder, Rate, Reservation},
@@ -66,6 +68,8 @@ pub struct Reading {
     route: Rc<str>,
     terms: Rc<Terms>,
     caller: Rc<Caller>,
+    /// Those of the verified JWT that budgets are for.
+    claims: Map,
     /// The model's name in the pool of the Gateway that has handed the request over.
     handed_over: Option<Rc<str>>,
     api: Api,
@@ -91,6 +95,7 @@ pub struct Ticket {
     route: Rc<str>,
     terms: Rc<Terms>,
     caller: Rc<Caller>,
+    claims: Map,
     api: Api,
     shape: Shape,
     plan: Plan,

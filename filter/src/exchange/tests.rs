@@ -118,7 +118,7 @@ impl World {
             .chain(more)
             .map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec()))
             .collect();
-        let head = Head { headers: &headers, route, identity: None };
+        let head = Head { headers: &headers, route, identity: None, metadata: None };
         self.step(Exchange::New, Event::RequestHeaders { head, end: false }, seen)
     }
 
@@ -413,7 +413,7 @@ fn without_keys_or_configuration_it_is_503_and_never_401() {
         let mut seen = Seen::default();
         let state = world.step(
             Exchange::New,
-            Event::RequestHeaders { head: Head { headers: &[], route, identity: None }, end: false },
+            Event::RequestHeaders { head: Head { headers: &[], route, identity: None, metadata: None }, end: false },
             &mut seen,
         );
         assert_eq!(matches!(state, Exchange::Passing), passes, "{route:?}");

@@ -31,7 +31,7 @@ pub enum Presented<'h> {
     Several,
 }
 
-/// The SHA-256 of a key.
+/// The SHA-256 of a key, or of claims.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct KeyHash([u8; 32]);
 
@@ -41,6 +41,8 @@ pub enum Proof {
     Key(KeyHash),
     /// A SPIFFE ID that the client's connection proves.
     Identity(Rc<str>),
+    /// The issuer and some claims of a JWT that Envoy has verified.
+    Jwt(KeyHash),
 }
 
 /// The consumer behind a request.
@@ -133,6 +135,7 @@ impl Proof {
         match self {
             Self::Key(hash) => hash.record(),
             Self::Identity(identity) => record_name(identity),
+            Self::Jwt(hash) => record_name(&format!("{}{}", tollgate_proto::jwt::PREFIX, hex(&hash.0))),
         }
     }
 }
@@ -143,7 +146,8 @@ impl fmt::Debug for KeyHash {
     }
 }
 
-/// The name of a record in shared data, from that of the resource: a hash in lowercase hex, or a SPIFFE ID.
+/// The name of a record in shared data, from that of the resource: a hash in lowercase hex, a SPIFFE ID, or
+/// `jwt/` and a hash.
 pub fn record_name(resource: &str) -> String {
     let mut name = String::with_capacity(2 + resource.len());
     name.push_str("k/");

@@ -99,7 +99,7 @@ fn budget() -> Budget {
         on_early_end: EarlyEnd::Estimate,
     };
     let labels = tollgate_proto::Map::default();
-    Budget::new(&Rc::new(limit), &Scope { consumer: "app", model: "", route: "", labels: &labels })
+    Budget::new(&Rc::new(limit), &Scope { consumer: "app", model: "", route: "", labels: &labels, claims: &labels })
 }
 
 /// A lease that was granted so many tokens. The ledger has so many more.

@@ -63,7 +63,13 @@ impl Downstream {
                 let headers = host.request_headers();
                 let route = text(host, Property::Route);
                 let identity = self.identity(host);
-                let head = Head { headers: &headers, route: route.as_deref(), identity: identity.as_deref() };
+                let metadata = self.metadata(host);
+                let head = Head {
+                    headers: &headers,
+                    route: route.as_deref(),
+                    identity: identity.as_deref(),
+                    metadata: metadata.as_deref(),
+                };
                 self.step(Event::RequestHeaders { head, end }, host, shared, worker, now)
             }
             (Callback::RequestBody { end: true } | Callback::RequestTrailers, Wants::RequestBody) => {
@@ -102,6 +108,14 @@ impl Downstream {
             Place::Gateway { has_members: false } | Place::Caller(_) => return None,
         }
         text(host, Property::ClientUri).filter(|uri| uri.starts_with(SPIFFE))
+    }
+
+    /// What Envoy has verified of the request, where somebody wants to know it.
+    fn metadata(&self, host: &dyn StreamHost) -> Option<Vec<u8>> {
+        match &self.config.stage {
+            Stage::Request(stage) if stage.claims.are_wanted() => host.property(Property::Metadata),
+            _ => None,
+        }
     }
 
     fn step(

@@ -11,6 +11,8 @@ mod fake;
 #[cfg(test)]
 mod identity_test;
 #[cfg(test)]
+mod jwt_test;
+#[cfg(test)]
 mod tests;
 mod upstream;
 
@@ -63,6 +65,8 @@ pub enum Property {
     FilterChain,
     /// The first URI in the client's certificate.
     ClientUri,
+    /// What filters before this one have noted of the request: Envoy's dynamic metadata, encoded.
+    Metadata,
     /// Who made the answer, and why.
     CodeDetails,
     /// The cluster of the last attempt.

@@ -69,6 +69,8 @@ pub enum Feature {
     PoolSessions,
     /// `identities` of a Consumer.
     Identities,
+    /// `claims` of a Consumer.
+    JwtClaims,
     /// A Service as target of a TokenPolicy.
     ServiceTarget,
     /// `parentRefs` of a ModelPool.
@@ -137,8 +139,9 @@ impl Setting {
         let is_there = match feature {
             Feature::IstioCertificates => placement.is_sidecar() || mesh.is_some(),
             Feature::Identities => placement.is_sidecar() || mesh.is_some(),
-            Feature::ServiceTarget => placement.is_sidecar() || *sidecars == Sidecars::Both,
             Feature::ParentServices => self.opens_frontends(),
+            // In sidecars Istio's RequestAuthentication has JWTs verified. At our Gateways nothing does.
+            Feature::JwtClaims | Feature::ServiceTarget => placement.is_sidecar() || *sidecars == Sidecars::Both,
             Feature::Addresses => matches!(placement, Placement::ProxyPerGateway | Placement::OneFleet(_)),
             Feature::Infrastructure => *placement == Placement::ProxyPerGateway,
             Feature::Runners | Feature::PromptAffinity | Feature::PoolSessions => false,
@@ -192,6 +195,10 @@ impl Feature {
             Self::Identities => not_acted_on(
                 "the proxies are in no mesh, so nobody has an identity there",
                 "start tollgate with --mesh-certificates, or give the consumer a key",
+            ),
+            Self::JwtClaims => not_acted_on(
+                "JWTs are verified in sidecars only, so nobody is known by claims",
+                "start tollgate serve with --sidecars, or give the consumer a key",
             ),
             Self::ServiceTarget => not_acted_on(
                 "a Service as target has an effect in sidecars only",

@@ -211,6 +211,7 @@ fn part_name(part: &ScopePart) -> String {
         ScopePart::Model => "Model".to_owned(),
         ScopePart::Route => "Route".to_owned(),
         ScopePart::Label(key) => format!("Label/{key}"),
+        ScopePart::Claim(name) => format!("Claim/{name}"),
     }
 }
 

@@ -77,6 +77,7 @@ fn shown(proof: &Proof) -> String {
     match proof {
         Proof::Sha256(hash) => hash_name(hash),
         Proof::Identity(identity) => identity.clone(),
+        Proof::Jwt(proof) => proof.label(),
     }
 }
 

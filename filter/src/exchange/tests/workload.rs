@@ -86,7 +86,7 @@ fn who_has_no_key_and_no_identity_is_refused() {
 fn an_identity_needs_no_key() {
     let (mut world, mut seen) = (sidecar(), Seen::default());
     let headers = [(":method".to_owned(), b"POST".to_vec()), (":path".to_owned(), CHAT.into())];
-    let head = Head { headers: &headers, route: Some("default"), identity: Some(WEB) };
+    let head = Head { headers: &headers, route: Some("default"), identity: Some(WEB), metadata: None };
     let reading = world.step(Exchange::New, Event::RequestHeaders { head, end: false }, &mut seen);
     assert!(seen.reply.is_none() && reading.wants() == Wants::RequestBody, "{reading:?}");
 }
@@ -145,7 +145,7 @@ fn a_call_says_for_which_workload_it_is_made() {
 fn handed(world: &mut World, from: &str, said: &[&str], seen: &mut Seen) -> Exchange {
     let mut headers = vec![(":method".to_owned(), b"POST".to_vec()), (":path".to_owned(), CHAT.into())];
     headers.extend(said.iter().map(|value| ("x-tollgate-handover".to_owned(), value.as_bytes().to_vec())));
-    let head = Head { headers: &headers, route: Some("default"), identity: Some(from) };
+    let head = Head { headers: &headers, route: Some("default"), identity: Some(from), metadata: None };
     world.step(Exchange::New, Event::RequestHeaders { head, end: false }, seen)
 }
 

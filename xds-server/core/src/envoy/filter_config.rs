@@ -41,6 +41,8 @@ pub fn request_config(catalog: &ir::Catalog, ir: &ir::Ir, control_cluster: &Cont
         has_members: catalog.has_members,
         workload: None,
         in_callers: false,
+        // Nothing verifies JWTs at a Gateway.
+        claim_sets: Vec::new(),
     };
     wire::FilterConfig { stage: Some(Stage::Request(stage)) }
 }
@@ -49,6 +51,9 @@ pub fn request_config(catalog: &ir::Catalog, ir: &ir::Ir, control_cluster: &Cont
 pub fn workload_config(workload: &ir::Workload, ir: &ir::Ir, setup: &FilterSetup) -> wire::FilterConfig {
     let mut config = request_config(&workload.catalog, ir, &setup.control_cluster);
     if let Some(Stage::Request(stage)) = &mut config.stage {
+        let set = |set: &ir::ClaimSet| wire::ClaimSet { issuer: set.issuer.clone(), claims: set.claims.clone() };
+        stage.claim_sets = workload.claim_sets.iter().map(set).collect();
+        stage.claim_sets.sort_by_key(|set| std::cmp::Reverse(set.claims.len()));
         stage.workload = Some(wire::Workload {
             scope: workload.catalog.scope.to_string(),
             route: workload.route(),
@@ -155,6 +160,7 @@ fn limit(limit: &ir::Limit) -> wire::Limit {
             ir::ScopePart::Model => Part::Model(true),
             ir::ScopePart::Route => Part::Route(true),
             ir::ScopePart::Label(key) => Part::Label(key.clone()),
+            ir::ScopePart::Claim(name) => Part::Claim(name.clone()),
         }),
     };
     wire::Limit {

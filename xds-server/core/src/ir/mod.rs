@@ -4,6 +4,7 @@ mod catalog;
 mod delta;
 mod frontend;
 mod gateway;
+mod jwt;
 mod model;
 mod route;
 mod tunnel;
@@ -15,6 +16,7 @@ pub use frontend::{Frontend, Runner};
 pub use gateway::{
     Certificate, ClientAuthority, ClientCertificate, Gateway, Listener, Site, SiteTls, Tunnels, VirtualHost,
 };
+pub use jwt::{ClaimSet, JwtProof};
 pub use model::{
     Access, Authority, BACKEND_PREFIX, Backend, Choice, ConsumerNamespaces, Credential, Endpoint, MeshTo, Model,
     OnPickerFailure, Peers, Picker, Pool, Schema, Service, ServiceEndpoint, ServiceTls, SubjectName, Target, Timeouts,
@@ -57,7 +59,7 @@ pub struct Ir {
     pub limits: BTreeMap<String, Arc<Limit>>,
 }
 
-/// One key of one Consumer, or one identity that stands for a key.
+/// One key of one Consumer, or one identity or JWT that stands for a key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Key {
     pub origin: Origin,
@@ -80,6 +82,8 @@ pub enum Proof {
     Sha256(String),
     /// A SPIFFE ID, in their certificate of the mesh.
     Identity(String),
+    /// A JWT that Envoy has verified.
+    Jwt(JwtProof),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -111,10 +115,11 @@ pub struct Limit {
 // === impl Proof ===
 
 impl Proof {
-    /// How it is told apart from all others. No hash looks like an identity.
+    /// How it is told apart from all others. No hash looks like an identity, or like the name of a JWT's claims.
     pub fn name(&self) -> &str {
         match self {
             Self::Sha256(name) | Self::Identity(name) => name,
+            Self::Jwt(proof) => proof.name(),
         }
     }
 }

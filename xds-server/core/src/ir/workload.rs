@@ -6,7 +6,7 @@ use serde::ser::{Serialize, SerializeStruct as _, Serializer};
 
 use crate::status::{Membership, Origin};
 
-use super::{Catalog, ConsumerNamespaces};
+use super::{Catalog, ClaimSet, ConsumerNamespaces};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Workload {
@@ -16,6 +16,8 @@ pub struct Workload {
     pub catalog: Catalog,
     /// Whose Consumers count there. It is the namespace of the Service, never all.
     pub consumers: ConsumerNamespaces,
+    /// What its Consumers ask of JWTs.
+    pub claim_sets: BTreeSet<ClaimSet>,
     /// The labels of its Pods. There is always one: without any, the filter would be in every sidecar of the namespace.
     pub selector: BTreeMap<String, String>,
     /// The ports of its Pods on which requests to the Service arrive.
@@ -42,6 +44,11 @@ impl Serialize for Workload {
         fields.serialize_field("origin", &self.origin)?;
         fields.serialize_field("scope", &self.catalog.scope)?;
         fields.serialize_field("consumers", &self.consumers)?;
+        if self.claim_sets.is_empty() {
+            fields.skip_field("claim_sets")?;
+        } else {
+            fields.serialize_field("claim_sets", &self.claim_sets)?;
+        }
         fields.serialize_field("selector", &self.selector)?;
         fields.serialize_field("ports", &self.ports)?;
         fields.serialize_field("identities", &self.identities)?;

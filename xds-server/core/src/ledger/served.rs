@@ -69,7 +69,7 @@ impl Served {
         let own = |(part, value): (&ScopePart, &String)| match part {
             ScopePart::Consumer => self.has(identity, &Thing::consumer(value), now),
             ScopePart::Route => self.has(identity, &Thing::route(value), now),
-            ScopePart::Model | ScopePart::Label(_) => true,
+            ScopePart::Model | ScopePart::Label(_) | ScopePart::Claim(_) => true,
         };
         self.has(identity, &Thing::limit(id), now) && parts.iter().zip(scope).all(own)
     }

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use crate::status::Reason;
 
 use super::check::Check;
+use super::jwt_claims::{JwtClaims, JwtClaimsWire, jwt_claims};
 use super::redact::Shown;
 use super::secret_ref::{SecretRef, SecretRefWire};
 
@@ -16,6 +17,8 @@ pub struct Consumer {
     pub keys: Vec<ConsumerKey>,
     /// SPIFFE IDs. Who shows a certificate of the mesh for one of them needs no key.
     pub identities: Vec<String>,
+    /// JWTs that Envoy has verified. Who has one of them needs no key.
+    pub claims: Vec<JwtClaims>,
     /// Absent: all.
     pub models: Option<Vec<String>>,
 }
@@ -75,6 +78,10 @@ pub struct ConsumerWire {
     )]
     #[serde(default)]
     identities: Vec<String>,
+    /// JWTs of callers that need no key, because the sidecar that they come to has verified them.
+    #[cfg_attr(feature = "schema", schemars(length(max = 8)))]
+    #[serde(default)]
+    claims: Vec<JwtClaimsWire>,
     /// Models that the consumer may use; a trailing `*` matches a prefix. Absent: all.
     #[cfg_attr(
         feature = "schema",
@@ -101,8 +108,9 @@ struct KeyWire {
 
 pub fn consumer(wire: ConsumerWire, check: &mut Check<'_>) -> Option<Consumer> {
     check.reserved_name(ANONYMOUS, "it stands for the callers of pools with access: Anonymous");
-    if wire.keys.is_empty() && wire.identities.is_empty() {
-        check.warning(Reason::NoKey, "spec.keys", "the consumer has no key and no identity", "nobody can be it");
+    if wire.keys.is_empty() && wire.identities.is_empty() && wire.claims.is_empty() {
+        let message = "the consumer has no key, no identity and no claims";
+        check.warning(Reason::NoKey, "spec.keys", message, "nobody can be it");
     }
     let mut seen = BTreeSet::new();
     for (index, identity) in wire.identities.iter().enumerate() {
@@ -111,6 +119,7 @@ pub fn consumer(wire: ConsumerWire, check: &mut Check<'_>) -> Option<Consumer> {
             check.error(field, "the identity is listed twice", "");
         }
     }
+    let claims = jwt_claims(wire.claims, check);
     for (index, pattern) in wire.models.iter().flatten().enumerate() {
         check.model_pattern(format_args!("spec.models[{index}]"), pattern);
     }
@@ -130,7 +139,7 @@ pub fn consumer(wire: ConsumerWire, check: &mut Check<'_>) -> Option<Consumer> {
             (!check.has_refused(&field)).then_some(key)
         })
         .collect();
-    Some(Consumer { keys, identities: wire.identities, models: wire.models })
+    Some(Consumer { keys, identities: wire.identities, claims, models: wire.models })
 }
 
 fn key(wire: KeyWire, index: usize, field: &str, check: &mut Check<'_>) -> Option<ConsumerKey> {

@@ -16,7 +16,7 @@ use crate::status::{Finding, Reason};
 const DOCUMENTS: &str = include_str!("lenient_test.yaml");
 
 /// What stands here is the user's choice, field by field.
-const FREE: [&str; 7] = ["labels", "annotations", "matchLabels", "selector", "data", "options", "requests"];
+const FREE: [&str; 8] = ["labels", "annotations", "matchLabels", "selector", "data", "options", "requests", "match"];
 
 pub fn documents() -> Vec<Value> {
     crate::files::parse(DOCUMENTS).unwrap().into_iter().map(|document| document.value).collect()

@@ -20,6 +20,7 @@ mod frontend;
 mod grpc_route;
 mod http_route;
 mod inference_pool;
+mod jwt_claims;
 pub mod key_list;
 pub(crate) mod kinds;
 #[cfg(test)]

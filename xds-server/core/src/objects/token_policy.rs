@@ -13,7 +13,7 @@ use crate::terms::{CalendarUnit, Mode, OnEarlyEnd, OnLedgerUnavailable, ScopePar
 use super::check::Check;
 use super::redact::Shown;
 use super::{GATEWAY_GROUP, TOLLGATE_GROUP, expression};
-use crate::terms::names::is_label_key;
+use crate::terms::names::{is_claim_name, is_label_key};
 
 #[derive(Debug, Clone)]
 pub struct TokenPolicy {
@@ -146,8 +146,9 @@ struct LimitWire {
     /// The time zone of a calendar window, as the IANA names it. Default: UTC.
     #[cfg_attr(feature = "schema", schemars(length(min = 1, max = 64)))]
     time_zone: Option<String>,
-    /// One budget for each combination of these: Consumer, Model, Route, Label/KEY of the Consumer. Empty: one for all.
-    #[cfg_attr(feature = "schema", schemars(length(max = 8), inner(length(max = 330), regex(pattern = r"^(Consumer|Model|Route|Label/.+)$")), extend("x-kubernetes-list-type" = "set")))]
+    /// One budget for each combination of these: Consumer, Model, Route, Label/KEY of the Consumer, Claim/NAME of the verified
+    /// JWT. Empty: one for all.
+    #[cfg_attr(feature = "schema", schemars(length(max = 8), inner(length(max = 330), regex(pattern = r"^(Consumer|Model|Route|Label/.+|Claim/.+)$")), extend("x-kubernetes-list-type" = "set")))]
     #[serde(default)]
     scope: Vec<String>,
     /// Total, Input or Output, or {expression: TEXT}. Default: Total.
@@ -254,10 +255,11 @@ fn limit(wire: LimitWire, field: &str, check: &mut Check<'_>) -> Option<TokenPol
             "Consumer" => ScopePart::Consumer,
             "Model" => ScopePart::Model,
             "Route" => ScopePart::Route,
-            _ => match text.strip_prefix("Label/") {
-                Some(key) if is_label_key(key) => ScopePart::Label(key.to_owned()),
+            _ => match (text.strip_prefix("Label/"), text.strip_prefix("Claim/")) {
+                (Some(key), _) if is_label_key(key) => ScopePart::Label(key.to_owned()),
+                (_, Some(name)) if is_claim_name(name) => ScopePart::Claim(name.to_owned()),
                 _ => {
-                    let hint = "one of Consumer, Model, Route, Label/<key of the Consumer>";
+                    let hint = "one of Consumer, Model, Route, Label/<key of the Consumer>, Claim/<name in the JWT>";
                     check.error(field, format_args!("{} is not a known value", Shown(text)), hint);
                     continue;
                 }

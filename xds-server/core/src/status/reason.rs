@@ -65,6 +65,8 @@ pub enum Reason {
     // Of our own kinds.
     DuplicateKey,
     DuplicateIdentity,
+    DuplicateClaims,
+    TooManyClaims,
     NoKey,
     KeyEnds,
     KeyEnded,
@@ -127,9 +129,12 @@ impl Reason {
             | Self::NoTarget => (ResolvedRefs, false),
             Self::ProtocolConflict | Self::HostnameConflict => (ConditionType::Conflicted, false),
             // The first one of them is in force.
-            Self::Duplicate | Self::DuplicateKey | Self::DuplicateIdentity | Self::LastGood => {
-                (PartiallyInvalid, false)
-            }
+            Self::Duplicate
+            | Self::DuplicateKey
+            | Self::DuplicateIdentity
+            | Self::DuplicateClaims
+            | Self::TooManyClaims
+            | Self::LastGood => (PartiallyInvalid, false),
             Self::KeyEnds => (KeysExpiring, false),
             Self::KeyEnded => (KeysExpiring, true),
             Self::Pending | Self::AddressNotUsable | Self::AddressNotAssigned => (Programmed, false),

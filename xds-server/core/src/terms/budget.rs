@@ -29,6 +29,8 @@ pub enum ScopePart {
     Route,
     /// The value of this label of the Consumer.
     Label(String),
+    /// The value of this claim of the JWT that Envoy has verified.
+    Claim(String),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -27,6 +27,11 @@ pub fn is_label_value(value: &str) -> bool {
         && ends_well(bytes.last())
 }
 
+/// The name of a claim of a JWT: any text without control characters. Some are URIs.
+pub fn is_claim_name(name: &str) -> bool {
+    (1..=256).contains(&name.len()) && !name.chars().any(char::is_control)
+}
+
 /// A hostname as Gateways and HTTPRoutes have it: the first label may be `*`.
 pub fn is_wildcard_hostname(hostname: &str) -> bool {
     is_dns_subdomain(hostname.strip_prefix("*.").unwrap_or(hostname))

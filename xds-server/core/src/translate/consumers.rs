@@ -1,11 +1,12 @@
-//! Consumers to keys, and to identities, which stand for keys where callers have certificates of a mesh.
+//! Consumers to keys, and to what stands for keys: identities where callers have certificates of a mesh, and claims where
+//! sidecars verify JWTs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::ir::{AllowedModels, Key, Proof};
+use crate::ir::{AllowedModels, JwtProof, Key, Proof};
 use crate::objects::{Consumer, ConsumerKey, KeySource, Object};
 use crate::placement::Feature;
 use crate::status::{Finding, Origin, Reason, Severity};
@@ -16,7 +17,7 @@ use super::view::View;
 /// One key of one Consumer, before it is known whether others have it too.
 #[derive(Debug, PartialEq)]
 pub struct Claim {
-    /// Its place among the keys, or among the identities, of the Consumer.
+    /// Its place among the keys, the identities or the claims of the Consumer.
     pub index: usize,
     pub key: Arc<Key>,
 }
@@ -28,6 +29,12 @@ pub fn claims(view: View<'_>, consumer: &Object<Consumer>, findings: &mut Vec<Fi
         match view.lack(Feature::Identities, &consumer.meta, "spec.identities") {
             Some(finding) => findings.push(finding),
             None => claims.extend(identities(view, consumer)),
+        }
+    }
+    if !consumer.spec.claims.is_empty() {
+        match view.lack(Feature::JwtClaims, &consumer.meta, "spec.claims") {
+            Some(finding) => findings.push(finding),
+            None => claims.extend(of_jwts(consumer)),
         }
     }
     for given in &consumer.spec.keys {
@@ -56,7 +63,14 @@ fn identities(view: View<'_>, consumer: &Object<Consumer>) -> Vec<Claim> {
     names.into_iter().map(claim).collect()
 }
 
-/// Says whose a key or an identity is. One that two Consumers claim is nobody's. Otherwise whoever copied a key would use
+fn of_jwts(consumer: &Object<Consumer>) -> impl Iterator<Item = Claim> {
+    consumer.spec.claims.iter().enumerate().map(|(index, jwt)| {
+        let proof = Proof::Jwt(JwtProof::new(jwt.issuer.clone(), jwt.claims.clone()));
+        Claim { index, key: Arc::new(of_consumer(consumer, proof, None)) }
+    })
+}
+
+/// Says whose a key, an identity or a JWT is. One that two Consumers claim is nobody's. Otherwise whoever copied a key would use
 /// the other's models and budgets, or have the other pay.
 pub fn settle(claims: &[(&Object<Consumer>, &Claim)], findings: &mut Vec<Finding>) -> Option<Arc<Key>> {
     let owners: BTreeSet<&Origin> = claims.iter().map(|(consumer, _)| &consumer.meta.origin).collect();
@@ -64,6 +78,7 @@ pub fn settle(claims: &[(&Object<Consumer>, &Claim)], findings: &mut Vec<Finding
         let (reason, field) = match claim.key.proof {
             Proof::Sha256(_) => (Reason::DuplicateKey, key_field(claim.index)),
             Proof::Identity(_) => (Reason::DuplicateIdentity, format!("spec.identities[{}]", claim.index)),
+            Proof::Jwt(_) => (Reason::DuplicateClaims, format!("spec.claims[{}]", claim.index)),
         };
         findings.push(consumer.meta.finding(Severity::Error, reason, field, message, hint));
     };
@@ -71,11 +86,12 @@ pub fn settle(claims: &[(&Object<Consumer>, &Claim)], findings: &mut Vec<Finding
         for claim in claims {
             let own = &claim.0.meta.origin;
             let others: Vec<String> = owners.iter().filter(|owner| **owner != own).map(ToString::to_string).collect();
-            let (what, hint) = match claim.1.key.proof {
-                Proof::Sha256(_) => ("key", "make new ones with tollgate key new"),
-                Proof::Identity(_) => ("identity", "one Consumer for each service account"),
+            let others = others.join(", ");
+            let (message, hint) = match claim.1.key.proof {
+                Proof::Sha256(_) => (refused("the key is", &others), "make new ones with tollgate key new"),
+                Proof::Identity(_) => (refused("the identity is", &others), "one Consumer for each service account"),
+                Proof::Jwt(_) => (refused("the entry is", &others), "one Consumer for the same claims"),
             };
-            let message = format!("the {what} is also one of {}: it is refused for each", others.join(", "));
             duplicate(claim, message, hint);
         }
         return None;
@@ -84,6 +100,10 @@ pub fn settle(claims: &[(&Object<Consumer>, &Claim)], findings: &mut Vec<Finding
         duplicate(again, "the Consumer has the key already".to_owned(), "the first entry is used");
     }
     claims.first().map(|(_, claim)| Arc::clone(&claim.key))
+}
+
+fn refused(what: &str, others: &str) -> String {
+    format!("{what} also one of {others}: it is refused for each")
 }
 
 fn key(view: View<'_>, consumer: &Object<Consumer>, key: &ConsumerKey, field: &str) -> Result<Key, Finding> {

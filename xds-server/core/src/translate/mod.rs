@@ -19,6 +19,7 @@ pub(crate) mod backend_tls;
 pub(crate) mod backends;
 pub(crate) mod backing;
 mod certificates;
+pub(crate) mod claim_sets;
 mod client_certificate;
 mod clients;
 mod conflicts;
@@ -54,7 +55,7 @@ pub(crate) mod users;
 pub(crate) mod view;
 pub(crate) mod workloads;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::ir::Ir;
@@ -99,6 +100,13 @@ pub fn translate(objects: &Objects, setting: impl Into<Setting>) -> Translation 
         let claims: Vec<_> = claims.iter().map(|(object, claim)| (*object, claim)).collect();
         ir.keys.extend(consumers::settle(&claims, &mut findings).map(|key| (hash, key)));
     }
+    for key in ir.keys.values() {
+        made.add_claims(key);
+    }
+    let left_out = made.claim_sets.values().flat_map(|sets| sets.left_out()).filter_map(|name| ir.keys.get(name));
+    let left_out: BTreeSet<Key> = left_out.map(|key| key.origin.key()).collect();
+    let left_out = left_out.iter().filter_map(|key| objects.consumers.get(&key.namespace, &key.name));
+    findings.extend(left_out.map(claim_sets::left_out));
     for (_, policy) in each(objects, &made, |view, object| policies::policy(view, object, &mut findings)) {
         made.add_policy(&policy);
         ir.limits.extend(policy.limits.into_iter().map(|limit| (limit.id.clone(), limit)));

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::ir::{Action, Gateway, Ir, Limit, Route, Workload};
+use crate::ir::{Action, Gateway, Ir, Limit, Route, ScopePart, Workload};
 use crate::objects::{
     self, HttpRoute, Key, ModelPool, Names, Object, PolicyTarget, RefusedPolicy, Service, TargetKind, TokenPolicy,
 };
@@ -34,10 +34,14 @@ pub struct Way<'a> {
 }
 
 pub fn policy(view: View<'_>, policy: &Object<TokenPolicy>, findings: &mut Vec<Finding>) -> Policy {
-    let targets = targets(view, policy, findings).into_iter();
+    let targets = targets(view, policy, findings);
+    findings.extend(claims_at_gateways(policy, &targets));
     Policy {
         limits: limits(policy).map(Arc::new).collect(),
-        targets: targets.map(|target| (target.kind, Key::new(policy.meta.namespace(), target.name.as_str()))).collect(),
+        targets: targets
+            .into_iter()
+            .map(|target| (target.kind, Key::new(policy.meta.namespace(), target.name.as_str())))
+            .collect(),
     }
 }
 
@@ -78,6 +82,17 @@ fn targets<'a>(view: View<'_>, policy: &'a Object<TokenPolicy>, findings: &mut V
         }
     }
     targets
+}
+
+/// Nothing verifies JWTs at a Gateway, so each request there is one without claims.
+fn claims_at_gateways(policy: &Object<TokenPolicy>, targets: &[&PolicyTarget]) -> Option<Finding> {
+    let mut scopes = policy.spec.limits.iter().map(|limit| &limit.scope);
+    let limit = scopes.position(|scope| scope.iter().any(|part| matches!(part, ScopePart::Claim(_))))?;
+    targets.iter().find(|target| target.kind != TargetKind::Service)?;
+    let field = format!("spec.limits[{limit}].scope");
+    let message = "JWTs are verified in sidecars only: at a Gateway this is one budget for all";
+    let hint = "target a Service, or use Consumer or Label/<key of the Consumer>";
+    Some(policy.meta.finding(Severity::Warning, Reason::NotActedOn, field, message, hint))
 }
 
 /// A finding if the target does not exist.

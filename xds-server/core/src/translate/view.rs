@@ -20,6 +20,7 @@ use crate::sets::Counted;
 use crate::status::{Finding, Origin};
 
 use super::backend_tls::BackendTls;
+use super::claim_sets::ClaimSets;
 use super::listeners::OpenListeners;
 use super::policies::Policy;
 use super::services::{Port, service_of};
@@ -52,6 +53,8 @@ pub struct Made {
     pub listeners: BTreeMap<Key, Arc<OpenListeners>>,
     /// Ids of the limits that hold for each target.
     pub limits: BTreeMap<(TargetKind, Key), BTreeSet<String>>,
+    /// What the Consumers of each namespace ask of JWTs.
+    pub claim_sets: BTreeMap<String, ClaimSets>,
     /// The namespaces that are known, each by some objects.
     pub namespaces: Counted<String>,
 }
@@ -141,6 +144,11 @@ impl Fact {
 
     pub fn limits(kind: TargetKind, target: &Key) -> Self {
         Self::new(["limits", kind.name(), &target.namespace, &target.name])
+    }
+
+    /// Which claims of JWTs are looked at in a namespace.
+    pub fn claim_sets(namespace: &str) -> Self {
+        Self::new(["claim sets", namespace, "", ""])
     }
 
     pub fn known_namespaces() -> Self {
@@ -287,6 +295,12 @@ impl<'a> View<'a> {
         self.made.limits.get(&(kind, target.clone())).into_iter().flatten()
     }
 
+    /// The claims of JWTs that are looked at in a namespace.
+    pub fn claim_sets(&self, namespace: &str) -> BTreeSet<ir::ClaimSet> {
+        self.reads.note(Fact::claim_sets(namespace));
+        self.made.claim_sets.get(namespace).map(ClaimSets::looked_at).unwrap_or_default()
+    }
+
     pub fn known_namespaces(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         self.reads.note(Fact::known_namespaces());
         self.made.namespaces.iter().map(String::as_str)
@@ -334,6 +348,22 @@ impl Made {
                 }
             }
         }
+    }
+
+    /// Notes what a key asks of JWTs, if it is known by one. Returns whether that is a set of claims more.
+    pub fn add_claims(&mut self, key: &ir::Key) -> bool {
+        matches!(key.proof, ir::Proof::Jwt(_))
+            && self.claim_sets.entry(key.origin.namespace.to_string()).or_default().add(key)
+    }
+
+    /// Forgets it. Returns whether that is a set of claims less.
+    pub fn remove_claims(&mut self, key: &ir::Key) -> bool {
+        let Some(sets) = self.claim_sets.get_mut(&*key.origin.namespace) else { return false };
+        let is_less = sets.remove(key);
+        if sets.is_empty() {
+            self.claim_sets.remove(&*key.origin.namespace);
+        }
+        is_less
     }
 
     /// Notes what the limits of a policy hold for.

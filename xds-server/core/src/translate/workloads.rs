@@ -29,10 +29,12 @@ pub fn workload(view: View<'_>, direction: Direction, service: &Object<Service>)
         closed_by: refused.iter().find(|policy| closes(policy, &key)).map(RefusedPolicy::label),
     };
     let consumers = ConsumerNamespaces::Only([key.namespace.to_string()].into());
+    let claim_sets = view.claim_sets(&key.namespace);
     let (ports, identities, pods) = (ports(view, service), services::identities_of(view, &key), pods(view, &key));
     let mut catalog = Catalog::new(Scope::Workload { service: key, direction });
     catalog.classes.insert(class);
-    Some(Workload { origin: service.meta.origin.clone(), catalog, consumers, selector, ports, identities, pods })
+    let origin = service.meta.origin.clone();
+    Some(Workload { origin, catalog, consumers, claim_sets, selector, ports, identities, pods })
 }
 
 /// Whether the sidecars of the workload behind a Service have the filter.

@@ -7,6 +7,7 @@
 //! whose own object changed, and those that read a fact that changed. What they say then may change further facts, for
 //! the stages after theirs. A whole translation comes to the same result, which a property test holds against this.
 
+mod claim_sets;
 mod ends;
 mod gateways;
 mod index;
@@ -76,6 +77,8 @@ pub struct World {
     ends: BTreeSet<(i64, String)>,
     /// What is wrong with keys, by their names.
     of_keys: BTreeMap<String, Vec<Finding>>,
+    /// Claims that are left out, by namespace.
+    of_claims: BTreeMap<String, Vec<Finding>>,
     /// What Gateways cannot have because others have it.
     of_ports: BTreeMap<Key, Vec<Finding>>,
     /// What refused policies close.
@@ -150,7 +153,8 @@ impl World {
         let of_units = of_units.chain(self.frontends.findings());
         let of_units = of_units.chain(self.listeners.findings()).chain(self.routes.findings());
         let of_units = of_units.chain(self.tls_routes.findings()).chain(self.backend_tls.findings());
-        let of_all = self.of_keys.values().chain(self.of_ports.values()).flatten().chain(&self.of_refused);
+        let of_keys = self.of_keys.values().chain(self.of_claims.values());
+        let of_all = of_keys.chain(self.of_ports.values()).flatten().chain(&self.of_refused);
         let mut findings: Vec<Finding> = of_units.chain(of_all).cloned().collect();
         findings.sort_by(Finding::by_spot);
         findings.dedup();
@@ -165,7 +169,7 @@ impl World {
             delta.statuses = self.affected_by_refused(refused);
         }
         let mut dirty = self.apply(changes);
-        self.step_keys(&dirty, &mut delta);
+        self.step_keys(&mut dirty, &mut delta);
         self.step_policies(&mut dirty, &mut delta);
         self.step_backend_tls(&mut dirty);
         self.step_services(&mut dirty, &mut touched);
@@ -207,7 +211,7 @@ impl World {
         dirty
     }
 
-    fn step_keys(&mut self, dirty: &Dirty, delta: &mut Delta) {
+    fn step_keys(&mut self, dirty: &mut Dirty, delta: &mut Delta) {
         let turns = self.consumers.step(&self.objects, &self.made, dirty, |view, object, findings| {
             Some(consumers::claims(view, object, findings))
         });
@@ -230,6 +234,7 @@ impl World {
         for key in dirty.of::<Consumer>() {
             due.extend(names(&self.consumers.output(key)).into_iter().filter(|name| self.of_keys.contains_key(name)));
         }
+        let mut namespaces = BTreeSet::new();
         for name in due {
             let claimants: Vec<_> = self.claimants.get(&name).into_iter().flatten().map(Arc::clone).collect();
             let outputs: Vec<_> = claimants.iter().filter_map(|key| Some((key, self.consumers.output(key)?))).collect();
@@ -258,10 +263,14 @@ impl World {
                     Some(key) => self.ir.keys.insert(name.clone(), key),
                     None => self.ir.keys.remove(&name),
                 };
+                self.note_claims([before.as_deref(), after.as_deref()], dirty);
+                let both = [&before, &after].into_iter().flatten().filter(|key| matches!(key.proof, ir::Proof::Jwt(_)));
+                namespaces.extend(both.map(|key| key.origin.namespace.to_string()));
                 delta.consumers.extend([before, after].into_iter().flatten().map(|key| key.origin.key()));
                 delta.keys.insert(name);
             }
         }
+        self.step_claim_sets(namespaces, dirty, delta);
     }
 
     fn step_policies(&mut self, dirty: &mut Dirty, delta: &mut Delta) {

@@ -240,7 +240,8 @@ impl Known for World {
                 let names = claims.iter().flat_map(|claims| claims.iter()).map(|claim| claim.key.proof.name());
                 let names: BTreeSet<&str> = names.collect();
                 let of_keys = names.into_iter().filter_map(|name| self.of_keys.get(name)).flatten().filter(is_own);
-                self.consumers.findings_of(key).iter().chain(of_keys).collect()
+                let of_claims = self.of_claims.get(&*key.namespace).into_iter().flatten().filter(is_own);
+                self.consumers.findings_of(key).iter().chain(of_keys).chain(of_claims).collect()
             }
             StatusKind::TokenPolicy => {
                 self.policies.findings_of(key).iter().chain(self.of_refused.iter().filter(is_own)).collect()

@@ -257,7 +257,14 @@ fn places() -> Vec<Vec<String>> {
             format!("spec: {{keys: [{{sha256: {hash}}}, {{secretRef: {{name: s, namespace: a}}}}], models: [x]}}"),
         );
         place("Consumer", namespace, "c", &[&one, &two, "spec: {keys: [{secretRef: {name: s}}]}", "spec: {keys: 7}"]);
+        let by_jwt = [
+            "spec: {claims: [{issuer: i, match: {a: x}}]}",
+            "spec: {claims: [{issuer: i, match: {a: y}}, {issuer: i}], models: [x]}",
+            "spec: {claims: [{issuer: i, match: {b: x, a: x}}, {issuer: j}]}",
+        ];
         place("Consumer", namespace, "d", &["spec: {keys: [{secretRef: {name: s}}, {secretRef: {name: s}}]}", &one]);
+        place("Consumer", namespace, "e", &by_jwt);
+        place("Consumer", namespace, "f", &by_jwt);
         place(
             "TokenPolicy",
             namespace,
@@ -277,7 +284,7 @@ fn places() -> Vec<Vec<String>> {
             namespace,
             "u",
             &[
-                "spec: {targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: r}], limits: [{name: hour, tokens: 5, window: 1h}]}",
+                "spec: {targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: r}], limits: [{name: hour, tokens: 5, window: 1h, scope: [Claim/a]}]}",
                 "spec: {targetRefs: [{kind: Service, name: s}, {kind: Service, name: absent}], limits: [{name: hour, tokens: 5, window: 1h}]}",
             ],
         );
