@@ -259,7 +259,7 @@ fn places() -> Vec<Vec<String>> {
         place("Consumer", namespace, "c", &[&one, &two, "spec: {keys: [{secretRef: {name: s}}]}", "spec: {keys: 7}"]);
         let by_jwt = [
             "spec: {claims: [{issuer: i, match: {a: x}}]}",
-            "spec: {claims: [{issuer: i, match: {a: y}}, {issuer: i}], models: [x]}",
+            "spec: {claims: [{issuer: i, match: {a: z}}, {issuer: i}], models: [x]}",
             "spec: {claims: [{issuer: i, match: {b: x, a: x}}, {issuer: j}]}",
         ];
         place("Consumer", namespace, "d", &["spec: {keys: [{secretRef: {name: s}}, {secretRef: {name: s}}]}", &one]);
