@@ -71,7 +71,7 @@ func up(args []string) error {
 	if err != nil {
 		return err
 	}
-	go relay(listener, func() (net.Conn, error) { return dialIn(namespace, listener.Addr().String()) })
+	go relay(listener, func() (net.Conn, error) { return node.DialIn(namespace, listener.Addr().String()) })
 
 	ended := make(chan error, 1)
 	go func() { ended <- lab.Wait() }()
@@ -304,28 +304,6 @@ func publish(pki *authority, dir string) error {
 		return err
 	}
 	return os.WriteFile(filepath.Join(dir, "kubeconfig"), data, 0o600)
-}
-
-// dialIn connects to an address of another network namespace. A socket belongs
-// to the namespace its thread was in; that thread is not unlocked, so the
-// runtime discards it.
-func dialIn(namespace *os.File, address string) (net.Conn, error) {
-	type result struct {
-		conn net.Conn
-		err  error
-	}
-	results := make(chan result)
-	go func() {
-		runtime.LockOSThread()
-		if err := unix.Setns(int(namespace.Fd()), unix.CLONE_NEWNET); err != nil {
-			results <- result{nil, err}
-			return
-		}
-		conn, err := net.DialTimeout("tcp", address, 5*time.Second)
-		results <- result{conn, err}
-	}()
-	r := <-results
-	return r.conn, r.err
 }
 
 func relay(listener net.Listener, dial func() (net.Conn, error)) {

@@ -223,6 +223,13 @@ fn in_kubernetes_command(workspace: &Workspace) -> Command {
     command
 }
 
+pub fn in_istio(workspace: &Workspace, name: Option<&str>, tally: &mut Tally) {
+    let step = Step { what: "tests in a real Istio", takes: Some("some minutes"), log: "istio" };
+    let mut command = shell::cargo(workspace);
+    command.args(["test", "--package", "tollgate-tests", "--test", "istio", "--"]).args(name);
+    tally.tests(workspace, &step, &mut command);
+}
+
 /// Licences, sources and bans of what we depend on.
 pub fn dependencies(workspace: &Workspace, cargo_deny: &Path, tally: &mut Tally) {
     tally.step(

@@ -49,7 +49,12 @@ enum Command {
         kubernetes: bool,
     },
     /// The whole test suite; with a name, only the tests whose names contain it.
-    Test { name: Option<String> },
+    Test {
+        name: Option<String>,
+        /// The tests in a real Istio instead, with the programs in the folder that ISTIO_BIN names
+        #[arg(long)]
+        mesh: bool,
+    },
     /// The fast loop: formatting, lints for both targets, unit and golden tests.
     Check,
     /// Writes the golden cases' expected parts anew.
@@ -88,8 +93,9 @@ impl Command {
             Self::Bench(options) if options.scale => needs::SCALE,
             Self::Bench(options) if options.kubernetes => needs::CLUSTER,
             Self::Demo { kubernetes: true, .. } => needs::LAB,
-            Self::Demo { .. } | Self::Bench(_) | Self::Soak { .. } | Self::Test { name: Some(_) } => needs::RUN,
-            Self::Test { name: None } => needs::TEST,
+            Self::Demo { .. } | Self::Bench(_) | Self::Soak { .. } => needs::RUN,
+            Self::Test { name, mesh } if *mesh || name.is_some() => needs::RUN,
+            Self::Test { .. } => needs::TEST,
             Self::Check => needs::CHECK,
             Self::Lab(lab::Command::Down) => &[],
             Self::Lab(lab::Command::Exec { .. }) => &[Need::Lab],
@@ -138,8 +144,9 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             artifacts::debug(&workspace, &wasm).map(drop)
         }
         Command::Check => suite::fast(&workspace),
-        Command::Test { name: None } => suite::all(&workspace),
-        Command::Test { name: Some(name) } => suite::some(&workspace, &name),
+        Command::Test { name, mesh: true } => suite::mesh(&workspace, name.as_deref()),
+        Command::Test { name: None, .. } => suite::all(&workspace),
+        Command::Test { name: Some(name), .. } => suite::some(&workspace, &name),
         Command::Bless => suite::bless(&workspace),
         Command::Gen => suite::generate(&workspace),
     }

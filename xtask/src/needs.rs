@@ -188,6 +188,21 @@ pub fn no_lab() -> Option<String> {
     Some(format!("the right to make namespaces and what the lab has in them: {error:#}"))
 }
 
+/// The programs that a real Istio is made of.
+const ISTIO_PROGRAMS: [&str; 3] = ["pilot-discovery", "pilot-agent", "istioctl"];
+
+/// Why there can be no real Istio on this machine, if so. Its programs are in no package registry, so nothing here gets them.
+pub fn no_istio() -> Option<String> {
+    const PROGRAMS: &str = "Istio's pilot-discovery, pilot-agent and istioctl";
+    let Some(folder) = std::env::var_os("ISTIO_BIN") else {
+        return Some(format!("{PROGRAMS}: ISTIO_BIN names no folder with them"));
+    };
+    let folder = Path::new(&folder);
+    let missing = |program: &&&str| !folder.join(program).is_file();
+    let program = ISTIO_PROGRAMS.iter().find(missing)?;
+    Some(format!("{PROGRAMS}: {} has no {program}", folder.display()))
+}
+
 /// Whether the Rust that cargo uses here has this target.
 pub fn has_target(name: &str) -> bool {
     read(Command::new("rustc").args(["--print", "sysroot"]))

@@ -39,6 +39,21 @@ pub fn some(workspace: &Workspace, name: &str) -> anyhow::Result<()> {
     tally.close()
 }
 
+/// Runs the tests in a real Istio: all, or those whose names contain this. No other command runs them.
+pub fn mesh(workspace: &Workspace, name: Option<&str>) -> anyhow::Result<()> {
+    let mut tally = Tally::default();
+    if let Some(lack) = needs::no_istio().or_else(needs::no_lab) {
+        tally.skip("tests in a real Istio", &format!("this machine lacks {lack}"));
+        return tally.close();
+    }
+    setup::tools(workspace)?;
+    let wasm = artifacts::filter(workspace)?;
+    artifacts::debug(workspace, &wasm)?;
+    lab::for_tests(workspace)?;
+    check::in_istio(workspace, name, &mut tally);
+    tally.close()
+}
+
 fn tests(workspace: &Workspace, wasm: &Path, name: Option<&str>, tally: &mut Tally) {
     check::unit_tests(workspace, wasm, name, tally);
     match artifacts::debug(workspace, wasm) {

@@ -233,7 +233,7 @@ func (c *container) launch() (*launch, error) {
 		return nil, errors.New("no command specified")
 	}
 	if w.netns != "" {
-		l.Netns = "/run/netns/" + w.netns
+		l.Netns = netnsPath(w.netns)
 	}
 	for _, dir := range []string{image.WorkingDir, c.spec.WorkingDir} {
 		if dir != "" {

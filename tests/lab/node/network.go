@@ -2,11 +2,16 @@ package node
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // The node routes: a pod is one end of a veth pair and has a host route on the
@@ -49,6 +54,8 @@ func addPodNetwork(name, nodeIP string, podIP netip.Addr) error {
 		fmt.Sprintf("route add %s dev eth0", nodeIP),
 		"route add default via "+nodeIP)
 }
+
+func netnsPath(name string) string { return "/run/netns/" + name }
 
 // removePodNetwork is quiet about what is already gone. The link is removed
 // first because a namespace lives on while any process or socket holds it.
@@ -132,4 +139,26 @@ func (p *pool) give(a netip.Addr) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.used, a)
+}
+
+// DialIn connects to an address of another network namespace. A socket belongs
+// to the namespace its thread was in; that thread is not unlocked, so the
+// runtime discards it.
+func DialIn(namespace *os.File, address string) (net.Conn, error) {
+	type result struct {
+		conn net.Conn
+		err  error
+	}
+	results := make(chan result)
+	go func() {
+		runtime.LockOSThread()
+		if err := unix.Setns(int(namespace.Fd()), unix.CLONE_NEWNET); err != nil {
+			results <- result{nil, err}
+			return
+		}
+		conn, err := net.DialTimeout("tcp", address, 5*time.Second)
+		results <- result{conn, err}
+	}()
+	r := <-results
+	return r.conn, r.err
 }

@@ -3,10 +3,12 @@
 //! ```text
 //! kubectl (kubectl.rs) -> 127.0.0.1:PORT ->  API server -> nodes, Pods, Services   \
 //! exec (this file)     ----- nsenter ------> the network of the lab                 } one tree of processes
-//! install.rs           -> the Gateway API and Tollgate in it                        /
+//! install.rs, istio.rs -> the Gateway API, Tollgate and Istio in it                /
 //! ```
 
+pub mod curl;
 pub mod install;
+pub mod istio;
 mod kubectl;
 pub mod suite;
 

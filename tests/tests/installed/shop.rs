@@ -6,6 +6,8 @@ use std::time::Duration;
 use anyhow::Context;
 use serde_json::Value;
 use tollgate_tests::lab::Lab;
+pub use tollgate_tests::lab::curl::Answer;
+use tollgate_tests::lab::curl::CURL;
 use tollgate_tests::poll;
 use tollgate_tests::tools::Tools;
 
@@ -59,14 +61,6 @@ spec:
         securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}}
 ";
 
-/// An answer to a client in the cluster.
-#[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub head: String,
-    pub body: String,
-}
-
 /// Clients that ask all the time.
 pub struct Load(Option<Child>);
 
@@ -117,11 +111,7 @@ pub async fn get(lab: &Lab, url: &str) -> anyhow::Result<Answer> {
 
 /// Asks by curl, in the cluster.
 pub async fn ask(lab: &Lab, arguments: &[&str]) -> anyhow::Result<Answer> {
-    let curl = [&["curl", "-s", "-i", "--max-time", "30"], arguments].concat();
-    let output = lab.exec(&curl).await?.success()?;
-    let (head, body) = output.out.split_once("\r\n\r\n").with_context(|| format!("no answer: {output:?}"))?;
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).context("no status")?;
-    Ok(Answer { status, head: head.to_owned(), body: body.to_owned() })
+    Answer::read(lab.exec(&[&CURL[..], arguments].concat()).await?)
 }
 
 // === impl Load ===

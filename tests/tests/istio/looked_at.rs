@@ -1,0 +1,73 @@
+//! What `istioctl` and `tollgate mesh check` say of such a mesh, and of what is wrong in it.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+use tollgate_tests::cli::{self, Output};
+use tollgate_tests::lab::Lab;
+use tollgate_tests::lab::suite::e2e;
+use tollgate_tests::poll;
+use tollgate_tests::tools::Tools;
+
+use crate::members::{self, PATIENCE};
+use crate::sidecars::policy;
+
+e2e! {
+    istioctl_finds_nothing_wrong,
+    mesh_check_finds_a_pod_that_has_no_sidecar,
+}
+
+/// Any EnvoyFilter is warned of.
+const GENERAL: &str = "[IST0133]";
+
+async fn istioctl_finds_nothing_wrong(lab: Arc<Lab>) -> anyhow::Result<()> {
+    let ns = "looked-at";
+    members::namespace(&lab, ns).await?;
+    members::runner(&lab, ns).await?;
+    members::apply(&lab, ns, &policy(1_000_000)).await?;
+    let pod = members::pod(&lab, ns, "app=runner").await?;
+    // The sidecar asks istiod for the filter, and istiod has sent what it asked for.
+    poll::within(PATIENCE, "istiod tells of the filter", || async {
+        let proxies = lab.istioctl(&["proxy-status"]).await?.success()?;
+        let own = proxies.out.lines().find(|line| line.starts_with(&pod)).with_context(|| proxies.out.clone())?;
+        anyhow::ensure!(own.contains("ECDS"), "{own}");
+        Ok(())
+    })
+    .await?;
+    let carried = lab.istioctl(&["proxy-config", "ecds", &pod, "-n", ns]).await?.success()?;
+    anyhow::ensure!(carried.out.contains("tollgate/workload/looked-at/runner/inbound/request"), "{carried:?}");
+
+    let analyzed = lab.istioctl(&["analyze", "-A"]).await?;
+    let wrong: Vec<_> = analyzed
+        .out
+        .lines()
+        .filter(|line| !line.starts_with("Info") && !line.contains(GENERAL) && !line.trim().is_empty())
+        .collect();
+    anyhow::ensure!(wrong.is_empty(), "{wrong:#?}");
+    anyhow::ensure!(analyzed.out.contains(GENERAL), "it has looked at our EnvoyFilter: {analyzed:?}");
+    Ok(())
+}
+
+async fn mesh_check_finds_a_pod_that_has_no_sidecar(lab: Arc<Lab>) -> anyhow::Result<()> {
+    let ns = "checked";
+    members::namespace(&lab, ns).await?;
+    members::runner(&lab, ns).await?;
+    members::apply(&lab, ns, &policy(1_000_000)).await?;
+    let well = poll::within(PATIENCE, "all is well", || async { checked(&lab)?.success() }).await?;
+    anyhow::ensure!(well.out.contains("errors: 0; warnings: 0"), "{well:?}");
+
+    let outside = r#"{"spec": {"template": {"metadata": {"labels": {"sidecar.istio.io/inject": "false"}}}}}"#;
+    lab.kubectl(&["-n", ns, "patch", "deployment/runner", "-p", outside]).await?.success()?;
+    lab.kubectl(&["-n", ns, "rollout", "status", "deployment/runner", "--timeout=180s"]).await?.success()?;
+    let pod = members::pod(&lab, ns, "sidecar.istio.io/inject=false").await?;
+    let wrong = checked(&lab)?;
+    let line = format!("error: Service checked/runner: Pod {pod} has no sidecar");
+    anyhow::ensure!(wrong.code == Some(1) && wrong.out.contains(&line), "{wrong:?}");
+    Ok(())
+}
+
+fn checked(lab: &Lab) -> anyhow::Result<Output> {
+    let kubeconfig = lab.kubeconfig();
+    let kubeconfig = kubeconfig.to_str().context("a path in UTF-8")?;
+    cli::tollgate(&Tools::find()?, &["mesh", "check", "--kubeconfig", kubeconfig])
+}

@@ -1,0 +1,25 @@
+//! Tollgate in a real Istio: istiod, its injection and its agents, with the programs that ISTIO_BIN names. Run the tests by
+//! `cargo xtask test --mesh`. They share one lab, one mesh that is STRICT everywhere, and one installation of Tollgate in it;
+//! each has namespaces of its own.
+
+mod away;
+mod gateway;
+mod looked_at;
+mod members;
+mod sidecars;
+
+use std::process::ExitCode;
+
+use tollgate_tests::lab::suite::AtOnce;
+use tollgate_tests::lab::{Lab, suite};
+
+fn main() -> ExitCode {
+    // What touches the installation comes last.
+    let tests = [sidecars::tests(), gateway::tests(), looked_at::tests(), away::tests()];
+    let prepare = async |lab: &Lab| {
+        lab.install_gateway_api().await?;
+        lab.install_mesh().await?;
+        lab.install_tollgate_in_mesh().await
+    };
+    suite::run("istio", AtOnce::One, prepare, tests)
+}
