@@ -89,6 +89,18 @@ pub async fn runner(lab: &Lab, namespace: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Waits until no connection to the runner is without the filter any more. A policy that is a Service's first changes the
+/// listeners of its sidecars, and connections from before serve one more request as they did.
+pub async fn drained(lab: &Lab, namespace: &str) -> anyhow::Result<()> {
+    let pod = pod(lab, namespace, "app=runner").await?;
+    poll::within(PATIENCE, "connections from before are gone", || async {
+        let draining = counted(lab, namespace, &pod, "listener_manager.total_filter_chains_draining").await?;
+        anyhow::ensure!(draining == 0, "{draining} are drained");
+        Ok(())
+    })
+    .await
+}
+
 /// The name of a Pod with this label.
 pub async fn pod(lab: &Lab, namespace: &str, label: &str) -> anyhow::Result<String> {
     lab.field(&["-n", namespace, "pods", "-l", label], "{.items[0].metadata.name}").await
@@ -162,7 +174,12 @@ impl<'a> Caller<'a> {
 
     /// Asks until it is answered with this status.
     pub async fn answered(&self, host: &str, status: u16, what: &str) -> anyhow::Result<Answer> {
-        poll::within(PATIENCE, what, || async { self.chat(host).await?.expect(status) }).await
+        self.answered_with(host, &[], status, what).await
+    }
+
+    /// The same, with more arguments of curl.
+    pub async fn answered_with(&self, host: &str, more: &[&str], status: u16, what: &str) -> anyhow::Result<Answer> {
+        poll::within(PATIENCE, what, || async { self.chat_with(host, more).await?.expect(status) }).await
     }
 
     /// Asks until the answer is by the filter: it names this limit. A connection from before the first policy has no filter.

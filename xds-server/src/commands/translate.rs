@@ -8,7 +8,7 @@ use tollgate_core::envoy::{self, FilterCode as EnvoyCode, FilterSetup, Ports, Ro
 use tollgate_core::ir::Ir;
 use tollgate_core::istio::{self, SIDECAR_CODE_PORT, SIDECARS_PORT};
 
-use super::mesh::{At, MeshArgs, SidecarPlace, written};
+use super::mesh::{At, MeshArgs, SidecarPlace, TELLER, written};
 use super::placement::Placements;
 use super::sources::Sources;
 use super::validate::{looked, outcome};
@@ -97,7 +97,7 @@ impl Args {
         }
         let code = FilterCode::load(self.wasm.as_deref())?;
         let at = At { keys: SIDECARS_PORT, code: SIDECAR_CODE_PORT };
-        let setup = self.sidecars.setup(NAMESPACE, &self.mesh.of_sidecars(), at, &code.sha256)?;
+        let setup = self.sidecars.setup(NAMESPACE, &self.mesh.of_sidecars(), at, &code.sha256, TELLER.to_owned())?;
         let mut filters = Vec::new();
         for workload in ir.workloads.values() {
             match istio::envoy_filter(workload, ir, &setup, Shown::AsBytes)? {

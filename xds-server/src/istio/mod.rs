@@ -8,6 +8,7 @@
 //! ```
 //! Only the leader does it. What is of a Service that is gone, the cluster itself takes away.
 
+mod reached;
 mod there;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -104,6 +105,7 @@ impl Keeper {
 
 impl Keeping {
     async fn run(mut self, mut leads: Leads, mut watching: Watching) {
+        reached::wait(&self.inputs.setup).await;
         let mut published = self.inputs.published.clone();
         self.look(&Arc::clone(&published.borrow_and_update()));
         loop {

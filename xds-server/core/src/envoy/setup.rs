@@ -26,8 +26,10 @@ pub enum FilterCode {
     File(String),
     /// Fetched from the control plane by HTTP, through its cluster.
     Remote { sha256: String, path: String },
-    /// Fetched by Istio's agent, which puts a file in its place before Envoy sees it.
-    ByAgent { sha256: String, uri: String },
+    /// Fetched by Istio's agent, which puts a file in its place before Envoy sees it. An agent that cannot fetch it tries again
+    /// when istiod sends the filter again, and not before. So `teller` is another with each control plane that begins to tell of
+    /// the code: it makes the EnvoyFilter another one, and means nothing to agents and to Envoy.
+    ByAgent { sha256: String, uri: String, teller: String },
 }
 
 /// The cluster through which a proxy reaches the control plane.

@@ -143,6 +143,8 @@ pub fn without_stamps(message: &str) -> String {
 
 /// Names the filter by discovery, so that a change of policy changes no listener and drains nothing.
 pub fn discovered(name: String) -> HttpFilter {
+    // Of this type alone. In the place of a filter whose code it cannot fetch, Istio's agent puts one of another type, which
+    // denies everything. Envoy refuses that one, and what it has runs on.
     let config_type = http_filter::ConfigType::ConfigDiscovery(discovery(Wasm::type_url()));
     HttpFilter { name, config_type: Some(config_type), ..Default::default() }
 }
@@ -187,12 +189,12 @@ fn plugin((name, root): (&str, &str), vm_id: String, config: &FilterConfig, setu
 }
 
 fn code(setup: &FilterSetup) -> core::AsyncDataSource {
-    let remote = |uri: String, sha256: &String| {
+    let remote = |uri: String, sha256: &String, cluster: String| {
         core::async_data_source::Specifier::Remote(core::RemoteDataSource {
             http_uri: Some(core::HttpUri {
                 uri,
                 timeout: duration(Duration::from_secs(30)),
-                http_upstream_type: Some(core::http_uri::HttpUpstreamType::Cluster(setup.control_cluster.name())),
+                http_upstream_type: Some(core::http_uri::HttpUpstreamType::Cluster(cluster)),
             }),
             sha256: sha256.clone(),
             ..Default::default()
@@ -203,8 +205,11 @@ fn code(setup: &FilterSetup) -> core::AsyncDataSource {
             specifier: Some(core::data_source::Specifier::Filename(path.clone())),
             ..Default::default()
         }),
-        FilterCode::Remote { sha256, path } => remote(format!("http://{}{path}", setup.control_cluster.host()), sha256),
-        FilterCode::ByAgent { sha256, uri } => remote(uri.clone(), sha256),
+        FilterCode::Remote { sha256, path } => {
+            let uri = format!("http://{}{path}", setup.control_cluster.host());
+            remote(uri, sha256, setup.control_cluster.name())
+        }
+        FilterCode::ByAgent { sha256, uri, teller } => remote(uri.clone(), sha256, teller.clone()),
     };
     core::AsyncDataSource { specifier: Some(specifier) }
 }

@@ -120,7 +120,7 @@ impl<'a> Case<'a> {
 fn kept(name: &str, ir: &Ir) -> Value {
     let cluster = IstioCluster::new("tollgate.tollgate-system.svc.cluster.local", 18002).unwrap();
     let uri = "http://tollgate.tollgate-system.svc.cluster.local:18003/code/abc.wasm".to_owned();
-    let code = FilterCode::ByAgent { sha256: "abc".to_owned(), uri };
+    let code = FilterCode::ByAgent { sha256: "abc".to_owned(), uri, teller: "tollgate".to_owned() };
     let gateways = ["spiffe://cluster.local/ns/default/sa/llm-tollgate".to_owned()].into();
     let setup = FilterSetup { code, control_cluster: ControlCluster::Istio(cluster), gateways };
     let mut filters = serde_json::Map::new();

@@ -6,7 +6,7 @@ pub mod policies;
 mod sidecars;
 
 pub use policies::written;
-pub use sidecars::{At, SidecarArgs, SidecarPlace};
+pub use sidecars::{At, SidecarArgs, SidecarPlace, TELLER};
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

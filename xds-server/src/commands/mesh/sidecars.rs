@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tollgate_core::envoy::{ControlCluster, FilterCode, FilterSetup, HostTooLong, IstioCluster};
 use tollgate_core::mesh::Mesh;
@@ -11,6 +12,9 @@ use tollgate_core::placement::{Setting, Sidecars};
 use super::super::stages::listen;
 use super::place;
 use crate::serve::sidecars::Ports;
+
+/// Who tells agents of the filter's code.
+pub const TELLER: &str = "tollgate";
 
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "In an Istio mesh")]
@@ -50,16 +54,23 @@ pub struct SidecarPlace {
 // === impl SidecarPlace ===
 
 impl SidecarPlace {
-    /// What the filter is told. `namespace` is the control plane's.
+    /// What the filter is told. `namespace` is the control plane's, and `teller` is for agents ([`FilterCode::ByAgent`]).
     ///
     /// # Errors
     /// When the host is too long.
-    pub fn setup(&self, namespace: &str, mesh: &Mesh, at: At, sha256: &str) -> Result<FilterSetup, HostTooLong> {
+    pub fn setup(
+        &self,
+        namespace: &str,
+        mesh: &Mesh,
+        at: At,
+        sha256: &str,
+        teller: String,
+    ) -> Result<FilterSetup, HostTooLong> {
         let host = self.sidecar_control_plane.clone();
         let host = host.unwrap_or_else(|| format!("tollgate.{namespace}.svc.{}", mesh.cluster_domain));
         let uri = format!("http://{host}:{}/code/{sha256}.wasm", at.code);
         let control_cluster = ControlCluster::Istio(IstioCluster::new(host, at.keys)?);
-        let code = FilterCode::ByAgent { sha256: sha256.to_owned(), uri };
+        let code = FilterCode::ByAgent { sha256: sha256.to_owned(), uri, teller };
         let gateways = self.gateway_account.iter().flat_map(|account| mesh.identities_of(account)).collect();
         Ok(FilterSetup { code, control_cluster, gateways })
     }
@@ -97,7 +108,8 @@ impl SidecarArgs {
         let Some((mesh, ports)) = mesh.zip(ports).filter(|_| self.envoy_filters) else { return Ok(None) };
         let Some(of_code) = &ports.code else { return Ok(None) };
         let at = At { keys: ports.listener.local_addr()?.port(), code: of_code.local_addr()?.port() };
-        Ok(Some(self.place.setup(namespace, mesh, at, code)?))
+        let start = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        Ok(Some(self.place.setup(namespace, mesh, at, code, format!("{TELLER} since {start}"))?))
     }
 
     /// Opens the ports. None: sidecars are not served.
