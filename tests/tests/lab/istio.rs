@@ -175,8 +175,9 @@ async fn a_mesh_takes_its_policies_and_is_checked(lab: Arc<Lab>) -> anyhow::Resu
     lab.apply(&policies("yaml")?).await?;
     let well = check("json")?;
     // Other tests have Gateways of their own in this cluster.
-    let ours = remarks(&well)?.into_iter().filter(|remark| remark.contains("istio-") || remark.contains("cluster"));
-    let ours: Vec<String> = ours.collect();
+    let is_ours =
+        |remark: &String| remark.contains("cluster") || NAMESPACES.iter().any(|namespace| remark.contains(namespace));
+    let ours: Vec<String> = remarks(&well)?.into_iter().filter(is_ours).collect();
     anyhow::ensure!(ours.is_empty(), "{ours:?}");
     filters_and_versions_are_checked(&lab, &check).await?;
     lab.kubectl(&["delete", "mutatingwebhookconfiguration", "istio-sidecar-injector"]).await?.success()?;
