@@ -283,7 +283,13 @@ impl TryFrom<wire::RequestStage> for RequestStage {
         let max_body_bytes = stage.max_body_bytes as usize;
         if stage.in_callers {
             let place = Place::Caller(caller::class(stage)?);
-            return Ok(Self { control_cluster: String::new(), place, classes: ByName::empty(), max_body_bytes });
+            return Ok(Self {
+                control_cluster: String::new(),
+                place,
+                classes: ByName::empty(),
+                claims: Claims::default(),
+                max_body_bytes,
+            });
         }
         let backends = all::<_, Backend>(stage.backends)?;
         let limits = all::<_, Limit>(stage.limits)?;

@@ -61,8 +61,8 @@ async fn mesh_check_finds_a_pod_that_has_no_sidecar(lab: Arc<Lab>) -> anyhow::Re
     lab.kubectl(&["-n", ns, "rollout", "status", "deployment/runner", "--timeout=180s"]).await?.success()?;
     let pod = members::pod(&lab, ns, "sidecar.istio.io/inject=false").await?;
     let wrong = checked(&lab)?;
-    let line = format!("error: Service checked/runner: Pod {pod} has no sidecar");
-    anyhow::ensure!(wrong.code == Some(1) && wrong.out.contains(&line), "{wrong:?}");
+    let line = "error: EnvoyFilter checked/tollgate-inbound-runner: 1 of 1 Pods have no sidecar";
+    anyhow::ensure!(wrong.code == Some(1) && wrong.out.contains(line) && wrong.out.contains(&pod), "{wrong:?}");
     Ok(())
 }
 

@@ -32,7 +32,7 @@ pub const SIDECAR_CODE_PORT: u16 = 18003;
 const NAMED: &str = "tollgate-";
 
 /// What the EnvoyFilter of a workload is called. The longest name of a Service leaves room for it.
-fn inbound_name(service: &Key) -> Key {
+pub(super) fn inbound_name(service: &Key) -> Key {
     Key::new(&*service.namespace, format!("{NAMED}{}-{}", Direction::Inbound, service.name))
 }
 

@@ -105,7 +105,7 @@ async fn found(args: &Args) -> anyhow::Result<Found> {
     };
     let placement = args.fleet.clone().map_or(Placement::ProxyPerGateway, Placement::OneFleet);
     // Whether or not it was installed with sidecars, a policy may ask for them.
-    let setting = Setting { mesh: Some(Arc::new(mesh)), sidecars: Sidecars::Inbound, ..placement.into() };
+    let setting = Setting { mesh: Some(Arc::new(mesh)), sidecars: Sidecars::Both, ..placement.into() };
     let (translation, _) = pipeline::once(&Source::Kubernetes(access), setting).await?;
     let objects = objects(&client).await?;
     let modes = look::modes(&client).await?;

@@ -1,9 +1,8 @@
 //! Services that a policy names: whether their sidecars have our filter.
 
-use super::super::name_of;
+use super::super::sidecars::inbound_name;
 use super::{Found, FoundPod, Remark};
 use crate::mesh::AGENT_ALONE;
-use crate::placement::Direction;
 use crate::terms::Key;
 
 /// An EnvoyFilter that is called as ours are.
@@ -32,7 +31,7 @@ pub fn of_workloads(found: &Found) -> Vec<Remark> {
 }
 
 fn of_workload(found: &Found, service: &Key) -> Vec<Remark> {
-    let key = name_of(service, Direction::Inbound);
+    let key = inbound_name(service);
     let about = format!("Service {service}");
     let Some(filter) = found.filters.iter().find(|filter| filter.key == key) else {
         let message = format!("a TokenPolicy names it, and there is no EnvoyFilter {}: nobody is held to it", key.name);
