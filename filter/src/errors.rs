@@ -34,8 +34,9 @@ pub enum Refusal {
         message: String,
         param: Option<&'static str>,
     },
+    /// None: how much is taken, only Envoy knows.
     TooLarge {
-        limit: usize,
+        limit: Option<usize>,
     },
     /// A budget is used up. It is worth asking again after so many seconds.
     OverBudget {
@@ -86,10 +87,10 @@ pub struct Reply {
 // === impl Refusal ===
 
 impl Refusal {
-    /// What an error means to a client that Envoy itself made.
-    pub fn of_envoy(status: u32, max_body_bytes: usize) -> Self {
+    /// What an error means to a client that Envoy itself made. `taken` is the size of a body that it takes, where that is known.
+    pub fn of_envoy(status: u32, taken: Option<usize>) -> Self {
         match status {
-            413 => Self::TooLarge { limit: max_body_bytes },
+            413 => Self::TooLarge { limit: taken },
             400..=499 => Self::Invalid { message: "the request could not be read".to_owned(), param: None },
             status => Self::Unavailable(Unavailable::Backend(status)),
         }
@@ -180,9 +181,10 @@ impl Refusal {
                 format!("The model `{}` does not exist here. GET /v1/models lists what does.", shown(model))
             }
             Self::Invalid { message, .. } => message.clone(),
-            Self::TooLarge { limit } => {
+            Self::TooLarge { limit: Some(limit) } => {
                 format!("The request body is larger than the {limit} bytes that are taken.")
             }
+            Self::TooLarge { limit: None } => "The request body is larger than this proxy holds.".to_owned(),
             Self::OverBudget { limit, retry_after_s } => {
                 format!("The token budget \"{limit}\" is used up. Try again in {retry_after_s} s.")
             }
@@ -281,6 +283,13 @@ mod tests {
     }
 
     #[test]
+    fn a_body_is_too_large_for_a_limit_that_is_known_or_not() {
+        let said = |taken| body(&Refusal::of_envoy(413, taken), Shape::OpenAi)["error"]["message"].to_string();
+        assert!(said(Some(1000)).contains("1000 bytes"));
+        assert!(said(None).contains("than this proxy holds"));
+    }
+
+    #[test]
     fn anthropic_shape() {
         assert_eq!(
             body(&Refusal::WrongKey, Shape::Anthropic),
@@ -298,9 +307,9 @@ mod tests {
             (Refusal::ModelNotAllowed { model: model() }, 403, "model_not_allowed"),
             (Refusal::ModelNotFound { model: model() }, 404, "model_not_found"),
             (Refusal::Invalid { message: model(), param: None }, 400, "invalid_request_error"),
-            (Refusal::of_envoy(413, 5), 413, "request_too_large"),
+            (Refusal::of_envoy(413, Some(5)), 413, "request_too_large"),
             (Refusal::OverBudget { limit: model(), retry_after_s: 7 }, 429, "rate_limit_exceeded"),
-            (Refusal::of_envoy(504, 5), 504, "backend_unavailable"),
+            (Refusal::of_envoy(504, Some(5)), 504, "backend_unavailable"),
             (Refusal::Unavailable(Unavailable::KeysNotLoaded), 503, "backend_unavailable"),
             (Refusal::PolicyInvalid { policy: model() }, 503, "policy_invalid"),
         ] {

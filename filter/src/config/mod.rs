@@ -245,6 +245,14 @@ impl RequestStage {
         !matches!(self.place, Place::Caller(_))
     }
 
+    /// How many bytes of a body Envoy holds at least. None: the listener is not ours.
+    pub fn envoy_holds(&self) -> Option<usize> {
+        match self.place {
+            Place::Gateway { .. } => Some(self.max_body_bytes),
+            Place::Workload(_) | Place::Caller(_) => None,
+        }
+    }
+
     /// What each call to the control plane carries besides its message.
     pub fn metadata(&self) -> Vec<(&str, &[u8])> {
         match &self.place {

@@ -79,7 +79,7 @@ const SLICE: usize = 64 << 10;
 
 pub(super) fn began(ticket: Box<Ticket>, head: &AnswerHead<'_>, end: bool, desk: &mut Desk<'_>) -> Stepped {
     if head.origin == Origin::Envoy {
-        let refusal = Refusal::of_envoy(head.status(), desk.stage.max_body_bytes);
+        let refusal = Refusal::of_envoy(head.status(), desk.stage.envoy_holds());
         desk.counters.refused(refusal.code());
         let (body, effects) = replace(&refusal, ticket.shape, end);
         return (Exchange::Replaced(ticket, body), effects);
@@ -130,7 +130,7 @@ pub(super) fn goes_on(ticket: Box<Ticket>, mut answer: Answer, chunk: &dyn Chunk
 
 /// Envoy refused the request while its body was read, because it was too large or broken.
 pub(super) fn refused_by_envoy(shape: Shape, head: &AnswerHead<'_>, end: bool, desk: &mut Desk<'_>) -> Stepped {
-    let refusal = Refusal::of_envoy(head.status(), desk.stage.max_body_bytes);
+    let refusal = Refusal::of_envoy(head.status(), desk.stage.envoy_holds());
     desk.counters.refused(refusal.code());
     let (body, effects) = replace(&refusal, shape, end);
     (Exchange::ReplacedEarly(body), effects)

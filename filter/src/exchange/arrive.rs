@@ -312,7 +312,7 @@ fn take_body(
     }
     let length = head.text("content-length").and_then(|length| length.parse::<usize>().ok());
     if length.is_some_and(|length| length > max) {
-        return Err(Refusal::TooLarge { limit: max });
+        return Err(Refusal::TooLarge { limit: Some(max) });
     }
     ContentType::of(head.all("content-type"), path.below()).or_else(|refused| invalid(&refused.to_string()))
 }

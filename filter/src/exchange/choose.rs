@@ -43,7 +43,7 @@ pub(super) fn read(reading: Reading, desk: &mut Desk<'_>) -> Stepped {
 fn decide(reading: Reading, body: &[u8], desk: &mut Desk<'_>) -> Result<Draft, Refusal> {
     let max = desk.stage.max_body_bytes;
     if body.len() > max {
-        return Err(Refusal::TooLarge { limit: max });
+        return Err(Refusal::TooLarge { limit: Some(max) });
     }
     let asked = asked(&reading, body)?;
     if let Some(member) = asked.deferred

@@ -3,6 +3,7 @@
 //! each has namespaces of its own.
 
 mod away;
+mod callers;
 mod gateway;
 mod looked_at;
 mod members;
@@ -15,7 +16,7 @@ use tollgate_tests::lab::{Lab, suite};
 
 fn main() -> ExitCode {
     // What touches the installation comes last.
-    let tests = [sidecars::tests(), gateway::tests(), looked_at::tests(), away::tests()];
+    let tests = [sidecars::tests(), callers::tests(), gateway::tests(), looked_at::tests(), away::tests()];
     let prepare = async |lab: &Lab| {
         lab.install_gateway_api().await?;
         lab.install_mesh().await?;

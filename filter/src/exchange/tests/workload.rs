@@ -261,3 +261,15 @@ fn a_gateway_says_whose_a_request_is_to_backends_that_are_to_know_it() {
         assert!(matches!(handed(&mut world, fixture::GATEWAY, &[said], &mut seen), Exchange::Passing));
     }
 }
+
+#[test]
+fn the_listener_of_a_sidecar_may_hold_less_than_the_filter_takes() {
+    let (mut world, mut seen) = (sidecar(), Seen::default());
+    let reading = arrive(&mut world, "POST", &[("x-api-key", "good")], &mut seen);
+    let headers = [(":status".to_owned(), b"413".to_vec())];
+    let head = AnswerHead { headers: &headers, origin: Origin::Envoy };
+    world.step(reading, Event::ResponseHeaders { head, end: true }, &mut seen);
+    let (status, _, body) = seen.reply.unwrap();
+    assert_eq!(status, 413);
+    assert!(!body["error"]["message"].to_string().contains("10000"), "{body}");
+}
