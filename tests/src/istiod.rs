@@ -213,6 +213,10 @@ fn routes(route: &Value) -> anyhow::Result<Vec<Value>> {
     let rules = route.pointer("/spec/rules").and_then(Value::as_array).context("no rules")?;
     let routes = rules.iter().map(|rule| {
         let at = |pointer: &str| rule.pointer(pointer).cloned().with_context(|| format!("no {pointer} in {rule}"));
+        if rule.get("backendRefs").is_none() {
+            let path = at("/matches/0/path/value")?;
+            return Ok(json!({"match": {"prefix": path}, "direct_response": {"status": 500}}));
+        }
         Ok(json!({
             "match": {"prefix": "/", "headers": [{
                 "name": at("/matches/0/headers/0/name")?,

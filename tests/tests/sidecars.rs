@@ -250,13 +250,14 @@ async fn a_callers_sidecar_leads_by_the_model(shared: Arc<Shared>) -> anyhow::Re
     let caller = istiod.caller(&at_web, &backends, others.port()).await?;
     let client = Client::new(&caller.url(), None);
     let at = |host: &'static str| [("host", host), ("x-tollgate-backend", "default/large")];
-    let llm = at("llm.default.svc.cluster.local");
+    let llm = [("host", "llm.default.svc.cluster.local")];
     let ask = |model: &str| client.post_with(CHAT, &llm, client::chat(model, 8).to_string());
     poll::until("the caller is known", || async { ask("small").await?.expect(200) }).await?;
 
     // The model says which runner it is, and the client does not. There it has the runner's name.
     meshed.tap.forget();
-    ask("small").await?.expect(200)?;
+    let forged = at("llm.default.svc.cluster.local");
+    client.post_with(CHAT, &forged, client::chat("small", 8).to_string()).await?.expect(200)?;
     ask("large-1").await?.expect(200)?;
     let models = |seen: Vec<tollgate_tests::tap::Seen>| seen.iter().map(|seen| seen.model()).collect::<Vec<_>>();
     let seen = meshed.tap.settled().await?;

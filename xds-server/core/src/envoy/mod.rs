@@ -130,8 +130,13 @@ pub fn frontend_filter(
         name,
         filter: print::filter(&of_frontend(frontend, setup), shown)?,
         place: print::place(&place)?,
-        // By an empty configuration a filter is on that is off elsewhere (route.v3.FilterConfig).
-        turned_on: json!({"@type": FilterConfig::type_url(), "config": {}}),
+        // A filter with a configuration at its route is on. Ours takes none, and Istio passes on none that is empty; one that is
+        // optional and for no filter Envoy leaves out (route.v3.FilterConfig).
+        turned_on: json!({
+            "@type": FilterConfig::type_url(),
+            "is_optional": true,
+            "config": {"@type": FilterConfig::type_url()},
+        }),
     })
 }
 

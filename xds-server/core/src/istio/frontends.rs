@@ -7,8 +7,9 @@
 //!               HTTP_FILTER       its place before the router, where it is off
 //!               VIRTUAL_HOST      the Service, where it is on
 //! ```
-//! Other Services on the same port have the same listener, so the filter is off there unless the virtual host turns it on. A
-//! request without the header has no route: where the filter is not, nobody is led to a backend at random.
+//! Other Services on the same port have the same listener, so the filter is off there unless the virtual host turns it on. Envoy
+//! looks for that by the request's route, and a request without the header has none. So there is a last rule that takes all,
+//! and leads nowhere (500): where the filter is not, nobody is led to a backend at random.
 
 use serde_json::{Value, json};
 
@@ -83,12 +84,12 @@ fn filter(namespace: &str, frontend: &Frontend, patches: &Value) -> Kept {
 
 /// As many as the rules need.
 fn routes(frontend: &Frontend) -> Vec<Kept> {
-    let runners: Vec<&Runner> = frontend.runners.values().collect();
+    let rules: Vec<Value> = frontend.runners.values().map(rule).chain([nowhere()]).collect();
     let parents = frontend.ports.iter().take(MAX_PARENTS);
     let parents: Value = parents
         .map(|port| json!({"group": "", "kind": "Service", "name": *frontend.service.name, "port": port}))
         .collect();
-    let routes = runners.chunks(MAX_RULES).enumerate().map(|(index, runners)| {
+    let routes = rules.chunks(MAX_RULES).enumerate().map(|(index, rules)| {
         let mut key = sidecars::outbound_name(&frontend.service.namespace, &frontend.service);
         if index > 0 {
             key = Key::new(&*key.namespace, format!("{}.{index}", key.name));
@@ -97,7 +98,7 @@ fn routes(frontend: &Frontend) -> Vec<Kept> {
             "apiVersion": "gateway.networking.k8s.io/v1",
             "kind": "HTTPRoute",
             "metadata": metadata(&key),
-            "spec": {"parentRefs": parents, "rules": runners.iter().map(|runner| rule(runner)).collect::<Value>()},
+            "spec": {"parentRefs": parents, "rules": rules},
         });
         Kept { name: KeptName { kind: KeptKind::HttpRoute, key }, service: frontend.service.clone(), document }
     });
@@ -116,6 +117,10 @@ fn rule(runner: &Runner) -> Value {
             "port": runner.port,
         }],
     })
+}
+
+fn nowhere() -> Value {
+    json!({"matches": [{"path": {"type": "PathPrefix", "value": "/"}}]})
 }
 
 fn metadata(key: &Key) -> Value {
@@ -163,9 +168,9 @@ mod tests {
             kept.iter().map(|kept| (kept.name.key.name.to_string(), count(kept))).collect()
         };
         let named = |name: &str, count| (format!("tollgate-outbound-models.llm{name}"), count);
-        assert_eq!(rules(0), []);
-        assert_eq!(rules(16), [named("", 16)]);
-        assert_eq!(rules(33), [named("", 16), named(".1", 16), named(".2", 1)]);
+        assert_eq!(rules(0), [named("", 1)]);
+        assert_eq!(rules(15), [named("", 16)]);
+        assert_eq!(rules(32), [named("", 16), named(".1", 16), named(".2", 1)]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::objects::{GATEWAY_GROUP, Gateway, Key, Kind, ListenerSet, Meta, Shown
 use crate::status::{Finding, ObjectRef, Origin, Reason, Severity};
 
 use super::attach::{self, Attachment, Route};
-use super::refs::{GATEWAY, GroupKind, LISTENER_SET, Reference};
+use super::refs::{GATEWAY, GroupKind, LISTENER_SET, Reference, SERVICE};
 use super::view::View;
 
 /// A parentRef of any kind of route.
@@ -99,6 +99,10 @@ impl ParentRef<'_> {
 
     fn find(&self, view: View<'_>, child: Child<'_>, field: &str, findings: &mut Vec<Finding>) -> Found {
         let (group, kind) = (self.group.unwrap_or(GATEWAY_GROUP), self.kind.unwrap_or(Gateway::NAME));
+        // The mesh answers for the routes of its Services (GEP-1324), of which we keep some.
+        if (group, kind) == SERVICE && view.mesh().is_some() {
+            return Found::Foreign;
+        }
         if (group, kind) != GATEWAY && (group, kind) != LISTENER_SET {
             findings.push(child.meta.finding(
                 Severity::Warning,
