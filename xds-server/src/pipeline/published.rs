@@ -171,8 +171,9 @@ impl Published {
         locked(&self.world).sets_of(gateway).collect()
     }
 
-    pub fn workloads(&self) -> impl Iterator<Item = &ir::Workload> {
-        self.workloads.values().map(|served| served.workload.as_ref())
+    /// By Service.
+    pub fn workloads(&self) -> impl Iterator<Item = (&Key, &ir::Workload)> {
+        self.workloads.iter().map(|(service, served)| (service, served.workload.as_ref()))
     }
 
     /// None of a workload, which is no Gateway.

@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::watch;
+use tollgate_core::ir::Workload;
 use tollgate_core::objects::Key;
+use tollgate_core::scope::Scope;
 use tollgate_core::snapshot::{ResourceType, Snapshot};
 use tollgate_core::status::{
-    Address, AddressKind, Definitions, Heard, Horizon, ObjectStatus, Reason, Said, date_of, pod_of,
+    Address, AddressKind, Definitions, Heard, Horizon, ObjectStatus, Reason, Said, date_of, heard_as, pod_of,
 };
 
 use crate::identity::Identity;
@@ -115,16 +117,14 @@ pub fn heard(published: &Published, reports: &BTreeMap<u64, Report>) -> Heard {
 
 /// What the sidecars of each Service say: those whose filters have their keys.
 fn of_sidecars(published: &Published, reports: &BTreeMap<u64, Report>) -> BTreeMap<String, Said> {
-    let mut heard: BTreeMap<String, Said> = published
-        .workloads()
-        .map(|workload| {
-            let policies = workload.catalog.limits().filter_map(policy_of).collect();
-            (workload.catalog.scope.to_string(), Said { policies, ..Said::default() })
-        })
-        .collect();
+    let nothing = |(service, workload): (&Key, &Workload)| {
+        let policies = workload.catalog.limits().filter_map(policy_of).collect();
+        (heard_as(service), Said { policies, ..Said::default() })
+    };
+    let mut heard: BTreeMap<String, Said> = published.workloads().map(nothing).collect();
     for report in reports.values().filter(|report| report.keys == Keys::Taken) {
-        let Identity::Of(scope) = &report.identity else { continue };
-        if let Some((said, pod)) = heard.get_mut(&scope.to_string()).zip(pod_of(&report.node)) {
+        let Identity::Of(Scope::Workload { service, .. }) = &report.identity else { continue };
+        if let Some((said, pod)) = heard.get_mut(&heard_as(service)).zip(pod_of(&report.node)) {
             said.carriers.insert(pod.to_owned());
         }
     }

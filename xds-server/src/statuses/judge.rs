@@ -123,7 +123,7 @@ mod tests {
     use tollgate_core::objects::{NoSecretSource, Objects};
     use tollgate_core::placement::{Direction, Placement};
     use tollgate_core::snapshot::ResourceType;
-    use tollgate_core::status::{Origin, Refusal};
+    use tollgate_core::status::{Origin, Refusal, heard_as};
     use tollgate_core::translate::translate;
 
     use super::*;
@@ -200,7 +200,7 @@ spec: {targetRefs: [{kind: Service, name: runner}], limits: [{name: day, tokens:
         let heard = |carriers: &[&str]| {
             let carriers = carriers.iter().map(|pod| (*pod).to_owned()).collect();
             let said = Said { carriers, policies: [object.1.clone()].into(), ..Said::default() };
-            Heard::from([("workload/default/runner/inbound".to_owned(), said)])
+            Heard::from([(heard_as(&Key::new("default", "runner")), said)])
         };
         let (nobody, all) = (heard(&[]), heard(&["runner-1"]));
         assert_eq!(heard_of(&nobody, &all), [object.clone()].into());

@@ -5,8 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use crate::placement::Direction;
-use crate::scope::Scope;
 use crate::terms::Key;
 
 use super::{Condition, ConditionType, Reason};
@@ -21,9 +19,9 @@ pub enum Membership {
 /// So many Pods are named that do not carry it.
 const NAMED: usize = 5;
 
-/// By this the sidecars of a Service are known among what is heard.
-pub fn scope_of(service: &Key) -> String {
-    Scope::Workload { service: service.clone(), direction: Direction::Inbound }.to_string()
+/// By this the sidecars of a Service are known among what is heard. It has one part more than the name of a Gateway.
+pub fn heard_as(service: &Key) -> String {
+    format!("service/{service}")
 }
 
 /// The Pod that a sidecar is in, by its node id: `sidecar~IP~POD.NAMESPACE~DOMAIN` (Istio).

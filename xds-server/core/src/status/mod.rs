@@ -15,7 +15,7 @@ mod reason;
 mod spent;
 mod used_by;
 
-pub use carriers::{Membership, pod_of, scope_of};
+pub use carriers::{Membership, heard_as, pod_of};
 pub use condition::{Condition, ConditionType, Conditions, Verdict};
 pub use definitions::{BUNDLE_VERSION, DEFINITION, Definitions};
 pub use finding::{Finding, Severity};

@@ -37,7 +37,7 @@ pub struct Said {
     pub policies: BTreeSet<Key>,
 }
 
-/// By `namespace/name` of the Gateway, or by the scope of a workload.
+/// By `namespace/name` of the Gateway, or by what the sidecars of a Service are heard as.
 pub type Heard = BTreeMap<String, Said>;
 
 // === impl Refusal ===
@@ -114,9 +114,9 @@ impl ObjectStatus {
                 let Some(pods) = pods.get(&ancestor.ancestor_ref.name).filter(|_| ancestor.is_of_service()) else {
                     continue;
                 };
-                let scope = carriers::scope_of(&Key::new(self.namespace.as_str(), ancestor.ancestor_ref.name.as_str()));
+                let name = carriers::heard_as(&Key::new(self.namespace.as_str(), ancestor.ancestor_ref.name.as_str()));
                 let nobody = BTreeSet::new();
-                let carriers = heard.get(&scope).map_or(&nobody, |said| &said.carriers);
+                let carriers = heard.get(&name).map_or(&nobody, |said| &said.carriers);
                 ancestor.conditions.set(carriers::programmed(pods, carriers));
             }
         }
@@ -126,12 +126,12 @@ impl ObjectStatus {
     /// What would be heard if all Pods that can did carry the filter. Empty: it is for no Service.
     pub fn if_carried(&self) -> Heard {
         let Brief::TokenPolicy { pods, .. } = &self.brief else { return Heard::new() };
-        let scope = |service: &String| carriers::scope_of(&Key::new(self.namespace.as_str(), service.as_str()));
+        let name = |service: &String| carriers::heard_as(&Key::new(self.namespace.as_str(), service.as_str()));
         let said = |pods: &BTreeMap<String, Membership>| {
             let members = pods.iter().filter(|(_, membership)| **membership == Membership::Member);
             Said { carriers: members.map(|(pod, _)| pod.clone()).collect(), ..Said::default() }
         };
-        pods.iter().map(|(service, pods)| (scope(service), said(pods))).collect()
+        pods.iter().map(|(service, pods)| (name(service), said(pods))).collect()
     }
 
     fn hear_of_listeners(&mut self, said: &Said) {
