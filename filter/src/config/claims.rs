@@ -87,6 +87,10 @@ mod tests {
         let unordered = InvalidConfig::Missing { what: "the order", place: "the claims of issuer \"i\"".to_owned() };
         assert_eq!(refused(vec![set(&["b", "a"])]), unordered);
         assert_eq!(refused(vec![set(&["a", "a"])]), unordered);
+        let names: Vec<String> = (0..MAX_CLAIMS + 2).map(|number| format!("c{number:02}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        assert_eq!(refused(vec![set(&names)]), unordered, "two more than are looked at");
+        assert!(Claims::new(vec![set(&names[..MAX_CLAIMS])], &[]).is_ok());
         let nobody = wire::ClaimSet::default();
         let missing = InvalidConfig::Missing { what: "issuer", place: "the claims of issuer \"\"".to_owned() };
         assert_eq!(refused(vec![nobody]), missing);

@@ -80,9 +80,32 @@ fn the_path_is_the_backends_own() {
 }
 
 #[test]
+fn a_body_of_the_largest_size_is_taken_and_one_byte_more_is_not() {
+    // The fixture takes 10,000 bytes.
+    for (len, expected) in [(10_000, None), (10_001, Some(413))] {
+        let (mut world, mut seen) = (sidecar(), Seen::default());
+        let length = len.to_string();
+        let reading = arrive(&mut world, "POST", CHAT, &[("content-length", &length)], &mut seen);
+        assert_eq!(seen.reply.as_ref().map(|(status, ..)| *status), expected, "by its header");
+        if expected.is_none() {
+            assert_eq!(reading.wants(), Wants::RequestBody);
+        }
+        // Nobody has said how long it is.
+        let (mut world, mut seen) = (sidecar(), Seen::default());
+        let reading = arrive(&mut world, "POST", CHAT, &[], &mut seen);
+        let body = r#"{"model":"smol"}"#;
+        world.body = format!("{body}{}", " ".repeat(len - body.len())).into_bytes();
+        world.step(reading, Event::RequestEnd, &mut seen);
+        assert_eq!(seen.reply.map(|(status, ..)| status), expected);
+    }
+}
+
+#[test]
 fn it_has_no_control_plane() {
     let Stage::Request(stage) = fixture::config(fixture::caller()).stage else { panic!() };
     assert!(matches!(stage.place, Place::Caller(_)) && !stage.needs_control_plane() && stage.metadata().is_empty());
     let Stage::Request(stage) = fixture::config(fixture::workload()).stage else { panic!() };
-    assert!(stage.needs_control_plane());
+    assert!(stage.needs_control_plane() && stage.envoy_holds().is_none(), "its listener is not ours");
+    let Stage::Request(stage) = fixture::config(fixture::stage()).stage else { panic!() };
+    assert_eq!(stage.envoy_holds(), Some(10_000));
 }
