@@ -48,11 +48,6 @@ spec:
   - {name: large, targets: [{backendRef: {name: large}, model: smol}]}
 ";
 
-fn body(model: &str) -> String {
-    json!({"model": model, "max_tokens": 8, "messages": [{"role": "user", "content": "What is a lighthouse?"}]})
-        .to_string()
-}
-
 async fn a_callers_sidecar_in_a_mesh_leads_by_the_model(lab: Arc<Lab>) -> anyhow::Result<()> {
     let (ns, of_large) = ("asked", "asked-large");
     for namespace in [ns, of_large] {
@@ -66,7 +61,7 @@ async fn a_callers_sidecar_in_a_mesh_leads_by_the_model(lab: Arc<Lab>) -> anyhow
 
     let url = "http://llm.asked/v1/chat/completions";
     let ask = async |caller: &Caller<'_>, model: &str, status: u16| {
-        let body = body(model);
+        let body = members::question(model);
         let request = [url, "-H", "content-type: application/json", "-d", &body];
         poll::within(PATIENCE, &format!("{model} is answered by {status}"), || async {
             caller.ask(&request).await?.expect(status)
@@ -89,7 +84,7 @@ async fn a_callers_sidecar_in_a_mesh_leads_by_the_model(lab: Arc<Lab>) -> anyhow
     let route = json!(format!("service/{ns}/runner"));
     anyhow::ensure!(rows.iter().all(|row| row.get("route") == Some(&route)), "{rows:?}");
     // What a client says in the header is taken away.
-    let small = body("small");
+    let small = members::question("small");
     let forged = ["-H", "x-tollgate-backend: asked/large", "-H", "content-type: application/json", "-d", &small];
     web.ask(&[&[url][..], &forged].concat()).await?.expect(200)?;
     members::rows(&lab, &format!("{ns}/web"), 2).await?;

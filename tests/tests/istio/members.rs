@@ -118,8 +118,8 @@ pub async fn counted(lab: &Lab, namespace: &str, pod: &str, name: &str) -> anyho
 }
 
 /// A question to a model.
-pub fn question() -> String {
-    json!({"model": "smol", "max_tokens": 8, "messages": [{"role": "user", "content": "What is a lighthouse?"}]})
+pub fn question(model: &str) -> String {
+    json!({"model": model, "max_tokens": 8, "messages": [{"role": "user", "content": "What is a lighthouse?"}]})
         .to_string()
 }
 
@@ -167,7 +167,7 @@ impl<'a> Caller<'a> {
 
     /// The same, with more arguments of curl.
     pub async fn chat_with(&self, host: &str, more: &[&str]) -> anyhow::Result<Answer> {
-        let (url, body) = (format!("http://{host}/v1/chat/completions"), question());
+        let (url, body) = (format!("http://{host}/v1/chat/completions"), question("smol"));
         let request = [url.as_str(), "-H", "content-type: application/json", "-d", body.as_str()];
         self.ask(&[&request[..], more].concat()).await
     }
