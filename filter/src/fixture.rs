@@ -85,6 +85,7 @@ pub fn workload() -> wire::RequestStage {
             route: "service/runner".into(),
             consumer_namespaces: vec!["default".into()],
             gateways: vec![GATEWAY.into()],
+            models: Vec::new(),
         }),
         ..stage()
     }

@@ -104,7 +104,7 @@ mod tests {
     }
 
     fn model(name: ModelName, targets: Vec<Target>, retries: u32) -> Rc<Model> {
-        Rc::new(Model { name, targets, retries })
+        Rc::new(Model { counts_as: name.pattern(), name, targets, retries })
     }
 
     fn order(model: &Rc<Model>, drawn: u64) -> Option<Vec<String>> {

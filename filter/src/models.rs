@@ -100,7 +100,7 @@ mod tests {
     fn pool() -> Pool {
         let names =
             [ModelName::Exact("smol".into()), ModelName::Exact("org/big".into()), ModelName::Prefix("gpt-".into())];
-        let model = |name| Rc::new(Model { name, targets: vec![], retries: 0 });
+        let model = |name: ModelName| Rc::new(Model { counts_as: name.pattern(), name, targets: vec![], retries: 0 });
         Pool { access: Access::Required, consumers: Namespaces::All, models: names.map(model).into() }
     }
 

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 
 use anyhow::Context;
+use serde_json::json;
+use tollgate_tests::admin::Admin;
 use tollgate_tests::client::{self, Client};
 use tollgate_tests::config;
 use tollgate_tests::istiod::{CONTROL_PLANE, GATEWAY, Istiod, Ports};
@@ -385,9 +387,10 @@ metadata: {name: runner}
 spec: {schema: OpenAI, endpoint: {service: {name: runner, port: 80}}, pathPrefix: /v1}
 ";
     let both = config::budget(1_000_000, "").replace("  limits:", "  - {kind: Service, name: runner}\n  limits:");
+    let both = both.replace("scope: [Consumer]", "scope: [Consumer, Model]");
     let documents = [
         config::entry(port),
-        config::pool("Required", &[("*", &[config::Target::new("runner")], None)]),
+        config::pool("Required", &[("smol", &[config::Target::new("runner").model("as-the-runner-knows-it")], None)]),
         backend.to_owned(),
         both,
         policy(500_000).replace("name: budget", "name: own"),
@@ -415,20 +418,11 @@ spec: {schema: OpenAI, endpoint: {service: {name: runner, port: 80}}, pathPrefix
     let admin = meshed.elsewhere.admin();
     let rows = admin.usage_of("consumer=keyed", 2).await?;
     anyhow::ensure!(rows.iter().all(|row| row.route == "chat"), "the Gateway tells of it: {rows:?}");
-    let used: u64 = rows.iter().map(|row| row.input_tokens + row.output_tokens).sum();
-    let spent = poll::until("both budgets are settled", || async {
-        let budgets = admin.settled_budgets().await?;
-        let of = |policy: &str| {
-            let own = budgets.iter().filter(|row| row.policy == policy);
-            own.map(|row| (row.scope.clone(), row.spent)).collect::<Vec<_>>()
-        };
-        let spent = [of("budget"), of("own")];
-        anyhow::ensure!(spent.iter().all(|rows| rows.iter().any(|(_, spent)| *spent >= used)), "{used}: {budgets:?}");
-        Ok(spent)
-    })
-    .await?;
-    let once = vec![(serde_json::json!({"Consumer": "keyed"}), used)];
-    anyhow::ensure!(spent == [once.clone(), once], "{used}: {spent:?}");
+    charged_once(&admin, 2).await?;
+    // Whoever asks the runner itself has the same budget of the model, as the pool names it.
+    let direct = meshed.caller(&shared, "stranger", &runner).await?;
+    Client::new(&direct.url(), Some(KEY)).chat("as-the-runner-knows-it").await?.expect(200)?;
+    charged_once(&admin, 3).await?;
 
     // Nobody else hands anything over, and the Gateway's own identity is no Consumer.
     for account in ["stranger", "web"] {
@@ -441,4 +435,22 @@ spec: {schema: OpenAI, endpoint: {service: {name: runner, port: 80}}, pathPrefix
     anyhow::ensure!(rows.iter().all(|row| row.route == "service/runner"), "{rows:?}");
     let as_gateway = meshed.caller(&shared, GATEWAY, &runner).await?;
     Client::new(&as_gateway.url(), None).chat("smol").await?.expect(401).map(drop)
+}
+
+/// Both budgets have so many requests of the Consumer `keyed`, each of them once and as one budget.
+async fn charged_once(admin: &Admin, requests: u64) -> anyhow::Result<()> {
+    let rows = admin.usage_of("consumer=keyed", requests).await?;
+    let used: u64 = rows.iter().map(|row| row.input_tokens + row.output_tokens).sum();
+    let of_both = json!({"Consumer": "keyed", "Model": "smol"});
+    let once = [vec![(of_both, used)], vec![(json!({"Consumer": "keyed"}), used)]];
+    poll::until("both budgets are settled", || async {
+        let budgets = admin.settled_budgets().await?;
+        let of = |policy: &str| -> Vec<_> {
+            let own = budgets.iter().filter(|row| row.policy == policy);
+            own.map(|row| (row.scope.clone(), row.spent)).collect()
+        };
+        anyhow::ensure!([of("budget"), of("own")] == once, "{used}: {budgets:?}");
+        Ok(())
+    })
+    .await
 }

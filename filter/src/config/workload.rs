@@ -52,15 +52,32 @@ impl Workload {
             hands_over: false,
         };
         let target = Target { backend: Rc::new(backend), model: None, weight: 1, priority: 0 };
-        let model = Model { name: ModelName::Prefix(Rc::from("")), targets: vec![target], retries: 0 };
-        let pool = Pool {
-            access: Access::Required,
-            consumers: Namespaces::Only(workload.consumer_namespaces),
-            models: vec![Rc::new(model)],
-        };
+        let consumers = Namespaces::Only(workload.consumer_namespaces);
+        let pool = Pool { access: Access::Required, consumers, models: models(workload.models, &target)? };
         let class = Class::with_pool(Rc::new(pool), class, limits)?;
         Ok(Self { scope: workload.scope, route, class: Rc::new(class), gateways: workload.gateways })
     }
+}
+
+/// Those that pools have a name for, and the one that is any other.
+fn models(asked: Vec<wire::AskedModel>, target: &Target) -> Result<Vec<Rc<Model>>, InvalidConfig> {
+    let model = |name, counts_as| Rc::new(Model { name, counts_as, targets: vec![target.clone()], retries: 0 });
+    let mut models: Vec<Rc<Model>> = Vec::with_capacity(asked.len() + 1);
+    for wire::AskedModel { name, prefix, counts_as } in asked {
+        if counts_as.is_empty() {
+            return Err(InvalidConfig::Missing { what: "counts_as", place: format!("model {name:?}") });
+        }
+        let name = ModelName::new(&name, prefix)?;
+        if models.iter().any(|other| other.name == name) {
+            return Err(InvalidConfig::Twice { what: "model", name: name.pattern().to_string() });
+        }
+        models.push(model(name, counts_as.into()));
+    }
+    let any = ModelName::Prefix(Rc::from(""));
+    if models.iter().all(|model| model.name != any) {
+        models.push(model(any.clone(), any.pattern()));
+    }
+    Ok(models)
 }
 
 #[cfg(test)]
@@ -104,6 +121,20 @@ mod tests {
         let place = || "the workload".to_owned();
         let pool = InvalidConfig::Dangling { what: "pool", place: place(), index: 3, len: 0 };
         assert_eq!(refused(|stage| stage.classes[0].pool = Some(3)), pool);
+        let asked = |name: &str, counts_as: &str| wire::AskedModel {
+            name: name.to_owned(),
+            counts_as: counts_as.to_owned(),
+            ..wire::AskedModel::default()
+        };
+        let of_models = |models: &[wire::AskedModel]| {
+            parsed(|stage| workload(stage).models = models.to_vec()).map(drop).unwrap_err()
+        };
+        let unnamed = InvalidConfig::Missing { what: "name", place: "a model".to_owned() };
+        assert_eq!(of_models(&[asked("", "x")]), unnamed);
+        let uncounted = InvalidConfig::Missing { what: "counts_as", place: "model \"m\"".to_owned() };
+        assert_eq!(of_models(&[asked("m", "")]), uncounted);
+        let twice = InvalidConfig::Twice { what: "model", name: "m".to_owned() };
+        assert_eq!(of_models(&[asked("m", "x"), asked("m", "y")]), twice);
         let limit = InvalidConfig::Dangling { what: "limit", place: "class \"w\"".to_owned(), index: 7, len: 1 };
         assert_eq!(refused(|stage| stage.classes[0].limits = vec![7]), limit);
     }

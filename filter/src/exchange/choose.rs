@@ -58,7 +58,7 @@ fn decide(reading: Reading, body: &[u8], desk: &mut Desk<'_>) -> Result<Draft, R
     }
     let plan = Plan::new(model, desk.random).ok_or(Refusal::Unavailable(Unavailable::NoTarget))?;
     let told = if reading.handed_over.is_some() { Told::ByGateway } else { Told::Here };
-    let pattern = reading.handed_over.unwrap_or_else(|| model.name.pattern());
+    let pattern = reading.handed_over.unwrap_or_else(|| model.counts_as.clone());
     let weighed = match asked.model_form {
         ModelForm::Form => Weighed::of_form(),
         ModelForm::Json | ModelForm::EscapedJson => Weighed::of(body),

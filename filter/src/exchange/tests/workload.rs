@@ -49,23 +49,41 @@ fn a_request_goes_where_it_would_go_and_is_charged() {
     assert_eq!(report.settlements[0].charged, 13);
 }
 
-#[test]
-fn a_budget_of_a_model_is_one_for_all_that_a_workload_is_asked_for() {
-    // A runner that serves one model answers to any name.
+/// The budgets that requests for these models ask of the ledger, where pools have these names.
+fn buckets(names: &[wire::AskedModel], models: &[&str]) -> Vec<Vec<String>> {
     let by_model = wire::ScopePart { part: Some(wire::scope_part::Part::Model(true)) };
-    let mut world = World::new(|stage| {
-        *stage = fixture::workload();
-        stage.limits[0].scope.push(by_model.clone());
-    });
-    let mut scopes = Vec::new();
-    for model in ["smol", "made-up"] {
+    let bucket = |model: &&str| {
+        let mut world = World::new(|stage| {
+            *stage = fixture::workload();
+            stage.limits[0].scope.push(by_model.clone());
+            stage.workload.as_mut().unwrap().models = names.to_vec();
+        });
         let reading = arrive(&mut world, "POST", &[("x-api-key", "good")], &mut Seen::default());
         world.body = format!(r#"{{"model":"{model}"}}"#).into_bytes();
         world.step(reading, Event::RequestEnd, &mut Seen::default());
-        scopes.extend(world.call().into_iter().flat_map(|call| call.wants).map(|want| want.bucket.unwrap().scope));
-    }
-    assert_eq!(scopes[0], ["app", "*"]);
-    assert!(scopes.iter().all(|scope| *scope == scopes[0]), "{scopes:?}");
+        world.call().unwrap().wants.remove(0).bucket.unwrap().scope
+    };
+    models.iter().map(bucket).collect()
+}
+
+#[test]
+fn a_budget_of_a_model_is_one_for_all_that_a_workload_is_asked_for() {
+    // A runner that serves one model answers to any name.
+    assert_eq!(buckets(&[], &["smol", "made-up"]), [["app", "*"], ["app", "*"]]);
+}
+
+#[test]
+fn a_model_counts_as_pools_name_it() {
+    let asked = |name: &str, prefix, counts_as: &str| wire::AskedModel {
+        name: name.to_owned(),
+        prefix,
+        counts_as: counts_as.to_owned(),
+    };
+    let two = [asked("smollm2", false, "smol"), asked("gpt-", true, "gpt-*")];
+    let found = buckets(&two, &["smollm2", "gpt-4", "smol", "smollm2-x"]);
+    assert_eq!(found, [["app", "smol"], ["app", "gpt-*"], ["app", "*"], ["app", "*"]]);
+    let any = [asked("smollm2", false, "smol"), asked("", true, "smol")];
+    assert_eq!(buckets(&any, &["smollm2", "made-up"]), [["app", "smol"], ["app", "smol"]]);
 }
 
 #[test]

@@ -62,6 +62,7 @@ pub fn workload_config(workload: &ir::Workload, ir: &ir::Ir, setup: &FilterSetup
                 ir::ConsumerNamespaces::Only(namespaces) => namespaces.iter().cloned().collect(),
             },
             gateways: setup.gateways.iter().cloned().collect(),
+            models: workload.models.iter().map(asked_model).collect(),
         });
     }
     config
@@ -140,6 +141,10 @@ fn pool(pool: &ir::Pool, backends: &BTreeMap<&str, u32>) -> wire::Pool {
         consumer_namespaces,
         all_namespaces,
     }
+}
+
+fn asked_model(model: &ir::AskedModel) -> wire::AskedModel {
+    wire::AskedModel { name: model.name.clone(), prefix: model.prefix, counts_as: model.counts_as.clone() }
 }
 
 fn backend(backend: &ir::Backend) -> wire::Backend {

@@ -27,7 +27,7 @@ pub use route::{
     Retry, Rewrite, Route, Session, TextMatch, WeightedService, nobody_there,
 };
 pub use tunnel::{Tunnel, TunnelService};
-pub use workload::Workload;
+pub use workload::{AskedModel, Workload};
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

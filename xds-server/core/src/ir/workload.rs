@@ -8,6 +8,16 @@ use crate::status::{Membership, Origin};
 
 use super::{Catalog, ClaimSet, ConsumerNamespaces};
 
+/// A model as a workload is asked for it, and how ModelPools that lead there name it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+pub struct AskedModel {
+    /// Without the trailing `*` of a prefix.
+    pub name: String,
+    pub prefix: bool,
+    /// In budgets and usage rows, with the trailing `*`.
+    pub counts_as: String,
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub struct Workload {
     /// The Service by which it is called.
@@ -18,6 +28,8 @@ pub struct Workload {
     pub consumers: ConsumerNamespaces,
     /// What its Consumers ask of JWTs.
     pub claim_sets: BTreeSet<ClaimSet>,
+    /// No two have the same name. What is none of them counts as `*`.
+    pub models: Vec<AskedModel>,
     /// The labels of its Pods. There is always one: without any, the filter would be in every sidecar of the namespace.
     pub selector: BTreeMap<String, String>,
     /// The ports of its Pods on which requests to the Service arrive.
@@ -40,7 +52,7 @@ impl Workload {
 impl Serialize for Workload {
     /// A Gateway's classes stand in its routes. A workload has no routes, so here they are told.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut fields = serializer.serialize_struct("Workload", 8)?;
+        let mut fields = serializer.serialize_struct("Workload", 9)?;
         fields.serialize_field("origin", &self.origin)?;
         fields.serialize_field("scope", &self.catalog.scope)?;
         fields.serialize_field("consumers", &self.consumers)?;
@@ -48,6 +60,11 @@ impl Serialize for Workload {
             fields.skip_field("claim_sets")?;
         } else {
             fields.serialize_field("claim_sets", &self.claim_sets)?;
+        }
+        if self.models.is_empty() {
+            fields.skip_field("models")?;
+        } else {
+            fields.serialize_field("models", &self.models)?;
         }
         fields.serialize_field("selector", &self.selector)?;
         fields.serialize_field("ports", &self.ports)?;

@@ -14,11 +14,11 @@ use super::given::RouteId;
 use super::hosts::{self, Candidate};
 use super::listener::{ListenerTls, OpenListener};
 use super::listeners::OpenListeners;
+use super::made::Made;
 use super::routes::AttachedRoute;
 use super::services;
 use super::tls_routes::AttachedTlsRoute;
 use super::tunnels;
-use super::view::Made;
 
 /// What the routes of a Gateway lead to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

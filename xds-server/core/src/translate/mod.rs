@@ -34,6 +34,7 @@ pub(crate) mod hosts;
 pub(crate) mod inference_pools;
 pub(crate) mod listener;
 pub(crate) mod listeners;
+pub(crate) mod made;
 mod matches;
 mod parameters;
 mod parents;
@@ -65,12 +66,13 @@ use crate::status::{Finding, ObjectStatus};
 
 use self::backing::Backing;
 use self::given::{GivenRoute, RouteId, RouteKind};
+use self::made::Made;
 use self::rivals::Lost;
 use self::routes::AttachedRoute;
 use self::statuses::Units;
 use self::tls_routes::AttachedTlsRoute;
 use self::users::Users;
-use self::view::{Made, Reads, View};
+use self::view::{Reads, View};
 
 /// What a set of objects means, and what is wrong with it.
 #[derive(Debug, Default)]
@@ -133,6 +135,9 @@ pub fn translate(objects: &Objects, setting: impl Into<Setting>) -> Translation 
     }
     let backing = each(objects, &made, backing::backing).into_iter();
     let backing: BTreeMap<Key, Backing> = backing.map(|(object, backing)| (object.meta.key(), backing)).collect();
+    for (pool, backing) in &backing {
+        made.follow_backing(pool, [None, Some(backing)]);
+    }
     let valid = each(objects, &made, |view, object| listeners::listeners(view, object, &mut findings)).into_iter();
     let valid = valid.filter_map(|(object, valid)| Some((object.meta.key(), Arc::new(valid?)))).collect();
     let (open, lost) = ports::open(&setting.placement, objects, valid);

@@ -21,6 +21,13 @@ pub fn cluster_name(namespace: &str, name: &str, port: u16) -> String {
     format!("service/{namespace}/{name}/{port}")
 }
 
+/// The Service whose port has this cluster.
+pub fn service_of_cluster(cluster: &str) -> Option<Key> {
+    let (namespace, rest) = cluster.strip_prefix("service/")?.split_once('/')?;
+    let (name, _) = rest.split_once('/')?;
+    Some(Key::new(namespace, name))
+}
+
 /// Endpoint pickers speak gRPC, and most make a certificate for themselves.
 const PICKER: &str = "/picker";
 

@@ -8,22 +8,20 @@ use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::hash::{Hash as _, Hasher as _};
-use std::sync::Arc;
 
 use crate::ir;
 use crate::mesh::Mesh;
 use crate::objects::{
-    BackendSlice, Key, Kind, ListenerSet, Meta, Object, Objects, ReferenceGrant, RefusedPolicy, TargetKind, gateway_of,
+    BackendSlice, Key, Kind, ListenerSet, Meta, Object, Objects, ReferenceGrant, RefusedPolicy, TargetKind,
 };
-use crate::placement::{Feature, Placement, Setting};
-use crate::sets::Counted;
+use crate::placement::{Feature, Placement};
 use crate::status::{Finding, Origin};
 
 use super::backend_tls::BackendTls;
 use super::claim_sets::ClaimSets;
 use super::listeners::OpenListeners;
-use super::policies::Policy;
-use super::services::{Port, service_of};
+use super::made::Made;
+use super::services::{Port, service_of_cluster};
 
 /// Something that may change. It is kept as a hash: should two facts ever have the same, some unit is asked again for
 /// nothing.
@@ -33,31 +31,6 @@ pub struct Fact(u64);
 /// The facts that one unit has asked for.
 #[derive(Debug, Default)]
 pub struct Reads(RefCell<BTreeSet<Fact>>);
-
-/// What units have made so far, for the units after them.
-#[derive(Debug, Default)]
-pub struct Made {
-    pub setting: Setting,
-    /// The EndpointSlices of each Service.
-    pub slices: BTreeMap<Key, BTreeSet<Key>>,
-    /// The ListenerSets for each Gateway.
-    pub listener_sets: BTreeMap<Key, BTreeSet<Key>>,
-    /// The BackendTLSPolicies that are for each Service.
-    pub backend_tls: BTreeMap<Key, BTreeMap<Key, Arc<BackendTls>>>,
-    /// Each port of each Service, and each InferencePool, by cluster name.
-    pub services: BTreeMap<String, Arc<ir::Service>>,
-    pub backends: BTreeMap<Key, Arc<ir::Backend>>,
-    /// By `namespace/name`.
-    pub pools: BTreeMap<String, Arc<ir::Pool>>,
-    /// The Gateways that are ours.
-    pub listeners: BTreeMap<Key, Arc<OpenListeners>>,
-    /// Ids of the limits that hold for each target.
-    pub limits: BTreeMap<(TargetKind, Key), BTreeSet<String>>,
-    /// What the Consumers of each namespace ask of JWTs.
-    pub claim_sets: BTreeMap<String, ClaimSets>,
-    /// The namespaces that are known, each by some objects.
-    pub namespaces: Counted<String>,
-}
 
 #[derive(Debug, Clone, Copy)]
 pub struct View<'a> {
@@ -136,6 +109,11 @@ impl Fact {
     /// Whether there is a pool.
     pub fn pool(name: &str) -> Self {
         Self::new(["pool", name, "", ""])
+    }
+
+    /// The models that a Service is asked for.
+    pub fn asked(service: &Key) -> Self {
+        Self::new(["asked", &service.namespace, &service.name, ""])
     }
 
     pub fn listeners(gateway: &Key) -> Self {
@@ -278,6 +256,21 @@ impl<'a> View<'a> {
         }
     }
 
+    /// The Service that a backend is, if it can be used and is one.
+    pub fn service_behind(&self, key: &Key) -> Option<Key> {
+        self.reads.note(Fact::endpoint(key));
+        match &self.made.backends.get(key)?.endpoint {
+            ir::Endpoint::Service { cluster } => service_of_cluster(cluster),
+            _ => None,
+        }
+    }
+
+    /// What a Service is asked for, by pools in order of their names.
+    pub fn asked(&self, service: &Key) -> impl Iterator<Item = &'a ir::AskedModel> + use<'a> {
+        self.reads.note(Fact::asked(service));
+        self.made.asked.get(service).into_iter().flat_map(BTreeMap::values).flatten()
+    }
+
     pub fn has_pool(&self, name: &str) -> bool {
         self.reads.note(Fact::pool(name));
         self.made.pools.contains_key(name)
@@ -304,73 +297,5 @@ impl<'a> View<'a> {
     pub fn known_namespaces(&self) -> impl Iterator<Item = &'a str> + use<'a> {
         self.reads.note(Fact::known_namespaces());
         self.made.namespaces.iter().map(String::as_str)
-    }
-}
-
-// === impl Made ===
-
-impl Made {
-    /// Nothing yet.
-    pub fn new(setting: Setting) -> Self {
-        Self { setting, ..Self::default() }
-    }
-
-    /// Notes what is known of objects before any unit has run.
-    pub fn know(&mut self, objects: &Objects) {
-        for slice in objects.endpoint_slices.iter() {
-            if let Some(service) = service_of(slice) {
-                self.slices.entry(service).or_default().insert(slice.meta.key());
-            }
-        }
-        for set in objects.listener_sets.iter() {
-            self.listener_sets.entry(gateway_of(set)).or_default().insert(set.meta.key());
-        }
-        let namespaces = objects.namespaces.iter().map(|namespace| namespace.meta.name());
-        for name in namespaces.chain(objects.consumers.iter().map(|consumer| consumer.meta.namespace())) {
-            self.namespaces.add(name.to_owned());
-        }
-    }
-
-    /// Notes which Services a BackendTLSPolicy is for.
-    pub fn add_backend_tls(&mut self, key: &Key, policy: &Arc<BackendTls>) {
-        for target in &policy.targets {
-            self.backend_tls.entry(target.service.clone()).or_default().insert(key.clone(), Arc::clone(policy));
-        }
-    }
-
-    /// Forgets it.
-    pub fn remove_backend_tls(&mut self, key: &Key, policy: &BackendTls) {
-        for target in &policy.targets {
-            if let Some(policies) = self.backend_tls.get_mut(&target.service) {
-                policies.remove(key);
-                if policies.is_empty() {
-                    self.backend_tls.remove(&target.service);
-                }
-            }
-        }
-    }
-
-    /// Notes what a key asks of JWTs, if it is known by one. Returns whether that is a set of claims more.
-    pub fn add_claims(&mut self, key: &ir::Key) -> bool {
-        matches!(key.proof, ir::Proof::Jwt(_))
-            && self.claim_sets.entry(key.origin.namespace.to_string()).or_default().add(key)
-    }
-
-    /// Forgets it. Returns whether that is a set of claims less.
-    pub fn remove_claims(&mut self, key: &ir::Key) -> bool {
-        let Some(sets) = self.claim_sets.get_mut(&*key.origin.namespace) else { return false };
-        let is_less = sets.remove(key);
-        if sets.is_empty() {
-            self.claim_sets.remove(&*key.origin.namespace);
-        }
-        is_less
-    }
-
-    /// Notes what the limits of a policy hold for.
-    pub fn add_policy(&mut self, policy: &Policy) {
-        for target in &policy.targets {
-            let ids = policy.limits.iter().map(|limit| limit.id.clone());
-            self.limits.entry(target.clone()).or_default().extend(ids);
-        }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use crate::ir::{Catalog, Class, ConsumerNamespaces, Workload};
+use crate::ir::{AskedModel, Catalog, Class, ConsumerNamespaces, Workload};
 use crate::mesh::Mesh;
 use crate::objects::{Key, Names, Object, Pod, RefusedPolicy, Service, TargetKind};
 use crate::placement::Direction;
@@ -30,11 +30,12 @@ pub fn workload(view: View<'_>, direction: Direction, service: &Object<Service>)
     };
     let consumers = ConsumerNamespaces::Only([key.namespace.to_string()].into());
     let claim_sets = view.claim_sets(&key.namespace);
+    let models = models(view, &key);
     let (ports, identities, pods) = (ports(view, service), services::identities_of(view, &key), pods(view, &key));
     let mut catalog = Catalog::new(Scope::Workload { service: key, direction });
     catalog.classes.insert(class);
     let origin = service.meta.origin.clone();
-    Some(Workload { origin, catalog, consumers, claim_sets, selector, ports, identities, pods })
+    Some(Workload { origin, catalog, consumers, claim_sets, models, selector, ports, identities, pods })
 }
 
 /// Whether the sidecars of the workload behind a Service have the filter.
@@ -49,6 +50,25 @@ fn is_named(view: View<'_>, service: &Object<Service>) -> bool {
     let selects = service.spec.spec.selector.as_ref().is_some_and(|labels| !labels.is_empty());
     let by_policy = || view.limits(TargetKind::Service, &key).next().is_some();
     selects && (by_policy() || view.refused_policies().iter().any(|policy| names(policy, &key)))
+}
+
+/// What pools call the models that they ask it for. The first pool by name decides. Where all call all the same, any other
+/// name counts for it too, because a runner of one model answers to every name.
+fn models(view: View<'_>, service: &Key) -> Vec<AskedModel> {
+    let mut models: BTreeMap<(&str, bool), &str> = BTreeMap::new();
+    for model in view.asked(service) {
+        models.entry((&model.name, model.prefix)).or_insert(&model.counts_as);
+    }
+    let all: BTreeSet<&str> = models.values().copied().collect();
+    if let Some(only) = all.first().filter(|_| all.len() == 1) {
+        models.entry(("", true)).or_insert(only);
+    }
+    let model = |((name, prefix), counts_as): ((&str, bool), &str)| AskedModel {
+        name: name.to_owned(),
+        prefix,
+        counts_as: counts_as.to_owned(),
+    };
+    models.into_iter().map(model).collect()
 }
 
 /// The Pods behind it, ready or not.

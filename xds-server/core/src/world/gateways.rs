@@ -8,11 +8,11 @@ use crate::objects::Key;
 use crate::sets::{Counted, take_out};
 use crate::translate::gateways::{needs_attempts_at, of_attempts, parts, without_parts};
 use crate::translate::given::{RouteId, RouteKind};
+use crate::translate::made::Made;
 use crate::translate::routes::AttachedRoute;
 use crate::translate::services::{of_calls, of_picker};
 use crate::translate::tls_routes::AttachedTlsRoute;
 use crate::translate::tunnels;
-use crate::translate::view::Made;
 
 use super::Touched;
 use super::memo::{Memo, Turn};

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use crate::objects::{Key, Kind, Object, Objects};
 use crate::sets::take_out;
 use crate::status::Finding;
-use crate::translate::view::{Fact, Made, Reads, View};
+use crate::translate::made::Made;
+use crate::translate::view::{Fact, Reads, View};
 
 /// What changed in this step, so far.
 #[derive(Debug, Default)]

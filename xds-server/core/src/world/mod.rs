@@ -34,11 +34,12 @@ use crate::translate::consumers::{self, Claim};
 use crate::translate::given::{RouteId, RouteKind};
 use crate::translate::listener::ListenerTls;
 use crate::translate::listeners::{self, OpenListeners};
+use crate::translate::made::Made;
 use crate::translate::policies::{self, Policy};
 use crate::translate::services;
 use crate::translate::tls_routes::{self, AttachedTlsRoute};
 use crate::translate::users::Users;
-use crate::translate::view::{Fact, Made};
+use crate::translate::view::Fact;
 use crate::translate::{backends, frontends, inference_pools, pools, ports, workloads};
 
 pub use self::ends::Ends;
@@ -176,7 +177,7 @@ impl World {
         self.step_inference_pools(&mut dirty, &mut touched);
         self.step_backends(&mut dirty, &mut touched);
         self.step_pools(&mut dirty, &mut touched, &mut delta);
-        self.step_backing(&dirty, &mut delta);
+        self.step_backing(&mut dirty, &mut delta);
         self.step_listeners(&mut dirty, &mut touched, &mut delta);
         let turns = self.routes.step(&self.objects, &self.made, &dirty, &mut delta.statuses);
         self.step_users(&turns, &mut delta);
@@ -418,11 +419,13 @@ impl World {
         }
     }
 
-    fn step_backing(&mut self, dirty: &Dirty, delta: &mut Delta) {
+    fn step_backing(&mut self, dirty: &mut Dirty, delta: &mut Delta) {
         let turns =
             self.backing.step(&self.objects, &self.made, dirty, |view, object, _| Some(backing::backing(view, object)));
         for Turn { key, before, after } in turns {
-            let backends = self.users.follow_backing(&key, [before.as_deref(), after.as_deref()]);
+            let step = [before.as_deref(), after.as_deref()];
+            dirty.facts.extend(self.made.follow_backing(&key, step).iter().map(Fact::asked));
+            let backends = self.users.follow_backing(&key, step);
             delta.statuses.extend(backends.into_iter().map(|backend| (StatusKind::ModelBackend, backend)));
             delta.statuses.insert((StatusKind::ModelPool, Key::clone(&key)));
         }

@@ -7,9 +7,9 @@ use crate::objects::{GrpcRoute, HttpRoute, Key, Object, Objects};
 use crate::sets::take_out;
 use crate::status::Finding;
 use crate::translate::given::{GivenRoute, RouteId, RouteKind};
+use crate::translate::made::Made;
 use crate::translate::rivals::{self, Lost};
 use crate::translate::routes::{self, AttachedRoute};
-use crate::translate::view::Made;
 
 use super::memo::{Dirty, Memo, Turn};
 use super::statuses::Affected;

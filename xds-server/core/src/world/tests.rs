@@ -236,7 +236,7 @@ fn places() -> Vec<Vec<String>> {
             namespace,
             "p",
             &[
-                "spec: {models: [{name: x, targets: [{backendRef: {name: m}}]}]}",
+                "spec: {models: [{name: x, targets: [{backendRef: {name: m}, model: runner-x}]}]}",
                 "spec: {access: Anonymous, parentRefs: [{name: s}], models: [{name: x, targets: [{backendRef: {name: m}}, {backendRef: {name: k}}]}]}",
                 "spec: {allowedConsumers: {namespaces: {from: Selector, selector: {matchLabels: {team: red}}}}, models: [{name: 'x*', retries: 3, targets: [{backendRef: {name: m, namespace: b}}]}]}",
                 "spec: {allowedConsumers: {namespaces: {from: All}}, parentRefs: [{name: s, port: 80}, {name: t}], models: [{name: w, targets: [{backendRef: {name: kk}}]}]}",
