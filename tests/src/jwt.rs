@@ -42,14 +42,13 @@ impl Issuer {
     /// (pilot/pkg/security/authn/policy_applier.go, convertToEnvoyJwtConfig): a JWT that is there must be good, and none need
     /// be there.
     pub fn request_authentication(&self, forward_original_token: bool) -> anyhow::Result<Value> {
-        let keys = json!({"keys": [self.public_key()?]});
         Ok(json!({
             "name": "envoy.filters.http.jwt_authn",
             "typed_config": {
                 "@type": "type.googleapis.com/envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication",
                 "providers": {"origins-0": {
                     "issuer": self.name,
-                    "local_jwks": {"inline_string": keys.to_string()},
+                    "local_jwks": {"inline_string": self.keys()?},
                     "forward": forward_original_token,
                     "payload_in_metadata": "payload",
                     "normalize_payload_in_metadata": {"space_delimited_claims": ["permission", "scope"]},
@@ -61,6 +60,11 @@ impl Issuer {
                 "bypass_cors_preflight": true,
             },
         }))
+    }
+
+    /// The set of its keys (JWKS, RFC 7517).
+    pub fn keys(&self) -> anyhow::Result<String> {
+        Ok(json!({"keys": [self.public_key()?]}).to_string())
     }
 
     /// RFC 7518, 6.2.

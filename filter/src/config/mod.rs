@@ -282,9 +282,15 @@ impl TryFrom<wire::ConnectionStage> for ConnectionStage {
     }
 }
 
+/// Where something is wrong. Once for all, because it is code of every Envoy.
+#[inline(never)]
+fn named(kind: &str, name: &str) -> String {
+    format!("{kind} {name:?}")
+}
+
 impl Class {
     fn new(class: wire::Class, pools: &[Rc<Pool>], limits: &[Rc<Limit>]) -> Result<Self, InvalidConfig> {
-        let place = || format!("class {:?}", class.id);
+        let place = || named("class", &class.id);
         if class.id.is_empty() {
             return Err(InvalidConfig::Missing { what: "id", place: "a class".to_owned() });
         }
@@ -294,7 +300,7 @@ impl Class {
     }
 
     fn with_pool(pool: Rc<Pool>, class: wire::Class, limits: &[Rc<Limit>]) -> Result<Self, InvalidConfig> {
-        let place = || format!("class {:?}", class.id);
+        let place = || named("class", &class.id);
         let held_to = class.limits.iter().map(|index| at("limit", place, limits, *index));
         let terms = Terms { pool, limits: held_to.collect::<Result<_, _>>()? };
         Ok(if class.closed_by.is_empty() {
@@ -309,7 +315,7 @@ impl TryFrom<wire::Limit> for Limit {
     type Error = InvalidConfig;
 
     fn try_from(limit: wire::Limit) -> Result<Self, InvalidConfig> {
-        let missing = |what| InvalidConfig::Missing { what, place: format!("limit {:?}", limit.id) };
+        let missing = |what| InvalidConfig::Missing { what, place: named("limit", &limit.id) };
         if limit.id.is_empty() {
             return Err(missing("id"));
         }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use tollgate_proto::v1 as wire;
 
-use super::{InvalidConfig, at};
+use super::{InvalidConfig, at, named};
 
 #[derive(Debug)]
 pub struct Pool {
@@ -43,7 +43,7 @@ pub enum ModelName {
     Prefix(Rc<str>),
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Target {
     pub backend: Rc<Backend>,
     /// What the backend calls the model. None: as the client asked.
@@ -93,7 +93,7 @@ impl Pool {
             wire::Access::Required => Access::Required,
             wire::Access::Anonymous => Access::Anonymous,
             wire::Access::Unspecified => {
-                return Err(InvalidConfig::Missing { what: "access", place: format!("pool {:?}", pool.name) });
+                return Err(InvalidConfig::Missing { what: "access", place: named("pool", &pool.name) });
             }
         };
         let mut models: Vec<Rc<Model>> = Vec::with_capacity(pool.models.len());
@@ -111,8 +111,14 @@ impl Pool {
 
 impl Model {
     fn new(model: wire::Model, backends: &[Rc<Backend>]) -> Result<Self, InvalidConfig> {
-        let place = || format!("model {:?}", model.name);
-        let name = ModelName::new(&model.name, model.prefix)?;
+        let place = || named("model", &model.name);
+        let name = match (model.prefix, model.name.as_str()) {
+            (true, prefix) => ModelName::Prefix(prefix.into()),
+            (false, "") => {
+                return Err(InvalidConfig::Missing { what: "name", place: "a model".to_owned() });
+            }
+            (false, exact) => ModelName::Exact(exact.into()),
+        };
         let targets = model
             .targets
             .iter()
@@ -125,19 +131,12 @@ impl Model {
                 })
             })
             .collect::<Result<Vec<_>, InvalidConfig>>()?;
-        Ok(Self { counts_as: name.pattern(), name, targets, retries: model.retries })
+        let counts_as = if model.counts_as.is_empty() { name.pattern() } else { model.counts_as.into() };
+        Ok(Self { name, counts_as, targets, retries: model.retries })
     }
 }
 
 impl ModelName {
-    pub(super) fn new(name: &str, is_prefix: bool) -> Result<Self, InvalidConfig> {
-        match (is_prefix, name) {
-            (true, prefix) => Ok(Self::Prefix(prefix.into())),
-            (false, "") => Err(InvalidConfig::Missing { what: "name", place: "a model".to_owned() }),
-            (false, exact) => Ok(Self::Exact(exact.into())),
-        }
-    }
-
     /// The name as it is written in a ModelPool.
     pub fn pattern(&self) -> Rc<str> {
         match self {
@@ -151,7 +150,7 @@ impl TryFrom<wire::Backend> for Backend {
     type Error = InvalidConfig;
 
     fn try_from(backend: wire::Backend) -> Result<Self, InvalidConfig> {
-        let missing = |what| InvalidConfig::Missing { what, place: format!("backend {:?}", backend.name) };
+        let missing = |what| InvalidConfig::Missing { what, place: named("backend", &backend.name) };
         if backend.cluster.is_empty() {
             return Err(missing("cluster"));
         }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use tollgate_proto::v1 as wire;
 
-use super::{Access, Backend, Class, InvalidConfig, Limit, Model, ModelName, Namespaces, Pool, Rewrite, Target};
+use super::{Backend, Class, InvalidConfig, Limit, Pool, Rewrite};
 
 #[derive(Debug)]
 pub struct Workload {
@@ -51,40 +51,27 @@ impl Workload {
             rewrite: Rewrite::Nobody,
             hands_over: false,
         };
-        let target = Target { backend: Rc::new(backend), model: None, weight: 1, priority: 0 };
-        let consumers = Namespaces::Only(workload.consumer_namespaces);
-        let pool = Pool { access: Access::Required, consumers, models: models(workload.models, &target)? };
+        let target = wire::Target { weight: 1, ..wire::Target::default() };
+        let to_it = |model| wire::Model { targets: vec![target.clone()], ..model };
+        let is_any = |model: &wire::Model| model.prefix && model.name.is_empty();
+        let any = (!workload.models.iter().any(is_any)).then(|| wire::Model { prefix: true, ..wire::Model::default() });
+        let pool = wire::Pool {
+            access: wire::Access::Required.into(),
+            consumer_namespaces: workload.consumer_namespaces,
+            models: workload.models.into_iter().chain(any).map(to_it).collect(),
+            ..wire::Pool::default()
+        };
+        let pool = Pool::new(pool, &[Rc::new(backend)])?;
         let class = Class::with_pool(Rc::new(pool), class, limits)?;
         Ok(Self { scope: workload.scope, route, class: Rc::new(class), gateways: workload.gateways })
     }
-}
-
-/// Those that pools have a name for, and the one that is any other.
-fn models(asked: Vec<wire::AskedModel>, target: &Target) -> Result<Vec<Rc<Model>>, InvalidConfig> {
-    let model = |name, counts_as| Rc::new(Model { name, counts_as, targets: vec![target.clone()], retries: 0 });
-    let mut models: Vec<Rc<Model>> = Vec::with_capacity(asked.len() + 1);
-    for wire::AskedModel { name, prefix, counts_as } in asked {
-        if counts_as.is_empty() {
-            return Err(InvalidConfig::Missing { what: "counts_as", place: format!("model {name:?}") });
-        }
-        let name = ModelName::new(&name, prefix)?;
-        if models.iter().any(|other| other.name == name) {
-            return Err(InvalidConfig::Twice { what: "model", name: name.pattern().to_string() });
-        }
-        models.push(model(name, counts_as.into()));
-    }
-    let any = ModelName::Prefix(Rc::from(""));
-    if models.iter().all(|model| model.name != any) {
-        models.push(model(any.clone(), any.pattern()));
-    }
-    Ok(models)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
-        config::{Place, Stage, parse},
+        config::{Namespaces, Place, Stage, parse},
         fixture,
     };
     use prost::Message as _;
@@ -121,20 +108,15 @@ mod tests {
         let place = || "the workload".to_owned();
         let pool = InvalidConfig::Dangling { what: "pool", place: place(), index: 3, len: 0 };
         assert_eq!(refused(|stage| stage.classes[0].pool = Some(3)), pool);
-        let asked = |name: &str, counts_as: &str| wire::AskedModel {
-            name: name.to_owned(),
-            counts_as: counts_as.to_owned(),
-            ..wire::AskedModel::default()
+        let of_models = |names: &[&str]| {
+            let model = |name: &&str| wire::Model { name: (*name).to_owned(), ..wire::Model::default() };
+            parsed(|stage| workload(stage).models = names.iter().map(model).collect()).map(drop)
         };
-        let of_models = |models: &[wire::AskedModel]| {
-            parsed(|stage| workload(stage).models = models.to_vec()).map(drop).unwrap_err()
-        };
+        assert_eq!(of_models(&["m", "n"]), Ok(()));
         let unnamed = InvalidConfig::Missing { what: "name", place: "a model".to_owned() };
-        assert_eq!(of_models(&[asked("", "x")]), unnamed);
-        let uncounted = InvalidConfig::Missing { what: "counts_as", place: "model \"m\"".to_owned() };
-        assert_eq!(of_models(&[asked("m", "")]), uncounted);
+        assert_eq!(of_models(&[""]), Err(unnamed));
         let twice = InvalidConfig::Twice { what: "model", name: "m".to_owned() };
-        assert_eq!(of_models(&[asked("m", "x"), asked("m", "y")]), twice);
+        assert_eq!(of_models(&["m", "m"]), Err(twice));
         let limit = InvalidConfig::Dangling { what: "limit", place: "class \"w\"".to_owned(), index: 7, len: 1 };
         assert_eq!(refused(|stage| stage.classes[0].limits = vec![7]), limit);
     }

@@ -140,7 +140,7 @@ impl Setting {
             Feature::IstioCertificates => placement.is_sidecar() || mesh.is_some(),
             Feature::Identities => placement.is_sidecar() || mesh.is_some(),
             Feature::ParentServices => self.opens_frontends(),
-            // In sidecars Istio's RequestAuthentication has JWTs verified. At our Gateways nothing does.
+            // In sidecars Istio has JWTs verified. At our Gateways they are as far as a RequestAuthentication says so.
             Feature::JwtClaims | Feature::ServiceTarget => placement.is_sidecar() || *sidecars == Sidecars::Both,
             Feature::Addresses => matches!(placement, Placement::ProxyPerGateway | Placement::OneFleet(_)),
             Feature::Infrastructure => *placement == Placement::ProxyPerGateway,
@@ -197,8 +197,8 @@ impl Feature {
                 "start tollgate with --mesh-certificates, or give the consumer a key",
             ),
             Self::JwtClaims => not_acted_on(
-                "JWTs are verified in sidecars only, so nobody is known by claims",
-                "start tollgate serve with --sidecars, or give the consumer a key",
+                "no Gateway verifies JWTs of this issuer, so nobody is known by them",
+                "name it in a RequestAuthentication for the Gateway, or give the consumer a key",
             ),
             Self::ServiceTarget => not_acted_on(
                 "a Service as target has an effect in sidecars only",

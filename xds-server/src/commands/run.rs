@@ -37,8 +37,8 @@ Examples:
   tollgate run --source kubernetes --kube-context staging
 
 The folder holds the same objects as a cluster: Gateway, ListenerSet, HTTPRoute, GRPCRoute, TLSRoute,
-BackendTLSPolicy, InferencePool, Pod, ModelPool, ModelBackend, Consumer, TokenPolicy, Secret, ConfigMap. Edits act
-at once; what is broken is reported and the last good version stays.
+BackendTLSPolicy, InferencePool, Pod, ModelPool, ModelBackend, Consumer, TokenPolicy, RequestAuthentication, Secret,
+ConfigMap. Edits act at once; what is broken is reported and the last good version stays.
 Ctrl-C lets requests end; a second one ends at once.")]
 pub struct Args {
     #[command(flatten)]

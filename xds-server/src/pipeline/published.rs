@@ -153,6 +153,7 @@ impl Published {
             "Service" => of(&objects.services, origin),
             "Secret" => of(&objects.secrets, origin),
             "ConfigMap" => of(&objects.config_maps, origin),
+            "RequestAuthentication" => of(&objects.request_authentications, origin),
             "ModelPool" => of(&objects.model_pools, origin),
             "ModelBackend" => of(&objects.model_backends, origin),
             _ => None,

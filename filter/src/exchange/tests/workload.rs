@@ -50,7 +50,7 @@ fn a_request_goes_where_it_would_go_and_is_charged() {
 }
 
 /// The budgets that requests for these models ask of the ledger, where pools have these names.
-fn buckets(names: &[wire::AskedModel], models: &[&str]) -> Vec<Vec<String>> {
+fn buckets(names: &[wire::Model], models: &[&str]) -> Vec<Vec<String>> {
     let by_model = wire::ScopePart { part: Some(wire::scope_part::Part::Model(true)) };
     let bucket = |model: &&str| {
         let mut world = World::new(|stage| {
@@ -74,10 +74,11 @@ fn a_budget_of_a_model_is_one_for_all_that_a_workload_is_asked_for() {
 
 #[test]
 fn a_model_counts_as_pools_name_it() {
-    let asked = |name: &str, prefix, counts_as: &str| wire::AskedModel {
+    let asked = |name: &str, prefix, counts_as: &str| wire::Model {
         name: name.to_owned(),
         prefix,
         counts_as: counts_as.to_owned(),
+        ..wire::Model::default()
     };
     let two = [asked("smollm2", false, "smol"), asked("gpt-", true, "gpt-*")];
     let found = buckets(&two, &["smollm2", "gpt-4", "smol", "smollm2-x"]);

@@ -2,6 +2,7 @@
 //! for each port of a Service and for each InferencePool.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,11 +18,14 @@ use crate::ir;
 use crate::snapshot::{Resource, ResourceType, Snapshot};
 
 use super::wire::{address, ads, any, duration, number};
-use super::{edge, picker, tls, upstream};
+use super::{edge, jwt, picker, tls, upstream};
 
 pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway) {
     for backend in gateway.catalog.backends.values() {
         snapshot.insert(ResourceType::Cluster, &backend.cluster, self::backend(gateway, backend));
+    }
+    for (name, cluster) in gateway.jwt_issuers.iter().filter_map(of_keys) {
+        snapshot.insert(ResourceType::Cluster, name, cluster);
     }
     for service in gateway.services.values() {
         for (kind, name, resource) in self::service(gateway, service) {
@@ -123,6 +127,26 @@ fn of_backend(gateway: &ir::Gateway, backend: &ir::Backend) -> cluster::Cluster 
     };
     set_protocol(&mut made, version, upstream::filters(gateway, backend));
     made
+}
+
+/// The cluster of somebody's keys (JWKS), with its name. Nothing of the mesh is put around it.
+fn of_keys(issuer: &ir::JwtIssuer) -> Option<(String, Resource)> {
+    let name = jwt::cluster_name(&issuer.keys)?;
+    let ir::JwtKeys::Remote { host, port, tls, .. } = &issuer.keys else { return None };
+    let bare = host.trim_matches(['[', ']']);
+    let kind = match bare.parse::<IpAddr>() {
+        Ok(_) => cluster::cluster::DiscoveryType::Static,
+        Err(_) => cluster::cluster::DiscoveryType::StrictDns,
+    };
+    let mut made = cluster::Cluster {
+        cluster_discovery_type: discovery(kind),
+        dns_lookup_family: cluster::cluster::DnsLookupFamily::V4Preferred.into(),
+        load_assignment: Some(assignment(&name, [(bare.to_owned(), *port)])),
+        transport_socket: tls.then(|| tls::upstream((host, &ir::Authority::System), None)),
+        ..common(&name, SERVICE_CONNECT_TIMEOUT)
+    };
+    set_protocol(&mut made, Version::Http1, Vec::new());
+    Some((name, Resource::new(&made, vec![issuer.origin.clone()])))
 }
 
 fn of_service(gateway: &ir::Gateway, service: &ir::Service) -> cluster::Cluster {

@@ -41,8 +41,7 @@ pub fn request_config(catalog: &ir::Catalog, ir: &ir::Ir, control_cluster: &Cont
         has_members: catalog.has_members,
         workload: None,
         in_callers: false,
-        // Nothing verifies JWTs at a Gateway.
-        claim_sets: Vec::new(),
+        claim_sets: claim_sets(&catalog.claim_sets),
     };
     wire::FilterConfig { stage: Some(Stage::Request(stage)) }
 }
@@ -51,9 +50,6 @@ pub fn request_config(catalog: &ir::Catalog, ir: &ir::Ir, control_cluster: &Cont
 pub fn workload_config(workload: &ir::Workload, ir: &ir::Ir, setup: &FilterSetup) -> wire::FilterConfig {
     let mut config = request_config(&workload.catalog, ir, &setup.control_cluster);
     if let Some(Stage::Request(stage)) = &mut config.stage {
-        let set = |set: &ir::ClaimSet| wire::ClaimSet { issuer: set.issuer.clone(), claims: set.claims.clone() };
-        stage.claim_sets = workload.claim_sets.iter().map(set).collect();
-        stage.claim_sets.sort_by_key(|set| std::cmp::Reverse(set.claims.len()));
         stage.workload = Some(wire::Workload {
             scope: workload.catalog.scope.to_string(),
             route: workload.route(),
@@ -136,6 +132,7 @@ fn pool(pool: &ir::Pool, backends: &BTreeMap<&str, u32>) -> wire::Pool {
                 prefix: model.prefix,
                 targets: model.targets.iter().filter_map(target).collect(),
                 retries: model.retries,
+                counts_as: String::new(),
             })
             .collect(),
         consumer_namespaces,
@@ -143,8 +140,17 @@ fn pool(pool: &ir::Pool, backends: &BTreeMap<&str, u32>) -> wire::Pool {
     }
 }
 
-fn asked_model(model: &ir::AskedModel) -> wire::AskedModel {
-    wire::AskedModel { name: model.name.clone(), prefix: model.prefix, counts_as: model.counts_as.clone() }
+/// Those with the most claims come first.
+fn claim_sets(sets: &BTreeSet<ir::ClaimSet>) -> Vec<wire::ClaimSet> {
+    let set = |set: &ir::ClaimSet| wire::ClaimSet { issuer: set.issuer.clone(), claims: set.claims.clone() };
+    let mut sets: Vec<_> = sets.iter().map(set).collect();
+    sets.sort_by_key(|set| std::cmp::Reverse(set.claims.len()));
+    sets
+}
+
+fn asked_model(model: &ir::AskedModel) -> wire::Model {
+    let ir::AskedModel { name, prefix, counts_as } = model.clone();
+    wire::Model { name, prefix, counts_as, ..wire::Model::default() }
 }
 
 fn backend(backend: &ir::Backend) -> wire::Backend {

@@ -1,5 +1,7 @@
 //! Listeners: one for each port, with one filter chain for plain HTTP or one for each hostname of TLS.
 
+use std::collections::BTreeSet;
+
 use envoy_types::pb::envoy::config::common::mutation_rules::v3 as mutation;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::listener::v3 as listener;
@@ -13,11 +15,12 @@ use envoy_types::pb::google::protobuf::BoolValue;
 
 use crate::ir;
 use crate::snapshot::{Resource, ResourceType, Snapshot};
+use crate::status::Origin;
 
 use super::cluster::filter;
 use super::route_table::{Form, Table};
 use super::wire::{address, ads, any, duration, extension, number, prefix_of, yes};
-use super::{Ports, Surroundings, cors, edge, picker, route_table, scope, session, tls, tunnel, wasm};
+use super::{Ports, Surroundings, cors, edge, jwt, picker, route_table, scope, session, tls, tunnel, wasm};
 
 /// The `server` header of every answer.
 const SERVER_NAME: &str = "tollgate";
@@ -57,7 +60,10 @@ pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway, surroundings: &Surrou
             ..Default::default()
         };
         let of_sites = open.sites.iter().map(|site| site.origin.clone());
-        let origins = of_sites.chain(open.sites.iter().flat_map(tunnel::origins)).collect::<Box<[_]>>();
+        let of_issuers = gateway.jwt_issuers.iter().map(|issuer| issuer.origin.clone());
+        let origins = of_sites.chain(open.sites.iter().flat_map(tunnel::origins)).chain(of_issuers);
+        let origins: BTreeSet<Origin> = origins.collect();
+        let origins = origins.into_iter().collect::<Box<[_]>>();
         snapshot.insert(ResourceType::Listener, name, Resource::new(&message, origins));
     }
 }
@@ -122,6 +128,7 @@ fn manager(gateway: &ir::Gateway, table: &str, form: Form) -> HttpConnectionMana
     // that gets CORS changes no listener.
     http_filters.push(cors::filter());
     if wasm::is_needed(&gateway.catalog) {
+        http_filters.extend(jwt::filter(&gateway.jwt_issuers));
         http_filters.push(wasm::discovered(wasm::request_name(&gateway.catalog.scope)));
     }
     http_filters.push(session::filter(form));

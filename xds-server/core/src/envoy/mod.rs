@@ -11,6 +11,7 @@ mod cluster;
 mod cors;
 mod edge;
 mod filter_config;
+mod jwt;
 mod listener;
 mod path;
 mod picker;

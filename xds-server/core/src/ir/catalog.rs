@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::scope::Scope;
 
-use super::{Backend, Class, Pool};
+use super::{Backend, ClaimSet, Class, Pool};
 
 /// All that the filter of one scope knows, besides keys and limits.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -20,6 +20,9 @@ pub struct Catalog {
     /// What the requests have in common that the filter decides about.
     #[serde(skip)]
     pub classes: BTreeSet<Class>,
+    /// What Consumers ask of JWTs.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub claim_sets: BTreeSet<ClaimSet>,
     /// By `namespace/name`.
     pub pools: BTreeMap<String, Arc<Pool>>,
     /// By cluster name.
@@ -30,7 +33,14 @@ pub struct Catalog {
 
 impl Catalog {
     pub fn new(scope: Scope) -> Self {
-        Self { scope, has_members: false, classes: BTreeSet::new(), pools: BTreeMap::new(), backends: BTreeMap::new() }
+        Self {
+            scope,
+            has_members: false,
+            classes: BTreeSet::new(),
+            claim_sets: BTreeSet::new(),
+            pools: BTreeMap::new(),
+            backends: BTreeMap::new(),
+        }
     }
 
     /// Ids of the limits that hold for some requests.

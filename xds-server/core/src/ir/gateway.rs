@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::mesh::Mesh;
 use crate::status::Origin;
 
-use super::{Catalog, Domain, Route, SecretText, Service, Tunnel, values};
+use super::{Catalog, Domain, JwtIssuer, Route, SecretText, Service, Tunnel, values};
 
 /// One Gateway with all that belongs to it, complete in itself.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -16,6 +16,8 @@ pub struct Gateway {
     pub origin: Origin,
     #[serde(skip_serializing_if = "ClientCertificate::is_none")]
     pub client_certificate: ClientCertificate,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub jwt_issuers: Vec<JwtIssuer>,
     /// The mesh that its proxies are in.
     #[serde(skip)]
     pub mesh: Option<Arc<Mesh>>,

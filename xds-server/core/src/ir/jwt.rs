@@ -6,6 +6,8 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tollgate_proto::jwt::{PREFIX, canonical};
 
+use crate::status::Origin;
+
 /// An issuer and claims. Who has such a JWT is known by them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct JwtProof {
@@ -22,6 +24,34 @@ pub struct ClaimSet {
     pub issuer: String,
     /// In order. None: any JWT of the issuer.
     pub claims: Vec<String>,
+}
+
+/// Whose JWTs the proxies of a Gateway verify.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct JwtIssuer {
+    /// The RequestAuthentication.
+    pub origin: Origin,
+    /// As the claim `iss` has it.
+    pub issuer: String,
+    /// A JWT is for one of them (`aud`). None: for anybody.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub audiences: Vec<String>,
+    pub keys: JwtKeys,
+}
+
+/// The keys of an issuer (JWKS, RFC 7517).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub enum JwtKeys {
+    Inline {
+        jwks: String,
+    },
+    /// Envoy fetches them and keeps them current.
+    Remote {
+        uri: String,
+        host: String,
+        port: u16,
+        tls: bool,
+    },
 }
 
 // === impl JwtProof ===

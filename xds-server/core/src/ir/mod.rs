@@ -16,7 +16,7 @@ pub use frontend::{Frontend, Runner};
 pub use gateway::{
     Certificate, ClientAuthority, ClientCertificate, Gateway, Listener, Site, SiteTls, Tunnels, VirtualHost,
 };
-pub use jwt::{ClaimSet, JwtProof};
+pub use jwt::{ClaimSet, JwtIssuer, JwtKeys, JwtProof};
 pub use model::{
     Access, Authority, BACKEND_PREFIX, Backend, Choice, ConsumerNamespaces, Credential, Endpoint, MeshTo, Model,
     OnPickerFailure, Peers, Picker, Pool, Schema, Service, ServiceEndpoint, ServiceTls, SubjectName, Target, Timeouts,

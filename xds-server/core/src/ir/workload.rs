@@ -6,7 +6,7 @@ use serde::ser::{Serialize, SerializeStruct as _, Serializer};
 
 use crate::status::{Membership, Origin};
 
-use super::{Catalog, ClaimSet, ConsumerNamespaces};
+use super::{Catalog, ConsumerNamespaces};
 
 /// A model as a workload is asked for it, and how ModelPools that lead there name it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
@@ -26,8 +26,6 @@ pub struct Workload {
     pub catalog: Catalog,
     /// Whose Consumers count there. It is the namespace of the Service, never all.
     pub consumers: ConsumerNamespaces,
-    /// What its Consumers ask of JWTs.
-    pub claim_sets: BTreeSet<ClaimSet>,
     /// No two have the same name. What is none of them counts as `*`.
     pub models: Vec<AskedModel>,
     /// The labels of its Pods. There is always one: without any, the filter would be in every sidecar of the namespace.
@@ -56,10 +54,10 @@ impl Serialize for Workload {
         fields.serialize_field("origin", &self.origin)?;
         fields.serialize_field("scope", &self.catalog.scope)?;
         fields.serialize_field("consumers", &self.consumers)?;
-        if self.claim_sets.is_empty() {
+        if self.catalog.claim_sets.is_empty() {
             fields.skip_field("claim_sets")?;
         } else {
-            fields.serialize_field("claim_sets", &self.claim_sets)?;
+            fields.serialize_field("claim_sets", &self.catalog.claim_sets)?;
         }
         if self.models.is_empty() {
             fields.skip_field("models")?;

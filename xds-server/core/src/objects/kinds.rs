@@ -8,8 +8,8 @@ use gateway_api::apis::standard::gatewayclasses::GatewayClassSpec;
 use super::references::RefersToContent;
 use super::{
     BackendSlice, BackendTlsPolicy, ConfigMap, Consumer, Gateway, GrpcRoute, HttpRoute, InferencePool, ListenerSet,
-    ModelBackend, ModelPool, Namespace, Objects, Pod, ProxyParameters, ReferenceGrant, Secret, Service, Store,
-    TlsRoute, TokenPolicy,
+    ModelBackend, ModelPool, Namespace, Objects, Pod, ProxyParameters, ReferenceGrant, RequestAuthentication, Secret,
+    Service, Store, TlsRoute, TokenPolicy,
 };
 
 /// The type of the specification of a kind of object.
@@ -79,4 +79,5 @@ kinds! {
     "Consumer" Consumer => consumers,
     "TokenPolicy" TokenPolicy => token_policies,
     "ProxyParameters" ProxyParameters => proxy_parameters,
+    "RequestAuthentication" RequestAuthentication => request_authentications,
 }

@@ -38,6 +38,7 @@ pub(crate) mod read;
 mod reader;
 mod references;
 pub(crate) mod refused_policy;
+mod request_authentication;
 mod route_rule;
 #[cfg(feature = "schema")]
 pub mod schema;
@@ -59,6 +60,7 @@ pub use frontend::{AuthorityRef, ClientValidation, client_validation, client_val
 pub use grpc_route::{GrpcMethod, GrpcRoute};
 pub use http_route::HttpRoute;
 pub use inference_pool::{AppProtocol, INFERENCE_GROUP, InferencePool, OnPickerFailure, PickerRef};
+pub use jwt_claims::JwtClaims;
 pub use kinds::Kind;
 pub(crate) use kinds::{EachKind, each_kind};
 pub use lines::Lines;
@@ -74,6 +76,7 @@ pub use proxy_parameters::{ProxyParameters, ProxyReplicas, ProxyResources, Proxy
 pub use read::{Place, places};
 pub use references::{Needed, Selection};
 pub use refused_policy::{Names, RefusedPolicy};
+pub use request_authentication::{JwtRule, RequestAuthentication, SECURITY_GROUP};
 pub use route_rule::{RouteFilter, RouteRule};
 pub use secret::{NoSecretSource, Secret, SecretSource};
 pub use secret_ref::SecretRef;
@@ -127,6 +130,7 @@ pub struct Objects {
     pub consumers: Store<Consumer>,
     pub token_policies: Store<TokenPolicy>,
     pub proxy_parameters: Store<ProxyParameters>,
+    pub request_authentications: Store<RequestAuthentication>,
     /// Objects that were given but not taken, so that a reference to one can say so. Each has its generation, if there
     /// is such a thing where it comes from.
     pub refused: BTreeMap<Origin, Option<i64>>,

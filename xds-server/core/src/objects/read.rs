@@ -18,9 +18,9 @@ use super::refused_policy::{self, Suspect};
 use super::secret::{self, SecretSource};
 use super::store::{Meta, Object, Store};
 use super::{
-    GATEWAY_GROUP, INFERENCE_GROUP, KINDS, Objects, Provenance, TOLLGATE_GROUP, backend_tls_policy, config_map,
-    consumer, grpc_route, http_route, inference_pool, listener_set, model_backend, model_pool, pod, proxy_parameters,
-    standard, tls_route, token_policy,
+    GATEWAY_GROUP, INFERENCE_GROUP, KINDS, Objects, Provenance, SECURITY_GROUP, TOLLGATE_GROUP, backend_tls_policy,
+    config_map, consumer, grpc_route, http_route, inference_pool, listener_set, model_backend, model_pool, pod,
+    proxy_parameters, request_authentication, standard, tls_route, token_policy,
 };
 
 /// The body of the usual object.
@@ -201,6 +201,9 @@ fn route_to_store(
         "Consumer" => with_spec(&mut o.consumers, given, findings, consumer::consumer),
         "TokenPolicy" => with_spec(&mut o.token_policies, given, findings, token_policy::token_policy),
         "ProxyParameters" => with_spec(&mut o.proxy_parameters, given, findings, proxy_parameters::proxy_parameters),
+        "RequestAuthentication" => {
+            with_spec(&mut o.request_authentications, given, findings, request_authentication::request_authentication)
+        }
         _ => Outcome::Refused(given.meta),
     }
 }
@@ -307,6 +310,7 @@ fn place_of(kind: &str) -> (&'static str, &'static [&'static str]) {
         "ReferenceGrant" => (GATEWAY_GROUP, &["v1", "v1beta1"]),
         "Service" | "Secret" | "ConfigMap" | "Namespace" | "Pod" => ("", &["v1"]),
         "InferencePool" => (INFERENCE_GROUP, &["v1"]),
+        "RequestAuthentication" => (SECURITY_GROUP, &["v1", "v1beta1"]),
         "EndpointSlice" => ("discovery.k8s.io", &["v1"]),
         "ModelPool" | "ModelBackend" | "Consumer" | "TokenPolicy" | "ProxyParameters" => {
             (TOLLGATE_GROUP, &["v1alpha1"])

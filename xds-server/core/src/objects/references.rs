@@ -15,8 +15,8 @@ use super::model_backend::Tls;
 use super::{
     BackendSlice, BackendTlsPolicy, CONTROLLER_NAME, ConfigMap, Consumer, DEFAULT_CLASS, GATEWAY_GROUP, Gateway,
     GatewayClass, GrpcRoute, HttpRoute, InferencePool, Key, KeySource, Kind as _, ListenerSet, Meta, ModelBackend,
-    ModelPool, Namespace, Object, Pod, ProxyParameters, ReferenceGrant, Secret, SecretRef, Service, Store, TlsRoute,
-    TokenPolicy, client_certificate, client_validations,
+    ModelPool, Namespace, Object, Pod, ProxyParameters, ReferenceGrant, RequestAuthentication, Secret, SecretRef,
+    Service, Store, TlsRoute, TokenPolicy, client_certificate, client_validations,
 };
 
 /// An object that is read only because something refers to it.
@@ -97,7 +97,8 @@ refers_to_none!(
     ConfigMap,
     ModelPool,
     TokenPolicy,
-    ProxyParameters
+    ProxyParameters,
+    RequestAuthentication
 );
 
 impl RefersToContent for Gateway {

@@ -1,5 +1,6 @@
 //! One object with where it came from, and the store of a kind.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fmt::Display;
@@ -67,7 +68,10 @@ impl Meta {
             severity,
             reason,
             origin: Some(Origin {
-                kind: redact::plain(&self.origin.kind).into(),
+                kind: match &self.origin.kind {
+                    Cow::Borrowed(known) => Cow::Borrowed(known),
+                    Cow::Owned(kind) => redact::plain(kind).into(),
+                },
                 namespace: redact::plain(&self.origin.namespace).into(),
                 name: redact::plain(&self.origin.name).into(),
                 section: None,

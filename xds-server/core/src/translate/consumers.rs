@@ -1,5 +1,5 @@
 //! Consumers to keys, and to what stands for keys: identities where callers have certificates of a mesh, and claims where
-//! sidecars verify JWTs.
+//! JWTs are verified.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 
 use crate::ir::{AllowedModels, JwtProof, Key, Proof};
-use crate::objects::{Consumer, ConsumerKey, KeySource, Object};
+use crate::objects::{Consumer, ConsumerKey, JwtClaims, KeySource, Object};
 use crate::placement::Feature;
 use crate::status::{Finding, Origin, Reason, Severity};
 
@@ -31,10 +31,11 @@ pub fn claims(view: View<'_>, consumer: &Object<Consumer>, findings: &mut Vec<Fi
             None => claims.extend(identities(view, consumer)),
         }
     }
-    if !consumer.spec.claims.is_empty() {
-        match view.lack(Feature::JwtClaims, &consumer.meta, "spec.claims") {
+    for (index, jwt) in consumer.spec.claims.iter().enumerate() {
+        let lack = view.lack(Feature::JwtClaims, &consumer.meta, format_args!("spec.claims[{index}].issuer"));
+        match lack.filter(|_| !view.are_verified(Some(&jwt.issuer))) {
             Some(finding) => findings.push(finding),
-            None => claims.extend(of_jwts(consumer)),
+            None => claims.push(of_jwt(consumer, index, jwt)),
         }
     }
     for given in &consumer.spec.keys {
@@ -63,11 +64,9 @@ fn identities(view: View<'_>, consumer: &Object<Consumer>) -> Vec<Claim> {
     names.into_iter().map(claim).collect()
 }
 
-fn of_jwts(consumer: &Object<Consumer>) -> impl Iterator<Item = Claim> {
-    consumer.spec.claims.iter().enumerate().map(|(index, jwt)| {
-        let proof = Proof::Jwt(JwtProof::new(jwt.issuer.clone(), jwt.claims.clone()));
-        Claim { index, key: Arc::new(of_consumer(consumer, proof, None)) }
-    })
+fn of_jwt(consumer: &Object<Consumer>, index: usize, jwt: &JwtClaims) -> Claim {
+    let proof = Proof::Jwt(JwtProof::new(jwt.issuer.clone(), jwt.claims.clone()));
+    Claim { index, key: Arc::new(of_consumer(consumer, proof, None)) }
 }
 
 /// Says whose a key, an identity or a JWT is. One that two Consumers claim is nobody's. Otherwise whoever copied a key would use

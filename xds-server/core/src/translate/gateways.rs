@@ -12,6 +12,7 @@ use crate::scope::Scope;
 
 use super::given::RouteId;
 use super::hosts::{self, Candidate};
+use super::jwt_issuers;
 use super::listener::{ListenerTls, OpenListener};
 use super::listeners::OpenListeners;
 use super::made::Made;
@@ -85,9 +86,11 @@ pub fn without_parts(made: &Made, open: &OpenListeners) -> Gateway {
     Gateway {
         origin: open.origin.clone(),
         client_certificate: open.client_certificate.clone(),
+        jwt_issuers: open.jwt_issuers.clone(),
         mesh: made.setting.mesh.clone(),
         listeners: ports.into_iter().map(|(port, sites)| Listener { port, sites }).collect(),
         catalog: Catalog {
+            claim_sets: jwt_issuers::claim_sets(&made.claim_sets, &open.jwt_issuers),
             has_members: open.served().any(|listener| listener.tls == ListenerTls::Mesh),
             ..Catalog::new(Scope::Gateway(open.origin.key()))
         },

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use gateway_api::apis::standard::gatewayclasses::GatewayClassSpec;
 
-use crate::ir::ClientCertificate;
+use crate::ir::{ClientCertificate, JwtIssuer};
 use crate::objects::{CONTROLLER_NAME, DEFAULT_CLASS, Gateway, Key, ListenerSet, Object, ProxyParameters, Shown};
 use crate::placement::Feature;
 use crate::status::{Finding, Origin, Reason, Severity};
@@ -12,6 +12,7 @@ use crate::status::{Finding, Origin, Reason, Severity};
 use super::addresses::{self, Reach};
 use super::allowed;
 use super::client_certificate;
+use super::jwt_issuers;
 use super::listener::{OpenListener, Source};
 use super::parameters;
 use super::refs::{GATEWAY, LISTENER_SET};
@@ -24,6 +25,8 @@ pub struct OpenListeners {
     pub open: Vec<OpenListener>,
     /// What it shows to backends.
     pub client_certificate: ClientCertificate,
+    /// Whose JWTs it verifies.
+    pub jwt_issuers: Vec<JwtIssuer>,
     /// How it is reached, if a Service of ours leads to its proxies.
     pub reach: Option<Reach>,
     /// What its proxies are to be like.
@@ -60,6 +63,7 @@ pub fn listeners(view: View<'_>, gateway: &Object<Gateway>, findings: &mut Vec<F
         parameters::parameters(view, gateway, findings)
     };
     let client_certificate = client_certificate::of_gateway(view, gateway, findings);
+    let jwt_issuers = jwt_issuers::issuers(view, gateway, findings);
     let mut open: Vec<OpenListener> = Vec::new();
     let Object { meta, spec, refused } = gateway;
     Source { meta, kind: GATEWAY, refused, listeners: &spec.listeners, set: None, reach: reach.as_ref() }
@@ -72,7 +76,8 @@ pub fn listeners(view: View<'_>, gateway: &Object<Gateway>, findings: &mut Vec<F
         findings.extend(refused.findings().cloned());
         source.open(view, gateway, &mut open, findings);
     }
-    Some(OpenListeners { origin: gateway.meta.origin.clone(), open, client_certificate, reach, parameters })
+    let origin = gateway.meta.origin.clone();
+    Some(OpenListeners { origin, open, client_certificate, jwt_issuers, reach, parameters })
 }
 
 /// The ListenerSets that may bring listeners, in the order in which they do (ListenerSetSpec.listeners).

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::ir;
-use crate::objects::{Key, Objects, TargetKind, gateway_of};
+use crate::objects::{Key, Object, Objects, RequestAuthentication, TargetKind, gateway_of};
 use crate::placement::Setting;
 use crate::sets::Counted;
 
@@ -22,6 +22,10 @@ pub struct Made {
     pub slices: BTreeMap<Key, BTreeSet<Key>>,
     /// The ListenerSets for each Gateway.
     pub listener_sets: BTreeMap<Key, BTreeSet<Key>>,
+    /// The RequestAuthentications for each Gateway.
+    pub request_authentications: BTreeMap<Key, BTreeSet<Key>>,
+    /// Whose JWTs these have verified.
+    pub issuers: Counted<String>,
     /// The BackendTLSPolicies that are for each Service.
     pub backend_tls: BTreeMap<Key, BTreeMap<Key, Arc<BackendTls>>>,
     /// Each port of each Service, and each InferencePool, by cluster name.
@@ -58,6 +62,14 @@ impl Made {
         }
         for set in objects.listener_sets.iter() {
             self.listener_sets.entry(gateway_of(set)).or_default().insert(set.meta.key());
+        }
+        for object in objects.request_authentications.iter() {
+            for gateway in gateways_of(object) {
+                self.request_authentications.entry(gateway).or_default().insert(object.meta.key());
+            }
+            issuers_of(object).for_each(|issuer| {
+                self.issuers.add(issuer.clone());
+            });
         }
         let namespaces = objects.namespaces.iter().map(|namespace| namespace.meta.name());
         for name in namespaces.chain(objects.consumers.iter().map(|consumer| consumer.meta.namespace())) {
@@ -126,4 +138,15 @@ impl Made {
             self.limits.entry(target.clone()).or_default().extend(ids);
         }
     }
+}
+
+/// The Gateways that it is for.
+pub fn gateways_of(object: &Object<RequestAuthentication>) -> impl Iterator<Item = Key> {
+    object.spec.gateways.iter().map(|name| Key::new(object.meta.namespace(), name.as_str()))
+}
+
+/// Whose JWTs it has verified at Gateways.
+pub fn issuers_of(object: &Object<RequestAuthentication>) -> impl Iterator<Item = &String> {
+    let rules = if object.spec.gateways.is_empty() { &[][..] } else { &object.spec.rules };
+    rules.iter().map(|rule| &rule.issuer)
 }

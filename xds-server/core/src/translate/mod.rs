@@ -32,6 +32,7 @@ pub(crate) mod given;
 pub(crate) mod hostname;
 pub(crate) mod hosts;
 pub(crate) mod inference_pools;
+pub(crate) mod jwt_issuers;
 pub(crate) mod listener;
 pub(crate) mod listeners;
 pub(crate) mod made;

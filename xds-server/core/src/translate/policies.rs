@@ -35,7 +35,7 @@ pub struct Way<'a> {
 
 pub fn policy(view: View<'_>, policy: &Object<TokenPolicy>, findings: &mut Vec<Finding>) -> Policy {
     let targets = targets(view, policy, findings);
-    findings.extend(claims_at_gateways(policy, &targets));
+    findings.extend(claims_at_gateways(view, policy, &targets));
     Policy {
         limits: limits(policy).map(Arc::new).collect(),
         targets: targets
@@ -84,14 +84,17 @@ fn targets<'a>(view: View<'_>, policy: &'a Object<TokenPolicy>, findings: &mut V
     targets
 }
 
-/// Nothing verifies JWTs at a Gateway, so each request there is one without claims.
-fn claims_at_gateways(policy: &Object<TokenPolicy>, targets: &[&PolicyTarget]) -> Option<Finding> {
+/// Where no Gateway verifies JWTs, each request there is one without claims.
+fn claims_at_gateways(view: View<'_>, policy: &Object<TokenPolicy>, targets: &[&PolicyTarget]) -> Option<Finding> {
     let mut scopes = policy.spec.limits.iter().map(|limit| &limit.scope);
     let limit = scopes.position(|scope| scope.iter().any(|part| matches!(part, ScopePart::Claim(_))))?;
     targets.iter().find(|target| target.kind != TargetKind::Service)?;
+    if view.are_verified(None) {
+        return None;
+    }
     let field = format!("spec.limits[{limit}].scope");
-    let message = "JWTs are verified in sidecars only: at a Gateway this is one budget for all";
-    let hint = "target a Service, or use Consumer or Label/<key of the Consumer>";
+    let message = "no Gateway verifies JWTs: there, this is one budget for all";
+    let hint = "have a RequestAuthentication for the Gateway, or use Consumer or Label/<key of the Consumer>";
     Some(policy.meta.finding(Severity::Warning, Reason::NotActedOn, field, message, hint))
 }
 

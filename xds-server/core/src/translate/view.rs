@@ -12,7 +12,8 @@ use std::hash::{Hash as _, Hasher as _};
 use crate::ir;
 use crate::mesh::Mesh;
 use crate::objects::{
-    BackendSlice, Key, Kind, ListenerSet, Meta, Object, Objects, ReferenceGrant, RefusedPolicy, TargetKind,
+    BackendSlice, Key, Kind, ListenerSet, Meta, Object, Objects, ReferenceGrant, RefusedPolicy, RequestAuthentication,
+    TargetKind,
 };
 use crate::placement::{Feature, Placement};
 use crate::status::{Finding, Origin};
@@ -84,6 +85,16 @@ impl Fact {
     /// Which ListenerSets are for a Gateway, and what they say.
     pub fn listener_sets(gateway: &Key) -> Self {
         Self::new(["listener sets", &gateway.namespace, &gateway.name, ""])
+    }
+
+    /// Which RequestAuthentications are for a Gateway, and what they say.
+    pub fn request_authentications(gateway: &Key) -> Self {
+        Self::new(["request authentications", &gateway.namespace, &gateway.name, ""])
+    }
+
+    /// Whose JWTs are verified at Gateways.
+    pub fn issuers() -> Self {
+        Self::new(["issuers", "", "", ""])
     }
 
     /// Which BackendTLSPolicies are for a Service, and what they say.
@@ -224,6 +235,23 @@ impl<'a> View<'a> {
         self.reads.note(Fact::listener_sets(gateway));
         let sets = self.made.listener_sets.get(gateway).into_iter().flatten();
         sets.filter_map(|key| self.objects.listener_sets.get(&key.namespace, &key.name)).collect()
+    }
+
+    /// The RequestAuthentications for a Gateway, the oldest first.
+    pub fn request_authentications(&self, gateway: &Key) -> Vec<&'a Object<RequestAuthentication>> {
+        self.reads.note(Fact::request_authentications(gateway));
+        let found = self.made.request_authentications.get(gateway).into_iter().flatten();
+        let found = found.filter_map(|key| self.objects.request_authentications.get(&key.namespace, &key.name));
+        let mut found: Vec<_> = found.collect();
+        found.sort_by_key(|object| (object.meta.created.unwrap_or(i64::MAX), object.meta.key()));
+        found
+    }
+
+    /// Whether JWTs of some issuer, or of any, are verified at some Gateway.
+    pub fn are_verified(&self, issuer: Option<&str>) -> bool {
+        self.reads.note(Fact::issuers());
+        let mut issuers = self.made.issuers.iter();
+        self.placement().opens_gateways() && issuers.any(|other| issuer.is_none_or(|issuer| other == issuer))
     }
 
     /// What BackendTLSPolicies say that are for a Service, in order of their names.

@@ -34,8 +34,9 @@ pub fn workload(view: View<'_>, direction: Direction, service: &Object<Service>)
     let (ports, identities, pods) = (ports(view, service), services::identities_of(view, &key), pods(view, &key));
     let mut catalog = Catalog::new(Scope::Workload { service: key, direction });
     catalog.classes.insert(class);
+    catalog.claim_sets = claim_sets;
     let origin = service.meta.origin.clone();
-    Some(Workload { origin, catalog, consumers, claim_sets, models, selector, ports, identities, pods })
+    Some(Workload { origin, catalog, consumers, models, selector, ports, identities, pods })
 }
 
 /// Whether the sidecars of the workload behind a Service have the filter.

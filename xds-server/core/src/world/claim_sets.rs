@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use crate::ir::{Delta, Key};
 use crate::objects::Consumer;
 use crate::status::{Finding, StatusKind};
-use crate::translate::claim_sets;
 use crate::translate::view::Fact;
+use crate::translate::{claim_sets, jwt_issuers};
 
-use super::World;
 use super::memo::Dirty;
+use super::{Touched, World};
 
 // === impl World ===
 
@@ -20,6 +20,16 @@ impl World {
         changed.extend(before.filter(|key| self.made.remove_claims(key)).map(|key| &key.origin.namespace));
         changed.extend(after.filter(|key| self.made.add_claims(key)).map(|key| &key.origin.namespace));
         dirty.facts.extend(changed.into_iter().map(|namespace| Fact::claim_sets(namespace)));
+    }
+
+    /// Gateways that verify JWTs, and are to look at other claims now.
+    pub(super) fn note_claims_at_gateways(&self, touched: &mut Touched) {
+        for (key, open) in self.made.listeners.iter().filter(|(_, open)| !open.jwt_issuers.is_empty()) {
+            let sets = jwt_issuers::claim_sets(&self.made.claim_sets, &open.jwt_issuers);
+            if self.ir.gateways.get(key).is_some_and(|gateway| gateway.catalog.claim_sets != sets) {
+                touched.gateways.insert(key.clone());
+            }
+        }
     }
 
     /// Says anew which claims are left out in these namespaces, and where Consumers stand that did say so.
@@ -101,7 +111,8 @@ mod tests {
             assert_eq!(world.statuses(&[]), whole.statuses(&objects, &[]));
             let origins = whole.findings.iter().filter_map(|finding| finding.origin.as_ref());
             assert_eq!(origins.map(|origin| origin.name.to_string()).collect::<Vec<_>>(), left_out);
-            let looked_at = world.ir().workloads.values().map(|workload| workload.claim_sets.len()).sum::<usize>();
+            let looked_at =
+                world.ir().workloads.values().map(|workload| workload.catalog.claim_sets.len()).sum::<usize>();
             assert!(looked_at <= MAX_SETS && (left_out.is_empty() || looked_at == MAX_SETS), "{looked_at}");
         }
     }

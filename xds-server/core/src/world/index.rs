@@ -1,7 +1,10 @@
 //! What is known of objects before any unit is asked: which belong together, and which namespaces there are.
 
-use crate::objects::{BackendSlice, Changes, Consumer, Kind as _, ListenerSet, Namespace, Objects, gateway_of};
+use crate::objects::{
+    BackendSlice, Changes, Consumer, Kind as _, ListenerSet, Namespace, Objects, RequestAuthentication, gateway_of,
+};
 use crate::sets::take_out;
+use crate::translate::made::{gateways_of, issuers_of};
 use crate::translate::services::service_of;
 use crate::translate::view::Fact;
 
@@ -42,6 +45,7 @@ impl World {
             dirty.facts.insert(Fact::listener_sets(&gateway));
             self.made.listener_sets.entry(gateway).or_default().insert(set.meta.key());
         }
+        self.index_request_authentications(changes, dirty);
         let Objects { namespaces, consumers, .. } = &self.objects;
         let new = set.namespaces.iter().filter(|object| namespaces.get("", object.meta.name()).is_none());
         let new = new.map(|object| object.meta.name());
@@ -57,6 +61,31 @@ impl World {
         for name in lost.chain(left.map(|key| &*key.namespace)) {
             if self.made.namespaces.remove(name) {
                 dirty.facts.insert(Fact::known_namespaces());
+            }
+        }
+    }
+
+    /// Notes which Gateway has which RequestAuthentications, and whose JWTs these have verified.
+    fn index_request_authentications(&mut self, changes: &Changes, dirty: &mut Dirty) {
+        let gone = changes.gone.iter().filter(|(kind, _)| *kind == RequestAuthentication::NAME).map(|(_, key)| key);
+        let set = &changes.set.request_authentications;
+        for key in set.iter().map(|object| object.meta.key()).chain(gone.cloned()) {
+            let Some(before) = self.objects.request_authentications.get(&key.namespace, &key.name) else { continue };
+            for gateway in gateways_of(before) {
+                dirty.facts.insert(Fact::request_authentications(&gateway));
+                take_out(&mut self.made.request_authentications, &gateway, &key);
+            }
+            if issuers_of(before).fold(false, |others, issuer| self.made.issuers.remove(issuer.as_str()) || others) {
+                dirty.facts.insert(Fact::issuers());
+            }
+        }
+        for object in set.iter() {
+            for gateway in gateways_of(object) {
+                dirty.facts.insert(Fact::request_authentications(&gateway));
+                self.made.request_authentications.entry(gateway).or_default().insert(object.meta.key());
+            }
+            if issuers_of(object).fold(false, |others, issuer| self.made.issuers.add(issuer.clone()) || others) {
+                dirty.facts.insert(Fact::issuers());
             }
         }
     }

@@ -179,6 +179,7 @@ impl World {
         self.step_pools(&mut dirty, &mut touched, &mut delta);
         self.step_backing(&mut dirty, &mut delta);
         self.step_listeners(&mut dirty, &mut touched, &mut delta);
+        self.note_claims_at_gateways(&mut touched);
         let turns = self.routes.step(&self.objects, &self.made, &dirty, &mut delta.statuses);
         self.step_users(&turns, &mut delta);
         let tls_turns = self.tls_routes.step(&self.objects, &self.made, &dirty, tls_routes::tls_route);

@@ -20,6 +20,7 @@ fn places() -> Vec<Vec<String>> {
     let mut places: Vec<Vec<String>> = Vec::new();
     let mut place = |kind: &str, namespace: &str, name: &str, bodies: &[&str]| {
         let version = match kind {
+            "RequestAuthentication" => "security.istio.io/v1",
             "Gateway" | "ListenerSet" | "HTTPRoute" | "GRPCRoute" | "TLSRoute" | "BackendTLSPolicy"
             | "GatewayClass" => "gateway.networking.k8s.io/v1",
             "ReferenceGrant" => "gateway.networking.k8s.io/v1beta1",
@@ -265,6 +266,18 @@ fn places() -> Vec<Vec<String>> {
         place("Consumer", namespace, "d", &["spec: {keys: [{secretRef: {name: s}}, {secretRef: {name: s}}]}", &one]);
         place("Consumer", namespace, "e", &by_jwt);
         place("Consumer", namespace, "f", &by_jwt);
+        for name in ["x", "y"] {
+            place(
+                "RequestAuthentication",
+                namespace,
+                name,
+                &[
+                    "spec: {targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: g}], jwtRules: [{issuer: i, jwksUri: 'https://i.example/keys'}]}",
+                    "spec: {targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: g}, {group: gateway.networking.k8s.io, kind: Gateway, name: h}], jwtRules: [{issuer: j, jwks: '{\"keys\": [{\"kty\": \"RSA\"}]}', audiences: [x]}, {issuer: i, jwksUri: nowhere}]}",
+                    "spec: {selector: {matchLabels: {app: s}}, jwtRules: [{issuer: i, fromCookies: [x]}]}",
+                ],
+            );
+        }
         place(
             "TokenPolicy",
             namespace,

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind, PartialObjectMeta};
 use kube::{Api, Client};
 use tollgate_core::mesh::TLS_MODE;
-use tollgate_core::objects::{INFERENCE_GROUP, Needed, Place, Selection, places};
+use tollgate_core::objects::{INFERENCE_GROUP, Needed, Place, SECURITY_GROUP, Selection, places};
 
 use super::document::Document;
 use super::trouble::Cause;
@@ -96,8 +96,11 @@ impl Watched {
     pub fn is_missed(&self, cause: &Cause) -> bool {
         match cause {
             Cause::Denied(_) => !self.is_optional,
-            // Few clusters have the Inference Extension, and a route to a pool that is not there says so itself.
-            Cause::NotServed => self.versions.iter().all(|version| version.group != INFERENCE_GROUP),
+            // Few clusters have the Inference Extension, and a route to a pool that is not there says so itself. Without Istio
+            // nobody can have written such an object.
+            Cause::NotServed => {
+                self.versions.iter().all(|version| ![INFERENCE_GROUP, SECURITY_GROUP].contains(&&*version.group))
+            }
             Cause::Gap | Cause::Unknown | Cause::Unreachable | Cause::Other(_) => true,
         }
     }
@@ -163,6 +166,7 @@ mod tests {
                 "consumers.tollgate.dev",
                 "tokenpolicies.tollgate.dev",
                 "proxyparameters.tollgate.dev",
+                "requestauthentications.security.istio.io",
             ]
         );
     }
