@@ -92,6 +92,19 @@ fn findings_name_file_line_and_field_and_exit_with_one() {
 }
 
 #[test]
+fn the_examples_have_no_mistakes() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("examples");
+    let folders: Vec<_> = fs::read_dir(examples).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(folders.len() > 1, "{folders:?}");
+    for folder in folders {
+        let in_a_mesh = folder.ends_with("mesh").then_some("--mesh-certificates=/var/lib/istio/data");
+        let arguments: Vec<&str> = ["validate"].into_iter().chain(in_a_mesh).collect();
+        let validated = tollgate(&arguments, Some(&folder));
+        assert_eq!(validated.status.code(), Some(0), "{}: {}", folder.display(), text(&validated.stdout));
+    }
+}
+
+#[test]
 fn translate_prints_everything_but_secrets() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("conf.yaml"), CONFIGURATION).unwrap();

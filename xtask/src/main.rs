@@ -47,6 +47,12 @@ enum Command {
         /// The same in a Kubernetes of its own: the chart, kubectl, runners as Pods. --keep waits for Ctrl-C then
         #[arg(long, conflicts_with = "stop")]
         kubernetes: bool,
+        /// The same there with a real Istio: sidecars with the filter, and callers that their certificates show
+        ///
+        /// Istio's programs are in no package registry: ISTIO_BIN names a folder with pilot-discovery, pilot-agent and
+        /// istioctl.
+        #[arg(long, conflicts_with_all = ["stop", "kubernetes"])]
+        mesh: bool,
     },
     /// The whole test suite; with a name, only the tests whose names contain it.
     Test {
@@ -93,6 +99,7 @@ impl Command {
             Self::Bench(options) if options.scale => needs::SCALE,
             Self::Bench(options) if options.kubernetes => needs::CLUSTER,
             Self::Demo { kubernetes: true, .. } => needs::LAB,
+            Self::Demo { mesh: true, .. } => needs::MESH,
             Self::Demo { .. } | Self::Bench(_) | Self::Soak { .. } => needs::RUN,
             Self::Test { name, mesh } if *mesh || name.is_some() => needs::RUN,
             Self::Test { .. } => needs::TEST,
@@ -123,7 +130,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
     needs::ensure(&workspace, cli.command.needs())?;
     match cli.command {
         Command::Demo { stop: true, .. } => demo::stop(&workspace),
-        Command::Demo { kubernetes: true, keep, .. } => lab::demo(&workspace, keep),
+        Command::Demo { kubernetes: true, keep, .. } => lab::demo(&workspace, lab::With::Gateway, keep),
+        Command::Demo { mesh: true, keep, .. } => lab::demo(&workspace, lab::With::Mesh, keep),
         Command::Demo { keep, .. } => demo::run(&workspace, keep),
         Command::Bench(options) => bench::run(&workspace, &options),
         Command::Soak { minutes, kill_envoy } => soak::run(&workspace, minutes, kill_envoy),

@@ -30,12 +30,16 @@ pub enum Need {
     Static,
     /// What the lab makes a Kubernetes of.
     Lab,
+    /// Istio's own programs.
+    Istio,
 }
 
 /// What `demo`, `bench` and `test NAME` need.
 pub const RUN: &[Need] = &[Need::Platform, Need::Python, Need::C, Need::Wasm];
 /// What `lab up` and `conformance` need.
 pub const LAB: &[Need] = &[Need::Platform, Need::Python, Need::C, Need::Wasm, Need::Lab];
+/// What `demo --mesh` needs.
+pub const MESH: &[Need] = &[Need::Platform, Need::Python, Need::C, Need::Wasm, Need::Lab, Need::Istio];
 /// What `bench --scale` needs, which measures what is released.
 pub const SCALE: &[Need] = &[Need::Platform, Need::Python, Need::C, Need::Wasm, Need::Static];
 /// What `bench --kubernetes` needs.
@@ -86,6 +90,7 @@ impl Need {
             Self::Wasm => no_target(WASM_TARGET),
             Self::Static => no_target(STATIC_TARGET),
             Self::Lab => no_lab(),
+            Self::Istio => no_istio(),
         }
     }
 }

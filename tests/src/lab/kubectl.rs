@@ -7,7 +7,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use super::Lab;
-use crate::cli::{Output, tollgate};
+use crate::cli::{self, Output};
 
 // === impl Lab ===
 
@@ -44,11 +44,20 @@ impl Lab {
 
     /// A new key of a Consumer. The cluster gets its hash alone.
     pub fn new_key(&self, namespace: &str, consumer: &str) -> anyhow::Result<String> {
+        let new = ["key", "new", "--consumer", consumer, "--namespace", namespace, "--apply"];
+        Ok(self.tollgate(&new)?.success()?.out.trim().to_owned())
+    }
+
+    /// Runs a command of `tollgate` that looks at a cluster at this one, to its end.
+    pub fn tollgate(&self, arguments: &[&str]) -> anyhow::Result<Output> {
         let kubeconfig = self.kubeconfig();
         let kubeconfig = kubeconfig.to_str().context("a path in UTF-8")?;
-        let new =
-            ["key", "new", "--consumer", consumer, "--namespace", namespace, "--apply", "--kubeconfig", kubeconfig];
-        Ok(tollgate(&self.tools, &new)?.success()?.out.trim().to_owned())
+        cli::tollgate(&self.tools, &[arguments, &["--kubeconfig", kubeconfig]].concat())
+    }
+
+    /// The name of a Pod with this label.
+    pub async fn pod(&self, namespace: &str, label: &str) -> anyhow::Result<String> {
+        self.field(&["-n", namespace, "pods", "-l", label], "{.items[0].metadata.name}").await
     }
 
     /// What this JSONPath gives of an object; an error while it gives nothing.

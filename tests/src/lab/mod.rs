@@ -6,6 +6,8 @@
 //! install.rs, istio.rs -> the Gateway API, Tollgate and Istio in it                /
 //! ```
 
+pub mod books;
+pub mod caller;
 pub mod curl;
 pub mod install;
 pub mod istio;

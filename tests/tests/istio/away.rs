@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use tollgate_tests::lab::Lab;
+use tollgate_tests::lab::books;
 use tollgate_tests::lab::install::{CONTROL_PLANE, NAMESPACE};
 use tollgate_tests::lab::suite::e2e;
 use tollgate_tests::poll;
 
-use crate::members::{self, Caller};
+use crate::members;
 use crate::sidecars::{host, policy};
 
 e2e! {
@@ -19,8 +20,8 @@ async fn known_callers_are_served_without_the_control_plane(lab: Arc<Lab>) -> an
     let (ns, runner) = ("away", host("away"));
     members::namespace(&lab, ns).await?;
     members::runner(&lab, ns).await?;
-    let web = Caller::start(&lab, ns, "web").await?;
-    let stranger = Caller::start(&lab, ns, "stranger").await?;
+    let web = members::caller(&lab, ns, "web").await?;
+    let stranger = members::caller(&lab, ns, "stranger").await?;
     members::apply(&lab, ns, &policy(1_000_000)).await?;
     stranger.answered(&runner, 401, "the policy is in force").await?;
     members::drained(&lab, ns).await?;
@@ -28,7 +29,7 @@ async fn known_callers_are_served_without_the_control_plane(lab: Arc<Lab>) -> an
     for _ in 0..6 {
         web.limited(&runner, 1_000_000).await?;
     }
-    members::rows(&lab, &format!("{ns}/web"), 6).await?;
+    books::rows(&lab, &format!("{ns}/web"), 6).await?;
 
     take_away(&lab).await?;
     for _ in 0..2 {
@@ -37,7 +38,7 @@ async fn known_callers_are_served_without_the_control_plane(lab: Arc<Lab>) -> an
     }
     bring_back(&lab).await?;
     // What was used meanwhile is told now. What was told before has ended with the old Pod, whose books are on no volume here.
-    members::rows(&lab, &format!("{ns}/web"), 2).await?;
+    books::rows(&lab, &format!("{ns}/web"), 2).await?;
     Ok(())
 }
 
@@ -50,7 +51,7 @@ async fn a_sidecar_that_starts_without_the_control_plane_lets_nobody_pass_and_re
     bring_back(&lab).await?;
     members::namespace(&lab, ns).await?;
     members::runner(&lab, ns).await?;
-    let web = Caller::start(&lab, ns, "web").await?;
+    let web = members::caller(&lab, ns, "web").await?;
     members::apply(&lab, ns, &policy(1_000_000)).await?;
     web.limited(&runner, 1_000_000).await?;
 

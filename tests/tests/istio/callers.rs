@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tollgate_tests::lab::Lab;
+use tollgate_tests::lab::books;
+use tollgate_tests::lab::caller::{self, Caller, PATIENCE};
 use tollgate_tests::lab::suite::e2e;
 use tollgate_tests::poll;
 
-use crate::members::{self, Caller, PATIENCE};
+use crate::members;
 use crate::sidecars::policy;
 
 e2e! {
@@ -54,14 +56,14 @@ async fn a_callers_sidecar_in_a_mesh_leads_by_the_model(lab: Arc<Lab>) -> anyhow
         members::namespace(&lab, namespace).await?;
         members::runner(&lab, namespace).await?;
     }
-    let web = Caller::start(&lab, ns, "web").await?;
-    let elsewhere = Caller::start(&lab, of_large, "web").await?;
+    let web = members::caller(&lab, ns, "web").await?;
+    let elsewhere = members::caller(&lab, of_large, "web").await?;
     members::apply(&lab, ns, &policy(1_000_000)).await?;
     members::apply(&lab, ns, MODELS).await?;
 
     let url = "http://llm.asked/v1/chat/completions";
     let ask = async |caller: &Caller<'_>, model: &str, status: u16| {
-        let body = members::question(model);
+        let body = caller::question(model);
         let request = [url, "-H", "content-type: application/json", "-d", &body];
         poll::within(PATIENCE, &format!("{model} is answered by {status}"), || async {
             caller.ask(&request).await?.expect(status)
@@ -80,14 +82,14 @@ async fn a_callers_sidecar_in_a_mesh_leads_by_the_model(lab: Arc<Lab>) -> anyhow
     let listed = web.ask(&["http://llm.asked/v1/models"]).await?.expect(200)?;
     anyhow::ensure!(listed.body.contains("small") && listed.body.contains("large"), "{listed:?}");
     // The sidecar of the one with a policy has known the caller and charged it, and the other one was not asked for it.
-    let rows = members::rows(&lab, &format!("{ns}/web"), 1).await?;
+    let rows = books::rows(&lab, &format!("{ns}/web"), 1).await?;
     let route = json!(format!("service/{ns}/runner"));
     anyhow::ensure!(rows.iter().all(|row| row.get("route") == Some(&route)), "{rows:?}");
     // What a client says in the header is taken away.
-    let small = members::question("small");
+    let small = caller::question("small");
     let forged = ["-H", "x-tollgate-backend: asked/large", "-H", "content-type: application/json", "-d", &small];
     web.ask(&[&[url][..], &forged].concat()).await?.expect(200)?;
-    members::rows(&lab, &format!("{ns}/web"), 2).await?;
+    books::rows(&lab, &format!("{ns}/web"), 2).await?;
     // Callers of other namespaces have no filter, and no runner at random.
     let plain = [url, "-H", "content-type: application/json", "-d", &small];
     elsewhere.ask(&plain).await?.expect(500)?;

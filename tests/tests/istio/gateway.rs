@@ -5,10 +5,12 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tollgate_tests::lab::Lab;
+use tollgate_tests::lab::books;
+use tollgate_tests::lab::caller::PATIENCE;
 use tollgate_tests::lab::suite::e2e;
 use tollgate_tests::poll;
 
-use crate::members::{self, Caller, PATIENCE};
+use crate::members;
 use crate::sidecars::host;
 
 e2e! {
@@ -68,8 +70,8 @@ async fn a_gateway_reaches_a_runner_of_the_mesh_and_charges_once(lab: Arc<Lab>) 
     let ns = "gateway";
     members::namespace(&lab, ns).await?;
     members::runner(&lab, ns).await?;
-    let web = Caller::start(&lab, ns, "web").await?;
-    let stranger = Caller::start(&lab, ns, "stranger").await?;
+    let web = members::caller(&lab, ns, "web").await?;
+    let stranger = members::caller(&lab, ns, "stranger").await?;
     members::apply(&lab, ns, GATEWAY).await?;
     lab.kubectl(&["-n", ns, "wait", "--for=condition=Programmed", "--timeout=120s", "gateway/llm"]).await?.success()?;
 
@@ -81,32 +83,17 @@ async fn a_gateway_reaches_a_runner_of_the_mesh_and_charges_once(lab: Arc<Lab>) 
     let refused = stranger.chat(&gateway).await?.expect(401)?;
     anyhow::ensure!(refused.body.contains(&stranger.identity()), "{refused:?}");
 
-    let rows = members::rows(&lab, &format!("{ns}/web"), 1).await?;
+    let rows = books::rows(&lab, &format!("{ns}/web"), 1).await?;
     let by_gateway = |row: &Value| row.get("route") == Some(&json!(format!("{ns}/chat")));
     anyhow::ensure!(rows.iter().all(by_gateway), "the Gateway tells of it: {rows:?}");
-    let count = |row: &Value, name: &str| row.get(name).and_then(Value::as_u64).unwrap_or(0);
-    let used: u64 = rows.iter().map(|row| count(row, "input_tokens") + count(row, "output_tokens")).sum();
+    let used = books::tokens(&rows);
     anyhow::ensure!(used > 0, "{rows:?}");
     // Each budget has it once.
     poll::within(PATIENCE, "both budgets are settled", || async {
-        let spent = spent(&lab, ns).await?;
-        let once = vec![("both".to_owned(), used), ("own".to_owned(), used)];
+        let spent = books::spent(&lab, &format!("{ns}/web")).await?;
+        let once = [("both", used), ("own", used)].map(|(policy, used)| (format!("{ns}/{policy}"), used));
         anyhow::ensure!(spent == once, "{used} were used: {spent:?}");
         Ok(())
     })
     .await
-}
-
-/// What was spent of the budgets of a namespace, by their policies.
-async fn spent(lab: &Lab, namespace: &str) -> anyhow::Result<Vec<(String, u64)>> {
-    let found = members::admin(lab, "budgets").await?;
-    let rows = found.get("rows").and_then(Value::as_array).into_iter().flatten();
-    let mut spent: Vec<_> = rows
-        .filter_map(|row| {
-            let policy = row.get("policy")?.as_str()?.strip_prefix(namespace)?.strip_prefix('/')?.to_owned();
-            Some((policy, row.get("spent")?.as_u64()?))
-        })
-        .collect();
-    spent.sort();
-    Ok(spent)
 }

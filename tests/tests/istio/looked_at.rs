@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use tollgate_tests::cli::{self, Output};
 use tollgate_tests::lab::Lab;
+use tollgate_tests::lab::caller::PATIENCE;
 use tollgate_tests::lab::suite::e2e;
 use tollgate_tests::poll;
-use tollgate_tests::tools::Tools;
 
-use crate::members::{self, PATIENCE};
+use crate::members;
 use crate::sidecars::policy;
 
 e2e! {
@@ -25,7 +24,7 @@ async fn istioctl_finds_nothing_wrong(lab: Arc<Lab>) -> anyhow::Result<()> {
     members::namespace(&lab, ns).await?;
     members::runner(&lab, ns).await?;
     members::apply(&lab, ns, &policy(1_000_000)).await?;
-    let pod = members::pod(&lab, ns, "app=runner").await?;
+    let pod = lab.pod(ns, "app=runner").await?;
     // The sidecar asks istiod for the filter, and istiod has sent what it asked for.
     poll::within(PATIENCE, "istiod tells of the filter", || async {
         let proxies = lab.istioctl(&["proxy-status"]).await?.success()?;
@@ -53,21 +52,15 @@ async fn mesh_check_finds_a_pod_that_has_no_sidecar(lab: Arc<Lab>) -> anyhow::Re
     members::namespace(&lab, ns).await?;
     members::runner(&lab, ns).await?;
     members::apply(&lab, ns, &policy(1_000_000)).await?;
-    let well = poll::within(PATIENCE, "all is well", || async { checked(&lab)?.success() }).await?;
+    let well = poll::within(PATIENCE, "all is well", || async { lab.tollgate(&["mesh", "check"])?.success() }).await?;
     anyhow::ensure!(well.out.contains("errors: 0; warnings: 0"), "{well:?}");
 
     let outside = r#"{"spec": {"template": {"metadata": {"labels": {"sidecar.istio.io/inject": "false"}}}}}"#;
     lab.kubectl(&["-n", ns, "patch", "deployment/runner", "-p", outside]).await?.success()?;
     lab.kubectl(&["-n", ns, "rollout", "status", "deployment/runner", "--timeout=180s"]).await?.success()?;
-    let pod = members::pod(&lab, ns, "sidecar.istio.io/inject=false").await?;
-    let wrong = checked(&lab)?;
+    let pod = lab.pod(ns, "sidecar.istio.io/inject=false").await?;
+    let wrong = lab.tollgate(&["mesh", "check"])?;
     let line = "error: EnvoyFilter checked/tollgate-inbound-runner: 1 of 1 Pods have no sidecar";
     anyhow::ensure!(wrong.code == Some(1) && wrong.out.contains(line) && wrong.out.contains(&pod), "{wrong:?}");
     Ok(())
-}
-
-fn checked(lab: &Lab) -> anyhow::Result<Output> {
-    let kubeconfig = lab.kubeconfig();
-    let kubeconfig = kubeconfig.to_str().context("a path in UTF-8")?;
-    cli::tollgate(&Tools::find()?, &["mesh", "check", "--kubeconfig", kubeconfig])
 }

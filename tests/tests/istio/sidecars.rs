@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tollgate_tests::lab::Lab;
+use tollgate_tests::lab::books;
 use tollgate_tests::lab::suite::e2e;
 use tollgate_tests::poll;
 
-use crate::members::{self, Caller};
+use crate::members;
 
 e2e! {
     members_reach_runners_by_mutual_tls_alone,
@@ -43,7 +44,7 @@ pub fn host(namespace: &str) -> String {
 async fn members_reach_runners_by_mutual_tls_alone(lab: Arc<Lab>) -> anyhow::Result<()> {
     members::namespace(&lab, "strict").await?;
     members::runner(&lab, "strict").await?;
-    let web = Caller::start(&lab, "strict", "web").await?;
+    let web = members::caller(&lab, "strict", "web").await?;
     let answer = web.answered(&host("strict"), 200, "the model answers through both sidecars").await?;
     anyhow::ensure!(answer.body.contains("choices"), "{answer:?}");
     // Somebody outside of the mesh.
@@ -58,8 +59,8 @@ async fn a_policy_of_a_service_acts_in_its_sidecars(lab: Arc<Lab>) -> anyhow::Re
     let (ns, runner) = ("models", host("models"));
     members::namespace(&lab, ns).await?;
     members::runner(&lab, ns).await?;
-    let web = Caller::start(&lab, ns, "web").await?;
-    let stranger = Caller::start(&lab, ns, "stranger").await?;
+    let web = members::caller(&lab, ns, "web").await?;
+    let stranger = members::caller(&lab, ns, "stranger").await?;
     stranger.answered(&runner, 200, "nothing limits the runner yet").await?;
 
     members::apply(&lab, ns, &policy(1_000_000)).await?;
@@ -72,11 +73,11 @@ async fn a_policy_of_a_service_acts_in_its_sidecars(lab: Arc<Lab>) -> anyhow::Re
     let forged = format!("x-forwarded-client-cert: By=spiffe://x/y;Hash=00;URI={}", web.identity());
     stranger.answered_with(&runner, &["-H", &forged], 401, "a forged identity is refused").await?;
     // Istiod has carried it.
-    let pod = members::pod(&lab, ns, "app=runner").await?;
+    let pod = lab.pod(ns, "app=runner").await?;
     let carried = lab.istioctl(&["proxy-config", "ecds", &pod, "-n", ns, "-o", "json"]).await?.success()?;
     anyhow::ensure!(carried.out.contains("tollgate/workload/models/runner/inbound/request"), "{}", carried.out);
 
-    let rows = members::rows(&lab, "models/web", 1).await?;
+    let rows = books::rows(&lab, "models/web", 1).await?;
     let is_of_runner = |row: &Value| row.get("route") == Some(&json!("service/models/runner"));
     anyhow::ensure!(rows.iter().all(is_of_runner), "{rows:?}");
 
@@ -97,12 +98,12 @@ async fn a_policy_changes_and_no_listener_does(lab: Arc<Lab>) -> anyhow::Result<
     let (ns, runner) = ("changes", host("changes"));
     members::namespace(&lab, ns).await?;
     members::runner(&lab, ns).await?;
-    let web = Caller::start(&lab, ns, "web").await?;
+    let web = members::caller(&lab, ns, "web").await?;
     members::apply(&lab, ns, &policy(1_000_000)).await?;
     web.limited(&runner, 1_000_000).await?;
     // The first policy has changed them.
     members::drained(&lab, ns).await?;
-    let pod = members::pod(&lab, ns, "app=runner").await?;
+    let pod = lab.pod(ns, "app=runner").await?;
     let listeners = async || {
         let names = ["listener_modified", "listener_in_place_updated", "total_filter_chains_draining"];
         let mut found = Vec::new();

@@ -8,7 +8,7 @@ mod programs;
 mod up;
 
 pub use conformance::{Options as Conformance, run as conformance};
-pub use demo::run as demo;
+pub use demo::{With, run as demo};
 pub use programs::for_tests;
 
 use clap::Subcommand;
