@@ -61,6 +61,11 @@ impl Istiod {
         self.started_after(app, filter, &[]).await
     }
 
+    /// The same sidecar, with no filter of ours.
+    pub async fn sidecar_without(&self, app: u16) -> anyhow::Result<Sidecar> {
+        Sidecar::carrying(&self.tools, &self.folder, app, &[], &self.cluster().to_string()).await
+    }
+
     async fn started_after(&self, app: u16, filter: &Value, before: &[Value]) -> anyhow::Result<Sidecar> {
         let patches = filter.pointer("/spec/configPatches").and_then(Value::as_array).context("no patches")?;
         let of_port = |patch: &&Value| patch.pointer("/match/listener/portNumber") == Some(&json!(app));

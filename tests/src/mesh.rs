@@ -36,7 +36,7 @@ pub enum Holds {
 pub struct Sidecar {
     port: u16,
     admin: u16,
-    _process: Process,
+    pub process: Process,
 }
 
 /// The identity of a service account.
@@ -201,7 +201,7 @@ impl Sidecar {
             }
         })
         .await??;
-        Ok(Self { port, admin, _process: process })
+        Ok(Self { port, admin, process })
     }
 
     pub fn port(&self) -> u16 {

@@ -8,11 +8,11 @@ use anyhow::Context;
 use tollgate_tests::admin::Admin;
 use tollgate_tests::client::{Client, Traffic, chat, chat_stream};
 use tollgate_tests::config;
+use tollgate_tests::elsewhere::{Elsewhere, answers};
 use tollgate_tests::envoy_admin::EnvoyAdmin;
 use tollgate_tests::poll;
 use tollgate_tests::process;
 
-use crate::elsewhere::{Elsewhere, answers};
 use crate::fixtures::{APP_KEY, Basic, models};
 use crate::suite::{Shared, e2e};
 
@@ -82,7 +82,7 @@ async fn certificates_are_renewed_under_load(shared: Arc<Shared>) -> anyhow::Res
 /// it needs to go on, and when its Gateway goes, it is emptied.
 async fn an_envoy_elsewhere_is_served_renewed_and_emptied(shared: Arc<Shared>) -> anyhow::Result<()> {
     let tap = shared.tap().await?;
-    let elsewhere = Elsewhere::new(&shared, "an_envoy_elsewhere_is_served_renewed_and_emptied")?;
+    let elsewhere = Elsewhere::new(&shared.tools, "an_envoy_elsewhere_is_served_renewed_and_emptied")?;
     let port = process::free_port()?;
     elsewhere.conf.write("entry.yaml", &config::entry(port))?;
     elsewhere.conf.write("models.yaml", &models(&tap))?;

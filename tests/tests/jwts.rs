@@ -6,11 +6,12 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tollgate_tests::client::{self, Client};
 use tollgate_tests::jwt::Issuer;
+use tollgate_tests::meshed::{FOREIGN, KEY, policy};
 use tollgate_tests::poll;
 use tollgate_tests::tap::Behaviour;
 
 use crate::fixtures::{APP_KEY, Basic, Drains};
-use crate::sidecars::{CHAT, FOREIGN, KEY, Meshed, policy};
+use crate::sidecars::{CHAT, meshed};
 use crate::suite::{Shared, e2e};
 
 e2e! {
@@ -50,7 +51,7 @@ fn researcher(name: &str) -> Value {
 
 async fn callers_are_known_by_claims_that_envoy_has_verified(shared: Arc<Shared>) -> anyhow::Result<()> {
     let (idp, evil) = (Issuer::new(IDP)?, Issuer::new(IDP)?);
-    let meshed = Meshed::new(&shared, "callers_are_known_by_claims_that_envoy_has_verified", "runner").await?;
+    let (meshed, tap) = meshed(&shared, "callers_are_known_by_claims_that_envoy_has_verified", "runner").await?;
     meshed.elsewhere.conf.write("claims.yaml", CONSUMERS)?;
     let _control_plane = meshed.serve().await?;
     let admin = meshed.elsewhere.admin();
@@ -60,21 +61,21 @@ async fn callers_are_known_by_claims_that_envoy_has_verified(shared: Arc<Shared>
         let before = [admin.usage("consumer=research").await?, admin.usage("consumer=alice").await?];
         let before = before.map(|rows| rows.iter().map(|row| row.requests).sum::<u64>());
         let verifies = idp.request_authentication(forward)?;
-        let runner = meshed.istiod.sidecar_after(meshed.tap.port(), &[verifies]).await?;
-        let caller = meshed.caller(&shared, "stranger", &runner).await?;
+        let runner = meshed.istiod.sidecar_after(tap.port(), &[verifies]).await?;
+        let caller = meshed.caller("stranger", &runner).await?;
         let client = Client::new(&caller.url(), None);
         // A RequestAuthentication reads Authorization and takes no key there, so keys are in a header of their own.
         let keyed = || async { ask(&client, &[("x-api-key", KEY)]).await?.expect(200) };
         poll::until("the keys are there", keyed).await?;
         Client::new(&caller.url(), Some(KEY)).chat("smol").await?.expect(401)?;
 
-        meshed.tap.forget();
+        tap.forget();
         let (bob, alice) = (bearer(&idp.jwt(&researcher("bob"))?), bearer(&idp.jwt(&researcher("alice"))?));
         ask(&client, &[("authorization", &bob)]).await?.expect(200)?;
         ask(&client, &[("authorization", &alice)]).await?.expect(200)?;
         admin.usage_of("consumer=research", before[0] + 1).await?;
         admin.usage_of("consumer=alice", before[1] + 1).await?;
-        let seen = meshed.tap.settled().await?;
+        let seen = tap.settled().await?;
         anyhow::ensure!(seen.iter().all(|seen| !seen.everything().contains("eyJ")), "a JWT has gone on: {seen:?}");
 
         // Without one, with claims of nobody, or with one that is not verified.
@@ -100,7 +101,7 @@ async fn callers_are_known_by_claims_that_envoy_has_verified(shared: Arc<Shared>
         anyhow::ensure!(answer.text().contains("another Consumer"), "{}", answer.text());
         ask(&client, &[("authorization", &bob), ("x-api-key", FOREIGN)]).await?.expect(401)?;
         // So is the identity of one.
-        let web = meshed.caller(&shared, "web", &runner).await?;
+        let web = meshed.caller("web", &runner).await?;
         let by_web = Client::new(&web.url(), None);
         let answer = ask(&by_web, &[("authorization", &bob)]).await?.expect(401)?;
         anyhow::ensure!(answer.text().contains("another Consumer"), "{}", answer.text());
@@ -110,8 +111,8 @@ async fn callers_are_known_by_claims_that_envoy_has_verified(shared: Arc<Shared>
     }
 
     // A Consumer that asks for other claims acts where it runs.
-    let runner = meshed.istiod.sidecar_after(meshed.tap.port(), &[idp.request_authentication(false)?]).await?;
-    let caller = meshed.caller(&shared, "stranger", &runner).await?;
+    let runner = meshed.istiod.sidecar_after(tap.port(), &[idp.request_authentication(false)?]).await?;
+    let caller = meshed.caller("stranger", &runner).await?;
     let client = Client::new(&caller.url(), None);
     let robot = bearer(&idp.jwt(&json!({"sub": "robot", "admin": true}))?);
     poll::until("the keys are there", || async { ask(&client, &[("authorization", &robot)]).await?.expect(401) })
@@ -126,7 +127,7 @@ async fn callers_are_known_by_claims_that_envoy_has_verified(shared: Arc<Shared>
 async fn a_budget_is_for_each_value_of_a_claim_that_envoy_has_verified(shared: Arc<Shared>) -> anyhow::Result<()> {
     let idp = Issuer::new(IDP)?;
     let test = "a_budget_is_for_each_value_of_a_claim_that_envoy_has_verified";
-    let meshed = Meshed::new(&shared, test, "runner").await?;
+    let (meshed, tap) = meshed(&shared, test, "runner").await?;
     let staff = "\
 apiVersion: tollgate.dev/v1alpha1
 kind: Consumer
@@ -138,8 +139,8 @@ spec: {claims: [{issuer: \"https://idp.example\"}]}
     let by_claim = policy(60).replace("scope: [Consumer]", "scope: [Consumer, Claim/team]");
     meshed.elsewhere.conf.write("policy.yaml", &by_claim)?;
     let _control_plane = meshed.serve().await?;
-    let runner = meshed.istiod.sidecar_after(meshed.tap.port(), &[idp.request_authentication(false)?]).await?;
-    let caller = meshed.caller(&shared, "stranger", &runner).await?;
+    let runner = meshed.istiod.sidecar_after(tap.port(), &[idp.request_authentication(false)?]).await?;
+    let caller = meshed.caller("stranger", &runner).await?;
     let client = Client::new(&caller.url(), None);
     let jwts = ["red", "blue"].map(|team| idp.jwt(&json!({"sub": "a", "team": team})).map(|jwt| bearer(&jwt)));
     let [red, blue] = jwts;

@@ -8,7 +8,6 @@ mod closed;
 mod commands;
 mod crashes;
 mod edge;
-mod elsewhere;
 mod endings;
 mod errors;
 mod failover;

@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tollgate_tests::client::{Answer, chat};
 use tollgate_tests::config;
+use tollgate_tests::elsewhere::Elsewhere;
 use tollgate_tests::envoy_admin::EnvoyAdmin;
 use tollgate_tests::gateway::RunningGateway;
 use tollgate_tests::poll;
@@ -20,7 +21,6 @@ use tollgate_tests::process;
 use tollgate_tests::tap::Behaviour;
 use tollgate_tests::xxh64;
 
-use crate::elsewhere::Elsewhere;
 use crate::fixtures::{APP_KEY, Drains, models};
 use crate::suite::{Shared, e2e};
 
@@ -373,7 +373,7 @@ async fn a_table_crosses_the_limit_without_a_drop(shared: Arc<Shared>) -> anyhow
 
 /// Envoy forgets all scopes with the last listener that looks among them, and does not ask again when there is one again.
 async fn a_listener_that_is_scoped_again_has_its_scopes(shared: Arc<Shared>) -> anyhow::Result<()> {
-    let parts = Elsewhere::new(&shared, "a_listener_that_is_scoped_again_has_its_scopes")?;
+    let parts = Elsewhere::new(&shared.tools, "a_listener_that_is_scoped_again_has_its_scopes")?;
     let port = process::free_port()?;
     parts.conf.write("entry.yaml", &config::gateway(port))?;
     for host in [1, 2] {

@@ -8,13 +8,13 @@ use serde_json::json;
 use tollgate_tests::admin::Admin;
 use tollgate_tests::client::{self, Client};
 use tollgate_tests::config;
-use tollgate_tests::istiod::{CONTROL_PLANE, GATEWAY, Istiod, Ports};
-use tollgate_tests::mesh::{Authority, Holds, Sidecar, folder, identity};
+use tollgate_tests::istiod::{GATEWAY, Istiod};
+use tollgate_tests::mesh::{Holds, Sidecar, folder, identity};
+use tollgate_tests::meshed::{FOREIGN, KEY, Meshed, endpoints, policy};
 use tollgate_tests::poll;
-use tollgate_tests::process::{Process, free_port};
+use tollgate_tests::process::free_port;
 use tollgate_tests::tap::Tap;
 
-use crate::elsewhere::Elsewhere;
 use crate::suite::{Shared, e2e};
 
 e2e! {
@@ -27,104 +27,11 @@ e2e! {
 }
 
 pub const CHAT: &str = "/v1/chat/completions";
-pub const KEY: &str = "planted-key-of-keyed";
-pub const FOREIGN: &str = "planted-key-of-foreign";
 
-/// A runner with its sidecar, callers, and the control plane that the sidecar asks.
-pub struct Meshed {
-    authority: Authority,
-    pub elsewhere: Elsewhere,
-    pub istiod: Istiod,
-    /// The folder of the control plane's certificate.
-    own: String,
-    pub tap: Tap,
-}
-
-pub fn policy(tokens: u64) -> String {
-    config::budget(tokens, "")
-        .replace("{group: gateway.networking.k8s.io, kind: HTTPRoute, name: chat}", "{kind: Service, name: runner}")
-}
-
-/// Where the one Pod is reached.
-fn endpoints(port: u16) -> String {
-    format!(
-        "\
-apiVersion: discovery.k8s.io/v1
-kind: EndpointSlice
-metadata: {{name: runner-1, labels: {{kubernetes.io/service-name: runner}}}}
-addressType: IPv4
-endpoints: [{{addresses: [127.0.0.1], targetRef: {{kind: Pod, name: runner-1}}}}]
-ports: [{{name: http, port: {port}}}]
-"
-    )
-}
-
-// === impl Meshed ===
-
-impl Meshed {
-    pub async fn new(shared: &Shared, test: &str, account: &str) -> anyhow::Result<Self> {
-        let elsewhere = Elsewhere::new(shared, test)?;
-        let (authority, tap) = (Authority::new()?, shared.tap().await?);
-        let (own, runner) = (folder(&elsewhere.home, "control-plane"), folder(&elsewhere.home, "runner"));
-        authority.issue(&own, &identity(CONTROL_PLANE), Holds::Now, &authority)?;
-        authority.issue(&runner, &identity(account), Holds::Now, &authority)?;
-        let objects = format!(
-            "\
-apiVersion: v1
-kind: Service
-metadata: {{name: runner}}
-spec: {{selector: {{app: runner}}, ports: [{{name: http, port: 80, targetPort: {port}}}]}}
----
-apiVersion: v1
-kind: Pod
-metadata: {{name: runner-1, labels: {{app: runner, security.istio.io/tlsMode: istio}}}}
-spec: {{serviceAccountName: runner, containers: []}}
----
-apiVersion: tollgate.dev/v1alpha1
-kind: Consumer
-metadata: {{name: web}}
-spec: {{identities: [spiffe://cluster.local/ns/default/sa/web]}}
----
-",
-            port = tap.port()
-        );
-        let foreign =
-            config::consumer("foreign", FOREIGN, "").replace("name: foreign,", "name: foreign, namespace: other,");
-        elsewhere.conf.write("objects.yaml", &format!("{objects}{foreign}"))?;
-        elsewhere.conf.write("keyed.yaml", &config::consumer("keyed", KEY, ""))?;
-        elsewhere.conf.write("policy.yaml", &policy(1_000_000))?;
-        elsewhere.conf.write("endpoints.yaml", &endpoints(tap.port()))?;
-        let ports = Ports { sidecars: free_port()?, code: free_port()? };
-        let istiod = Istiod::new(&shared.tools, elsewhere.conf.path(), &runner, ports);
-        let own = own.to_str().context("a path in UTF-8")?.to_owned();
-        Ok(Self { authority, elsewhere, istiod, own, tap })
-    }
-
-    pub async fn serve(&self) -> anyhow::Result<Process> {
-        let Ports { sidecars, code } = self.istiod.ports;
-        let [sidecars, code] = [sidecars, code].map(|port| format!("127.0.0.1:{port}"));
-        let gateway = folder(&self.elsewhere.home, GATEWAY);
-        let gateway = gateway.to_str().context("a path in UTF-8")?;
-        let process = self.elsewhere.serve(&[
-            "--mesh-certificates",
-            gateway,
-            "--own-mesh-certificates",
-            &self.own,
-            "--sidecars",
-            &sidecars,
-            "--sidecar-code",
-            &code,
-        ])?;
-        poll::until("the control plane serves", || async { self.elsewhere.admin().status().await }).await?;
-        Ok(process)
-    }
-
-    /// A workload with this service account, which asks the runner.
-    pub async fn caller(&self, shared: &Shared, account: &str, runner: &Sidecar) -> anyhow::Result<Sidecar> {
-        let folder = folder(&self.elsewhere.home, account);
-        self.authority.issue(&folder, &identity(account), Holds::Now, &self.authority)?;
-        Sidecar::lasting(&shared.tools, &folder, &identity("runner"), runner.port()).await
-    }
+/// A runner that is recorded, with what its sidecar needs.
+pub async fn meshed(shared: &Shared, test: &str, account: &str) -> anyhow::Result<(Meshed, Tap)> {
+    let tap = shared.tap().await?;
+    Ok((Meshed::new(&shared.tools, test, account, tap.port())?, tap))
 }
 
 /// Until the filter has its keys it refuses everybody by 503.
@@ -133,20 +40,20 @@ async fn answers(client: &Client, expected: u16, what: &str) -> anyhow::Result<(
 }
 
 async fn sidecars_know_their_callers_and_charge_them(shared: Arc<Shared>) -> anyhow::Result<()> {
-    let meshed = Meshed::new(&shared, "sidecars_know_their_callers_and_charge_them", "runner").await?;
+    let (meshed, tap) = meshed(&shared, "sidecars_know_their_callers_and_charge_them", "runner").await?;
     let _control_plane = meshed.serve().await?;
-    let runner = meshed.istiod.sidecar(meshed.tap.port()).await?;
-    let web = meshed.caller(&shared, "web", &runner).await?;
-    let stranger = meshed.caller(&shared, "stranger", &runner).await?;
+    let runner = meshed.istiod.sidecar(tap.port()).await?;
+    let web = meshed.caller("web", &runner).await?;
+    let stranger = meshed.caller("stranger", &runner).await?;
 
     // By its certificate.
     let client = Client::new(&web.url(), None);
     answers(&client, 200, "the caller is known").await?;
-    meshed.tap.forget();
+    tap.forget();
     let answer = client.post(CHAT, client::chat_stream("smol", 16).to_string()).await?.expect(200)?;
     anyhow::ensure!(answer.header("x-ratelimit-limit-tokens") == Some("1000000"), "{answer:?}");
     anyhow::ensure!(answer.usage().is_none(), "nobody asked for the usage: {}", answer.text());
-    let seen = meshed.tap.settled().await?;
+    let seen = tap.settled().await?;
     anyhow::ensure!(seen.iter().all(|seen| seen.usage().is_some()), "the runner is asked for it: {seen:?}");
     let admin = meshed.elsewhere.admin();
     let rows = admin.usage_of("consumer=web", 2).await?;
@@ -178,9 +85,9 @@ async fn sidecars_know_their_callers_and_charge_them(shared: Arc<Shared>) -> any
     // By a key, which goes no further. A key of another namespace is nobody's here.
     let unknown = Client::new(&stranger.url(), None).chat("smol").await?.expect(401)?;
     anyhow::ensure!(unknown.text().contains(&identity("stranger")), "{}", unknown.text());
-    meshed.tap.forget();
+    tap.forget();
     Client::new(&stranger.url(), Some(KEY)).chat("smol").await?.expect(200)?;
-    let seen = meshed.tap.settled().await?;
+    let seen = tap.settled().await?;
     anyhow::ensure!(seen.iter().all(|seen| !seen.everything().contains(KEY)), "{seen:?}");
     admin.usage_of("consumer=keyed", 1).await?;
     Client::new(&stranger.url(), Some(FOREIGN)).chat("smol").await?.expect(401)?;
@@ -193,9 +100,9 @@ async fn sidecars_know_their_callers_and_charge_them(shared: Arc<Shared>) -> any
     Client::new(&stranger.url(), None).post_with(CHAT, &headers, body).await?.expect(401)?;
 
     // What only reads is the runner's business.
-    meshed.tap.forget();
+    tap.forget();
     Client::new(&stranger.url(), Some(KEY)).get("/health").await?;
-    let seen = meshed.tap.settled().await?;
+    let seen = tap.settled().await?;
     anyhow::ensure!(seen.len() == 1 && seen.iter().all(|seen| !seen.everything().contains(KEY)), "{seen:?}");
 
     // A key is revoked while it runs, and a new one arrives.
@@ -237,10 +144,10 @@ spec:
 ";
 
 async fn a_callers_sidecar_leads_by_the_model(shared: Arc<Shared>) -> anyhow::Result<()> {
-    let meshed = Meshed::new(&shared, "a_callers_sidecar_leads_by_the_model", "runner").await?;
+    let (meshed, tap) = meshed(&shared, "a_callers_sidecar_leads_by_the_model", "runner").await?;
     meshed.elsewhere.conf.write("models.yaml", MODELS)?;
     let mut control_plane = meshed.serve().await?;
-    let small = meshed.istiod.sidecar(meshed.tap.port()).await?;
+    let small = meshed.istiod.sidecar(tap.port()).await?;
     let (of_large, others) = (shared.tap().await?, shared.tap().await?);
     let (at_large, at_web) = (folder(&meshed.elsewhere.home, "large"), folder(&meshed.elsewhere.home, "web"));
     for (folder, account) in [(&at_large, "large"), (&at_web, "web")] {
@@ -257,12 +164,12 @@ async fn a_callers_sidecar_leads_by_the_model(shared: Arc<Shared>) -> anyhow::Re
     poll::until("the caller is known", || async { ask("small").await?.expect(200) }).await?;
 
     // The model says which runner it is, and the client does not. There it has the runner's name.
-    meshed.tap.forget();
+    tap.forget();
     let forged = at("llm.default.svc.cluster.local");
     client.post_with(CHAT, &forged, client::chat("small", 8).to_string()).await?.expect(200)?;
     ask("large-1").await?.expect(200)?;
     let models = |seen: Vec<tollgate_tests::tap::Seen>| seen.iter().map(|seen| seen.model()).collect::<Vec<_>>();
-    let seen = meshed.tap.settled().await?;
+    let seen = tap.settled().await?;
     anyhow::ensure!(seen.iter().all(|seen| !seen.everything().contains("x-tollgate")), "{seen:?}");
     anyhow::ensure!(models(seen) == [Some("smol".to_owned())]);
     let seen = of_large.settled().await?;
@@ -290,10 +197,10 @@ async fn a_callers_sidecar_leads_by_the_model(shared: Arc<Shared>) -> anyhow::Re
 }
 
 async fn a_policy_changes_in_a_sidecar_and_no_connection_ends(shared: Arc<Shared>) -> anyhow::Result<()> {
-    let meshed = Meshed::new(&shared, "a_policy_changes_in_a_sidecar_and_no_connection_ends", "runner").await?;
+    let (meshed, tap) = meshed(&shared, "a_policy_changes_in_a_sidecar_and_no_connection_ends", "runner").await?;
     let _control_plane = meshed.serve().await?;
-    let runner = meshed.istiod.sidecar(meshed.tap.port()).await?;
-    let web = meshed.caller(&shared, "web", &runner).await?;
+    let runner = meshed.istiod.sidecar(tap.port()).await?;
+    let web = meshed.caller("web", &runner).await?;
     let client = Client::new(&web.url(), None);
     answers(&client, 200, "the caller is known").await?;
     let connections = || web.stats("cluster.outbound.upstream_cx_total");
@@ -323,10 +230,10 @@ async fn a_policy_changes_in_a_sidecar_and_no_connection_ends(shared: Arc<Shared
 }
 
 async fn a_sidecar_goes_on_while_the_control_plane_is_away(shared: Arc<Shared>) -> anyhow::Result<()> {
-    let meshed = Meshed::new(&shared, "a_sidecar_goes_on_while_the_control_plane_is_away", "runner").await?;
+    let (meshed, tap) = meshed(&shared, "a_sidecar_goes_on_while_the_control_plane_is_away", "runner").await?;
     let mut control_plane = meshed.serve().await?;
-    let runner = meshed.istiod.sidecar(meshed.tap.port()).await?;
-    let web = meshed.caller(&shared, "web", &runner).await?;
+    let runner = meshed.istiod.sidecar(tap.port()).await?;
+    let web = meshed.caller("web", &runner).await?;
     let client = Client::new(&web.url(), None);
     answers(&client, 200, "the caller is known").await?;
     let filter = meshed.istiod.send().await?;
@@ -335,12 +242,12 @@ async fn a_sidecar_goes_on_while_the_control_plane_is_away(shared: Arc<Shared>) 
     control_plane.wait().await?;
     client.chat("smol").await?.expect(200).context("its lease is left")?;
     // Whoever is not known stays so.
-    let stranger = meshed.caller(&shared, "stranger", &runner).await?;
+    let stranger = meshed.caller("stranger", &runner).await?;
     Client::new(&stranger.url(), None).chat("smol").await?.expect(401)?;
 
     // One that starts meanwhile has no keys yet: it refuses at once, and lets nobody wait or pass.
-    let late = meshed.istiod.started(meshed.tap.port(), &filter).await?;
-    let caller = meshed.caller(&shared, "web", &late).await?;
+    let late = meshed.istiod.started(tap.port(), &filter).await?;
+    let caller = meshed.caller("web", &late).await?;
     let by_late = Client::new(&caller.url(), None);
     let refused = by_late.chat("smol").await?.expect(503)?;
     anyhow::ensure!(refused.text().contains("backend_unavailable"), "{}", refused.text());
@@ -356,9 +263,9 @@ async fn a_sidecar_goes_on_while_the_control_plane_is_away(shared: Arc<Shared>) 
 
 /// Its certificate is another account's than that of the Pods behind the Service.
 async fn a_sidecar_gets_the_keys_of_its_own_workload(shared: Arc<Shared>) -> anyhow::Result<()> {
-    let meshed = Meshed::new(&shared, "a_sidecar_gets_the_keys_of_its_own_workload", "other").await?;
+    let (meshed, tap) = meshed(&shared, "a_sidecar_gets_the_keys_of_its_own_workload", "other").await?;
     let control_plane = meshed.serve().await?;
-    let runner = meshed.istiod.sidecar(meshed.tap.port()).await?;
+    let runner = meshed.istiod.sidecar(tap.port()).await?;
     let folder = folder(&meshed.elsewhere.home, "web");
     meshed.authority.issue(&folder, &identity("web"), Holds::Now, &meshed.authority)?;
     let web = Sidecar::lasting(&shared.tools, &folder, &identity("other"), runner.port()).await?;
@@ -371,13 +278,13 @@ async fn a_sidecar_gets_the_keys_of_its_own_workload(shared: Arc<Shared>) -> any
     .await?;
     let answer = client.chat("smol").await?.expect(503)?;
     anyhow::ensure!(answer.text().contains("backend_unavailable"), "{}", answer.text());
-    anyhow::ensure!(meshed.tap.seen().is_empty(), "a request has passed");
+    anyhow::ensure!(tap.seen().is_empty(), "a request has passed");
     Ok(())
 }
 
 /// One policy is for the Gateway's route and for the Service, and another one for the Service alone.
 async fn a_request_is_charged_once_at_a_gateway_and_at_its_runner(shared: Arc<Shared>) -> anyhow::Result<()> {
-    let meshed = Meshed::new(&shared, "a_request_is_charged_once_at_a_gateway_and_at_its_runner", "runner").await?;
+    let (meshed, tap) = meshed(&shared, "a_request_is_charged_once_at_a_gateway_and_at_its_runner", "runner").await?;
     let conf = &meshed.elsewhere.conf;
     let port = free_port()?;
     let backend = "\
@@ -399,7 +306,7 @@ spec: {schema: OpenAI, endpoint: {service: {name: runner, port: 80}}, pathPrefix
     let gateway_folder = folder(&meshed.elsewhere.home, GATEWAY);
     meshed.authority.issue(&gateway_folder, &identity(GATEWAY), Holds::Now, &meshed.authority)?;
     let _control_plane = meshed.serve().await?;
-    let runner = meshed.istiod.sidecar(meshed.tap.port()).await?;
+    let runner = meshed.istiod.sidecar(tap.port()).await?;
     conf.write("endpoints.yaml", &endpoints(runner.port()))?;
     meshed.elsewhere.bootstrap("1h")?;
     let _envoy = meshed.elsewhere.envoy(1)?;
@@ -411,7 +318,7 @@ spec: {schema: OpenAI, endpoint: {service: {name: runner, port: 80}}, pathPrefix
     let forged = "0a037765621a04736d6f6c";
     let headers = [("x-tollgate-handover", forged)];
     client.post_with(CHAT, &headers, client::chat("smol", 8).to_string()).await?.expect(200)?;
-    let seen = meshed.tap.settled().await?;
+    let seen = tap.settled().await?;
     anyhow::ensure!(seen.iter().all(|seen| !seen.everything().contains("x-tollgate")), "{seen:?}");
     anyhow::ensure!(seen.iter().all(|seen| !seen.everything().contains(KEY)), "{seen:?}");
 
@@ -426,14 +333,14 @@ spec: {schema: OpenAI, endpoint: {service: {name: runner, port: 80}}, pathPrefix
 
     // Nobody else hands anything over, and the Gateway's own identity is no Consumer.
     for account in ["stranger", "web"] {
-        let caller = meshed.caller(&shared, account, &runner).await?;
+        let caller = meshed.caller(account, &runner).await?;
         let body = client::chat("smol", 8).to_string();
         let answer = Client::new(&caller.url(), None).post_with(CHAT, &headers, body).await?;
         answer.expect(if account == "web" { 200 } else { 401 })?;
     }
     let rows = admin.usage_of("consumer=web", 1).await?;
     anyhow::ensure!(rows.iter().all(|row| row.route == "service/runner"), "{rows:?}");
-    let as_gateway = meshed.caller(&shared, GATEWAY, &runner).await?;
+    let as_gateway = meshed.caller(GATEWAY, &runner).await?;
     Client::new(&as_gateway.url(), None).chat("smol").await?.expect(401).map(drop)
 }
 

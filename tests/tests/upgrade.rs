@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use tollgate_tests::client::{Client, Traffic, chat, chat_stream};
 use tollgate_tests::config;
+use tollgate_tests::elsewhere::{Elsewhere, answers};
 use tollgate_tests::envoy_admin::EnvoyAdmin;
 use tollgate_tests::{poll, process};
 
-use crate::elsewhere::{Elsewhere, answers};
 use crate::fixtures::{APP_KEY, models};
 use crate::suite::{Shared, e2e};
 
@@ -21,7 +21,7 @@ const UPGRADES: u8 = 4;
 /// is fetched meanwhile, and Envoy refuses them until it is there.
 async fn new_code_takes_over_everywhere_without_a_failed_request(shared: Arc<Shared>) -> anyhow::Result<()> {
     let tap = shared.tap().await?;
-    let elsewhere = Elsewhere::new(&shared, "new_code_takes_over_everywhere_without_a_failed_request")?;
+    let elsewhere = Elsewhere::new(&shared.tools, "new_code_takes_over_everywhere_without_a_failed_request")?;
     let port = process::free_port()?;
     let url = format!("http://127.0.0.1:{port}");
     elsewhere.conf.write("entry.yaml", &config::entry(port))?;

@@ -10,6 +10,9 @@
 //! another build programs, in turns with the first. Where a process's code happens to lie in memory changes its cost by
 //! some microseconds, so two builds are compared over several starts.
 //!
+//! `--sidecar` measures the filter in a sidecar of a mesh, over the same sidecar without it, in turns with the chain of a
+//! Gateway.
+//!
 //! `--scale` measures something else: what a change costs among many routes or keys (`scale/`). `--kubernetes` measures the
 //! same among many HTTPRoutes in a Kubernetes.
 
@@ -21,6 +24,7 @@ mod load;
 mod plain;
 mod responder;
 mod scale;
+mod sidecar;
 mod stats;
 mod table;
 mod wire;
@@ -37,6 +41,7 @@ use cpus::Cpus;
 use gateway::Gateway;
 use load::Request;
 use plain::Plain;
+use sidecar::{Filter, Sidecars};
 use stats::Samples;
 
 const REQUESTS_PER_ROUND: usize = 2_000;
@@ -54,6 +59,9 @@ pub struct Options {
     /// Another build's `tollgate`, with its filter inside, to compare this one with
     #[arg(long, value_name = "TOLLGATE")]
     against: Option<PathBuf>,
+    /// The filter in a sidecar of a mesh, over the same sidecar without it, and the whole chain of a Gateway beside
+    #[arg(long, conflicts_with_all = ["among", "against"])]
+    sidecar: bool,
     /// Measures something else: starts, and single changes among many routes and keys, with the released build
     #[arg(long, group = "among", conflicts_with_all = ["rounds", "starts", "against"])]
     pub scale: bool,
@@ -90,6 +98,16 @@ enum Way {
     /// The listener of a Gateway without the filter.
     Bare,
     Chain,
+    /// One of those that `--sidecar` starts.
+    Sidecar(Filter),
+}
+
+/// What one start has started.
+struct Started {
+    plain: Plain,
+    /// By the index of their build.
+    gateways: Vec<(usize, Gateway)>,
+    sidecars: Option<Sidecars>,
 }
 
 pub fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<()> {
@@ -108,9 +126,12 @@ pub fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<()> {
         std::fs::remove_dir_all(&home)?;
     }
     std::fs::create_dir_all(&home)?;
+    if options.sidecar {
+        sidecar::build(workspace)?;
+    }
     let cpus = Cpus::divide()?;
     let backend = responder::start()?;
-    let mut lanes = lanes();
+    let mut lanes = if options.sidecar { lanes_of_sidecars() } else { lanes() };
     let per_start = options.rounds * lanes.len() * builds.len() / 3 + 6 * builds.len();
     println!(
         "==> {} rounds in turns, {REQUESTS_PER_ROUND} requests each on {} connections, one worker; {} start(s), about {} s",
@@ -132,7 +153,11 @@ pub fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<()> {
             cpus.give(gateway.envoy)?;
             gateways.push((build, gateway));
         }
-        measure(&plain, &gateways, options.rounds, &mut lanes)?;
+        let sidecars = options.sidecar.then(|| Sidecars::start(workspace, backend, &home)).transpose()?;
+        for envoy in sidecars.iter().flat_map(Sidecars::envoys) {
+            cpus.give(envoy)?;
+        }
+        measure(&Started { plain, gateways, sidecars }, options.rounds, &mut lanes)?;
         println!("    start {} of {}", start + 1, options.starts);
     }
     table::print(&lanes, &wasm)?;
@@ -143,17 +168,17 @@ pub fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<()> {
 }
 
 /// Measures all rounds of one start, in turns between the builds.
-fn measure(plain: &Plain, gateways: &[(usize, Gateway)], rounds: usize, lanes: &mut [Lane]) -> anyhow::Result<()> {
+fn measure(started: &Started, rounds: usize, lanes: &mut [Lane]) -> anyhow::Result<()> {
     for lane in lanes.iter() {
-        for (_, gateway) in lane.measured_at(gateways) {
-            let (port, _) = lane.way.of(plain, gateway);
+        for (_, gateway) in lane.measured_at(&started.gateways) {
+            let (port, _) = lane.way.of(started, gateway)?;
             warm_up(&lane.request, port).with_context(|| format!("warming up: {}", lane.name))?;
         }
     }
     for _ in 0..rounds {
         for lane in lanes.iter_mut() {
-            for (build, gateway) in lane.measured_at(gateways) {
-                let (port, envoy) = lane.way.of(plain, gateway);
+            for (build, gateway) in lane.measured_at(&started.gateways) {
+                let (port, envoy) = lane.way.of(started, gateway)?;
                 let before = stats::cpu_time(envoy)?;
                 lane.request.send(port, REQUESTS_PER_ROUND)?;
                 let used = stats::cpu_time(envoy)?.saturating_sub(before);
@@ -176,14 +201,18 @@ fn warm_up(request: &Request, port: u16) -> anyhow::Result<()> {
     request.send(port, WARM_UP)
 }
 
+const PATH: &str = "/v1/chat/completions";
+
+fn lane(name: &'static str, means: &'static str, over: Option<usize>, way: Way, request: Request) -> Lane {
+    Lane { name, means, over, request, way, samples: Default::default() }
+}
+
 fn lanes() -> Vec<Lane> {
     let key = Some(config::KEY);
-    let lane = |name, means, over, way, request| Lane { name, means, over, request, way, samples: Default::default() };
-    let path = "/v1/chat/completions";
-    let at = |prefix: &str| format!("/{prefix}{path}");
+    let at = |prefix: &str| format!("/{prefix}{PATH}");
     let request = |prefix: &str, model, key| Request::new(&at(prefix), model, key, false);
     vec![
-        lane("plain Envoy", "", None, Way::Plain, Request::new(path, "smol", None, false)),
+        lane("plain Envoy", "", None, Way::Plain, Request::new(PATH, "smol", None, false)),
         lane("no filter", "listener and route as we make them", Some(0), Way::Bare, request("bare", "smol", None)),
         lane("filter passes by", "+ entering wasm", Some(1), Way::Chain, request("pass", "smol", None)),
         lane(
@@ -202,21 +231,33 @@ fn lanes() -> Vec<Lane> {
             Way::Chain,
             request("budget", "pair", key),
         ),
-        lane("plain Envoy, events", "", None, Way::Plain, Request::new(path, "smol", None, true)),
+        lane("plain Envoy, events", "", None, Way::Plain, Request::new(PATH, "smol", None, true)),
         lane("key and budget, events", "", Some(7), Way::Chain, Request::new(&at("budget"), "smol", key, true)),
+    ]
+}
+
+fn lanes_of_sidecars() -> Vec<Lane> {
+    let key = Some(config::KEY);
+    let request = |path: &str, key| Request::new(path, "smol", key, false);
+    vec![
+        lane("plain Envoy", "", None, Way::Plain, request(PATH, None)),
+        lane("key and budget", "", Some(0), Way::Chain, request(&format!("/budget{PATH}"), key)),
+        lane("plain sidecar", "", None, Way::Sidecar(Filter::None), request(PATH, None)),
+        lane("sidecar, key and budget", "", Some(2), Way::Sidecar(Filter::Key), request(PATH, key)),
+        lane("the same by its identity", "", Some(2), Way::Sidecar(Filter::Identity), request(PATH, None)),
     ]
 }
 
 // === impl Lane ===
 
 impl Lane {
-    /// The gateways whose turn a round is. Plain Envoy is the same for all builds, so its rounds are this build's alone.
+    /// The gateways whose turn a round is. What is the same for all builds has the rounds of this build alone.
     fn measured_at<'g>(
         &self,
         gateways: &'g [(usize, Gateway)],
     ) -> impl Iterator<Item = &'g (usize, Gateway)> + use<'g> {
-        let is_plain = self.way == Way::Plain;
-        gateways.iter().filter(move |(build, _)| !is_plain || *build == 0)
+        let of_all = matches!(self.way, Way::Bare | Way::Chain);
+        gateways.iter().filter(move |(build, _)| of_all || *build == 0)
     }
 }
 
@@ -224,11 +265,15 @@ impl Lane {
 
 impl Way {
     /// Its port, and the process whose time counts.
-    fn of(self, plain: &Plain, gateway: &Gateway) -> (u16, u32) {
-        match self {
-            Self::Plain => (plain.port, plain.process.id()),
+    fn of(self, started: &Started, gateway: &Gateway) -> anyhow::Result<(u16, u32)> {
+        Ok(match self {
+            Self::Plain => (started.plain.port, started.plain.process.id()),
             Self::Bare => (gateway.bare, gateway.envoy),
             Self::Chain => (gateway.port, gateway.envoy),
-        }
+            Self::Sidecar(filter) => {
+                let place = started.sidecars.as_ref().context("no sidecars were started")?.place(filter);
+                (place.port, place.envoy)
+            }
+        })
     }
 }

@@ -22,8 +22,11 @@ pub fn print(lanes: &[Lane], wasm: &Path) -> anyhow::Result<()> {
         }
         println!();
     }
-    println!("\nwhere it goes (each line over the one above it)");
-    for lane in lanes.iter().filter(|lane| !lane.means.is_empty()) {
+    let parts: Vec<&Lane> = lanes.iter().filter(|lane| !lane.means.is_empty()).collect();
+    if !parts.is_empty() {
+        println!("\nwhere it goes (each line over the one above it)");
+    }
+    for lane in parts {
         if let Some(over) = lane.over.and_then(|index| lanes.get(index)) {
             println!("{:<36}{}", lane.means, spread(&lane.of_this().minus(over.of_this())));
         }

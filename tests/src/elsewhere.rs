@@ -4,19 +4,17 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, UNIX_EPOCH};
 
-use tollgate_tests::admin::Admin;
-use tollgate_tests::cli::tollgate;
-use tollgate_tests::client::Client;
-use tollgate_tests::config::Folder;
-use tollgate_tests::poll;
-use tollgate_tests::process::{self, Process};
-use tollgate_tests::tools::Tools;
-
-use crate::suite::Shared;
+use crate::admin::Admin;
+use crate::cli::tollgate;
+use crate::client::Client;
+use crate::config::Folder;
+use crate::poll;
+use crate::process::{self, Process};
+use crate::tools::Tools;
 
 /// Control plane and Envoy in folders of their own.
 pub struct Elsewhere {
-    tools: Tools,
+    pub tools: Tools,
     pub home: PathBuf,
     pub conf: Folder,
     /// A socket's path must be short.
@@ -28,14 +26,15 @@ pub struct Elsewhere {
 // === impl Elsewhere ===
 
 impl Elsewhere {
-    pub fn new(shared: &Shared, test: &str) -> anyhow::Result<Self> {
-        let home = shared.tools.logs.join(test);
+    /// Its folder has this name.
+    pub fn new(tools: &Tools, name: &str) -> anyhow::Result<Self> {
+        let home = tools.logs.join(name);
         if home.exists() {
             std::fs::remove_dir_all(&home)?;
         }
         let conf = Folder::new(&home.join("config"))?;
         Ok(Self {
-            tools: shared.tools.clone(),
+            tools: tools.clone(),
             home,
             conf,
             sockets: tempfile::tempdir()?,
