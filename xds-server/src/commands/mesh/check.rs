@@ -85,7 +85,8 @@ fn text(found: &Found, remarks: &[Remark]) -> String {
     let lines: String = remarks.iter().map(|remark| inert(&remark.to_string()) + "\n").collect();
     let count = |severity| remarks.iter().filter(|remark| remark.severity == severity).count();
     format!(
-        "{lines}Gateways: {}; Services and InferencePools that they lead to: {}; Services with policies: {}; errors: {}; warnings: {}\n",
+        "{lines}Gateways: {}; Services and InferencePools that they lead to: {}; Services with policies: {}; errors: {}; \
+         warnings: {}\n",
         found.gateways.len(),
         found.gateways.iter().flat_map(|gateway| &gateway.services).collect::<BTreeSet<_>>().len(),
         found.workloads.len(),
