@@ -327,7 +327,7 @@ spec: {schema: OpenAI, endpoint: {service: {name: runner, port: 80}}, pathPrefix
     anyhow::ensure!(rows.iter().all(|row| row.route == "chat"), "the Gateway tells of it: {rows:?}");
     charged_once(&admin, 2).await?;
     // Whoever asks the runner itself has the same budget of the model, as the pool names it.
-    let direct = meshed.caller(&shared, "stranger", &runner).await?;
+    let direct = meshed.caller("stranger", &runner).await?;
     Client::new(&direct.url(), Some(KEY)).chat("as-the-runner-knows-it").await?.expect(200)?;
     charged_once(&admin, 3).await?;
 
