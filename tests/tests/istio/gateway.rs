@@ -18,7 +18,7 @@ e2e! {
 }
 
 /// One policy is for the way by the Gateway and for the runner itself, and another one for the runner alone.
-const GATEWAY: &str = "
+pub const GATEWAY: &str = "
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {name: llm, namespace: NAMESPACE}

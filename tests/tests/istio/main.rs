@@ -7,6 +7,7 @@ mod callers;
 mod gateway;
 mod looked_at;
 mod members;
+mod rotation;
 mod sidecars;
 
 use std::process::ExitCode;
@@ -15,8 +16,15 @@ use tollgate_tests::lab::suite::AtOnce;
 use tollgate_tests::lab::{Lab, suite};
 
 fn main() -> ExitCode {
-    // What touches the installation comes last.
-    let tests = [sidecars::tests(), callers::tests(), gateway::tests(), looked_at::tests(), away::tests()];
+    // What touches the installation comes last, after what takes long and needs it as it is.
+    let tests = [
+        sidecars::tests(),
+        callers::tests(),
+        gateway::tests(),
+        looked_at::tests(),
+        rotation::tests(),
+        away::tests(),
+    ];
     let prepare = async |lab: &Lab| {
         lab.install_gateway_api().await?;
         lab.install_mesh().await?;
