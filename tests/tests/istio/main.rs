@@ -5,6 +5,7 @@
 mod away;
 mod callers;
 mod gateway;
+mod keys;
 mod looked_at;
 mod members;
 mod rotation;
@@ -19,6 +20,7 @@ fn main() -> ExitCode {
     // What touches the installation comes last, after what takes long and needs it as it is.
     let tests = [
         sidecars::tests(),
+        keys::tests(),
         callers::tests(),
         gateway::tests(),
         looked_at::tests(),
