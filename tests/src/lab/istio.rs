@@ -45,7 +45,12 @@ impl Lab {
     /// a restricted one.
     pub async fn install_tollgate_in_mesh(&self) -> anyhow::Result<()> {
         self.apply(&format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: {NAMESPACE}}}}}")).await?;
-        let values = [&VALUES[..], &MESH_VALUES].concat();
+        self.upgrade_tollgate_in_mesh(&[]).await
+    }
+
+    /// The same with these values besides, and without those of before.
+    pub async fn upgrade_tollgate_in_mesh(&self, more: &[&str]) -> anyhow::Result<()> {
+        let values = [&VALUES[..], &MESH_VALUES, more].concat();
         self.helm("upgrade", &["--install", "--wait", "--timeout", "120s"], &values).await
     }
 

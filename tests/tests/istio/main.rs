@@ -8,6 +8,7 @@ mod gateway;
 mod keys;
 mod looked_at;
 mod members;
+mod replicas;
 mod rotation;
 mod sidecars;
 
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         gateway::tests(),
         looked_at::tests(),
         rotation::tests(),
+        replicas::tests(),
         away::tests(),
     ];
     let prepare = async |lab: &Lab| {
