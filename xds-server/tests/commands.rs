@@ -151,6 +151,20 @@ fn sidecars_are_translated_and_are_no_placement_that_is_served() {
     let uri = code["remote"]["http_uri"]["uri"].as_str().unwrap();
     let sha256 = code["remote"]["sha256"].as_str().unwrap();
     assert_eq!(uri, format!("http://tollgate.tollgate-system.svc.cluster.local:18003/code/{sha256}.wasm"));
+    // Another place is held against what an agent compares there.
+    let digest = "0a".repeat(32);
+    let image = format!("oci://registry.example/filter@sha256:{digest}");
+    for (url, compared) in [("https://files.example/filter.wasm", sha256), (&*image, &*digest)] {
+        let of_url = [&inbound[..], &["--wasm", wasm.to_str().unwrap(), "--sidecar-code-url", url]].concat();
+        let printed = text(&tollgate(&of_url, Some(folder.path())).stdout).to_owned();
+        let filters: serde_json::Value = serde_json::from_str(&printed).unwrap();
+        let config = &filters["items"][0]["spec"]["configPatches"][0]["patch"]["value"]["typed_config"]["config"];
+        let remote = &config["vm_config"]["code"]["remote"];
+        assert_eq!((&remote["http_uri"]["uri"], &remote["sha256"]), (&url.into(), &compared.into()));
+    }
+    let tag = [&inbound[..], &["--sidecar-code-url", "oci://registry.example/filter:1"]].concat();
+    let refused = tollgate(&tag, Some(folder.path()));
+    assert!(text(&refused.stderr).contains("an image is named by its digest"), "{}", text(&refused.stderr));
     let long = "h".repeat(120);
     let of_long = [&inbound[..], &["--wasm", wasm.to_str().unwrap(), "--sidecar-control-plane", &long]].concat();
     let refused = tollgate(&of_long, Some(folder.path()));

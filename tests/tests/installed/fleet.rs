@@ -136,7 +136,9 @@ async fn with_sidecars(lab: &Lab, values: &[&str]) -> anyhow::Result<()> {
     let refused = outside.err().context("sidecars without a mesh are taken")?.to_string();
     anyhow::ensure!(refused.contains("serviceMesh.istio must be true"), "{refused}");
 
-    let on = ["serviceMesh.istio=true", "serviceMesh.sidecars=true", "podAnnotations.kept=yes"];
+    let url = "https://files.example/filter.wasm";
+    let url_value = format!("serviceMesh.sidecarCodeUrl={url}");
+    let on = ["serviceMesh.istio=true", "serviceMesh.sidecars=true", "podAnnotations.kept=yes", &url_value];
     lab.helm("upgrade", &[], &[values, &on].concat()).await?;
     lab.kubectl(&["-n", NAMESPACE, "rollout", "status", "deployment/tollgate", "--timeout=60s"]).await?.success()?;
     let get = async |kind: &str, name: &str| {
@@ -167,6 +169,7 @@ async fn with_sidecars(lab: &Lab, values: &[&str]) -> anyhow::Result<()> {
     }
     let host = "\"--sidecar-control-plane=tollgate.tollgate-system.svc.cluster.local\"";
     anyhow::ensure!(arguments.contains(host) && arguments.contains("\"--envoy-filters\""), "{arguments}");
+    anyhow::ensure!(arguments.contains(&format!("\"--sidecar-code-url={url}\"")), "{arguments}");
     lab.kubectl(&["get", "clusterrolebinding", "tollgate-sidecars"]).await?.success()?;
     Ok(())
 }

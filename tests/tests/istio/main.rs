@@ -8,6 +8,7 @@ mod gateway;
 mod keys;
 mod looked_at;
 mod members;
+mod registry;
 mod replicas;
 mod rotation;
 mod sidecars;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
         looked_at::tests(),
         rotation::tests(),
         replicas::tests(),
+        registry::tests(),
         away::tests(),
     ];
     let prepare = async |lab: &Lab| {

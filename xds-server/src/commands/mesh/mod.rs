@@ -1,6 +1,7 @@
 //! The mesh that proxies are in, for the commands that must know it, and `tollgate mesh`, which is about it.
 
 mod check;
+mod code_place;
 mod look;
 pub mod policies;
 mod sidecars;

@@ -10,6 +10,7 @@ use tollgate_core::objects::Key;
 use tollgate_core::placement::{Setting, Sidecars};
 
 use super::super::stages::listen;
+use super::code_place::CodePlace;
 use super::place;
 use crate::serve::sidecars::Ports;
 
@@ -45,6 +46,10 @@ pub struct SidecarPlace {
     /// The Service of the control plane as sidecars know it [default: tollgate.NAMESPACE.svc.CLUSTER-DOMAIN]
     #[arg(long, value_name = "HOST")]
     sidecar_control_plane: Option<String>,
+    /// Agents fetch the filter's code there and not at the control plane: the URL of a file (http:// or https://) with exactly
+    /// the code of this version, or an image with it, by its digest (oci://REGISTRY/IMAGE@sha256:HEX)
+    #[arg(long, value_name = "URL")]
+    sidecar_code_url: Option<CodePlace>,
     /// The service account of proxies of Gateways, beyond those that this control plane provides: sidecars believe them about
     /// what a request is charged to already; may be given again
     #[arg(long, value_name = "[NAMESPACE/]NAME", value_parser = place)]
@@ -68,9 +73,12 @@ impl SidecarPlace {
     ) -> Result<FilterSetup, HostTooLong> {
         let host = self.sidecar_control_plane.clone();
         let host = host.unwrap_or_else(|| format!("tollgate.{namespace}.svc.{}", mesh.cluster_domain));
-        let uri = format!("http://{host}:{}/code/{sha256}.wasm", at.code);
+        let (uri, sha256) = match &self.sidecar_code_url {
+            Some(place) => place.fetched(sha256),
+            None => (format!("http://{host}:{}/code/{sha256}.wasm", at.code), sha256.to_owned()),
+        };
         let control_cluster = ControlCluster::Istio(IstioCluster::new(host, at.keys)?);
-        let code = FilterCode::ByAgent { sha256: sha256.to_owned(), uri, teller };
+        let code = FilterCode::ByAgent { sha256, uri, teller };
         let gateways = self.gateway_account.iter().flat_map(|account| mesh.identities_of(account)).collect();
         Ok(FilterSetup { code, control_cluster, gateways })
     }
