@@ -155,7 +155,7 @@ async fn stream(web: &Caller<'_>, host: &str, length: u32) -> anyhow::Result<Str
     .to_string();
     let url = format!("http://{host}/v1/chat/completions");
     let began = Instant::now();
-    let request = ["--no-buffer", "--max-time", "240", &url, "-H", "content-type: application/json", "-d", &body];
+    let request = ["--no-buffer", "--max-time", "600", &url, "-H", "content-type: application/json", "-d", &body];
     let answer = web.ask(&request).await?.expect(200)?;
     let ended = Instant::now();
 
