@@ -6,17 +6,25 @@ use super::Lab;
 use super::install::NAMESPACE;
 use crate::poll;
 
+/// The Pod that is asked where it does not matter which.
+const ANY: &str = "deploy/tollgate";
+
 /// What is in the books of this consumer, once it is of so many requests.
 pub async fn rows(lab: &Lab, consumer: &str, requests: u64) -> anyhow::Result<Vec<Value>> {
     poll::until("what was used is in the books", || async {
-        let usage = admin(lab, "usage").await?;
-        let rows = usage.get("rows").and_then(Value::as_array).cloned().unwrap_or_default();
-        let own: Vec<Value> = rows.into_iter().filter(|row| row.get("consumer") == Some(&json!(consumer))).collect();
+        let own = as_told(lab, ANY, consumer).await?;
         let found: u64 = own.iter().filter_map(|row| row.get("requests")?.as_u64()).sum();
         anyhow::ensure!(found == requests, "{found} requests, not {requests}: {own:?}");
         Ok(own)
     })
     .await
+}
+
+/// What is in the books of a consumer, as this Pod of the control plane tells it.
+pub async fn as_told(lab: &Lab, pod: &str, consumer: &str) -> anyhow::Result<Vec<Value>> {
+    let usage = admin(lab, pod, "usage").await?;
+    let rows = usage.get("rows").and_then(Value::as_array).into_iter().flatten();
+    Ok(rows.filter(|row| row.get("consumer") == Some(&json!(consumer))).cloned().collect())
 }
 
 /// The tokens of these rows.
@@ -27,7 +35,7 @@ pub fn tokens(rows: &[Value]) -> u64 {
 
 /// What this consumer has spent of its budgets, by their policies.
 pub async fn spent(lab: &Lab, consumer: &str) -> anyhow::Result<Vec<(String, u64)>> {
-    let found = admin(lab, "budgets").await?;
+    let found = admin(lab, ANY, "budgets").await?;
     let rows = found.get("rows").and_then(Value::as_array).into_iter().flatten();
     let own = rows.filter(|row| row.pointer("/scope/Consumer") == Some(&json!(consumer)));
     let mut spent: Vec<_> =
@@ -36,9 +44,9 @@ pub async fn spent(lab: &Lab, consumer: &str) -> anyhow::Result<Vec<(String, u64
     Ok(spent)
 }
 
-/// What the control plane's admin API has under this name.
-async fn admin(lab: &Lab, name: &str) -> anyhow::Result<Value> {
+/// What the admin API of a Pod has under this name.
+async fn admin(lab: &Lab, pod: &str, name: &str) -> anyhow::Result<Value> {
     let url = format!("http://127.0.0.1:19000/api/{name}");
-    let exec = ["-n", NAMESPACE, "exec", "deploy/tollgate", "-c", "tollgate", "--", "curl", "-sf", &url];
+    let exec = ["-n", NAMESPACE, "exec", pod, "-c", "tollgate", "--", "curl", "-sf", &url];
     Ok(serde_json::from_str(&lab.kubectl(&exec).await?.success()?.out)?)
 }

@@ -7,11 +7,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tollgate_tests::lab::Lab;
+use tollgate_tests::lab::books;
+use tollgate_tests::lab::caller::Caller;
 use tollgate_tests::lab::curl::Answer;
 use tollgate_tests::lab::suite::e2e;
 use tollgate_tests::poll;
 
-use crate::members::{self, Caller};
+use crate::members;
 use crate::sidecars::{host, policy};
 
 e2e! {
@@ -41,9 +43,9 @@ async fn a_key_is_taken_by_the_sidecar_of_a_service(lab: Arc<Lab>) -> anyhow::Re
         members::namespace(&lab, namespace).await?;
     }
     members::runner(&lab, ns).await?;
-    let web = Caller::start(&lab, ns, "web").await?;
+    let web = members::caller(&lab, ns, "web").await?;
     // Its account is no Consumer's, and it is of another namespace.
-    let stranger = Caller::start(&lab, foreign, "stranger").await?;
+    let stranger = members::caller(&lab, foreign, "stranger").await?;
     members::apply(&lab, ns, &policy(1_000_000)).await?;
     let of_secret = "planted-key-of-the-first-secret";
     members::apply(&lab, ns, &SECRET.replace("KEY", of_secret)).await?;
@@ -69,11 +71,11 @@ async fn a_key_is_taken_by_the_sidecar_of_a_service(lab: Arc<Lab>) -> anyhow::Re
 
     // Each is charged to the Consumer that was shown, by whoever came.
     for (consumer, requests) in [("research", 1), ("batch", 1), ("web", 1)] {
-        let rows = members::rows(&lab, &format!("{ns}/{consumer}"), requests).await?;
+        let rows = books::rows(&lab, &format!("{ns}/{consumer}"), requests).await?;
         let is_of_runner = |row: &Value| row.get("route") == Some(&json!(format!("service/{ns}/runner")));
         anyhow::ensure!(rows.iter().all(is_of_runner), "{rows:?}");
     }
-    members::rows(&lab, &format!("{foreign}/research"), 0).await?;
+    books::rows(&lab, &format!("{foreign}/research"), 0).await?;
     Ok(())
 }
 
@@ -81,7 +83,7 @@ async fn a_key_that_is_revoked_is_refused_soon(lab: Arc<Lab>) -> anyhow::Result<
     let (ns, runner) = ("revoked", host("revoked"));
     members::namespace(&lab, ns).await?;
     members::runner(&lab, ns).await?;
-    let stranger = Caller::start(&lab, ns, "stranger").await?;
+    let stranger = members::caller(&lab, ns, "stranger").await?;
     members::apply(&lab, ns, &policy(1_000_000)).await?;
     let [of_secret, next] = ["planted-key-of-the-second-secret", "planted-next-key-of-the-second-secret"];
     members::apply(&lab, ns, &SECRET.replace("KEY", of_secret)).await?;

@@ -5,6 +5,7 @@
 mod away;
 mod callers;
 mod gateway;
+mod jwts;
 mod keys;
 mod looked_at;
 mod members;
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         keys::tests(),
         callers::tests(),
         gateway::tests(),
+        jwts::tests(),
         looked_at::tests(),
         rotation::tests(),
         replicas::tests(),

@@ -7,10 +7,11 @@ use anyhow::Context;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 use tollgate_tests::lab::Lab;
+use tollgate_tests::lab::caller::{Caller, PATIENCE};
 use tollgate_tests::lab::suite::e2e;
 use tollgate_tests::poll;
 
-use crate::members::{self, Caller, PATIENCE};
+use crate::members;
 use crate::sidecars::{host, policy};
 
 e2e! {
@@ -33,7 +34,7 @@ async fn agents_fetch_the_filter_from_another_place(lab: Arc<Lab>) -> anyhow::Re
     let ns = "registry";
     members::namespace(&lab, ns).await?;
     members::runner(&lab, ns).await?;
-    let web = Caller::start(&lab, ns, "web").await?;
+    let web = members::caller(&lab, ns, "web").await?;
     members::apply(&lab, ns, &policy(1_000_000)).await?;
     web.limited(&host(ns), 1_000_000).await?;
     // The code as the control plane itself serves it.

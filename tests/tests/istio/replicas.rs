@@ -10,11 +10,13 @@ use futures::future::try_join3;
 use serde_json::Value;
 use tokio::time::Instant;
 use tollgate_tests::lab::Lab;
+use tollgate_tests::lab::books;
+use tollgate_tests::lab::caller::{Caller, PATIENCE};
 use tollgate_tests::lab::install::{CONTROL_PLANE, NAMESPACE};
 use tollgate_tests::lab::suite::e2e;
 use tollgate_tests::poll;
 
-use crate::members::{self, Caller, PATIENCE};
+use crate::members;
 use crate::sidecars::{host, policy};
 
 e2e! {
@@ -75,8 +77,8 @@ async fn two_replicas(lab: &Lab) -> anyhow::Result<()> {
     let (ns, runner) = ("replicas", host("replicas"));
     members::namespace(lab, ns).await?;
     members::runner(lab, ns).await?;
-    let web = Caller::start(lab, ns, "web").await?;
-    let stranger = Caller::start(lab, ns, "stranger").await?;
+    let web = members::caller(lab, ns, "web").await?;
+    let stranger = members::caller(lab, ns, "stranger").await?;
     members::apply(lab, ns, &policy(BUDGET)).await?;
     stranger.answered(&runner, 401, "the policy is in force").await?;
     members::drained(lab, ns).await?;
@@ -107,7 +109,7 @@ async fn two_replicas(lab: &Lab) -> anyhow::Result<()> {
     println!("    {requests} requests, {tokens} tokens");
     for pod in pods(lab).await? {
         poll::until("the books of each replica have all of it", || async {
-            let rows = rows(lab, &pod, &format!("{ns}/web")).await?;
+            let rows = books::as_told(lab, &pod, &format!("{ns}/web")).await?;
             let sum = |names: &[&str]| -> u64 {
                 rows.iter().flat_map(|row| names.iter().filter_map(|name| row.get(name)?.as_u64())).sum()
             };
@@ -154,15 +156,6 @@ async fn each_serves(lab: &Lab, namespace: &str) -> anyhow::Result<()> {
         anyhow::ensure!(table.lines().any(is_of_runner), "{pod} does not serve {address}");
     }
     Ok(())
-}
-
-/// What is in the books of a consumer, as this Pod of the control plane tells it.
-async fn rows(lab: &Lab, pod: &str, consumer: &str) -> anyhow::Result<Vec<Value>> {
-    let url = "http://127.0.0.1:19000/api/usage";
-    let exec = ["-n", NAMESPACE, "exec", pod, "-c", "tollgate", "--", "curl", "-sf", url];
-    let usage: Value = serde_json::from_str(&lab.kubectl(&exec).await?.success()?.out)?;
-    let rows = usage.get("rows").and_then(Value::as_array).context("no rows")?;
-    Ok(rows.iter().filter(|row| row.get("consumer") == Some(&consumer.into())).cloned().collect())
 }
 
 // === impl Load ===

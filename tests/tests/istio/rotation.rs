@@ -10,11 +10,13 @@ use futures::future::{try_join, try_join_all};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use tollgate_tests::lab::Lab;
+use tollgate_tests::lab::books;
+use tollgate_tests::lab::caller::{Caller, PATIENCE};
 use tollgate_tests::lab::suite::e2e;
 use tollgate_tests::poll;
 
-use crate::gateway::{self, GATEWAY};
-use crate::members::{self, Caller, PATIENCE};
+use crate::gateway::GATEWAY;
+use crate::members;
 use crate::sidecars::host;
 
 e2e! {
@@ -62,8 +64,8 @@ async fn no_stream_breaks_while_certificates_change(lab: Arc<Lab>) -> anyhow::Re
     let (ns, runner) = ("rotation", host("rotation"));
     members::namespace(&lab, ns).await?;
     members::runner(&lab, ns).await?;
-    let web = Caller::start(&lab, ns, "web").await?;
-    let stranger = Caller::start(&lab, ns, "stranger").await?;
+    let web = members::caller(&lab, ns, "web").await?;
+    let stranger = members::caller(&lab, ns, "stranger").await?;
     members::apply(&lab, ns, GATEWAY).await?;
     lab.kubectl(&["-n", ns, "wait", "--for=condition=Programmed", "--timeout=120s", "gateway/llm"]).await?.success()?;
     stranger.answered(&runner, 401, "the runner's sidecar has its filter").await?;
@@ -101,13 +103,13 @@ async fn no_stream_breaks_while_certificates_change(lab: Arc<Lab>) -> anyhow::Re
     let all = || by_gateway.iter().chain(&direct).chain([&first]);
     let (requests, tokens) = (u64::try_from(all().count())?, all().map(|stream| stream.tokens).sum::<u64>());
     println!("    {requests} streams, {tokens} tokens");
-    let rows = members::rows(&lab, &format!("{ns}/web"), requests).await?;
+    let rows = books::rows(&lab, &format!("{ns}/web"), requests).await?;
     let count = |row: &Value, name: &str| row.get(name).and_then(Value::as_u64).unwrap_or(0);
     let used: u64 = rows.iter().map(|row| count(row, "input_tokens") + count(row, "output_tokens")).sum();
     anyhow::ensure!(used == tokens, "{tokens} tokens came, and {used} are in the books: {rows:?}");
     poll::within(PATIENCE, "both budgets are settled", || async {
-        let spent = gateway::spent(&lab, ns).await?;
-        let once = vec![("both".to_owned(), tokens), ("own".to_owned(), tokens)];
+        let spent = books::spent(&lab, &format!("{ns}/web")).await?;
+        let once = ["both", "own"].map(|policy| (format!("{ns}/{policy}"), tokens));
         anyhow::ensure!(spent == once, "{tokens} were used: {spent:?}");
         Ok(())
     })

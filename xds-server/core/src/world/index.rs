@@ -75,7 +75,7 @@ impl World {
                 dirty.facts.insert(Fact::request_authentications(&gateway));
                 take_out(&mut self.made.request_authentications, &gateway, &key);
             }
-            if issuers_of(before).fold(false, |others, issuer| self.made.issuers.remove(issuer.as_str()) || others) {
+            if issuers_of(before).filter(|issuer| self.made.issuers.remove(issuer.as_str())).count() > 0 {
                 dirty.facts.insert(Fact::issuers());
             }
         }
@@ -84,7 +84,7 @@ impl World {
                 dirty.facts.insert(Fact::request_authentications(&gateway));
                 self.made.request_authentications.entry(gateway).or_default().insert(object.meta.key());
             }
-            if issuers_of(object).fold(false, |others, issuer| self.made.issuers.add(issuer.clone()) || others) {
+            if issuers_of(object).filter(|issuer| self.made.issuers.add((*issuer).clone())).count() > 0 {
                 dirty.facts.insert(Fact::issuers());
             }
         }
