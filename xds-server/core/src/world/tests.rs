@@ -266,7 +266,7 @@ fn places() -> Vec<Vec<String>> {
         place("Consumer", namespace, "d", &["spec: {keys: [{secretRef: {name: s}}, {secretRef: {name: s}}]}", &one]);
         place("Consumer", namespace, "e", &by_jwt);
         place("Consumer", namespace, "f", &by_jwt);
-        for name in ["x", "y"] {
+        for name in ["x", "z"] {
             place(
                 "RequestAuthentication",
                 namespace,
