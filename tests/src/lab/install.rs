@@ -1,5 +1,6 @@
 //! What is installed into a lab before Tollgate is tested there: the Gateway API, then Tollgate.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 
 use anyhow::Context;
@@ -21,6 +22,32 @@ pub const VALUES: [&str; 4] = [
     "ledger.persistence.enabled=false",
     "proxies.replicas=1",
 ];
+
+/// Two replicas with the books of [`Lab::install_books`]. The later of two values counts.
+pub const TWO_REPLICAS: [&str; 3] =
+    ["replicas=2", "ledger.persistence.enabled=true", "ledger.persistence.existingClaim=books"];
+
+/// What replicas of the control plane share.
+const BOOKS: &str = "
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: books}
+spec:
+  capacity: {storage: 1Gi}
+  accessModes: [ReadWriteMany]
+  storageClassName: ''
+  hostPath: {path: FOLDER}
+  claimRef: {namespace: tollgate-system, name: books}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: books, namespace: tollgate-system}
+spec:
+  accessModes: [ReadWriteMany]
+  storageClassName: ''
+  volumeName: books
+  resources: {requests: {storage: 1Gi}}
+";
 
 /// No Pod in it may do more than the restricted Pod Security Standard allows.
 const RESTRICTED: &str = "
@@ -71,6 +98,19 @@ impl Lab {
     pub async fn install_tollgate(&self) -> anyhow::Result<()> {
         self.apply(RESTRICTED).await?;
         self.helm("upgrade", &["--install", "--wait", "--timeout", "60s"], &VALUES).await
+    }
+
+    /// The volume that replicas share.
+    pub async fn install_books(&self) -> anyhow::Result<()> {
+        let folder = self.home().join("books");
+        std::fs::create_dir_all(&folder)?;
+        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o777))?;
+        self.apply(&BOOKS.replace("FOLDER", folder.to_str().context("a path in UTF-8")?)).await
+    }
+
+    /// The Pod of the control plane that leads.
+    pub async fn leader(&self) -> anyhow::Result<String> {
+        self.field(&["-n", NAMESPACE, "lease", "tollgate-controller"], "{.spec.holderIdentity}").await
     }
 
     /// Runs helm on the release, with the chart and these values.

@@ -16,7 +16,7 @@ use tollgate_tests::lab::suite::e2e;
 use tollgate_tests::poll;
 
 use crate::dump;
-use crate::faults::{kill_one, leader, paused, process_of, signal, watch_gap};
+use crate::faults::{kill_one, paused, process_of, signal, watch_gap};
 use crate::shop::{self, Load};
 
 e2e! {
@@ -60,7 +60,7 @@ async fn after_chaos_each_proxy_does_what_the_objects_say(lab: Arc<Lab>) -> anyh
             12 => {
                 // Longer than a leader is given. The other one leads meanwhile, and there are changes that it misses.
                 // One that was killed is named by the Lease until it is replaced.
-                let leader = poll::until("the leader lives", || async { process_of(&leader(&lab).await?) }).await?;
+                let leader = poll::until("the leader lives", || async { process_of(&lab.leader().await?) }).await?;
                 signal(leader, Signal::STOP)?;
                 for _ in 0..4 {
                     change(&lab, &mut wanted, &mut random).await?;

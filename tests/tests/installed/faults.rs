@@ -69,11 +69,6 @@ fn component(lab: &Lab, name: &str) -> anyhow::Result<Pid> {
     process("cmdline", |line| line.starts_with(&format!("lab {name} ")) && line.contains(of_lab))
 }
 
-/// The Pod of the control plane that leads.
-pub async fn leader(lab: &Lab) -> anyhow::Result<String> {
-    lab.field(&["-n", NAMESPACE, "lease", "tollgate-controller"], "{.spec.holderIdentity}").await
-}
-
 /// The process of a Pod. Its name is in the environment.
 pub fn process_of(pod: &str) -> anyhow::Result<Pid> {
     let is_of_pod = format!("POD_NAME={pod}");

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -14,12 +13,12 @@ use tokio::process::Command;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tollgate_tests::lab::Lab;
-use tollgate_tests::lab::install::{CONTROL_PLANE, NAMESPACE, VALUES};
+use tollgate_tests::lab::install::{CONTROL_PLANE, NAMESPACE, TWO_REPLICAS, VALUES};
 use tollgate_tests::lab::suite::e2e;
 use tollgate_tests::poll;
 
 use crate::chain::{Chain, chain, chat};
-use crate::faults::{leader, process_of, signal};
+use crate::faults::{process_of, signal};
 use crate::shop::{self, Answer};
 
 e2e! {
@@ -38,28 +37,6 @@ const TOKENS: [&str; 2] = ["input_tokens", "output_tokens"];
 /// Clients that ask all the time.
 const CLIENTS: usize = 2;
 const ENOUGH: u64 = 40;
-
-/// What the replicas share.
-const VOLUME: &str = "
-apiVersion: v1
-kind: PersistentVolume
-metadata: {name: books}
-spec:
-  capacity: {storage: 1Gi}
-  accessModes: [ReadWriteMany]
-  storageClassName: ''
-  hostPath: {path: FOLDER}
-  claimRef: {namespace: tollgate-system, name: books}
----
-apiVersion: v1
-kind: PersistentVolumeClaim
-metadata: {name: books, namespace: tollgate-system}
-spec:
-  accessModes: [ReadWriteMany]
-  storageClassName: ''
-  volumeName: books
-  resources: {requests: {storage: 1Gi}}
-";
 
 /// A budget, so that the ledger is asked before and not only told afterwards, and proxies enough for both replicas.
 const BUDGET: &str = "
@@ -92,13 +69,9 @@ struct Added {
 }
 
 async fn two_replicas_have_the_same_books(lab: Arc<Lab>) -> anyhow::Result<()> {
-    let folder = lab.home().join("books");
-    std::fs::create_dir_all(&folder)?;
-    std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o777))?;
-    lab.apply(&VOLUME.replace("FOLDER", folder.to_str().context("a path in UTF-8")?)).await?;
-    let two = ["replicas=2", "ledger.persistence.enabled=true", "ledger.persistence.existingClaim=books"];
+    lab.install_books().await?;
     // The later of two values counts.
-    lab.helm("upgrade", &["--wait", "--timeout", "120s"], &[&VALUES[..], &two].concat()).await?;
+    lab.helm("upgrade", &["--wait", "--timeout", "120s"], &[&VALUES[..], &TWO_REPLICAS].concat()).await?;
     let pods = poll::until("there are two replicas", || replicas(&lab)).await?;
 
     let Chain { url, research } = chain(&lab, "books", BUDGET).await?;
@@ -121,7 +94,7 @@ async fn two_replicas_have_the_same_books(lab: Arc<Lab>) -> anyhow::Result<()> {
 
     // Killed without a word.
     clients.settle().await?;
-    let (killed, at) = (leader(&lab).await?, Instant::now());
+    let (killed, at) = (lab.leader().await?, Instant::now());
     lab.kubectl(&["-n", NAMESPACE, "delete", "pod", &killed, "--grace-period=0", "--force"]).await?.success()?;
     let next = poll::within(REPLACED, "another one leads", || another_leads(&lab, &killed)).await?;
     let used = books(&next, before).await?;
@@ -133,7 +106,7 @@ async fn two_replicas_have_the_same_books(lab: Arc<Lab>) -> anyhow::Result<()> {
 
     // Stopped, and gone on. It gives the file up when it sees that it does not lead any more.
     clients.settle().await?;
-    let (stopped, at) = (leader(&lab).await?, Instant::now());
+    let (stopped, at) = (lab.leader().await?, Instant::now());
     let process = process_of(&stopped)?;
     signal(process, Signal::STOP)?;
     let next = poll::until("another one leads", || another_leads(&lab, &stopped)).await;
@@ -154,7 +127,7 @@ async fn two_replicas_have_the_same_books(lab: Arc<Lab>) -> anyhow::Result<()> {
 }
 
 async fn another_leads(lab: &Lab, before: &str) -> anyhow::Result<String> {
-    let now = leader(lab).await?;
+    let now = lab.leader().await?;
     anyhow::ensure!(now != before, "{now} leads");
     Ok(now)
 }
@@ -194,7 +167,7 @@ async fn each_has_a_proxy(lab: &Lab, pods: &[String]) -> anyhow::Result<()> {
 
 /// Makes Gateways until the one that does not lead serves a proxy of one.
 async fn a_gateway_of_a_follower_is_programmed(lab: &Lab, pods: &[String]) -> anyhow::Result<()> {
-    let leader = leader(lab).await?;
+    let leader = lab.leader().await?;
     let follower = pods.iter().find(|pod| **pod != leader).context("all of them lead")?;
     for number in 0..10 {
         let name = format!("new-{number}");

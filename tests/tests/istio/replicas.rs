@@ -1,7 +1,6 @@
 //! Two control planes in the mesh, with one volume for the books. Sidecars are served by both, and the one with the ledger is
 //! killed under requests.
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -12,7 +11,7 @@ use tokio::time::Instant;
 use tollgate_tests::lab::Lab;
 use tollgate_tests::lab::books;
 use tollgate_tests::lab::caller::{Caller, PATIENCE};
-use tollgate_tests::lab::install::{CONTROL_PLANE, NAMESPACE};
+use tollgate_tests::lab::install::{CONTROL_PLANE, NAMESPACE, TWO_REPLICAS};
 use tollgate_tests::lab::suite::e2e;
 use tollgate_tests::poll;
 
@@ -30,28 +29,6 @@ const ENOUGH: u64 = 20;
 /// Enough for all of the clients.
 const BUDGET: u64 = 10_000_000;
 
-/// What the replicas share.
-const VOLUME: &str = "
-apiVersion: v1
-kind: PersistentVolume
-metadata: {name: books}
-spec:
-  capacity: {storage: 1Gi}
-  accessModes: [ReadWriteMany]
-  storageClassName: ''
-  hostPath: {path: FOLDER}
-  claimRef: {namespace: tollgate-system, name: books}
----
-apiVersion: v1
-kind: PersistentVolumeClaim
-metadata: {name: books, namespace: tollgate-system}
-spec:
-  accessModes: [ReadWriteMany]
-  storageClassName: ''
-  volumeName: books
-  resources: {requests: {storage: 1Gi}}
-";
-
 /// What clients are told they used, and when they are to stop.
 #[derive(Default)]
 struct Load {
@@ -61,12 +38,8 @@ struct Load {
 }
 
 async fn a_leader_is_killed_and_no_known_caller_notices(lab: Arc<Lab>) -> anyhow::Result<()> {
-    let folder = lab.home().join("books");
-    std::fs::create_dir_all(&folder)?;
-    std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o777))?;
-    lab.apply(&VOLUME.replace("FOLDER", folder.to_str().context("a path in UTF-8")?)).await?;
-    let two = ["replicas=2", "ledger.persistence.enabled=true", "ledger.persistence.existingClaim=books"];
-    lab.upgrade_tollgate_in_mesh(&two).await?;
+    lab.install_books().await?;
+    lab.upgrade_tollgate_in_mesh(&TWO_REPLICAS).await?;
     let result = two_replicas(&lab).await;
     // Other tests have one, without a volume.
     lab.upgrade_tollgate_in_mesh(&[]).await?;
@@ -88,10 +61,10 @@ async fn two_replicas(lab: &Lab) -> anyhow::Result<()> {
         // Leases are as large as what is asked for lately.
         load.answers("the callers are answered", 2 * ENOUGH).await?;
         poll::within(PATIENCE, "each replica serves the sidecar", || each_serves(lab, ns)).await?;
-        let (before, at) = (leader(lab).await?, Instant::now());
+        let (before, at) = (lab.leader().await?, Instant::now());
         lab.kubectl(&["-n", NAMESPACE, "delete", "pod", &before, "--grace-period=0", "--force"]).await?.success()?;
         poll::until("another one leads", || async {
-            let now = leader(lab).await?;
+            let now = lab.leader().await?;
             anyhow::ensure!(now != before, "{now} leads");
             Ok(())
         })
@@ -125,10 +98,6 @@ async fn two_replicas(lab: &Lab) -> anyhow::Result<()> {
     members::apply(lab, ns, &policy(BUDGET)).await?;
     web.answered(&runner, 200, "a larger budget is not").await?;
     Ok(())
-}
-
-async fn leader(lab: &Lab) -> anyhow::Result<String> {
-    lab.field(&["-n", NAMESPACE, "lease", "tollgate-controller"], "{.spec.holderIdentity}").await
 }
 
 async fn pods(lab: &Lab) -> anyhow::Result<Vec<String>> {

@@ -104,8 +104,7 @@ async fn no_stream_breaks_while_certificates_change(lab: Arc<Lab>) -> anyhow::Re
     let (requests, tokens) = (u64::try_from(all().count())?, all().map(|stream| stream.tokens).sum::<u64>());
     println!("    {requests} streams, {tokens} tokens");
     let rows = books::rows(&lab, &format!("{ns}/web"), requests).await?;
-    let count = |row: &Value, name: &str| row.get(name).and_then(Value::as_u64).unwrap_or(0);
-    let used: u64 = rows.iter().map(|row| count(row, "input_tokens") + count(row, "output_tokens")).sum();
+    let used = books::tokens(&rows);
     anyhow::ensure!(used == tokens, "{tokens} tokens came, and {used} are in the books: {rows:?}");
     poll::within(PATIENCE, "both budgets are settled", || async {
         let spent = books::spent(&lab, &format!("{ns}/web")).await?;

@@ -24,8 +24,11 @@ pub fn spawn(name: &str, work: impl Future<Output = ()> + Send + 'static) -> io:
         let _done = done;
         runtime.block_on(async {
             tokio::select! {
-                () = work => {}
+                // While the runtime ends, tasks are dropped first, and timers end after them: work that is asked then would
+                // panic at its timer.
+                biased;
                 _ = aborted => {}
+                () = work => {}
             }
         });
     })?;
