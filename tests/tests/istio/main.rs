@@ -26,8 +26,9 @@ fn main() -> ExitCode {
         keys::tests(),
         callers::tests(),
         gateway::tests(),
-        jwts::tests(),
         looked_at::tests(),
+        // Where somebody verifies JWTs, istioctl has something to say to istiod (docs/istio.md).
+        jwts::tests(),
         rotation::tests(),
         replicas::tests(),
         registry::tests(),
