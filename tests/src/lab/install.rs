@@ -76,6 +76,17 @@ impl Lab {
         self.install_api("istio").await
     }
 
+    /// Installs the definition of one of them alone: in a cluster without Istio, Gateways may verify JWTs.
+    pub async fn install_request_authentications(&self) -> anyhow::Result<()> {
+        const NAME: &str = "requestauthentications.security.istio.io";
+        let all = self.tools.lab_program("istio").join("customresourcedefinitions.gen.yaml");
+        let all = std::fs::read_to_string(all)?;
+        let is_it = |definition: &&str| definition.contains(&format!("\n  name: {NAME}\n"));
+        self.apply(all.split("\n---\n").find(is_it).with_context(|| format!("no {NAME}"))?).await?;
+        let definition = ["wait", "--for=condition=Established", "--timeout=30s", "crd", NAME];
+        self.kubectl(&definition).await?.success().map(drop)
+    }
+
     async fn install_api(&self, folder: &str) -> anyhow::Result<()> {
         let definitions = self.tools.lab_program(folder);
         let definitions = definitions.to_str().context("a path in UTF-8")?;

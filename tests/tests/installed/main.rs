@@ -34,8 +34,7 @@ fn main() -> ExitCode {
     let prepare = async |lab: &Lab| {
         lab.install_gateway_api().await?;
         lab.install_inference_extension().await?;
-        // What is read of them, too.
-        lab.install_istio().await?;
+        lab.install_request_authentications().await?;
         lab.install_tollgate().await
     };
     suite::run("installed", AtOnce::One, prepare, tests)

@@ -123,6 +123,7 @@ impl At<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::objects::{NoSecretSource, Objects};
 
     #[test]
     fn keys_are_fetched_from_an_address() {
@@ -145,5 +146,23 @@ mod tests {
         for bad in ["", "{}", "[]", r#"{"keys": []}"#, r#"{"keys": [{}]}"#, r#"{"keys": [{"kty": "DSA"}]}"#] {
             assert!(!are_keys(bad), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_set_of_keys_is_as_long_as_it_may_be() {
+        let with = |bytes: usize| {
+            let padding = "x".repeat(bytes - r#"{"keys":[{"kty":"RSA","x":""}]}"#.len());
+            let text = format!(
+                "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {{name: sso}}\n\
+                 spec: {{jwtRules: [{{issuer: i, jwks: '{{\"keys\":[{{\"kty\":\"RSA\",\"x\":\"{padding}\"}}]}}'}}]}}\n"
+            );
+            let mut objects = Objects::default();
+            assert_eq!(objects.add_yaml("f", &text, &NoSecretSource), []);
+            let object = objects.request_authentications.iter().next().unwrap();
+            let [rule] = &object.spec.rules[..] else { panic!("{object:?}") };
+            issuer(&At { object, field: "spec.jwtRules[0]".to_owned() }, rule)
+        };
+        assert!(with(MAX_JWKS).is_ok());
+        assert_eq!(with(MAX_JWKS + 1).unwrap_err().field, "spec.jwtRules[0].jwks");
     }
 }
