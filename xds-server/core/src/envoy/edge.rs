@@ -58,9 +58,6 @@ const MAX_CONNECTION_DURATION: Duration = Duration::from_secs(2 * 3_600);
 
 /// The most headers of one request, in KiB and in number. These are Envoy's defaults; they are set so that they do not
 /// change with Envoy's.
-/// Bytes of the longest JWT that a worker remembers to have verified.
-pub const MAX_JWT_BYTES: u32 = 8 << 10;
-
 pub const MAX_REQUEST_HEADERS_KB: u32 = 60;
 const MAX_REQUEST_HEADERS: u32 = 100;
 

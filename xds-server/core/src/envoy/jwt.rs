@@ -6,8 +6,8 @@ use std::time::Duration;
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::route::v3::{RouteMatch, route_match::PathSpecifier};
 use envoy_types::pb::envoy::extensions::filters::http::jwt_authn::v3::{
-    JwksAsyncFetch, JwtAuthentication, JwtCacheConfig, JwtHeader, JwtProvider, JwtRequirement, RemoteJwks,
-    RequirementRule, jwt_provider::JwksSourceSpecifier, jwt_provider::NormalizePayload, jwt_requirement::RequiresType,
+    JwksAsyncFetch, JwtAuthentication, JwtHeader, JwtProvider, JwtRequirement, RemoteJwks, RequirementRule,
+    jwt_provider::JwksSourceSpecifier, jwt_provider::NormalizePayload, jwt_requirement::RequiresType,
     requirement_rule::RequirementType,
 };
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{HttpFilter, http_filter};
@@ -16,18 +16,15 @@ use prost::{Message as _, Name as _};
 
 use crate::ir;
 
-use super::edge;
 use super::wire::{duration, inline};
 
 const FILTER: &str = "envoy.filters.http.jwt_authn";
 
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A key that an issuer has taken away counts for so long.
+/// A key that an issuer has taken away counts for so long. Envoy could remember which JWTs it has verified, but it would do so
+/// until they end, whatever becomes of the key.
 const KEYS_ARE_KEPT: Duration = Duration::from_secs(5 * 60);
-
-/// So many JWTs of an issuer are not verified again, on each worker.
-const REMEMBERED: u32 = 1_000;
 
 /// None: nobody's JWTs are verified.
 pub fn filter(issuers: &[ir::JwtIssuer]) -> Option<HttpFilter> {
@@ -81,7 +78,6 @@ fn provider(issuer: &ir::JwtIssuer) -> JwtProvider {
         normalize_payload_in_metadata: Some(NormalizePayload {
             space_delimited_claims: ["permission", "scope"].map(str::to_owned).into(),
         }),
-        jwt_cache_config: Some(JwtCacheConfig { jwt_cache_size: REMEMBERED, jwt_max_token_size: edge::MAX_JWT_BYTES }),
         jwks_source_specifier: Some(keys),
         ..Default::default()
     }

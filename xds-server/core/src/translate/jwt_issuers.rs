@@ -88,7 +88,7 @@ fn issuer(at: &At<'_>, rule: &JwtRule) -> Result<JwtIssuer, Finding> {
     Ok(JwtIssuer { origin, issuer: rule.issuer.clone(), audiences: rule.audiences.clone(), keys })
 }
 
-/// Envoy refuses a set without a key that it can use, and with it the whole listener.
+/// Of a set without a key that it can use, Envoy speaks in its log alone.
 fn are_keys(jwks: &str) -> bool {
     const TYPES: [&str; 4] = ["RSA", "EC", "OKP", "oct"];
     let set: Option<Value> = serde_json::from_str(jwks).ok();
