@@ -15,7 +15,18 @@ use crate::sidecars::host;
 
 e2e! {
     a_gateway_reaches_a_runner_of_the_mesh_and_charges_once,
+    a_runner_lets_in_whom_an_authorization_policy_names,
 }
+
+/// Lets this service account in to the runner, and nobody else.
+const ADMITTED: &str = "
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: runner, namespace: NAMESPACE}
+spec:
+  selector: {matchLabels: {app: runner}}
+  rules: [{from: [{source: {principals: [cluster.local/ns/NAMESPACE/sa/ACCOUNT]}}]}]
+";
 
 /// One policy is for the way by the Gateway and for the runner itself, and another one for the runner alone.
 pub const GATEWAY: &str = "
@@ -96,4 +107,20 @@ async fn a_gateway_reaches_a_runner_of_the_mesh_and_charges_once(lab: Arc<Lab>) 
         Ok(())
     })
     .await
+}
+
+async fn a_runner_lets_in_whom_an_authorization_policy_names(lab: Arc<Lab>) -> anyhow::Result<()> {
+    let ns = "admitted";
+    members::namespace(&lab, ns).await?;
+    members::runner(&lab, ns).await?;
+    let web = members::caller(&lab, ns, "web").await?;
+    members::apply(&lab, ns, GATEWAY).await?;
+    lab.kubectl(&["-n", ns, "wait", "--for=condition=Programmed", "--timeout=120s", "gateway/llm"]).await?.success()?;
+    let (direct, gateway) = (host(ns), format!("llm-tollgate.{ns}:8443"));
+    for (account, let_in, refused) in [("llm-tollgate", &gateway, &direct), ("web", &direct, &gateway)] {
+        members::apply(&lab, ns, &ADMITTED.replace("ACCOUNT", account)).await?;
+        web.answered(refused, 403, "who is not named is refused").await?;
+        web.answered(let_in, 200, "who is named is let in").await?;
+    }
+    Ok(())
 }
