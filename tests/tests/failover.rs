@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use serde_json::json;
+use tokio::sync::Notify;
 use tollgate_tests::client::{chat, chat_stream};
 use tollgate_tests::config::{self, Target};
 use tollgate_tests::poll;
@@ -11,7 +12,7 @@ use tollgate_tests::process::free_port;
 use tollgate_tests::sdk::{self, Call};
 use tollgate_tests::tap::{Behaviour, Seen, Tap};
 
-use crate::fixtures::APP_KEY;
+use crate::fixtures::{APP_KEY, Basic};
 use crate::suite::{Shared, e2e};
 
 e2e! {
@@ -19,6 +20,7 @@ e2e! {
     anthropic_credentials_go_in_x_api_key,
     weights_share_requests,
     retries_end_in_503,
+    a_pool_without_retries_makes_one_attempt,
     the_pods_of_an_inference_pool_serve_while_they_are_ready,
 }
 
@@ -263,6 +265,35 @@ async fn retries_end_in_503(shared: Arc<Shared>) -> anyhow::Result<()> {
     // It works again: so does the model.
     tap.behave(Behaviour::Forward);
     client.chat("stubborn").await?.expect(200)?;
+    Ok(())
+}
+
+/// Its route has no retry policy at all, and the bound of the attempt is there all the same.
+async fn a_pool_without_retries_makes_one_attempt(shared: Arc<Shared>) -> anyhow::Result<()> {
+    let test = "a_pool_without_retries_makes_one_attempt";
+    let basic = Basic::start_with(&shared, test, |setup, tap| {
+        let models = config::pool(
+            "Required",
+            &[
+                ("one", &[Target::new("runner")], Some(0)),
+                ("pair", &[Target::new("runner"), Target::new("second").priority(1)], Some(0)),
+            ],
+        );
+        let backend = |name: &str| config::backend(name, "OpenAI", tap.port(), "timeouts: {firstToken: 1s}");
+        setup.file("models.yaml", &config::documents(&[models, backend("runner"), backend("second")]))
+    })
+    .await?;
+    let client = basic.client();
+    let answer = |code| Behaviour::Status { code, headers: Vec::new(), body: "{}".to_owned() };
+    let silence = || Behaviour::ResetAfter(Arc::new(Notify::new()));
+    for model in ["one", "pair"] {
+        for (behaviour, status) in [(Behaviour::Reset, 503), (answer(429), 429), (silence(), 504), (answer(200), 200)] {
+            basic.tap.behave(behaviour);
+            basic.tap.forget();
+            client.chat(model).await?.expect(status)?;
+            anyhow::ensure!(basic.tap.seen().len() == 1, "{model}, {status}: {} attempts", basic.tap.seen().len());
+        }
+    }
     Ok(())
 }
 

@@ -21,6 +21,8 @@ const ENVELOPE_BYTES: usize = 4096;
 /// The most bytes that an entry adds besides its own: its tag and its length.
 const ENTRY_BYTES: usize = 6;
 const RETRY_MS: (u64, u64) = (100, 2000);
+/// What nobody waits for is told no more often than this. A call costs ten times as much as a request does.
+const PACE_MS: u64 = 500;
 /// A call that has no answer after this time is taken for lost.
 const LOST_MS: u64 = 2500;
 
@@ -44,6 +46,8 @@ pub struct Reporter {
     needs: VecDeque<(u64, Vec<Want>)>,
     numbered: u64,
     flight: Flight,
+    /// When the last call with news was made.
+    called_at: u64,
     failures: u32,
     /// Usage rows that were dropped since the counters last took this over. A row may have many requests in it.
     pub dropped: u64,
@@ -200,6 +204,16 @@ impl Reporter {
         matches!(self.flight, Flight::Sent { .. })
     }
 
+    /// Whether all that there is to tell can wait, because a call was made a moment ago. What can be given to others, and
+    /// what asks for tokens, cannot.
+    pub fn can_wait(&self, now: u64) -> bool {
+        let presses = |tab: &Tab| tab.wish > 0 || tab.settlements.iter().any(|settlement| settlement.released > 0);
+        matches!(self.flight, Flight::None)
+            && now.checked_sub(self.called_at).is_some_and(|since| since < PACE_MS)
+            && !self.holds()
+            && !self.tabs.values().any(presses)
+    }
+
     /// The call to send now, if there is one. `heartbeat`: an empty one will do.
     pub fn next(&mut self, identity: &Identity, now: u64, heartbeat: bool) -> Option<wire::SyncRequest> {
         let call = match std::mem::take(&mut self.flight) {
@@ -213,7 +227,10 @@ impl Reporter {
             }
             Flight::Sent { call, .. } | Flight::Again { call, .. } => call,
             Flight::None if self.is_empty() && !heartbeat => return None,
-            Flight::None => self.call(identity),
+            Flight::None => {
+                self.called_at = now;
+                self.call(identity)
+            }
         };
         let request = call.request.clone();
         self.flight = Flight::Sent { call, at: now };
@@ -384,6 +401,33 @@ mod tests {
             lease_ttl_ms: 1,
             ..Default::default()
         }
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_told_at_a_pace() {
+        let mut reporter = Reporter::default();
+        let used = |reporter: &mut Reporter| reporter.used(Row { key: of("app"), ..Row::default() });
+        used(&mut reporter);
+        assert!(!reporter.can_wait(10_000), "the first is told at once");
+        let first = reporter.next(&identity(), 10_000, false).unwrap();
+        assert!(!reporter.can_wait(10_001), "a call that is lost is sent again");
+        reporter.answered(answer(first.sequence)).unwrap();
+        used(&mut reporter);
+        reporter.settled(&bucket(), 60, 5, 7);
+        for (now, waits) in [(9_999, false), (10_000, true), (10_499, true), (10_500, false)] {
+            assert_eq!(reporter.can_wait(now), waits, "{now}");
+        }
+        reporter.wish(&bucket(), 1);
+        assert!(!reporter.can_wait(10_100), "tokens are asked for");
+        let mut reporter = Reporter { called_at: 10_000, ..Reporter::default() };
+        assert!(reporter.can_wait(10_100));
+        reporter.released(&bucket(), Release { window_start: 60, amount: 4 });
+        assert!(!reporter.can_wait(10_100), "others may want them");
+        let mut reporter = Reporter { called_at: 10_000, ..Reporter::default() };
+        let number = reporter.hold(needs(1, 1));
+        assert!(!reporter.can_wait(10_100), "a request is held");
+        reporter.let_go(number);
+        assert!(reporter.can_wait(10_100));
     }
 
     #[test]

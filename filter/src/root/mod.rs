@@ -131,7 +131,7 @@ impl Root {
             }
             RootEvent::Tick => self.tick(around),
             RootEvent::Rang => self.report(around),
-            RootEvent::Woken(Callback::Tick) => self.go_on(around),
+            RootEvent::Woken(Callback::Tick) => self.at_a_pace(around),
             RootEvent::Woken(_) => self.hurry(around),
             RootEvent::CallSent(Some(token)) => {
                 self.call = Some(token);
@@ -239,6 +239,11 @@ impl Root {
     fn hurry(&mut self, around: &mut Surroundings<'_>) -> Vec<RootOrder> {
         let is_going = matches!(self.life, Life::Going { .. });
         if is_going || around.worker.reporter.holds() { self.go_on(around) } else { Vec::new() }
+    }
+
+    /// Sends the next report unless that can wait. A root that is going waits for nothing.
+    fn at_a_pace(&mut self, around: &mut Surroundings<'_>) -> Vec<RootOrder> {
+        if self.life == Life::Serving && around.worker.can_wait(around.now) { Vec::new() } else { self.go_on(around) }
     }
 
     /// Sends the next report. A root that is going is gone once all reports are answered.

@@ -283,7 +283,49 @@ fn a_refused_call_holds_up_nothing() {
     vm.sent(&mut root);
     vm.has_used();
     assert!(matches!(vm.step(&mut root, failed(3)).as_slice(), [RootOrder::Warn(_)]));
+    vm.now += 500;
     assert_eq!(call(&vm.step(&mut root, RootEvent::Woken(Callback::Tick))).sequence, 2);
+}
+
+#[test]
+fn ticks_tell_at_a_pace_what_nobody_waits_for() {
+    let (mut vm, mut root) = Vm::with_root();
+    vm.has_used();
+    let sent = vm.sent(&mut root);
+    let message = answer(&sent, 0);
+    vm.step(&mut root, answered(&message));
+    vm.has_used();
+    vm.now += 499;
+    assert_eq!(vm.step(&mut root, RootEvent::Woken(Callback::Tick)), []);
+    vm.now += 1;
+    assert_eq!(call(&vm.step(&mut root, RootEvent::Woken(Callback::Tick))).sequence, 2);
+}
+
+#[test]
+fn a_root_that_goes_tells_all_at_once() {
+    let (mut vm, mut root) = Vm::with_root();
+    vm.has_used();
+    let first = vm.sent(&mut root);
+    vm.has_used();
+    assert_eq!(vm.step(&mut root, RootEvent::Done), [RootOrder::CloseKeys { token: STREAM }]);
+    let message = answer(&first, 0);
+    assert_eq!(call(&vm.step(&mut root, answered(&message))).sequence, 2);
+    vm.step(&mut root, RootEvent::CallSent(Some(CALL)));
+    vm.step(&mut root, failed(UNAVAILABLE));
+    vm.now += 100;
+    assert_eq!(call(&vm.step(&mut root, RootEvent::Woken(Callback::Tick))).sequence, 2);
+}
+
+/// What its leases are worth does not wait.
+#[test]
+fn a_heartbeat_waits_for_no_pace() {
+    let (mut vm, mut root) = Vm::with_root();
+    let bucket = bucket();
+    vm.worker.touched.insert(bucket.key.clone(), bucket);
+    vm.has_used();
+    vm.sent(&mut root);
+    vm.worker.reporter.refused();
+    assert!(call(&vm.step(&mut root, RootEvent::Woken(Callback::Tick))).usage.is_empty());
 }
 
 #[test]

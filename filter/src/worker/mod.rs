@@ -150,13 +150,23 @@ impl Worker {
     /// The call to the ledger that is due, if any.
     pub fn next_call(&mut self, shared: &dyn Shared, now: u64) -> Option<wire::SyncRequest> {
         let identity = self.identity(shared)?;
-        let ttl = self.ttl_ms.unwrap_or(TTL_MS);
-        let holds = self.open > 0 || !self.touched.is_empty();
-        let heartbeat = holds && now.saturating_add(ttl / 3 * 2) >= self.holder.expires_at;
+        let heartbeat = self.heartbeat_is_due(now);
         let request = self.reporter.next(&identity, now, heartbeat)?;
         self.counters.ledger_calls += 1;
         self.counters.dropped += std::mem::take(&mut self.reporter.dropped);
         Some(request)
+    }
+
+    /// Whether nothing is lost if the ledger is called later.
+    pub fn can_wait(&self, now: u64) -> bool {
+        self.reporter.can_wait(now) && !self.heartbeat_is_due(now)
+    }
+
+    /// Whether the ledger is to hear of this worker, so that its leases do not expire.
+    fn heartbeat_is_due(&self, now: u64) -> bool {
+        let ttl = self.ttl_ms.unwrap_or(TTL_MS);
+        let holds = self.open > 0 || !self.touched.is_empty();
+        holds && now.saturating_add(ttl / 3 * 2) >= self.holder.expires_at
     }
 
     /// Takes in the ledger's answer. True: there are grants, so held requests may try again.

@@ -76,9 +76,24 @@ pub fn action(pool: &ir::Pool, gateway: &ir::Gateway, matched: &ir::Route) -> Op
         // The client's side is silent while attempts fail one after the other. So this is longer than all of them, and
         // never ends a request that another backend could still answer.
         idle_timeout: duration((connect + first_token) * (retries + 1) + idle),
-        retry_policy: Some(retry_policy(matched.attempt_timeout.unwrap_or(first_token), first_token.max(idle))),
+        retry_policy: Some(match retries {
+            0 => one_attempt(matched.attempt_timeout.unwrap_or(first_token), first_token.max(idle)),
+            _ => retry_policy(matched.attempt_timeout.unwrap_or(first_token), first_token.max(idle)),
+        }),
         ..Default::default()
     })
+}
+
+/// Only the bounds of the one attempt. What a retry would need costs Envoy 3 us for each request, so it is not there where
+/// no model of the pool has one.
+fn one_attempt(first_token: Duration, idle: Duration) -> route::RetryPolicy {
+    route::RetryPolicy {
+        // Ends an attempt whose answer has not begun. An answer that has begun is left alone.
+        per_try_timeout: duration(first_token),
+        // Ends an attempt that falls silent within its answer.
+        per_try_idle_timeout: duration(idle),
+        ..Default::default()
+    }
 }
 
 /// Envoy's router takes the number of attempts from the filter (`x-envoy-max-retries`), per request.
@@ -87,17 +102,13 @@ fn retry_policy(first_token: Duration, idle: Duration) -> route::RetryPolicy {
         retry_on: RETRY_ON.to_owned(),
         retriable_status_codes: RETRIABLE.to_vec(),
         num_retries: number(0),
-        // Ends an attempt whose answer has not begun. An answer that has begun is left alone.
-        per_try_timeout: duration(first_token),
-        // Ends an attempt that falls silent within its answer.
-        per_try_idle_timeout: duration(idle),
         // A client waits for the next attempt. With several targets it goes elsewhere, so the pause is short.
         retry_back_off: Some(route::retry_policy::RetryBackOff {
             base_interval: duration(Duration::from_millis(5)),
             max_interval: duration(Duration::from_millis(50)),
         }),
         refresh_cluster_on_retry: true,
-        ..Default::default()
+        ..one_attempt(first_token, idle)
     }
 }
 

@@ -225,12 +225,16 @@ fn backend_of(cluster: &str) -> Option<Key> {
 }
 
 /// The clusters of the backends at which this pool needs attempts to be rewritten one by one and counted: where attempts
-/// may go to several backends, and where a model has more than one retry. With one target, one rewrite does for all
-/// attempts, and the one retry that is the default is made only if the attempt before was free. If one Envoy may serve
-/// several Gateways, a backend is one cluster for all of them. So if one Gateway needs this at a backend, all of them do
-/// it there.
+/// may go to several backends, and where a model has more than one retry. Without retries there is one attempt. With one
+/// target, one rewrite does for all attempts, and the one retry that is the default is made only if the attempt before was
+/// free. If one Envoy may serve several Gateways, a backend is one cluster for all of them. So if one Gateway needs this at
+/// a backend, all of them do it there.
 fn needing_attempts(pool: &Pool) -> impl Iterator<Item = &str> {
-    let models = pool.models.iter().filter(|model| model.targets.len() > 1 || model.retries > 1);
+    let models = pool.models.iter().filter(|model| match model.retries {
+        0 => false,
+        1 => model.targets.len() > 1,
+        _ => true,
+    });
     models.flat_map(|model| &model.targets).map(|target| target.backend.as_str())
 }
 
