@@ -15,8 +15,8 @@ use crate::{
     key::{Table, record, record_name, tombstone},
 };
 
-/// A leader that has given no sign for this time is replaced.
-const LEADER_STALE_MS: u64 = 1500;
+/// A leader that has given no sign for this time is replaced. It gives one at each tick, which may be a second apart.
+const LEADER_STALE_MS: u64 = 3000;
 const RETRY_MS: (u64, u64) = (100, 5000);
 const INVALID_ARGUMENT: i32 = 3;
 
@@ -100,6 +100,11 @@ impl Keeper {
             },
             (Self::Follower, false) => Step::Nothing,
         }
+    }
+
+    /// Whether nothing is to be done before something comes on the stream.
+    pub fn is_at_rest(&self) -> bool {
+        !matches!(self, Self::Leader(Leader { stream: Stream::Closed { .. }, .. }))
     }
 
     /// A stream was opened. Returns the first request on it.
@@ -251,12 +256,13 @@ mod tests {
         assert_eq!(ack.type_url, API_KEY_TYPE);
         assert!(knows(&shared, "x") && knows(&shared, "y") && !knows(&shared, "z"));
 
-        assert_eq!(b.tick(&shared, 2, 3000), Step::Open);
+        assert_eq!(b.tick(&shared, 2, 3999), Step::Nothing);
+        assert_eq!(b.tick(&shared, 2, 4000), Step::Open);
         b.opened(9, "node").unwrap();
         assert!(knows(&shared, "x"), "the old table counts until the new one is there");
         b.received(&shared, response("n1", &["y"], &[])).unwrap();
         assert!(!knows(&shared, "x") && knows(&shared, "y"));
-        assert_eq!(a.tick(&shared, 1, 3001), Step::Close(7));
+        assert_eq!(a.tick(&shared, 1, 4001), Step::Close(7));
     }
 
     #[test]

@@ -32,7 +32,6 @@ pub struct Root {
     root: Option<root::Root>,
 }
 
-const TICK: Duration = Duration::from_millis(100);
 const CALL_TIMEOUT: Duration = Duration::from_millis(1000);
 const LEDGER: (&str, &str) = ("tollgate.v1.Ledger", "Sync");
 const KEYS: (&str, &str) = ("envoy.service.discovery.v3.AggregatedDiscoveryService", "DeltaAggregatedResources");
@@ -112,6 +111,10 @@ impl Root {
                 with_vm(|vm| vm.bell = bell);
                 None
             }
+            RootOrder::TickEvery { millis } => {
+                hostcall::ignore(hostcalls::set_tick_period(Duration::from_millis(millis)));
+                None
+            }
             RootOrder::ExportMetrics => {
                 with_vm(Vm::export_metrics);
                 None
@@ -175,11 +178,13 @@ impl RootContext for Root {
             with_vm(|vm| vm.worker.known.add(&stage.classes));
             worker::prepare_records(&EnvoyShared, hostcall::now_ns());
             with_vm(Vm::define_metrics);
+            let mut tick = root::RESTING_MS;
             if stage.needs_control_plane() {
                 self.root = Some(root::Root::new(self.id));
                 self.step(RootEvent::Configured);
+                tick = root::LIVELY_MS;
             }
-            hostcall::ignore(hostcalls::set_tick_period(TICK));
+            hostcall::ignore(hostcalls::set_tick_period(Duration::from_millis(tick)));
         }
         true
     }

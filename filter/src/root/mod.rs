@@ -17,6 +17,10 @@ use crate::{host::Shared, stream::Callback, table, worker::Taken, worker::Worker
 
 /// How long a root that is going may take for its last report.
 pub const GOING_MS: u64 = 2000;
+/// How often a root ticks at first.
+pub const LIVELY_MS: u64 = 100;
+/// Less than a worker may be silent before another one takes its part (`table.rs`, `roll.rs`).
+pub const RESTING_MS: u64 = 1000;
 
 /// The root of one configuration of the request stage.
 #[derive(Debug)]
@@ -28,6 +32,16 @@ pub struct Root {
     /// The stream of keys that is open.
     keys: Option<u32>,
     bell: Bell,
+    tempo: Tempo,
+}
+
+/// How often a root ticks. Each tick costs a core some 200 us, in every worker of every proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tempo {
+    /// Something is under way.
+    Lively,
+    /// Nothing has happened of late. The next request rings the bell.
+    Resting,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +105,10 @@ pub enum RootOrder {
     HangBell {
         name: String,
     },
+    /// Tick so often from now on.
+    TickEvery {
+        millis: u64,
+    },
     ExportMetrics,
     Warn(&'static str),
     /// Tell Envoy that it may delete this root.
@@ -111,7 +129,7 @@ pub struct Surroundings<'a> {
 
 impl Root {
     pub fn new(id: u32) -> Self {
-        Self { id, life: Life::Serving, call: None, keys: None, bell: Bell::None }
+        Self { id, life: Life::Serving, call: None, keys: None, bell: Bell::None, tempo: Tempo::Lively }
     }
 
     /// Envoy may delete this root now.
@@ -130,7 +148,7 @@ impl Root {
                 self.hang_bell(around)
             }
             RootEvent::Tick => self.tick(around),
-            RootEvent::Rang => self.report(around),
+            RootEvent::Rang => self.rang(around),
             RootEvent::Woken(Callback::Tick) => self.at_a_pace(around),
             RootEvent::Woken(_) => self.hurry(around),
             RootEvent::CallSent(Some(token)) => {
@@ -150,7 +168,8 @@ impl Root {
             RootEvent::KeysClosed { token } if self.keys == Some(token) => {
                 self.keys = None;
                 around.worker.keys_closed(Some(token), around.now);
-                Vec::new()
+                around.worker.rests = false;
+                self.keep_tempo(around).into_iter().collect()
             }
             RootEvent::Done => self.done(around),
             // These are about a call or a stream that was given up.
@@ -176,6 +195,25 @@ impl Root {
             table::Step::Nothing => {}
         }
         orders.push(RootOrder::Wake(Callback::Tick));
+        around.worker.rests = around.worker.is_quiet() && self.life == Life::Serving;
+        orders.extend(self.keep_tempo(around));
+        orders
+    }
+
+    /// Ticks as often as there is a reason to.
+    fn keep_tempo(&mut self, around: &Surroundings<'_>) -> Option<RootOrder> {
+        let (tempo, millis) =
+            if around.worker.rests { (Tempo::Resting, RESTING_MS) } else { (Tempo::Lively, LIVELY_MS) };
+        (std::mem::replace(&mut self.tempo, tempo) != tempo).then_some(RootOrder::TickEvery { millis })
+    }
+
+    /// A request is held, or it is the first one after a rest.
+    fn rang(&mut self, around: &mut Surroundings<'_>) -> Vec<RootOrder> {
+        if !self.acts(around) {
+            return Vec::new();
+        }
+        let mut orders: Vec<RootOrder> = self.keep_tempo(around).into_iter().collect();
+        orders.extend(self.report(around));
         orders
     }
 
@@ -191,6 +229,7 @@ impl Root {
     fn take_over(&mut self, around: &mut Surroundings<'_>) {
         self.bell = Bell::None;
         around.worker.owner = Some(self.id);
+        around.worker.rests = false;
         around.worker.reporter.orphaned(around.now);
         around.worker.keeper.orphaned(around.now);
     }
@@ -298,6 +337,9 @@ fn keys_came(token: u32, message: &[u8], around: &mut Surroundings<'_>) -> Vec<R
     let Ok(response) = DeltaDiscoveryResponse::decode(message) else {
         return vec![RootOrder::Warn("tollgate: the control plane's answer about keys could not be read")];
     };
-    let reply = around.worker.keys_came(around.shared, token, response);
-    reply.map(|reply| RootOrder::SendKeys { token, message: reply.encode_to_vec() }).into_iter().collect()
+    let Some(reply) = around.worker.keys_came(around.shared, token, response) else {
+        return Vec::new();
+    };
+    // Who waits for the proxy to be ready waits for this count.
+    vec![RootOrder::SendKeys { token, message: reply.encode_to_vec() }, RootOrder::ExportMetrics]
 }

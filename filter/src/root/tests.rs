@@ -46,8 +46,11 @@ impl Vm {
         root.step(event, &mut Surroundings { worker, shared, node: &|| NODE.to_owned(), now })
     }
 
+    /// Whether a tick finds nothing to do, whatever it says of the next one.
     fn is_idle(&mut self, root: &mut Root) -> bool {
-        self.step(root, RootEvent::Tick) == idle()
+        let mut orders = self.step(root, RootEvent::Tick);
+        orders.retain(|order| !matches!(order, RootOrder::TickEvery { .. }));
+        orders == idle()
     }
 
     /// Gives the ledger something to hear.
@@ -66,6 +69,14 @@ impl Vm {
 /// What a root that acts orders at each tick.
 fn idle() -> [RootOrder; 2] {
     [RootOrder::ExportMetrics, RootOrder::Wake(Callback::Tick)]
+}
+
+fn resting() -> RootOrder {
+    RootOrder::TickEvery { millis: RESTING_MS }
+}
+
+fn lively() -> RootOrder {
+    RootOrder::TickEvery { millis: LIVELY_MS }
 }
 
 fn bucket() -> Bucket {
@@ -118,6 +129,48 @@ fn the_first_tick_introduces_the_worker_and_hangs_the_bell_once() {
     assert_eq!((identity.proxy.as_str(), identity.epoch, identity.worker), (NODE, 7, 1));
     vm.step(&mut root, RootEvent::KeysOpened(Some(STREAM)));
     assert!(vm.is_idle(&mut root) && vm.is_idle(&mut root));
+}
+
+#[test]
+fn a_root_with_nothing_to_do_ticks_seldom_until_a_request_rings() {
+    let (mut vm, mut root) = Vm::with_root();
+    let [export, wake] = idle();
+    assert_eq!(vm.step(&mut root, RootEvent::Tick), [export, wake, resting()]);
+    assert!(vm.worker.rests);
+    assert_eq!(vm.step(&mut root, RootEvent::Tick), idle(), "it is said once");
+    vm.worker.rests = false;
+    vm.has_used();
+    let rang = vm.step(&mut root, RootEvent::Rang);
+    assert!(matches!(rang.as_slice(), [order, RootOrder::Call(_)] if *order == lively()), "{rang:?}");
+    vm.step(&mut root, RootEvent::CallSent(Some(CALL)));
+    assert_eq!(vm.step(&mut root, RootEvent::Rang), [], "it is lively");
+}
+
+#[test]
+fn a_root_does_not_rest_while_anything_is_under_way() {
+    let held = vec![Want { bucket: bucket(), wish: 1, least: 1 }];
+    for what in ["usage", "a call", "a held request", "a stream of keys that is closed", "another root"] {
+        let (mut vm, mut root) = Vm::with_root();
+        match what {
+            "usage" => vm.has_used(),
+            "a call" => {
+                vm.has_used();
+                vm.sent(&mut root);
+            }
+            "a held request" => drop(vm.worker.reporter.hold(held.clone())),
+            "a stream of keys that is closed" => drop(vm.step(&mut root, RootEvent::KeysClosed { token: STREAM })),
+            _ => {
+                vm.step(&mut root, RootEvent::Tick);
+                assert!(vm.worker.rests);
+                root = Root::new(2);
+                vm.step(&mut root, RootEvent::Configured);
+                assert!(!vm.worker.rests, "the new root ticks often at first");
+                continue;
+            }
+        }
+        vm.step(&mut root, RootEvent::Tick);
+        assert!(!vm.worker.rests, "{what}");
+    }
 }
 
 #[test]
@@ -347,7 +400,9 @@ fn keys_are_asked_for_and_acknowledged() {
     let first = said(&vm.step(&mut root, RootEvent::KeysOpened(Some(STREAM))));
     assert_eq!((first.node.unwrap().id.as_str(), first.type_url.as_str()), (NODE, API_KEY_TYPE));
     let message = keys("n1");
-    let ack = said(&vm.step(&mut root, RootEvent::KeysMessage { token: STREAM, message: &message }));
+    let mut orders = vm.step(&mut root, RootEvent::KeysMessage { token: STREAM, message: &message });
+    assert_eq!(orders.pop(), Some(RootOrder::ExportMetrics), "who waits for keys reads the count");
+    let ack = said(&orders);
     assert_eq!((ack.response_nonce.as_str(), ack.error_detail), ("n1", None));
     assert_eq!(vm.step(&mut root, RootEvent::KeysMessage { token: STREAM + 1, message: &message }), [], "not ours");
     let garbage = vm.step(&mut root, RootEvent::KeysMessage { token: STREAM, message: b"\xff" });
@@ -364,7 +419,7 @@ fn a_stream_of_keys_that_ends_is_opened_again_after_a_pause() {
             assert_eq!(vm.step(&mut root, RootEvent::KeysClosed { token: STREAM + 1 }), []);
             vm.now += 10_000;
             assert!(vm.is_idle(&mut root), "the end of a foreign stream says nothing");
-            assert_eq!(vm.step(&mut root, RootEvent::KeysClosed { token: STREAM }), []);
+            assert_eq!(vm.step(&mut root, RootEvent::KeysClosed { token: STREAM }), [lively()]);
         } else {
             assert_eq!(vm.step(&mut root, RootEvent::KeysOpened(None)), []);
         }
@@ -382,7 +437,7 @@ fn a_worker_that_leads_no_more_closes_its_stream() {
     let closed = RootOrder::CloseKeys { token: STREAM };
     assert_eq!(
         vm.step(&mut root, RootEvent::Tick),
-        [RootOrder::ExportMetrics, closed, RootOrder::Wake(Callback::Tick)]
+        [RootOrder::ExportMetrics, closed, RootOrder::Wake(Callback::Tick), resting()]
     );
     let message = keys("n1");
     assert_eq!(vm.step(&mut root, RootEvent::KeysMessage { token: STREAM, message: &message }), [], "it is not ours");
@@ -527,7 +582,10 @@ impl Host {
                 RootOrder::SendKeys { token, .. } => prop_assert_eq!(self.stream, Some(token)),
                 RootOrder::Wake(callback) => self.step(vm, root, RootEvent::Woken(callback))?,
                 RootOrder::Gone => self.gone += 1,
-                RootOrder::HangBell { .. } | RootOrder::ExportMetrics | RootOrder::Warn(_) => {}
+                RootOrder::HangBell { .. }
+                | RootOrder::TickEvery { .. }
+                | RootOrder::ExportMetrics
+                | RootOrder::Warn(_) => {}
             }
         }
         prop_assert!(self.gone <= 1 && (self.gone == 0 || root.is_gone()));

@@ -131,8 +131,9 @@ impl Downstream {
         };
         // If a step panics, the state that is left holds the request.
         let exchange = std::mem::replace(&mut self.exchange, Exchange::Refused);
-        let (exchange, effects) = exchange.step(event, &mut worker.desk(stage, shared, host, now));
+        let (exchange, mut effects) = exchange.step(event, &mut worker.desk(stage, shared, host, now));
         self.exchange = exchange;
+        effects.extend(std::mem::take(&mut worker.rests).then_some(Effect::Ring));
         effects
     }
 }

@@ -159,6 +159,24 @@ fn ended(proxy: &mut Proxy, mut stream: Downstream, host: &FakeStream) -> Vec<wi
 }
 
 #[test]
+fn the_first_step_of_a_request_after_a_rest_rings_the_bell() {
+    let mut proxy = Proxy::new();
+    let (mut stream, host) = (proxy.stream(), request());
+    let rings = |effects: Vec<Effect>| effects.contains(&Effect::Ring);
+    assert!(proxy.worker.is_quiet());
+    proxy.worker.rests = true;
+    assert!(rings(proxy.on(&mut stream, Callback::RequestHeaders { end: false }, &host)));
+    assert!(!proxy.worker.rests);
+    proxy.worker.rests = true;
+    assert!(rings(proxy.on(&mut stream, Callback::RequestBody { end: true }, &host)), "its body came after a while");
+    proxy.call();
+    assert!(!rings(proxy.on(&mut stream, Callback::LedgerAnswered, &host)));
+    assert!(!proxy.worker.is_quiet(), "a request is on its way");
+    proxy.on(&mut stream, Callback::Log, &host);
+    assert!(proxy.worker.is_quiet(), "no backend had it, so there is nothing to tell");
+}
+
+#[test]
 fn a_request_whose_backend_never_answered_is_charged_its_reservation() {
     // Whoever ended it: the client by HTTP/1.1 or HTTP/2, our timeout, the backend. No flag is looked at.
     for replaced in [false, true] {

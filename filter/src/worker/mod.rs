@@ -52,6 +52,8 @@ pub struct Worker {
     pub random: XorShift,
     /// The root that acts for this worker.
     pub owner: Option<u32>,
+    /// Whether that root ticks seldom. The next request has to ring its bell.
+    pub rests: bool,
     /// This worker's number in the process, from 1. 0: it has none yet.
     number: u64,
     proxy: Rc<str>,
@@ -155,6 +157,12 @@ impl Worker {
         self.counters.ledger_calls += 1;
         self.counters.dropped += std::mem::take(&mut self.reporter.dropped);
         Some(request)
+    }
+
+    /// Whether a tick would find nothing to do before long: no request is on its way, all is told, and the table of keys is
+    /// kept by somebody.
+    pub fn is_quiet(&self) -> bool {
+        self.open == 0 && self.reporter.is_done() && self.keeper.is_at_rest()
     }
 
     /// Whether nothing is lost if the ledger is called later.

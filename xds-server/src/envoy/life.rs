@@ -4,15 +4,13 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::time::Duration;
+use std::sync::Arc;
+use std::thread;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
-use tokio::time::sleep;
-
-/// How often it is looked at: tokio waits for descriptors of other kinds only by unsafe code.
-const LOOK: Duration = Duration::from_millis(200);
+use tokio::sync::watch;
 
 /// A process by a descriptor of it ([pidfd_open(2)]). The kernel tells its end, and gives its id to no other meanwhile.
 /// What `/proc` has of a process is no proof of life: while it becomes another program, its command line is empty.
@@ -22,7 +20,9 @@ const LOOK: Duration = Duration::from_millis(200);
 pub struct Life {
     pid: Pid,
     /// It can be read as soon as the process has ended.
-    descriptor: OwnedFd,
+    descriptor: Arc<OwnedFd>,
+    /// Closed at its end. A thread waits for that, because tokio waits for descriptors of this kind only by unsafe code.
+    running: watch::Receiver<()>,
 }
 
 // === impl Life ===
@@ -34,7 +34,11 @@ impl Life {
     /// When the kernel gives no descriptor.
     pub fn of(pid: Pid) -> io::Result<Option<Self>> {
         match pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(descriptor) => Ok(Some(Self { pid, descriptor })),
+            Ok(descriptor) => {
+                let descriptor = Arc::new(descriptor);
+                let running = until_it_ends(Arc::clone(&descriptor))?;
+                Ok(Some(Self { pid, descriptor, running }))
+            }
             Err(Errno::SRCH) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -59,14 +63,7 @@ impl Life {
 
     /// Returns when it has ended, even if nobody has asked for its exit code yet.
     pub async fn ended(&self) {
-        while !self.has_ended() {
-            sleep(LOOK).await;
-        }
-    }
-
-    fn has_ended(&self) -> bool {
-        let mut descriptors = [PollFd::new(&self.descriptor, PollFlags::IN)];
-        poll(&mut descriptors, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+        while self.running.clone().changed().await.is_ok() {}
     }
 
     /// One that has ended needs no signal.
@@ -81,11 +78,22 @@ impl Life {
     }
 }
 
+/// The thread ends with the process that it waits for, or with our own.
+fn until_it_ends(descriptor: Arc<OwnedFd>) -> io::Result<watch::Receiver<()>> {
+    let (sender, running) = watch::channel(());
+    thread::Builder::new().name("envoy-life".to_owned()).spawn(move || {
+        while let Ok(0) | Err(Errno::INTR) = poll(&mut [PollFd::new(&descriptor, PollFlags::IN)], None) {}
+        drop(sender);
+    })?;
+    Ok(running)
+}
+
 #[cfg(test)]
 mod tests {
     use std::process::{Child, Command, Stdio};
+    use std::time::Duration;
 
-    use tokio::time::timeout;
+    use tokio::time::{sleep, timeout};
 
     use super::*;
 

@@ -8,7 +8,9 @@ use tokio::fs::File;
 use tokio::io::{AsyncBufReadExt as _, AsyncSeekExt as _, BufReader};
 use tokio::time::sleep;
 
-const POLL: Duration = Duration::from_millis(200);
+/// The pause after a line. It doubles as long as nothing comes.
+const FIRST_PAUSE: Duration = Duration::from_millis(125);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Where to start reading.
 #[derive(Debug, Clone, Copy)]
@@ -26,13 +28,18 @@ pub async fn follow(path: PathBuf, from: From) {
     }
     let mut reader = BufReader::new(file);
     let mut line = Vec::new();
+    let mut pause = FIRST_PAUSE;
     loop {
         match reader.read_until(b'\n', &mut line).await {
             Ok(_) if line.ends_with(b"\n") => {
                 pass_on(&String::from_utf8_lossy(&line));
                 line.clear();
+                pause = FIRST_PAUSE;
             }
-            Ok(_) => sleep(POLL).await,
+            Ok(_) => {
+                sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
             Err(error) => {
                 tracing::warn!(%error, "Envoy's log cannot be read any more");
                 return;

@@ -18,8 +18,8 @@ use super::log::{self, From};
 use crate::state::dir::StateDir;
 use crate::state::private;
 
-/// The filters get this long to report what the last requests used.
-const LAST_REPORTS: Duration = Duration::from_millis(500);
+/// The filters get this long to report what the last requests used. They report twice a second.
+const LAST_REPORTS: Duration = Duration::from_secs(1);
 /// After SIGTERM Envoy gets this long to end.
 const TERMINATE: Duration = Duration::from_secs(5);
 /// An Envoy that lived this long was well, so the next restart is at once.

@@ -16,8 +16,8 @@ use crate::ledger::metrics::{CallLabels, CallOutcome, Metrics};
 
 /// The most calls in one commit.
 const MAX_BATCH: usize = 512;
-/// How often the thread looks at the clock while nobody calls.
-const TICK: Duration = Duration::from_millis(250);
+/// How often the thread looks at the clock while nobody calls. Leases last for thirty times as long.
+const TICK: Duration = Duration::from_secs(1);
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
 /// The pause before the store is loaded again. Loading reads the whole file.
 const LOAD_AGAIN_AFTER: Duration = Duration::from_millis(500);
