@@ -22,7 +22,7 @@ const ENVELOPE_BYTES: usize = 4096;
 const ENTRY_BYTES: usize = 6;
 const RETRY_MS: (u64, u64) = (100, 2000);
 /// What nobody waits for is told no more often than this. A call costs ten times as much as a request does.
-const PACE_MS: u64 = 500;
+const PACE_MS: u64 = 250;
 /// A call that has no answer after this time is taken for lost.
 const LOST_MS: u64 = 2500;
 
@@ -414,7 +414,7 @@ mod tests {
         reporter.answered(answer(first.sequence)).unwrap();
         used(&mut reporter);
         reporter.settled(&bucket(), 60, 5, 7);
-        for (now, waits) in [(9_999, false), (10_000, true), (10_499, true), (10_500, false)] {
+        for (now, waits) in [(9_999, false), (10_000, true), (10_249, true), (10_250, false)] {
             assert_eq!(reporter.can_wait(now), waits, "{now}");
         }
         reporter.wish(&bucket(), 1);

@@ -336,7 +336,7 @@ fn a_refused_call_holds_up_nothing() {
     vm.sent(&mut root);
     vm.has_used();
     assert!(matches!(vm.step(&mut root, failed(3)).as_slice(), [RootOrder::Warn(_)]));
-    vm.now += 500;
+    vm.now += 250;
     assert_eq!(call(&vm.step(&mut root, RootEvent::Woken(Callback::Tick))).sequence, 2);
 }
 
@@ -348,7 +348,7 @@ fn ticks_tell_at_a_pace_what_nobody_waits_for() {
     let message = answer(&sent, 0);
     vm.step(&mut root, answered(&message));
     vm.has_used();
-    vm.now += 499;
+    vm.now += 249;
     assert_eq!(vm.step(&mut root, RootEvent::Woken(Callback::Tick)), []);
     vm.now += 1;
     assert_eq!(call(&vm.step(&mut root, RootEvent::Woken(Callback::Tick))).sequence, 2);

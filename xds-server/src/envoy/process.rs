@@ -18,7 +18,7 @@ use super::log::{self, From};
 use crate::state::dir::StateDir;
 use crate::state::private;
 
-/// The filters get this long to report what the last requests used. They report twice a second.
+/// The filters get this long to report what the last requests used. They report four times a second.
 const LAST_REPORTS: Duration = Duration::from_secs(1);
 /// After SIGTERM Envoy gets this long to end.
 const TERMINATE: Duration = Duration::from_secs(5);
