@@ -8,6 +8,7 @@ use crate::admin::Admin;
 use crate::cli::tollgate;
 use crate::client::Client;
 use crate::config::Folder;
+use crate::filter::Form;
 use crate::poll;
 use crate::process::{self, Process};
 use crate::tools::Tools;
@@ -53,6 +54,7 @@ impl Elsewhere {
                 .arg(self.conf.path())
                 .arg("--state")
                 .arg(self.home.join("state"))
+                .args(Form::chosen().arguments())
                 .args(arguments)
                 .env("RUST_LOG", "debug,h2=info,hyper=info"),
             &self.home.join("tollgate.log"),

@@ -11,6 +11,7 @@ use crate::admin::Admin;
 use crate::client::Client;
 use crate::config::Folder;
 use crate::envoy_admin::EnvoyAdmin;
+use crate::filter::Form;
 use crate::poll;
 use crate::process::{self, Process};
 use crate::tools::Tools;
@@ -122,6 +123,7 @@ impl Setup {
                 .args(["--admin", &format!("127.0.0.1:{admin_port}")])
                 .arg("--state")
                 .arg(self.state())
+                .args(Form::chosen().arguments())
                 .args(&self.arguments)
                 // The most talkative logs are the ones to search for secrets.
                 .env("RUST_LOG", "debug,h2=info,hyper=info"),

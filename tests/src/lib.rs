@@ -3,7 +3,7 @@
 //! ```text
 //! official SDKs (sdk), raw HTTP (client)
 //!        |
-//! tollgate run = control plane + Envoy with filter.wasm (gateway)
+//! tollgate run = control plane + Envoy with the filter (gateway), in one form or the other (filter)
 //!        |
 //! a recording reverse proxy (tap), which can also fail on demand
 //!        |
@@ -20,6 +20,7 @@ pub mod cluster_bench;
 pub mod config;
 pub mod elsewhere;
 pub mod envoy_admin;
+pub mod filter;
 pub mod gateway;
 pub mod istiod;
 pub mod jwt;

@@ -4,11 +4,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
+use crate::filter::Form;
+
 #[derive(Clone, Debug)]
 pub struct Tools {
     pub tollgate: PathBuf,
     /// The filter, which `tollgate` has inside as well.
     pub filter: PathBuf,
+    /// The same as a module of Envoy.
+    pub module: PathBuf,
     pub envoy: PathBuf,
     pub python: PathBuf,
     pub scripts: PathBuf,
@@ -34,13 +38,14 @@ impl Tools {
         let found = Self {
             tollgate: std::env::var_os("TOLLGATE_BIN").map_or_else(|| target.join("built/tollgate"), PathBuf::from),
             filter: target.join("built/filter.wasm"),
+            module: target.join("built/filter.so"),
             envoy: tools.join("envoy"),
             python: tools.join("venv/bin/python"),
             scripts: root.join("tests/python"),
             model: tools.join("model.gguf"),
             kubectl: tools.join("venv/bin/kubectl"),
             tests: root.join("tests"),
-            logs: target.join("logs/e2e"),
+            logs: target.join("logs").join(Form::chosen().folder()),
             target,
         };
         for (part, command) in [
@@ -50,6 +55,7 @@ impl Tools {
             (&found.kubectl, "setup"),
             (&found.tollgate, "build"),
             (&found.filter, "build"),
+            (&found.module, "build"),
         ] {
             anyhow::ensure!(
                 part.exists(),

@@ -1,4 +1,4 @@
-//! The filter's code: built into the binary, or a file.
+//! The filter's code, in each form that Envoy runs: built into the binary, or a file.
 
 use std::path::{Path, PathBuf};
 use std::{fmt, fs, io};
@@ -8,24 +8,35 @@ use sha2::{Digest as _, Sha256};
 
 use crate::state::private;
 
-const EMBEDDED: Option<&[u8]> = include!(concat!(env!("OUT_DIR"), "/embedded_filter.rs"));
+const WASM: Option<&[u8]> = include!(concat!(env!("OUT_DIR"), "/embedded_filter.rs"));
+const MODULE: Option<&[u8]> = include!(concat!(env!("OUT_DIR"), "/embedded_module.rs"));
 
-/// The filter as WebAssembly.
+/// The filter in one form.
 #[derive(Clone)]
 pub struct FilterCode {
+    pub form: Form,
     /// Lowercase hex.
     pub sha256: String,
     pub bytes: Bytes,
 }
 
+/// In what form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// WebAssembly.
+    Wasm,
+    /// A dynamic module of Envoy: a shared library.
+    Module,
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum FilterCodeError {
-    #[error("this binary has no filter built in (name it with --wasm; `cargo xtask dist` leaves it in target/dist)")]
-    NotBuiltIn,
-    #[error("{path}: {error} (--wasm names the filter)")]
-    Unreadable { path: PathBuf, error: io::Error },
-    #[error("{path} is not a WebAssembly module (--wasm names the filter)")]
-    NotWasm { path: PathBuf },
+    #[error("this binary has no {form} built in (name it with {option}; `cargo xtask dist` leaves it in target/dist)")]
+    NotBuiltIn { form: Form, option: &'static str },
+    #[error("{path}: {error} ({option} names the filter)")]
+    Unreadable { path: PathBuf, error: io::Error, option: &'static str },
+    #[error("{path} is not a {form} ({option} names the filter)")]
+    OfOtherForm { path: PathBuf, form: Form, option: &'static str },
     #[error("{path}: {error} (the state directory must be writable)")]
     NotWritten { path: PathBuf, error: io::Error },
 }
@@ -36,22 +47,38 @@ impl FilterCode {
     /// The given file if there is one, else the filter that is built in.
     ///
     /// # Errors
-    /// When there is neither, or the file is no filter.
-    pub fn load(file: Option<&Path>) -> Result<Self, FilterCodeError> {
-        let bytes = match (file, EMBEDDED) {
+    /// When there is neither, or the file is no filter of this form.
+    pub fn load(form: Form, file: Option<&Path>) -> Result<Self, FilterCodeError> {
+        let option = form.option();
+        let bytes = match (file, form.built_in()) {
             (Some(path), _) => {
-                let bytes =
-                    fs::read(path).map_err(|error| FilterCodeError::Unreadable { path: path.to_owned(), error })?;
-                if !bytes.starts_with(b"\0asm") {
-                    return Err(FilterCodeError::NotWasm { path: path.to_owned() });
+                let path = path.to_owned();
+                let bytes = match fs::read(&path) {
+                    Ok(bytes) => bytes,
+                    Err(error) => return Err(FilterCodeError::Unreadable { path, error, option }),
+                };
+                if !bytes.starts_with(form.magic()) {
+                    return Err(FilterCodeError::OfOtherForm { path, form, option });
                 }
                 Bytes::from(bytes)
             }
             (None, Some(embedded)) => Bytes::from_static(embedded),
-            (None, None) => return Err(FilterCodeError::NotBuiltIn),
+            (None, None) => return Err(FilterCodeError::NotBuiltIn { form, option }),
         };
         let sha256 = hex::encode(Sha256::digest(&bytes));
-        Ok(Self { sha256, bytes })
+        Ok(Self { form, sha256, bytes })
+    }
+
+    /// The name of a file of it, for whoever fetches it.
+    pub fn file_name(&self) -> String {
+        format!("{}.{}", self.sha256, self.form.suffix())
+    }
+
+    pub fn media_type(&self) -> &'static str {
+        match self.form {
+            Form::Wasm => "application/wasm",
+            Form::Module => "application/octet-stream",
+        }
     }
 
     /// Writes it into the state directory, named by its hash, for Envoy to read.
@@ -59,7 +86,7 @@ impl FilterCode {
     /// # Errors
     /// When the directory cannot be written.
     pub fn put_into(&self, dir: &Path) -> Result<PathBuf, FilterCodeError> {
-        let path = dir.join(format!("filter-{}.wasm", self.sha256));
+        let path = dir.join(format!("filter-{}", self.file_name()));
         let there = fs::read(&path).is_ok_and(|bytes| bytes == self.bytes);
         if !there {
             private::write(&path, &self.bytes)
@@ -71,6 +98,48 @@ impl FilterCode {
 
 impl fmt::Debug for FilterCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "FilterCode({})", self.sha256)
+        write!(f, "FilterCode({})", self.file_name())
+    }
+}
+
+// === impl Form ===
+
+impl Form {
+    fn built_in(self) -> Option<&'static [u8]> {
+        match self {
+            Self::Wasm => WASM,
+            Self::Module => MODULE,
+        }
+    }
+
+    fn option(self) -> &'static str {
+        match self {
+            Self::Wasm => "--wasm",
+            Self::Module => "--module",
+        }
+    }
+
+    /// What a file of this form begins with.
+    fn magic(self) -> &'static [u8] {
+        match self {
+            Self::Wasm => b"\0asm",
+            Self::Module => b"\x7fELF",
+        }
+    }
+
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Wasm => "wasm",
+            Self::Module => "so",
+        }
+    }
+}
+
+impl fmt::Display for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Wasm => "WebAssembly filter",
+            Self::Module => "filter module",
+        })
     }
 }

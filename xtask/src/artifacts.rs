@@ -27,7 +27,7 @@ const WITHOUT: [(&str, &str); 9] = [
     ("proxy_on_upstream_data", "on_upstream_data"),
 ];
 
-/// Builds filter.wasm.
+/// Builds the filter in both forms. Returns the path of filter.wasm; filter.so is beside it.
 pub fn filter(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     Step { what: "building filter.wasm", takes: Some("half a minute the first time"), log: "build-filter" }.run(
         workspace,
@@ -43,7 +43,29 @@ pub fn filter(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     trim(&built, &wasm)?;
     let size = std::fs::metadata(&wasm)?;
     println!("    filter.wasm: {} KB of at most {} KB", size.len().div_ceil(1024), LARGEST_FILTER / 1024);
+    module(workspace)?;
     Ok(wasm)
+}
+
+/// Builds filter.so.
+fn module(workspace: &Workspace) -> anyhow::Result<()> {
+    Step { what: "building filter.so", takes: Some("a minute the first time"), log: "build-module" }.run(
+        workspace,
+        shell::cargo(workspace).args(["build", "--package", "tollgate-native", "--lib", "--profile", "native"]),
+    )?;
+    let built = workspace.target().join("native/libtollgate_native.so");
+    let bytes = std::fs::read(&built).with_context(|| format!("{} cannot be read", built.display()))?;
+    let kept = workspace.filter_so();
+    // A file that is the same already keeps its time, because `tollgate` is compiled anew when it is younger.
+    if std::fs::read(&kept).is_ok_and(|old| old == bytes) {
+        return Ok(());
+    }
+    std::fs::write(&kept, bytes).with_context(|| format!("cannot write {}", kept.display()))
+}
+
+/// Has a command build `tollgate` with the filter inside.
+pub fn built_in<'c>(workspace: &Workspace, wasm: &Path, command: &'c mut Command) -> &'c mut Command {
+    command.env("TOLLGATE_WASM", wasm).env("TOLLGATE_NATIVE", workspace.filter_so())
 }
 
 /// Writes the module without [`WITHOUT`]. A file that is the same already keeps its time, because `tollgate` is compiled
@@ -77,7 +99,7 @@ pub fn filter_size(wasm: &Path) -> anyhow::Result<()> {
 /// Builds the control plane with this filter inside, for tests and demo.
 pub fn debug(workspace: &Workspace, wasm: &Path) -> anyhow::Result<PathBuf> {
     Step { what: "building tollgate", takes: Some("some minutes the first time"), log: "build-tollgate" }
-        .run(workspace, shell::cargo(workspace).args(["build", "--package", "tollgate"]).env("TOLLGATE_WASM", wasm))?;
+        .run(workspace, built_in(workspace, wasm, shell::cargo(workspace).args(["build", "--package", "tollgate"])))?;
     // This is a copy, so that a plain `cargo build` does not replace it by a binary without the filter.
     let built = workspace.target().join("debug/tollgate");
     let kept = workspace.built();
@@ -98,9 +120,8 @@ pub fn dist(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     setup::target(workspace, STATIC_TARGET)?;
     Step { what: "building tollgate for release", takes: Some("some minutes"), log: "dist" }.run(
         workspace,
-        shell::cargo(workspace)
+        built_in(workspace, &wasm, &mut shell::cargo(workspace))
             .args(["build", "--package", "tollgate", "--release", "--target", STATIC_TARGET])
-            .env("TOLLGATE_WASM", &wasm)
             // ring and mimalloc compile some C, which needs no musl of its own.
             .env("CC_x86_64_unknown_linux_musl", "cc"),
     )?;
@@ -110,8 +131,9 @@ pub fn dist(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     let built = workspace.target().join(STATIC_TARGET).join("release/tollgate");
     std::fs::copy(built, &binary)?;
     std::fs::copy(wasm, folder.join("filter.wasm"))?;
+    std::fs::copy(workspace.filter_so(), folder.join("filter.so"))?;
     verify(&binary)?;
-    for name in ["tollgate", "filter.wasm"] {
+    for name in ["tollgate", "filter.wasm", "filter.so"] {
         let file = folder.join(name);
         println!("    {}: {} KB", file.display(), std::fs::metadata(&file)?.len().div_ceil(1024));
     }

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use crate::artifacts;
 use crate::setup::WASM_TARGET;
 use crate::shell::{self, Outcome, Step};
 use crate::workspace::Workspace;
@@ -157,9 +158,14 @@ pub fn lints(workspace: &Workspace, wasm: &Path, tally: &mut Tally) {
     tally.step(
         workspace,
         &Step { what: "lints, native", takes: Some("minutes the first time"), log: "clippy" },
-        shell::cargo(workspace)
-            .args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])
-            .env("TOLLGATE_WASM", wasm),
+        artifacts::built_in(workspace, wasm, &mut shell::cargo(workspace)).args([
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ]),
     );
     tally.step(
         workspace,
@@ -179,19 +185,28 @@ pub fn lints(workspace: &Workspace, wasm: &Path, tally: &mut Tally) {
 
 pub fn unit_tests(workspace: &Workspace, wasm: &Path, name: Option<&str>, tally: &mut Tally) {
     let mut command = shell::cargo(workspace);
-    command
-        .args(["test", "--workspace", "--exclude", "tollgate-tests", "--no-fail-fast", "--"])
-        .args(name)
-        .env("TOLLGATE_WASM", wasm);
+    command.args(["test", "--workspace", "--exclude", "tollgate-tests", "--no-fail-fast", "--"]).args(name);
+    artifacts::built_in(workspace, wasm, &mut command);
     let step = Step { what: "unit and golden tests", takes: Some("minutes the first time, to compile"), log: "unit" };
     tally.tests(workspace, &step, &mut command);
 }
 
-pub fn end_to_end(workspace: &Workspace, wasm: &Path, name: Option<&str>, tally: &mut Tally) {
+/// The forms in which the end-to-end tests run the filter, each with the name of its log.
+pub const FORMS: [(&str, &str); 2] = [("wasm", "e2e"), ("native", "e2e-native")];
+
+pub fn end_to_end(
+    workspace: &Workspace,
+    wasm: &Path,
+    (form, log): (&str, &str),
+    name: Option<&str>,
+    tally: &mut Tally,
+) {
     let mut command = shell::cargo(workspace);
-    command.args(["test", "--package", "tollgate-tests", "--test", "e2e", "--"]).args(name).env("TOLLGATE_WASM", wasm);
-    let step =
-        Step { what: "end-to-end tests: SDKs, Envoy, a real LLM", takes: Some("about five minutes"), log: "e2e" };
+    command.env("TOLLGATE_TEST_FILTER", form);
+    artifacts::built_in(workspace, wasm, &mut command);
+    command.args(["test", "--package", "tollgate-tests", "--test", "e2e", "--"]).args(name);
+    let what = format!("end-to-end tests: SDKs, Envoy with the filter ({form}), a real LLM");
+    let step = Step { what: &what, takes: Some("about five minutes"), log };
     tally.tests(workspace, &step, &mut command);
 }
 

@@ -111,6 +111,22 @@ mod tests {
         assert!(!starts_programs("use std::{env, fs, io};"));
     }
 
+    /// Each package takes the workspace's lints, which forbid unsafe code. One does not, and its own ask for a reason at each
+    /// block.
+    #[test]
+    fn unsafe_code_is_in_one_package_and_each_block_says_why() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let read = |package: &str| std::fs::read_to_string(root.join(package).join("Cargo.toml")).unwrap();
+        let packages = ["filter", "proto", "tests", "xds-server", "xds-server/core", "xtask"];
+        let members = read("").lines().find(|line| line.starts_with("members")).unwrap().matches('"').count() / 2;
+        assert_eq!(members, packages.len() + 1, "a package is missing here");
+        for package in packages {
+            assert!(read(package).contains("[lints]\nworkspace = true"), "{package}");
+        }
+        assert!(read("").contains("unsafe_code = \"forbid\""));
+        assert!(read("native").contains("undocumented_unsafe_blocks = \"deny\""));
+    }
+
     #[test]
     fn sources_without_history_are_looked_through_as_well() {
         let mut files = Vec::new();

@@ -58,7 +58,9 @@ fn tests(workspace: &Workspace, wasm: &Path, name: Option<&str>, tally: &mut Tal
     check::unit_tests(workspace, wasm, name, tally);
     match artifacts::debug(workspace, wasm) {
         Ok(_) => {
-            check::end_to_end(workspace, wasm, name, tally);
+            for form in check::FORMS {
+                check::end_to_end(workspace, wasm, form, name, tally);
+            }
             in_kubernetes(workspace, name, tally);
         }
         Err(error) => tally.one("building tollgate", Err(error)),

@@ -60,4 +60,9 @@ impl Workspace {
     pub fn filter_wasm(&self) -> PathBuf {
         self.target.join("built/filter.wasm")
     }
+
+    /// The same as a dynamic module of Envoy.
+    pub fn filter_so(&self) -> PathBuf {
+        self.target.join("built/filter.so")
+    }
 }

@@ -3,6 +3,7 @@
 mod ask;
 pub mod bootstrap;
 pub mod completion;
+pub mod filter;
 pub mod key;
 mod logging;
 pub mod mesh;

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::sync::watch;
-use tollgate_core::envoy::{FilterCode as EnvoyCode, FilterSetup, Ports, RouteTables, Surroundings};
+use tollgate_core::envoy::{FilterSetup, Ports, RouteTables, Surroundings};
 use tollgate_core::placement::Placement;
 
 use super::Outcome;
+use super::filter::FilterArgs;
 use super::logging::LogFormat;
 use super::mesh::MeshArgs;
 use super::sources::Sources;
@@ -19,7 +20,6 @@ use super::stops::Stops;
 use crate::envoy::bootstrap::{Bootstrap, ControlPlane};
 use crate::envoy::process::{Envoy, EnvoySetup, find};
 use crate::envoy::{admin_socket, memory};
-use crate::filter_code::FilterCode;
 use crate::identity::Identity;
 use crate::leader::Election;
 use crate::pipeline::Published;
@@ -60,9 +60,8 @@ pub struct Args {
     /// ~/.local/state]
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
-    /// The filter, in place of the one built in
-    #[arg(long, value_name = "PATH")]
-    wasm: Option<PathBuf>,
+    #[command(flatten)]
+    filter: FilterArgs,
     /// Envoy's worker threads [default: one per core]
     #[arg(long, value_name = "N")]
     concurrency: Option<u32>,
@@ -112,7 +111,7 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
     // Its one Envoy serves all Gateways.
     let setting = args.mesh.here(Placement::OneHost)?;
     let binary = find(args.envoy)?;
-    let code = FilterCode::load(args.wasm.as_deref())?;
+    let codes = args.filter.load()?;
     let state_path = args.state.map_or_else(|| default_path(&args.sources.name()), Ok)?;
     let state = StateDir::open(&state_path)?;
     let certificates = Keeper::open(&state.join("pki"), args.certificate_lifetime)?;
@@ -137,7 +136,7 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
         admin: envoy_admin,
         drain: DRAIN,
     };
-    let filter = code.put_into(state.path())?.display().to_string();
+    let (code, runtime) = codes.put_into(state.path())?;
 
     // The control plane starts first, so that it has something to serve when Envoy asks.
     let stages = Stages::start(Parts {
@@ -150,10 +149,10 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
         surroundings: Surroundings {
             bind: args.bind.to_string(),
             ports: Ports::Exclusive,
-            filter: FilterSetup::of_gateways(EnvoyCode::File(filter)),
+            filter: FilterSetup::of_gateways(code).with_runtime(runtime),
             route_tables: RouteTables { scoped_above: args.scoped_routes_above },
         },
-        code,
+        codes,
         lease_ttl: args.lease_ttl,
         key_warning: args.keys.key_expiry_warning,
         xds,

@@ -5,17 +5,17 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tollgate_core::envoy::{FilterCode as EnvoyCode, FilterSetup, Ports, RouteTables, Surroundings};
+use tollgate_core::envoy::{FilterSetup, Ports, RouteTables, Surroundings};
 use tollgate_core::placement::Setting;
 
 use super::Outcome;
+use super::filter::FilterArgs;
 use super::logging::LogFormat;
 use super::mesh::{MeshArgs, SidecarArgs};
 use super::placement::Placements;
 use super::proxies::Proxies;
 use super::sources::{HEADING, Sources};
 use super::stages::{Admin, Duties, KeyWarning, Parts, Stages, duration, listen};
-use crate::filter_code::FilterCode;
 use crate::leader::{Election, LeasePlace};
 use crate::report::Consumers;
 use crate::serve::pki::{Keeper, LIFETIME, lifetime, share};
@@ -89,9 +89,8 @@ pub struct Args {
     /// Where other replicas reach this one, on the port of --xds [default: the address of --xds, if it is one]
     #[arg(long, env = "POD_IP", value_name = "IP", help_heading = HEADING)]
     replica_address: Option<IpAddr>,
-    /// The filter, in place of the one built in
-    #[arg(long, value_name = "PATH")]
-    wasm: Option<PathBuf>,
+    #[command(flatten)]
+    filter: FilterArgs,
     /// How long a lease of tokens lives that its proxy says nothing about
     #[arg(long, default_value = "30s", value_parser = duration, value_name = "DURATION")]
     lease_ttl: Duration,
@@ -131,7 +130,7 @@ async fn serve(args: Args, source: Source, setting: Setting) -> anyhow::Result<O
     private::mask();
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let code = FilterCode::load(args.wasm.as_deref())?;
+    let codes = args.filter.load()?;
     let xds = listen(&args.xds, "--xds").await?;
     let xds_address = xds.local_addr()?;
     let state_path = args.state.map_or_else(|| default_path(&args.sources.name()), Ok)?;
@@ -156,7 +155,7 @@ async fn serve(args: Args, source: Source, setting: Setting) -> anyhow::Result<O
                     &namespace,
                     setting.mesh.as_ref(),
                     sidecars.as_ref(),
-                    &code.sha256,
+                    &codes.wasm.sha256,
                 )?,
                 ..args.sources.writing(election)?
             })
@@ -164,7 +163,7 @@ async fn serve(args: Args, source: Source, setting: Setting) -> anyhow::Result<O
         Source::Folder(_) => None,
     };
     let certificates = Keeper::open(&state.join("pki"), args.certificate_lifetime)?;
-    let remote = EnvoyCode::Remote { sha256: code.sha256.clone(), path: format!("/code/{}.wasm", code.sha256) };
+    let (code, runtime) = codes.remote();
     let admin = listen(&args.admin, "--admin").await?;
     let admin_address = admin.local_addr()?;
     let stages = Stages::start(Parts {
@@ -177,10 +176,10 @@ async fn serve(args: Args, source: Source, setting: Setting) -> anyhow::Result<O
         surroundings: Surroundings {
             bind: args.bind.to_string(),
             ports: Ports::Shared,
-            filter: FilterSetup::of_gateways(remote),
+            filter: FilterSetup::of_gateways(code).with_runtime(runtime),
             route_tables: RouteTables { scoped_above: args.scoped_routes_above },
         },
-        code,
+        codes,
         lease_ttl: args.lease_ttl,
         key_warning: args.keys.key_expiry_warning,
         xds,

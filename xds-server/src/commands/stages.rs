@@ -15,9 +15,9 @@ use tollgate_core::objects::Key;
 use tollgate_core::placement::Setting;
 use tollgate_core::status::Definitions;
 
+use super::filter::Codes;
 use crate::accept;
 use crate::admin;
-use crate::filter_code::FilterCode;
 use crate::fleet::{self, Fleet};
 use crate::istio;
 use crate::leader::{Election, Elector, Leads};
@@ -55,7 +55,7 @@ pub struct Parts<'a> {
     pub certificates: Keeper,
     pub setting: Setting,
     pub surroundings: Surroundings,
-    pub code: FilterCode,
+    pub codes: Codes,
     pub lease_ttl: Duration,
     /// How long before its end a key is warned of.
     pub key_warning: Duration,
@@ -148,7 +148,7 @@ impl Stages {
         metrics.add(move |registry, consumers| of_ledger.register(registry, consumers));
         let (last_used, spent_today) = (counted.last_used().clone(), counted.spent_today().clone());
         let board = Board::default();
-        let build = Build::new(&parts.code.sha256);
+        let build = Build::new(&parts.codes.wasm.sha256);
         let follow = Follow { dir: parts.ledger, configured, lease_ttl: parts.lease_ttl, metrics: counted };
         let leading = match &parts.duties {
             Some(duties) => Some(Leading::start(duties, &metrics).await?),
@@ -170,10 +170,11 @@ impl Stages {
         let ads = Ads { published: published.clone(), board: board.clone(), metrics: metrics.clone() };
         let tls = tls::config(parts.certificates.authority(), parts.certificates.server_certificate())?;
         let for_replicas = replicas::router(books, board.clone(), build);
-        let code = Arc::new(parts.code);
+        let wasm = Arc::new(parts.codes.wasm);
         let sidecars =
-            parts.sidecars.map(|ports| Sidecars::start(ports, ads.clone(), for_proxies.clone(), Arc::clone(&code)));
-        let serving = Serving::start(parts.xds, tls, Limits::PROXIES, ads, for_proxies, for_replicas, code);
+            parts.sidecars.map(|ports| Sidecars::start(ports, ads.clone(), for_proxies.clone(), Arc::clone(&wasm)));
+        let codes = std::iter::once(wasm).chain(parts.codes.module.map(Arc::new)).collect();
+        let serving = Serving::start(parts.xds, tls, Limits::PROXIES, ads, for_proxies, for_replicas, codes);
         let signs = Signs {
             authority: Arc::clone(parts.certificates.authority()),
             lifetime: parts.certificates.lifetime(),

@@ -13,7 +13,7 @@ use super::placement::Placements;
 use super::sources::Sources;
 use super::validate::{looked, outcome};
 use super::{Format, Outcome, ask, print};
-use crate::filter_code::FilterCode;
+use crate::filter_code::{FilterCode, Form};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -95,7 +95,7 @@ impl Args {
         if ir.workloads.is_empty() && ir.frontends.is_empty() {
             return Ok(Vec::new());
         }
-        let code = FilterCode::load(self.wasm.as_deref())?;
+        let code = FilterCode::load(Form::Wasm, self.wasm.as_deref())?;
         let at = At { keys: SIDECARS_PORT, code: SIDECAR_CODE_PORT };
         let setup = self.sidecars.setup(NAMESPACE, &self.mesh.of_sidecars(), at, &code.sha256, TELLER.to_owned())?;
         let mut filters = Vec::new();

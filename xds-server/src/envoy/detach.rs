@@ -45,8 +45,11 @@ pub async fn start(log: &Path, program: &Path, arguments: &[OsString]) -> io::Re
 /// What the copy does: starts the program, prints its process id, and ends at once.
 pub fn main(args: &Args) -> io::Result<u32> {
     let log = private::create(&args.log)?;
+    // Envoy writes a filter's module that it has fetched into a folder for passing files. In a Pod there is no other to write to.
+    let passing = args.log.parent().unwrap_or(Path::new("/"));
     let child = Command::new(&args.program)
         .args(&args.arguments)
+        .env("TMPDIR", passing)
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)

@@ -75,13 +75,13 @@ impl Serving {
         ads: Ads,
         ledger: LedgerServer<ledger::Service>,
         for_replicas: axum::Router,
-        code: Arc<FilterCode>,
+        codes: Vec<Arc<FilterCode>>,
     ) -> Self {
         let check = from_fn_with_state(ads.published.clone(), standing::check);
         let published = ads.published.clone();
         let mut routes = Routes::new(ledger);
         let router = routes.axum_router_mut();
-        let for_proxies = std::mem::take(router).merge(self::code(code)).layer(check);
+        let for_proxies = std::mem::take(router).merge(code(codes)).layer(check);
         *router = for_proxies.merge(discovery::routes(ads)).merge(for_replicas);
         Self::of_routes(listener, tls.into(), limits, published, routes)
     }
@@ -129,14 +129,11 @@ impl Serving {
     }
 }
 
-/// `GET /code/<sha256>.wasm`: the filter, for Envoys that have no file of it.
-fn code(code: Arc<FilterCode>) -> axum::Router {
-    async fn wasm(State(code): State<Arc<FilterCode>>, Path(file): Path<String>) -> impl IntoResponse {
-        if file.strip_suffix(".wasm") == Some(code.sha256.as_str()) {
-            Ok(([(header::CONTENT_TYPE, "application/wasm")], code.bytes.clone()))
-        } else {
-            Err(StatusCode::NOT_FOUND)
-        }
+/// `GET /code/<sha256>.wasm`, and the same of a module: the filter, for Envoys that have no file of it.
+fn code(codes: Vec<Arc<FilterCode>>) -> axum::Router {
+    async fn serve(State(codes): State<Vec<Arc<FilterCode>>>, Path(file): Path<String>) -> impl IntoResponse {
+        let code = codes.iter().find(|code| code.file_name() == file).ok_or(StatusCode::NOT_FOUND)?;
+        Ok::<_, StatusCode>(([(header::CONTENT_TYPE, code.media_type())], code.bytes.clone()))
     }
-    axum::Router::new().route("/code/{file}", get(wasm)).with_state(code)
+    axum::Router::new().route("/code/{file}", get(serve)).with_state(codes)
 }

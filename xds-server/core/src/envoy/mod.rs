@@ -13,6 +13,7 @@ mod edge;
 mod filter_config;
 mod jwt;
 mod listener;
+mod module;
 mod path;
 mod picker;
 mod pool_route;
@@ -36,7 +37,7 @@ use filter_config::{
 };
 pub use print::{NotPrinted, Shown, to_json};
 pub use route_table::RouteTables;
-pub use setup::{CONTROL_CLUSTER, ControlCluster, FilterCode, FilterSetup, HostTooLong, IstioCluster};
+pub use setup::{CONTROL_CLUSTER, ControlCluster, FilterCode, FilterSetup, HostTooLong, IstioCluster, Runtime};
 pub use update::update;
 pub use wasm::{of_frontend, of_workload, stamped, without_stamps};
 
@@ -83,7 +84,7 @@ pub fn snapshot(gateway: &ir::Gateway, ir: &ir::Ir, surroundings: &Surroundings)
 pub fn without_keys(gateway: &ir::Gateway, ir: &ir::Ir, surroundings: &Surroundings) -> Snapshot {
     let mut snapshot = Snapshot::default();
     secret::add(&mut snapshot, gateway);
-    cluster::add(&mut snapshot, gateway);
+    cluster::add(&mut snapshot, gateway, &surroundings.filter.runtime);
     wasm::add(&mut snapshot, &gateway.catalog, ir, &surroundings.filter);
     listener::add(&mut snapshot, gateway, surroundings);
     snapshot
@@ -101,7 +102,7 @@ pub fn workload_filter(
     shown: Shown,
 ) -> Result<[Value; 2], NotPrinted> {
     let filter = of_workload(workload, ir, setup);
-    let place = wasm::discovered(wasm::request_name(&workload.catalog.scope));
+    let place = wasm::discovered(wasm::request_name(&workload.catalog.scope), &Runtime::Wasm);
     Ok([print::filter(&filter, shown)?, print::place(&place)?])
 }
 
@@ -126,7 +127,7 @@ pub fn frontend_filter(
     shown: Shown,
 ) -> Result<FrontendFilter, NotPrinted> {
     let name = wasm::frontend_name(frontend);
-    let place = HttpFilter { disabled: true, ..wasm::discovered(name.clone()) };
+    let place = HttpFilter { disabled: true, ..wasm::discovered(name.clone(), &Runtime::Wasm) };
     Ok(FrontendFilter {
         name,
         filter: print::filter(&of_frontend(frontend, setup), shown)?,

@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use crate::snapshot::{Resource, ResourceType, Snapshot};
 
-use super::wasm::with_plugin;
+use super::wasm::with_filter;
 use super::wire::inline;
 
 /// How the configuration of a filter is printed, which travels as bytes.
@@ -135,9 +135,9 @@ fn redacted(value: &[u8]) -> Option<Vec<u8>> {
 
 /// The filter's configuration travels as bytes. Here it is shown as the message that it is.
 fn opened(value: &[u8]) -> Option<Vec<u8>> {
-    with_plugin(value, |plugin| {
-        let bytes = BytesValue::decode(plugin.configuration.as_ref()?.value.as_slice()).ok()?;
-        plugin.configuration = Some(Any { type_url: FILTER_CONFIG.to_owned(), value: bytes.value });
+    with_filter(value, |_, configuration| {
+        let bytes = BytesValue::decode(configuration.as_ref()?.value.as_slice()).ok()?;
+        *configuration = Some(Any { type_url: FILTER_CONFIG.to_owned(), value: bytes.value });
         Some(())
     })
 }

@@ -14,9 +14,19 @@ pub const CONTROL_CLUSTER: &str = "tollgate_control";
 #[derive(Debug, Clone)]
 pub struct FilterSetup {
     pub code: FilterCode,
+    pub runtime: Runtime,
     pub control_cluster: ControlCluster,
     /// Whom sidecars believe about what a request is charged to: the SPIFFE IDs of the proxies of Gateways.
     pub gateways: BTreeSet<String>,
+}
+
+/// As what the proxies of Gateways run the filter. Sidecars run it as WebAssembly, whatever is said here.
+#[derive(Debug, Clone)]
+pub enum Runtime {
+    /// In a sandbox of Envoy's.
+    Wasm,
+    /// As a dynamic module, machine code inside Envoy. This is the module.
+    Native(FilterCode),
 }
 
 /// How Envoy gets the filter's code.
@@ -70,7 +80,13 @@ const MAX_BYTES: usize = 127;
 impl FilterSetup {
     /// In the proxies of Gateways.
     pub fn of_gateways(code: FilterCode) -> Self {
-        Self { code, control_cluster: ControlCluster::Bootstrap, gateways: BTreeSet::new() }
+        Self { code, runtime: Runtime::Wasm, control_cluster: ControlCluster::Bootstrap, gateways: BTreeSet::new() }
+    }
+
+    /// The same, run in another way.
+    #[must_use]
+    pub fn with_runtime(self, runtime: Runtime) -> Self {
+        Self { runtime, ..self }
     }
 }
 

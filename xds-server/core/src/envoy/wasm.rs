@@ -1,10 +1,13 @@
-//! The filter as Envoy runs it: plugin configurations by ECDS, and the places that name them.
+//! The filter as Envoy runs it: plugin configurations by ECDS, and the places that name them. `module.rs` has those of
+//! the other form, for the proxies of Gateways that run it so.
 
 use std::time::Duration;
 
 use envoy_types::pb::envoy::config::core::v3 as core;
 use envoy_types::pb::envoy::config::listener::v3 as listener;
+use envoy_types::pb::envoy::extensions::filters::http::dynamic_modules::v3::DynamicModuleFilter;
 use envoy_types::pb::envoy::extensions::filters::http::wasm::v3::Wasm;
+use envoy_types::pb::envoy::extensions::filters::network::dynamic_modules::v3::DynamicModuleNetworkFilter;
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::{HttpFilter, http_filter};
 use envoy_types::pb::envoy::extensions::filters::network::wasm::v3::Wasm as NetworkWasm;
 use envoy_types::pb::envoy::extensions::wasm::v3::{
@@ -22,7 +25,8 @@ use crate::status::Origin;
 
 use super::wire::{ads, any, duration, extension, yes};
 use super::{
-    FilterCode, FilterSetup, attempt_config, connection_config, frontend_config, request_config, workload_config,
+    FilterCode, FilterSetup, Runtime, attempt_config, connection_config, frontend_config, module, request_config,
+    workload_config,
 };
 
 /// All stages of the filter of a Gateway run in the same VM of a worker and share its data.
@@ -50,17 +54,20 @@ pub fn add(snapshot: &mut Snapshot, catalog: &Catalog, ir: &Ir, setup: &FilterSe
     let mut origins = of_scope.clone();
     origins.extend(catalog.pools.values().map(|pool| pool.origin.clone()));
     origins.extend(catalog.backends.values().map(|backend| backend.origin.clone()));
-    let plugin = |name: &str, root: &str, config: &FilterConfig| plugin((name, root), VM_ID.to_owned(), config, setup);
+    let request = request_config(catalog, ir, &setup.control_cluster);
+    let module = module::of(setup, &request);
+    let plugin =
+        |name: &str, root: &str, config: &FilterConfig| Some(plugin((name, root), VM_ID.to_owned(), config, setup));
     let mut insert = |name: String, root: &str, config: &FilterConfig, kind: Kind, origins: Vec<Origin>| {
-        let plugin = Some(plugin(&name, root, config));
-        let resource = match kind {
-            Kind::Http => extension(&name, &Wasm { config: plugin }),
-            Kind::Network => extension(&name, &NetworkWasm { config: plugin }),
+        let resource = match (module, kind) {
+            (None, Kind::Http) => extension(&name, &Wasm { config: plugin(&name, root, config) }),
+            (None, Kind::Network) => extension(&name, &NetworkWasm { config: plugin(&name, root, config) }),
+            (Some(code), Kind::Http) => extension(&name, &module::http(&name, code, config, setup)),
+            (Some(code), Kind::Network) => extension(&name, &module::network(&name, code, config, setup)),
         };
         snapshot.insert(ResourceType::ExtensionConfig, name, Resource::new(&resource, origins));
     };
     insert(connection_name(scope), "connection", &connection_config(), Kind::Network, of_scope);
-    let request = request_config(catalog, ir, &setup.control_cluster);
     insert(request_name(scope), "request", &request, Kind::Http, origins.clone());
     if let Some(config) = attempt_config(catalog) {
         insert(attempt_name(scope), "attempt", &config, Kind::Http, origins);
@@ -112,23 +119,27 @@ pub fn attempt_name(scope: &Scope) -> String {
 /// says ACK and does nothing. So each sending has a stamp, in the name by which Envoy's log calls the filter. In the
 /// environment of the VM it would make another VM.
 pub fn stamped(resource: &Resource, stamp: u128) -> Resource {
-    let with_stamp = with_plugin(&resource.content.bytes(), |plugin| {
-        plugin.name = format!("{}{STAMP}{stamp}", plugin.name);
+    let with_stamp = with_filter(&resource.content.bytes(), |name, _| {
+        *name = format!("{name}{STAMP}{stamp}");
         Some(())
     });
     let content = with_stamp.map_or_else(|| resource.content.clone(), Into::into);
     Resource { content, ..resource.clone() }
 }
 
-/// A filter configuration in which the plugin is changed. None: it cannot be read, or the change cannot be made.
-pub fn with_plugin(value: &[u8], change: impl FnOnce(&mut PluginConfig) -> Option<()>) -> Option<Vec<u8>> {
+/// A filter in which its name in Envoy's log and its configuration are changed. None: it cannot be read, or the change
+/// cannot be made.
+pub fn with_filter(value: &[u8], change: impl FnOnce(&mut String, &mut Option<Any>) -> Option<()>) -> Option<Vec<u8>> {
     let mut resource = core::TypedExtensionConfig::decode(value).ok()?;
     let filter = resource.typed_config.as_mut()?;
     // The two messages are the same: a plugin and nothing else.
     if [Wasm::type_url(), NetworkWasm::type_url()].contains(&filter.type_url) {
         let mut wasm = Wasm::decode(filter.value.as_slice()).ok()?;
-        change(wasm.config.as_mut()?)?;
+        let plugin = wasm.config.as_mut()?;
+        change(&mut plugin.name, &mut plugin.configuration)?;
         filter.value = wasm.encode_to_vec();
+    } else if module::is_one(&filter.type_url) {
+        filter.value = module::changed(&filter.value, change)?;
     }
     Some(resource.encode_to_vec())
 }
@@ -142,25 +153,33 @@ pub fn without_stamps(message: &str) -> String {
 }
 
 /// Names the filter by discovery, so that a change of policy changes no listener and drains nothing.
-pub fn discovered(name: String) -> HttpFilter {
-    // Of this type alone. In the place of a filter whose code it cannot fetch, Istio's agent puts one of another type, which
+pub fn discovered(name: String, runtime: &Runtime) -> HttpFilter {
+    // Of our types alone. In the place of a filter whose code it cannot fetch, Istio's agent puts one of another type, which
     // denies everything. Envoy refuses that one, and what it has runs on.
-    let config_type = http_filter::ConfigType::ConfigDiscovery(discovery(Wasm::type_url()));
+    let types = match runtime {
+        Runtime::Wasm => vec![Wasm::type_url()],
+        // A Gateway may change between the two, and no listener or cluster changes with it.
+        Runtime::Native(_) => vec![DynamicModuleFilter::type_url(), Wasm::type_url()],
+    };
+    let config_type = http_filter::ConfigType::ConfigDiscovery(discovery(types));
     HttpFilter { name, config_type: Some(config_type), ..Default::default() }
 }
 
 /// Names the filter of connections by discovery, because its code changes together with that of the others. Another
 /// filter is in its place until its code is there. Without that, Envoy 1.40 would close the connection and take it off
 /// the count of the filter before ours, which had not counted it: below zero, where everybody is refused for ever.
-pub fn discovered_for_connections(name: String, until_then: Any) -> listener::Filter {
-    let mut discovery = discovery(NetworkWasm::type_url());
+pub fn discovered_for_connections(name: String, until_then: Any, runtime: &Runtime) -> listener::Filter {
+    let mut discovery = discovery(match runtime {
+        Runtime::Wasm => vec![NetworkWasm::type_url()],
+        Runtime::Native(_) => vec![DynamicModuleNetworkFilter::type_url(), NetworkWasm::type_url()],
+    });
     discovery.type_urls.push(until_then.type_url.clone());
     discovery.default_config = Some(until_then);
     listener::Filter { name, config_type: Some(listener::filter::ConfigType::ConfigDiscovery(discovery)) }
 }
 
-fn discovery(type_url: String) -> core::ExtensionConfigSource {
-    core::ExtensionConfigSource { config_source: Some(ads()), type_urls: vec![type_url], ..Default::default() }
+fn discovery(type_urls: Vec<String>) -> core::ExtensionConfigSource {
+    core::ExtensionConfigSource { config_source: Some(ads()), type_urls, ..Default::default() }
 }
 
 fn plugin((name, root): (&str, &str), vm_id: String, config: &FilterConfig, setup: &FilterSetup) -> PluginConfig {
@@ -178,7 +197,7 @@ fn plugin((name, root): (&str, &str), vm_id: String, config: &FilterConfig, setu
         vm: Some(plugin_config::Vm::VmConfig(VmConfig {
             vm_id,
             runtime: "envoy.wasm.runtime.v8".to_owned(),
-            code: Some(code(setup)),
+            code: Some(code(&setup.code, setup)),
             // If the new code is not there yet, Envoy refuses the update, and it is sent again. Otherwise Envoy would
             // accept it, and requests would pass unfiltered.
             nack_on_code_cache_miss: !matches!(setup.code, FilterCode::File(_)),
@@ -188,7 +207,8 @@ fn plugin((name, root): (&str, &str), vm_id: String, config: &FilterConfig, setu
     }
 }
 
-fn code(setup: &FilterSetup) -> core::AsyncDataSource {
+/// Where Envoy gets this code.
+pub fn code(code: &FilterCode, setup: &FilterSetup) -> core::AsyncDataSource {
     let remote = |uri: String, sha256: &String, cluster: String| {
         core::async_data_source::Specifier::Remote(core::RemoteDataSource {
             http_uri: Some(core::HttpUri {
@@ -200,7 +220,7 @@ fn code(setup: &FilterSetup) -> core::AsyncDataSource {
             ..Default::default()
         })
     };
-    let specifier = match &setup.code {
+    let specifier = match code {
         FilterCode::File(path) => core::async_data_source::Specifier::Local(core::DataSource {
             specifier: Some(core::data_source::Specifier::Filename(path.clone())),
             ..Default::default()

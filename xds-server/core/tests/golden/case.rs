@@ -5,6 +5,7 @@
 //! # Shows: findings, statuses, ir, envoy
 //! # In a mesh                (the proxies are in one, which has another trust domain besides)
 //! # Scoped above: 0          (only where the form of route tables is what the case is about)
+//! # Filter: native           (the Gateways run the filter as a module of Envoy)
 //! apiVersion: ...
 //! --- # findings
 //! --- # statuses
@@ -19,7 +20,7 @@ use std::sync::Arc;
 use serde::Serialize as _;
 use serde_json::{Value, json};
 use tollgate_core::envoy::{
-    self, ControlCluster, FilterCode, FilterSetup, IstioCluster, Ports, RouteTables, Shown, Surroundings,
+    self, ControlCluster, FilterCode, FilterSetup, IstioCluster, Ports, RouteTables, Runtime, Shown, Surroundings,
 };
 use tollgate_core::ir::Ir;
 use tollgate_core::istio;
@@ -37,6 +38,7 @@ pub struct Case<'a> {
     input: &'a str,
     shows: Vec<&'a str>,
     route_tables: RouteTables,
+    runtime: Runtime,
     setting: Setting,
 }
 
@@ -65,7 +67,10 @@ impl<'a> Case<'a> {
         let mesh = input.lines().any(|line| line == "# In a mesh").then(|| Arc::new(mesh()));
         let beside = input.lines().any(|line| line == "# Sidecars: Both");
         let sidecars = if beside { Sidecars::Both } else { Sidecars::None };
-        Self { input, shows, route_tables, setting: Setting { placement, mesh, sidecars } }
+        let runs_natively = input.lines().any(|line| line == "# Filter: native");
+        let module = || Runtime::Native(FilterCode::File("filter.so".to_owned()));
+        let runtime = if runs_natively { module() } else { Runtime::Wasm };
+        Self { input, shows, route_tables, runtime, setting: Setting { placement, mesh, sidecars } }
     }
 
     /// The whole file as it should be.
@@ -76,7 +81,7 @@ impl<'a> Case<'a> {
         let mut translation = translate(&objects, self.setting.clone());
         let statuses = translation.statuses(&objects, &findings);
         findings.append(&mut translation.findings);
-        let surroundings = surroundings(self.route_tables);
+        let surroundings = surroundings(self.route_tables, self.runtime.clone());
         let mut output = self.input.trim_end().to_owned() + "\n";
         let snapshots: BTreeMap<String, Snapshot> = translation
             .ir
@@ -122,7 +127,7 @@ fn kept(name: &str, ir: &Ir) -> Value {
     let uri = "http://tollgate.tollgate-system.svc.cluster.local:18003/code/abc.wasm".to_owned();
     let code = FilterCode::ByAgent { sha256: "abc".to_owned(), uri, teller: "tollgate".to_owned() };
     let gateways = ["spiffe://cluster.local/ns/default/sa/llm-tollgate".to_owned()].into();
-    let setup = FilterSetup { code, control_cluster: ControlCluster::Istio(cluster), gateways };
+    let setup = FilterSetup { code, runtime: Runtime::Wasm, control_cluster: ControlCluster::Istio(cluster), gateways };
     let mut filters = serde_json::Map::new();
     for workload in ir.workloads.values() {
         let stage = filter_of(name, &envoy::of_workload(workload, ir, &setup));
@@ -147,12 +152,17 @@ fn kept(name: &str, ir: &Ir) -> Value {
 /// What the filter itself reads of its configuration. None: it sees no requests.
 fn filter_of(name: &str, message: &[u8]) -> Option<tollgate_filter::config::RequestStage> {
     use envoy_types::pb::envoy::config::core::v3::TypedExtensionConfig;
+    use envoy_types::pb::envoy::extensions::filters::http::dynamic_modules::v3::DynamicModuleFilter;
     use envoy_types::pb::envoy::extensions::filters::http::wasm::v3::Wasm;
     use envoy_types::pb::google::protobuf::BytesValue;
     use prost::Message as _;
     let extension = TypedExtensionConfig::decode(message).unwrap();
-    let wasm = Wasm::decode(extension.typed_config.unwrap().value.as_slice()).unwrap();
-    let configuration = wasm.config.unwrap().configuration.unwrap();
+    let filter = extension.typed_config.unwrap();
+    let configuration = if filter.type_url.contains("dynamic_modules") {
+        DynamicModuleFilter::decode(filter.value.as_slice()).unwrap().filter_config.unwrap()
+    } else {
+        Wasm::decode(filter.value.as_slice()).unwrap().config.unwrap().configuration.unwrap()
+    };
     let bytes = BytesValue::decode(configuration.value.as_slice()).unwrap().value;
     let config = tollgate_filter::config::parse(&bytes);
     let config = config.unwrap_or_else(|error| panic!("{name}: the filter refuses {}: {error}", extension.name));
@@ -309,12 +319,12 @@ fn yaml(value: &Value) -> String {
     if text.ends_with('\n') { text } else { text + "\n" }
 }
 
-fn surroundings(route_tables: RouteTables) -> Surroundings {
+fn surroundings(route_tables: RouteTables, runtime: Runtime) -> Surroundings {
     Surroundings {
         route_tables,
         bind: "127.0.0.1".to_owned(),
         ports: Ports::Shared,
-        filter: FilterSetup::of_gateways(FilterCode::File("filter.wasm".to_owned())),
+        filter: FilterSetup::of_gateways(FilterCode::File("filter.wasm".to_owned())).with_runtime(runtime),
     }
 }
 

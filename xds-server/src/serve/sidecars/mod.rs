@@ -75,7 +75,7 @@ impl Sidecars {
         let serving = Serving::of_routes(ports.listener, door, Limits::PROXIES, published, routes);
         let mut tasks = vec![tokio::spawn(keeper.keep(look))];
         if let Some(listener) = ports.code {
-            tasks.push(tokio::spawn(web::serve(listener, "code", self::code(code), web::Limits::PEOPLE)));
+            tasks.push(tokio::spawn(web::serve(listener, "code", self::code(vec![code]), web::Limits::PEOPLE)));
         }
         Self { serving, tasks }
     }

@@ -28,7 +28,7 @@ use tonic::{Code, Request, Status, Streaming};
 use super::super::ads::Ads;
 use super::members::SCOPE;
 use super::{Ports, Sidecars};
-use crate::filter_code::FilterCode;
+use crate::filter_code::{FilterCode, Form};
 use crate::ledger::{self, Embedded};
 use crate::pipeline::Publisher;
 use crate::report::Metrics;
@@ -176,7 +176,7 @@ impl World {
         let books = dir.path().join("ledger");
         let lease = Duration::from_secs(30);
         let ledger = Embedded::open(&books, publisher.for_ledger(), lease, ledger::Metrics::new()).unwrap();
-        let code = Arc::new(FilterCode { sha256: "f".to_owned(), bytes: "code".into() });
+        let code = Arc::new(FilterCode { form: Form::Wasm, sha256: "f".to_owned(), bytes: "code".into() });
         let ports = Ports { listener, code: None, mesh, certificates: dir.path().to_owned() };
         let sidecars = Sidecars::looking(ports, ads, ledger::service(Arc::new(ledger)), code, SOON);
         let ca = Ca::new();

@@ -1,0 +1,274 @@
+//! One configuration of the filter, wherever in Envoy it is. Envoy makes an object of it for each listener and cluster
+//! that names it; here they are one, because they have the same bytes. Of the request stage it has a root in each
+//! island, and calls the control plane through one of Envoy's objects.
+
+mod calls;
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, AtomicU32, Ordering},
+};
+
+use tollgate_filter::{
+    config::{self, InvalidConfig, Stage},
+    counters,
+    root::RootEvent,
+    worker,
+};
+
+pub use calls::{Call, Calls, News, Sort};
+
+use crate::{
+    host::{self, Config, OfConfig, Scheduler},
+    island, root,
+    shared::RECORDS,
+    ticker,
+};
+
+static PLUGINS: Mutex<Vec<Arc<Plugin>>> = Mutex::new(Vec::new());
+static LAST: AtomicU32 = AtomicU32::new(0);
+
+#[derive(Debug)]
+pub struct Plugin {
+    pub number: u32,
+    pub bytes: Vec<u8>,
+    /// Of the request stage: how it reaches the control plane.
+    pub control: Option<Control>,
+    places: Mutex<Places>,
+    pub calls: Mutex<Calls>,
+    /// A tick was sent and has not come.
+    is_due: AtomicBool,
+}
+
+#[derive(Debug)]
+pub struct Control {
+    pub cluster: String,
+    pub metadata: Vec<(String, Vec<u8>)>,
+}
+
+/// Envoy's objects of this configuration.
+#[derive(Debug, Default)]
+struct Places {
+    count: usize,
+    /// Those that can call and count. The first one does.
+    http: Vec<Place>,
+}
+
+#[derive(Debug)]
+struct Place {
+    config: Config,
+    scheduler: Scheduler<OfConfig>,
+    counters: Vec<Option<usize>>,
+}
+
+/// What Envoy keeps for one object of its own.
+#[derive(Debug)]
+pub struct Member {
+    pub plugin: Arc<Plugin>,
+    config: Option<Config>,
+}
+
+/// What a configuration is told on the main thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notice {
+    Tick,
+    Rang { island: usize },
+    WokenByLedger { island: usize },
+    WokenByTick { island: usize },
+}
+
+/// All that are in Envoy now, in the order in which they came.
+pub fn all() -> Vec<Arc<Plugin>> {
+    plugins().clone()
+}
+
+fn plugins() -> MutexGuard<'static, Vec<Arc<Plugin>>> {
+    PLUGINS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+pub fn of_number(number: u32) -> Option<Arc<Plugin>> {
+    plugins().iter().find(|plugin| plugin.number == number).cloned()
+}
+
+/// Takes in a configuration for one object of Envoy's. On the main thread.
+///
+/// # Errors
+/// When it is not one of ours.
+pub fn configure(bytes: &[u8], config: Option<Config>) -> Result<Member, InvalidConfig> {
+    let known = plugins().iter().find(|plugin| plugin.bytes == bytes).cloned();
+    let plugin = match known {
+        Some(plugin) => {
+            plugin.join(config);
+            plugin
+        }
+        None => begin(bytes, config)?,
+    };
+    Ok(Member { plugin, config })
+}
+
+fn begin(bytes: &[u8], config: Option<Config>) -> Result<Arc<Plugin>, InvalidConfig> {
+    let control = match config::parse(bytes)?.stage {
+        Stage::Request(stage) => Some(Control {
+            metadata: stage.metadata().into_iter().map(|(name, value)| (name.to_owned(), value.to_vec())).collect(),
+            cluster: stage.control_cluster,
+        }),
+        Stage::Attempt(_) | Stage::Connection(_) => None,
+    };
+    worker::prepare_records(*RECORDS, host::now_ns());
+    let plugin = Arc::new(Plugin {
+        number: LAST.fetch_add(1, Ordering::Relaxed) + 1,
+        bytes: bytes.to_owned(),
+        control,
+        places: Mutex::default(),
+        calls: Mutex::default(),
+        is_due: AtomicBool::new(false),
+    });
+    plugin.join(config);
+    plugins().push(plugin.clone());
+    for (number, island) in island::all() {
+        if island.is_empty() {
+            root::revive(number, island);
+        } else {
+            island.with(|inner| inner.load(&plugin));
+            root::step(&plugin, number, RootEvent::Configured);
+        }
+    }
+    root::step_back_before(&plugin);
+    if plugin.control.is_some() {
+        ticker::start();
+    }
+    Ok(plugin)
+}
+
+/// As before anything was configured.
+#[cfg(test)]
+pub fn forget_all() {
+    plugins().clear();
+}
+
+// === impl Plugin ===
+
+impl Plugin {
+    fn places(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn calls(&self) -> MutexGuard<'_, Calls> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn join(&self, config: Option<Config>) {
+        let place = config.filter(|_| self.control.is_some()).map(|config| Place {
+            config,
+            scheduler: config.scheduler(),
+            counters: counters::metric_names().map(|name| config.define_counter(&name)).collect(),
+        });
+        let mut places = self.places();
+        places.count += 1;
+        places.http.extend(place);
+    }
+
+    /// Envoy's object by which to call.
+    pub fn config(&self) -> Option<Config> {
+        self.places().http.first().map(|place| place.config)
+    }
+
+    /// From any thread.
+    pub fn tell(&self, notice: Notice) {
+        if let Some(place) = self.places().http.first() {
+            place.scheduler.commit(notice.number());
+        }
+    }
+
+    /// Sends a tick, unless the last one has not come yet.
+    pub fn tick(&self) {
+        if self.control.is_some() && !self.is_due.swap(true, Ordering::AcqRel) {
+            self.tell(Notice::Tick);
+        }
+    }
+
+    /// The tick has come.
+    pub fn ticked(&self) {
+        self.is_due.store(false, Ordering::Release);
+    }
+
+    /// Adds to Envoy's counters. On the main thread.
+    pub fn count(&self, counts: &[u64]) {
+        let places = self.places();
+        let Some(place) = places.http.first() else { return };
+        for (counter, count) in place.counters.iter().zip(counts) {
+            if let (Some(counter), 1..) = (counter, *count) {
+                place.config.add(*counter, *count);
+            }
+        }
+    }
+}
+
+// === impl Member ===
+
+impl Member {
+    /// Envoy destroys its object.
+    pub fn leave(self) {
+        let plugin = self.plugin;
+        let was_last = {
+            let mut places = plugin.places();
+            places.count -= 1;
+            places.http.retain(|place| Some(place.config) != self.config);
+            // The tick that this place was sent comes no more.
+            plugin.ticked();
+            places.count == 0
+        };
+        if let Some(config) = self.config {
+            root::lost(&plugin, config);
+        }
+        if was_last {
+            for (number, _) in island::all() {
+                root::step(&plugin, number, RootEvent::Done);
+            }
+            plugins().retain(|other| other.number != plugin.number);
+            for (_, island) in island::all() {
+                island.with(|inner| inner.unload(plugin.number));
+            }
+        }
+    }
+}
+
+// === impl Notice ===
+
+impl Notice {
+    /// As Envoy carries it: the sort, and the island's number.
+    fn number(self) -> u64 {
+        let (sort, island) = match self {
+            Self::Tick => (0, 0),
+            Self::Rang { island } => (1, island),
+            Self::WokenByLedger { island } => (2, island),
+            Self::WokenByTick { island } => (3, island),
+        };
+        (sort << 32) | u64::try_from(island).unwrap_or(0)
+    }
+
+    pub fn of_number(number: u64) -> Option<Self> {
+        let island = usize::try_from(number & u64::from(u32::MAX)).ok()?;
+        match number >> 32 {
+            0 => Some(Self::Tick),
+            1 => Some(Self::Rang { island }),
+            2 => Some(Self::WokenByLedger { island }),
+            3 => Some(Self::WokenByTick { island }),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_notice_comes_as_it_was_sent() {
+        let notices = [Notice::Tick, Notice::Rang { island: 0 }, Notice::WokenByLedger { island: 7 }];
+        for notice in notices.into_iter().chain([Notice::WokenByTick { island: 1 }]) {
+            assert_eq!(Notice::of_number(notice.number()), Some(notice));
+        }
+        assert_eq!(Notice::of_number(4 << 32), None);
+    }
+}

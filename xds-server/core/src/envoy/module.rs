@@ -1,0 +1,79 @@
+//! The filter as a dynamic module of Envoy (`docs/adr/0006-native-edge.md`). Its configuration is the same, and so are its
+//! names.
+
+use envoy_types::pb::envoy::extensions::dynamic_modules::v3::DynamicModuleConfig;
+use envoy_types::pb::envoy::extensions::filters::http::dynamic_modules::v3::DynamicModuleFilter;
+use envoy_types::pb::envoy::extensions::filters::network::dynamic_modules::v3::DynamicModuleNetworkFilter;
+use envoy_types::pb::google::protobuf::{Any, BytesValue};
+use prost::{Message as _, Name as _};
+use tollgate_proto::v1::{FilterConfig, filter_config::Stage};
+
+use super::wasm::code;
+use super::wire::any;
+use super::{FilterCode, FilterSetup, Runtime};
+
+/// The counters of both forms have the same names.
+const METRICS: &str = "wasmcustom";
+
+/// The module that runs a Gateway's filter. None: it runs as WebAssembly.
+///
+/// A Gateway whose Consumers are known by JWTs does so always. Envoy notes claims as nested metadata, and its ABI for modules
+/// gives a module no value that is nested.
+pub fn of<'a>(setup: &'a FilterSetup, request: &FilterConfig) -> Option<&'a FilterCode> {
+    let asks_for_claims = matches!(&request.stage, Some(Stage::Request(stage)) if !stage.claim_sets.is_empty());
+    match &setup.runtime {
+        Runtime::Native(code) if !asks_for_claims => Some(code),
+        Runtime::Native(_) | Runtime::Wasm => None,
+    }
+}
+
+pub fn http(name: &str, code: &FilterCode, config: &FilterConfig, setup: &FilterSetup) -> DynamicModuleFilter {
+    DynamicModuleFilter {
+        dynamic_module_config: Some(module(code, setup)),
+        filter_name: name.to_owned(),
+        filter_config: Some(bytes(config)),
+        ..Default::default()
+    }
+}
+
+pub fn network(
+    name: &str,
+    code: &FilterCode,
+    config: &FilterConfig,
+    setup: &FilterSetup,
+) -> DynamicModuleNetworkFilter {
+    DynamicModuleNetworkFilter {
+        dynamic_module_config: Some(module(code, setup)),
+        filter_name: name.to_owned(),
+        filter_config: Some(bytes(config)),
+        ..Default::default()
+    }
+}
+
+fn bytes(config: &FilterConfig) -> Any {
+    any(&BytesValue { value: config.encode_to_vec() })
+}
+
+fn module(code: &FilterCode, setup: &FilterSetup) -> DynamicModuleConfig {
+    DynamicModuleConfig {
+        module: Some(self::code(code, setup)),
+        // Its threads and its records outlive every configuration.
+        do_not_close: true,
+        metrics_namespace: METRICS.to_owned(),
+        // As for WebAssembly: until the code is there, what Envoy has goes on.
+        nack_on_cache_miss: !matches!(code, FilterCode::File(_)),
+        ..Default::default()
+    }
+}
+
+pub fn is_one(type_url: &str) -> bool {
+    [DynamicModuleFilter::type_url(), DynamicModuleNetworkFilter::type_url()].iter().any(|known| known == type_url)
+}
+
+/// A filter of this form in which its name in Envoy's log and its configuration are changed.
+pub fn changed(value: &[u8], change: impl FnOnce(&mut String, &mut Option<Any>) -> Option<()>) -> Option<Vec<u8>> {
+    // The two messages are the same.
+    let mut filter = DynamicModuleFilter::decode(value).ok()?;
+    change(&mut filter.filter_name, &mut filter.filter_config)?;
+    Some(filter.encode_to_vec())
+}
