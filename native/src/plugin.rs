@@ -4,15 +4,18 @@
 
 mod calls;
 
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, AtomicU32, Ordering},
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
 };
 
 use tollgate_filter::{
     config::{self, InvalidConfig, Stage},
     counters,
-    root::RootEvent,
+    root::{LIVELY_MS, RootEvent},
     worker,
 };
 
@@ -38,6 +41,16 @@ pub struct Plugin {
     pub calls: Mutex<Calls>,
     /// A tick was sent and has not come.
     is_due: AtomicBool,
+    tempo: Mutex<Tempo>,
+}
+
+/// How often the roots of a configuration want to tick. Those of all islands tick together, as often as any of them wants.
+#[derive(Debug, Default)]
+struct Tempo {
+    /// In milliseconds, by island. One that is not here has said nothing yet.
+    every: HashMap<usize, u64>,
+    /// Since the last tick.
+    waited_ms: u64,
 }
 
 #[derive(Debug)]
@@ -122,6 +135,7 @@ fn begin(bytes: &[u8], config: Option<Config>) -> Result<Arc<Plugin>, InvalidCon
         places: Mutex::default(),
         calls: Mutex::default(),
         is_due: AtomicBool::new(false),
+        tempo: Mutex::default(),
     });
     plugin.join(config);
     plugins().push(plugin.clone());
@@ -180,11 +194,21 @@ impl Plugin {
         }
     }
 
-    /// Sends a tick, unless the last one has not come yet.
-    pub fn tick(&self) {
-        if self.control.is_some() && !self.is_due.swap(true, Ordering::AcqRel) {
+    fn tempo(&self) -> MutexGuard<'_, Tempo> {
+        self.tempo.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// So much time has passed. Sends a tick if one is wanted, unless the last one has not come yet.
+    pub fn passed(&self, millis: u64) {
+        let is_time = self.control.is_some() && self.tempo().passed(millis, island::ISLANDS.len());
+        if is_time && !self.is_due.swap(true, Ordering::AcqRel) {
             self.tell(Notice::Tick);
         }
+    }
+
+    /// The root of this island wants to tick so often from now on.
+    pub fn tick_every(&self, island: usize, millis: u64) {
+        self.tempo().every.insert(island, millis);
     }
 
     /// The tick has come.
@@ -201,6 +225,22 @@ impl Plugin {
                 place.config.add(*counter, *count);
             }
         }
+    }
+}
+
+// === impl Tempo ===
+
+impl Tempo {
+    /// So much time has passed. Whether it is time for a tick, among so many islands.
+    fn passed(&mut self, millis: u64, islands: usize) -> bool {
+        self.waited_ms = self.waited_ms.saturating_add(millis);
+        let have_all_said = self.every.len() >= islands;
+        let every = self.every.values().copied().min().filter(|_| have_all_said).unwrap_or(LIVELY_MS);
+        let is_time = self.waited_ms >= every;
+        if is_time {
+            self.waited_ms = 0;
+        }
+        is_time
     }
 }
 
@@ -262,6 +302,20 @@ impl Notice {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn roots_tick_as_often_as_any_of_them_wants() {
+        let mut tempo = Tempo::default();
+        let mut ticks = |every: &[(usize, u64)]| {
+            tempo.every = every.iter().copied().collect();
+            tempo.waited_ms = 0;
+            (0..20).filter(|_| tempo.passed(100, 2)).count()
+        };
+        assert_eq!(ticks(&[]), 20, "nobody has said");
+        assert_eq!(ticks(&[(0, 1000)]), 20, "one has not said");
+        assert_eq!(ticks(&[(0, 1000), (1, 1000)]), 2);
+        assert_eq!(ticks(&[(0, 1000), (1, 100)]), 20);
+    }
 
     #[test]
     fn a_notice_comes_as_it_was_sent() {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use tollgate_filter::{
-    root::{RootEvent, RootOrder},
+    root::{LIVELY_MS, RootEvent, RootOrder},
     stream::Callback,
 };
 
@@ -66,6 +66,7 @@ pub fn revive(number: usize, island: &Island) {
         let orphans = plugin.calls().take(|_, call| call.island == number);
         orphans.into_iter().for_each(|(config, started, _)| config.reset(started));
         island.with(|inner| inner.load(&plugin));
+        plugin.tick_every(number, LIVELY_MS);
         step(&plugin, number, RootEvent::Configured);
     }
 }
@@ -145,6 +146,7 @@ fn carry_out(plugin: &Plugin, island: usize, place: &Island, order: RootOrder) -
             let counts = place.with(|inner| inner.worker.counters.take().collect::<Vec<u64>>());
             plugin.count(&counts.unwrap_or_default());
         }
+        RootOrder::TickEvery { millis } => plugin.tick_every(island, millis),
         RootOrder::Warn(message) => host::warn(message),
         // Envoy waits for nobody here.
         RootOrder::Gone => {}

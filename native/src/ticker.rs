@@ -1,10 +1,10 @@
-//! The time. A thread of ours sends each configuration that has roots a tick, ten times a second.
+//! The time. A thread of ours tells each configuration ten times a second that time has passed.
 
 use std::{sync::Once, thread, time::Duration};
 
-use crate::{host, plugin};
+use tollgate_filter::root::LIVELY_MS;
 
-const TICK: Duration = Duration::from_millis(100);
+use crate::{host, plugin};
 
 static STARTED: Once = Once::new();
 
@@ -12,8 +12,8 @@ static STARTED: Once = Once::new();
 pub fn start() {
     STARTED.call_once(|| {
         let run = || loop {
-            thread::sleep(TICK);
-            plugin::all().iter().for_each(|plugin| plugin.tick());
+            thread::sleep(Duration::from_millis(LIVELY_MS));
+            plugin::all().iter().for_each(|plugin| plugin.passed(LIVELY_MS));
         };
         if thread::Builder::new().name("tollgate".to_owned()).spawn(run).is_err() {
             host::warn("tollgate: there is no thread for the time, so nothing is reported to the ledger");
