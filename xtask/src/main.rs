@@ -7,6 +7,7 @@ mod check;
 mod demo;
 mod documents;
 mod http;
+mod interrupt;
 mod lab;
 mod needs;
 mod process;
@@ -67,7 +68,12 @@ enum Command {
     Bless,
     /// Writes what is generated below manifests and docs/reference anew.
     Gen,
-    /// CPU time per request over plain Envoy, part by part; or over another build; or what a change costs among many.
+    /// What a gateway costs, over plain Envoy and beside other gateways; or over another build; or what a change costs.
+    ///
+    /// Without an option: CPU time per request, part by part; then latency, streams, long prompts, memory and idling of
+    /// plain Envoy, of a wasm filter that does nothing, and of Tollgate, with all processes of each; then the goals. It
+    /// takes some minutes. A number that cannot be trusted is refused with its reason, on a busy machine above all.
+    /// docs/performance.md says how it is measured and how to read it.
     Bench(bench::Options),
     /// Mixed load for minutes, with clients that leave and processes that are killed; then the books are compared.
     Soak {
@@ -96,7 +102,7 @@ impl Command {
     fn needs(&self) -> &'static [Need] {
         match self {
             Self::Demo { stop: true, .. } => &[],
-            Self::Bench(options) if options.scale => needs::SCALE,
+            Self::Bench(options) if options.scale || options.released => needs::SCALE,
             Self::Bench(options) if options.kubernetes => needs::CLUSTER,
             Self::Demo { kubernetes: true, .. } => needs::LAB,
             Self::Demo { mesh: true, .. } => needs::MESH,
@@ -119,6 +125,7 @@ fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            interrupt::wait_if_ending();
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }

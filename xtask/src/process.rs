@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::http;
+use crate::interrupt;
 use crate::setup::Tools;
 use crate::shell;
 use crate::workspace::Workspace;
@@ -32,6 +33,7 @@ impl Process {
             .stderr(out)
             .spawn()
             .with_context(|| format!("cannot start {:?}", command.get_program()))?;
+        interrupt::started(child.id());
         Ok(Self { child: Some(child), log: log.to_path_buf() })
     }
 
@@ -45,8 +47,18 @@ impl Process {
     }
 
     /// Calls `look` until it works, while the process runs.
-    pub fn wait_for<T>(&mut self, what: &str, mut look: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
-        let end = Instant::now() + Duration::from_secs(60);
+    pub fn wait_for<T>(&mut self, what: &str, look: impl FnMut() -> anyhow::Result<T>) -> anyhow::Result<T> {
+        self.wait_at_most(Duration::from_secs(60), what, look)
+    }
+
+    /// The same with another patience than a minute.
+    pub fn wait_at_most<T>(
+        &mut self,
+        patience: Duration,
+        what: &str,
+        mut look: impl FnMut() -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
+        let end = Instant::now() + patience;
         loop {
             let last = match look() {
                 Ok(found) => return Ok(found),
@@ -55,7 +67,7 @@ impl Process {
             self.ensure_running(what)?;
             if Instant::now() > end {
                 let log = self.log.display();
-                return Err(last.context(format!("{what}: not within a minute; its log: {log}")));
+                return Err(last.context(format!("{what}: not within {} s; its log: {log}", patience.as_secs())));
             }
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -64,6 +76,7 @@ impl Process {
     /// An error, and the end of its output, if it has ended.
     pub fn ensure_running(&mut self, what: &str) -> anyhow::Result<()> {
         if let Some(status) = self.child.as_mut().map(Child::try_wait).transpose()?.flatten() {
+            interrupt::ended(self.id());
             eprintln!("{}", shell::tail(&self.log, 30));
             anyhow::bail!("{what}: it ended ({status}); its log: {}", self.log.display());
         }
@@ -72,6 +85,7 @@ impl Process {
 
     /// Leaves it running.
     pub fn let_go(mut self) {
+        interrupt::ended(self.id());
         self.child = None;
     }
 
@@ -84,6 +98,7 @@ impl Process {
         let Some(mut child) = self.child.take() else {
             return;
         };
+        interrupt::ended(child.id());
         if signal(child.id(), Signal::TERM).is_ok() {
             for _ in 0..100 {
                 if !matches!(child.try_wait(), Ok(None)) {
@@ -101,6 +116,34 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+/// An Envoy that is nobody's child, as `tollgate run` starts it. It ends with its control plane. If it has not when this
+/// value is dropped, it is killed.
+pub struct Detached {
+    pub id: u32,
+}
+
+// === impl Detached ===
+
+impl Detached {
+    pub fn new(id: u32) -> Self {
+        interrupt::started(id);
+        Self { id }
+    }
+}
+
+impl Drop for Detached {
+    fn drop(&mut self) {
+        interrupt::ended(self.id);
+        if is_envoy(self.id) {
+            let _ended_meanwhile = signal(self.id, Signal::KILL);
+        }
+    }
+}
+
+fn is_envoy(id: u32) -> bool {
+    std::fs::read_link(format!("/proc/{id}/exe")).is_ok_and(|program| program.ends_with("envoy"))
 }
 
 pub fn signal(id: u32, signal: Signal) -> anyhow::Result<()> {
@@ -182,10 +225,8 @@ pub fn envoy_of(state: &Path) -> anyhow::Result<u32> {
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
         .find(|id| {
-            let is_envoy =
-                std::fs::read_link(format!("/proc/{id}/exe")).is_ok_and(|program| program.ends_with("envoy"));
             let arguments = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
-            is_envoy && String::from_utf8_lossy(&arguments).contains(state)
+            is_envoy(*id) && String::from_utf8_lossy(&arguments).contains(state)
         })
         .context("no Envoy runs on this state folder")
 }

@@ -85,14 +85,14 @@ fn install(workspace: &Workspace, requirements: &Path) -> anyhow::Result<()> {
         takes: Some("270 MB; a minute or so, by the network"),
         log: "setup-pip",
     };
-    pip(workspace, &step, &["--requirement".as_ref(), requirements.as_os_str()])
+    pip(workspace, &venv, &step, &["--requirement".as_ref(), requirements.as_os_str()])
 }
 
-/// Installs prebuilt wheels into the environment.
-pub fn pip(workspace: &Workspace, step: &Step<'_>, packages: &[&OsStr]) -> anyhow::Result<()> {
+/// Installs prebuilt wheels into this environment.
+pub fn pip(workspace: &Workspace, venv: &Path, step: &Step<'_>, packages: &[&OsStr]) -> anyhow::Result<()> {
     step.run(
         workspace,
-        in_environment(&mut Command::new(workspace.tools().join("venv/bin/python")))
+        in_environment(&mut Command::new(venv.join("bin/python")))
             .args(["-m", "pip", "install", "--disable-pip-version-check", "--no-input"])
             .args(["--only-binary", ":all:", "--no-deps"])
             .args(packages),
@@ -130,7 +130,7 @@ fn link(home: &Path) -> anyhow::Result<()> {
 }
 
 /// The machine's settings say where wheels come from, but not where they go.
-fn in_environment(command: &mut Command) -> &mut Command {
+pub fn in_environment(command: &mut Command) -> &mut Command {
     for name in ELSEWHERE {
         command.env_remove(name);
     }

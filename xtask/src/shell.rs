@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
+use crate::interrupt;
 use crate::workspace::Workspace;
 
 /// The time between two signs of life where there is no terminal that can redraw a line.
@@ -58,9 +59,11 @@ impl Step<'_> {
             .stderr(out)
             .spawn()
             .with_context(|| format!("cannot start {:?}", command.get_program()))?;
+        interrupt::started(child.id());
         let mut pulse = Pulse::new(&log);
         let status = loop {
             if let Some(status) = child.try_wait()? {
+                interrupt::ended(child.id());
                 break status;
             }
             std::thread::sleep(Duration::from_millis(100));

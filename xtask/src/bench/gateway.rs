@@ -3,23 +3,30 @@
 use std::path::Path;
 
 use crate::bench::config;
-use crate::process::{self, Process, Run};
+use crate::process::{self, Detached, Process, Run};
 use crate::setup::Tools;
 
-/// The Envoy runs until this value is dropped.
+/// Both processes run until this value is dropped.
 pub struct Gateway {
     pub port: u16,
     /// The port of a Gateway that routes to no model and so has no filter.
     pub bare: u16,
-    /// Envoy's process.
-    pub envoy: u32,
-    _control_plane: Process,
+    /// It ends its Envoy, and so it comes first.
+    pub control_plane: Process,
+    pub envoy: Detached,
 }
 
 // === impl Gateway ===
 
 impl Gateway {
-    pub fn start(tools: &Tools, tollgate: &Path, backend: u16, home: &Path) -> anyhow::Result<Self> {
+    /// `arguments` are added to those of `tollgate run`.
+    pub fn start(
+        tools: &Tools,
+        tollgate: &Path,
+        arguments: &[&str],
+        backend: u16,
+        home: &Path,
+    ) -> anyhow::Result<Self> {
         if home.exists() {
             std::fs::remove_dir_all(home)?;
         }
@@ -35,10 +42,10 @@ impl Gateway {
             config: &folder,
             state: &state,
             admin: &admin,
-            arguments: &["--concurrency", "1"],
+            arguments: &[&["--concurrency", "1"], arguments].concat(),
             log: &home.join("tollgate.log"),
         }
         .start()?;
-        Ok(Self { port, bare, envoy: process::envoy_of(&state)?, _control_plane: control_plane })
+        Ok(Self { port, bare, control_plane, envoy: Detached::new(process::envoy_of(&state)?) })
     }
 }

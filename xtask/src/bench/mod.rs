@@ -1,12 +1,17 @@
-//! `cargo xtask bench`: CPU time per request of Envoy with the whole chain, over plain Envoy on the same work in the
-//! same run. It measures CPU time and not latency, because that is what a gateway costs and what a busy machine does
-//! not blur. Rounds are short and taken in turns, so that a disturbance hits all alike.
+//! `cargo xtask bench`: what a gateway costs, over plain Envoy on the same work in the same run. CPU time is what a
+//! gateway costs and what a busy machine does not blur, so it is measured for all work; times are measured besides.
+//! Rounds are short and taken in turns, so that a disturbance hits all alike, and differences are of the same round.
 //!
 //! ```text
-//! load (8 connections) -> plain Envoy                 -> responder (1 KB, whole or as events)
-//!                      -> Envoy programmed by tollgate ->
+//! load -> plain Envoy                 -> responder (1 KB, whole or as events)
+//!      -> Envoy programmed by tollgate ->
+//!      -> another gateway (--peers)    ->
 //! ```
-//! Parts are left out one by one, by sending requests to other routes of the same Envoy. `--against` adds an Envoy that
+//! Each gateway has all of its processes on a CPU that the load and the responder do not use, and all of them count
+//! (`tree.rs`). A number that cannot be trusted is refused with its reason (`refusal.rs`).
+//!
+//! Parts of the chain are left out one by one, by sending requests to other routes of the same Envoy (`parts.rs`). Whole
+//! gateways do the same work side by side (`contenders.rs`). `--against` adds an Envoy that
 //! another build programs, in turns with the first. Where a process's code happens to lie in memory changes its cost by
 //! some microseconds, so two builds are compared over several starts.
 //!
@@ -16,46 +21,72 @@
 //! `--scale` measures something else: what a change costs among many routes or keys (`scale/`). `--kubernetes` measures the
 //! same among many HTTPRoutes in a Kubernetes.
 
+mod busy;
 mod cluster;
 mod config;
+mod contenders;
 mod cpus;
 mod gateway;
+mod idle;
+mod lane;
 mod load;
+mod noop;
+mod parts;
+mod peers;
 mod plain;
+mod proc;
+mod refusal;
 mod responder;
 mod scale;
 mod sidecar;
+mod started;
 mod stats;
+mod streams;
 mod table;
+mod tree;
+mod turn;
 mod wire;
 
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
-
-use anyhow::Context;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use crate::artifacts;
-use crate::setup;
+use crate::interrupt;
+use crate::setup::{self, Tools};
 use crate::workspace::Workspace;
+use contenders::Contender;
 use cpus::Cpus;
-use gateway::Gateway;
-use load::Request;
-use plain::Plain;
-use sidecar::{Filter, Sidecars};
-use stats::Samples;
-
-const REQUESTS_PER_ROUND: usize = 2_000;
-const WARM_UP: usize = 4_000;
+use lane::{Build, Lane, Way};
+use peers::Peer;
+use started::{Setup, Started};
+use table::Rest;
 
 /// What to measure, and how often.
 #[derive(Clone, clap::Args)]
 pub struct Options {
     /// Short rounds, taken in turns
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 15)]
     rounds: usize,
     /// Everything is started anew so many times, with this number of rounds each
     #[arg(long, default_value_t = 1)]
     starts: usize,
+    /// Other gateways on the same work: all that a package registry has, or some of them
+    ///
+    /// They are installed below target/peers on first use, by pinned versions (xtask/peers): up to a GB and some minutes.
+    /// Portkey needs Node.js with npm. One that cannot be installed or does not start is shown as SKIPPED, with the reason.
+    #[arg(long, value_enum, value_delimiter = ',', num_args = 0.., default_missing_values = ["aigw", "litellm", "portkey"])]
+    #[arg(conflicts_with_all = ["among", "against", "sidecar"])]
+    peers: Vec<Peer>,
+    /// Measures the released build, as --scale does, instead of the debug build of the control plane
+    ///
+    /// The filter is the same in both. Building takes some minutes.
+    #[arg(long, conflicts_with_all = ["among", "sidecar"])]
+    pub released: bool,
+    /// A round counts if other processes use at most this of the CPUs
+    ///
+    /// More blurs what is measured. For trying things out on a busy machine, 100 takes every round.
+    #[arg(long, value_name = "PERCENT", default_value_t = 10.0, conflicts_with = "among")]
+    others: f64,
     /// Another build's `tollgate`, with its filter inside, to compare this one with
     #[arg(long, value_name = "TOLLGATE")]
     against: Option<PathBuf>,
@@ -78,39 +109,8 @@ pub struct Options {
     amounts: scale::Amounts,
 }
 
-/// One line of the result: the same work, sent on one way through Envoy.
-struct Lane {
-    name: &'static str,
-    /// What differs from the line that it is compared with.
-    means: &'static str,
-    /// Index of the line that it is compared with.
-    over: Option<usize>,
-    request: Request,
-    way: Way,
-    /// The samples of this build, and of the other one if there is one.
-    samples: [Samples; 2],
-}
-
-/// Which listener of which Envoy a lane's requests go to.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
-    Plain,
-    /// The listener of a Gateway without the filter.
-    Bare,
-    Chain,
-    /// One of those that `--sidecar` starts.
-    Sidecar(Filter),
-}
-
-/// What one start has started.
-struct Started {
-    plain: Plain,
-    /// By the index of their build.
-    gateways: Vec<(usize, Gateway)>,
-    sidecars: Option<Sidecars>,
-}
-
 pub fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<()> {
+    interrupt::watch()?;
     if options.scale {
         return scale::run(workspace, &options.amounts);
     }
@@ -119,161 +119,136 @@ pub fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<()> {
     }
     let tools = setup::tools(workspace)?;
     let wasm = artifacts::filter(workspace)?;
-    let mut builds = vec![artifacts::debug(workspace, &wasm)?];
-    builds.extend(options.against.as_ref().map(std::path::absolute).transpose()?);
+    let this = if options.released { artifacts::dist(workspace)? } else { artifacts::debug(workspace, &wasm)? };
+    let control_plane =
+        if options.released { "the released control plane" } else { "the control plane's debug build, see --released" };
+    if options.sidecar {
+        sidecar::build(workspace)?;
+    }
+    for peer in &options.peers {
+        // Not while others are measured. What is wrong is said when it is to start.
+        let _said_later = peer.install(workspace);
+    }
     let home = workspace.target().join("bench");
     if home.exists() {
         std::fs::remove_dir_all(&home)?;
     }
     std::fs::create_dir_all(&home)?;
+    cpus::allow_many_connections()?;
+    let bench =
+        Bench { workspace, options, tools, home: &home, cpus: Cpus::divide()?, backend: responder::start()?, this };
     if options.sidecar {
-        sidecar::build(workspace)?;
+        let mut lanes = parts::of_sidecars();
+        bench.starts(&mut lanes, |_| ())?;
+        return table::parts(&lanes, &wasm, control_plane);
     }
-    let cpus = Cpus::divide()?;
-    let backend = responder::start()?;
-    let mut lanes = if options.sidecar { lanes_of_sidecars() } else { lanes() };
-    let per_start = options.rounds * lanes.len() * builds.len() / 3 + 6 * builds.len();
-    println!(
-        "==> {} rounds in turns, {REQUESTS_PER_ROUND} requests each on {} connections, one worker; {} start(s), about {} s",
-        options.rounds,
-        load::CONNECTIONS,
-        options.starts,
-        per_start * options.starts
-    );
-    for start in 0..options.starts {
-        // Which build comes first changes from start to start.
-        let mut order: Vec<_> = builds.iter().enumerate().collect();
-        order.rotate_left(start % builds.len());
-        let plain = plain::start(&tools, backend, &home)?;
-        cpus.give(plain.process.id())?;
-        let mut gateways = Vec::new();
-        for (build, tollgate) in order {
-            let home = home.join(format!("build-{build}"));
-            let gateway = Gateway::start(&tools, tollgate, backend, &home)?;
-            cpus.give(gateway.envoy)?;
-            gateways.push((build, gateway));
-        }
-        let sidecars = options.sidecar.then(|| Sidecars::start(workspace, backend, &home)).transpose()?;
-        for envoy in sidecars.iter().flat_map(Sidecars::envoys) {
-            cpus.give(envoy)?;
-        }
-        measure(&Started { plain, gateways, sidecars }, options.rounds, &mut lanes)?;
-        println!("    start {} of {}", start + 1, options.starts);
-    }
-    table::print(&lanes, &wasm)?;
-    if builds.len() > 1 {
+    if options.against.is_some() {
+        let mut lanes = parts::lanes(&[Build::This, Build::Other]);
+        bench.starts(&mut lanes, |_| ())?;
+        table::parts(&lanes, &wasm, control_plane)?;
         table::compare(&lanes, options.rounds);
+        return Ok(());
+    }
+    let mut lanes = parts::lanes(&[Build::This]);
+    let contenders = contenders::all(&options.peers, bench.backend);
+    lanes.extend(contenders::lanes(&contenders, &lanes));
+    let rest = bench.starts(&mut lanes, |started| rest(started, &contenders))?;
+    table::parts(&lanes, &wasm, control_plane)?;
+    table::gateways(&lanes, &contenders, &rest);
+    table::prompts(&lanes, &contenders);
+    if let Some(ours) = rest.iter().find(|rest| rest.of.name == parts::BUDGET) {
+        table::targets(&lanes, ours);
     }
     Ok(())
 }
 
-/// Measures all rounds of one start, in turns between the builds.
-fn measure(started: &Started, rounds: usize, lanes: &mut [Lane]) -> anyhow::Result<()> {
-    for lane in lanes.iter() {
-        for (_, gateway) in lane.measured_at(&started.gateways) {
-            let (port, _) = lane.way.of(started, gateway)?;
-            warm_up(&lane.request, port).with_context(|| format!("warming up: {}", lane.name))?;
+struct Bench<'a> {
+    workspace: &'a Workspace,
+    options: &'a Options,
+    tools: Tools,
+    home: &'a Path,
+    cpus: Cpus,
+    /// The responder's port.
+    backend: u16,
+    /// This build's `tollgate`.
+    this: PathBuf,
+}
+
+// === impl Bench ===
+
+impl Bench<'_> {
+    /// Starts everything and measures all rounds, as often as is asked for. `last` is done at the end of the last start.
+    fn starts<T>(&self, lanes: &mut [Lane], last: impl FnOnce(&Started) -> T) -> anyhow::Result<T> {
+        let Options { rounds, starts, .. } = *self.options;
+        println!("==> {rounds} rounds in turns, {} lanes, {starts} start(s)", lanes.len());
+        let mut at_last = None;
+        for start in 0..starts.max(1) {
+            println!("==> start {} of {starts}", start + 1);
+            // What of the last start runs ends first.
+            drop(at_last.take());
+            let started = self.start(start)?;
+            measure(&started, rounds, self.options.others, lanes);
+            at_last = Some(started);
         }
+        let started = at_last.ok_or_else(|| anyhow::anyhow!("nothing was started"))?;
+        Ok(last(&started))
     }
-    for _ in 0..rounds {
-        for lane in lanes.iter_mut() {
-            for (build, gateway) in lane.measured_at(&started.gateways) {
-                let (port, envoy) = lane.way.of(started, gateway)?;
-                let before = stats::cpu_time(envoy)?;
-                lane.request.send(port, REQUESTS_PER_ROUND)?;
-                let used = stats::cpu_time(envoy)?.saturating_sub(before);
-                if let Some(samples) = lane.samples.get_mut(*build) {
-                    samples.push(used.as_secs_f64() * 1e6 / REQUESTS_PER_ROUND as f64);
-                }
-            }
+
+    fn start(&self, start: usize) -> anyhow::Result<Started> {
+        let mut builds = vec![(Build::This, self.this.clone())];
+        if let Some(other) = &self.options.against {
+            builds.push((Build::Other, std::path::absolute(other)?));
         }
-    }
-    Ok(())
-}
-
-/// The first answers may be refusals, until workers have taken up what the main thread has acknowledged.
-fn warm_up(request: &Request, port: u16) -> anyhow::Result<()> {
-    let end = Instant::now() + Duration::from_secs(10);
-    while let Err(error) = request.send(port, load::CONNECTIONS) {
-        anyhow::ensure!(Instant::now() < end, error);
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    request.send(port, WARM_UP)
-}
-
-const PATH: &str = "/v1/chat/completions";
-
-fn lane(name: &'static str, means: &'static str, over: Option<usize>, way: Way, request: Request) -> Lane {
-    Lane { name, means, over, request, way, samples: Default::default() }
-}
-
-fn lanes() -> Vec<Lane> {
-    let key = Some(config::KEY);
-    let at = |prefix: &str| format!("/{prefix}{PATH}");
-    let request = |prefix: &str, model, key| Request::new(&at(prefix), model, key, false);
-    vec![
-        lane("plain Envoy", "", None, Way::Plain, Request::new(PATH, "smol", None, false)),
-        lane("no filter", "listener and route as we make them", Some(0), Way::Bare, request("bare", "smol", None)),
-        lane("filter passes by", "+ entering wasm", Some(1), Way::Chain, request("pass", "smol", None)),
-        lane(
-            "anonymous, no budget",
-            "+ body, model, routing, usage",
-            Some(2),
-            Way::Chain,
-            request("open", "smol", None),
-        ),
-        lane("key, no budget", "+ key", Some(3), Way::Chain, request("key", "smol", key)),
-        lane("key and budget", "+ reservation, settlement", Some(4), Way::Chain, request("budget", "smol", key)),
-        lane(
-            "the same with failover",
-            "+ the filter of each attempt",
-            Some(5),
-            Way::Chain,
-            request("budget", "pair", key),
-        ),
-        lane("plain Envoy, events", "", None, Way::Plain, Request::new(PATH, "smol", None, true)),
-        lane("key and budget, events", "", Some(7), Way::Chain, Request::new(&at("budget"), "smol", key, true)),
-    ]
-}
-
-fn lanes_of_sidecars() -> Vec<Lane> {
-    let key = Some(config::KEY);
-    let request = |path: &str, key| Request::new(path, "smol", key, false);
-    vec![
-        lane("plain Envoy", "", None, Way::Plain, request(PATH, None)),
-        lane("key and budget", "", Some(0), Way::Chain, request(&format!("/budget{PATH}"), key)),
-        lane("plain sidecar", "", None, Way::Sidecar(Filter::None), request(PATH, None)),
-        lane("sidecar, key and budget", "", Some(2), Way::Sidecar(Filter::Key), request(PATH, key)),
-        lane("the same by its identity", "", Some(2), Way::Sidecar(Filter::Identity), request(PATH, None)),
-    ]
-}
-
-// === impl Lane ===
-
-impl Lane {
-    /// The gateways whose turn a round is. What is the same for all builds has the rounds of this build alone.
-    fn measured_at<'g>(
-        &self,
-        gateways: &'g [(usize, Gateway)],
-    ) -> impl Iterator<Item = &'g (usize, Gateway)> + use<'g> {
-        let of_all = matches!(self.way, Way::Bare | Way::Chain);
-        gateways.iter().filter(move |(build, _)| of_all || *build == 0)
+        // Which build comes first changes from start to start.
+        let count = builds.len();
+        builds.rotate_left(start % count);
+        let setup = Setup {
+            workspace: self.workspace,
+            tools: &self.tools,
+            cpus: &self.cpus,
+            home: self.home,
+            backend: self.backend,
+            builds,
+            sidecars: self.options.sidecar,
+            peers: &self.options.peers,
+        };
+        setup.start()
     }
 }
 
-// === impl Way ===
-
-impl Way {
-    /// Its port, and the process whose time counts.
-    fn of(self, started: &Started, gateway: &Gateway) -> anyhow::Result<(u16, u32)> {
-        Ok(match self {
-            Self::Plain => (started.plain.port, started.plain.process.id()),
-            Self::Bare => (gateway.bare, gateway.envoy),
-            Self::Chain => (gateway.port, gateway.envoy),
-            Self::Sidecar(filter) => {
-                let place = started.sidecars.as_ref().context("no sidecars were started")?.place(filter);
-                (place.port, place.envoy)
-            }
+/// Measures all rounds of one start, in turns.
+fn measure(started: &Started, rounds: usize, others: f64, lanes: &mut [Lane]) {
+    println!("==> warming up");
+    let ready: Vec<_> = lanes
+        .iter_mut()
+        .map(|lane| {
+            let place = started.place(lane.way)?;
+            lane.warm_up(place)?;
+            Ok(place)
         })
+        .collect();
+    for round in 1..=rounds {
+        let began = Instant::now();
+        for (lane, place) in lanes.iter_mut().zip(&ready) {
+            let turn = place.clone().and_then(|place| lane.measure(place, others));
+            lane.rounds.push(turn);
+        }
+        println!("    round {round} of {rounds} ({:.1} s)", began.elapsed().as_secs_f64());
     }
+}
+
+/// What is measured once: memory after the rounds and with many streams, and idling. A filter that does nothing holds
+/// nothing either.
+fn rest(started: &Started, contenders: &[Contender]) -> Vec<Rest> {
+    let contenders: Vec<_> = contenders.iter().filter(|contender| contender.way != Way::Noop).collect();
+    let places: Vec<_> = contenders.iter().map(|contender| started.place(contender.way)).collect();
+    let memory: Vec<_> = places.iter().map(|place| place.clone()?.tree.memory()).collect();
+    let streams = contenders.iter().zip(&places).map(|(contender, place)| {
+        println!("==> {} streams at once: {}", streams::STREAMS, contender.title);
+        streams::run(place.clone()?, &contender.entry)
+    });
+    let streams: Vec<_> = streams.collect();
+    let idle = idle::percents(&places);
+    let all = contenders.into_iter().zip(memory).zip(streams).zip(idle);
+    all.map(|(((contender, memory), streams), idle)| Rest { of: contender.clone(), memory, streams, idle }).collect()
 }

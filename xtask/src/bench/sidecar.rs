@@ -19,7 +19,7 @@ pub struct Sidecars {
 }
 
 /// Whether the filter is in it, and how it knows its caller.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Filter {
     None,
     Key,

