@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+/// A hostname without a route to a pool.
+pub const PLAIN_HOST: &str = "plain.bench";
 pub const KEY: &str = "the-key-of-the-benchmark";
 /// SHA-256 of the key.
 pub const HASH: &str = "920a127c5852dec7b929e99ccf74a9f7d8d07efec5597c248d88d4a10a754dac";
@@ -44,6 +46,14 @@ ports: [{{name: http, port: {backend}}}]
         ),
         route("bench", "pass", "{name: backend, port: 80}"),
         route("bare", "bare", "{name: backend, port: 80}"),
+        format!(
+            "\
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: plain}}
+spec: {{parentRefs: [{{name: bench}}], hostnames: [{PLAIN_HOST}], rules: [{{backendRefs: [{{name: backend, port: 80}}]}}]}}
+"
+        ),
         format!(
             "\
 apiVersion: tollgate.dev/v1alpha1

@@ -37,6 +37,7 @@ pub fn all(peers: &[Peer], backend: u16) -> Vec<Contender> {
         contender(parts::PLAIN, "plain Envoy", Way::Plain, parts::unguarded()),
         contender(parts::NOOP, "no-op wasm", Way::Noop, parts::unguarded()),
         contender(parts::BUDGET, "Tollgate, key and budget", Way::Chain(Build::This), parts::budget()),
+        contender(parts::NATIVE, "Tollgate, native", Way::Chain(Build::Native), parts::budget()),
     ];
     all.extend(peers.iter().map(|peer| contender(peer.name(), peer.title(), Way::Peer(*peer), peer.entry(backend))));
     all

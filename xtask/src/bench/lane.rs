@@ -60,6 +60,8 @@ pub enum Way {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Build {
     This,
+    /// The same with the filter as a dynamic module.
+    Native,
     /// That of `--against`.
     Other,
 }

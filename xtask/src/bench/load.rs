@@ -25,6 +25,7 @@ pub struct Request {
 pub struct Entry {
     pub path: String,
     pub model: &'static str,
+    pub host: &'static str,
     /// Lines of the head.
     pub headers: Vec<String>,
 }
@@ -43,7 +44,13 @@ pub struct Seen {
 
 impl Entry {
     pub fn new(path: impl Into<String>, model: &'static str, headers: &[&str]) -> Self {
-        Self { path: path.into(), model, headers: headers.iter().map(|line| (*line).to_owned()).collect() }
+        let headers = headers.iter().map(|line| (*line).to_owned()).collect();
+        Self { path: path.into(), model, host: "localhost", headers }
+    }
+
+    #[must_use]
+    pub fn at(self, host: &'static str) -> Self {
+        Self { host, ..self }
     }
 
     /// An entry for whoever has this key.
@@ -63,8 +70,9 @@ impl Entry {
         );
         let headers: String = self.headers.iter().map(|line| format!("{line}\r\n")).collect();
         let bytes = format!(
-            "POST {} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n{headers}content-length: {}\r\n\r\n{body}",
+            "POST {} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\n{headers}content-length: {}\r\n\r\n{body}",
             self.path,
+            self.host,
             body.len()
         )
         .into_bytes();

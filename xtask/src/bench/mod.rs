@@ -150,15 +150,14 @@ pub fn run(workspace: &Workspace, options: &Options) -> anyhow::Result<()> {
         return Ok(());
     }
     let mut lanes = parts::lanes(&[Build::This]);
+    lanes.extend(parts::more());
     let contenders = contenders::all(&options.peers, bench.backend);
     lanes.extend(contenders::lanes(&contenders, &lanes));
     let rest = bench.starts(&mut lanes, |started| rest(started, &contenders))?;
     table::parts(&lanes, &wasm, control_plane)?;
     table::gateways(&lanes, &contenders, &rest);
     table::prompts(&lanes, &contenders);
-    if let Some(ours) = rest.iter().find(|rest| rest.of.name == parts::BUDGET) {
-        table::targets(&lanes, ours);
-    }
+    table::targets(&lanes, &rest);
     Ok(())
 }
 
@@ -198,6 +197,8 @@ impl Bench<'_> {
         let mut builds = vec![(Build::This, self.this.clone())];
         if let Some(other) = &self.options.against {
             builds.push((Build::Other, std::path::absolute(other)?));
+        } else if !self.options.sidecar {
+            builds.push((Build::Native, self.this.clone()));
         }
         // Which build comes first changes from start to start.
         let count = builds.len();

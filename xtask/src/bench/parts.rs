@@ -23,6 +23,11 @@ pub const KEY: &str = "key, no budget";
 pub const BUDGET: &str = "key and budget";
 pub const FAILOVER: &str = "the same with failover";
 pub const BUDGET_EVENTS: &str = "key and budget, events";
+pub const PLAIN_HOST: &str = "a host without pools";
+pub const NATIVE_PASSES_BY: &str = "module passes by";
+pub const NATIVE: &str = "module, key and budget";
+pub const NATIVE_FAILOVER: &str = "module, with failover";
+pub const NATIVE_EVENTS: &str = "module, events";
 
 /// The way through the whole chain.
 pub fn budget() -> Entry {
@@ -64,6 +69,20 @@ pub fn lanes(builds: &[Build]) -> Vec<Lane> {
     ];
     lanes.extend(builds.iter().copied().flat_map(of));
     lanes
+}
+
+/// What is measured besides of this build: where there is no filter, and where it is a dynamic module.
+pub fn more() -> Vec<Lane> {
+    let native = Way::Chain(Build::Native);
+    let pass = Entry::new(format!("/pass{PATH}"), "smol", &[]);
+    let failover = Entry::with_key(format!("/budget{PATH}"), "pair", config::KEY);
+    vec![
+        chats(PLAIN_HOST, Way::Chain(Build::This), &unguarded().at(config::PLAIN_HOST)).over(PLAIN, ""),
+        chats(NATIVE_PASSES_BY, native, &pass).over(PLAIN, ""),
+        chats(NATIVE, native, &budget()).over(PLAIN, ""),
+        chats(NATIVE_FAILOVER, native, &failover).over(PLAIN, ""),
+        events(NATIVE_EVENTS, native, &budget()).over(PLAIN_EVENTS, ""),
+    ]
 }
 
 /// What `--sidecar` measures.

@@ -80,6 +80,7 @@ impl Build {
     fn arguments(self) -> &'static [&'static str] {
         match self {
             Self::This | Self::Other => &[],
+            Self::Native => &["--filter", "native"],
         }
     }
 }

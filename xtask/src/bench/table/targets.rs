@@ -3,7 +3,7 @@
 use super::Rest;
 use crate::bench::contenders::{DIRECT, not_measured, per_event_over};
 use crate::bench::lane::{Lane, Turn, Work, find};
-use crate::bench::parts::{BUDGET, FAILOVER, PASSES_BY, PLAIN};
+use crate::bench::parts::{BUDGET, FAILOVER, NATIVE, NATIVE_FAILOVER, PLAIN, PLAIN_HOST};
 use crate::bench::peers::Peer;
 use crate::bench::refusal::Refusal;
 use crate::bench::streams::FLAT;
@@ -22,37 +22,51 @@ enum Goal {
     AtLeast(f64),
 }
 
-/// `rest` is what was measured of Tollgate.
-pub fn targets(lanes: &[Lane], rest: &Rest) {
-    println!("\ntargets (medians)");
-    for target in all(lanes, rest) {
-        println!("{}", target.line());
+/// The filter in one of its two forms.
+struct Form {
+    name: &'static str,
+    /// With a budget and failover.
+    failover: &'static str,
+    /// The most that Envoy may use for a key and a budget, over plain Envoy.
+    goal: f64,
+}
+
+const WASM: Form = Form { name: BUDGET, failover: FAILOVER, goal: 45.0 };
+const MODULE: Form = Form { name: NATIVE, failover: NATIVE_FAILOVER, goal: 25.0 };
+
+pub fn targets(lanes: &[Lane], rest: &[Rest]) {
+    for (form, title) in [(WASM, "as WebAssembly"), (MODULE, "as a dynamic module (--filter native)")] {
+        println!("\ntargets (medians), the filter {title}");
+        let of_form = rest.iter().find(|rest| rest.of.name == form.name);
+        for target in of_form.into_iter().flat_map(|rest| all(lanes, &form, rest)) {
+            println!("{}", target.line());
+        }
     }
 }
 
-fn all(lanes: &[Lane], rest: &Rest) -> Vec<Target> {
+fn all(lanes: &[Lane], form: &Form, rest: &Rest) -> Vec<Target> {
     use Goal::{AtLeast, AtMost};
     let target = |what, unit, goal, value| Target { what, unit, value, goal };
     let envoy = |name| over_plain(lanes, name, |turn| turn.envoy);
-    let added = over_plain(lanes, BUDGET, Turn::cpu);
+    let added = over_plain(lanes, form.name, Turn::cpu);
     let times_less = |peer: Peer| Ok(over_plain(lanes, peer.name(), Turn::cpu)? / added.clone()?);
-    let chunk = per_event_over(lanes, BUDGET, PLAIN).map(|chunk| chunk.median());
+    let chunk = per_event_over(lanes, form.name, PLAIN).map(|chunk| chunk.median());
     vec![
-        target("key and budget, Envoy over plain", "us", AtMost(45.0), envoy(BUDGET)),
+        target("key and budget, Envoy over plain", "us", AtMost(form.goal), envoy(form.name)),
         target(
             "key and budget, control plane",
             "us",
             AtMost(5.0),
-            median(lanes, BUDGET, Work::Chats, |turn| turn.beside),
+            median(lanes, form.name, Work::Chats, |turn| turn.beside),
         ),
-        target("filter passes by, over plain", "us", AtMost(4.0), envoy(PASSES_BY)),
-        target("with failover, over plain", "us", AtMost(60.0), envoy(FAILOVER)),
+        target("a host without pools, over plain", "us", AtMost(4.0), envoy(PLAIN_HOST)),
+        target("with failover, over plain", "us", AtMost(60.0), envoy(form.failover)),
         target("a chunk of a stream, over plain", "us", AtMost(2.0), chunk),
         target(
             "p99 on one connection, of plain Envoy's",
             "times",
             AtMost(1.5),
-            ratio(lanes, BUDGET, PLAIN, Work::OneByOne, |turn| turn.p99),
+            ratio(lanes, form.name, PLAIN, Work::OneByOne, |turn| turn.p99),
         ),
         target("added CPU less than Envoy AI Gateway's", "times", AtLeast(6.0), times_less(Peer::Aigw)),
         target("added CPU less than LiteLLM's", "times", AtLeast(100.0), times_less(Peer::Litellm)),
@@ -60,7 +74,7 @@ fn all(lanes: &[Lane], rest: &Rest) -> Vec<Target> {
             "first byte of a stream at p99, over direct",
             "us",
             AtMost(1_000.0),
-            over(lanes, BUDGET, DIRECT, Work::FirstByte, |turn| turn.first_byte_p99),
+            over(lanes, form.name, DIRECT, Work::FirstByte, |turn| turn.first_byte_p99),
         ),
         target(
             "growth while 1,000 streams are open",
@@ -140,7 +154,7 @@ mod tests {
     fn what_was_not_measured_is_held_by_nobody() {
         let of = contenders::all(&[], 1).remove(0);
         let rest = Rest { of, memory: Err(not_measured()), streams: Err(not_measured()), idle: Ok(0.1) };
-        let lines: Vec<String> = all(&[], &rest).iter().map(Target::line).collect();
+        let lines: Vec<String> = all(&[], &WASM, &rest).iter().map(Target::line).collect();
         assert_eq!(lines.iter().filter(|line| line.ends_with("held")).count(), 1, "{lines:#?}");
     }
 }
