@@ -259,8 +259,10 @@ impl Member {
             places.count == 0
         };
         if let Some(config) = self.config {
-            root::lost(&plugin, config);
+            // Another object may be there to call by, but this may be any thread. The next tick tells the roots.
+            plugin.calls().lose(config);
         }
+        // Where there is no object, no root calls any more.
         if was_last {
             for (number, _) in island::all() {
                 root::step(&plugin, number, RootEvent::Done);

@@ -50,6 +50,8 @@ pub fn tell_woken(island: usize, woken: Woken) {
 
 fn tick(plugin: &Plugin) {
     plugin.ticked();
+    let lost = plugin.calls().take_lost();
+    lost.into_iter().for_each(|call| tell(plugin, call, News::Ended { status: grpc::UNAVAILABLE, answer: None }));
     for (number, island) in island::all() {
         if island.is_empty() {
             revive(number, island);
@@ -85,13 +87,6 @@ pub fn step_back_before(newest: &Plugin) {
             }
         }
     }
-}
-
-/// Envoy destroys this object, and the calls that were made by it with it.
-pub fn lost(plugin: &Plugin, config: Config) {
-    let lost = plugin.calls().take(|of, _| of == config);
-    lost.into_iter()
-        .for_each(|(_, _, call)| tell(plugin, call, News::Ended { status: grpc::UNAVAILABLE, answer: None }));
 }
 
 /// News of a call.

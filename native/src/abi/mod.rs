@@ -2,7 +2,7 @@
 //! `source/extensions/dynamic_modules/abi/abi.h`; the end-to-end tests run each of them on a real Envoy.
 //!
 //! Envoy checks nothing that it loads. A callback that this Envoy does not have fails the load, because the module is
-//! linked so that all are resolved at once; `xtask/src/artifacts.rs` checks that it is.
+//! linked so that all are resolved at once (`native/build.rs`).
 
 pub mod callbacks;
 #[cfg(test)]

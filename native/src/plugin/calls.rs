@@ -8,7 +8,11 @@ use crate::{
 };
 
 #[derive(Debug, Default)]
-pub struct Calls(HashMap<(Config, Started), State>);
+pub struct Calls {
+    by_place: HashMap<(Config, Started), State>,
+    /// Ended with Envoy's object, and nobody was told yet.
+    lost: Vec<Call>,
+}
 
 /// Whose call it is, and which.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,24 +52,24 @@ pub enum News {
 impl Calls {
     pub fn began(&mut self, config: Config, started: Started, call: Call) {
         let state = State { call, messages: Messages::default(), answer: None, status: None };
-        self.0.insert((config, started), state);
+        self.by_place.insert((config, started), state);
     }
 
     /// Where the call is that a root knows by this number.
     pub fn of_token(&self, token: u32) -> Option<(Config, Started)> {
-        self.0.iter().find(|(_, state)| state.call.token == token).map(|(place, _)| *place)
+        self.by_place.iter().find(|(_, state)| state.call.token == token).map(|(place, _)| *place)
     }
 
     /// Headers (`began`) or trailers came.
     pub fn fields(&mut self, config: Config, started: Started, fields: &[(Vec<u8>, Vec<u8>)], began: bool) {
-        if let Some(state) = self.0.get_mut(&(config, started)) {
+        if let Some(state) = self.by_place.get_mut(&(config, started)) {
             state.status = state.status.or(grpc::status(fields, began));
         }
     }
 
     /// Bytes came. The messages of a stream are for its root at once; the answer of a call waits for its status.
     pub fn bytes(&mut self, config: Config, started: Started, bytes: &[u8]) -> Vec<(Call, News)> {
-        let Some(state) = self.0.get_mut(&(config, started)) else {
+        let Some(state) = self.by_place.get_mut(&(config, started)) else {
             return Vec::new();
         };
         match (state.messages.take(bytes), state.call.sort) {
@@ -85,14 +89,25 @@ impl Calls {
 
     /// The call is over. `status`: nobody said how, and this is why.
     pub fn ended(&mut self, config: Config, started: Started, status: u32) -> Option<(Call, News)> {
-        let state = self.0.remove(&(config, started))?;
+        let state = self.by_place.remove(&(config, started))?;
         let status = state.status.unwrap_or(status);
         Some((state.call, News::Ended { status, answer: state.answer.filter(|_| status == 0) }))
     }
 
+    /// Envoy destroys this object, and the calls that were made by it with it.
+    pub fn lose(&mut self, config: Config) {
+        let lost = self.take(|of, _| of == config);
+        self.lost.extend(lost.into_iter().map(|(_, _, call)| call));
+    }
+
+    /// Those that were lost since the last time.
+    pub fn take_lost(&mut self) -> Vec<Call> {
+        std::mem::take(&mut self.lost)
+    }
+
     /// Takes out those that are chosen.
     pub fn take(&mut self, mut choose: impl FnMut(Config, Call) -> bool) -> Vec<(Config, Started, Call)> {
-        let taken = self.0.extract_if(|(config, _), state| choose(*config, state.call));
+        let taken = self.by_place.extract_if(|(config, _), state| choose(*config, state.call));
         taken.map(|((config, started), state)| (config, started, state.call)).collect()
     }
 }
