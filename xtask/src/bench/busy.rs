@@ -13,7 +13,14 @@ use crate::interrupt;
 pub struct Watch {
     since: Instant,
     machine: Machine,
+    processes: Processes,
+}
+
+/// What all processes had used at a time.
+struct Processes {
     ours: u64,
+    /// By their ids, with their names.
+    others: BTreeMap<u32, (String, u64)>,
 }
 
 /// What the machine's first line of `/proc/stat` says: ticks of all CPUs together.
@@ -28,26 +35,43 @@ struct Machine {
 
 impl Watch {
     pub fn start() -> anyhow::Result<Self> {
-        Ok(Self { since: Instant::now(), machine: Machine::read()?, ours: ours()? })
+        Ok(Self { since: Instant::now(), machine: Machine::read()?, processes: Processes::read()? })
     }
 
     /// An error if others used more than so many percent of all CPUs.
     pub fn end(&self, at_most: f64) -> Result<(), Refusal> {
         let now = Self::start().map_err(|error| Refusal::Gone { what: format!("/proc cannot be read: {error:#}") })?;
         let machine = now.machine.used.saturating_sub(self.machine.used);
-        let ours = now.ours.saturating_sub(self.ours);
-        let elapsed = now.since.duration_since(self.since).as_secs_f64();
-        Refusal::if_busy(machine.saturating_sub(ours) as f64 / TICKS, elapsed * now.machine.cpus as f64, at_most)
+        let ours = now.processes.ours.saturating_sub(self.processes.ours);
+        let capacity = now.since.duration_since(self.since).as_secs_f64() * now.machine.cpus as f64;
+        let most = || now.processes.busiest_since(&self.processes);
+        Refusal::if_busy(machine.saturating_sub(ours) as f64 / TICKS, capacity, at_most, most)
     }
 }
 
-/// What this program has used, and all that it has started, be it below it or not.
-fn ours() -> anyhow::Result<u64> {
-    let all = Entry::all()?;
-    let roots = std::iter::once(std::process::id()).chain(interrupt::running());
-    let ours: BTreeMap<u32, u64> =
-        roots.flat_map(|root| Entry::below(root, &all)).map(|entry| (entry.id, entry.ticks)).collect();
-    Ok(ours.values().sum())
+// === impl Processes ===
+
+impl Processes {
+    /// Ours are this program and all that it has started, be it below it or not.
+    fn read() -> anyhow::Result<Self> {
+        let all = Entry::all()?;
+        let roots = std::iter::once(std::process::id()).chain(interrupt::running());
+        let ours: BTreeMap<u32, u64> =
+            roots.flat_map(|root| Entry::below(root, &all)).map(|entry| (entry.id, entry.ticks)).collect();
+        let others = all.into_iter().filter(|entry| !ours.contains_key(&entry.id));
+        let others = others.map(|entry| (entry.id, (entry.name, entry.ticks))).collect();
+        Ok(Self { ours: ours.values().sum(), others })
+    }
+
+    /// The name of the other process that used most since, if it can be told.
+    fn busiest_since(&self, before: &Self) -> Option<String> {
+        let used = |(id, (name, ticks)): (&u32, &(String, u64))| {
+            let earlier = before.others.get(id).map_or(0, |(_, ticks)| *ticks);
+            (ticks.saturating_sub(earlier), name.clone())
+        };
+        let (ticks, name) = self.others.iter().map(used).max()?;
+        (ticks > 0).then_some(name)
+    }
 }
 
 // === impl Machine ===
@@ -83,6 +107,16 @@ mod tests {
     fn this_machine_is_watched() {
         let watch = Watch::start().unwrap();
         assert!(watch.machine.cpus > 0);
-        assert!(watch.ours > 0 || watch.machine.used > 0);
+        assert!(!watch.processes.others.contains_key(&std::process::id()));
+    }
+
+    #[test]
+    fn the_busiest_other_process_is_named() {
+        let at = |ticks: [u64; 2]| {
+            let others = [(7, ("rustc".to_owned(), ticks[0])), (8, ("sh".to_owned(), ticks[1]))];
+            Processes { ours: 0, others: others.into_iter().collect() }
+        };
+        assert_eq!(at([9, 100]).busiest_since(&at([1, 99])).as_deref(), Some("rustc"));
+        assert_eq!(at([9, 100]).busiest_since(&at([9, 100])), None);
     }
 }

@@ -182,7 +182,7 @@ mod tests {
         let request = Entry::new("/", "smol", &[]).request(2_000, Answer::Whole);
         let mut lane = Lane::new("a", Work::Chats, Way::Plain, request);
         let turn = |envoy: &f64| Turn { envoy: *envoy, ..Turn::default() };
-        let busy = Refusal::Busy { percent: 50.0 };
+        let busy = Refusal::Busy { percent: 50.0, most: None };
         lane.rounds = rounds.iter().map(|envoy| envoy.as_ref().map(turn).ok_or(busy.clone())).collect();
         lane
     }

@@ -1,6 +1,6 @@
 //! The load: a number of connections, each with one request after the other. Every answer is looked at.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
@@ -131,7 +131,12 @@ impl Request {
     /// Sends it once. The right answer is then at the beginning of the buffer.
     pub fn ask(&self, stream: &mut TcpStream, buffer: &mut Vec<u8>, began: impl FnMut()) -> anyhow::Result<Arrival> {
         stream.write_all(&self.bytes).context("the request was not taken")?;
-        let arrival = wire::receive(stream, buffer, began).context("no whole answer")?;
+        let arrival = wire::receive(stream, buffer, began).map_err(|error| match error.kind() {
+            ErrorKind::WouldBlock => {
+                anyhow::anyhow!("nothing more came, {} bytes of an answer were there", buffer.len())
+            }
+            _ => anyhow::Error::from(error).context("no whole answer"),
+        })?;
         let arrival = arrival.context("the connection was closed without an answer")?;
         let answer = buffer.get(..arrival.length).unwrap_or_default();
         if let Some(wrong) = self.answer.wrong_in(answer, arrival.body) {

@@ -6,8 +6,8 @@ use std::fmt;
 pub enum Refusal {
     /// Requests failed, or had wrong answers.
     Failed { connections: usize, of: usize, first: String },
-    /// Other processes used this part of all CPUs, in percent.
-    Busy { percent: f64 },
+    /// Other processes used so many percent of all CPUs, and this one most of it.
+    Busy { percent: f64, most: Option<String> },
     /// What was to be measured has ended.
     Gone { what: String },
     /// Too few rounds are left. This is the last reason of those that are not.
@@ -27,13 +27,17 @@ impl Refusal {
     }
 
     /// The rule about busy machines: other processes used `others` seconds of the `capacity` seconds of all CPUs, and may
-    /// use so many percent.
-    pub fn if_busy(others: f64, capacity: f64, at_most: f64) -> Result<(), Self> {
-        let percent = others / capacity * 100.0;
+    /// use so many percent. `most` finds the name of the busiest of them.
+    pub fn if_busy(
+        others: f64,
+        capacity: f64,
+        at_most: f64,
+        most: impl FnOnce() -> Option<String>,
+    ) -> Result<(), Self> {
         if others <= capacity * at_most / 100.0 + ERROR_SECONDS {
             return Ok(());
         }
-        Err(Self::Busy { percent })
+        Err(Self::Busy { percent: others / capacity * 100.0, most: most() })
     }
 
     /// The rule about rounds: at least half of them must be left. Returns those.
@@ -55,7 +59,10 @@ impl fmt::Display for Refusal {
             Self::Failed { connections, of, first } => {
                 write!(out, "requests failed on {connections} of {of} connections, the first with: {first}")
             }
-            Self::Busy { percent } => write!(out, "other processes used {percent:.0} % of the CPUs"),
+            Self::Busy { percent, most: None } => write!(out, "other processes used {percent:.0} % of the CPUs"),
+            Self::Busy { percent, most: Some(name) } => {
+                write!(out, "other processes used {percent:.0} % of the CPUs, {name} most of it")
+            }
             Self::Gone { what } => write!(out, "{what}"),
             Self::Rounds { refused, of, last } => write!(out, "{refused} of {of} rounds refused, the last one: {last}"),
             Self::Skipped { reason } => write!(out, "SKIPPED: {reason}"),
@@ -69,16 +76,19 @@ mod tests {
 
     #[test]
     fn a_machine_is_busy_when_others_use_more_than_they_may() {
-        assert_eq!(Refusal::if_busy(0.2, 2.0, 10.0), Ok(()));
-        assert_eq!(Refusal::if_busy(0.4, 2.0, 10.0), Err(Refusal::Busy { percent: 20.0 }));
-        assert_eq!(Refusal::if_busy(0.4, 2.0, 20.0), Ok(()));
+        let if_busy =
+            |others, capacity, at_most| Refusal::if_busy(others, capacity, at_most, || Some("rustc".to_owned()));
+        assert_eq!(if_busy(0.2, 2.0, 10.0), Ok(()));
+        let refused = if_busy(0.4, 2.0, 10.0).unwrap_err();
+        assert_eq!(refused.to_string(), "other processes used 20 % of the CPUs, rustc most of it");
+        assert_eq!(if_busy(0.4, 2.0, 20.0), Ok(()));
         // Some ticks in a short round are no load.
-        assert_eq!(Refusal::if_busy(0.03, 0.1, 10.0), Ok(()));
+        assert_eq!(if_busy(0.03, 0.1, 10.0), Ok(()));
     }
 
     #[test]
     fn a_figure_is_refused_when_most_of_its_rounds_are() {
-        let busy = || Err(Refusal::Busy { percent: 50.0 });
+        let busy = || Err(Refusal::Busy { percent: 50.0, most: None });
         assert_eq!(Refusal::unless_half(&[Ok(1), busy(), Ok(3), busy()]), Ok(vec![1, 3]));
         let refused = Refusal::unless_half(&[Ok(1), busy(), busy()]).unwrap_err();
         assert_eq!(refused.to_string(), "2 of 3 rounds refused, the last one: other processes used 50 % of the CPUs");

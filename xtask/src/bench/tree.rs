@@ -20,7 +20,7 @@ pub enum Tree {
 }
 
 /// What the processes had used at a time.
-pub struct Reading(Vec<(Entry, Part, Threads)>);
+pub struct Reading(Vec<(u32, Part, Threads)>);
 
 /// What the processes have used since.
 #[derive(Clone, Copy, Debug, Default)]
@@ -43,7 +43,7 @@ impl Tree {
         let read = || -> anyhow::Result<Reading> {
             let members = self.members()?.into_iter();
             Ok(Reading(
-                members.map(|at| Ok((at, Part::of(at.id), Threads::of(at.id)?))).collect::<anyhow::Result<_>>()?,
+                members.map(|at| Ok((at.id, Part::of(at.id), Threads::of(at.id)?))).collect::<anyhow::Result<_>>()?,
             ))
         };
         read().map_err(|error| Refusal::Gone { what: format!("a process of it cannot be read: {error:#}") })
@@ -83,14 +83,14 @@ impl Reading {
     /// nobody knows what it used.
     pub fn since(&self, before: &Self) -> Result<Used, Refusal> {
         for (old, ..) in &before.0 {
-            if !self.0.iter().any(|(at, ..)| at.id == old.id) {
-                return Err(Refusal::Gone { what: format!("process {} of it has ended", old.id) });
+            if !self.0.iter().any(|(at, ..)| at == old) {
+                return Err(Refusal::Gone { what: format!("process {old} of it has ended") });
             }
         }
         let mut used = Used::default();
         for (at, part, threads) in &self.0 {
             let nothing = Threads::default();
-            let before = before.0.iter().find(|(old, ..)| old.id == at.id).map_or(&nothing, |(_, _, threads)| threads);
+            let before = before.0.iter().find(|(old, ..)| old == at).map_or(&nothing, |(_, _, threads)| threads);
             match part {
                 Part::Envoy => used.envoy += threads.since(before),
                 Part::Beside => used.beside += threads.since(before),
