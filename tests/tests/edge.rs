@@ -100,11 +100,12 @@ pub async fn one_connection_has_a_hundred_streams(shared: Arc<Shared>) -> anyhow
 /// Forty large bodies that never end, on one connection: Envoy resets the largest requests while the heap is not yet
 /// full, and a client with a small one does not notice.
 pub async fn large_bodies_end_before_the_memory(shared: Arc<Shared>) -> anyhow::Result<()> {
-    const HEAP_MIB: u64 = 128;
+    // The heap that it may have, and what it has besides: code, stacks, and with the filter as WebAssembly a VM. Growth says
+    // nothing: a VM is in the memory from the start, and as a module the filter leaves its place to bodies.
+    const RESIDENT_MIB: u64 = 128 + 112;
     const BODIES: usize = 40;
     let basic = quick(&shared, "large_bodies_end_before_the_memory", &["--envoy-memory", "128Mi"]).await?;
     let envoy = basic.gateway.envoy()?;
-    let before = resident(&basic.gateway)?;
     let mut connection = connect(&basic.gateway).await?;
     let mut bodies = Vec::new();
     for _ in 0..BODIES {
@@ -116,13 +117,13 @@ pub async fn large_bodies_end_before_the_memory(shared: Arc<Shared>) -> anyhow::
     for _ in 0..9 {
         let parts = bodies.iter_mut().map(|body| body.send(vec![b'x'; MIB]));
         futures::future::join_all(parts).await;
-        most = most.max(resident(&basic.gateway)?.saturating_sub(before));
+        most = most.max(resident(&basic.gateway)?);
     }
     let ended = bodies.iter().filter(|body| body.reset).count();
     let by_overload = envoy.stat("envoy.overload_actions.reset_high_memory_stream.count")?;
-    anyhow::ensure!(by_overload > 0, "{ended} requests were ended, none for its memory; Envoy took {most} MiB");
-    anyhow::ensure!(most <= HEAP_MIB, "Envoy took {most} MiB");
-    println!("{BODIES} bodies that never end: {ended} were ended, Envoy took {most} MiB more");
+    anyhow::ensure!(by_overload > 0, "{ended} requests were ended, none for its memory; Envoy had {most} MiB");
+    anyhow::ensure!(most <= RESIDENT_MIB, "Envoy had {most} MiB");
+    println!("{BODIES} bodies that never end: {ended} were ended, Envoy had {most} MiB");
     is_served(&other, "bodies that never end").await
 }
 
