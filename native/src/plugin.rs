@@ -200,7 +200,10 @@ impl Plugin {
 
     /// So much time has passed. Sends a tick if one is wanted, unless the last one has not come yet.
     pub fn passed(&self, millis: u64) {
-        let is_time = self.control.is_some() && self.tempo().passed(millis, island::ISLANDS.len());
+        // One that failed refuses until the next tick, so it does not wait for those that rest.
+        let living = island::all().filter(|(_, island)| !island.is_empty()).count();
+        let may_rest = living == island::ISLANDS.len();
+        let is_time = self.control.is_some() && self.tempo().passed(millis, may_rest.then_some(living));
         if is_time && !self.is_due.swap(true, Ordering::AcqRel) {
             self.tell(Notice::Tick);
         }
@@ -231,10 +234,10 @@ impl Plugin {
 // === impl Tempo ===
 
 impl Tempo {
-    /// So much time has passed. Whether it is time for a tick, among so many islands.
-    fn passed(&mut self, millis: u64, islands: usize) -> bool {
+    /// So much time has passed. Whether it is time for a tick, among so many islands. None: one of them is empty.
+    fn passed(&mut self, millis: u64, islands: Option<usize>) -> bool {
         self.waited_ms = self.waited_ms.saturating_add(millis);
-        let have_all_said = self.every.len() >= islands;
+        let have_all_said = islands.is_some_and(|islands| self.every.len() >= islands);
         let every = self.every.values().copied().min().filter(|_| have_all_said).unwrap_or(LIVELY_MS);
         let is_time = self.waited_ms >= every;
         if is_time {
@@ -311,12 +314,14 @@ mod tests {
         let mut ticks = |every: &[(usize, u64)]| {
             tempo.every = every.iter().copied().collect();
             tempo.waited_ms = 0;
-            (0..20).filter(|_| tempo.passed(100, 2)).count()
+            (0..20).filter(|_| tempo.passed(100, Some(2))).count()
         };
         assert_eq!(ticks(&[]), 20, "nobody has said");
         assert_eq!(ticks(&[(0, 1000)]), 20, "one has not said");
         assert_eq!(ticks(&[(0, 1000), (1, 1000)]), 2);
         assert_eq!(ticks(&[(0, 1000), (1, 100)]), 20);
+        let every = [(0, 1000), (1, 1000)].into_iter().collect();
+        assert!(Tempo { every, waited_ms: 0 }.passed(100, None), "one is empty");
     }
 
     #[test]

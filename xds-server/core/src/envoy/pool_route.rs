@@ -59,6 +59,7 @@ pub fn action(pool: &ir::Pool, gateway: &ir::Gateway, matched: &ir::Route) -> Op
     let idle = backends.iter().map(|backend| backend.timeouts.idle).max()?;
     let connect = backends.iter().map(|backend| backend.timeouts.connect).max()?;
     let retries = pool.models.iter().map(|model| model.retries).max().unwrap_or_default();
+    let attempt = one_attempt(matched.attempt_timeout.unwrap_or(first_token), first_token.max(idle));
     Some(route::RouteAction {
         cluster_specifier: Some(route::route_action::ClusterSpecifier::InlineClusterSpecifierPlugin(
             route::ClusterSpecifierPlugin {
@@ -76,10 +77,7 @@ pub fn action(pool: &ir::Pool, gateway: &ir::Gateway, matched: &ir::Route) -> Op
         // The client's side is silent while attempts fail one after the other. So this is longer than all of them, and
         // never ends a request that another backend could still answer.
         idle_timeout: duration((connect + first_token) * (retries + 1) + idle),
-        retry_policy: Some(match retries {
-            0 => one_attempt(matched.attempt_timeout.unwrap_or(first_token), first_token.max(idle)),
-            _ => retry_policy(matched.attempt_timeout.unwrap_or(first_token), first_token.max(idle)),
-        }),
+        retry_policy: Some(if retries == 0 { attempt } else { with_retries(attempt) }),
         ..Default::default()
     })
 }
@@ -97,7 +95,7 @@ fn one_attempt(first_token: Duration, idle: Duration) -> route::RetryPolicy {
 }
 
 /// Envoy's router takes the number of attempts from the filter (`x-envoy-max-retries`), per request.
-fn retry_policy(first_token: Duration, idle: Duration) -> route::RetryPolicy {
+fn with_retries(attempt: route::RetryPolicy) -> route::RetryPolicy {
     route::RetryPolicy {
         retry_on: RETRY_ON.to_owned(),
         retriable_status_codes: RETRIABLE.to_vec(),
@@ -108,7 +106,7 @@ fn retry_policy(first_token: Duration, idle: Duration) -> route::RetryPolicy {
             max_interval: duration(Duration::from_millis(50)),
         }),
         refresh_cluster_on_retry: true,
-        ..one_attempt(first_token, idle)
+        ..attempt
     }
 }
 
