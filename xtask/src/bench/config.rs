@@ -2,14 +2,15 @@
 
 use std::path::Path;
 
-/// A hostname without a route to a pool.
+/// The hostname of a listener of its own, on the same port. Routes without hostnames are for all hosts of their
+/// listeners, so no route to a pool names this listener.
 pub const PLAIN_HOST: &str = "plain.bench";
 pub const KEY: &str = "the-key-of-the-benchmark";
 /// SHA-256 of the key.
 pub const HASH: &str = "920a127c5852dec7b929e99ccf74a9f7d8d07efec5597c248d88d4a10a754dac";
 
 /// Writes the configuration. On `port` there are four routes: `/pass` leads to the backend as a Service, `/open` needs
-/// no key, `/key` needs a key, and `/budget` needs a key and has a budget. On `bare` there is a Gateway that routes to
+/// no key, `/key` needs a key, and `/budget` needs a key and has a budget. [`PLAIN_HOST`] leads to the backend. On `bare` there is a Gateway that routes to
 /// no model and so has no filter.
 pub fn write(folder: &Path, port: u16, bare: u16, backend: u16) -> anyhow::Result<()> {
     let mut documents = vec![
@@ -26,7 +27,11 @@ spec: {{gatewayClassName: tollgate, listeners: [{{name: http, port: {bare}, prot
 apiVersion: gateway.networking.k8s.io/v1
 kind: Gateway
 metadata: {{name: bench}}
-spec: {{gatewayClassName: tollgate, listeners: [{{name: http, port: {port}, protocol: HTTP}}]}}
+spec:
+  gatewayClassName: tollgate
+  listeners:
+  - {{name: http, port: {port}, protocol: HTTP}}
+  - {{name: plain, port: {port}, protocol: HTTP, hostname: {PLAIN_HOST}}}
 "
         ),
         format!(
@@ -44,14 +49,16 @@ endpoints: [{{addresses: [127.0.0.1]}}]
 ports: [{{name: http, port: {backend}}}]
 "
         ),
-        route("bench", "pass", "{name: backend, port: 80}"),
-        route("bare", "bare", "{name: backend, port: 80}"),
+        route("{name: bench, sectionName: http}", "pass", "{name: backend, port: 80}"),
+        route("{name: bare}", "bare", "{name: backend, port: 80}"),
         format!(
             "\
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata: {{name: plain}}
-spec: {{parentRefs: [{{name: bench}}], hostnames: [{PLAIN_HOST}], rules: [{{backendRefs: [{{name: backend, port: 80}}]}}]}}
+spec:
+  parentRefs: [{{name: bench, sectionName: plain}}]
+  rules: [{{backendRefs: [{{name: backend, port: 80}}]}}]
 "
         ),
         format!(
@@ -74,7 +81,7 @@ spec:
         .to_owned(),
     ];
     for (name, access) in [("open", "Anonymous"), ("key", "Required"), ("budget", "Required")] {
-        documents.push(route("bench", name, &format!("{{group: tollgate.dev, kind: ModelPool, name: {name}}}")));
+        documents.push(route("{name: bench, sectionName: http}", name, &format!("{{group: tollgate.dev, kind: ModelPool, name: {name}}}")));
         documents.push(pool(name, access));
     }
     for name in ["single", "first", "second"] {
@@ -91,14 +98,14 @@ spec: {{schema: OpenAI, endpoint: {{hostname: 127.0.0.1, port: {backend}}}}}
     Ok(())
 }
 
-fn route(gateway: &str, name: &str, backend: &str) -> String {
+fn route(parent: &str, name: &str, backend: &str) -> String {
     format!(
         "\
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata: {{name: {name}}}
 spec:
-  parentRefs: [{{name: {gateway}}}]
+  parentRefs: [{parent}]
   rules: [{{matches: [{{path: {{type: PathPrefix, value: /{name}}}}}], backendRefs: [{backend}]}}]
 "
     )
