@@ -62,11 +62,11 @@ pub struct Rewritten {
     pub path: String,
     /// None: the backend's configuration has none.
     pub authority: Option<String>,
-    /// Where the attempt after this one goes.
+    /// Where the attempt after this one goes, if that is elsewhere.
     pub next_target: Option<String>,
     pub handover: Told,
-    /// This is set on every attempt, because the header that is there may be of the attempt before.
-    pub content_length: u64,
+    /// Of a request whose attempts have bodies of their own. The header that is there may be of the attempt before.
+    pub content_length: Option<u64>,
     pub body: Body,
 }
 
@@ -85,8 +85,14 @@ pub enum Body {
     Rename { edit: Edit },
 }
 
-/// Decides about an attempt. Its credentials have been removed before, whatever is decided here.
-pub fn decide(plan: Option<&AttemptPlan>, stage: &AttemptStage, number: u64, cluster: &str) -> Decision {
+/// Decides about an attempt. Its credentials have been removed before, whatever is decided here. `number` gives which
+/// attempt it is, from 1 on; it is called only where that matters.
+pub fn decide(
+    plan: Option<&AttemptPlan>,
+    stage: &AttemptStage,
+    number: impl FnOnce() -> u64,
+    cluster: &str,
+) -> Decision {
     let Some(plan) = plan else {
         return Decision::NotMine;
     };
@@ -94,14 +100,8 @@ pub fn decide(plan: Option<&AttemptPlan>, stage: &AttemptStage, number: u64, clu
     backend.and_then(|backend| rewritten(plan, backend, number, cluster)).map_or(Decision::Foreign, Decision::Mine)
 }
 
-fn rewritten(plan: &AttemptPlan, backend: &Backend, number: u64, cluster: &str) -> Option<Rewritten> {
-    let last = plan.attempts.len().checked_sub(1)?;
-    let counted = usize::try_from(number.saturating_sub(1)).unwrap_or(last).min(last);
-    // The cluster that Envoy chose is the truth; the number tells which of several equal ones.
-    let place = match plan.attempts.get(counted) {
-        Some(attempt) if attempt.cluster == cluster => counted,
-        _ => plan.attempts.iter().position(|attempt| attempt.cluster == cluster)?,
-    };
+fn rewritten(plan: &AttemptPlan, backend: &Backend, number: impl FnOnce() -> u64, cluster: &str) -> Option<Rewritten> {
+    let place = place(plan, number, cluster)?;
     let (first, attempt) = (plan.attempts.first()?, plan.attempts.get(place)?);
     let next = plan.attempts.get(place + 1).filter(|next| next.cluster != cluster);
     let (content_length, body) = if attempt.model == first.model {
@@ -115,6 +115,7 @@ fn rewritten(plan: &AttemptPlan, backend: &Backend, number: u64, cluster: &str) 
             Body::Rename { edit: Edit::new(start..end, attempt.model.clone()) },
         )
     };
+    let bodies_differ = plan.attempts.iter().any(|other| other.model != first.model);
     Some(Rewritten {
         place: u8::try_from(place).unwrap_or(u8::MAX),
         path: backend_path(backend, &plan.path),
@@ -125,9 +126,21 @@ fn rewritten(plan: &AttemptPlan, backend: &Backend, number: u64, cluster: &str) 
             (handover, true) => Told::This(handover.to_owned()),
             (_, false) => Told::NotHere,
         },
-        content_length,
+        content_length: bodies_differ.then_some(content_length),
         body,
     })
+}
+
+/// Where in the plan an attempt stands. The cluster that Envoy chose is the truth; the number tells which of several
+/// equal ones.
+fn place(plan: &AttemptPlan, number: impl FnOnce() -> u64, cluster: &str) -> Option<usize> {
+    let mut places = plan.attempts.iter().enumerate().filter(|(_, attempt)| attempt.cluster == cluster);
+    let (first, _) = places.next()?;
+    let last = plan.attempts.len() - 1;
+    let Some(_) = places.next() else { return Some(first) };
+    let counted = usize::try_from(number().saturating_sub(1)).unwrap_or(last).min(last);
+    let is_there = plan.attempts.get(counted).is_some_and(|attempt| attempt.cluster == cluster);
+    Some(if is_there { counted } else { first })
 }
 
 /// The backend's path, from what stands below the client's `/v1`.
@@ -251,7 +264,7 @@ mod tests {
         let mut stage = stage();
         let told = |stage: &AttemptStage, handover: &str, number, cluster| {
             let plan = AttemptPlan { handover: handover.to_owned(), ..plan() };
-            match decide(Some(&plan), stage, number, cluster) {
+            match decide(Some(&plan), stage, || number, cluster) {
                 Decision::Mine(rewritten) => rewritten.handover,
                 other => panic!("{other:?}"),
             }
@@ -266,7 +279,7 @@ mod tests {
     }
 
     fn mine(number: u64, cluster: &str) -> Rewritten {
-        match decide(Some(&plan()), &stage(), number, cluster) {
+        match decide(Some(&plan()), &stage(), || number, cluster) {
             Decision::Mine(rewritten) => rewritten,
             other => panic!("{other:?}"),
         }
@@ -278,7 +291,7 @@ mod tests {
         let decision = mine(1, "backend/default/a");
         assert_eq!(decision.path, "/a/v1/chat/completions?x=1");
         assert_eq!(decision.next_target.as_deref(), Some("backend/default/b"));
-        assert_eq!((decision.body, decision.content_length), (Body::AsItIs, 13));
+        assert_eq!((decision.body, decision.content_length), (Body::AsItIs, Some(13)));
     }
 
     #[test]
@@ -290,7 +303,7 @@ mod tests {
         let Body::Rename { edit } = decision.body else { panic!() };
         let body = apply(br#"{"model":"x"}"#, vec![edit]);
         assert_eq!(body, br#"{"model":"other"}"#);
-        assert_eq!(decision.content_length, body.len() as u64);
+        assert_eq!(decision.content_length, Some(body.len() as u64));
     }
 
     #[test]
@@ -302,7 +315,7 @@ mod tests {
     /// A pool that was edited while attempt 1 ran once sent backend b the key, model and path of a.
     #[test]
     fn an_attempt_of_another_time_ends() {
-        let decide = |plan: Option<&AttemptPlan>, cluster| decide(plan, &stage(), 2, cluster);
+        let decide = |plan: Option<&AttemptPlan>, cluster| decide(plan, &stage(), || 2, cluster);
         assert_eq!(decide(Some(&plan()), "backend/default/z"), Decision::Foreign, "of no plan, and not configured");
         let mut without_b = plan();
         without_b.attempts.pop();

@@ -11,7 +11,7 @@
 //!   [`report`] makes the calls to the ledger, [`table`] keeps the keys from a delta xDS stream.
 //! - [`worker`] is what one worker keeps between requests: [`slices`] its own part of busy budgets, [`sources`] the
 //!   connections of each address, [`counters`] its metrics. By the [`roll`] workers notice that another one has died.
-//! - [`stream`] says Envoy's callbacks in the words of the core.
+//! - [`stream`] says Envoy's callbacks in the words of the core; [`headers`] are as Envoy has them.
 //! - [`json`] reads JSON text, strictly and without a tree.
 //! - [`config`] is the edge where configuration comes in. [`host`] says what is needed of Envoy.
 //! - `envoy` exists on wasm32 alone. It passes callbacks in and carries out what comes back.
@@ -28,6 +28,7 @@ pub mod exchange;
 #[cfg(test)]
 mod fixture;
 mod handover;
+pub mod headers;
 pub mod host;
 pub mod json;
 pub mod jwt;

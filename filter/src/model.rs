@@ -121,13 +121,14 @@ mod tests {
             ModelName::Exact("gpt-4o".into()),
         ];
         let models = names.into_iter().map(|name| model(name, vec![], 0)).collect();
-        let pool = Pool { access: Access::Required, consumers: Namespaces::All, models };
+        let pool = Pool { access: Access::Required, consumers: Namespaces::All, models, most_retries: 0 };
         let found = |name| find(&pool, name).map(|model| model.name.pattern());
         assert_eq!(found("gpt-4o").as_deref(), Some("gpt-4o"));
         assert_eq!(found("gpt-4.1").as_deref(), Some("gpt-4*"));
         assert_eq!(found("gpt-3").as_deref(), Some("gpt-*"));
         assert_eq!(found("smol").as_deref(), Some("*"));
-        assert!(find(&Pool { access: Access::Required, consumers: Namespaces::All, models: vec![] }, "smol").is_none());
+        let empty = Pool { access: Access::Required, consumers: Namespaces::All, models: vec![], most_retries: 0 };
+        assert!(find(&empty, "smol").is_none());
     }
 
     #[test]

@@ -101,7 +101,7 @@ mod tests {
         let names =
             [ModelName::Exact("smol".into()), ModelName::Exact("org/big".into()), ModelName::Prefix("gpt-".into())];
         let model = |name: ModelName| Rc::new(Model { counts_as: name.pattern(), name, targets: vec![], retries: 0 });
-        Pool { access: Access::Required, consumers: Namespaces::All, models: names.map(model).into() }
+        Pool { access: Access::Required, consumers: Namespaces::All, models: names.map(model).into(), most_retries: 0 }
     }
 
     fn ask(path: &str, caller: &Caller, shape: Shape) -> Result<Value, Refusal> {

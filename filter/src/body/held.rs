@@ -78,8 +78,10 @@ impl<'c> Out<'c> {
 
     /// Lets what was held go on.
     pub fn pass_held(&mut self, held: &mut Vec<u8>) {
-        if !held.is_empty() {
-            self.copy().append(held);
+        match self.copy {
+            _ if held.is_empty() => {}
+            None if self.unchanged == 0 => self.copy = Some(std::mem::take(held)),
+            _ => self.copy().append(held),
         }
     }
 

@@ -12,6 +12,8 @@ pub struct Pool {
     pub consumers: Namespaces,
     /// The models in the order of the configuration.
     pub models: Vec<Rc<Model>>,
+    /// How often Envoy's route to the pool tries again, unless a request says otherwise.
+    pub most_retries: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,7 +107,8 @@ impl Pool {
             models.push(Rc::new(model));
         }
         let consumers = if pool.all_namespaces { Namespaces::All } else { Namespaces::Only(pool.consumer_namespaces) };
-        Ok(Self { access, consumers, models })
+        let most_retries = models.iter().map(|model| model.retries).max().unwrap_or_default();
+        Ok(Self { access, consumers, models, most_retries })
     }
 }
 

@@ -7,10 +7,12 @@ use proxy_wasm::{
     hostcalls,
     types::{BufferType, LogLevel, MapType, Status},
 };
+use tollgate_wasm_abi as abi;
 
 use crate::{
+    headers::Headers,
     host::{Conflict, RequestBody, Shared, Version},
-    stream::{Headers, Property, StreamHost},
+    stream::{Property, StreamHost},
 };
 
 /// Envoy's shared data.
@@ -36,12 +38,10 @@ pub fn warn(message: &str) {
     let _ = hostcalls::log(LogLevel::Warn, message);
 }
 
-fn property(path: &[&str]) -> Option<Vec<u8>> {
-    hostcalls::get_property(path.to_vec()).ok().flatten()
-}
-
-pub fn text_property(path: &[&str]) -> Option<String> {
-    property(path).and_then(|value| String::from_utf8(value).ok()).filter(|value| !value.is_empty())
+/// The name of this proxy.
+pub fn node() -> Option<String> {
+    let node = EnvoyStream.property(Property::Node);
+    node.and_then(|value| String::from_utf8(value).ok()).filter(|value| !value.is_empty())
 }
 
 /// Sets the filter state `wasm.NAME`. Envoy refuses that only if the stream is gone.
@@ -74,28 +74,28 @@ impl RequestBody for EnvoyStream {
 
 impl StreamHost for EnvoyStream {
     fn request_headers(&self) -> Headers {
-        hostcalls::get_map_bytes(MapType::HttpRequestHeaders).unwrap_or_default()
+        abi::header_pairs(abi::Headers::Request).and_then(Headers::from_pairs).unwrap_or_default()
     }
 
     fn answer_headers(&self) -> Headers {
-        hostcalls::get_map_bytes(MapType::HttpResponseHeaders).unwrap_or_default()
+        abi::header_pairs(abi::Headers::Answer).and_then(Headers::from_pairs).unwrap_or_default()
     }
 
     fn property(&self, property: Property) -> Option<Vec<u8>> {
-        self::property(match property {
-            Property::Source => &["source", "address"],
-            Property::Route => &["xds", "route_name"],
-            Property::FilterChain => &["xds", "filter_chain_name"],
+        abi::property(match property {
+            Property::Source => b"source\0address",
+            Property::Route => b"xds\0route_name",
+            Property::FilterChain => b"xds\0filter_chain_name",
             // The whole of it: of a part, Envoy 1.40 gives a form in which numbers and texts look alike.
-            Property::Metadata => &["metadata"],
-            Property::ClientUri => &["connection", "uri_san_peer_certificate"],
-            Property::CodeDetails => &["response", "code_details"],
-            Property::Cluster => &["xds", "cluster_name"],
-            Property::UpstreamConnection => &["upstream", "local_address"],
-            Property::AttemptNumber => &["upstream", "request_attempt_count"],
-            Property::Plan => &["tollgate_plan"],
-            Property::Failures => &["tollgate_failures"],
-            Property::Node => &["xds", "node", "id"],
+            Property::Metadata => b"metadata",
+            Property::ClientUri => b"connection\0uri_san_peer_certificate",
+            Property::CodeDetails => b"response\0code_details",
+            Property::Cluster => b"xds\0cluster_name",
+            Property::UpstreamConnection => b"upstream\0local_address",
+            Property::AttemptNumber => b"upstream\0request_attempt_count",
+            Property::Plan => b"tollgate_plan",
+            Property::Failures => b"tollgate_failures",
+            Property::Node => b"xds\0node\0id",
         })
     }
 

@@ -70,7 +70,7 @@ impl Root {
         let Some(root) = &mut self.root else {
             return VecDeque::new();
         };
-        let node = || hostcall::text_property(&["xds", "node", "id"]).unwrap_or_default();
+        let node = || hostcall::node().unwrap_or_default();
         let orders = with_vm(|vm| {
             let worker = &mut vm.worker;
             let now = hostcall::now_ms();

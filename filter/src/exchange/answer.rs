@@ -9,6 +9,7 @@ use crate::{
     },
     config::Mode,
     errors::{Refusal, Shape},
+    headers::{self, Headers},
     usage::{
         Api, Habit, Tally, Tokens, Used,
         reader::{Form, Reader},
@@ -19,7 +20,7 @@ use crate::{
 /// The headers of an answer.
 #[derive(Debug, Clone, Copy)]
 pub struct AnswerHead<'a> {
-    pub headers: &'a [(String, Vec<u8>)],
+    pub headers: &'a Headers,
     pub origin: Origin,
 }
 
@@ -87,15 +88,15 @@ pub(super) fn began(ticket: Box<Ticket>, head: &AnswerHead<'_>, end: bool, desk:
     let mut effects: Vec<Effect> = head
         .headers
         .iter()
-        .filter(|(name, _)| NOT_THE_BACKENDS.iter().any(|prefix| name.starts_with(prefix)))
-        .map(|(name, _)| Effect::RemoveResponseHeader(name.clone()))
+        .filter(|(name, _)| NOT_THE_BACKENDS.iter().any(|prefix| name.starts_with(prefix.as_bytes())))
+        .map(|(name, _)| Effect::RemoveResponseHeader(headers::owned(name)))
         .collect();
     if let Some(rate) = ticket.rate {
         effects
             .extend(super::rate_headers(rate).into_iter().map(|(name, value)| Effect::SetResponseHeader(name, value)));
     }
     let body = body(&ticket, head, desk.room);
-    if !ticket.wants_usage_event && matches!(body, Body::Events(_)) && head.get("content-length").is_some() {
+    if !ticket.wants_usage_event && matches!(body, Body::Events(_)) && head.headers.get("content-length").is_some() {
         effects.push(Effect::RemoveResponseHeader("content-length".to_owned()));
     }
     let end = if end { End::Whole } else { End::Early };
@@ -103,10 +104,10 @@ pub(super) fn began(ticket: Box<Ticket>, head: &AnswerHead<'_>, end: bool, desk:
 }
 
 fn body(ticket: &Ticket, head: &AnswerHead<'_>, room: &Room) -> Body {
-    let kind = head.get("content-type").unwrap_or_default();
+    let kind = head.headers.get("content-type").unwrap_or_default();
     let is = |prefix: &[u8]| kind.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
     let json = |delivery| Body::Json(Box::new(Json { delivery, reader: Reader::default(), tally: Tally::default() }));
-    if head.get("content-encoding").is_some_and(|encoding| !encoding.eq_ignore_ascii_case(b"identity")) {
+    if head.headers.get("content-encoding").is_some_and(|encoding| !encoding.eq_ignore_ascii_case(b"identity")) {
         Body::Coded
     } else if is(b"text/event-stream") {
         let usage_only = if ticket.wants_usage_event { UsageOnly::Keep } else { UsageOnly::Remove };
@@ -154,12 +155,8 @@ fn replace(refusal: &Refusal, shape: Shape, end: bool) -> (Vec<u8>, Vec<Effect>)
 // === impl AnswerHead ===
 
 impl AnswerHead<'_> {
-    fn get(&self, name: &str) -> Option<&[u8]> {
-        self.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_slice())
-    }
-
     fn status(&self) -> u32 {
-        let status = self.get(":status").and_then(|status| std::str::from_utf8(status).ok());
+        let status = self.headers.get(":status").and_then(|status| std::str::from_utf8(status).ok());
         status.and_then(|status| status.parse().ok()).unwrap_or(0)
     }
 }

@@ -9,6 +9,7 @@ use crate::{
     config::{Access, Class, Limit, Mode, Place, Pool},
     errors::{Refusal, Shape, Unavailable, WhyNobody},
     handover::{self, Handover},
+    headers::{self, Headers},
     jwt::{self, Payload, Payloads, Unclear, Whose},
     key::{self, Caller, Presented, Proof, Table},
     models,
@@ -20,7 +21,7 @@ use crate::{
 /// A request's headers, as Envoy has them.
 #[derive(Debug, Clone, Copy)]
 pub struct Head<'a> {
-    pub headers: &'a [(String, Vec<u8>)],
+    pub headers: &'a Headers,
     /// The name of Envoy's route, if there is one.
     pub route: Option<&'a str>,
     /// The SPIFFE ID of the client, if its connection proves it.
@@ -45,16 +46,16 @@ enum For {
 
 /// Headers with this prefix would let a client steer Envoy's retries and timeouts. Those that Envoy itself has set by
 /// now stay.
-const ENVOY_PREFIX: &str = "x-envoy-";
-const ENVOY_KEPT: [&str; 4] =
-    ["x-envoy-external-address", "x-envoy-internal", "x-envoy-decorator-operation", "x-envoy-peer-metadata"];
+const ENVOY_PREFIX: &[u8] = b"x-envoy-";
+const ENVOY_KEPT: [&[u8]; 4] =
+    [b"x-envoy-external-address", b"x-envoy-internal", b"x-envoy-decorator-operation", b"x-envoy-peer-metadata"];
 
 /// Headers that are ours alone. Envoy removes a client's own on arrival, and so does the filter.
-const OWN_PREFIX: &str = "x-tollgate-";
+const OWN_PREFIX: &[u8] = b"x-tollgate-";
 
 /// The key by which Envoy finds the routes of this request. Envoy looks for the route again after every change of
 /// headers, so this one stays. It is removed by the route.
-const SCOPE: &str = "x-tollgate-scope";
+const SCOPE: &[u8] = b"x-tollgate-scope";
 
 /// The first segment, below the client's `/v1`, of APIs whose work is done later. Its usage is in no answer that
 /// passes here. [`LATER_MESSAGES`] is another one.
@@ -77,8 +78,8 @@ pub(super) fn arrived(head: &Head<'_>, end: bool, desk: &mut Desk<'_>) -> Steppe
     let mut effects: Vec<Effect> = head
         .headers
         .iter()
-        .filter(|(name, _)| name.starts_with(OWN_PREFIX) && name != SCOPE)
-        .map(|(name, _)| Effect::RemoveRequestHeader(name.clone()))
+        .filter(|(name, _)| name.starts_with(OWN_PREFIX) && *name != SCOPE)
+        .map(|(name, _)| Effect::RemoveRequestHeader(headers::owned(name)))
         .collect();
     let (found, handover) = match what_for(head, desk) {
         For::Nothing => return plain(head, effects, desk),
@@ -110,11 +111,8 @@ pub(super) fn arrived(head: &Head<'_>, end: bool, desk: &mut Desk<'_>) -> Steppe
                 .iter()
                 .map(|(name, _)| name)
                 .filter(|name| is_dropped(name))
-                .map(|name| Effect::RemoveRequestHeader(name.clone())),
+                .map(|name| Effect::RemoveRequestHeader(headers::owned(name))),
         );
-        // The header is set and not removed: without it a backend may choose any coding, and usage is read only from
-        // plain answers.
-        effects.push(Effect::SetRequestHeader("accept-encoding", "identity".into()));
     }
     let payloads = match Payloads::read(head.metadata.unwrap_or_default()) {
         Ok(payloads) => payloads,
@@ -149,7 +147,7 @@ pub(super) fn arrived(head: &Head<'_>, end: bool, desk: &mut Desk<'_>) -> Steppe
         Ok(content_type) => content_type,
         Err(refusal) => return refused(refusal, effects, desk),
     };
-    if head.get("content-type").is_none() {
+    if head.headers.get("content-type").is_none() {
         effects.push(Effect::SetRequestHeader("content-type", "application/json".into()));
     }
     let raw_path = head.text(":path").unwrap_or_default();
@@ -198,7 +196,7 @@ fn what_for(head: &Head<'_>, desk: &Desk<'_>) -> For {
 /// What the proxy of a Gateway says. What anybody else says is nothing.
 fn handed_over(head: &Head<'_>, gateways: &[String]) -> Option<Handover> {
     head.identity.filter(|identity| gateways.iter().any(|gateway| gateway == identity))?;
-    let mut values = head.all(handover::HEADER);
+    let mut values = head.headers.all(handover::HEADER);
     match (values.next(), values.next()) {
         (Some(value), None) => Handover::read(value),
         _ => None,
@@ -208,22 +206,22 @@ fn handed_over(head: &Head<'_>, gateways: &[String]) -> Option<Handover> {
 /// A request that is not for a model passes, without any key of this gateway. The rest of its headers is between the
 /// client and the application.
 fn plain(head: &Head<'_>, mut effects: Vec<Effect>, desk: &mut Desk<'_>) -> Stepped {
-    for (name, value) in head.headers.iter().filter(|(name, _)| key::HEADERS.contains(&name.as_str())) {
+    for (name, value) in head.headers.iter().filter(|(name, _)| key::is_header(name)) {
         let Table::Ready(generation) = desk.table else {
             // Nobody can tell yet whether that is a key of this gateway.
             let refusal = Refusal::Unavailable(Unavailable::KeysNotLoaded);
             return Exchange::refused(&refusal, Shape::OpenAi, effects, desk);
         };
         if key::has_known(value, desk.shared, generation, desk.now) {
-            effects.push(Effect::RemoveRequestHeader(name.clone()));
+            effects.push(Effect::RemoveRequestHeader(headers::owned(name)));
         }
     }
     (Exchange::Passing, effects)
 }
 
 /// Whether a header never goes on to a backend: keys, and orders to Envoy.
-fn is_dropped(name: &str) -> bool {
-    key::HEADERS.contains(&name) || (name.starts_with(ENVOY_PREFIX) && !ENVOY_KEPT.contains(&name))
+fn is_dropped(name: &[u8]) -> bool {
+    key::is_header(name) || (name.starts_with(ENVOY_PREFIX) && !ENVOY_KEPT.contains(&name))
 }
 
 /// The shape of errors. Where the path does not tell the vendor, the header that Anthropic's SDK sends does.
@@ -231,7 +229,7 @@ fn shape(api: Api, path: &Result<Path<'_>, Refusal>, head: &Head<'_>) -> Shape {
     let of_messages = || path.as_ref().is_ok_and(|path| path.below().starts_with("/messages/"));
     match api {
         Api::Messages | Api::CountTokens => Shape::Anthropic,
-        Api::Other if of_messages() || head.get("anthropic-version").is_some() => Shape::Anthropic,
+        Api::Other if of_messages() || head.headers.get("anthropic-version").is_some() => Shape::Anthropic,
         _ => Shape::OpenAi,
     }
 }
@@ -261,9 +259,8 @@ fn caller<'p>(
         })
     })?;
     let (of_jwt, payload) = of_jwt.map(|Whose { caller, payload }| (caller, payload)).unzip();
-    let headers = head.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice()));
     // A JWT may be left where keys are. While one is verified, what looks like one is no key.
-    let headers = headers.filter(|(_, value)| payloads.is_empty() || !jwt::is_one(value));
+    let headers = head.headers.iter().filter(|(_, value)| payloads.is_empty() || !jwt::is_one(value));
     let of_key = match key::find(headers) {
         Presented::One(key) => Some(look_up(Proof::of_key(key)).ok_or(Refusal::WrongKey)?),
         Presented::Several => return Err(Refusal::SeveralKeys),
@@ -306,7 +303,7 @@ fn take_body(
     if end {
         return invalid("the request has no body; send a JSON object with a \"model\"");
     }
-    let mut encodings = head.all("content-encoding");
+    let mut encodings = head.headers.all("content-encoding");
     if encodings.any(|encoding| !same(encoding, b"identity")) {
         return invalid("the body is compressed; send it without content-encoding");
     }
@@ -314,7 +311,7 @@ fn take_body(
     if length.is_some_and(|length| length > max) {
         return Err(Refusal::TooLarge { limit: Some(max) });
     }
-    ContentType::of(head.all("content-type"), path.below()).or_else(|refused| invalid(&refused.to_string()))
+    ContentType::of(head.headers.all("content-type"), path.below()).or_else(|refused| invalid(&refused.to_string()))
 }
 
 /// Whether some budget of the route is enforced, so that nothing may pass unaccounted.
@@ -343,22 +340,14 @@ impl<'a> Head<'a> {
     /// Whether no model could work for it, whatever it is sent to. A connection that becomes another protocol begins as if
     /// it read.
     fn asks_for_no_work(&self) -> bool {
-        (self.only_reads() || self.text(":method") == Some("OPTIONS")) && self.get("upgrade").is_none()
+        (self.only_reads() || self.text(":method") == Some("OPTIONS")) && self.headers.get("upgrade").is_none()
     }
 
     fn only_reads(&self) -> bool {
         matches!(self.text(":method"), Some("GET" | "HEAD"))
     }
 
-    fn all(&self, name: &'static str) -> impl Iterator<Item = &'a [u8]> {
-        self.headers.iter().filter(move |(header, _)| header == name).map(|(_, value)| value.as_slice())
-    }
-
-    fn get(&self, name: &str) -> Option<&'a [u8]> {
-        self.headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_slice())
-    }
-
-    fn text(&self, name: &str) -> Option<&'a str> {
-        self.get(name).and_then(|value| std::str::from_utf8(value).ok())
+    fn text(&self, name: &'static str) -> Option<&'a str> {
+        self.headers.get(name).and_then(|value| std::str::from_utf8(value).ok())
     }
 }

@@ -107,6 +107,12 @@ fn asked<'b>(reading: &Reading, body: &'b [u8]) -> Result<Asked<'b>, Refusal> {
     Err(Refusal::Invalid { message, param })
 }
 
+/// The header is set and not removed: without it a backend may choose any coding, and usage is read only from plain
+/// answers.
+fn answer_plainly() -> Effect {
+    Effect::SetRequestHeader("accept-encoding", "identity".into())
+}
+
 fn without_query(path: &str) -> &str {
     path.split('?').next().unwrap_or_default()
 }
@@ -128,7 +134,7 @@ impl Draft {
                 self.lead(first, model_at, edited.as_deref().unwrap_or(body).len(), &mut effects);
             }
             Rewrite::ByHeaders => self.point(first, &mut effects),
-            Rewrite::Nobody => {}
+            Rewrite::Nobody => effects.push(answer_plainly()),
         }
         if let Some(edited) = edited {
             effects.push(Effect::SetRequestHeader("content-length", edited.len().to_string().into()));
@@ -140,10 +146,12 @@ impl Draft {
     /// What has Envoy send it to these backends.
     fn lead(&self, first: &Target, model_at: Range<usize>, body_len: usize, effects: &mut Vec<Effect>) {
         effects.push(Effect::Target(first.backend.cluster.clone()));
-        // This header is always set: a header that changes after the target makes Envoy choose the route, and with it
-        // the cluster, anew.
-        let retries = self.ticket.plan.model.retries.to_string();
-        effects.push(Effect::SetRequestHeader("x-envoy-max-retries", retries.into()));
+        // A header that changes after the target makes Envoy choose the route, and with it the cluster, anew.
+        effects.push(answer_plainly());
+        let (retries, of_route) = (self.ticket.plan.model.retries, self.ticket.terms.pool.most_retries);
+        if retries != of_route {
+            effects.push(Effect::SetRequestHeader("x-envoy-max-retries", retries.to_string().into()));
+        }
         if first.backend.rewrite == Rewrite::PerAttempt {
             // Such retries are made only where each attempt is counted, because a backend that reset may have worked.
             effects.push(Effect::SetRequestHeader("x-envoy-retry-on", "reset".into()));

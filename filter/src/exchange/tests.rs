@@ -10,6 +10,7 @@ use super::*;
 use crate::{
     config::{Config, Stage},
     fixture,
+    headers::Headers,
     host::FakeShared,
     worker::Worker,
 };
@@ -113,11 +114,7 @@ impl World {
         more: &[(&str, &str)],
         seen: &mut Seen,
     ) -> Exchange {
-        let headers: Vec<(String, Vec<u8>)> = [(":method", method), (":path", path)]
-            .iter()
-            .chain(more)
-            .map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec()))
-            .collect();
+        let headers: Headers = [(":method", method), (":path", path)].iter().chain(more).copied().collect();
         let head = Head { headers: &headers, route, identity: None, metadata: None };
         self.step(Exchange::New, Event::RequestHeaders { head, end: false }, seen)
     }
@@ -165,8 +162,7 @@ impl World {
     }
 
     fn answer(&mut self, exchange: Exchange, status: &str, kind: &str, chunks: &[&str], seen: &mut Seen) -> Exchange {
-        let headers = [(":status", status), ("content-type", kind)]
-            .map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
+        let headers = Headers::from_iter([(":status", status), ("content-type", kind)]);
         let head = AnswerHead { headers: &headers, origin: Origin::Backend };
         let mut exchange = self.step(exchange, Event::ResponseHeaders { head, end: false }, seen);
         for chunk in chunks {
@@ -242,16 +238,36 @@ fn nothing_of_the_clients_key_goes_on() {
 }
 
 #[test]
-fn the_backend_is_told_to_answer_plainly_and_what_the_body_is() {
-    for (more, sent) in [
-        (&[][..], &[("accept-encoding", "identity"), ("content-type", "application/json")][..]),
-        (&[("content-type", "application/json"), ("accept-encoding", "gzip")], &[("accept-encoding", "identity")]),
-    ] {
+fn the_backend_is_told_what_the_body_is() {
+    let json = ("content-type", "application/json");
+    for (more, sent) in [(&[][..], &[json][..]), (&[json], &[])] {
         let mut seen = Seen::default();
         let headers = [&[("x-api-key", "good")], more].concat();
         world().arrive_with("POST", CHAT, &headers, &mut seen);
         let sent: Vec<_> = sent.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         assert_eq!(seen.sent_headers, sent, "{more:?}");
+    }
+}
+
+/// The route has the most retries of the pool.
+#[test]
+fn a_model_with_fewer_retries_says_so() {
+    for (retries, of_another, said) in [(1, 0, None), (1, 3, Some("1")), (0, 2, Some("0")), (2, 2, None)] {
+        let mut world = World::new(|stage| {
+            let models = &mut stage.pools[0].models;
+            models[0].retries = retries;
+            models.push(wire::Model { name: "other".into(), retries: of_another, ..models[0].clone() });
+        });
+        let mut seen = Seen::default();
+        world.sent(r#"{"model":"smol","max_tokens":50}"#, &mut seen);
+        let header =
+            |name| seen.sent_headers.iter().find(|(header, _)| header == name).map(|(_, value)| value.as_str());
+        assert_eq!(header("x-envoy-max-retries"), said, "{retries} {of_another}");
+        assert_eq!(
+            header("accept-encoding"),
+            Some("identity"),
+            "Envoy chooses the cluster by a change after the target"
+        );
     }
 }
 
@@ -411,11 +427,8 @@ fn without_keys_or_configuration_it_is_503_and_never_401() {
         [(Some(fixture::UNKNOWN), false), (Some("unknown"), false), (Some(fixture::PLAIN), true), (None, true)]
     {
         let mut seen = Seen::default();
-        let state = world.step(
-            Exchange::New,
-            Event::RequestHeaders { head: Head { headers: &[], route, identity: None, metadata: None }, end: false },
-            &mut seen,
-        );
+        let head = Head { headers: &Headers::default(), route, identity: None, metadata: None };
+        let state = world.step(Exchange::New, Event::RequestHeaders { head, end: false }, &mut seen);
         assert_eq!(matches!(state, Exchange::Passing), passes, "{route:?}");
     }
 }
@@ -487,7 +500,7 @@ fn a_request_waits_for_its_lease_and_goes_to_its_backend() {
     let sent = world.sent(r#"{"model":"smol","max_tokens":50}"#, &mut seen);
     assert_eq!(seen.target.as_deref(), Some("backend/default/a"));
     assert_eq!(seen.body.as_deref(), Some(br#"{"model":"smol-0","max_tokens":50}"#.as_slice()));
-    assert!(seen.sent_headers.contains(&("x-envoy-max-retries".into(), "1".into())));
+    assert!(seen.sent_headers.contains(&("accept-encoding".into(), "identity".into())));
     let body = r#"{"usage":{"prompt_tokens":8,"completion_tokens":5}}"#;
     let answering = world.answer(sent, "200", "application/json", &[&body[..10], &body[10..]], &mut seen);
     assert!(seen.answer_headers.contains(&("x-ratelimit-limit-tokens", "1000".into())));
@@ -579,7 +592,7 @@ fn a_client_that_leaves_is_charged_an_estimate() {
 fn what_no_backend_answered_costs_nothing() {
     let (mut world, mut seen) = (world(), Seen::default());
     let sent = world.sent(r#"{"model":"smol"}"#, &mut seen);
-    let headers = [(":status".to_owned(), b"503".to_vec())];
+    let headers = Headers::from_iter([(":status", "503")]);
     let head = AnswerHead { headers: &headers, origin: Origin::Envoy };
     let replaced = world.step(sent, Event::ResponseHeaders { head, end: false }, &mut seen);
     let replaced = world.step(replaced, Event::ResponseBody { chunk: &b"upstream".to_vec(), end: true }, &mut seen);
@@ -605,7 +618,7 @@ fn a_backends_own_error_passes_and_costs_nothing() {
 fn row(world: &mut World, headers: &[(&str, &str)], body: &[u8], end: bool) -> wire::Usage {
     let mut seen = Seen::default();
     let sent = world.sent(r#"{"model":"smol","messages":"0123456789012345678901234567890123456789"}"#, &mut seen);
-    let headers: Vec<_> = headers.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect();
+    let headers: Headers = headers.iter().copied().collect();
     let head = AnswerHead { headers: &headers, origin: Origin::Backend };
     let answering = world.step(sent, Event::ResponseHeaders { head, end: false }, &mut seen);
     let answering = world.step(answering, Event::ResponseBody { chunk: &body.to_vec(), end }, &mut seen);
@@ -662,8 +675,7 @@ fn the_last_text_waits_where_a_limit_is_enforced_only() {
         let mut seen = Seen::default();
         let body = r#"{"model":"smol","stream":true,"stream_options":{"include_usage":true}}"#;
         let sent = if shadow { world.ask(body, &mut seen) } else { world.sent(body, &mut seen) };
-        let headers =
-            [(":status".to_owned(), b"200".to_vec()), ("content-type".to_owned(), b"text/event-stream".to_vec())];
+        let headers = Headers::from_iter([(":status", "200"), ("content-type", "text/event-stream")]);
         let head = AnswerHead { headers: &headers, origin: Origin::Backend };
         let answering = world.step(sent, Event::ResponseHeaders { head, end: false }, &mut seen);
         seen.answer = event.into();
@@ -805,15 +817,13 @@ fn a_free_request_of_an_expired_lease_gives_its_tokens_back_to_the_ledger() {
 fn what_an_account_has_left_is_not_passed_on() {
     let (mut world, mut seen) = (world(), Seen::default());
     let sent = world.sent(r#"{"model":"smol"}"#, &mut seen);
-    let headers: Vec<(String, Vec<u8>)> = [
+    let headers = Headers::from_iter([
         (":status", "200"),
         ("content-type", "application/json"),
         ("x-ratelimit-remaining-requests", "7"),
         ("anthropic-ratelimit-tokens-remaining", "8"),
         ("x-tollgate-anything", "9"),
-    ]
-    .map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()))
-    .into();
+    ]);
     let head = AnswerHead { headers: &headers, origin: Origin::Backend };
     world.step(sent, Event::ResponseHeaders { head, end: false }, &mut seen);
     assert_eq!(

@@ -19,6 +19,11 @@ use crate::{
 /// The headers that may carry a key. A client's never reaches a backend.
 pub const HEADERS: [&str; 3] = ["authorization", "x-api-key", "api-key"];
 
+/// Whether a key may stand in the header of this name.
+pub fn is_header(name: &[u8]) -> bool {
+    HEADERS.iter().any(|header| header.as_bytes() == name)
+}
+
 /// The most values of one header that are looked up.
 const MAX_VALUES: usize = 8;
 
@@ -84,10 +89,10 @@ pub enum Table {
 
 /// The key that a request presents in any of [`HEADERS`]. Clients that know several APIs send one key in two of them.
 /// Two different keys could be two consumers, and the client may not choose which one pays.
-pub fn find<'h>(headers: impl Iterator<Item = (&'h str, &'h [u8])>) -> Presented<'h> {
+pub fn find<'h>(headers: impl Iterator<Item = (&'h [u8], &'h [u8])>) -> Presented<'h> {
     let mut found = Presented::Nothing;
-    for (name, value) in headers.filter(|(name, _)| HEADERS.contains(name)) {
-        let key = if name == "authorization" { bearer(value) } else { Some(value.trim_ascii()) };
+    for (name, value) in headers.filter(|(name, _)| is_header(name)) {
+        let key = if name == b"authorization" { bearer(value) } else { Some(value.trim_ascii()) };
         let Some(key) = key.filter(|key| !key.is_empty()) else {
             continue;
         };
@@ -272,7 +277,7 @@ mod tests {
             (&[("x-api-key", "abc"), ("x-api-key", "def")], Presented::Several),
             (&[("x-api-key", "abc"), ("x-api-key", ""), ("api-key", "ab")], Presented::Several),
         ] {
-            let found = find(headers.iter().map(|(name, value)| (*name, value.as_bytes())));
+            let found = find(headers.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())));
             assert_eq!(found, presented, "{headers:?}");
         }
     }

@@ -7,6 +7,7 @@ use crate::{
     attempt::{Failure, Failures},
     config::{Config, Place, RequestStage, Stage},
     exchange::{AnswerHead, Attempts, Chunk, Effect, Ending, Event, Exchange, Goes, Head, LastAttempt, Origin, Wants},
+    headers::Headers,
     host::Shared,
     worker::Worker,
 };
@@ -157,8 +158,8 @@ impl Chunk for Current<'_> {
 }
 
 /// A good answer comes from a backend. Only for others Envoy is asked who made them, because most are good.
-fn origin(headers: &[(String, Vec<u8>)], host: &dyn StreamHost) -> Origin {
-    let good = headers.first().is_some_and(|(name, value)| name == ":status" && value.starts_with(b"2"));
+fn origin(headers: &Headers, host: &dyn StreamHost) -> Origin {
+    let good = headers.get(":status").is_some_and(|status| status.starts_with(b"2"));
     if good || host.property(Property::CodeDetails).is_some_and(|details| details == VIA_UPSTREAM) {
         Origin::Backend
     } else {

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::{Headers, Property, StreamHost};
-use crate::host::RequestBody;
+use super::{Property, StreamHost};
+use crate::{headers::Headers, host::RequestBody};
 
 #[derive(Debug, Default, Clone)]
 pub struct FakeStream {
@@ -53,5 +53,5 @@ impl StreamHost for FakeStream {
 }
 
 pub fn headers(pairs: &[(&str, &str)]) -> Headers {
-    pairs.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect()
+    pairs.iter().copied().collect()
 }

@@ -20,10 +20,7 @@ pub use connection::{Close, Connection};
 pub use downstream::Downstream;
 pub use upstream::{Order, Upstream};
 
-use crate::host::RequestBody;
-
-/// Headers in the order in which Envoy has them.
-pub type Headers = Vec<(String, Vec<u8>)>;
+use crate::{headers::Headers, host::RequestBody};
 
 /// A callback of Envoy for a stream or a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use crate::{
     body::rewrite::{Edit, apply},
     config::{Config, Stage},
     exchange::Goes,
-    handover, key,
+    handover,
 };
 
 /// Where an attempt is.
@@ -28,10 +28,11 @@ enum State {
     Ended,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Attempt {
-    number: u64,
     place: u8,
+    /// Where the one after it goes.
+    next_target: Option<String>,
 }
 
 /// What the host is to do with an attempt, in order.
@@ -91,35 +92,27 @@ impl Upstream {
     }
 
     fn arrived(&self, end: bool, host: &dyn StreamHost) -> (State, Vec<Order>) {
-        // This comes first, whatever comes after: no attempt carries the credential of the one before.
-        let mut orders: Vec<Order> = key::HEADERS.into_iter().map(Order::RemoveHeader).collect();
-        let Stage::Attempt(stage) = &self.config.stage else {
-            orders.push(Order::End { status: UNAVAILABLE });
-            return (State::Ended, orders);
-        };
+        let end_it = || (State::Ended, vec![Order::End { status: UNAVAILABLE }]);
+        let Stage::Attempt(stage) = &self.config.stage else { return end_it() };
         let plan = host.property(Property::Plan).filter(|plan| !plan.is_empty());
         // A plan that cannot be read counts as one that knows no attempt.
         let plan = plan.map(|plan| AttemptPlan::decoded(&plan).unwrap_or_default());
-        let attempt_number = number(host, Property::AttemptNumber).unwrap_or(1);
         let cluster = text(host, Property::Cluster).unwrap_or_default();
-        let rewritten = match decide(plan.as_ref(), stage, attempt_number, &cluster) {
+        let rewritten = match decide(plan.as_ref(), stage, || attempt_number(host), &cluster) {
             Decision::Mine(rewritten) => rewritten,
-            Decision::NotMine => return (State::Done, orders),
-            Decision::Foreign => {
-                orders.push(Order::End { status: UNAVAILABLE });
-                return (State::Ended, orders);
-            }
+            Decision::NotMine => return (State::Done, Vec::new()),
+            Decision::Foreign => return end_it(),
         };
-        orders.push(Order::SetHeader(":path", rewritten.path));
+        let mut orders = vec![Order::SetHeader(":path", rewritten.path)];
         orders.extend(rewritten.authority.map(|authority| Order::SetHeader(":authority", authority)));
         match rewritten.handover {
             Told::Nothing => {}
             Told::This(handover) => orders.push(Order::SetHeader(handover::HEADER, handover)),
             Told::NotHere => orders.push(Order::RemoveHeader(handover::HEADER)),
         }
-        orders.extend(rewritten.next_target.map(Order::Target));
-        orders.push(Order::SetHeader("content-length", rewritten.content_length.to_string()));
-        let attempt = Attempt { number: attempt_number, place: rewritten.place };
+        let length = rewritten.content_length.map(|length| Order::SetHeader("content-length", length.to_string()));
+        orders.extend(length);
+        let attempt = Attempt { place: rewritten.place, next_target: rewritten.next_target };
         match rewritten.body {
             Body::Rename { edit } if !end => (State::Renaming { edit, attempt }, orders),
             Body::Rename { .. } | Body::AsItIs => (State::Sent(attempt), orders),
@@ -127,25 +120,28 @@ impl Upstream {
     }
 }
 
-/// The backend has answered. Only an error is noted, because another attempt may follow it.
+/// The backend has answered. Only an error is noted, because another attempt may follow it, and that is when it matters
+/// where the next one goes.
 fn answered(attempt: Attempt, host: &dyn StreamHost) -> (State, Vec<Order>) {
-    let headers = host.answer_headers();
-    let status = headers.iter().find(|(name, _)| name == ":status").map(|(_, value)| value.as_slice());
-    let orders = if status.is_some_and(|status| status >= ERROR) {
-        vec![note(attempt, Failure::Refused, host)]
-    } else {
-        Vec::new()
-    };
-    (State::Done, orders)
+    if host.answer_headers().get(":status").is_none_or(|status| status < ERROR) {
+        return (State::Done, Vec::new());
+    }
+    let note = note(&attempt, Failure::Refused, host);
+    (State::Done, attempt.next_target.map(Order::Target).into_iter().chain([note]).collect())
 }
 
 /// The attempt ended without an answer. A backend may have worked on it if there was a connection.
 fn left(attempt: Attempt, host: &dyn StreamHost) -> (State, Vec<Order>) {
-    let orders = if connected(host) { vec![note(attempt, Failure::Unanswered, host)] } else { Vec::new() };
-    (State::Done, orders)
+    let note = connected(host).then(|| note(&attempt, Failure::Unanswered, host));
+    (State::Done, attempt.next_target.map(Order::Target).into_iter().chain(note).collect())
 }
 
-fn note(attempt: Attempt, failure: Failure, host: &dyn StreamHost) -> Order {
+fn note(attempt: &Attempt, failure: Failure, host: &dyn StreamHost) -> Order {
     let earlier = host.property(Property::Failures).map(|state| Failures::decoded(&state)).unwrap_or_default();
-    Order::Failures(earlier.with(attempt.number, attempt.place, failure).encoded())
+    Order::Failures(earlier.with(attempt_number(host), attempt.place, failure).encoded())
+}
+
+/// Envoy counts the next attempt when it begins, and so after all callbacks of this one.
+fn attempt_number(host: &dyn StreamHost) -> u64 {
+    number(host, Property::AttemptNumber).unwrap_or(1)
 }

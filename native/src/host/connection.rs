@@ -3,8 +3,9 @@
 use std::marker::PhantomData;
 
 use tollgate_filter::{
+    headers::Headers,
     host::RequestBody,
-    stream::{Headers, Property, StreamHost},
+    stream::{Property, StreamHost},
 };
 
 use crate::abi::{Bytes, CLOSE_AFTER_WRITING, Envoys, callbacks};
@@ -57,11 +58,11 @@ impl RequestBody for Peer<'_> {
 
 impl StreamHost for Peer<'_> {
     fn request_headers(&self) -> Headers {
-        Headers::new()
+        Headers::default()
     }
 
     fn answer_headers(&self) -> Headers {
-        Headers::new()
+        Headers::default()
     }
 
     fn property(&self, property: Property) -> Option<Vec<u8>> {

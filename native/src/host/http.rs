@@ -3,8 +3,9 @@
 use std::marker::PhantomData;
 
 use tollgate_filter::{
+    headers,
     host::RequestBody,
-    stream::{self, Property, StreamHost},
+    stream::{Property, StreamHost},
 };
 
 use super::{OfStream, Scheduler};
@@ -47,20 +48,22 @@ impl Http<'_> {
         unsafe { Scheduler::new(callbacks::stream_scheduler(self.filter)) }
     }
 
-    fn headers(self, which: Headers) -> stream::Headers {
+    fn headers(self, which: Headers) -> headers::Headers {
         // SAFETY: the filter lives, as `new` was promised.
         let count = unsafe { callbacks::headers_count(self.filter, which) };
         let mut headers = vec![Header::NONE; count];
         // SAFETY: the filter lives, and there is room for as many headers as Envoy has just said.
         if !unsafe { callbacks::headers(self.filter, which, headers.as_mut_ptr()) } {
-            return stream::Headers::new();
+            return headers::Headers::default();
         }
-        let copied = headers.into_iter().map(|header| {
+        let bytes = headers.iter().map(|header| header.name.len.saturating_add(header.value.len)).sum();
+        let mut copied = headers::Headers::with_capacity(count, bytes);
+        for header in headers {
             // SAFETY: Envoy's headers stay as they are until one is set, which happens after this.
             let (name, value) = unsafe { (header.name.slice(), header.value.slice()) };
-            (String::from_utf8_lossy(name).into_owned(), value.to_vec())
-        });
-        copied.collect()
+            copied.push(name, value);
+        }
+        copied
     }
 
     /// None: the header goes.
@@ -184,11 +187,11 @@ impl RequestBody for Http<'_> {
 }
 
 impl StreamHost for Http<'_> {
-    fn request_headers(&self) -> stream::Headers {
+    fn request_headers(&self) -> headers::Headers {
         self.headers(Headers::Request)
     }
 
-    fn answer_headers(&self) -> stream::Headers {
+    fn answer_headers(&self) -> headers::Headers {
         self.headers(Headers::Answer)
     }
 

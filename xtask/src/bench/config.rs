@@ -81,7 +81,11 @@ spec:
         .to_owned(),
     ];
     for (name, access) in [("open", "Anonymous"), ("key", "Required"), ("budget", "Required")] {
-        documents.push(route("{name: bench, sectionName: http}", name, &format!("{{group: tollgate.dev, kind: ModelPool, name: {name}}}")));
+        documents.push(route(
+            "{name: bench, sectionName: http}",
+            name,
+            &format!("{{group: tollgate.dev, kind: ModelPool, name: {name}}}"),
+        ));
         documents.push(pool(name, access));
     }
     for name in ["single", "first", "second"] {

@@ -33,6 +33,7 @@ fn a_request_goes_where_it_would_go_and_is_charged() {
     );
     let orders = seen.sent_headers.iter().filter(|(name, _)| name.starts_with("x-envoy-"));
     assert_eq!(orders.count(), 0, "Envoy's own retries are the mesh's business");
+    assert!(seen.sent_headers.contains(&("accept-encoding".into(), "identity".into())), "{:?}", seen.sent_headers);
     // The backend is asked for its usage, and nothing else of the body is another.
     let body: serde_json::Value = serde_json::from_slice(&seen.body.take().unwrap()).unwrap();
     assert_eq!(body, serde_json::json!({"model": "smol", "stream": true, "stream_options": {"include_usage": true}}));
@@ -104,7 +105,7 @@ fn who_has_no_key_and_no_identity_is_refused() {
 #[test]
 fn an_identity_needs_no_key() {
     let (mut world, mut seen) = (sidecar(), Seen::default());
-    let headers = [(":method".to_owned(), b"POST".to_vec()), (":path".to_owned(), CHAT.into())];
+    let headers = Headers::from_iter([(":method", "POST"), (":path", CHAT)]);
     let head = Head { headers: &headers, route: Some("default"), identity: Some(WEB), metadata: None };
     let reading = world.step(Exchange::New, Event::RequestHeaders { head, end: false }, &mut seen);
     assert!(seen.reply.is_none() && reading.wants() == Wants::RequestBody, "{reading:?}");
@@ -162,8 +163,8 @@ fn a_call_says_for_which_workload_it_is_made() {
 
 /// A request that the proxy of a Gateway sends, which says this.
 fn handed(world: &mut World, from: &str, said: &[&str], seen: &mut Seen) -> Exchange {
-    let mut headers = vec![(":method".to_owned(), b"POST".to_vec()), (":path".to_owned(), CHAT.into())];
-    headers.extend(said.iter().map(|value| ("x-tollgate-handover".to_owned(), value.as_bytes().to_vec())));
+    let said = said.iter().map(|value| ("x-tollgate-handover", *value));
+    let headers: Headers = [(":method", "POST"), (":path", CHAT)].into_iter().chain(said).collect();
     let head = Head { headers: &headers, route: Some("default"), identity: Some(from), metadata: None };
     world.step(Exchange::New, Event::RequestHeaders { head, end: false }, seen)
 }
@@ -285,7 +286,7 @@ fn a_gateway_says_whose_a_request_is_to_backends_that_are_to_know_it() {
 fn the_listener_of_a_sidecar_may_hold_less_than_the_filter_takes() {
     let (mut world, mut seen) = (sidecar(), Seen::default());
     let reading = arrive(&mut world, "POST", &[("x-api-key", "good")], &mut seen);
-    let headers = [(":status".to_owned(), b"413".to_vec())];
+    let headers = Headers::from_iter([(":status", "413")]);
     let head = AnswerHead { headers: &headers, origin: Origin::Envoy };
     world.step(reading, Event::ResponseHeaders { head, end: true }, &mut seen);
     let (status, _, body) = seen.reply.unwrap();

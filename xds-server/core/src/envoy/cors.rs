@@ -1,4 +1,5 @@
-//! CORS: Envoy's own filter, with what a route says of it. A route that says nothing has none.
+//! CORS: Envoy's own filter. A route that says something of CORS turns it on for its requests. So a route that gets CORS
+//! changes no listener.
 
 use envoy_types::pb::envoy::extensions::filters::http::cors::v3::{Cors, CorsPolicy};
 use envoy_types::pb::envoy::extensions::filters::network::http_connection_manager::v3::HttpFilter;
@@ -8,12 +9,14 @@ use envoy_types::pb::google::protobuf::{Any, BoolValue};
 use crate::ir::{self, OriginMatch};
 
 use super::path::{escape_regex, exact, regex};
+use super::route_table::Form;
+use super::scope::turned_on;
 use super::wire::any;
 
 pub const FILTER: &str = "envoy.filters.http.cors";
 
-pub fn filter() -> HttpFilter {
-    super::cluster::filter(FILTER, &Cors {})
+pub fn filter(form: Form) -> HttpFilter {
+    turned_on(form, FILTER, &Cors {})
 }
 
 /// Of methods and headers Envoy answers `*` with what the request asks for.

@@ -136,9 +136,8 @@ fn manager(gateway: &ir::Gateway, (table, form): (&str, Form), runtime: &Runtime
             hcm::RouteSpecifier::ScopedRoutes(scope::routes())
         }
     };
-    // A browser asks beforehand without a key, so this comes before our own filter. It is always there, so that a route
-    // that gets CORS changes no listener.
-    http_filters.push(cors::filter());
+    // A browser asks beforehand without a key, so this comes before our own filter.
+    http_filters.push(cors::filter(form));
     if wasm::is_needed(&gateway.catalog) {
         http_filters.extend(jwt::filter(&gateway.jwt_issuers));
         http_filters.push(wasm::discovered(wasm::request_name(&gateway.catalog.scope), runtime));

@@ -77,7 +77,7 @@ pub fn action(pool: &ir::Pool, gateway: &ir::Gateway, matched: &ir::Route) -> Op
         // The client's side is silent while attempts fail one after the other. So this is longer than all of them, and
         // never ends a request that another backend could still answer.
         idle_timeout: duration((connect + first_token) * (retries + 1) + idle),
-        retry_policy: Some(if retries == 0 { attempt } else { with_retries(attempt) }),
+        retry_policy: Some(if retries == 0 { attempt } else { with_retries(attempt, retries) }),
         ..Default::default()
     })
 }
@@ -94,12 +94,12 @@ fn one_attempt(first_token: Duration, idle: Duration) -> route::RetryPolicy {
     }
 }
 
-/// Envoy's router takes the number of attempts from the filter (`x-envoy-max-retries`), per request.
-fn with_retries(attempt: route::RetryPolicy) -> route::RetryPolicy {
+/// Where a model has fewer retries than the pool's others, the filter says so (`x-envoy-max-retries`).
+fn with_retries(attempt: route::RetryPolicy, retries: u32) -> route::RetryPolicy {
     route::RetryPolicy {
         retry_on: RETRY_ON.to_owned(),
         retriable_status_codes: RETRIABLE.to_vec(),
-        num_retries: number(0),
+        num_retries: number(retries),
         // A client waits for the next attempt. With several targets it goes elsewhere, so the pause is short.
         retry_back_off: Some(route::retry_policy::RetryBackOff {
             base_interval: duration(Duration::from_millis(5)),
