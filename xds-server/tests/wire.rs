@@ -639,3 +639,28 @@ async fn a_call_above_the_limit_is_refused_and_one_below_it_is_not() {
     assert!(largest.encoded_len() <= v1::MAX_CALL_BYTES && largest.encoded_len() > v1::MAX_CALL_BYTES - 64);
     own.sync(largest).await.unwrap();
 }
+
+#[tokio::test]
+async fn an_envoy_in_which_the_module_may_not_run_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let module = dir.path().join("filter.so");
+    std::fs::write(&module, b"\x7fELF").unwrap();
+    let files = [("one.yaml", gateway("one", 18080, 18081))];
+    let files = files.each_ref().map(|(name, text)| (*name, text.as_str()));
+    let native = Server::start_with(&files, &["--filter", "native", "--module", module.to_str().unwrap()]);
+    let mut older = native.client("default/one").delta(&native).await;
+    older.ask_as((1, 39), CLUSTER).await;
+    let (_, status) = older.refusal().await;
+    assert_eq!(status.code(), Code::FailedPrecondition);
+    assert!(status.message().contains("1.40"), "{status}");
+    let wasm = Server::start(&files);
+    for (server, version) in [(&native, (1, 40)), (&wasm, (1, 39))] {
+        let mut envoy = server.client("default/one").delta(server).await;
+        envoy.ask_as(version, CLUSTER).await;
+        assert_eq!(names(&envoy.take(CLUSTER).await), ["backend/default/one"], "{version:?}");
+    }
+    // A filter that asks for its keys says no version.
+    let mut filter = native.client("default/one").delta(&native).await;
+    filter.ask(KEY, &[]).await;
+    filter.take(KEY).await;
+}

@@ -19,7 +19,7 @@ use super::stages::{Admin, KeyWarning, Parts, Stages, duration, listen};
 use super::stops::Stops;
 use crate::envoy::bootstrap::{Bootstrap, ControlPlane};
 use crate::envoy::process::{Envoy, EnvoySetup, find};
-use crate::envoy::{admin_socket, memory};
+use crate::envoy::{admin_socket, memory, version};
 use crate::identity::Identity;
 use crate::leader::Election;
 use crate::pipeline::Published;
@@ -112,6 +112,9 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
     let setting = args.mesh.here(Placement::OneHost)?;
     let binary = find(args.envoy)?;
     let codes = args.filter.load()?;
+    if codes.module.is_some() {
+        version::is_for_module(&binary).await?;
+    }
     let state_path = args.state.map_or_else(|| default_path(&args.sources.name()), Ok)?;
     let state = StateDir::open(&state_path)?;
     let certificates = Keeper::open(&state.join("pki"), args.certificate_lifetime)?;

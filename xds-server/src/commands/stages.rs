@@ -27,7 +27,7 @@ use crate::replicas::{self, Books, Build, Follow, Link};
 use crate::report::board::Board;
 use crate::report::{Consumers, Due, Metrics, Status};
 use crate::serve::Serving;
-use crate::serve::ads::Ads;
+use crate::serve::ads::{Ads, Envoys};
 use crate::serve::incoming::Limits;
 use crate::serve::pki::{Authority, Keeper, ServerCertificate};
 use crate::serve::sidecars::{self, Sidecars};
@@ -167,7 +167,8 @@ impl Stages {
         let for_proxies = ledger::service(Arc::clone(&ledger));
 
         // 6: discovery, ledger and code for the proxies, and what they say of it.
-        let ads = Ads { published: published.clone(), board: board.clone(), metrics: metrics.clone() };
+        let envoys = if parts.codes.module.is_some() { Envoys::OfModule } else { Envoys::Any };
+        let ads = Ads { published: published.clone(), board: board.clone(), metrics: metrics.clone(), envoys };
         let tls = tls::config(parts.certificates.authority(), parts.certificates.server_certificate())?;
         let for_replicas = replicas::router(books, board.clone(), build);
         let wasm = Arc::new(parts.codes.wasm);

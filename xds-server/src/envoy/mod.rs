@@ -10,6 +10,7 @@
 //! life.rs          whether such a process still runs, and its end
 //! admin.rs         its admin API: drain, requests in flight
 //! log.rs           its log, passed on
+//! version.rs       which version it is
 //! ```
 //! Envoy outlives a control plane that is killed: it goes on with what it has, and the next run adopts it.
 
@@ -22,3 +23,4 @@ mod log;
 pub mod memory;
 mod overload;
 pub mod process;
+pub mod version;

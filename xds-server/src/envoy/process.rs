@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
+use tollgate_core::envoy::MODULE_ENVOY;
 
 use super::admin::EnvoyAdmin;
 use super::detach;
@@ -67,6 +68,11 @@ pub enum EnvoyError {
     NotFound,
     #[error("{path}: {error} (--envoy names Envoy's binary)")]
     NotStarted { path: PathBuf, error: io::Error },
+    #[error(
+        "{path} is Envoy {version}, and the filter as a module is for {major}.{minor} alone (--filter wasm runs in any)",
+        major = MODULE_ENVOY.0, minor = MODULE_ENVOY.1
+    )]
+    NotForModule { path: PathBuf, version: String },
     #[error("{path}: {error} (the state directory must be writable)")]
     Files { path: PathBuf, error: io::Error },
     #[error("Envoy's process cannot be watched: {0} (Linux 5.3 or later can)")]

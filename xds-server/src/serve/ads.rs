@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_stream::StreamExt as _;
-use tollgate_core::envoy;
+use tollgate_core::envoy::{self, MODULE_ENVOY, other_envoy};
 use tollgate_core::snapshot::{ResourceType, Snapshot};
 use tollgate_core::subscription::stream::{self, Since, StreamEvent};
 use tollgate_core::subscription::{Ask, Output, RejectedVersion, Response};
@@ -48,6 +48,15 @@ pub struct Ads {
     pub published: watch::Receiver<Arc<Published>>,
     pub board: Board,
     pub metrics: Metrics,
+    pub envoys: Envoys,
+}
+
+/// Which versions of Envoy are served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Envoys {
+    Any,
+    /// The one in which the filter may run as a dynamic module.
+    OfModule,
 }
 
 /// The task of one stream.
@@ -72,6 +81,7 @@ struct Driver {
     standing: Standing,
     place: Place,
     metrics: Metrics,
+    envoys: Envoys,
 }
 
 /// Whether the claim of the proxy stands.
@@ -132,6 +142,7 @@ impl Ads {
             standing,
             place: self.board.place(),
             metrics: self.metrics.clone(),
+            envoys: self.envoys,
         };
         tokio::spawn(driver.run::<W>(requests));
         Ok(receiver)
@@ -173,8 +184,9 @@ impl Driver {
             let event = tokio::select! {
                 request = requests.next() => match request {
                     Some(Ok(request)) => match self.read::<W>(request) {
-                        Some(request) if self.is_refused(&request) => return self.refusal(),
-                        request => request,
+                        Ok(Some(request)) if self.is_refused(&request) => return self.refusal(),
+                        Ok(request) => request,
+                        Err(status) => return End::With(status),
                     },
                     Some(Err(_)) | None => return End::Quietly,
                 },
@@ -210,14 +222,23 @@ impl Driver {
         }
     }
 
-    fn read<W: Wire>(&mut self, request: W::Request) -> Option<StreamEvent> {
+    /// Fails if nothing may be sent to this proxy.
+    fn read<W: Wire>(&mut self, request: W::Request) -> Result<Option<StreamEvent>, Status> {
         let (node, request) = W::read(request);
         if let Some(node) = node {
+            if let (Envoys::OfModule, Some(version)) = (self.envoys, other_envoy(&node)) {
+                let (major, minor) = MODULE_ENVOY;
+                tracing::warn!(
+                    node = %node.id, %version,
+                    "a proxy is refused: with --filter native, its Envoy must be of {major}.{minor} (--filter wasm serves any)"
+                );
+                return Err(Status::failed_precondition(format!("the filter's module needs Envoy {major}.{minor}")));
+            }
             self.node = node.id;
         }
-        let (kind, request) = request?;
+        let Some((kind, request)) = request else { return Ok(None) };
         self.asks_for_keys |= kind == ResourceType::ApiKey;
-        Some(StreamEvent::Request(kind, request))
+        Ok(Some(StreamEvent::Request(kind, request)))
     }
 
     /// A proxy that is to go may answer, and it may say what it has, so that this can be taken away. Anything else is

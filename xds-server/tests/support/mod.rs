@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use envoy_types::pb::envoy::config::core::v3::Node;
+use envoy_types::pb::envoy::config::core::v3::node::UserAgentVersionType;
+use envoy_types::pb::envoy::config::core::v3::{BuildVersion, Node};
 use envoy_types::pb::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use envoy_types::pb::envoy::service::discovery::v3::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
 };
+use envoy_types::pb::envoy::r#type::v3::SemanticVersion;
 use envoy_types::pb::google::rpc::Status as RpcStatus;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -246,6 +248,14 @@ impl Delta {
     /// Asks for names of a type; none: for all.
     pub async fn ask(&mut self, kind: &str, names: &[&str]) {
         self.come_back(kind, names, &[]).await;
+    }
+
+    /// The same of a client that says which version of Envoy it is: major and minor.
+    pub async fn ask_as(&mut self, (major_number, minor_number): (u32, u32), kind: &str) {
+        let version = Some(SemanticVersion { major_number, minor_number, patch: 0 });
+        let build = UserAgentVersionType::UserAgentBuildVersion(BuildVersion { version, ..BuildVersion::default() });
+        let node = node().map(|node| Node { user_agent_version_type: Some(build), ..node });
+        self.send(DeltaDiscoveryRequest { node, type_url: kind.to_owned(), ..DeltaDiscoveryRequest::default() }).await;
     }
 
     /// The same of a client that has something already.

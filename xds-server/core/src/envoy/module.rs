@@ -1,9 +1,12 @@
 //! The filter as a dynamic module of Envoy (`docs/adr/0006-native-edge.md`). Its configuration is the same, and so are its
 //! names.
 
+use envoy_types::pb::envoy::config::core::v3::Node;
+use envoy_types::pb::envoy::config::core::v3::node::UserAgentVersionType;
 use envoy_types::pb::envoy::extensions::dynamic_modules::v3::DynamicModuleConfig;
 use envoy_types::pb::envoy::extensions::filters::http::dynamic_modules::v3::DynamicModuleFilter;
 use envoy_types::pb::envoy::extensions::filters::network::dynamic_modules::v3::DynamicModuleNetworkFilter;
+use envoy_types::pb::envoy::r#type::v3::SemanticVersion;
 use envoy_types::pb::google::protobuf::{Any, BytesValue};
 use prost::{Message as _, Name as _};
 use tollgate_proto::v1::{FilterConfig, filter_config::Stage};
@@ -11,6 +14,10 @@ use tollgate_proto::v1::{FilterConfig, filter_config::Stage};
 use super::wasm::code;
 use super::wire::any;
 use super::{FilterCode, FilterSetup, Runtime};
+
+/// The version of Envoy, major and minor, for whose ABI the module is made. Envoy compares nothing when it loads one, and the
+/// same function may take other arguments in another version.
+pub const ENVOY: (u32, u32) = (1, 40);
 
 /// The counters of both forms have the same names.
 const METRICS: &str = "wasmcustom";
@@ -66,6 +73,13 @@ fn module(code: &FilterCode, setup: &FilterSetup) -> DynamicModuleConfig {
     }
 }
 
+/// The version of a proxy's Envoy, if no module may be loaded there. A filter that asks for itself says no version.
+pub fn other_envoy(node: &Node) -> Option<String> {
+    let Some(UserAgentVersionType::UserAgentBuildVersion(build)) = &node.user_agent_version_type else { return None };
+    let SemanticVersion { major_number, minor_number, patch } = build.version?;
+    ((major_number, minor_number) != ENVOY).then(|| format!("{major_number}.{minor_number}.{patch}"))
+}
+
 pub fn is_one(type_url: &str) -> bool {
     [DynamicModuleFilter::type_url(), DynamicModuleNetworkFilter::type_url()].iter().any(|known| known == type_url)
 }
@@ -76,4 +90,29 @@ pub fn changed(value: &[u8], change: impl FnOnce(&mut String, &mut Option<Any>) 
     let mut filter = DynamicModuleFilter::decode(value).ok()?;
     change(&mut filter.filter_name, &mut filter.filter_config)?;
     Some(filter.encode_to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use envoy_types::pb::envoy::config::core::v3::BuildVersion;
+
+    use super::*;
+
+    #[test]
+    fn a_module_is_for_one_minor_version_of_envoy() {
+        let of = |major_number, minor_number, patch| {
+            let version = Some(SemanticVersion { major_number, minor_number, patch });
+            let build = BuildVersion { version, ..Default::default() };
+            Node {
+                user_agent_version_type: Some(UserAgentVersionType::UserAgentBuildVersion(build)),
+                ..Default::default()
+            }
+        };
+        assert_eq!(other_envoy(&of(1, 40, 0)), None);
+        assert_eq!(other_envoy(&of(1, 40, 3)), None);
+        assert_eq!(other_envoy(&of(1, 39, 2)).as_deref(), Some("1.39.2"));
+        assert_eq!(other_envoy(&of(1, 41, 0)).as_deref(), Some("1.41.0"));
+        assert_eq!(other_envoy(&of(2, 40, 0)).as_deref(), Some("2.40.0"));
+        assert_eq!(other_envoy(&Node::default()), None, "a filter says none");
+    }
 }

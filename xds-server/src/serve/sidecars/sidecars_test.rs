@@ -25,7 +25,7 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity as TlsIdentity};
 use tonic::{Code, Request, Status, Streaming};
 
-use super::super::ads::Ads;
+use super::super::ads::{Ads, Envoys};
 use super::members::SCOPE;
 use super::{Ports, Sidecars};
 use crate::filter_code::{FilterCode, Form};
@@ -172,7 +172,7 @@ impl World {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let published = publisher.published();
-        let ads = Ads { published, board: Board::default(), metrics: Metrics::default() };
+        let ads = Ads { published, board: Board::default(), metrics: Metrics::default(), envoys: Envoys::Any };
         let books = dir.path().join("ledger");
         let lease = Duration::from_secs(30);
         let ledger = Embedded::open(&books, publisher.for_ledger(), lease, ledger::Metrics::new()).unwrap();
