@@ -56,7 +56,7 @@ async fn a_model_is_asked_by_kubectl_alone(lab: Arc<Lab>) -> anyhow::Result<()> 
     }
 
     poll::until("what was used is in the books", || async {
-        let used = [used(&lab, "research").await?, used(&lab, "trial").await?];
+        let used = [used(&lab, "chain", "research").await?, used(&lab, "chain", "trial").await?];
         anyhow::ensure!(used.into_iter().all(|tokens| tokens > 0), "{used:?}");
         Ok(())
     })
@@ -70,7 +70,7 @@ async fn a_model_is_asked_by_kubectl_alone(lab: Arc<Lab>) -> anyhow::Result<()> 
     }
     // It is written to the minute.
     poll::within(Duration::from_secs(90), "the Consumer says what it spent", || async {
-        let spent = used(&lab, "research").await?.to_string();
+        let spent = used(&lab, "chain", "research").await?.to_string();
         let row = lab.kubectl(&["-n", "chain", "get", "consumer", "research", "--no-headers"]).await?.success()?.out;
         anyhow::ensure!(row.split_whitespace().any(|cell| cell == spent), "not {spent}: {row}");
         Ok(())
@@ -99,13 +99,13 @@ pub async fn chain(lab: &Lab, namespace: &str, more: &str) -> anyhow::Result<Cha
 }
 
 /// The tokens of a consumer, as the books say it.
-async fn used(lab: &Lab, name: &str) -> anyhow::Result<u64> {
+pub async fn used(lab: &Lab, namespace: &str, name: &str) -> anyhow::Result<u64> {
     let pod = ["-n", "tollgate-system", "exec", "deploy/tollgate", "--"];
     let usage = ["/usr/local/bin/tollgate", "usage", "-o", "json"];
     let output = lab.kubectl(&[&pod[..], &usage].concat()).await?.success()?;
     let rows: Value = serde_json::from_str(&output.out)?;
     let rows = rows.pointer("/rows").and_then(Value::as_array).into_iter().flatten();
-    let own = rows.filter(|row| row.get("consumer") == Some(&json!(format!("chain/{name}"))));
+    let own = rows.filter(|row| row.get("consumer") == Some(&json!(format!("{namespace}/{name}"))));
     let tokens = ["input_tokens", "output_tokens"];
     Ok(own.flat_map(|row| tokens.map(|tokens| row.get(tokens).and_then(Value::as_u64).unwrap_or(0))).sum())
 }

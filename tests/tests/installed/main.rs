@@ -8,6 +8,7 @@ mod dump;
 mod faults;
 mod fleet;
 mod install;
+mod native;
 mod picked;
 mod proxies;
 mod replicas;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         chaos::tests(),
         replicas::tests(),
         install::tests(),
+        native::tests(),
         fleet::tests(),
     ];
     let prepare = async |lab: &Lab| {

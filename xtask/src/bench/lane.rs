@@ -144,8 +144,8 @@ impl Work {
             Self::Chats | Self::Events => (CONNECTIONS, 1_000),
             Self::OneByOne => (1, 500),
             Self::FirstByte => (1, 300),
-            Self::Short => (CONNECTIONS, 5 * CONNECTIONS),
-            Self::Long => (CONNECTIONS, CONNECTIONS),
+            Self::Short => (STREAMS, 5 * STREAMS),
+            Self::Long => (STREAMS, STREAMS),
             Self::Prompt100K => (CONNECTIONS, 20 * CONNECTIONS),
             Self::Prompt1M => (CONNECTIONS, 4 * CONNECTIONS),
         }
@@ -156,12 +156,16 @@ impl Work {
         match self {
             Self::OneByOne | Self::FirstByte => 100,
             Self::Chats | Self::Events => 5 * CONNECTIONS,
-            Self::Short | Self::Long | Self::Prompt100K | Self::Prompt1M => CONNECTIONS,
+            Self::Short | Self::Long => STREAMS,
+            Self::Prompt100K | Self::Prompt1M => CONNECTIONS,
         }
     }
 }
 
 pub const CONNECTIONS: usize = 8;
+/// Streams at a time, to see what a chunk costs. A report of the filter comes four times a second, however many chunks
+/// there are, so that with a few streams its cost would be taken for theirs.
+const STREAMS: usize = 32;
 
 // === impl Turn ===
 

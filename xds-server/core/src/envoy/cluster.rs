@@ -18,11 +18,11 @@ use crate::ir;
 use crate::snapshot::{Resource, ResourceType, Snapshot};
 
 use super::wire::{address, ads, any, duration, number};
-use super::{Runtime, edge, jwt, picker, tls, upstream};
+use super::{edge, jwt, picker, tls, upstream};
 
-pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway, runtime: &Runtime) {
+pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway) {
     for backend in gateway.catalog.backends.values() {
-        snapshot.insert(ResourceType::Cluster, &backend.cluster, self::backend(gateway, backend, runtime));
+        snapshot.insert(ResourceType::Cluster, &backend.cluster, self::backend(gateway, backend));
     }
     for (name, cluster) in gateway.jwt_issuers.iter().filter_map(of_keys) {
         snapshot.insert(ResourceType::Cluster, name, cluster);
@@ -36,10 +36,10 @@ pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway, runtime: &Runtime) {
 
 const SERVICE_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub fn backend(gateway: &ir::Gateway, backend: &ir::Backend, runtime: &Runtime) -> Resource {
+pub fn backend(gateway: &ir::Gateway, backend: &ir::Backend) -> Resource {
     let mut origins = vec![backend.origin.clone()];
     origins.extend(backend.credential.as_ref().map(|credential| credential.origin.clone()));
-    Resource::new(&of_backend(gateway, backend, runtime), origins)
+    Resource::new(&of_backend(gateway, backend), origins)
 }
 
 /// The clusters of a Service, and the endpoints that both take.
@@ -75,7 +75,7 @@ pub fn endpoints_of(cluster: &Resource) -> Option<String> {
     Some(if name.is_empty() { cluster.name } else { name })
 }
 
-fn of_backend(gateway: &ir::Gateway, backend: &ir::Backend, runtime: &Runtime) -> cluster::Cluster {
+fn of_backend(gateway: &ir::Gateway, backend: &ir::Backend) -> cluster::Cluster {
     let common = common(&backend.cluster, backend.timeouts.connect);
     let is_closed = match &backend.tls {
         ir::Tls::Simple { .. } => matches!(gateway.client_certificate, ir::ClientCertificate::Missing),
@@ -125,7 +125,7 @@ fn of_backend(gateway: &ir::Gateway, backend: &ir::Backend, runtime: &Runtime) -
             version
         }
     };
-    set_protocol(&mut made, version, upstream::filters(gateway, backend, runtime));
+    set_protocol(&mut made, version, upstream::filters(gateway, backend));
     made
 }
 

@@ -20,7 +20,7 @@ use crate::status::Origin;
 use super::cluster::filter;
 use super::route_table::{Form, Table};
 use super::wire::{address, ads, any, duration, extension, number, prefix_of, yes};
-use super::{Ports, Runtime, Surroundings, cors, edge, jwt, picker, route_table, scope, session, tls, tunnel, wasm};
+use super::{Ports, Surroundings, cors, edge, jwt, picker, route_table, scope, session, tls, tunnel, wasm};
 
 /// The `server` header of every answer.
 const SERVER_NAME: &str = "tollgate";
@@ -37,15 +37,10 @@ pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway, surroundings: &Surrou
         for table in Table::of_listener(gateway, open) {
             let form = table.form(surroundings.route_tables);
             table.add(snapshot, gateway, form);
-            chains.push(chain(gateway, &table, form, &surroundings.filter.runtime));
+            chains.push(chain(gateway, &table, form));
         }
         for site in &open.sites {
-            chains.extend(tunnel::chains(
-                gateway,
-                &route_table::name(gateway, open),
-                site,
-                &surroundings.filter.runtime,
-            ));
+            chains.extend(tunnel::chains(gateway, &route_table::name(gateway, open), site));
         }
         let has_tunnels = open.sites.iter().any(|site| site.tunnels.is_some());
         let inspects = has_tunnels || chains.iter().any(|chain| chain.transport_socket.is_some());
@@ -74,7 +69,7 @@ pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway, surroundings: &Surrou
 }
 
 /// The filter chain that has this route table.
-fn chain(gateway: &ir::Gateway, table: &Table<'_>, form: Form, runtime: &Runtime) -> listener::FilterChain {
+fn chain(gateway: &ir::Gateway, table: &Table<'_>, form: Form) -> listener::FilterChain {
     let tls = table.tls();
     let is_for_members = tls.is_some_and(ir::Site::is_for_members);
     let found = tls.map(|site| listener::FilterChainMatch {
@@ -88,30 +83,23 @@ fn chain(gateway: &ir::Gateway, table: &Table<'_>, form: Form, runtime: &Runtime
         name: if is_for_members { format!("{OF_MEMBERS}{}", table.name) } else { table.name.clone() },
         filter_chain_match: found,
         transport_socket: tls.and_then(|site| tls::downstream(site, &["h2", "http/1.1"])),
-        filters: network_filters(gateway, (&table.name, form), runtime),
+        filters: network_filters(gateway, (&table.name, form)),
         ..Default::default()
     }
 }
 
-fn network_filters(gateway: &ir::Gateway, (table, form): (&str, Form), runtime: &Runtime) -> Vec<listener::Filter> {
-    let mut filters = bounds(gateway, table, runtime);
-    filters.push(network_filter(
-        "envoy.filters.network.http_connection_manager",
-        &manager(gateway, (table, form), runtime),
-    ));
+fn network_filters(gateway: &ir::Gateway, (table, form): (&str, Form)) -> Vec<listener::Filter> {
+    let mut filters = bounds(gateway, table);
+    filters.push(network_filter("envoy.filters.network.http_connection_manager", &manager(gateway, (table, form))));
     filters
 }
 
 /// The filters that bound the connections of a filter chain.
-pub fn bounds(gateway: &ir::Gateway, chain: &str, runtime: &Runtime) -> Vec<listener::Filter> {
+pub fn bounds(gateway: &ir::Gateway, chain: &str) -> Vec<listener::Filter> {
     let mut filters = vec![network_filter("envoy.filters.network.connection_limit", &edge::connection_limit(chain))];
     if wasm::is_needed(&gateway.catalog) {
         let until_then = any(&edge::connection_limit(&format!("{chain}/without_code")));
-        filters.push(wasm::discovered_for_connections(
-            wasm::connection_name(&gateway.catalog.scope),
-            until_then,
-            runtime,
-        ));
+        filters.push(wasm::discovered_for_connections(wasm::connection_name(&gateway.catalog.scope), until_then));
     }
     filters
 }
@@ -123,7 +111,7 @@ pub fn network_filter<M: prost::Message + prost::Name>(name: &str, message: &M) 
     }
 }
 
-fn manager(gateway: &ir::Gateway, (table, form): (&str, Form), runtime: &Runtime) -> HttpConnectionManager {
+fn manager(gateway: &ir::Gateway, (table, form): (&str, Form)) -> HttpConnectionManager {
     let mut mutations = vec![without_own_headers()];
     let mut http_filters = Vec::new();
     let specifier = match form {
@@ -140,7 +128,7 @@ fn manager(gateway: &ir::Gateway, (table, form): (&str, Form), runtime: &Runtime
     http_filters.push(cors::filter(form));
     if wasm::is_needed(&gateway.catalog) {
         http_filters.extend(jwt::filter(&gateway.jwt_issuers));
-        http_filters.push(wasm::discovered(wasm::request_name(&gateway.catalog.scope), runtime));
+        http_filters.push(wasm::discovered(wasm::request_name(&gateway.catalog.scope)));
     }
     http_filters.push(session::filter(form));
     // After our own filter, so that no picker sees a client's key where ours takes it out.

@@ -85,7 +85,7 @@ pub fn snapshot(gateway: &ir::Gateway, ir: &ir::Ir, surroundings: &Surroundings)
 pub fn without_keys(gateway: &ir::Gateway, ir: &ir::Ir, surroundings: &Surroundings) -> Snapshot {
     let mut snapshot = Snapshot::default();
     secret::add(&mut snapshot, gateway);
-    cluster::add(&mut snapshot, gateway, &surroundings.filter.runtime);
+    cluster::add(&mut snapshot, gateway);
     wasm::add(&mut snapshot, &gateway.catalog, ir, &surroundings.filter);
     listener::add(&mut snapshot, gateway, surroundings);
     snapshot
@@ -103,7 +103,7 @@ pub fn workload_filter(
     shown: Shown,
 ) -> Result<[Value; 2], NotPrinted> {
     let filter = of_workload(workload, ir, setup);
-    let place = wasm::discovered(wasm::request_name(&workload.catalog.scope), &Runtime::Wasm);
+    let place = wasm::discovered_in_sidecar(wasm::request_name(&workload.catalog.scope));
     Ok([print::filter(&filter, shown)?, print::place(&place)?])
 }
 
@@ -128,7 +128,7 @@ pub fn frontend_filter(
     shown: Shown,
 ) -> Result<FrontendFilter, NotPrinted> {
     let name = wasm::frontend_name(frontend);
-    let place = HttpFilter { disabled: true, ..wasm::discovered(name.clone(), &Runtime::Wasm) };
+    let place = HttpFilter { disabled: true, ..wasm::discovered_in_sidecar(name.clone()) };
     Ok(FrontendFilter {
         name,
         filter: print::filter(&of_frontend(frontend, setup), shown)?,

@@ -11,17 +11,17 @@ use crate::status::Origin;
 
 use super::listener::{bounds, network_filter};
 use super::wire::duration;
-use super::{Runtime, cluster, edge, tls};
+use super::{cluster, edge, tls};
 
 /// No cluster has this name, so Envoy closes the connections that are to go there.
 const NOWHERE: &str = "nowhere";
 
 /// The filter chains of a site that has tunnels. `listener` is the name of Envoy's.
-pub fn chains(gateway: &ir::Gateway, listener: &str, site: &ir::Site, runtime: &Runtime) -> Vec<listener::FilterChain> {
+pub fn chains(gateway: &ir::Gateway, listener: &str, site: &ir::Site) -> Vec<listener::FilterChain> {
     let tunnels = site.tunnels.iter().flatten();
     tunnels
         .map(|(domain, tunnel)| {
-            chain(gateway, format!("{listener}/{}/{domain}", site.name), site, (domain, tunnel.as_deref()), runtime)
+            chain(gateway, format!("{listener}/{}/{domain}", site.name), site, (domain, tunnel.as_deref()))
         })
         .collect()
 }
@@ -38,7 +38,6 @@ fn chain(
     name: String,
     site: &ir::Site,
     (domain, tunnel): (&str, Option<&ir::Tunnel>),
-    runtime: &Runtime,
 ) -> listener::FilterChain {
     let found = listener::FilterChainMatch {
         server_names: tls::server_names(domain),
@@ -49,7 +48,7 @@ fn chain(
     let clusters = tunnel.and_then(|tunnel| clusters(gateway, site, tunnel));
     let is_open = clusters.is_some();
     let filters = clusters.map(|clusters| {
-        let mut filters = bounds(gateway, &name, runtime);
+        let mut filters = bounds(gateway, &name);
         filters.push(network_filter("envoy.filters.network.tcp_proxy", &proxy(&name, clusters)));
         filters
     });

@@ -6,7 +6,7 @@ use crate::ir::{self, Host, PartsDelta};
 use crate::snapshot::{Changed, Resource, ResourceType, Snapshot};
 
 use super::route_table::{Form, Table};
-use super::{Runtime, Surroundings, cluster, secret, wasm, without_keys};
+use super::{Surroundings, cluster, secret, wasm, without_keys};
 
 /// The snapshot becomes what [`without_keys`] makes, which a property test holds against this. Notes what changed in it.
 pub fn update(
@@ -24,7 +24,7 @@ pub fn update(
         return;
     }
     let mut updating = Updating { snapshot, changed };
-    updating.backends(gateway, delta, &surroundings.filter.runtime);
+    updating.backends(gateway, delta);
     updating.services(gateway, delta);
     if delta.classes || !delta.pools.is_empty() || !delta.backends.is_empty() {
         updating
@@ -59,14 +59,14 @@ impl Updating<'_> {
         self.snapshot.update_kind(kind, &made, self.changed);
     }
 
-    fn backends(&mut self, gateway: &ir::Gateway, delta: &PartsDelta, runtime: &Runtime) {
+    fn backends(&mut self, gateway: &ir::Gateway, delta: &PartsDelta) {
         if delta.backends.is_empty() {
             return;
         }
         // Backends share secrets.
         self.kind(ResourceType::Secret, |made| secret::add(made, gateway));
         for name in &delta.backends {
-            let backend = gateway.catalog.backends.get(name).map(|backend| cluster::backend(gateway, backend, runtime));
+            let backend = gateway.catalog.backends.get(name).map(|backend| cluster::backend(gateway, backend));
             self.set(ResourceType::Cluster, name, backend);
         }
     }

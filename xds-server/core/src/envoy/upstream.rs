@@ -20,8 +20,8 @@ use crate::ir;
 
 use super::cluster::filter;
 use super::secret::{by_sds, credential_name};
+use super::wasm;
 use super::wire::extension;
-use super::{Runtime, wasm};
 
 /// The headers where a credential can stand. `placement` names no other.
 const CREDENTIALS: [&str; 3] = [AUTHORIZATION, X_API_KEY, API_KEY];
@@ -44,10 +44,10 @@ const ACCOUNT_OF_ANSWER: [&str; 6] = [
 ];
 
 /// The HTTP filters of a backend's cluster.
-pub fn filters(gateway: &ir::Gateway, backend: &ir::Backend, runtime: &Runtime) -> Vec<HttpFilter> {
+pub fn filters(gateway: &ir::Gateway, backend: &ir::Backend) -> Vec<HttpFilter> {
     let mut filters = vec![filter("envoy.filters.http.header_mutation", &removals(backend))];
     if backend.per_attempt {
-        filters.push(wasm::discovered(wasm::attempt_name(&gateway.catalog.scope), runtime));
+        filters.push(wasm::discovered(wasm::attempt_name(&gateway.catalog.scope)));
     }
     if backend.credential.is_some() {
         filters.push(filter("envoy.filters.http.credential_injector", &injector(backend)));

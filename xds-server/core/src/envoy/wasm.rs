@@ -25,7 +25,7 @@ use crate::status::Origin;
 
 use super::wire::{ads, any, duration, extension, yes};
 use super::{
-    FilterCode, FilterSetup, Runtime, attempt_config, connection_config, frontend_config, module, request_config,
+    FilterCode, FilterSetup, attempt_config, connection_config, frontend_config, module, request_config,
     workload_config,
 };
 
@@ -152,15 +152,20 @@ pub fn without_stamps(message: &str) -> String {
     std::iter::once(first).chain(rest).collect()
 }
 
-/// Names the filter by discovery, so that a change of policy changes no listener and drains nothing.
-pub fn discovered(name: String, runtime: &Runtime) -> HttpFilter {
-    // Of our types alone. In the place of a filter whose code it cannot fetch, Istio's agent puts one of another type, which
-    // denies everything. Envoy refuses that one, and what it has runs on.
-    let types = match runtime {
-        Runtime::Wasm => vec![Wasm::type_url()],
-        // A Gateway may change between the two, and no listener or cluster changes with it.
-        Runtime::Native(_) => vec![DynamicModuleFilter::type_url(), Wasm::type_url()],
-    };
+/// Names the filter of a Gateway by discovery, so that a change of policy changes no listener and drains nothing. Both forms
+/// are named, whichever is chosen: a Gateway changes from one to the other in place. A listener that named one would have to
+/// change first, and it is sent after the filter.
+pub fn discovered(name: String) -> HttpFilter {
+    of_types(name, vec![Wasm::type_url(), DynamicModuleFilter::type_url()])
+}
+
+/// The same of a sidecar, which runs WebAssembly always. In the place of a filter whose code it cannot fetch, Istio's agent
+/// puts one of another type, which denies everything. Envoy refuses that one, and what it has runs on.
+pub fn discovered_in_sidecar(name: String) -> HttpFilter {
+    of_types(name, vec![Wasm::type_url()])
+}
+
+fn of_types(name: String, types: Vec<String>) -> HttpFilter {
     let config_type = http_filter::ConfigType::ConfigDiscovery(discovery(types));
     HttpFilter { name, config_type: Some(config_type), ..Default::default() }
 }
@@ -168,12 +173,9 @@ pub fn discovered(name: String, runtime: &Runtime) -> HttpFilter {
 /// Names the filter of connections by discovery, because its code changes together with that of the others. Another
 /// filter is in its place until its code is there. Without that, Envoy 1.40 would close the connection and take it off
 /// the count of the filter before ours, which had not counted it: below zero, where everybody is refused for ever.
-pub fn discovered_for_connections(name: String, until_then: Any, runtime: &Runtime) -> listener::Filter {
-    let mut discovery = discovery(match runtime {
-        Runtime::Wasm => vec![NetworkWasm::type_url()],
-        Runtime::Native(_) => vec![DynamicModuleNetworkFilter::type_url(), NetworkWasm::type_url()],
-    });
-    discovery.type_urls.push(until_then.type_url.clone());
+pub fn discovered_for_connections(name: String, until_then: Any) -> listener::Filter {
+    let types = [NetworkWasm::type_url(), DynamicModuleNetworkFilter::type_url(), until_then.type_url.clone()];
+    let mut discovery = discovery(types.into());
     discovery.default_config = Some(until_then);
     listener::Filter { name, config_type: Some(listener::filter::ConfigType::ConfigDiscovery(discovery)) }
 }
