@@ -49,10 +49,10 @@ impl Headers {
     /// Adds one at the end. One that would make them larger than 4 GiB is left out.
     pub fn push(&mut self, name: &[u8], value: &[u8]) {
         let size = |bytes: usize| u32::try_from(bytes).ok();
-        let end = self.bytes.len().saturating_add(name.len()).saturating_add(value.len());
-        let place = (size(self.bytes.len()), size(name.len()), size(value.len()), size(end));
-        if let (Some(at), Some(name_len), Some(value_len), Some(_)) = place {
-            self.places.push(Place { name: at, name_len, value: at + name_len, value_len });
+        let start = size(self.bytes.len()).zip(size(name.len()));
+        let value_at = start.and_then(|(start, name_len)| start.checked_add(name_len));
+        if let (Some((name_at, name_len)), Some(value_at), Some(value_len)) = (start, value_at, size(value.len())) {
+            self.places.push(Place { name: name_at, name_len, value: value_at, value_len });
             self.bytes.extend_from_slice(name);
             self.bytes.extend_from_slice(value);
         }
