@@ -299,6 +299,10 @@ fn a_request_that_could_be_read_in_two_ways_is_refused() {
             assert_eq!(code(&seen), (400, "invalid_request_error".into()), "{method} {path} {more:?}");
         }
     }
+    // The path of Anthropic's API is enough, also without its version.
+    let mut seen = Seen::default();
+    world().arrive_with("POST", "/v1/messages", &[("x-api-key", "wrong")], &mut seen);
+    assert_eq!(seen.reply.unwrap().2["type"], "error");
     let mut seen = Seen::default();
     let anthropic = [("x-api-key", "good"), ("anthropic-version", "2023-06-01")];
     world().arrive_with("POST", "/v1/messages%2fcount_tokens", &anthropic, &mut seen);
@@ -811,6 +815,20 @@ fn a_free_request_of_an_expired_lease_gives_its_tokens_back_to_the_ledger() {
     let report = world.end(answering, Ending::default());
     let [settled] = report.settlements.as_slice() else { panic!("{report:?}") };
     assert!(settled.from_lease > 50 && settled.charged == 0, "{settled:?}");
+}
+
+/// What is taken out of a stream makes it shorter than its backend said.
+#[test]
+fn a_stream_that_gets_shorter_says_no_length() {
+    for (asks, removed) in [("", true), (r#","stream_options":{"include_usage":true}"#, false)] {
+        let (mut world, mut seen) = (world(), Seen::default());
+        let sent = world.sent(&format!(r#"{{"model":"smol","stream":true{asks}}}"#), &mut seen);
+        let headers =
+            Headers::from_iter([(":status", "200"), ("content-type", "text/event-stream"), ("content-length", "400")]);
+        let head = AnswerHead { headers: &headers, origin: Origin::Backend };
+        world.step(sent, Event::ResponseHeaders { head, end: false }, &mut seen);
+        assert_eq!(seen.answer_headers_removed.iter().any(|name| name == "content-length"), removed, "{asks}");
+    }
 }
 
 #[test]
