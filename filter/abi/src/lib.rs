@@ -1,6 +1,6 @@
 //! Two host calls of Proxy-Wasm (ABI 0.2.1), on wasm32 only, with their results as the host wrote them. The SDK's own
-//! make a `String` and a `Vec` of each header, and a path of each name: that is a third of all memory that a request
-//! asks for. The host puts a result where the SDK's allocator tells it to.
+//! make a `String` and a `Vec` of each header, and build the path of each property anew. The host puts a result where the
+//! SDK's allocator tells it to.
 //! <https://github.com/proxy-wasm/spec/tree/main/abi-versions/v0.2.1>
 #![cfg(target_arch = "wasm32")]
 
