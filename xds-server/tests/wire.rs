@@ -645,8 +645,8 @@ async fn an_envoy_in_which_the_module_may_not_run_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let module = dir.path().join("filter.so");
     std::fs::write(&module, b"\x7fELF").unwrap();
-    let files = [("one.yaml", gateway("one", 18080, 18081))];
-    let files = files.each_ref().map(|(name, text)| (*name, text.as_str()));
+    let text = gateway("one", 18080, 18081);
+    let files = [("one.yaml", text.as_str())];
     let native = Server::start_with(&files, &["--filter", "native", "--module", module.to_str().unwrap()]);
     let mut older = native.client("default/one").delta(&native).await;
     older.ask_as((1, 39), CLUSTER).await;

@@ -38,12 +38,6 @@ pub fn warn(message: &str) {
     let _ = hostcalls::log(LogLevel::Warn, message);
 }
 
-/// The name of this proxy.
-pub fn node() -> Option<String> {
-    let node = EnvoyStream.property(Property::Node);
-    node.and_then(|value| String::from_utf8(value).ok()).filter(|value| !value.is_empty())
-}
-
 /// Sets the filter state `wasm.NAME`. Envoy refuses that only if the stream is gone.
 pub fn set_state(name: &str, value: &[u8]) {
     let _ = hostcalls::set_property(vec![name], Some(value));

@@ -12,7 +12,7 @@ use super::{
     Vm,
     connection::Peer,
     context::AnyStream,
-    hostcall::{self, EnvoyShared},
+    hostcall::{self, EnvoyShared, EnvoyStream},
     http::{Http, Waiter},
     upstream::Attempt,
     with_vm,
@@ -21,7 +21,7 @@ use crate::{
     config::{self, Config, RequestStage, Stage},
     counters,
     root::{self, RootEvent, RootOrder, Surroundings},
-    stream::Callback,
+    stream::{self, Callback, Property},
     worker,
 };
 
@@ -70,7 +70,7 @@ impl Root {
         let Some(root) = &mut self.root else {
             return VecDeque::new();
         };
-        let node = || hostcall::node().unwrap_or_default();
+        let node = || stream::text(&EnvoyStream, Property::Node).unwrap_or_default();
         let orders = with_vm(|vm| {
             let worker = &mut vm.worker;
             let now = hostcall::now_ms();

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// The headers that may carry a key. A client's never reaches a backend.
-pub const HEADERS: [&str; 3] = ["authorization", "x-api-key", "api-key"];
+const HEADERS: [&str; 3] = ["authorization", "x-api-key", "api-key"];
 
 /// Whether a key may stand in the header of this name.
 pub fn is_header(name: &[u8]) -> bool {

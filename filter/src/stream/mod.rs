@@ -89,7 +89,8 @@ pub trait StreamHost: RequestBody {
     fn chunk(&self, start: usize, len: usize) -> Vec<u8>;
 }
 
-fn text(host: &dyn StreamHost, property: Property) -> Option<String> {
+/// A property that is text, and not empty.
+pub fn text(host: &dyn StreamHost, property: Property) -> Option<String> {
     host.property(property).and_then(|value| String::from_utf8(value).ok()).filter(|value| !value.is_empty())
 }
 

@@ -4,7 +4,7 @@ use anyhow::Context;
 use serde_json::Value;
 use tollgate_tests::envoy_admin::EnvoyAdmin;
 
-use crate::faults::process_of;
+use crate::faults::envoy_of;
 
 /// Whoever asks for it is answered only if the Envoy was started so.
 pub const PATH: &str = "/config_dump";
@@ -17,10 +17,7 @@ const STATIC: &str = "static_";
 
 /// What the Envoy of a proxy's Pod has taken.
 pub fn taken(pod: &str) -> anyhow::Result<Value> {
-    let proxy = process_of(pod)?.as_raw_nonzero();
-    let children = std::fs::read_to_string(format!("/proc/{proxy}/task/{proxy}/children"))?;
-    let envoy = children.split_whitespace().next().context("the Pod has no Envoy")?.parse()?;
-    let dump: Value = serde_json::from_str(&EnvoyAdmin::in_pod(envoy)?.get(&format!("{PATH}?include_eds"))?)?;
+    let dump: Value = serde_json::from_str(&EnvoyAdmin::in_pod(envoy_of(pod)?)?.get(&format!("{PATH}?include_eds"))?)?;
     let configs = dump.get("configs").and_then(Value::as_array).context("no dump")?;
     let is_sent = |config: &&Value| {
         let kind = config.get("@type").and_then(Value::as_str).unwrap_or_default();

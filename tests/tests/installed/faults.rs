@@ -75,6 +75,13 @@ pub fn process_of(pod: &str) -> anyhow::Result<Pid> {
     process("environ", |text| text.split(' ').any(|variable| variable == is_of_pod))
 }
 
+/// The Envoy of a proxy's Pod.
+pub fn envoy_of(pod: &str) -> anyhow::Result<u32> {
+    let proxy = process_of(pod)?.as_raw_nonzero();
+    let children = std::fs::read_to_string(format!("/proc/{proxy}/task/{proxy}/children"))?;
+    Ok(children.split_whitespace().next().context("the Pod has no Envoy")?.parse()?)
+}
+
 /// The first process that says so in this file of /proc.
 fn process(file: &str, is_it: impl Fn(&str) -> bool) -> anyhow::Result<Pid> {
     for entry in std::fs::read_dir("/proc")?.flatten() {

@@ -4,14 +4,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use tollgate_tests::lab::Lab;
 use tollgate_tests::lab::install::VALUES;
 use tollgate_tests::lab::suite::e2e;
 use tollgate_tests::poll;
 
 use crate::chain::{Chain, chain, chat, used};
-use crate::faults::process_of;
+use crate::faults::envoy_of;
 
 e2e! {
     proxies_in_pods_run_the_filter_as_a_module,
@@ -77,9 +76,6 @@ async fn on_the_way(
 
 /// Whether the Envoy of a proxy's Pod has the module in its memory.
 fn has_module(pod: &str) -> anyhow::Result<bool> {
-    let proxy = process_of(pod)?.as_raw_nonzero();
-    let children = std::fs::read_to_string(format!("/proc/{proxy}/task/{proxy}/children"))?;
-    let envoy = children.split_whitespace().next().context("the Pod has no Envoy")?;
-    let maps = std::fs::read_to_string(format!("/proc/{envoy}/maps"))?;
+    let maps = std::fs::read_to_string(format!("/proc/{}/maps", envoy_of(pod)?))?;
     Ok(maps.lines().any(|line| line.contains("r-xp") && line.contains("envoy_dynamic_module")))
 }

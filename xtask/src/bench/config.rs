@@ -5,13 +5,15 @@ use std::path::Path;
 /// The hostname of a listener of its own, on the same port. Routes without hostnames are for all hosts of their
 /// listeners, so no route to a pool names this listener.
 pub const PLAIN_HOST: &str = "plain.bench";
+/// The parent of the routes for all other hosts.
+const BESIDE_PLAIN: &str = "{name: bench, sectionName: http}";
 pub const KEY: &str = "the-key-of-the-benchmark";
 /// SHA-256 of the key.
 pub const HASH: &str = "920a127c5852dec7b929e99ccf74a9f7d8d07efec5597c248d88d4a10a754dac";
 
 /// Writes the configuration. On `port` there are four routes: `/pass` leads to the backend as a Service, `/open` needs
-/// no key, `/key` needs a key, and `/budget` needs a key and has a budget. [`PLAIN_HOST`] leads to the backend. On `bare` there is a Gateway that routes to
-/// no model and so has no filter.
+/// no key, `/key` needs a key, and `/budget` needs a key and has a budget. [`PLAIN_HOST`] leads to the backend. On `bare`
+/// there is a Gateway that routes to no model and so has no filter.
 pub fn write(folder: &Path, port: u16, bare: u16, backend: u16) -> anyhow::Result<()> {
     let mut documents = vec![
         format!(
@@ -49,7 +51,7 @@ endpoints: [{{addresses: [127.0.0.1]}}]
 ports: [{{name: http, port: {backend}}}]
 "
         ),
-        route("{name: bench, sectionName: http}", "pass", "{name: backend, port: 80}"),
+        route(BESIDE_PLAIN, "pass", "{name: backend, port: 80}"),
         route("{name: bare}", "bare", "{name: backend, port: 80}"),
         format!(
             "\
@@ -81,11 +83,8 @@ spec:
         .to_owned(),
     ];
     for (name, access) in [("open", "Anonymous"), ("key", "Required"), ("budget", "Required")] {
-        documents.push(route(
-            "{name: bench, sectionName: http}",
-            name,
-            &format!("{{group: tollgate.dev, kind: ModelPool, name: {name}}}"),
-        ));
+        let pool_of = format!("{{group: tollgate.dev, kind: ModelPool, name: {name}}}");
+        documents.push(route(BESIDE_PLAIN, name, &pool_of));
         documents.push(pool(name, access));
     }
     for name in ["single", "first", "second"] {
