@@ -24,6 +24,7 @@ e2e! {
     the_help_teaches,
     a_stop_is_clean,
     an_unknown_consumer_is_refused_from_the_start,
+    books_come_back_from_a_copy,
 }
 
 /// The example of the reference, all fields of it, with a port for this test.
@@ -310,6 +311,48 @@ async fn an_unknown_consumer_is_refused_from_the_start(shared: Arc<Shared>) -> a
     basic.gateway.client("wrong").chat("smol").await?.expect(401)?;
     basic.gateway.client(APP_KEY).chat("smol").await?.expect(200)?;
     Ok(())
+}
+
+/// A copy is made while requests are served, and brings back what was used until then.
+async fn books_come_back_from_a_copy(shared: Arc<Shared>) -> anyhow::Result<()> {
+    let mut basic = Basic::start_with(&shared, "books_come_back_from_a_copy", |setup, _| {
+        setup.file("budget.yaml", &config::budget(1_000_000, ""))
+    })
+    .await?;
+    let client = basic.client();
+    let ask = async |times: u64| {
+        for _ in 0..times {
+            client.chat("smol").await?.expect(200)?;
+        }
+        anyhow::Ok(())
+    };
+    ask(3).await?;
+    let before = basic.gateway.admin().usage_of("consumer=app", 3).await?;
+    let (copy, ledger) =
+        (path(&basic.gateway.home().join("books.redb"))?, path(&basic.gateway.state().join("ledger"))?);
+    let admin = format!("127.0.0.1:{}", basic.gateway.admin_port());
+    let run = |arguments: &[&str]| tollgate(&shared.tools, arguments);
+    let backup = ["ledger", "backup", "--to", &copy, "--admin", &admin];
+    run(&backup)?.success()?;
+    let again = run(&backup)?;
+    anyhow::ensure!(again.code == Some(2) && again.err.contains("cannot be made"), "{again:?}");
+    ask(2).await?;
+    basic.gateway.admin().usage_of("consumer=app", 5).await?;
+
+    let restore = ["ledger", "restore", &copy, "--ledger", &ledger];
+    let replace = [&restore[..], &["--replace"]].concat();
+    let in_use = run(&replace)?;
+    anyhow::ensure!(in_use.code == Some(2) && in_use.err.contains("in use by another process"), "{in_use:?}");
+    basic.gateway.process().stop().await?;
+    let there = run(&restore)?;
+    anyhow::ensure!(there.code == Some(2) && there.err.contains("--replace"), "{there:?}");
+    let restored = run(&replace)?.success()?;
+    anyhow::ensure!(restored.out.contains("1 budgets"), "{restored:?}");
+    basic.gateway.restart().await?;
+    let after = basic.gateway.admin().usage_of("consumer=app", 3).await?;
+    anyhow::ensure!(after == before, "{after:?} is not {before:?}");
+    ask(1).await?;
+    basic.gateway.admin().usage_of("consumer=app", 4).await.map(drop)
 }
 
 fn path(folder: &Path) -> anyhow::Result<String> {

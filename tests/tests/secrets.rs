@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
+use rustix::process::Signal;
 use tollgate_tests::client::{chat, chat_stream};
 use tollgate_tests::config::{self, Target};
 use tollgate_tests::poll;
+use tollgate_tests::process;
 use tollgate_tests::tap::Behaviour;
 
 use crate::fixtures::Basic;
@@ -16,6 +18,7 @@ use crate::suite::{Shared, e2e};
 e2e! {
     keys_are_nowhere_to_be_seen,
     the_state_is_for_its_owner_alone,
+    a_crash_leaves_no_core_file,
 }
 
 /// The client's key, by Secret, so that the control plane has it in memory at all.
@@ -154,6 +157,40 @@ async fn the_state_is_for_its_owner_alone(shared: Arc<Shared>) -> anyhow::Result
     let open: Vec<_> = seen.iter().filter(|(_, mode)| mode & 0o077 != 0).collect();
     anyhow::ensure!(open.is_empty(), "{open:?}");
     Ok(())
+}
+
+/// The memory of both processes has keys in it.
+async fn a_crash_leaves_no_core_file(shared: Arc<Shared>) -> anyhow::Result<()> {
+    let basic = Basic::start(&shared, "a_crash_leaves_no_core_file").await?;
+    basic.client().chat("smol").await?.expect(200)?;
+    let (control, envoy) = (basic.gateway.id(), basic.gateway.envoy_id()?);
+    for id in [control, envoy] {
+        let limits = std::fs::read_to_string(format!("/proc/{id}/limits"))?;
+        let core = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).context("no such limit")?;
+        let values: Vec<_> = core.split_whitespace().take(2).collect();
+        anyhow::ensure!(values == ["1", "1"], "{core}");
+    }
+    let folder = std::fs::read_link(format!("/proc/{envoy}/cwd"))?;
+    let there = || -> anyhow::Result<Vec<PathBuf>> {
+        let entries = std::fs::read_dir(&folder)?.map(|entry| Ok(entry?.path()));
+        entries.filter(|path| path.as_ref().is_ok_and(|path| is_core(path))).collect()
+    };
+    let before = there()?;
+    for id in [envoy, control] {
+        process::signal_process(id, Signal::ABORT)?;
+        poll::until("it has ended", || async {
+            // One that has ended is nowhere, also before its parent has heard of it.
+            anyhow::ensure!(std::fs::read_link(format!("/proc/{id}/cwd")).is_err(), "it lives");
+            Ok(())
+        })
+        .await?;
+    }
+    anyhow::ensure!(there()? == before, "in {}: {:?}", folder.display(), there()?);
+    Ok(())
+}
+
+fn is_core(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("core"))
 }
 
 /// The modes of a folder and all that is in it; links have none of their own.

@@ -83,6 +83,8 @@ enum Command {
     Status(commands::status::Args),
     /// Who used how many tokens, from a running control plane
     Usage(commands::usage::Args),
+    /// Copy the books of a running control plane, and put a copy back
+    Ledger(commands::ledger::Args),
     /// Print the bootstrap of an Envoy that is to be served by `tollgate serve`
     Bootstrap(commands::bootstrap::Args),
     /// Print the completion script of a shell
@@ -106,6 +108,7 @@ fn main() -> ExitCode {
         Command::Mesh(args) => commands::mesh::main(args),
         Command::Status(args) => commands::status::main(&args),
         Command::Usage(args) => commands::usage::main(args),
+        Command::Ledger(args) => commands::ledger::main(args),
         Command::Bootstrap(args) => commands::bootstrap::main(&args),
         Command::Completion(args) => commands::completion::main(&args, Cli::command()),
         Command::StartDetached(args) => commands::start_detached(&args),

@@ -1,5 +1,6 @@
 //! The checks. Each is one step with a name, and gives how many tests passed, failed or were skipped.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
@@ -16,6 +17,8 @@ pub struct Tally {
     pub skipped: usize,
     /// One line for each failure, with where to read more.
     pub failures: Vec<String>,
+    /// Names of tests that passed, without their modules.
+    pub ran: BTreeSet<String>,
 }
 
 // === impl Tally ===
@@ -26,6 +29,7 @@ impl Tally {
         self.failed += other.failed;
         self.skipped += other.skipped;
         self.failures.extend(other.failures);
+        self.ran.extend(other.ran);
     }
 
     /// Counts a check that is one test by itself.
@@ -104,6 +108,8 @@ fn count(outcome: &Outcome, text: &str) -> Tally {
                     _ => {}
                 }
             }
+        } else if let Some(name) = passed_test(line) {
+            found.ran.insert(name.to_owned());
         } else if let Some(name) = failed_test(line) {
             found.failures.push(format!("{name}: {}", outcome.log.display()));
         }
@@ -138,6 +144,13 @@ fn what_failed_tests_said(log: &str) -> String {
         }
     }
     said
+}
+
+/// Its name without its modules.
+fn passed_test(line: &str) -> Option<&str> {
+    let (name, outcome) = line.strip_prefix("test ")?.split_once(" ... ")?;
+    let name = name.trim_end_matches(" - should panic");
+    (outcome.trim() == "ok").then(|| name.rsplit("::").next().unwrap_or(name))
 }
 
 fn failed_test(line: &str) -> Option<&str> {
@@ -268,6 +281,15 @@ mod tests {
                    failures:\n    b\n\ntest result: FAILED. 1 passed; 1 failed\n\
                    failures:\n\n---- c::d stdout ----\nno\n\nfailures:\n    c::d\n";
         assert_eq!(what_failed_tests_said(log), "    b:\n        left: 1\n          right: 2\n    c::d:\n        no\n");
+    }
+
+    #[test]
+    fn tests_that_passed_are_known_by_name() {
+        assert_eq!(passed_test("test a::b::c ... ok"), Some("c"));
+        assert_eq!(passed_test("test whole ... ok"), Some("whole"));
+        for other in ["test a::b ... FAILED", "test a::b ... ignored", "test result: ok. 1 passed", "a ... ok"] {
+            assert_eq!(passed_test(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -31,14 +31,7 @@ pub fn paths_exist(workspace: &Workspace) -> anyhow::Result<()> {
 /// Checks tables whose last column is `test` or `tests`: each row must name tests, and these must exist.
 pub fn tests_exist(workspace: &Workspace) -> anyhow::Result<()> {
     println!("==> tests named in the documents");
-    let mut known = BTreeSet::new();
-    for file in repository::files(workspace)? {
-        if file.extension().is_some_and(|extension| extension == "rs")
-            && let Ok(text) = std::fs::read_to_string(workspace.root().join(file))
-        {
-            known.extend(declared_tests(&text));
-        }
-    }
+    let known = declared(workspace, |_| true)?;
     let mut wrong = Vec::new();
     for page in pages(workspace)? {
         let text = std::fs::read_to_string(workspace.root().join(&page))?;
@@ -56,6 +49,36 @@ pub fn tests_exist(workspace: &Workspace) -> anyhow::Result<()> {
     anyhow::ensure!(wrong.is_empty(), "{}", wrong.join(", "));
     println!("    ok");
     Ok(())
+}
+
+/// Checks that the tests that these tables name have passed. Those in a real Istio run by another command.
+pub fn tests_ran(workspace: &Workspace, ran: &BTreeSet<String>) -> anyhow::Result<()> {
+    println!("==> tests named in the documents have run");
+    let elsewhere = declared(workspace, |file| file.starts_with("tests/tests/istio"))?;
+    let mut missing = BTreeSet::new();
+    for page in pages(workspace)? {
+        let text = std::fs::read_to_string(workspace.root().join(page))?;
+        let named = proofs(&text).into_iter().flat_map(|(_, cell)| in_backticks(cell));
+        let tests = named.filter(|name| !name.contains('/') && !ran.contains(*name) && !elsewhere.contains(*name));
+        missing.extend(tests.map(str::to_owned));
+    }
+    anyhow::ensure!(missing.is_empty(), "these have not passed: {}", Vec::from_iter(missing).join(", "));
+    println!("    ok");
+    Ok(())
+}
+
+/// The names of all tests in the files that count.
+fn declared(workspace: &Workspace, counts: impl Fn(&Path) -> bool) -> anyhow::Result<BTreeSet<String>> {
+    let mut known = BTreeSet::new();
+    for file in repository::files(workspace)? {
+        if counts(&file)
+            && file.extension().is_some_and(|extension| extension == "rs")
+            && let Ok(text) = std::fs::read_to_string(workspace.root().join(file))
+        {
+            known.extend(declared_tests(&text));
+        }
+    }
+    Ok(known)
 }
 
 fn pages(workspace: &Workspace) -> anyhow::Result<Vec<PathBuf>> {

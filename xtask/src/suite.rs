@@ -26,6 +26,10 @@ pub fn all(workspace: &Workspace) -> anyhow::Result<()> {
     tally.one("size of filter.wasm", artifacts::filter_size(&wasm));
     check::lints(workspace, &wasm, &mut tally);
     tests(workspace, &wasm, None, &mut tally);
+    match needs::no_lab() {
+        None => tally.one("documented tests have run", documents::tests_ran(workspace, &tally.ran)),
+        Some(lack) => tally.skip("documented tests have run", &format!("those in Kubernetes have not: {lack}")),
+    }
     tally.close()
 }
 

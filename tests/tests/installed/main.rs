@@ -2,6 +2,7 @@
 //! the tests as those of the lab (tests/tests/lab/). They share one lab and one installation; each has namespaces of its
 //! own.
 
+mod authority;
 mod chain;
 mod chaos;
 mod dump;
@@ -12,6 +13,7 @@ mod native;
 mod picked;
 mod proxies;
 mod replicas;
+mod secrets;
 mod shop;
 mod tenants;
 
@@ -27,7 +29,9 @@ fn main() -> ExitCode {
         proxies::tests(),
         tenants::tests(),
         picked::tests(),
+        secrets::tests(),
         chaos::tests(),
+        authority::tests(),
         replicas::tests(),
         install::tests(),
         native::tests(),

@@ -2,15 +2,21 @@
 
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::{Query, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use tokio::sync::Semaphore;
+use tokio_stream::StreamExt as _;
+use tokio_util::io::ReaderStream;
 use tollgate_core::status::ObjectStatus;
 
 use super::{Admin, Json, Status, paging, since};
 use crate::ledger::StoreError;
 use crate::ledger::query::{BudgetRow, Listed, Page, UsageQuery, UsageRow};
+
+const BACKUP_CHUNK: usize = 64 << 10;
 
 /// `{"rows": [...]}`, and `next` if there are more rows.
 #[derive(Serialize)]
@@ -30,6 +36,7 @@ pub(super) enum Problem {
         hint: String,
     },
     NotFound,
+    Busy(&'static str),
     Ledger(StoreError),
 }
 
@@ -51,6 +58,26 @@ pub(super) async fn budgets(
         }
     }
     Ok(Json(admin.ledger.budgets(page).await?.into()))
+}
+
+/// A copy of the books, as bytes. One is made at a time, because each needs room on the ledger's disk.
+pub(super) async fn backup(State(admin): State<Admin>) -> Result<Response, Problem> {
+    static ONE: Semaphore = Semaphore::const_new(1);
+    let Ok(turn) = ONE.try_acquire() else { return Err(Problem::Busy("another copy is being made")) };
+    let file = admin.ledger.backup().await?;
+    let size = file.metadata().map(|about| about.len()).unwrap_or_default();
+    let bytes = ReaderStream::with_capacity(tokio::fs::File::from_std(file), BACKUP_CHUNK);
+    // The file takes room until it is sent, or nobody wants it any more.
+    let bytes = bytes.map(move |chunk| {
+        let _until_the_end = &turn;
+        chunk
+    });
+    let head = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")),
+        (header::CONTENT_DISPOSITION, HeaderValue::from_static("attachment; filename=\"ledger.redb\"")),
+        (header::CONTENT_LENGTH, HeaderValue::from(size)),
+    ];
+    Ok((head, Body::from_stream(bytes)).into_response())
 }
 
 /// The status of the control plane, and that of each object as `kubectl get -o json` would show it.
@@ -160,8 +187,12 @@ impl IntoResponse for Problem {
                 (StatusCode::BAD_REQUEST, Error { field: Some(field), message, hint })
             }
             Self::NotFound => {
-                let hint = "there are /, /api/usage, /api/budgets, /api/status, /healthz, /readyz and /metrics";
+                let hint = "there are /, /api/usage, /api/budgets, /api/status, /api/ledger/backup, /healthz, /readyz and /metrics";
                 (StatusCode::NOT_FOUND, Error { field: None, message: "no such page".into(), hint: hint.into() })
+            }
+            Self::Busy(message) => {
+                let hint = "try again later".to_owned();
+                (StatusCode::SERVICE_UNAVAILABLE, Error { field: None, message: message.into(), hint })
             }
             Self::Ledger(error) => {
                 let message = error.to_string();

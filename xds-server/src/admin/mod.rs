@@ -56,7 +56,8 @@ pub fn routers(
         .route("/", get(page::page))
         .route("/api/usage", get(api::usage))
         .route("/api/budgets", get(api::budgets))
-        .route("/api/status", get(api::status));
+        .route("/api/status", get(api::status))
+        .route("/api/ledger/backup", get(api::backup));
     let metrics = |consumers| {
         let answer = async move |State(admin): State<Admin>| serve_metrics(&admin, consumers);
         Router::new().route("/metrics", get(answer))

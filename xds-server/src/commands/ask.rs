@@ -8,6 +8,13 @@ pub const DEFAULT: &str = "127.0.0.1:19000";
 
 /// The answer of `GET path`.
 pub async fn get<T: DeserializeOwned>(admin: &str, path: &str, query: &[(&str, &str)]) -> anyhow::Result<T> {
+    let answer = answer(admin, path, query).await?;
+    let url = answer.url().to_string();
+    answer.json().await.with_context(|| format!("{url} is not the admin API of tollgate"))
+}
+
+/// The same, as it comes.
+pub async fn answer(admin: &str, path: &str, query: &[(&str, &str)]) -> anyhow::Result<reqwest::Response> {
     let url = format!("http://{admin}{path}");
     let client = reqwest::Client::builder().no_proxy().build()?;
     let answer = client
@@ -20,7 +27,7 @@ pub async fn get<T: DeserializeOwned>(admin: &str, path: &str, query: &[(&str, &
     if !status.is_success() {
         anyhow::bail!("{url} answers {status}: {}", answer.text().await.unwrap_or_default().trim());
     }
-    answer.json().await.with_context(|| format!("{url} is not the admin API of tollgate"))
+    Ok(answer)
 }
 
 /// Asks until the answer is there.

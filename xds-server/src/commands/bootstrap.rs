@@ -71,7 +71,7 @@ pub fn main(args: &Args) -> anyhow::Result<Outcome> {
     let authority = Authority::open(&std::path::absolute(args.state.join("pki"))?)?;
     let dir = args.out.as_ref().map_or_else(|| Ok(authority.dir().to_owned()), std::path::absolute)?;
     let issued = authority.issue(Leaf::Proxy(&identity), args.certificate_lifetime)?;
-    let certificates = Folder::of(&dir, &identity).put(&issued, authority.certificate())?;
+    let certificates = Folder::of(&dir, &identity).put(&issued, authority.trusted())?;
     let admin = args.envoy_admin.clone().unwrap_or_else(|| dir.join(admin_socket::NAME));
     admin_socket::fits(&admin).context("--envoy-admin names a shorter one")?;
     let default_node = args.gateway.as_deref().unwrap_or("tollgate").replace('/', ".");

@@ -5,6 +5,7 @@ pub mod bootstrap;
 pub mod completion;
 pub mod filter;
 pub mod key;
+pub mod ledger;
 mod logging;
 pub mod mesh;
 mod placement;

@@ -1,12 +1,14 @@
 //! Options for the proxies of Gateways in a cluster: whether they are provided, of what, and how they are certified.
 
 use clap::ValueEnum;
+use kube::Client;
 use tollgate_core::fleet::{CERTIFICATES_PORT, PodMesh, Settings, XDS_PORT};
 use tollgate_core::mesh::Mesh;
 use tollgate_core::objects::{ProxyReplicas, ProxyService};
 use tollgate_core::placement::Placement;
 
 use super::stages::{Signing, listen};
+use crate::serve::pki::{Maker, Origin};
 
 const HEADING: &str = "Proxies in a cluster";
 /// How busy the Pods are on average when there are more of them, in percent of the CPU that they request.
@@ -33,9 +35,13 @@ pub struct Proxies {
     /// Certify proxies by the tokens of their Pods' service accounts, on this address
     #[arg(long, value_name = "IP:PORT", requires = "source", help_heading = HEADING)]
     certificates: Option<String>,
-    /// Secret (type kubernetes.io/tls) with the CA that all replicas of the control plane share. If there is none, it is made
+    /// Secret (type kubernetes.io/tls) with the CA that all replicas of the control plane share, as --authority has it. If there
+    /// is none, it is made
     #[arg(long, value_name = "NAME", requires = "source", help_heading = HEADING)]
-    pub authority_secret: Option<String>,
+    authority_secret: Option<String>,
+    /// Wait for this Secret instead of making it, because somebody else does, as cert-manager or External Secrets
+    #[arg(long, requires = "authority_secret", help_heading = HEADING)]
+    authority_from_others: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -68,6 +74,12 @@ impl Proxies {
                 None => PodMesh::None,
             },
         })
+    }
+
+    /// None: the CA is not in a Secret.
+    pub fn authority(&self, client: &Client, namespace: &str) -> Option<Origin> {
+        let maker = if self.authority_from_others { Maker::Another } else { Maker::Us };
+        Some(Origin::secret(client.clone(), namespace, self.authority_secret.as_deref()?, maker))
     }
 
     pub async fn signing(&self, placement: &Placement) -> anyhow::Result<Option<Signing>> {

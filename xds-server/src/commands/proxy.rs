@@ -21,7 +21,7 @@ use crate::envoy::{admin_socket, memory};
 use crate::identity::Identity;
 use crate::proxy::certificate::{Given, Origin};
 use crate::proxy::status::{Life, Status};
-use crate::serve::pki::{Folder, Validity};
+use crate::serve::pki::Folder;
 use crate::state::dir::StateDir;
 use crate::state::private;
 use crate::web;
@@ -53,9 +53,10 @@ pub struct Args {
     /// File with the token of the Pod's service account
     #[arg(long, value_name = "PATH")]
     token: PathBuf,
-    /// File with the CA of the control plane (PEM)
-    #[arg(long, value_name = "PATH")]
-    authority: PathBuf,
+    /// File with the CAs of the control plane (PEM). If given several times, the first one that is there counts. It is read again
+    /// when it changes
+    #[arg(long, required = true, value_name = "PATH")]
+    authority: Vec<PathBuf>,
     /// Folder for the certificate and Envoy's files; better in memory
     #[arg(long, value_name = "DIR")]
     state: PathBuf,
@@ -110,6 +111,7 @@ pub fn main(args: Args) -> anyhow::Result<Outcome> {
 
 async fn run(args: Args) -> anyhow::Result<Outcome> {
     private::mask();
+    private::leave_no_core();
     let mut stops = Stops::new()?;
     let binary = find(args.envoy)?;
     let state = StateDir::open(&args.state)?;
@@ -121,7 +123,7 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
 
     let host = args.control_plane.as_str();
     let origin =
-        Origin { host: host.to_owned(), port: args.certificates_port, token: args.token, authority: args.authority };
+        Origin { host: host.to_owned(), port: args.certificates_port, token: args.token, authorities: args.authority };
     let given = tokio::select! {
         given = first(&origin) => given,
         () = stops.next() => return Ok(Outcome::Good),
@@ -151,7 +153,7 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
     };
     let mut envoy = Envoy::start_or_adopt(setup, &state).await?;
     life.send_replace(Life::Serving);
-    let renewing = tokio::spawn(renew(origin, folder, given.issued.validity));
+    let renewing = tokio::spawn(renew(origin, folder, given));
     let lost = tokio::select! {
         () = stops.next() => None,
         error = envoy.keep() => Some(error),
@@ -210,20 +212,22 @@ async fn first(origin: &Origin) -> Given {
     }
 }
 
-/// Renews the certificate for as long as the task lives.
-async fn renew(origin: Origin, folder: Folder, mut validity: Validity) {
+/// Renews the certificate for as long as the task lives: in time, and when there is another CA. Whoever is certified by a CA
+/// that is trusted no more would not be let in again.
+async fn renew(origin: Origin, folder: Folder, mut present: Given) {
     let mut told = String::new();
     loop {
         sleep(LOOK).await;
-        if Timestamp::now() < validity.renewal() {
+        let other = origin.authority().is_ok_and(|authority| authority != present.authority);
+        if !other && Timestamp::now() < present.issued.validity.renewal() {
             continue;
         }
         match origin.get().await {
             Ok(given) => match take(&folder, &given) {
                 Ok(()) => {
-                    validity = given.issued.validity;
                     told.clear();
-                    tracing::debug!(until = %validity.until, "the certificate is renewed");
+                    tracing::debug!(until = %given.issued.validity.until, other, "the certificate is renewed");
+                    present = given;
                 }
                 Err(error) => tracing::error!("the new certificate cannot be used: {error:#}"),
             },

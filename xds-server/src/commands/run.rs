@@ -105,6 +105,7 @@ pub fn main(args: Args) -> anyhow::Result<Outcome> {
 async fn run(args: Args) -> anyhow::Result<Outcome> {
     // Everything that can be wrong with the call is found before anything is started.
     private::mask();
+    private::leave_no_core();
     let mut stops = Stops::new()?;
     let source = args.sources.get()?;
     let duties = args.write_status.then(|| args.sources.writing(Election::Always)).transpose()?;

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tollgate_core::envoy::{FilterSetup, Ports, RouteTables, Surroundings};
 use tollgate_core::placement::Setting;
@@ -18,7 +19,7 @@ use super::sources::{HEADING, Sources};
 use super::stages::{Admin, Duties, KeyWarning, Parts, Stages, duration, listen};
 use crate::leader::{Election, LeasePlace};
 use crate::report::Consumers;
-use crate::serve::pki::{Keeper, LIFETIME, lifetime, share};
+use crate::serve::pki::{Keeper, LIFETIME, Origin, lifetime};
 use crate::serve::status::Readiness;
 use crate::source::Source;
 use crate::state::dir::{StateDir, default_path};
@@ -96,6 +97,11 @@ pub struct Args {
     lease_ttl: Duration,
     #[command(flatten)]
     keys: KeyWarning,
+    /// Folder with the CA that signs certificates, instead of one that is made in the state directory: tls.crt and tls.key, and
+    /// in ca.crt whom proxies and control plane are to trust, which may be several [default: tls.crt]. A mounted Secret
+    /// of cert-manager has these names. It is read again when it changes, and no stream ends for that
+    #[arg(long, value_name = "DIR", conflicts_with = "authority_secret")]
+    authority: Option<PathBuf>,
     /// How long certificates live; they are renewed at two thirds of it
     #[arg(long, default_value = LIFETIME, value_parser = lifetime, value_name = "DURATION")]
     certificate_lifetime: Duration,
@@ -128,6 +134,7 @@ fn identity() -> String {
 
 async fn serve(args: Args, source: Source, setting: Setting) -> anyhow::Result<Outcome> {
     private::mask();
+    private::leave_no_core();
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let codes = args.filter.load()?;
@@ -136,13 +143,13 @@ async fn serve(args: Args, source: Source, setting: Setting) -> anyhow::Result<O
     let state_path = args.state.map_or_else(|| default_path(&args.sources.name()), Ok)?;
     let state = StateDir::open(&state_path)?;
     let sidecars = args.sidecars.ports(setting.mesh.as_ref()).await?;
+    let mut authority = args.authority.map_or(Origin::Own, Origin::Folder);
     let duties = match &source {
         Source::Kubernetes(access) => {
             let reach = access.reach(None).await?;
             let namespace = args.lease_namespace.clone().unwrap_or_else(|| reach.namespace.clone());
-            if let Some(secret) = &args.proxies.authority_secret {
-                share(&reach.client, &namespace, secret, &state.join("pki")).await;
-            }
+            let secret = args.proxies.authority(&reach.client, &namespace);
+            authority = secret.unwrap_or(authority);
             let ip = args.replica_address.or_else(|| Some(xds_address.ip()).filter(|ip| !ip.is_unspecified()));
             let address = ip.map(|ip| SocketAddr::new(ip, xds_address.port()));
             let place = LeasePlace { namespace: Some(namespace.clone()), identity: identity(), address };
@@ -162,7 +169,9 @@ async fn serve(args: Args, source: Source, setting: Setting) -> anyhow::Result<O
         }
         Source::Folder(_) => None,
     };
-    let certificates = Keeper::open(&state.join("pki"), args.certificate_lifetime)?;
+    let pki = state.join("pki");
+    authority.first(&pki).await.with_context(|| format!("the CA of {authority}"))?;
+    let certificates = Keeper::open(&pki, args.certificate_lifetime)?.following(authority);
     let (code, runtime) = codes.remote();
     let admin = listen(&args.admin, "--admin").await?;
     let admin_address = admin.local_addr()?;

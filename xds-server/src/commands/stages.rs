@@ -29,7 +29,7 @@ use crate::report::{Consumers, Due, Metrics, Status};
 use crate::serve::Serving;
 use crate::serve::ads::{Ads, Envoys};
 use crate::serve::incoming::Limits;
-use crate::serve::pki::{Authority, Keeper, ServerCertificate};
+use crate::serve::pki::{CurrentAuthority, Keeper, ServerCertificate};
 use crate::serve::sidecars::{self, Sidecars};
 use crate::serve::signing::Signer;
 use crate::serve::status::{self, Readiness};
@@ -157,7 +157,7 @@ impl Stages {
         let of_several = parts.duties.as_ref().is_some_and(|duties| matches!(duties.election, Election::ByLease(_)));
         let (books, keeper) = match &leading {
             Some(Leading { leads, .. }) if of_several => {
-                let (authority, lifetime) = (Arc::clone(parts.certificates.authority()), parts.certificates.lifetime());
+                let (authority, lifetime) = (parts.certificates.authority(), parts.certificates.lifetime());
                 let link = Link { authority, lifetime, board: board.clone(), build: build.clone() };
                 Books::follow(follow, leads.clone(), link)
             }
@@ -177,7 +177,7 @@ impl Stages {
         let codes = std::iter::once(wasm).chain(parts.codes.module.map(Arc::new)).collect();
         let serving = Serving::start(parts.xds, tls, Limits::PROXIES, ads, for_proxies, for_replicas, codes);
         let signs = Signs {
-            authority: Arc::clone(parts.certificates.authority()),
+            authority: parts.certificates.authority(),
             lifetime: parts.certificates.lifetime(),
             certificate: parts.certificates.server_certificate(),
         };
@@ -202,7 +202,7 @@ impl Stages {
                 if let Some(signing) = duties.signing.take() {
                     tasks.push(signs.start(signing, &duties.access, published.clone()).await?);
                 }
-                let authority = signs.authority.certificate().to_owned();
+                let authority = signs.authority;
                 let published_too = published.clone();
                 let inputs = due.map(|due| statuses::Inputs {
                     due,
@@ -262,7 +262,7 @@ impl Stages {
 
 /// What certificates are made with.
 struct Signs {
-    authority: Arc<Authority>,
+    authority: CurrentAuthority,
     lifetime: Duration,
     certificate: ServerCertificate,
 }
@@ -277,8 +277,7 @@ impl Signs {
         published: watch::Receiver<Arc<Published>>,
     ) -> anyhow::Result<JoinHandle<()>> {
         let reach = access.reach(Some(REQUEST)).await?;
-        let authority = Arc::clone(&self.authority);
-        let signer = Signer::new(reach.client, authority, self.lifetime, published, signing.fleet);
+        let signer = Signer::new(reach.client, self.authority.clone(), self.lifetime, published, signing.fleet);
         let tls = TlsAcceptor::from(Arc::new(tls::for_strangers(self.certificate.clone())?));
         let limits = web::Limits { connections: CERTIFICATE_CONNECTIONS, ..web::Limits::PEOPLE };
         Ok(tokio::spawn(web::serve_tls(signing.listener, "certificates", signer.router(), limits, tls)))
@@ -303,7 +302,7 @@ impl InCluster {
         leading: Leading,
         inputs: Option<statuses::Inputs>,
         published: watch::Receiver<Arc<Published>>,
-        authority: String,
+        authority: CurrentAuthority,
         metrics: &Metrics,
     ) -> anyhow::Result<Self> {
         let leads = leading.leads.clone();

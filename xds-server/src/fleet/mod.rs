@@ -29,6 +29,7 @@ use self::owned::{Owned, Watching};
 use crate::leader::{Agenda, Leads};
 use crate::pipeline::Published;
 use crate::report::Metrics;
+use crate::serve::pki::CurrentAuthority;
 use crate::source::kubernetes::Reach;
 
 const FAR: Duration = Duration::from_secs(3600);
@@ -37,8 +38,8 @@ const FAR: Duration = Duration::from_secs(3600);
 pub struct Inputs {
     pub published: watch::Receiver<Arc<Published>>,
     pub settings: Settings,
-    /// The CA of the control plane, PEM.
-    pub authority: String,
+    /// The CA of the control plane.
+    pub authority: CurrentAuthority,
     /// Empty: all of them.
     pub namespaces: Vec<String>,
 }
@@ -90,6 +91,7 @@ impl Fleet {
 impl Providing {
     async fn run(mut self, mut leads: Leads, mut watching: Watching) {
         let mut published = self.inputs.published.clone();
+        let mut authority = self.inputs.authority.clone();
         loop {
             let leading = leads.leads(Instant::now()) && self.owned.is_known();
             let next = self.agenda.next().filter(|_| leading);
@@ -103,6 +105,12 @@ impl Providing {
                 event = watching.next() => {
                     if let Some((namespace, name)) = self.owned.take(event) {
                         self.changed(&namespace, &name);
+                    }
+                }
+                // Each Gateway's ConfigMap has it.
+                () = authority.changed() => {
+                    for key in self.seen.keys() {
+                        self.agenda.add(key.clone(), Instant::now());
                     }
                 }
                 () = leads.changed() => {}
@@ -159,7 +167,7 @@ impl Providing {
 
     async fn provide_one(&self, own: &Own) -> Result<(), Trouble> {
         let Inputs { settings, authority, .. } = &self.inputs;
-        let wanted = fleet::wanted(&own.gateway, &own.asked, settings, authority).unwrap_or_default();
+        let wanted = fleet::wanted(&own.gateway, &own.asked, settings, authority.get().trusted()).unwrap_or_default();
         for one in &wanted {
             self.applier.apply(one, &self.owned).await?;
         }

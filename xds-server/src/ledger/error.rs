@@ -53,6 +53,8 @@ pub enum StoreError {
         "no replica of the control plane has the ledger at present (a leader that was lost is replaced within 15 s)"
     )]
     NoOwner,
+    #[error("this replica does not have the ledger; ask the leader, which the Lease tollgate-controller names")]
+    NotHere,
     #[error("the replica that has the ledger does not answer: {0}")]
     Elsewhere(String),
 }

@@ -25,6 +25,7 @@ mod shared_test;
 pub(crate) mod tests;
 
 pub use embedded::Embedded;
+pub use embedded::copies::{Restored, restore};
 pub use error::{StoreError, SyncError};
 pub use grpc::Service;
 pub use metrics::Metrics;
@@ -56,6 +57,12 @@ pub trait Ledger: Debug + Send + Sync {
     /// # Errors
     /// When the store cannot be read.
     async fn budgets(&self, page: Page) -> Result<Listed<BudgetRow>, StoreError>;
+
+    /// A copy of the books as they are at this moment.
+    ///
+    /// # Errors
+    /// When the books are not here, or there is no room for a copy beside them.
+    async fn backup(&self) -> Result<std::fs::File, StoreError>;
 }
 
 /// The gRPC service `tollgate.v1.Ledger`. It finds the caller in the extensions of the request, as an

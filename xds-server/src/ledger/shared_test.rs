@@ -81,6 +81,11 @@ impl Ledger for Shared {
         })
     }
 
+    /// A store that several share has ways of its own.
+    async fn backup(&self) -> Result<std::fs::File, StoreError> {
+        Err(StoreError::NotHere)
+    }
+
     async fn budgets(&self, page: Page) -> Result<Listed<BudgetRow>, StoreError> {
         let configured = self.configured.borrow().clone();
         query::budgets(&configured.limits, page, now().wall, |asked: &Window<'_>| {

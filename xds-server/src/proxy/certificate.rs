@@ -32,8 +32,8 @@ pub struct Origin {
     pub port: u16,
     /// The file with the Pod's token. It is read each time, because it is renewed.
     pub token: PathBuf,
-    /// The file with the CA of the control plane, PEM.
-    pub authority: PathBuf,
+    /// Files with the CAs of the control plane, PEM. The first one that is there counts.
+    pub authorities: Vec<PathBuf>,
 }
 
 /// A certificate, and what goes with it.
@@ -48,8 +48,8 @@ pub struct Given {
 pub enum GivenError {
     #[error("{path}: {error}")]
     File { path: PathBuf, error: std::io::Error },
-    #[error("there is no certificate of a CA in {0}")]
-    NoAuthority(PathBuf),
+    #[error("there is no certificate of a CA in --authority")]
+    NoAuthority,
     #[error("no key can be made: {0}")]
     Key(#[from] rcgen::Error),
     #[error("{host}:{port} cannot be reached: {error}")]
@@ -85,7 +85,7 @@ impl Origin {
 
     async fn ask(&self) -> Result<Given, GivenError> {
         let token = read(&self.token)?;
-        let authority = read(&self.authority)?;
+        let authority = self.authority()?;
         let key = KeyPair::generate()?;
         // Whom it is for says the token.
         let request = CertificateParams::default().serialize_request(&key)?.pem()?;
@@ -94,6 +94,21 @@ impl Origin {
         let der = CertificateDer::from_pem_slice(certificate.as_bytes()).map_err(|_| GivenError::NoCertificate)?;
         let identity = Identity::of_certificate(&der)?;
         Ok(Given { issued: Issued { certificate, key: key.serialize_pem(), validity }, identity, authority })
+    }
+
+    /// Whom to trust, PEM.
+    ///
+    /// # Errors
+    /// When no file is there.
+    pub fn authority(&self) -> Result<String, GivenError> {
+        let mut missing = GivenError::NoAuthority;
+        for path in &self.authorities {
+            match read(path) {
+                Ok(text) => return Ok(text),
+                Err(error) => missing = error,
+            }
+        }
+        Err(missing)
     }
 
     async fn send(&self, authority: &str, token: &str, request: String) -> Result<String, GivenError> {
@@ -118,10 +133,10 @@ impl Origin {
     fn tls(&self, authority: &str) -> Result<TlsConnector, GivenError> {
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(authority.as_bytes()) {
-            roots.add(certificate.map_err(|_| GivenError::NoAuthority(self.authority.clone()))?)?;
+            roots.add(certificate.map_err(|_| GivenError::NoAuthority)?)?;
         }
         if roots.is_empty() {
-            return Err(GivenError::NoAuthority(self.authority.clone()));
+            return Err(GivenError::NoAuthority);
         }
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_protocol_versions(&[&rustls::version::TLS13])?

@@ -122,6 +122,14 @@ impl Ledger for Books {
         }
     }
 
+    async fn backup(&self) -> Result<std::fs::File, StoreError> {
+        match self.place() {
+            Place::Nowhere => Err(StoreError::NoOwner),
+            Place::Here(ledger) => ledger.backup().await,
+            Place::There(ledger) => ledger.backup().await,
+        }
+    }
+
     async fn budgets(&self, page: Page) -> Result<Listed<BudgetRow>, StoreError> {
         match self.place() {
             Place::Nowhere => Err(StoreError::NoOwner),

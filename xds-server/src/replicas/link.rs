@@ -1,7 +1,6 @@
 //! A replica's connection to the leader.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -12,7 +11,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use super::remote::Remote;
 use super::reports::{self, Build};
 use crate::report::board::{Board, Teller};
-use crate::serve::pki::{Authority, Leaf, PkiError, SERVER_NAME};
+use crate::serve::pki::{CurrentAuthority, Leaf, PkiError, SERVER_NAME};
 
 const CONNECTS: Duration = Duration::from_secs(3);
 /// A leader that stands still is noticed by pings within twice this time.
@@ -22,7 +21,7 @@ const QUEUE: usize = 16;
 
 #[derive(Debug)]
 pub struct Link {
-    pub authority: Arc<Authority>,
+    pub authority: CurrentAuthority,
     /// How long the certificate for a connection lives.
     pub lifetime: Duration,
     pub board: Board,
@@ -70,9 +69,10 @@ impl Link {
     }
 
     async fn connect(&self, leader: SocketAddr) -> Result<Channel, Ended> {
-        let issued = self.authority.issue(Leaf::Replica, self.lifetime)?;
+        let authority = self.authority.get();
+        let issued = authority.issue(Leaf::Replica, self.lifetime)?;
         let tls = ClientTlsConfig::new()
-            .ca_certificate(Certificate::from_pem(self.authority.certificate()))
+            .ca_certificate(Certificate::from_pem(authority.trusted()))
             .identity(Identity::from_pem(&issued.certificate, &issued.key))
             .domain_name(SERVER_NAME);
         let endpoint = Endpoint::from_shared(format!("https://{leader}"))?

@@ -47,6 +47,11 @@ impl Ledger for Remote {
         Ok(rows::usage_rows(rows))
     }
 
+    /// Too much to pass on.
+    async fn backup(&self) -> Result<std::fs::File, StoreError> {
+        Err(StoreError::NotHere)
+    }
+
     async fn budgets(&self, page: Page) -> Result<Listed<BudgetRow>, StoreError> {
         let rows = asked(self.0.clone().budgets(rows::page(page))).await.map_err(elsewhere)?;
         Ok(rows::budget_rows(rows))

@@ -20,6 +20,7 @@ pub struct Metrics {
     nacks: Family<NackLabels, Counter>,
     reloads: Family<ReloadLabels, Counter>,
     certificates: Family<CertificateLabels, Gauge>,
+    authorities: Family<ReloadLabels, Counter>,
     watches: Watches,
     keys: Keys,
     from_status: FromStatus,
@@ -144,6 +145,16 @@ impl Metrics {
         self.certificates.get_or_create(&CertificateLabels { certificate }).set(end.as_second());
     }
 
+    /// Somebody else's CA took the place of the one before.
+    pub fn authority_taken(&self) {
+        self.authorities.get_or_create(&ReloadLabels { result: ReloadResult::Taken }).inc();
+    }
+
+    /// Somebody else's CA could not be used, or not be read; the last good one stays.
+    pub fn authority_refused(&self) {
+        self.authorities.get_or_create(&ReloadLabels { result: ReloadResult::Refused }).inc();
+    }
+
     /// So many keys end soon, and so many have ended and are still listed.
     pub fn keys(&self, expiring: usize, expired: usize) {
         self.keys.expiring.set(gauge(expiring));
@@ -201,22 +212,26 @@ impl Default for Metrics {
     fn default() -> Self {
         let (nacks, reloads, from_status) = (Family::default(), Family::default(), FromStatus::default());
         let (certificates, watches, keys) = (Family::default(), Watches::default(), Keys::default());
+        let authorities: Family<ReloadLabels, Counter> = Family::default();
+        let of_authorities = "Looks at somebody else's CA that found another one, by what became of it";
         let help = "When a certificate ends, in seconds since 1970";
         let registry = || {
             let mut registry = Registry::with_prefix("tollgate");
             registry.register("nacks", "Resources that an Envoy refused, by gateway and kind", Family::clone(&nacks));
             registry.register("reloads", "Changes of the input, by what became of them", Family::clone(&reloads));
             registry.register("certificate_expiry_seconds", help, Family::clone(&certificates));
+            registry.register("authority_reloads", of_authorities, Family::clone(&authorities));
             watches.register(&mut registry);
             keys.register(&mut registry);
             from_status.register(&mut registry);
             registry
         };
         let registries = Arc::new(Mutex::new(Registries { named: registry(), left_out: registry() }));
-        let metrics = Self { registries, nacks, reloads, certificates, watches, keys, from_status };
+        let metrics = Self { registries, nacks, reloads, certificates, authorities, watches, keys, from_status };
         // Both series exist before the first event, so that an alert on their rate sees it.
         for result in [ReloadResult::Taken, ReloadResult::Refused] {
             drop(metrics.reloads.get_or_create(&ReloadLabels { result }));
+            drop(metrics.authorities.get_or_create(&ReloadLabels { result }));
         }
         metrics
     }

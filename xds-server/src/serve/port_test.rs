@@ -1,12 +1,14 @@
 //! The proxies' port as strangers and proxies meet it, byte by byte.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use rustls::client::WantsClientCert;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _};
-use rustls::{ClientConfig, HandshakeKind, RootCertStore};
+use rustls::{ClientConfig, ConfigBuilder, HandshakeKind, RootCertStore};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
@@ -16,9 +18,11 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::incoming::{Connection, Limits, incoming};
-use super::pki::{Authority, Keeper, Leaf, SERVER_NAME};
+use super::pki::foreign::Foreign;
+use super::pki::{Authority, CurrentAuthority, Issued, Keeper, Leaf, Origin, SERVER_NAME};
 use super::tls;
 use crate::identity::{Caller, Identity};
+use crate::report::{Consumers, Metrics, Status};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// How long to wait for what must happen, however busy the machine is.
@@ -30,7 +34,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 
 struct Port {
     address: SocketAddr,
-    keeper: Keeper,
+    authority: CurrentAuthority,
     incoming: ReceiverStream<std::io::Result<Connection>>,
     _dir: tempfile::TempDir,
 }
@@ -38,10 +42,23 @@ struct Port {
 async fn port(limits: Limits) -> Port {
     let dir = tempfile::tempdir().unwrap();
     let keeper = Keeper::open(dir.path(), DAY).unwrap();
-    let tls = tls::config(keeper.authority(), keeper.server_certificate()).unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    Port { address, keeper, incoming: incoming(listener, tls, limits), _dir: dir }
+    Port::of(&keeper, limits, dir).await
+}
+
+fn trusting(roots: &str) -> ConfigBuilder<ClientConfig, WantsClientCert> {
+    let mut trusted = RootCertStore::empty();
+    for root in CertificateDer::pem_slice_iter(roots.as_bytes()) {
+        trusted.add(root.unwrap()).unwrap();
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    builder.with_root_certificates(trusted)
+}
+
+fn with(builder: ConfigBuilder<ClientConfig, WantsClientCert>, issued: &Issued) -> ClientConfig {
+    let chain = CertificateDer::pem_slice_iter(issued.certificate.as_bytes()).map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
+    builder.with_client_auth_cert(chain, key).unwrap()
 }
 
 fn identity() -> Identity {
@@ -51,24 +68,26 @@ fn identity() -> Identity {
 // === impl Port ===
 
 impl Port {
+    async fn of(keeper: &Keeper, limits: Limits, dir: tempfile::TempDir) -> Self {
+        let authority = keeper.authority();
+        let tls = tls::config(authority.clone(), keeper.server_certificate()).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        Self { address, authority, incoming: incoming(listener, tls, limits), _dir: dir }
+    }
+
     /// A client with a certificate of this authority. It trusts the port's authority.
     fn client(&self, authority: &Authority, lifetime: Duration) -> Arc<ClientConfig> {
         let issued = authority.issue(Leaf::Proxy(&identity()), lifetime).unwrap();
-        let certificate = CertificateDer::from_pem_slice(issued.certificate.as_bytes()).unwrap();
-        let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap();
-        Arc::new(self.trusting().with_client_auth_cert(vec![certificate], key).unwrap())
+        Arc::new(with(self.trusting(), &issued))
     }
 
-    fn trusting(&self) -> rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.keeper.authority().root().unwrap()).unwrap();
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-        builder.with_root_certificates(roots)
+    fn trusting(&self) -> ConfigBuilder<ClientConfig, WantsClientCert> {
+        trusting(self.authority.get().trusted())
     }
 
     fn proxy(&self) -> Arc<ClientConfig> {
-        self.client(self.keeper.authority(), DAY)
+        self.client(&self.authority.get(), DAY)
     }
 
     async fn shake_hands(&self, client: &Arc<ClientConfig>) -> std::io::Result<TlsStream<TcpStream>> {
@@ -86,6 +105,27 @@ impl Port {
 
     async fn next(&mut self) -> Connection {
         timeout(PATIENCE, self.incoming.next()).await.expect("nobody comes in").unwrap().unwrap()
+    }
+
+    /// Waits until such a client is let in, or no longer.
+    async fn comes_to(&mut self, let_in: bool, client: &Arc<ClientConfig>) {
+        let comes = async {
+            loop {
+                let is_in = match self.shake_hands(client).await {
+                    Err(_) => false,
+                    // To those whom it refuses the server says so.
+                    Ok(mut stream) => {
+                        timeout(SOON, stream.read(&mut [0])).await.is_err()
+                            && timeout(SOON, self.incoming.next()).await.is_ok()
+                    }
+                };
+                if is_in == let_in {
+                    return;
+                }
+                sleep(SOON).await;
+            }
+        };
+        timeout(PATIENCE, comes).await.expect("the other way round for too long");
     }
 
     /// Nobody is waiting to be let in.
@@ -128,7 +168,7 @@ async fn strangers_are_refused() {
 #[tokio::test]
 async fn a_certificate_that_has_ended_does_not_come_back_by_a_session() {
     let mut port = port(LIMITS).await;
-    let client = port.client(port.keeper.authority(), Duration::from_secs(2));
+    let client = port.client(&port.authority.get(), Duration::from_secs(2));
     let mut stream = port.shake_hands(&client).await.unwrap();
     let mut connection = port.next().await;
     connection.write_all(b"a ticket would come before this").await.unwrap();
@@ -145,6 +185,57 @@ async fn a_certificate_that_has_ended_does_not_come_back_by_a_session() {
     // The connection that stands goes on.
     connection.write_all(b"more").await.unwrap();
     stream.read_exact(&mut [0; 4]).await.unwrap();
+}
+
+/// In three steps, each of which somebody else takes in the folder of the CA.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_ca_takes_the_place_of_the_one_before_and_no_connection_ends() {
+    let (dir, given) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (old, new) = (Foreign::root("old"), Foreign::root("new"));
+    let both = format!("{}{}", old.certificate, new.certificate);
+    let put = |ca: &Foreign, trusted: &str| {
+        for (name, text) in [("tls.key", &*ca.key), ("tls.crt", &ca.certificate), ("ca.crt", trusted)] {
+            std::fs::write(given.path().join(name), text).unwrap();
+        }
+    };
+    put(&old, &old.certificate);
+    let origin = Origin::Folder(given.path().to_owned());
+    origin.first(dir.path()).await.unwrap();
+    // It looks every half second.
+    let keeper = Keeper::open(dir.path(), Duration::from_secs(12)).unwrap().following(origin);
+    let mut port = Port::of(&keeper, Limits { connections: 16, handshakes: 16, ..LIMITS }, dir).await;
+    let metrics = Metrics::default();
+    let keeping = tokio::spawn(keeper.keep(metrics.clone()));
+    let of = |ca: &Foreign, trusted: &str| {
+        let ca = Authority::of(Path::new("nowhere"), ca.given(None)).unwrap();
+        Arc::new(with(trusting(trusted), &ca.issue(Leaf::Proxy(&identity()), DAY).unwrap()))
+    };
+    let mut stream = port.shake_hands(&of(&old, &old.certificate)).await.unwrap();
+    let mut connection = port.next().await;
+    assert!(port.refuses(&of(&new, &old.certificate)).await);
+
+    put(&old, &both);
+    port.comes_to(true, &of(&new, &old.certificate)).await;
+    put(&new, &both);
+    // The server is certified by the new one now. Proxies still come with what the old one has signed.
+    port.comes_to(true, &of(&old, &new.certificate)).await;
+    put(&new, &new.certificate);
+    port.comes_to(false, &of(&old, &new.certificate)).await;
+    assert!(port.refuses(&of(&old, &new.certificate)).await);
+    // What cannot be used changes nothing.
+    std::fs::write(given.path().join("tls.crt"), &old.certificate).unwrap();
+    let refused = async {
+        let counted = "tollgate_authority_reloads_total{result=\"Refused\"} 0";
+        while metrics.text(&Status::default(), Consumers::Named).unwrap().contains(counted) {
+            sleep(SOON).await;
+        }
+    };
+    timeout(PATIENCE, refused).await.expect("it is not looked at");
+    port.comes_to(true, &of(&new, &new.certificate)).await;
+
+    connection.write_all(b"still").await.unwrap();
+    stream.read_exact(&mut [0; 5]).await.unwrap();
+    keeping.abort();
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ use tokio::sync::{Semaphore, watch};
 use tollgate_core::fleet::TOKEN_AUDIENCE;
 use tollgate_core::objects::Key;
 
-use super::pki::{Authority, Leaf};
+use super::pki::{CurrentAuthority, Leaf};
 use crate::identity::Identity;
 use crate::pipeline::Published;
 
@@ -39,7 +39,7 @@ const ACCOUNT_PREFIX: &str = "system:serviceaccount:";
 /// Signs for Pods.
 pub struct Signer {
     pub client: Client,
-    pub authority: Arc<Authority>,
+    pub authority: CurrentAuthority,
     pub lifetime: Duration,
     pub published: watch::Receiver<Arc<Published>>,
     /// The service account of the proxies that serve all Gateways. If there are such, no others are certified.
@@ -70,7 +70,7 @@ enum Refused {
 impl Signer {
     pub fn new(
         client: Client,
-        authority: Arc<Authority>,
+        authority: CurrentAuthority,
         lifetime: Duration,
         published: watch::Receiver<Arc<Published>>,
         fleet: Option<Key>,
@@ -85,7 +85,8 @@ impl Signer {
     async fn sign(&self, headers: &HeaderMap, request: &str) -> Result<String, Refused> {
         let account = self.account(token(headers).ok_or(Refused::NoToken)?).await?;
         let identity = self.identity(&account).ok_or_else(|| Refused::Unknown(account.clone()))?;
-        let signed = self.authority.sign(request, Leaf::Proxy(&identity), self.lifetime).map_err(Refused::Request)?;
+        let signed =
+            self.authority.get().sign(request, Leaf::Proxy(&identity), self.lifetime).map_err(Refused::Request)?;
         tracing::info!(%identity, %account, "a proxy has a new certificate");
         Ok(signed)
     }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, ServerConfig, WantsServerCert, WebPkiClientVerifier};
 use rustls::{ConfigBuilder, RootCertStore};
 
-use super::pki::{Authority, ServerCertificate};
+use super::pki::{Clients, CurrentAuthority, ServerCertificate};
 
 /// Only HTTP/2, because everything on this port is gRPC, or a file that is fetched in the same way.
 const ALPN: &[u8] = b"h2";
@@ -22,16 +23,11 @@ pub enum TlsError {
     Verifier(#[from] rustls::server::VerifierBuilderError),
 }
 
-/// The same of our own CA.
-#[derive(Debug, thiserror::Error)]
-#[error("the CA in the state directory cannot be used: {0} (remove its folder pki to have a new one made)")]
-pub struct CaError(TlsError);
-
 /// The same certificate of ours, for those who have none yet.
 ///
 /// # Errors
 /// When there can be no such server.
-pub fn for_strangers(certificate: ServerCertificate) -> Result<ServerConfig, CaError> {
+pub fn for_strangers(certificate: ServerCertificate) -> Result<ServerConfig, TlsError> {
     let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_no_client_auth()
@@ -40,12 +36,12 @@ pub fn for_strangers(certificate: ServerCertificate) -> Result<ServerConfig, CaE
     Ok(config)
 }
 
+/// For those with a certificate of the CA of the moment.
+///
 /// # Errors
-/// When the CA is not usable.
-pub fn config(authority: &Authority, certificate: ServerCertificate) -> Result<ServerConfig, CaError> {
-    let mut roots = RootCertStore::empty();
-    roots.add(authority.root()?)?;
-    Ok(gated(checking(roots)?.with_cert_resolver(Arc::new(certificate))))
+/// When there can be no such server.
+pub fn config(authority: CurrentAuthority, certificate: ServerCertificate) -> Result<ServerConfig, TlsError> {
+    Ok(gated(asking(Arc::new(Clients(authority)))?.with_cert_resolver(Arc::new(certificate))))
 }
 
 /// For members of a mesh, by its authorities, with a certificate of the mesh.
@@ -57,14 +53,15 @@ pub fn for_members(
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 ) -> Result<ServerConfig, TlsError> {
-    Ok(gated(checking(roots)?.with_single_cert(chain, key)?))
+    let provider = Arc::new(ring::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
+    Ok(gated(asking(verifier)?.with_single_cert(chain, key)?))
 }
 
-/// Clients must show a certificate of these authorities.
-fn checking(roots: RootCertStore) -> Result<ConfigBuilder<ServerConfig, WantsServerCert>, TlsError> {
-    let provider = Arc::new(ring::default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build()?;
-    let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&rustls::version::TLS13])?;
+/// Clients must show a certificate that this takes.
+fn asking(verifier: Arc<dyn ClientCertVerifier>) -> Result<ConfigBuilder<ServerConfig, WantsServerCert>, TlsError> {
+    let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])?;
     Ok(builder.with_client_cert_verifier(verifier))
 }
 
@@ -75,10 +72,4 @@ fn gated(mut config: ServerConfig) -> ServerConfig {
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config
-}
-
-impl<E: Into<TlsError>> From<E> for CaError {
-    fn from(error: E) -> Self {
-        Self(error.into())
-    }
 }

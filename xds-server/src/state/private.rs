@@ -9,6 +9,7 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt 
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Mode;
+use rustix::process::{Resource, Rlimit, setrlimit};
 
 const FILE: u32 = 0o600;
 const DIR: u32 = 0o700;
@@ -18,6 +19,16 @@ const OTHERS: u32 = 0o077;
 /// From now on, nothing that this process and its children create gives rights to anybody else.
 pub fn mask() {
     let _before = rustix::process::umask(Mode::from_bits_truncate(OTHERS));
+}
+
+/// From now on this process and its children, Envoy among them, leave no core file, because what their memory holds are keys.
+/// No core file fits into one byte. With zero, a program that takes core files (`|` in core_pattern) would be given one all
+/// the same; one is the value with which the kernel asks none.
+pub fn leave_no_core() {
+    let none = Rlimit { current: Some(1), maximum: Some(1) };
+    if let Err(error) = setrlimit(Resource::Core, none) {
+        tracing::warn!(%error, "a crash may leave a core file");
+    }
 }
 
 /// Makes the folder and those above it. If it is there already, it is closed to others.

@@ -7,6 +7,9 @@ use super::pod::{AUTHORITY_VOLUME, CA_FILE, Runs};
 use super::{CERTIFICATES_PORT, PodMesh, Settings, XDS_PORT};
 use crate::objects::{ProxyParameters, ProxyReplicas, ProxyService};
 
+/// All that are to be trusted, where the Secret says so.
+const BUNDLE_FILE: &str = "bundle.pem";
+
 pub fn pod() -> Value {
     let settings = Settings {
         image: "{{ include `tollgate.image` (list .Values.proxies.image .) }}".to_owned(),
@@ -24,15 +27,17 @@ pub fn pod() -> Value {
             .into_iter()
             .map(|(name, value)| (name.to_owned(), json!(value)))
             .collect();
-    // The CA's key is in the same Secret. A Pod gets the certificate alone.
-    let certificate = json!([{"key": "tls.crt", "path": CA_FILE}]);
+    // The CA's key is in the same Secret. A Pod gets the certificates alone. Not every Secret has a bundle of all that are
+    // to be trusted, and then it is the CA itself.
+    let secret = |key: &str, path: &str, optional: bool| json!({"secret": {"name": "tollgate-authority", "items": [{"key": key, "path": path}], "optional": optional}});
     Runs {
         account: "{{ include `tollgate.fleet` . }}",
         selector,
         authority: json!({
             "name": AUTHORITY_VOLUME,
-            "secret": {"secretName": "tollgate-authority", "items": certificate},
+            "projected": {"sources": [secret("tls.crt", CA_FILE, false), secret("ca.crt", BUNDLE_FILE, true)]},
         }),
+        authority_files: &[BUNDLE_FILE, CA_FILE],
     }
     .pod(&settings, &ProxyParameters::default())
 }

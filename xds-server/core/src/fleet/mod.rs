@@ -227,6 +227,7 @@ impl Fleet<'_> {
             account: &self.name,
             selector: self.selector(),
             authority: json!({"name": AUTHORITY_VOLUME, "configMap": {"name": self.name}}),
+            authority_files: &[CA_FILE],
         };
         let (mut labels, mut annotations) = (self.labels(), self.annotations());
         match settings.mesh {

@@ -29,8 +29,10 @@ pub(super) struct Runs<'a> {
     pub account: &'a str,
     /// The labels by which they are found.
     pub selector: Map<String, Value>,
-    /// The volume with the CA of the control plane in the file [`CA_FILE`]. It is named [`AUTHORITY_VOLUME`].
+    /// The volume with the CAs of the control plane. It is named [`AUTHORITY_VOLUME`].
     pub authority: Value,
+    /// Files in it. The first one that is there counts.
+    pub authority_files: &'static [&'static str],
 }
 
 // === impl Runs ===
@@ -57,7 +59,7 @@ impl Runs<'_> {
                 "whenUnsatisfiable": "ScheduleAnyway",
                 "labelSelector": {"matchLabels": self.selector},
             }],
-            "containers": [container(settings, parameters)],
+            "containers": [self.container(settings, parameters)],
             "volumes": [
                 {"name": "identity", "projected": {"sources": [{"serviceAccountToken": {
                     "audience": TOKEN_AUDIENCE,
@@ -74,52 +76,51 @@ impl Runs<'_> {
         }
         pod
     }
-}
 
-fn container(settings: &Settings, parameters: &ProxyParameters) -> Value {
-    let resources = match &parameters.resources {
-        Some(asked) => json!({"requests": asked.requests, "limits": asked.limits}),
-        None => json!({"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}}),
-    };
-    let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
-    let probe = |path: &str| json!({"path": path, "port": "status", "scheme": "HTTP"});
-    json!({
-        "name": CONTAINER,
-        "image": parameters.image.as_ref().unwrap_or(&settings.image),
-        "args": arguments(settings),
-        "env": [field("POD_NAME", "metadata.name"), field("POD_NAMESPACE", "metadata.namespace")],
-        "ports": [{"name": "status", "containerPort": STATUS_PORT, "protocol": "TCP"}],
-        // A new Pod takes requests once it has all of its configuration and the keys.
-        "readinessProbe": {"httpGet": probe("/readyz"), "periodSeconds": 2, "failureThreshold": 2},
-        "livenessProbe": {"httpGet": probe("/healthz"), "periodSeconds": 10, "failureThreshold": 6},
-        "resources": resources,
-        "securityContext": {
-            "allowPrivilegeEscalation": false,
-            "readOnlyRootFilesystem": true,
-            "capabilities": {"drop": ["ALL"]},
-        },
-        "volumeMounts": [
-            {"name": "identity", "mountPath": IDENTITY, "readOnly": true},
-            {"name": AUTHORITY_VOLUME, "mountPath": AUTHORITY, "readOnly": true},
-            {"name": "state", "mountPath": STATE},
-        ],
-    })
-}
-
-fn arguments(settings: &Settings) -> Vec<String> {
-    let mut arguments = vec![
-        "proxy".to_owned(),
-        format!("--control-plane={}", settings.control_plane),
-        format!("--xds-port={}", settings.xds_port),
-        format!("--certificates-port={}", settings.certificates_port),
-        format!("--token={IDENTITY}/{TOKEN_FILE}"),
-        format!("--authority={AUTHORITY}/{CA_FILE}"),
-        format!("--state={STATE}/proxy"),
-        format!("--status=0.0.0.0:{STATUS_PORT}"),
-    ];
-    match &settings.mesh {
-        PodMesh::Istio { certificates } => arguments.push(format!("--mesh-certificates={certificates}")),
-        PodMesh::None | PodMesh::Linkerd => {}
+    fn container(&self, settings: &Settings, parameters: &ProxyParameters) -> Value {
+        let resources = match &parameters.resources {
+            Some(asked) => json!({"requests": asked.requests, "limits": asked.limits}),
+            None => json!({"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}}),
+        };
+        let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
+        let probe = |path: &str| json!({"path": path, "port": "status", "scheme": "HTTP"});
+        json!({
+            "name": CONTAINER,
+            "image": parameters.image.as_ref().unwrap_or(&settings.image),
+            "args": self.arguments(settings),
+            "env": [field("POD_NAME", "metadata.name"), field("POD_NAMESPACE", "metadata.namespace")],
+            "ports": [{"name": "status", "containerPort": STATUS_PORT, "protocol": "TCP"}],
+            // A new Pod takes requests once it has all of its configuration and the keys.
+            "readinessProbe": {"httpGet": probe("/readyz"), "periodSeconds": 2, "failureThreshold": 2},
+            "livenessProbe": {"httpGet": probe("/healthz"), "periodSeconds": 10, "failureThreshold": 6},
+            "resources": resources,
+            "securityContext": {
+                "allowPrivilegeEscalation": false,
+                "readOnlyRootFilesystem": true,
+                "capabilities": {"drop": ["ALL"]},
+            },
+            "volumeMounts": [
+                {"name": "identity", "mountPath": IDENTITY, "readOnly": true},
+                {"name": AUTHORITY_VOLUME, "mountPath": AUTHORITY, "readOnly": true},
+                {"name": "state", "mountPath": STATE},
+            ],
+        })
     }
-    arguments
+
+    fn arguments(&self, settings: &Settings) -> Vec<String> {
+        let mut arguments = vec![
+            "proxy".to_owned(),
+            format!("--control-plane={}", settings.control_plane),
+            format!("--xds-port={}", settings.xds_port),
+            format!("--certificates-port={}", settings.certificates_port),
+            format!("--token={IDENTITY}/{TOKEN_FILE}"),
+        ];
+        arguments.extend(self.authority_files.iter().map(|file| format!("--authority={AUTHORITY}/{file}")));
+        arguments.extend([format!("--state={STATE}/proxy"), format!("--status=0.0.0.0:{STATUS_PORT}")]);
+        match &settings.mesh {
+            PodMesh::Istio { certificates } => arguments.push(format!("--mesh-certificates={certificates}")),
+            PodMesh::None | PodMesh::Linkerd => {}
+        }
+        arguments
+    }
 }

@@ -11,13 +11,14 @@ use tollgate_core::ledger::{
     usage::{Totals, UsageKey},
 };
 
+use super::copies;
 use super::disk::Disk;
 use super::rows::{self, Failure};
 use super::tables::SCHEMA;
 use crate::ledger::StoreError;
 use crate::ledger::query::{Sums, Window};
 
-const FILE: &str = "ledger.redb";
+pub(super) const FILE: &str = "ledger.redb";
 
 /// The writer's side. Only it opens and closes the file.
 #[derive(Debug)]
@@ -96,28 +97,15 @@ impl File {
     }
 
     fn explain(&self, failure: Failure) -> StoreError {
-        use std::io::ErrorKind;
-        let path = self.path.clone();
-        match failure {
-            Failure::Closed => StoreError::Closed,
-            Failure::Newer(found) => StoreError::Newer { path, found, known: SCHEMA },
-            Failure::Row(row) => StoreError::Damaged { path, what: row.to_string() },
-            Failure::Redb(error) => match error {
-                redb::Error::DatabaseAlreadyOpen => StoreError::Locked { path },
-                redb::Error::Corrupted(what) => StoreError::Damaged { path, what },
-                redb::Error::UpgradeRequired(_) | redb::Error::TableTypeMismatch { .. } => {
-                    StoreError::Damaged { path, what: error.to_string() }
-                }
-                redb::Error::Io(source) => match source.kind() {
-                    ErrorKind::StorageFull | ErrorKind::QuotaExceeded => StoreError::Full { path },
-                    ErrorKind::InvalidData | ErrorKind::UnexpectedEof => {
-                        StoreError::Damaged { path, what: source.to_string() }
-                    }
-                    _ => StoreError::Unusable { path, source },
-                },
-                source => StoreError::Failed { path, source },
-            },
-        }
+        explain(&self.path, failure)
+    }
+
+    /// A copy of all of it, as a file that has no name.
+    ///
+    /// # Errors
+    /// When there is no room for it beside the file, or the file cannot be read.
+    pub fn backup(&self) -> Result<std::fs::File, StoreError> {
+        self.with(|database| copies::backup(database, &self.path))
     }
 
     /// The first sums, in the order of their keys.
@@ -153,5 +141,31 @@ impl File {
     /// When the file cannot be read.
     pub fn buckets(&self, asked: &Window<'_>) -> Result<Vec<(BucketKey, Bucket)>, StoreError> {
         self.with(|database| rows::buckets(database, asked))
+    }
+}
+
+/// What is wrong, and what to do about it.
+pub(super) fn explain(path: &Path, failure: Failure) -> StoreError {
+    use std::io::ErrorKind;
+    let path = path.to_owned();
+    match failure {
+        Failure::Closed => StoreError::Closed,
+        Failure::Newer(found) => StoreError::Newer { path, found, known: SCHEMA },
+        Failure::Row(row) => StoreError::Damaged { path, what: row.to_string() },
+        Failure::Redb(error) => match error {
+            redb::Error::DatabaseAlreadyOpen => StoreError::Locked { path },
+            redb::Error::Corrupted(what) => StoreError::Damaged { path, what },
+            redb::Error::UpgradeRequired(_) | redb::Error::TableTypeMismatch { .. } => {
+                StoreError::Damaged { path, what: error.to_string() }
+            }
+            redb::Error::Io(source) => match source.kind() {
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => StoreError::Full { path },
+                ErrorKind::InvalidData | ErrorKind::UnexpectedEof => {
+                    StoreError::Damaged { path, what: source.to_string() }
+                }
+                _ => StoreError::Unusable { path, source },
+            },
+            source => StoreError::Failed { path, source },
+        },
     }
 }

@@ -9,6 +9,7 @@
 //! has changed, and the time is this process's.
 
 pub(super) mod clock;
+pub(super) mod copies;
 pub(super) mod disk;
 pub(super) mod file;
 mod rows;
@@ -140,6 +141,11 @@ impl Ledger for Embedded {
     async fn usage(&self, query: UsageQuery) -> Result<Listed<UsageRow>, StoreError> {
         let (file, now) = (Arc::clone(&self.file), self.clock.now().wall);
         blocking(move || query::usage(query, now, |asked| file.usage(asked))).await
+    }
+
+    async fn backup(&self) -> Result<std::fs::File, StoreError> {
+        let file = Arc::clone(&self.file);
+        blocking(move || file.backup()).await
     }
 
     async fn budgets(&self, page: Page) -> Result<Listed<BudgetRow>, StoreError> {

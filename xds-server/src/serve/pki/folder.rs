@@ -207,7 +207,7 @@ mod tests {
         let mut identities = vec![Identity::AllGateways, gateway("a-b/c"), gateway("a/b-c")];
         for identity in &identities {
             let issued = authority.issue(Leaf::Proxy(identity), Duration::from_secs(60)).unwrap();
-            Folder::of(dir.path(), identity).put(&issued, authority.certificate()).unwrap();
+            Folder::of(dir.path(), identity).put(&issued, authority.trusted()).unwrap();
         }
         fs::create_dir(dir.path().join("proxy_of_somebody_else")).unwrap();
         let mut found: Vec<Identity> = Folder::all(dir.path()).into_iter().map(|folder| folder.identity).collect();
@@ -240,7 +240,7 @@ mod tests {
         assert_eq!(folder.validity(), None);
         for _ in 0..4 {
             let issued = authority.issue(Leaf::Proxy(&identity), Duration::from_secs(60)).unwrap();
-            let files = folder.put(&issued, authority.certificate()).unwrap();
+            let files = folder.put(&issued, authority.trusted()).unwrap();
             let current = folder.path.join(CURRENT);
             assert_eq!(fs::read_to_string(current.join(CERTIFICATE)).unwrap(), issued.certificate);
             assert_eq!(fs::read_to_string(current.join(KEY)).unwrap(), issued.key);

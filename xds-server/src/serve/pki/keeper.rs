@@ -1,4 +1,5 @@
-//! Makes new certificates in time: the server's own, and those of every proxy that has a folder here.
+//! Makes new certificates in time: the server's own, and those of every proxy that has a folder here. If the CA is somebody
+//! else's, it is looked at as well, and its successor takes its place without a restart.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -6,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use rustls::crypto::ring::sign::any_supported_type;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
+use rustls::pki_types::{PrivateKeyDer, pem::PemObject as _};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::sync::watch;
@@ -15,22 +16,31 @@ use tokio::time::sleep;
 use super::PkiError;
 use super::authority::{Authority, Issued, Leaf, Validity};
 use super::folder::{Folder, ProxyFiles};
+use super::given::Place;
+use super::origin::{Origin, OriginError};
+use super::trust;
 use crate::identity::Identity;
 use crate::report::{Certificate, Metrics};
 
-/// How often the keeper looks at the wall clock. After a machine has slept, the keeper is late by this much at most.
-const LOOK: Duration = Duration::from_secs(30);
+/// How often the keeper looks at the wall clock, and at somebody else's CA. After a machine has slept, the keeper is late by
+/// this much at most.
+const LOOK: Duration = Duration::from_secs(10);
 /// It looks at least so often in the life of a certificate.
 const LOOKS: u32 = 24;
 
 /// Issues certificates and renews them.
 #[derive(Debug)]
 pub struct Keeper {
-    authority: Arc<Authority>,
+    origin: Origin,
+    authority: watch::Sender<Arc<Authority>>,
     lifetime: Duration,
     validity: Validity,
     server: watch::Sender<Arc<CertifiedKey>>,
 }
+
+/// The CA of the moment. Whoever signs or verifies asks for it each time.
+#[derive(Debug, Clone)]
+pub struct CurrentAuthority(watch::Receiver<Arc<Authority>>);
 
 /// The server's present certificate. TLS asks for it at each handshake.
 #[derive(Debug, Clone)]
@@ -42,14 +52,20 @@ impl Keeper {
     /// # Errors
     /// When the folder of the CA cannot be used.
     pub fn open(dir: &Path, lifetime: Duration) -> Result<Self, PkiError> {
-        let authority = Arc::new(Authority::open(dir)?);
+        let authority = Authority::open(dir)?;
         let issued = authority.issue(Leaf::Server, lifetime)?;
         let server = watch::Sender::new(certified_key(&issued)?);
-        Ok(Self { authority, lifetime, validity: issued.validity, server })
+        let authority = watch::Sender::new(Arc::new(authority));
+        Ok(Self { origin: Origin::Own, authority, lifetime, validity: issued.validity, server })
     }
 
-    pub fn authority(&self) -> &Arc<Authority> {
-        &self.authority
+    /// The same, for a CA that somebody else may replace.
+    pub fn following(self, origin: Origin) -> Self {
+        Self { origin, ..self }
+    }
+
+    pub fn authority(&self) -> CurrentAuthority {
+        CurrentAuthority(self.authority.subscribe())
     }
 
     /// How long what it issues lives.
@@ -66,31 +82,62 @@ impl Keeper {
     /// # Errors
     /// When they cannot be written.
     pub fn proxy(&self, identity: &Identity) -> Result<ProxyFiles, PkiError> {
-        self.put(&Folder::of(self.authority.dir(), identity))
+        let authority = self.authority.borrow().clone();
+        self.put(&authority, &Folder::of(authority.dir(), identity))
     }
 
     /// Renews for as long as the task lives.
     pub async fn keep(mut self, metrics: Metrics) {
-        metrics.certificate(Certificate::Ca, self.authority.expiry());
+        let mut told = String::new();
         loop {
+            let replaced = match self.replaced().await {
+                Ok(replaced) => {
+                    told.clear();
+                    replaced
+                }
+                Err(error) => {
+                    metrics.authority_refused();
+                    self.origin.tell(&mut told, &error);
+                    None
+                }
+            };
             // Files and signatures take a moment, and other tasks must not wait for them.
-            tokio::task::block_in_place(|| self.look(&metrics));
+            tokio::task::block_in_place(|| self.look(replaced, &metrics));
             sleep(LOOK.min(self.lifetime / LOOKS)).await;
         }
     }
 
-    fn look(&mut self, metrics: &Metrics) {
+    /// Another CA, if there is one now.
+    async fn replaced(&self) -> Result<Option<Authority>, OriginError> {
+        let now = self.authority.borrow().clone();
+        let Some(given) = self.origin.given(now.dir()).await?.filter(|given| given != now.given()) else {
+            return Ok(None);
+        };
+        let authority = Authority::of(now.dir(), given)?;
+        Place::lock(now.dir())?.write(authority.given())?;
+        Ok(Some(authority))
+    }
+
+    fn look(&mut self, replaced: Option<Authority>, metrics: &Metrics) {
+        let all = replaced.is_some();
+        if let Some(authority) = replaced {
+            tracing::info!(until = %authority.expiry(), "there is another CA, of {}", self.origin);
+            metrics.authority_taken();
+            self.authority.send_replace(Arc::new(authority));
+        }
+        let authority = self.authority.borrow().clone();
         let now = Timestamp::now();
-        if self.validity.renewal() <= now
-            && let Err(error) = self.renew_server()
+        if (all || self.validity.renewal() <= now)
+            && let Err(error) = self.renew_server(&authority)
         {
             tracing::error!(%error, until = %self.validity.until, "the server's certificate cannot be renewed");
         }
+        metrics.certificate(Certificate::Ca, authority.expiry());
         metrics.certificate(Certificate::Server, self.validity.until);
-        let folders = Folder::all(self.authority.dir());
+        let folders = Folder::all(authority.dir());
         let ends = folders.into_iter().filter_map(|folder| {
-            let due = folder.validity().is_none_or(|validity| validity.renewal() <= now);
-            if due && let Err(error) = self.put(&folder) {
+            let due = all || folder.validity().is_none_or(|validity| validity.renewal() <= now);
+            if due && let Err(error) = self.put(&authority, &folder) {
                 tracing::error!(%error, identity = %folder.identity, "a proxy's certificate cannot be renewed");
             }
             folder.validity().map(|validity| validity.until)
@@ -100,18 +147,33 @@ impl Keeper {
         }
     }
 
-    fn renew_server(&mut self) -> Result<(), PkiError> {
-        let issued = self.authority.issue(Leaf::Server, self.lifetime)?;
+    fn renew_server(&mut self, authority: &Authority) -> Result<(), PkiError> {
+        let issued = authority.issue(Leaf::Server, self.lifetime)?;
         self.server.send_replace(certified_key(&issued)?);
         self.validity = issued.validity;
         tracing::debug!(until = %self.validity.until, "the server has a new certificate");
         Ok(())
     }
 
-    fn put(&self, folder: &Folder) -> Result<ProxyFiles, PkiError> {
-        let issued = self.authority.issue(Leaf::Proxy(&folder.identity), self.lifetime)?;
+    fn put(&self, authority: &Authority, folder: &Folder) -> Result<ProxyFiles, PkiError> {
+        let issued = authority.issue(Leaf::Proxy(&folder.identity), self.lifetime)?;
         tracing::debug!(identity = %folder.identity, until = %issued.validity.until, "a proxy has a new certificate");
-        folder.put(&issued, self.authority.certificate())
+        folder.put(&issued, authority.trusted())
+    }
+}
+
+// === impl CurrentAuthority ===
+
+impl CurrentAuthority {
+    pub fn get(&self) -> Arc<Authority> {
+        Arc::clone(&self.0.borrow())
+    }
+
+    /// Waits for the next one, for ever if there is none any more.
+    pub async fn changed(&mut self) {
+        if self.0.changed().await.is_err() {
+            std::future::pending().await
+        }
     }
 }
 
@@ -124,10 +186,10 @@ impl ResolvesServerCert for ServerCertificate {
 }
 
 fn certified_key(issued: &Issued) -> Result<Arc<CertifiedKey>, rustls::Error> {
-    let pem = |error: rustls::pki_types::pem::Error| rustls::Error::General(error.to_string());
-    let certificate = CertificateDer::from_pem_slice(issued.certificate.as_bytes()).map_err(pem)?;
-    let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).map_err(pem)?;
-    let certified = CertifiedKey::new(vec![certificate], any_supported_type(&key)?);
+    let chain = trust::certificates(&issued.certificate)?;
+    let broken = |error: rustls::pki_types::pem::Error| rustls::Error::General(error.to_string());
+    let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).map_err(broken)?;
+    let certified = CertifiedKey::new(chain, any_supported_type(&key)?);
     certified.keys_match()?;
     Ok(Arc::new(certified))
 }

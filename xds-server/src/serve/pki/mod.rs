@@ -1,10 +1,12 @@
 //! The certificates between control plane and proxies.
 //!
 //! ```text
-//! authority.rs  the CA of the state directory, and what it signs
+//! origin.rs     where the CA comes from: made here, or somebody else's in a folder or a Secret
+//! given.rs      its files, here and there
+//! authority.rs  what it signs
+//! trust.rs      whom we trust by it
+//! keeper.rs     makes new certificates in time, and puts another CA in the place of this one
 //! folder.rs     an Envoy's certificate as files that this Envoy watches
-//! keeper.rs     makes new certificates in time
-//! shared.rs     the CA of several control planes, in a Secret
 //! ```
 //! **Leaves live for a day** and are renewed at two thirds of it. So a control plane that is away for a night costs
 //! nothing, and a copied key is soon worthless. Nothing is restarted for a renewal: our server asks for its certificate
@@ -16,16 +18,25 @@
 //! a second root at every Envoy that was started elsewhere, and an outage where one was missed. If the key is lost,
 //! remove the folder. Then a new CA is made, our own Envoy gets its certificate at the next start, and others get
 //! theirs by `tollgate bootstrap`.
+//!
+//! **Somebody else's CA** lives as long as they say. It is replaced in three steps, between which each proxy gets what is new
+//! (`docs/certificates.md`): both are trusted, the new one signs, the old one is trusted no more. In one step it costs no
+//! stream either, but a proxy that must connect anew has to wait until it has heard of the new CA.
 
 mod authority;
 mod folder;
+#[cfg(test)]
+pub mod foreign;
+mod given;
 mod keeper;
-mod shared;
+mod origin;
+mod trust;
 
-pub use authority::{Authority, Issued, Leaf, Validity};
+pub use authority::{Authority, InvalidAuthority, Issued, Leaf, Validity};
 pub use folder::{AUTHORITY_SECRET, CERTIFICATE_SECRET, Folder, ProxyFiles};
-pub use keeper::{Keeper, ServerCertificate};
-pub use shared::share;
+pub use keeper::{CurrentAuthority, Keeper, ServerCertificate};
+pub use origin::{Maker, Origin};
+pub use trust::Clients;
 
 use std::io;
 use std::path::PathBuf;
@@ -57,8 +68,10 @@ pub fn lifetime(text: &str) -> Result<Duration, String> {
 pub enum PkiError {
     #[error("{path}: {error} (the state directory must be writable; --state names another)")]
     Io { path: PathBuf, error: io::Error },
-    #[error("{path}: {error} (remove the folder to have new certificates made; proxies then need their new ones)")]
-    Unusable { path: PathBuf, error: rcgen::Error },
+    #[error(
+        "{path}: the CA cannot be used: {error}. If it is our own, remove the folder to have a new one made; proxies then need new certificates"
+    )]
+    Unusable { path: PathBuf, error: InvalidAuthority },
     #[error("the certificate that was just made cannot be used: {0}")]
     Tls(#[from] rustls::Error),
 }

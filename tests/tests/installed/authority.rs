@@ -1,0 +1,70 @@
+//! The CA of the control plane: a Secret that somebody else may replace, as cert-manager does.
+
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose};
+use serde_json::json;
+use tollgate_tests::lab::Lab;
+use tollgate_tests::lab::install::NAMESPACE;
+use tollgate_tests::lab::suite::e2e;
+use tollgate_tests::poll;
+
+use crate::shop::{self, Load};
+
+e2e! {
+    another_ca_is_taken_by_all_and_no_request_fails,
+}
+
+const ROUTE: &str = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: later, namespace: authority}
+spec:
+  parentRefs: [{name: shop}]
+  rules:
+  - matches: [{path: {type: Exact, value: /later}}]
+    filters: [{type: RequestRedirect, requestRedirect: {hostname: later.example}}]
+";
+
+/// In one step, without a bundle of both. The proxies' certificates are worth nothing then, and a control plane that starts
+/// anew knows no other CA. Still the same Pods come back to it, and nobody who asks them notices anything.
+async fn another_ca_is_taken_by_all_and_no_request_fails(lab: Arc<Lab>) -> anyhow::Result<()> {
+    let address = shop::web(&lab, "authority", "").await?;
+    let load = Load::start(&lab, &format!("http://{address}/"), 200, &[])?;
+    let before = proxies(&lab).await?;
+    let (certificate, key) = ca()?;
+    let patch = json!({"stringData": {"tls.crt": certificate, "tls.key": key, "ca.crt": certificate}}).to_string();
+    lab.kubectl(&["-n", NAMESPACE, "patch", "secret", "tollgate-authority", "-p", &patch]).await?.success()?;
+    poll::until("the proxies' ConfigMap has the new CA", || async {
+        let found = lab.field(&["-n", "authority", "configmap", "shop-tollgate"], r"{.data.ca\.pem}").await?;
+        anyhow::ensure!(found.trim() == certificate.trim(), "{found}");
+        Ok(())
+    })
+    .await?;
+    lab.kubectl(&["-n", NAMESPACE, "rollout", "restart", "deployment/tollgate"]).await?.success()?;
+    let rollout = ["-n", NAMESPACE, "rollout", "status", "deployment/tollgate", "--timeout=90s"];
+    lab.kubectl(&rollout).await?.success()?;
+    lab.apply(ROUTE).await?;
+    poll::until("the proxies hear of a route", || async {
+        let answer = shop::get(&lab, &format!("http://{address}/later")).await?;
+        anyhow::ensure!(answer.status == 302, "{answer:?}");
+        Ok(())
+    })
+    .await?;
+    anyhow::ensure!(proxies(&lab).await? == before, "other Pods serve now");
+    load.stop()?.all_right()
+}
+
+async fn proxies(lab: &Lab) -> anyhow::Result<String> {
+    let label = "gateway.networking.k8s.io/gateway-name=shop";
+    lab.field(&["-n", "authority", "pods", "-l", label], "{.items[*].metadata.uid}").await
+}
+
+/// A certificate and its key, PEM.
+fn ca() -> anyhow::Result<(String, String)> {
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    Ok((params.self_signed(&key)?.pem(), key.serialize_pem()))
+}
