@@ -259,7 +259,7 @@ fn conditions(value: &Value, path: &str) -> String {
 /// Every command has help, and shells can complete them.
 async fn the_help_teaches(shared: Arc<Shared>) -> anyhow::Result<()> {
     let help = tollgate(&shared.tools, &["--help"])?.success()?.out;
-    for command in ["run", "serve", "translate", "validate", "key", "status", "usage"] {
+    for command in ["init", "run", "serve", "translate", "validate", "key", "status", "usage"] {
         anyhow::ensure!(help.contains(command), "no {command} in\n{help}");
         let own = tollgate(&shared.tools, &[command, "--help"])?.success()?.out;
         anyhow::ensure!(own.lines().count() > 5, "little help about {command}:\n{own}");

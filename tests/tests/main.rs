@@ -27,6 +27,7 @@ mod suite;
 mod tls;
 mod upgrade;
 mod usage_reading;
+mod wheel;
 
 use std::process::ExitCode;
 

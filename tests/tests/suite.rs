@@ -13,7 +13,7 @@ use tollgate_tests::tools::Tools;
 
 use crate::{
     answers, budgets, certificates, closed, commands, crashes, edge, endings, errors, failover, forms, interruptions,
-    jwts, mesh, providers, reload, requests, routes, scopes, secrets, sidecars, tls, upgrade, usage_reading,
+    jwts, mesh, providers, reload, requests, routes, scopes, secrets, sidecars, tls, upgrade, usage_reading, wheel,
 };
 
 pub struct Suite {
@@ -105,6 +105,7 @@ impl Suite {
             tls::tests(),
             upgrade::tests(),
             usage_reading::tests(),
+            wheel::tests(),
         ];
         modules.into_iter().flatten().map(|test| self.trial(test)).collect()
     }

@@ -52,9 +52,10 @@ mod web;
     about = "An LLM gateway inside Envoy: keys, model routing, failover and token budgets",
     after_help = "\
 First steps:
-  tollgate key new --consumer alice      make a key, and the YAML that goes with it
-  tollgate validate -f ./conf            check a folder of Gateway, HTTPRoute, ModelPool, ... objects
+  tollgate init ./conf                   a small folder of objects to begin with, and a key
+  tollgate validate -f ./conf            check it
   tollgate run -f ./conf                 serve it with an Envoy of its own; edits act at once
+  tollgate key new --consumer alice      another key, and the YAML that lets it in
   tollgate status                        whether all of it works, and what does not
   tollgate usage --since 1h              who used how many tokens"
 )]
@@ -65,6 +66,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Write a small folder of configuration to begin with, and make a key
+    Init(commands::init::Args),
     /// Control plane, ledger and an Envoy on this machine, from a folder of YAML or a cluster
     Run(commands::run::Args),
     /// The control plane alone, for Envoys that are started elsewhere
@@ -99,6 +102,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Init(args) => commands::init::main(&args),
         Command::Run(args) => commands::run::main(args),
         Command::Serve(args) => commands::serve::main(*args),
         Command::Proxy(args) => commands::proxy::main(args),

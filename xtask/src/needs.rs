@@ -40,8 +40,8 @@ pub const RUN: &[Need] = &[Need::Platform, Need::Python, Need::C, Need::Wasm];
 pub const LAB: &[Need] = &[Need::Platform, Need::Python, Need::C, Need::Wasm, Need::Lab];
 /// What `demo --mesh` needs.
 pub const MESH: &[Need] = &[Need::Platform, Need::Python, Need::C, Need::Wasm, Need::Lab, Need::Istio];
-/// What `bench --scale` needs, which measures what is released.
-pub const SCALE: &[Need] = &[Need::Platform, Need::Python, Need::C, Need::Wasm, Need::Static];
+/// What `wheel` needs, and `bench --scale`, which measures what is released.
+pub const RELEASED: &[Need] = &[Need::Platform, Need::Python, Need::C, Need::Wasm, Need::Static];
 /// What `bench --kubernetes` needs.
 pub const CLUSTER: &[Need] = &[Need::Platform, Need::Python, Need::C, Need::Wasm, Need::Static, Need::Lab];
 /// What `test` needs.

@@ -13,7 +13,8 @@ use crate::workspace::Workspace;
 
 pub const WASM_TARGET: &str = "wasm32-wasip1";
 /// The target of releases, which need no library of the machine that they run on.
-pub const STATIC_TARGET: &str = "x86_64-unknown-linux-musl";
+pub const STATIC_TARGET: &str =
+    if cfg!(target_arch = "aarch64") { "aarch64-unknown-linux-musl" } else { "x86_64-unknown-linux-musl" };
 
 /// Variables that would make pip or Python look or write elsewhere than in the environment.
 const ELSEWHERE: [&str; 7] =
@@ -25,6 +26,7 @@ pub struct Tools {
     pub envoy: PathBuf,
     pub model: PathBuf,
     pub cargo_deny: PathBuf,
+    pub maturin: PathBuf,
     pub kubectl: PathBuf,
 }
 
@@ -67,6 +69,7 @@ pub fn tools(workspace: &Workspace) -> anyhow::Result<Tools> {
         envoy: home.join("envoy"),
         model: home.join("model.gguf"),
         cargo_deny: home.join("venv/bin/cargo-deny"),
+        maturin: home.join("venv/bin/maturin"),
         kubectl: home.join("venv/bin/kubectl"),
     })
 }

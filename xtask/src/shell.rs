@@ -104,14 +104,18 @@ pub fn read(command: &mut Command) -> anyhow::Result<String> {
 pub fn cargo(workspace: &Workspace) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(workspace.root());
-    // What `cargo run` sets for xtask itself must not reach the cargo below it.
+    without_ours(&mut command);
+    command
+}
+
+/// What `cargo run` sets for xtask itself must not reach the cargo below it: some build scripts would run anew.
+pub fn without_ours(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
             command.env_remove(&name);
         }
     }
-    command
 }
 
 /// Signs of life of a step: the last line of its log.

@@ -62,6 +62,10 @@ fn tests(workspace: &Workspace, wasm: &Path, name: Option<&str>, tally: &mut Tal
     check::unit_tests(workspace, wasm, name, tally);
     match artifacts::debug(workspace, wasm) {
         Ok(_) => {
+            tally.one(
+                "wheel",
+                setup::tools(workspace).and_then(|tools| artifacts::debug_wheel(workspace, &tools)).map(drop),
+            );
             for form in check::FORMS {
                 check::end_to_end(workspace, wasm, form, name, tally);
             }

@@ -4,6 +4,7 @@ mod ask;
 pub mod bootstrap;
 pub mod completion;
 pub mod filter;
+pub mod init;
 pub mod key;
 pub mod ledger;
 mod logging;

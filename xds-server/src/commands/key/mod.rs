@@ -68,9 +68,9 @@ struct Apply {
 }
 
 /// A key that nobody has seen yet, and its entry in a Consumer.
-struct Secret {
-    key: String,
-    entry: NewKey,
+pub(super) struct Secret {
+    pub(super) key: String,
+    pub(super) entry: NewKey,
 }
 
 pub fn main(args: Args) -> anyhow::Result<Outcome> {
@@ -117,7 +117,7 @@ impl Apply {
 // === impl Secret ===
 
 impl Secret {
-    fn new(expires: Option<Duration>, now: Timestamp) -> Self {
+    pub(super) fn new(expires: Option<Duration>, now: Timestamp) -> Self {
         let random: String = rand::rng().sample_iter(Alphanumeric).take(LENGTH).map(char::from).collect();
         let key = format!("tg-{random}");
         let sha256 = hex::encode(Sha256::digest(&key));
