@@ -148,7 +148,8 @@ fn in_backticks(text: &str) -> impl Iterator<Item = &str> {
 
 /// What stands in backticks and looks like a path of this repository.
 fn backticks(text: &str) -> impl Iterator<Item = &str> {
-    const ROOT: [&str; 8] = ["docs/", "examples/", "filter/", "proto/", "tests/", "xds-server/", "xtask/", ".ci/"];
+    const ROOT: [&str; 9] =
+        ["docs/", "examples/", "filter/", "proto/", "tests/", "xds-server/", "xtask/", ".ci/", ".github/"];
     text.lines()
         .flat_map(|line| line.split('`').skip(1).step_by(2))
         .filter(|word| ROOT.iter().any(|folder| word.starts_with(folder)))

@@ -9,6 +9,7 @@ mod documents;
 mod http;
 mod interrupt;
 mod lab;
+mod lints;
 mod needs;
 mod process;
 mod repository;

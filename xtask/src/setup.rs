@@ -27,6 +27,8 @@ pub struct Tools {
     pub model: PathBuf,
     pub cargo_deny: PathBuf,
     pub maturin: PathBuf,
+    pub zizmor: PathBuf,
+    pub hadolint: PathBuf,
     pub kubectl: PathBuf,
 }
 
@@ -70,6 +72,8 @@ pub fn tools(workspace: &Workspace) -> anyhow::Result<Tools> {
         model: home.join("model.gguf"),
         cargo_deny: home.join("venv/bin/cargo-deny"),
         maturin: home.join("venv/bin/maturin"),
+        zizmor: home.join("venv/bin/zizmor"),
+        hadolint: home.join("venv/bin/hadolint"),
         kubectl: home.join("venv/bin/kubectl"),
     })
 }

@@ -6,6 +6,7 @@ use crate::artifacts;
 use crate::check::{self, Tally};
 use crate::documents;
 use crate::lab;
+use crate::lints;
 use crate::needs;
 use crate::repository;
 use crate::setup;
@@ -22,6 +23,9 @@ pub fn all(workspace: &Workspace) -> anyhow::Result<()> {
     tally.one("keys", repository::no_keys(workspace));
     tally.one("build scripts", repository::build_scripts_are_alone(workspace));
     check::dependencies(workspace, &tools.cargo_deny, &mut tally);
+    for (name, lint) in lints::ALL {
+        tally.one(name, lint(workspace, &tools));
+    }
     let wasm = artifacts::filter(workspace)?;
     tally.one("size of filter.wasm", artifacts::filter_size(&wasm));
     check::lints(workspace, &wasm, &mut tally);

@@ -1,4 +1,4 @@
-//! Go, which only the lab needs: the machine's, or else a wheel below target/tools.
+//! Go, which the lab and one lint need: the machine's, or else a wheel below target/tools.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,7 +7,7 @@ use crate::setup;
 use crate::shell::{self, Step};
 use crate::workspace::Workspace;
 
-/// The oldest one that builds the modules of tests/lab, as their go.mod says.
+/// The oldest one that builds the modules of tests/lab and tests/lint, as their go.mod says.
 const OLDEST: (u32, u32) = (1, 26);
 
 /// What is installed where Go is missing or older.

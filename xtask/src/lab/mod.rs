@@ -2,7 +2,7 @@
 
 mod conformance;
 mod demo;
-mod go;
+pub mod go;
 pub mod manifest;
 mod programs;
 mod up;
