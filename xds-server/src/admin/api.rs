@@ -134,11 +134,11 @@ fn usage_query(parameters: Vec<(String, String)>) -> Result<UsageQuery, Problem>
     Ok(query)
 }
 
-fn unknown(field: String, known: &str) -> Problem {
+pub(super) fn unknown(field: String, known: &str) -> Problem {
     Problem::Parameter { message: format!("there is no parameter {field:?}"), hint: format!("use {known}"), field }
 }
 
-fn duration(field: String, value: &str) -> Result<Duration, Problem> {
+pub(super) fn duration(field: String, value: &str) -> Result<Duration, Problem> {
     since::parse(value).map_err(|error| Problem::Parameter {
         field,
         message: error.to_string(),
@@ -187,7 +187,7 @@ impl IntoResponse for Problem {
                 (StatusCode::BAD_REQUEST, Error { field: Some(field), message, hint })
             }
             Self::NotFound => {
-                let hint = "there are /, /api/usage, /api/budgets, /api/status, /api/ledger/backup, /healthz, /readyz and /metrics";
+                let hint = "there are /, /api/usage, /api/usage/series, /api/budgets, /api/status, /api/ledger/backup, /healthz, /readyz and /metrics";
                 (StatusCode::NOT_FOUND, Error { field: None, message: "no such page".into(), hint: hint.into() })
             }
             Self::Busy(message) => {

@@ -10,6 +10,7 @@ mod api;
 mod guard;
 mod page;
 mod paging;
+mod series;
 mod since;
 #[cfg(test)]
 mod tests;
@@ -55,6 +56,7 @@ pub fn routers(
     let for_people = Router::new()
         .route("/", get(page::page))
         .route("/api/usage", get(api::usage))
+        .route("/api/usage/series", get(series::series))
         .route("/api/budgets", get(api::budgets))
         .route("/api/status", get(api::status))
         .route("/api/ledger/backup", get(api::backup));

@@ -153,6 +153,56 @@ async fn usage_and_budgets_have_the_shape_of_the_contract() {
 }
 
 #[tokio::test]
+async fn a_plot_has_the_sums_of_usage_by_hour_and_by_day() {
+    let port = port().await;
+    assert_eq!(port.json("/api/usage/series").await, json!({"step": "day", "series": []}));
+    let now = jiff::Timestamp::now().as_millisecond();
+    let at = |days: i64, consumer: &str, model: &str, tokens| v1::Usage {
+        ended_at: now - days * 86_400_000,
+        ..used(consumer, model, tokens)
+    };
+    let usage =
+        vec![at(0, "app", "smol", 5), at(3, "app", "gpt", 7), at(3, "other", "smol", 20), at(40, "app", "smol", 90)];
+    sync(&port.ledger, SyncRequest { usage, ..request(1, 1) }).await.unwrap();
+    let inputs = async |query: &str| {
+        let plot = port.json(&format!("/api/usage/series?{query}")).await;
+        let series = plot["series"].as_array().unwrap().iter().map(|series| {
+            let points = series["points"].as_array().unwrap();
+            let is_time = |point: &Value| point["start"].as_str().unwrap().parse::<jiff::Timestamp>().is_ok();
+            assert!(points.iter().all(is_time), "{points:?}");
+            let inputs: Vec<u64> = points.iter().map(|point| point["input_tokens"].as_u64().unwrap()).collect();
+            (series["name"].as_str().unwrap().to_owned(), inputs)
+        });
+        series.collect::<Vec<_>>()
+    };
+    let row = |name: &str, inputs: &[u64]| (name.to_owned(), inputs.to_vec());
+    assert_eq!(inputs("").await, [row("app", &[90, 7, 5]), row("other", &[20])]);
+    assert_eq!(inputs("since=30d&by=model&step=day").await, [row("smol", &[20, 5]), row("gpt", &[7])]);
+    assert_eq!(inputs("since=30d&consumer=default%2Fapp&model=smol").await, [row("app", &[5])]);
+    assert_eq!(inputs("step=hour&by=backend").await, [row("runner-a", &[27, 5])]);
+    assert_eq!(inputs("since=500w&limit=1").await, inputs("limit=1").await, "days go as far back as there are any");
+
+    // A consumer may be called `other`: what is of all others says of how many.
+    let plot = port.json("/api/usage/series?limit=1").await;
+    assert_eq!((&plot["series"][1]["name"], &plot["series"][1]["names"]), (&json!("other"), &json!(1)));
+    assert_eq!(port.json("/api/usage/series").await["series"][1].get("names"), None);
+
+    for (query, field) in [
+        ("by=route", "by"),
+        ("step=minute", "step"),
+        ("step=hour&since=15d", "since"),
+        ("since=x", "since"),
+        ("limit=0", "limit"),
+        ("limit=51", "limit"),
+        ("user=app", "user"),
+    ] {
+        let response = port.get(&format!("/api/usage/series?{query}")).await;
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{query}");
+        assert_eq!(response.json::<Value>().await.unwrap()["error"]["field"], field);
+    }
+}
+
+#[tokio::test]
 async fn a_bad_question_is_answered_with_field_and_hint() {
     let port = port().await;
     for (query, field) in [("since=yesterday", "since"), ("since=1", "since"), ("user=app", "user")] {

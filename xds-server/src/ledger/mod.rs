@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! grpc  ────────┐
-//!               ├─▶ Ledger::{sync, usage, budgets}   the seam: all that others know of a ledger
+//!               ├─▶ Ledger::{sync, usage, series, budgets}   the seam: all that others know of a ledger
 //! admin ────────┘      │
 //!                      ├─ embedded: one process, one file (redb)
 //!                      └─ replicas::Remote: the embedded one of another replica (`replicas/`)
@@ -16,6 +16,7 @@ mod error;
 mod grpc;
 mod metrics;
 pub mod query;
+pub mod series;
 
 #[cfg(test)]
 mod durable_test;
@@ -36,6 +37,7 @@ use std::sync::Arc;
 use tollgate_proto::v1::{MAX_CALL_BYTES, SyncRequest, SyncResponse, ledger_server::LedgerServer};
 
 use self::query::{BudgetRow, Listed, Page, UsageQuery, UsageRow};
+use self::series::{SeriesQuery, SeriesRow};
 
 /// A ledger, wherever it keeps its books.
 #[tonic::async_trait]
@@ -51,6 +53,12 @@ pub trait Ledger: Debug + Send + Sync {
     /// # Errors
     /// When the store cannot be read.
     async fn usage(&self, query: UsageQuery) -> Result<Listed<UsageRow>, StoreError>;
+
+    /// What was used by hour or by day: a series for each of the names that used most, and then one for all others.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    async fn series(&self, query: SeriesQuery) -> Result<Vec<SeriesRow>, StoreError>;
 
     /// The current windows of the limits that are configured, sorted by limit and scope.
     ///

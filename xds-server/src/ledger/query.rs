@@ -104,10 +104,7 @@ pub(super) fn usage(
     read: impl FnOnce(&Sums<'_>) -> Result<BTreeMap<UsageKey, Totals>, StoreError>,
 ) -> Result<Listed<UsageRow>, StoreError> {
     let UsageQuery { consumer, model, since, page } = query;
-    let since = since.map(|back| {
-        let from = now.as_second().saturating_sub(i64::try_from(back.as_secs()).unwrap_or(i64::MAX));
-        u64::try_from(from.div_euclid(60)).unwrap_or(0)
-    });
+    let since = since.map(|back| minute_before(now, back));
     let consumer = consumer.map(|name| name.strip_prefix("default/").map(str::to_owned).unwrap_or(name));
     let keep = |key: &UsageKey| {
         consumer.as_ref().is_none_or(|name| *name == key.consumer)
@@ -215,6 +212,12 @@ fn part_name(part: &ScopePart) -> String {
     }
 }
 
-fn rfc3339(second: i64) -> String {
+/// The minute since the epoch in which this time began that ends now.
+pub(super) fn minute_before(now: Timestamp, back: Duration) -> u64 {
+    let from = now.as_second().saturating_sub(i64::try_from(back.as_secs()).unwrap_or(i64::MAX));
+    u64::try_from(from.div_euclid(60)).unwrap_or(0)
+}
+
+pub(super) fn rfc3339(second: i64) -> String {
     Timestamp::from_second(second).map_or_else(|_| second.to_string(), |moment| moment.to_string())
 }

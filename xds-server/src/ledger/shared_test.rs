@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::sleep;
+use tollgate_core::ledger::series::Row;
 use tollgate_core::ledger::usage::{Totals, UsageKey};
 use tollgate_core::ledger::{Batch, Bucket, BucketKey, Call, Committed, Configured, Now, Outcome, Reference, Rules};
 
@@ -84,6 +85,16 @@ impl Ledger for Shared {
     /// A store that several share has ways of its own.
     async fn backup(&self) -> Result<std::fs::File, StoreError> {
         Err(StoreError::NotHere)
+    }
+
+    async fn series(&self, query: SeriesQuery) -> Result<Vec<SeriesRow>, StoreError> {
+        series::series(query, now().wall, |asked, take| {
+            for ((minute, key), totals) in self.store().usage.iter().filter(|((minute, _), _)| *minute >= asked.since) {
+                let UsageKey { consumer, model, backend, .. } = key;
+                take(&Row { minute: *minute, consumer, model, backend, totals: *totals });
+            }
+            Ok(())
+        })
     }
 
     async fn budgets(&self, page: Page) -> Result<Listed<BudgetRow>, StoreError> {

@@ -344,6 +344,38 @@ async fn usage_is_filtered_and_survives_a_restart() {
     assert_eq!(sum(Some("nobody"), None, None).await, 0);
 }
 
+/// What a plot costs: `cargo test --release -p tollgate -- --ignored --nocapture a_plot_of_a_month`.
+#[tokio::test]
+#[ignore = "a measurement, of half a minute"]
+async fn a_plot_of_a_month_reads_each_row() {
+    use tollgate_core::ledger::series::{By, Step};
+    const COMBINATIONS: usize = 20;
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = Embedded::open(dir.path(), limits(vec![]), TTL, Metrics::new()).unwrap();
+    let now = Timestamp::now().as_millisecond();
+    let minutes: Vec<i64> = (0..30 * 24 * 60).collect();
+    for (sequence, some) in (1..).zip(minutes.chunks(50)) {
+        let usage = some.iter().flat_map(|minute| {
+            (0..COMBINATIONS).map(move |number| v1::Usage {
+                ended_at: now - minute * 60_000,
+                backend: format!("runner-{number}"),
+                ..used("app", "smol", 1)
+            })
+        });
+        sync(&ledger, SyncRequest { usage: usage.collect(), ..request(1, sequence) }).await.unwrap();
+    }
+    for step in [Step::Day, Step::Hour] {
+        let since = Some(Duration::from_secs(86_400) * if step == Step::Day { 30 } else { 1 });
+        let query = SeriesQuery { by: By::Backend, step, consumer: None, model: None, since, most: 10 };
+        let began = std::time::Instant::now();
+        let series = ledger.series(query).await.unwrap();
+        println!("{step:?}: {} series in {:?}", series.len(), began.elapsed());
+    }
+    let began = std::time::Instant::now();
+    let query = UsageQuery { since: Some(Duration::from_secs(30 * 86_400)), ..UsageQuery::default() };
+    println!("usage: {} rows in {:?}", ledger.usage(query).await.unwrap().rows.len(), began.elapsed());
+}
+
 #[tokio::test]
 async fn a_settled_request_is_the_last_use_of_its_consumer() {
     let dir = tempfile::tempdir().unwrap();

@@ -15,6 +15,7 @@ use super::link::Link;
 use super::remote::Remote;
 use crate::leader::{Holder, Leads};
 use crate::ledger::query::{BudgetRow, Listed, Page, UsageQuery, UsageRow};
+use crate::ledger::series::{SeriesQuery, SeriesRow};
 use crate::ledger::{Embedded, Ledger, Metrics, StoreError, SyncError};
 
 /// A file that another process still has is tried again after this time.
@@ -127,6 +128,14 @@ impl Ledger for Books {
             Place::Nowhere => Err(StoreError::NoOwner),
             Place::Here(ledger) => ledger.backup().await,
             Place::There(ledger) => ledger.backup().await,
+        }
+    }
+
+    async fn series(&self, query: SeriesQuery) -> Result<Vec<SeriesRow>, StoreError> {
+        match self.place() {
+            Place::Nowhere => Err(StoreError::NoOwner),
+            Place::Here(ledger) => ledger.series(query).await,
+            Place::There(ledger) => ledger.series(query).await,
         }
     }
 

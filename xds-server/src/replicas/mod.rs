@@ -14,6 +14,7 @@
 
 mod books;
 mod link;
+mod plots;
 mod remote;
 mod reports;
 mod rows;

@@ -8,8 +8,9 @@ use tollgate_proto::v1::{SyncRequest, SyncResponse};
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use super::rows;
+use super::{plots, rows};
 use crate::ledger::query::{BudgetRow, Listed, Page, UsageQuery, UsageRow};
+use crate::ledger::series::{SeriesQuery, SeriesRow};
 use crate::ledger::{Ledger, StoreError, SyncError};
 
 /// The longest that a question takes.
@@ -50,6 +51,11 @@ impl Ledger for Remote {
     /// Too much to pass on.
     async fn backup(&self) -> Result<std::fs::File, StoreError> {
         Err(StoreError::NotHere)
+    }
+
+    async fn series(&self, query: SeriesQuery) -> Result<Vec<SeriesRow>, StoreError> {
+        let plot = asked(self.0.clone().series(plots::query(query))).await.map_err(elsewhere)?;
+        Ok(plots::rows(plot))
     }
 
     async fn budgets(&self, page: Page) -> Result<Listed<BudgetRow>, StoreError> {

@@ -5,13 +5,13 @@ use std::fmt::Debug;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tollgate_proto::replica::replica_server::{Replica, ReplicaServer, SERVICE_NAME};
-use tollgate_proto::replica::{BudgetRows, Call, News, Page, UsageQuery, UsageRows};
+use tollgate_proto::replica::{BudgetRows, Call, News, Page, Plot, SeriesQuery, UsageQuery, UsageRows};
 use tollgate_proto::v1::{MAX_CALL_BYTES, SyncResponse};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::books::Books;
 use super::reports::{self, Build};
-use super::rows;
+use super::{plots, rows};
 use crate::identity::Caller;
 use crate::ledger::{Embedded, Ledger as _, StoreError};
 use crate::report::board::Board;
@@ -57,6 +57,13 @@ impl Replica for Service {
         let ledger = self.ledger(&request)?;
         let listed = ledger.usage(rows::usage_query_of(request.into_inner())).await.map_err(unreadable)?;
         Ok(Response::new(rows::of_usage_rows(listed)))
+    }
+
+    async fn series(&self, request: Request<SeriesQuery>) -> Result<Response<Plot>, Status> {
+        let ledger = self.ledger(&request)?;
+        let query = plots::query_of(request.into_inner());
+        let rows = ledger.series(query).await.map_err(unreadable)?;
+        Ok(Response::new(plots::of_rows(rows)))
     }
 
     async fn budgets(&self, request: Request<Page>) -> Result<Response<BudgetRows>, Status> {

@@ -21,6 +21,7 @@ mod bucket;
 mod call;
 mod excerpt;
 mod reference;
+pub mod series;
 mod served;
 mod state;
 mod things;

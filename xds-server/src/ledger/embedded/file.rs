@@ -17,6 +17,7 @@ use super::rows::{self, Failure};
 use super::tables::SCHEMA;
 use crate::ledger::StoreError;
 use crate::ledger::query::{Sums, Window};
+use crate::ledger::series::{Minutes, Take};
 
 pub(super) const FILE: &str = "ledger.redb";
 
@@ -117,6 +118,14 @@ impl File {
             None => rows::usage(database, asked),
             Some(minute) => rows::usage_since(database, minute, asked),
         })
+    }
+
+    /// All rows from a minute on, in the order of their minutes.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn minutes(&self, asked: &Minutes, take: Take<'_>) -> Result<(), StoreError> {
+        self.with(|database| rows::minutes(database, asked, take))
     }
 
     /// The minute in which each consumer was used last.

@@ -3,7 +3,7 @@
 //! ```text
 //! sync -> queue -> writer thread: core::ledger::apply on the state in memory -> one commit for all -> answers
 //!                                                                                 |
-//!                                              usage, budgets <- read transactions
+//!                                      usage, series, budgets <- read transactions
 //! ```
 //! Nobody else writes to the file. So the state in memory is what a call touches, a commit cannot find that anything
 //! has changed, and the time is this process's.
@@ -23,7 +23,7 @@ use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tollgate_core::ledger::usage::second_of;
 use tollgate_core::ledger::{Call, Configured, Rules, State};
 use tollgate_proto::v1::{SyncRequest, SyncResponse};
@@ -34,6 +34,7 @@ use self::file::{File, Redb};
 use self::writer::{Books, Job, NotApplied, Waiting, Writer};
 use super::metrics::{CallLabels, CallOutcome};
 use super::query::{self, BudgetRow, Listed, Page, UsageQuery, UsageRow};
+use super::series::{self, SeriesQuery, SeriesRow};
 use super::{Ledger, Metrics, StoreError, SyncError};
 
 /// The most calls that may wait. Every worker of every proxy has at most one under way.
@@ -47,6 +48,8 @@ pub struct Embedded {
     configured: watch::Receiver<Arc<Configured>>,
     clock: Arc<dyn Clock>,
     metrics: Metrics,
+    /// Whose turn it is to make a plot.
+    plots: Arc<Semaphore>,
 }
 
 // === impl Embedded ===
@@ -86,8 +89,14 @@ impl Embedded {
             metrics.spent_today().settled(&consumer, midnight, tokens);
         }
         let rules = Rules::new(&configured.borrow_and_update(), lease_ttl);
-        let handle =
-            Self { jobs, file, configured: configured.clone(), clock: Arc::clone(&clock), metrics: metrics.clone() };
+        let handle = Self {
+            jobs,
+            file,
+            configured: configured.clone(),
+            clock: Arc::clone(&clock),
+            metrics: metrics.clone(),
+            plots: Arc::new(Semaphore::new(1)),
+        };
         let writer = Writer {
             disk,
             books: Books::Open(Box::new(state)),
@@ -146,6 +155,18 @@ impl Ledger for Embedded {
     async fn backup(&self) -> Result<std::fs::File, StoreError> {
         let file = Arc::clone(&self.file);
         blocking(move || file.backup()).await
+    }
+
+    async fn series(&self, query: SeriesQuery) -> Result<Vec<SeriesRow>, StoreError> {
+        let (file, now) = (Arc::clone(&self.file), self.clock.now().wall);
+        // Of a long time it reads very many rows, so one plot is made after the other.
+        let turn = Arc::clone(&self.plots).acquire_owned().await.map_err(|_closed| StoreError::Closed)?;
+        blocking(move || {
+            let found = series::series(query, now, |asked, take| file.minutes(asked, take));
+            drop(turn);
+            found
+        })
+        .await
     }
 
     async fn budgets(&self, page: Page) -> Result<Listed<BudgetRow>, StoreError> {

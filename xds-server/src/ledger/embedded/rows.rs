@@ -6,7 +6,7 @@ use std::ops::Bound;
 use prost::Message as _;
 use redb::{Database, Durability, ReadableDatabase as _, ReadableTable as _, Table, WriteTransaction};
 use tollgate_core::ledger::{
-    Bucket, BucketKey, Changes, HolderKey, Lease, Records, Worker,
+    Bucket, BucketKey, Changes, HolderKey, Lease, Records, Worker, series,
     usage::{Totals, UsageKey},
 };
 
@@ -14,6 +14,7 @@ use super::tables::{
     self, ASKED, BEFORE, BUCKETS, HOLDERS, InvalidRow, LEASES, META, SCHEMA, TOTALS, USAGE, WORKERS, before,
 };
 use crate::ledger::query::{Sums, Window};
+use crate::ledger::series::{Minutes, Take};
 
 /// Anything that goes wrong inside a transaction.
 #[derive(Debug, thiserror::Error)]
@@ -264,6 +265,17 @@ pub(super) fn usage_since(
         }
     }
     Ok(sums)
+}
+
+/// All rows that are asked for, in the order of their minutes.
+pub(super) fn minutes(database: &Database, asked: &Minutes, take: Take<'_>) -> Result<(), Failure> {
+    let table = database.begin_read()?.open_table(USAGE)?;
+    for row in table.range((asked.since, "", "", "", "")..)? {
+        let (key, value) = row?;
+        let (minute, consumer, _, model, backend) = key.value();
+        take(&series::Row { minute, consumer, model, backend, totals: tables::from_sums(value.value()) });
+    }
+    Ok(())
 }
 
 /// The minute in which each consumer was used last, as far back as minutes are kept.
