@@ -111,7 +111,7 @@ fn main() -> ExitCode {
         Command::Key(args) => commands::key::main(args),
         Command::Mesh(args) => commands::mesh::main(args),
         Command::Status(args) => commands::status::main(&args),
-        Command::Usage(args) => commands::usage::main(args),
+        Command::Usage(args) => commands::usage::main(&args),
         Command::Ledger(args) => commands::ledger::main(args),
         Command::Bootstrap(args) => commands::bootstrap::main(&args),
         Command::Completion(args) => commands::completion::main(&args, Cli::command()),

@@ -1,10 +1,11 @@
 //! The ports for people, scrapers, probes and Pods that ask for a certificate. They speak HTTP/1.1 within limits, since
 //! anybody who reaches a port may connect.
 
+use std::net::IpAddr;
 use std::pin::pin;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -54,6 +55,10 @@ pub async fn serve_tls(listener: TcpListener, port: &'static str, router: Router
     serve_by(listener, port, router, limits, Some(tls)).await;
 }
 
+/// Where a request comes from, in its extensions.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub IpAddr);
+
 async fn serve_by(listener: TcpListener, port: &'static str, router: Router, limits: Limits, tls: Option<TlsAcceptor>) {
     let mut accept = Accept::new(listener, port, limits.connections);
     // The set is dropped with this task, and all connections with it.
@@ -64,6 +69,11 @@ async fn serve_by(listener: TcpListener, port: &'static str, router: Router, lim
             Some(_ended) = connections.join_next() => continue,
         };
         let (router, tls) = (router.clone(), tls.clone());
+        let Ok(peer) = stream.peer_addr() else {
+            // It has gone again.
+            continue;
+        };
+        let router = router.layer(Extension(Peer(peer.ip())));
         connections.spawn(async move {
             match tls {
                 None => connection(stream, router, limits).await,

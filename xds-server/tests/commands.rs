@@ -226,3 +226,36 @@ fn without_an_envoy_it_says_how_to_get_one() {
         assert!(said.contains(way), "{way} is not in {said}");
     }
 }
+
+#[test]
+fn an_admin_port_that_others_reach_is_not_opened_without_a_token() {
+    let home = tempfile::tempdir().unwrap();
+    let state = home.path().join("state").display().to_string();
+    let conf = home.path().join("conf");
+    fs::create_dir(&conf).unwrap();
+    let conf = conf.display().to_string();
+    let wasm = home.path().join("filter.wasm");
+    fs::write(&wasm, b"\0asm\x01\0\0\0").unwrap();
+    let wasm = wasm.display().to_string();
+    let short = home.path().join("token");
+    fs::write(&short, "too-short").unwrap();
+    let short = short.display().to_string();
+    let serve = |arguments: &[&str]| {
+        let common = ["serve", "--source", &conf, "--state", &state, "--wasm", &wasm, "--xds", "127.0.0.1:0"];
+        tollgate(&[&common[..], arguments].concat(), None)
+    };
+    for address in ["0.0.0.0:0", "[::]:0"] {
+        let refused = serve(&["--admin", address]);
+        assert_eq!(refused.status.code(), Some(2));
+        let said = text(&refused.stderr);
+        for hint in ["--admin-token-file", "127.0.0.1:19000", "--admin-without-token"] {
+            assert!(said.contains(hint), "{hint} is not in {said}");
+        }
+    }
+    let refused = serve(&["--admin", "0.0.0.0:0", "--admin-token-file", &short]);
+    let said = text(&refused.stderr);
+    assert!(refused.status.code() == Some(2) && said.contains("openssl rand"), "{said}");
+    assert!(!said.contains("too-short"), "{said}");
+    let both = serve(&["--admin-token-file", &short, "--admin-without-token"]);
+    assert_eq!(both.status.code(), Some(2));
+}

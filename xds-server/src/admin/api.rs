@@ -37,6 +37,12 @@ pub(super) enum Problem {
     },
     NotFound,
     Busy(&'static str),
+    /// Whoever asks is not let in.
+    Refused {
+        status: StatusCode,
+        message: &'static str,
+        hint: &'static str,
+    },
     Ledger(StoreError),
 }
 
@@ -160,6 +166,10 @@ impl Problem {
     pub(super) fn not_found() -> Self {
         Self::NotFound
     }
+
+    pub(super) fn refused(status: StatusCode, message: &'static str, hint: &'static str) -> Self {
+        Self::Refused { status, message, hint }
+    }
 }
 
 impl From<StoreError> for Problem {
@@ -193,6 +203,9 @@ impl IntoResponse for Problem {
             Self::Busy(message) => {
                 let hint = "try again later".to_owned();
                 (StatusCode::SERVICE_UNAVAILABLE, Error { field: None, message: message.into(), hint })
+            }
+            Self::Refused { status, message, hint } => {
+                (status, Error { field: None, message: message.into(), hint: hint.into() })
             }
             Self::Ledger(error) => {
                 let message = error.to_string();

@@ -1,12 +1,14 @@
 //! The admin port: usage, budgets and status for tools and people, probes, metrics. It answers and changes nothing.
 //!
 //! ```text
-//! web.rs (connections in bounds) -> guard (names that cannot be ours are refused) -> api | page | probes | metrics
+//! web.rs (connections in bounds) -> entrance (a token; without one, names that cannot be ours are refused)
+//!                                -> api | page | probes | metrics
 //! ```
 //! `serve` has separate ports for metrics (scrapers) and for probes (kubelets). Nothing else is on them, and they
 //! answer to any name.
 
 mod api;
+mod entrance;
 mod guard;
 mod page;
 mod paging;
@@ -23,6 +25,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Json, Router, middleware, routing::get};
 use tokio::sync::watch;
 
+pub use self::entrance::{Entrance, TokenFile};
 use crate::ledger::Ledger;
 use crate::report::{Consumers, Metrics, Objects, Status};
 
@@ -36,47 +39,64 @@ struct Admin {
 }
 
 /// What each kind of port answers.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Routers {
-    /// The admin port: everything.
-    pub all: Router,
-    pub metrics: Router,
-    pub probes: Router,
+    admin: Admin,
+    /// Whether the separate port for metrics names consumers. The admin port always does.
+    for_scrapers: Consumers,
 }
 
-/// `for_scrapers` says whether the separate port for metrics names consumers. The admin port always does.
-pub fn routers(
-    ledger: Arc<dyn Ledger>,
-    status: watch::Receiver<Arc<Status>>,
-    objects: Arc<dyn Objects>,
-    metrics: Metrics,
-    for_scrapers: Consumers,
-) -> Routers {
-    let admin = Admin { ledger, status, objects, metrics };
-    let for_people = Router::new()
-        .route("/", get(page::page))
-        .route("/api/usage", get(api::usage))
-        .route("/api/usage/series", get(series::series))
-        .route("/api/budgets", get(api::budgets))
-        .route("/api/status", get(api::status))
-        .route("/api/ledger/backup", get(api::backup));
-    let metrics = |consumers| {
-        let answer = async move |State(admin): State<Admin>| serve_metrics(&admin, consumers);
-        Router::new().route("/metrics", get(answer))
-    };
-    let for_scrapers = metrics(for_scrapers);
-    let for_probes = Router::new().route("/healthz", get(async || "ok\n")).route("/readyz", get(readyz));
-    let everything = for_people.merge(metrics(Consumers::Named)).merge(for_probes.clone());
-    let [everything, for_scrapers, for_probes] =
-        [everything, for_scrapers, for_probes].map(|router| router.fallback(async || api::Problem::not_found()));
-    let finish =
-        |router: Router<Admin>| router.layer(middleware::map_response(guard::harden)).with_state(admin.clone());
-    Routers {
-        // Unknown paths are guarded as well, so that every answer to a foreign name is the same.
-        all: finish(everything.layer(middleware::from_fn(guard::guard))),
-        metrics: finish(for_scrapers),
-        probes: finish(for_probes),
+// === impl Routers ===
+
+impl Routers {
+    pub fn new(
+        ledger: Arc<dyn Ledger>,
+        status: watch::Receiver<Arc<Status>>,
+        objects: Arc<dyn Objects>,
+        metrics: Metrics,
+        for_scrapers: Consumers,
+    ) -> Self {
+        Self { admin: Admin { ledger, status, objects, metrics }, for_scrapers }
     }
+
+    /// The admin port: everything.
+    pub fn all(&self, entrance: Entrance) -> Router {
+        let for_people = match &entrance {
+            Entrance::Open => Router::new().route("/", get(page::for_anybody)),
+            Entrance::Token(guarded) => entrance::router(Arc::clone(guarded)).route("/", get(page::for_session)),
+        };
+        let for_tools = Router::new()
+            .route("/api/usage", get(api::usage))
+            .route("/api/usage/series", get(series::series))
+            .route("/api/budgets", get(api::budgets))
+            .route("/api/status", get(api::status))
+            .route("/api/ledger/backup", get(api::backup));
+        let all = for_people.merge(for_tools).merge(metrics(Consumers::Named)).merge(probes());
+        let all = all.fallback(async || api::Problem::not_found());
+        // Unknown paths are guarded as well, so that whoever is not let in learns nothing of them.
+        self.finish(all.layer(middleware::from_fn_with_state(entrance, entrance::admit)))
+    }
+
+    pub fn metrics(&self) -> Router {
+        self.finish(metrics(self.for_scrapers).fallback(async || api::Problem::not_found()))
+    }
+
+    pub fn probes(&self) -> Router {
+        self.finish(probes().fallback(async || api::Problem::not_found()))
+    }
+
+    fn finish(&self, router: Router<Admin>) -> Router {
+        router.layer(middleware::map_response(guard::harden)).with_state(self.admin.clone())
+    }
+}
+
+fn metrics(consumers: Consumers) -> Router<Admin> {
+    let answer = async move |State(admin): State<Admin>| serve_metrics(&admin, consumers);
+    Router::new().route("/metrics", get(answer))
+}
+
+fn probes() -> Router<Admin> {
+    Router::new().route("/healthz", get(async || "ok\n")).route("/readyz", get(readyz))
 }
 
 /// Answers 200, or 503 with one reason a line.

@@ -46,14 +46,18 @@ impl Objects for OneObject {
 }
 
 async fn port() -> Port {
+    port_of(Entrance::Open).await
+}
+
+async fn port_of(entrance: Entrance) -> Port {
     let dir = tempfile::tempdir().unwrap();
     let counted = crate::ledger::Metrics::new();
     let ledger = Embedded::open(dir.path(), limits(vec![consumer_limit(1000)]), TTL, counted.clone()).unwrap();
     let (status, metrics) = (watch::Sender::new(Arc::new(Status::default())), Metrics::default());
     metrics.add(|registry, consumers| counted.register(registry, consumers));
     let (handle, objects) = (Arc::new(ledger.clone()), Arc::new(OneObject));
-    let routers = routers(handle, status.subscribe(), objects, metrics.clone(), Consumers::LeftOut);
-    let [address, scrapers, probes] = [serve(routers.all), serve(routers.metrics), serve(routers.probes)];
+    let routers = Routers::new(handle, status.subscribe(), objects, metrics.clone(), Consumers::LeftOut);
+    let [address, scrapers, probes] = [serve(routers.all(entrance)), serve(routers.metrics()), serve(routers.probes())];
     let (address, scrapers, probes) = (address.await, scrapers.await, probes.await);
     Port { address, scrapers, probes, ledger, status, metrics, _dir: dir }
 }
@@ -288,20 +292,162 @@ async fn consumers_and_models_in_metrics_are_bounded() {
     assert!(text.contains("tollgate_requests_total{consumer=\"other\",model=\"other\"} 500"), "{text}");
 }
 
+/// What a page's policy says of it: the style and the script that it has, and no others.
+fn check_policy(policy: &str, html: &str) {
+    for (element, directive) in [("style", "style-src"), ("script", "script-src")] {
+        let (begin, end) = (format!("<{element}>"), format!("</{element}>"));
+        let inside = html.split(&begin).skip(1).map(|rest| rest.split(&end).next().unwrap());
+        let hashes: Vec<String> = inside.map(page::source).collect();
+        let allowed = policy.split("; ").find_map(|part| part.strip_prefix(directive)).unwrap_or(" 'none'");
+        let expected = if hashes.is_empty() { "'none'".to_owned() } else { hashes.join(" ") };
+        assert_eq!(allowed.trim(), expected, "{element}");
+    }
+    assert!(policy.starts_with("default-src 'none'; ") && !policy.contains("unsafe"), "{policy}");
+    assert!(!html.contains("http://") && !html.contains("https://"), "it needs no network");
+    assert!(!html.contains("style=") && !html.contains("onclick"), "nothing is inline that a hash does not name");
+}
+
 #[tokio::test]
 async fn the_page_runs_nothing_but_itself() {
     let port = port().await;
     let response = port.get("/").await;
     let policy = response.headers()["content-security-policy"].to_str().unwrap().to_owned();
     let html = response.text().await.unwrap();
-    let nonce = policy.split_once("'nonce-").unwrap().1.split_once('\'').unwrap().0;
-    assert_eq!(html.matches(&format!("nonce=\"{nonce}\"")).count(), 2, "the style and the script");
-    assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
-    assert!(!html.contains("http://") && !html.contains("https://"), "it needs no network");
+    check_policy(&policy, &html);
+    assert!(policy.contains("require-trusted-types-for 'script'"), "{policy}");
     for dangerous in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("] {
         assert!(!html.contains(dangerous), "{dangerous}");
     }
-    assert_ne!(html, port.text("/").await.1, "a nonce is used once");
+    assert!(!html.contains("logout"), "nobody has logged in");
+}
+
+const TOKEN: &str = "a-token-for-the-tests-of-this-port";
+
+/// A port with a token, and its file.
+async fn guarded() -> (Port, tempfile::NamedTempFile) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), format!("{TOKEN}\n")).unwrap();
+    (port_of(Entrance::by(TokenFile::open(file.path()).unwrap())).await, file)
+}
+
+/// A browser that shows what is answered, and follows nothing.
+fn browser() -> reqwest::Client {
+    let policy = reqwest::redirect::Policy::none();
+    reqwest::Client::builder().redirect(policy).no_proxy().timeout(Duration::from_secs(5)).build().unwrap()
+}
+
+async fn log_in(port: &Port, token: &str) -> reqwest::Response {
+    let form = format!("token={token}");
+    let post = browser().post(format!("{}/login", port.address));
+    post.header("content-type", "application/x-www-form-urlencoded").body(form).send().await.unwrap()
+}
+
+#[tokio::test]
+async fn with_a_token_everything_but_probes_wants_it() {
+    let (port, file) = guarded().await;
+    port.status.send_replace(Arc::new(status()));
+    let get = async |path: &str, authorization: Option<&str>| {
+        let mut get = browser().get(format!("{}{path}", port.address)).header("host", "tollgate.example");
+        if let Some(value) = authorization {
+            get = get.header("authorization", value);
+        }
+        get.send().await.unwrap()
+    };
+    let right = format!("Bearer {TOKEN}");
+    for path in
+        ["/", "/api/usage", "/api/usage/series", "/api/budgets", "/api/status", "/metrics", "/nothing", "/login/x"]
+    {
+        let nothing = get(path, None).await;
+        assert_eq!(nothing.status(), StatusCode::UNAUTHORIZED, "{path}");
+        assert_eq!(nothing.headers()["www-authenticate"], "Bearer realm=\"tollgate\"");
+        assert!(nothing.text().await.unwrap().contains("--admin-token-file"), "{path}");
+        let expected = if path.len() > 1 && !path.starts_with("/api") && path != "/metrics" { 404 } else { 200 };
+        assert_eq!(get(path, Some(&right)).await.status(), expected, "{path}");
+    }
+    assert_eq!(get("/api/usage", Some(&right.replace("Bearer", "bearer"))).await.status(), StatusCode::OK);
+    for probe in ["/healthz", "/readyz"] {
+        assert_eq!(port.get(probe).await.status(), StatusCode::OK, "{probe}");
+        assert_eq!(get(probe, None).await.status(), StatusCode::MISDIRECTED_REQUEST, "it names Gateways");
+    }
+    std::fs::write(file.path(), "another-token-for-these-tests").unwrap();
+    let old = get("/api/usage", Some(&right)).await;
+    assert_eq!(old.status(), StatusCode::UNAUTHORIZED);
+    assert!(old.headers()["www-authenticate"].to_str().unwrap().contains("invalid_token"));
+    assert_eq!(get("/api/usage", Some("Bearer another-token-for-these-tests")).await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn wrong_tokens_are_counted_and_the_right_one_waits_too() {
+    let (port, _file) = guarded().await;
+    let session = log_in(&port, TOKEN).await;
+    let cookie = session.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned();
+    let show = async |authorization: String| {
+        let get = browser().get(format!("{}/api/usage", port.address)).header("authorization", authorization);
+        get.send().await.unwrap()
+    };
+    for wrong in 0..10 {
+        let status = match wrong % 3 {
+            0 => show("Basic dG9sbGdhdGU6".to_owned()).await.status(),
+            1 => show(format!("Bearer {TOKEN}{wrong}")).await.status(),
+            _ => log_in(&port, "wrong").await.status(),
+        };
+        assert_eq!(status, StatusCode::UNAUTHORIZED);
+    }
+    for response in [show(format!("Bearer {TOKEN}")).await, log_in(&port, TOKEN).await] {
+        assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert!(response.headers()["retry-after"].to_str().unwrap().parse::<u64>().unwrap() > 0);
+    }
+    let get = browser().get(format!("{}/api/usage", port.address)).header("cookie", cookie);
+    assert_eq!(get.send().await.unwrap().status(), StatusCode::OK, "who has logged in goes on");
+}
+
+#[tokio::test]
+async fn a_person_logs_in_by_a_form_and_out_again() {
+    let (port, file) = guarded().await;
+    let open = async |path: &str, cookie: &str| {
+        let get = browser().get(format!("{}{path}", port.address)).header("accept", "text/html,*/*;q=0.8");
+        get.header("cookie", cookie).send().await.unwrap()
+    };
+    for (path, form) in [("/", "login"), ("/api/usage", "../login"), ("/a/b/", "../../login")] {
+        let led = open(path, "").await;
+        assert_eq!((led.status(), &led.headers()["location"]), (StatusCode::SEE_OTHER, &form.parse().unwrap()));
+    }
+    let form = open("/login", "").await;
+    let policy = form.headers()["content-security-policy"].to_str().unwrap().to_owned();
+    check_policy(&policy, &form.text().await.unwrap());
+
+    let wrong = log_in(&port, "not-the-token").await;
+    assert_eq!(wrong.status(), StatusCode::UNAUTHORIZED);
+    assert!(wrong.headers().contains_key("www-authenticate") && !wrong.headers().contains_key("set-cookie"));
+    assert!(wrong.text().await.unwrap().contains("this is not the token"));
+
+    let right = log_in(&port, TOKEN).await;
+    assert_eq!((right.status(), &right.headers()["location"]), (StatusCode::SEE_OTHER, &"./".parse().unwrap()));
+    let set = right.headers()["set-cookie"].to_str().unwrap().to_owned();
+    assert!(set.contains("; HttpOnly; SameSite=Strict") && !set.contains("Path"), "{set}");
+    let cookie = format!("other=1; {}", set.split(';').next().unwrap());
+    let page = open("/", &cookie).await;
+    assert_eq!(page.status(), StatusCode::OK);
+    assert!(page.text().await.unwrap().contains("logout"));
+    assert_eq!(open("/api/usage", &cookie).await.status(), StatusCode::OK);
+    assert_eq!(open("/", "tollgate_session=").await.status(), StatusCode::SEE_OTHER);
+
+    let log_out = async |site: &str| {
+        let post = browser().post(format!("{}/logout", port.address)).header("sec-fetch-site", site);
+        post.header("cookie", &cookie).send().await.unwrap()
+    };
+    assert_eq!(log_out("same-site").await.status(), StatusCode::FORBIDDEN, "the page of another port");
+    assert_eq!(open("/", &cookie).await.status(), StatusCode::OK);
+    let out = log_out("same-origin").await;
+    assert_eq!(out.status(), StatusCode::SEE_OTHER);
+    assert!(out.headers()["set-cookie"].to_str().unwrap().contains("=; Max-Age=0"));
+    assert_eq!(open("/", &cookie).await.status(), StatusCode::SEE_OTHER);
+
+    let set = log_in(&port, TOKEN).await.headers()["set-cookie"].to_str().unwrap().to_owned();
+    let cookie = set.split(';').next().unwrap();
+    assert_eq!(open("/", cookie).await.status(), StatusCode::OK);
+    std::fs::write(file.path(), "another-token-for-these-tests").unwrap();
+    assert_eq!(open("/", cookie).await.status(), StatusCode::SEE_OTHER, "a new token ends the sessions of the old one");
 }
 
 #[tokio::test]

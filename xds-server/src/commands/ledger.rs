@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::Subcommand;
 
-use super::{Outcome, ask};
+use super::Outcome;
+use super::ask::{self, AdminApi};
 use crate::ledger::{self, Restored};
 
 #[derive(Debug, clap::Args)]
@@ -36,9 +37,8 @@ struct Backup {
     /// The file to write, which must not be there [default: standard output]
     #[arg(long, value_name = "FILE")]
     to: Option<PathBuf>,
-    /// Where the control plane's admin API is
-    #[arg(long, default_value = ask::DEFAULT, value_name = "IP:PORT")]
-    admin: String,
+    #[command(flatten)]
+    api: AdminApi,
 }
 
 #[derive(Debug, clap::Args)]
@@ -71,7 +71,7 @@ pub fn main(args: Args) -> anyhow::Result<Outcome> {
 async fn backup(args: Backup) -> anyhow::Result<Outcome> {
     let terminal = args.to.is_none() && std::io::stdout().is_terminal();
     anyhow::ensure!(!terminal, "the copy is not text; send it into a file, or name one by --to");
-    let mut answer = ask::answer(&args.admin, "/api/ledger/backup", &[]).await?;
+    let mut answer = args.api.answer("api/ledger/backup", &[]).await?;
     let mut to: Box<dyn Write> = match &args.to {
         Some(path) => Box::new(created(path)?),
         None => Box::new(std::io::stdout().lock()),

@@ -1,5 +1,6 @@
 //! One file per subcommand, and what they share. `stages.rs` starts what `run` and `serve` have in common.
 
+mod admin;
 mod ask;
 pub mod bootstrap;
 pub mod completion;

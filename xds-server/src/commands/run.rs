@@ -11,11 +11,12 @@ use tollgate_core::envoy::{FilterSetup, Ports, RouteTables, Surroundings};
 use tollgate_core::placement::Placement;
 
 use super::Outcome;
+use super::admin::AdminPort;
 use super::filter::FilterArgs;
 use super::logging::LogFormat;
 use super::mesh::MeshArgs;
 use super::sources::Sources;
-use super::stages::{Admin, KeyWarning, Parts, Stages, duration, listen};
+use super::stages::{KeyWarning, Parts, Stages, duration};
 use super::stops::Stops;
 use crate::envoy::bootstrap::{Bootstrap, ControlPlane};
 use crate::envoy::find::find;
@@ -54,9 +55,8 @@ pub struct Args {
     /// Address that the Gateways' ports are opened on
     #[arg(long, default_value = "127.0.0.1", value_name = "IP")]
     bind: std::net::IpAddr,
-    /// Address of the admin API: usage, budgets, status, metrics, probes
-    #[arg(long, default_value = "127.0.0.1:19000", value_name = "IP:PORT")]
-    admin: String,
+    #[command(flatten)]
+    admin: AdminPort,
     /// Folder for certificates, ledger and Envoy's files [default: tollgate/<folder>-<hash> in $XDG_STATE_HOME or
     /// ~/.local/state]
     #[arg(long, value_name = "DIR")]
@@ -122,8 +122,8 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
     let certificates = Keeper::open(&state.join("pki"), args.certificate_lifetime)?;
     let proxy = certificates.proxy(&Identity::AllGateways)?;
     let xds = state.xds_listener().await?;
-    let admin = listen(&args.admin, "--admin").await?;
-    let admin_url = format!("http://{}", admin.local_addr()?);
+    let (admin_address, admin) = args.admin.open().await?;
+    let admin_url = format!("http://{admin_address}");
     let envoy_admin = admin_socket::of_state(state.path()).context("Envoy's admin API has no place")?;
 
     let bootstrap = Bootstrap {
@@ -162,7 +162,7 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
         key_warning: args.keys.key_expiry_warning,
         xds,
         sidecars: None,
-        admin: vec![Admin::All(admin)],
+        admin: vec![admin],
         readiness: Readiness::Gateways,
         // `run` has no separate port for metrics.
         consumers_in_metrics: Consumers::LeftOut,

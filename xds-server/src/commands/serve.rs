@@ -10,6 +10,7 @@ use tollgate_core::envoy::{FilterSetup, Ports, RouteTables, Surroundings};
 use tollgate_core::placement::Setting;
 
 use super::Outcome;
+use super::admin::AdminPort;
 use super::filter::FilterArgs;
 use super::logging::LogFormat;
 use super::mesh::{MeshArgs, SidecarArgs};
@@ -74,9 +75,8 @@ pub struct Args {
     /// Where /healthz and /readyz are served
     #[arg(long, default_value = "0.0.0.0:8081", value_name = "IP:PORT")]
     probes: String,
-    /// Address of the admin API: usage, budgets, status
-    #[arg(long, default_value = "127.0.0.1:19000", value_name = "IP:PORT")]
-    admin: String,
+    #[command(flatten)]
+    admin: AdminPort,
     /// Address that the Gateways' ports are opened on, on the Envoys' machines
     #[arg(long, default_value = "0.0.0.0", value_name = "IP")]
     bind: IpAddr,
@@ -173,8 +173,7 @@ async fn serve(args: Args, source: Source, setting: Setting) -> anyhow::Result<O
     authority.first(&pki).await.with_context(|| format!("the CA of {authority}"))?;
     let certificates = Keeper::open(&pki, args.certificate_lifetime)?.following(authority);
     let (code, runtime) = codes.remote();
-    let admin = listen(&args.admin, "--admin").await?;
-    let admin_address = admin.local_addr()?;
+    let (admin_address, admin) = args.admin.open().await?;
     let stages = Stages::start(Parts {
         source: &source,
         duties,
@@ -194,7 +193,7 @@ async fn serve(args: Args, source: Source, setting: Setting) -> anyhow::Result<O
         xds,
         sidecars,
         admin: vec![
-            Admin::All(admin),
+            admin,
             Admin::Metrics(listen(&args.metrics, "--metrics").await?),
             Admin::Probes(listen(&args.probes, "--probes").await?),
         ],

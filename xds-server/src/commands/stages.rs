@@ -17,7 +17,7 @@ use tollgate_core::status::Definitions;
 
 use super::filter::Codes;
 use crate::accept;
-use crate::admin;
+use crate::admin::{self, Entrance};
 use crate::fleet::{self, Fleet};
 use crate::istio;
 use crate::leader::{Election, Elector, Leads};
@@ -92,7 +92,7 @@ pub struct Signing {
 
 /// Which part of the admin API a port has.
 pub enum Admin {
-    All(TcpListener),
+    All(TcpListener, Entrance),
     Metrics(TcpListener),
     Probes(TcpListener),
 }
@@ -223,15 +223,16 @@ impl Stages {
         };
 
         // 8: people and probes.
-        let routers = admin::routers(ledger, status.clone(), Arc::new(objects), metrics, parts.consumers_in_metrics);
+        let objects = Arc::new(objects);
+        let routers = admin::Routers::new(ledger, status.clone(), objects, metrics, parts.consumers_in_metrics);
         for admin in parts.admin {
             let (port, listener, router) = match admin {
-                Admin::All(listener) => ("admin", listener, &routers.all),
-                Admin::Metrics(listener) => ("metrics", listener, &routers.metrics),
-                Admin::Probes(listener) => ("probes", listener, &routers.probes),
+                Admin::All(listener, entrance) => ("admin", listener, routers.all(entrance)),
+                Admin::Metrics(listener) => ("metrics", listener, routers.metrics()),
+                Admin::Probes(listener) => ("probes", listener, routers.probes()),
             };
             let limits = web::Limits::PEOPLE;
-            tasks.push(tokio::spawn(web::serve(listener, port, router.clone(), limits)));
+            tasks.push(tokio::spawn(web::serve(listener, port, router, limits)));
         }
         Ok(Self { published, status, serving, sidecars, ledger: keeper, in_cluster, tasks })
     }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tollgate_core::status::StatusKind;
 
 use self::object::Object;
+use super::ask::AdminApi;
 use super::terminal::inert_json;
 use super::{Outcome, ask, print};
 
@@ -38,9 +39,8 @@ pub struct Args {
     /// Only objects of this namespace
     #[arg(short, long, value_name = "NS")]
     namespace: Option<String>,
-    /// Where the control plane's admin API is
-    #[arg(long, default_value = ask::DEFAULT, value_name = "IP:PORT")]
-    admin: String,
+    #[command(flatten)]
+    api: AdminApi,
     #[arg(short, long, value_enum, default_value = "table")]
     output: Output,
 }
@@ -64,7 +64,7 @@ struct What {
 struct UnknownKind(String);
 
 pub fn main(args: &Args) -> anyhow::Result<Outcome> {
-    let answer: Value = ask::block_on(ask::get(&args.admin, "/api/status", &[]))?;
+    let answer: Value = ask::block_on(args.api.get("api/status", &[]))?;
     let mut chosen: Vec<(Value, Object)> = Vec::new();
     for value in answer.get("objects").and_then(Value::as_array).into_iter().flatten() {
         let object: Object = serde_json::from_value(value.clone())?;
