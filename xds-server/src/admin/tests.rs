@@ -365,6 +365,7 @@ async fn with_a_token_everything_but_probes_wants_it() {
         assert_eq!(get(path, Some(&right)).await.status(), expected, "{path}");
     }
     assert_eq!(get("/api/usage", Some(&right.replace("Bearer", "bearer"))).await.status(), StatusCode::OK);
+    assert_eq!(get("/api/usage", Some("Basic dG9sbGdhdGU6")).await.status(), StatusCode::UNAUTHORIZED);
     for probe in ["/healthz", "/readyz"] {
         assert_eq!(port.get(probe).await.status(), StatusCode::OK, "{probe}");
         assert_eq!(get(probe, None).await.status(), StatusCode::MISDIRECTED_REQUEST, "it names Gateways");
@@ -387,7 +388,7 @@ async fn wrong_tokens_are_counted_and_the_right_one_waits_too() {
     };
     for wrong in 0..10 {
         let status = match wrong % 3 {
-            0 => show("Basic dG9sbGdhdGU6".to_owned()).await.status(),
+            0 => show("Bearer x".to_owned()).await.status(),
             1 => show(format!("Bearer {TOKEN}{wrong}")).await.status(),
             _ => log_in(&port, "wrong").await.status(),
         };
@@ -431,6 +432,9 @@ async fn a_person_logs_in_by_a_form_and_out_again() {
     assert!(page.text().await.unwrap().contains("logout"));
     assert_eq!(open("/api/usage", &cookie).await.status(), StatusCode::OK);
     assert_eq!(open("/", "tollgate_session=").await.status(), StatusCode::SEE_OTHER);
+    let of_a_proxy = browser().get(format!("{}/api/usage", port.address)).header("cookie", &cookie);
+    let of_a_proxy = of_a_proxy.header("authorization", "Bearer of-the-proxy").send().await.unwrap();
+    assert_eq!(of_a_proxy.status(), StatusCode::OK, "what a proxy adds takes nothing away");
 
     let log_out = async |site: &str| {
         let post = browser().post(format!("{}/logout", port.address)).header("sec-fetch-site", site);

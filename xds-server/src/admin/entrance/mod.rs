@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! request -> probe?  -> answered, by a name that is ours
-//!         -> bearer  -> tries left? -> token -> answered, or 401
 //!         -> cookie  -> session     -> answered
+//!         -> bearer  -> tries left? -> token -> answered, or 401
 //!         -> a browser is led to the form, all others get 401
 //! ```
 //! All comparisons are of SHA-256 hashes, and take the same time whatever is compared.
@@ -87,6 +87,13 @@ fn is_for_a_person(request: &Request) -> bool {
     request.method() == Method::GET && accept.is_some_and(|accept| accept.contains("text/html"))
 }
 
+/// The token of a header. The scheme is in any case, and another one is not for us.
+fn bearer(value: &HeaderValue) -> Option<&[u8]> {
+    const SCHEME: &[u8] = b"bearer ";
+    let (scheme, token) = value.as_bytes().split_at_checked(SCHEME.len())?;
+    scheme.eq_ignore_ascii_case(SCHEME).then_some(token)
+}
+
 /// Where a request comes from.
 fn address(peer: Option<Peer>) -> IpAddr {
     peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |Peer(address)| address)
@@ -103,17 +110,19 @@ impl Entrance {
 // === impl Guarded ===
 
 impl Guarded {
+    /// A session comes first: a proxy in front may have put a header of its own beside its cookie.
     async fn check(&self, headers: &HeaderMap, peer: IpAddr) -> Result<(), Refusal> {
-        if let Some(shown) = headers.get(header::AUTHORIZATION) {
-            // The scheme is in any case.
-            let bearer =
-                shown.as_bytes().split_at_checked(7).filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "));
-            return self.show(bearer.map_or(&[][..], |(_, token)| token), peer).await.map(|_right| ());
+        if let Some(session) = login::session(headers) {
+            // Whoever changes the token ends its sessions.
+            let token = self.token.hash().await;
+            if self.sessions().has(session, token, Instant::now()) {
+                return Ok(());
+            }
         }
-        let session = login::session(headers).ok_or(Refusal::Nothing)?;
-        // Who has changed the token has ended its sessions.
-        let token = self.token.hash().await;
-        if self.sessions().has(session, token, Instant::now()) { Ok(()) } else { Err(Refusal::Nothing) }
+        match headers.get(header::AUTHORIZATION).and_then(bearer) {
+            Some(token) => self.show(token, peer).await.map(|_right| ()),
+            None => Err(Refusal::Nothing),
+        }
     }
 
     /// Somebody shows this as the token. Returns its hash if it is right.

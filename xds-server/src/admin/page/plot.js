@@ -1,7 +1,7 @@
 // Usage over time: a bar for each hour or day, stacked by name. The figures are in a table as well.
 const HOUR = 3600e3, DAY = 24 * HOUR;
 const SPANS = { "24h": ["hour", 24 * HOUR], "7d": ["day", 7 * DAY], "30d": ["day", 30 * DAY], "90d": ["day", 90 * DAY] };
-const WIDTH = 900, HEIGHT = 240, LEFT = 46, BOTTOM = 22, TOP = 8;
+const HEIGHT = 240, LEFT = 46, BOTTOM = 22, TOP = 8;
 const MEASURES = { tokens: (point) => point.input_tokens + point.output_tokens, requests: (point) => point.requests };
 let plotted = null, read = -1;
 
@@ -48,13 +48,16 @@ function draw(all, step, measure) {
   const line = unit(Math.max(...all.map(sum)));
   const most = Math.max(line, Math.ceil(Math.max(...all.map(sum)) / line) * line);
   const floor = HEIGHT - BOTTOM, y = (value) => floor - (value / most) * (floor - TOP);
-  const wide = (WIDTH - LEFT) / all.length, gap = Math.min(3, wide / 5);
+  // Drawn as wide as it is shown, so that letters have their size.
+  const width = Math.max(byId("plot").clientWidth, 240);
+  const wide = (width - LEFT) / all.length;
+  const thick = Math.min(Math.max(wide - Math.min(6, wide / 2.5), 1), 48);
   const lines = [], labels = [], bars = [], places = [];
   for (let value = 0; value <= most; value += line) {
-    lines.push(svg("line", { x1: LEFT, x2: WIDTH, y1: y(value), y2: y(value) }));
+    lines.push(svg("line", { x1: LEFT, x2: width, y1: y(value), y2: y(value) }));
     labels.push(svg("text", { x: LEFT - 8, y: y(value) + 4, "text-anchor": "end" }, short.format(value)));
   }
-  const every = Math.ceil(all.length / 8);
+  const every = Math.ceil(all.length / (width / 90));
   all.forEach((slot, at) => {
     const x = LEFT + at * wide;
     places.push(svg("rect", { x, y: TOP, width: wide, height: floor - TOP, class: "slot", "data-at": at }));
@@ -64,12 +67,11 @@ function draw(all, step, measure) {
       const value = measure(point);
       if (!value) continue;
       const top = y(base + value), height = Math.max(y(base) - top, 0.5);
-      bars.push(svg("rect", { x: x + gap, y: top, width: Math.min(Math.max(wide - 2 * gap, 1), 48), height, class: colour(series, place) }));
+      bars.push(svg("rect", { x: x + (wide - thick) / 2, y: top, width: thick, height, class: colour(series, place) }));
       base += value;
     }
   });
-  const wanted = { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", "aria-hidden": "true" };
-  return svg("svg", { ...wanted, preserveAspectRatio: "xMidYMid meet" }, ...lines, ...places, svg("g", { class: "bars" }, ...bars), ...labels);
+  return svg("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, "aria-hidden": "true" }, ...lines, ...places, svg("g", { class: "bars" }, ...bars), ...labels);
 }
 
 function readOut(at) {
@@ -107,13 +109,14 @@ function showPlot(plot, { since, measure: word }) {
   const measure = MEASURES[word], { step } = plot;
   const all = slots(plot, since);
   plotted = { all, step, measure, word };
-  byId("plot-title").textContent = `${word === "tokens" ? "Tokens" : "Requests"} by ${step}`;
+  byId("plot-title").textContent = `${word === "tokens" ? "Tokens" : "Requests"} by ${step}, UTC`;
   byId("plot").replaceChildren(draw(all, step, measure));
   legend(plot, measure);
   figures(all, plot, step, measure);
   readOut(Math.min(read, all.length - 1));
 }
 
+new ResizeObserver(() => plotted && byId("plot").replaceChildren(draw(plotted.all, plotted.step, plotted.measure))).observe(byId("plot"));
 byId("plot").addEventListener("pointermove", (event) => {
   const at = event.target.dataset?.at;
   if (at !== undefined && Number(at) !== read) readOut(Number(at));

@@ -8,7 +8,7 @@ const COLUMNS = [
   { field: "estimated_requests", label: "Estimated", title: "Requests whose tokens were counted from bytes, because the backend did not say" },
 ];
 const NAMES = { consumer: "Consumer and route", model: "Model and backend" };
-const MOST = 8, ROWS = 100;
+const MOST = 8, ROWS = 12;
 let order = { field: "tokens", up: false };
 let lastUsage = null, showsAll = false;
 
@@ -83,7 +83,7 @@ function showTable({ rows, next }) {
     el("td", "who", el("div", "name", named(row.consumer)), el("div", "small muted", visible(row.route))),
     el("td", "who", el("div", "", named(row.model)), el("div", "small muted", visible(row.backend) || "no backend")),
     ...columns.map((column) => cell(column, row[column.field])));
-  const isLong = rows.length > ROWS && !showsAll;
+  const isLong = rows.length > ROWS + 1 && !showsAll;
   const table = el("table", "rows",
     el("thead", "", el("tr", "", ...Object.entries(NAMES).map(([field, label]) => head(field, label)),
       ...columns.map((column) => head(column.field, column.label, "num", column.title)))),
