@@ -11,6 +11,7 @@ use crate::usage::Usage;
 pub struct Admin {
     base: String,
     http: reqwest::Client,
+    token: Option<String>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -55,11 +56,20 @@ impl UsageRow {
 
 impl Admin {
     pub fn new(port: u16) -> Self {
-        Self { base: format!("http://127.0.0.1:{port}"), http: crate::client::direct() }
+        Self { base: format!("http://127.0.0.1:{port}"), http: crate::client::direct(), token: None }
+    }
+
+    /// Shows this token with every question.
+    pub fn with_token(self, token: &str) -> Self {
+        Self { token: Some(token.to_owned()), ..self }
     }
 
     pub async fn text(&self, path: &str) -> anyhow::Result<String> {
-        let answer = self.http.get(format!("{}{path}", self.base)).send().await?;
+        let mut get = self.http.get(format!("{}{path}", self.base));
+        if let Some(token) = &self.token {
+            get = get.bearer_auth(token);
+        }
+        let answer = get.send().await?;
         let status = answer.status();
         let text = answer.text().await?;
         anyhow::ensure!(status.is_success(), "GET {path}: {status}: {text}");

@@ -25,6 +25,7 @@ pub struct Setup {
     port: u16,
     arguments: Vec<String>,
     umask: &'static str,
+    admin_token: Option<String>,
 }
 
 /// Where its configuration comes from.
@@ -59,6 +60,7 @@ impl Setup {
             port: process::free_port()?,
             arguments: Vec::new(),
             umask: "022",
+            admin_token: None,
         })
     }
 
@@ -93,11 +95,22 @@ impl Setup {
         Self { umask, ..self }
     }
 
+    /// The admin port wants this token.
+    pub fn admin_token(self, token: &str) -> anyhow::Result<Self> {
+        let file = self.home.join("admin-token");
+        std::fs::write(&file, token)?;
+        let file = file.to_str().context("a path in UTF-8")?.to_owned();
+        let setup = self.arguments(&["--admin-token-file", &file]);
+        Ok(Self { admin_token: Some(token.to_owned()), ..setup })
+    }
+
     /// Starts it and waits until it is ready.
     pub async fn start(self) -> anyhow::Result<RunningGateway> {
         let admin_port = process::free_port()?;
         let process = self.spawn(admin_port)?;
-        let mut gateway = RunningGateway { setup: self, process, admin_port, admin: Admin::new(admin_port) };
+        let admin = Admin::new(admin_port);
+        let admin = self.admin_token.as_deref().map_or(admin.clone(), |token| admin.with_token(token));
+        let mut gateway = RunningGateway { setup: self, process, admin_port, admin };
         gateway.ready().await?;
         Ok(gateway)
     }

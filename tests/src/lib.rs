@@ -14,6 +14,7 @@
 //! (statuses, bodies, rows of the admin API), wait in bounded polls and measure no time.
 
 pub mod admin;
+pub mod browser;
 pub mod cli;
 pub mod client;
 pub mod cluster_bench;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use libtest_mimic::{Arguments, Failed, Trial};
+use tollgate_tests::browser;
 use tollgate_tests::filter::Form;
 use tollgate_tests::gateway::Setup;
 use tollgate_tests::llm::Llm;
@@ -12,8 +13,9 @@ use tollgate_tests::tap::Tap;
 use tollgate_tests::tools::Tools;
 
 use crate::{
-    answers, budgets, certificates, closed, commands, crashes, edge, endings, errors, failover, forms, interruptions,
-    jwts, mesh, providers, reload, requests, routes, scopes, secrets, sidecars, tls, upgrade, usage_reading, wheel,
+    admin_page, answers, budgets, certificates, closed, commands, crashes, edge, endings, errors, failover, forms,
+    interruptions, jwts, mesh, providers, reload, requests, routes, scopes, secrets, sidecars, tls, upgrade,
+    usage_reading, wheel,
 };
 
 pub struct Suite {
@@ -29,6 +31,9 @@ pub struct Shared {
 
 /// The tests that are about WebAssembly.
 const OF_WASM: [&str; 1] = ["a_worker_whose_vm_dies_is_replaced_and_charged"];
+
+/// The tests that need the system's browser.
+const IN_A_BROWSER: [&str; 1] = ["a_person_sees_in_a_browser_what_the_api_says"];
 
 /// One end-to-end test.
 pub struct Test {
@@ -81,6 +86,7 @@ impl Suite {
 
     fn tests(&self) -> Vec<Trial> {
         let modules = [
+            admin_page::tests(),
             answers::tests(),
             budgets::tests(),
             certificates::tests(),
@@ -111,18 +117,23 @@ impl Suite {
     }
 
     fn trial(&self, test: Test) -> Trial {
-        let is_skipped = Form::chosen() == Form::Native && OF_WASM.contains(&test.name);
-        if is_skipped {
-            println!(
-                "SKIP {}: it ends a VM of Envoy's (native/src/hooks/tests.rs has the like for a module)",
-                test.name
-            );
+        let lack = lack(test.name);
+        if let Some(lack) = lack {
+            println!("SKIP {}: {lack}", test.name);
         }
         let (shared, handle) = (self.shared.clone(), self.runtime.handle().clone());
         Trial::test(test.name, move || {
             let shared = shared.ok_or_else(|| Failed::from("nothing was started"))?;
             handle.block_on((test.run)(shared)).map_err(|error| Failed::from(format!("{error:#}")))
         })
-        .with_ignored_flag(is_skipped)
+        .with_ignored_flag(lack.is_some())
     }
+}
+
+/// Why this test cannot run here, if so.
+fn lack(test: &str) -> Option<&'static str> {
+    if Form::chosen() == Form::Native && OF_WASM.contains(&test) {
+        return Some("it ends a VM of Envoy's (native/src/hooks/tests.rs has the like for a module)");
+    }
+    browser::chromium().err().filter(|_| IN_A_BROWSER.contains(&test))
 }
