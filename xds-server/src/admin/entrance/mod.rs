@@ -127,14 +127,16 @@ impl Guarded {
 
     /// Somebody shows this as the token. Returns its hash if it is right.
     async fn show(&self, shown: &[u8], peer: IpAddr) -> Result<Hash, Refusal> {
-        if let Some(seconds) = self.tries().wait(peer, Instant::now()) {
+        let token = self.token.hash().await;
+        // Under one lock, so that many tries at once are not more than one after the other.
+        let mut tries = self.tries();
+        if let Some(seconds) = tries.wait(peer, Instant::now()) {
             return Err(Refusal::TooManyTries(seconds));
         }
-        let token = self.token.hash().await;
         if token == Hash::of(shown) {
             return Ok(token);
         }
-        self.tries().failed(peer, Instant::now());
+        tries.failed(peer, Instant::now());
         Err(Refusal::WrongToken)
     }
 
