@@ -14,6 +14,7 @@ mod errors;
 mod failover;
 mod fixtures;
 mod forms;
+mod imports;
 mod interruptions;
 mod jwts;
 mod mesh;

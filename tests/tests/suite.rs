@@ -14,7 +14,7 @@ use tollgate_tests::tools::Tools;
 
 use crate::{
     admin_page, answers, budgets, certificates, closed, commands, crashes, edge, endings, errors, failover, forms,
-    interruptions, jwts, mesh, providers, reload, requests, routes, scopes, secrets, sidecars, tls, upgrade,
+    imports, interruptions, jwts, mesh, providers, reload, requests, routes, scopes, secrets, sidecars, tls, upgrade,
     usage_reading, wheel,
 };
 
@@ -97,6 +97,7 @@ impl Suite {
             errors::tests(),
             failover::tests(),
             forms::tests(),
+            imports::tests(),
             endings::tests(),
             interruptions::tests(),
             jwts::tests(),

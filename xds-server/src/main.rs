@@ -78,6 +78,8 @@ enum Command {
     Translate(commands::translate::Args),
     /// Check a folder or a cluster; exit 1 when there are findings
     Validate(commands::validate::Args),
+    /// Objects that mean what another gateway's configuration means
+    Import(commands::import::Args),
     /// Make keys, let them in and rotate them
     Key(commands::key::Args),
     /// What belongs into an Istio mesh besides
@@ -108,6 +110,7 @@ fn main() -> ExitCode {
         Command::Proxy(args) => commands::proxy::main(args),
         Command::Translate(args) => commands::translate::main(&args),
         Command::Validate(args) => commands::validate::main(&args),
+        Command::Import(args) => commands::import::main(&args),
         Command::Key(args) => commands::key::main(args),
         Command::Mesh(args) => commands::mesh::main(args),
         Command::Status(args) => commands::status::main(&args),

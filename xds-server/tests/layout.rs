@@ -5,13 +5,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The files and folders of `core/src`. Each may use those before it.
-const CORE: [&str; 19] = [
+const CORE: [&str; 20] = [
     "terms",
     "sets",
     "status",
     "objects",
     "written",
     "files",
+    "litellm",
     "mesh",
     "linkerd",
     "placement",

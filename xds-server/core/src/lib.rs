@@ -16,6 +16,7 @@ pub mod ir;
 pub mod istio;
 pub mod ledger;
 pub mod linkerd;
+pub mod litellm;
 pub mod mesh;
 pub mod objects;
 pub mod placement;

@@ -5,6 +5,7 @@ mod ask;
 pub mod bootstrap;
 pub mod completion;
 pub mod filter;
+pub mod import;
 pub mod init;
 pub mod key;
 pub mod ledger;
