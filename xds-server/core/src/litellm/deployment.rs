@@ -248,11 +248,8 @@ impl Reading<'_> {
     fn limit(&self, params: &mut Section, field: &str, notes: &mut Notes) -> Option<f64> {
         let limit = params.number(field, notes)?;
         if self.router.shuffles {
-            notes.told(
-                &params.at(field),
-                "no limit: taken as the target's weight, as LiteLLM's simple-shuffle takes it",
-                "",
-            );
+            let message = "no limit, as by LiteLLM's simple-shuffle: the target's weight where none is given";
+            notes.told(&params.at(field), message, "a TokenPolicy holds callers to tokens");
         } else {
             notes.lost(&params.at(field), "no backend has a limit of its own", "a TokenPolicy holds callers to tokens");
         }

@@ -201,7 +201,7 @@ fn instant(text: &str) -> Option<Timestamp> {
 /// Lists what is left in a row. Most of it is LiteLLM's bookkeeping.
 fn leave(row: Section, notes: &mut Notes) {
     let mut section = row;
-    for field in known::KEY_BOOKS {
+    for field in known::KEY_BOOKS.split_ascii_whitespace() {
         section.take(field);
     }
     let empty: Vec<String> = section.nothing();

@@ -1,10 +1,12 @@
 //! Names of objects and of variables, made from what LiteLLM's users wrote.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
-/// Names that are taken.
+/// Names that are taken, each with the number that the next one like it gets.
 #[derive(Debug, Default)]
-pub(super) struct Names(BTreeSet<String>);
+pub(super) struct Names(BTreeMap<String, u32>);
+
+const SECOND: u32 = 2;
 
 /// Those of labels of DNS.
 const MAX: usize = 63;
@@ -16,7 +18,7 @@ const ROOM: usize = 8;
 impl Names {
     /// Names that no object may have.
     pub(super) fn without(reserved: &[&str]) -> Self {
-        Self(reserved.iter().map(|name| (*name).to_owned()).collect())
+        Self(reserved.iter().map(|name| ((*name).to_owned(), SECOND)).collect())
     }
 
     /// A label of DNS that nobody has yet, as like the text as can be.
@@ -32,16 +34,21 @@ impl Names {
     }
 
     pub(super) fn take(&mut self, name: &str) {
-        self.0.insert(name.to_owned());
+        self.0.insert(name.to_owned(), SECOND);
     }
 
     fn free(&mut self, name: String, between: &str) -> String {
         let mut free = name.clone();
-        let mut number = 2_u32;
-        while !self.0.insert(free.clone()) {
+        if let Some(next) = self.0.get(&name) {
+            let mut number = *next;
             free = format!("{name}{between}{number}");
-            number = number.saturating_add(1);
+            while self.0.contains_key(&free) {
+                number = number.saturating_add(1);
+                free = format!("{name}{between}{number}");
+            }
+            self.0.insert(name, number.saturating_add(1));
         }
+        self.0.insert(free.clone(), SECOND);
         free
     }
 }
@@ -64,6 +71,8 @@ pub(super) fn label(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::terms::names::is_dns_label;
     use proptest::prelude::*;

@@ -104,12 +104,19 @@ impl<'d> Pool<'d> {
         pool
     }
 
-    /// The deployments of a model: those of its name, else those of the longest wildcard that fits.
-    fn group(&self, name: &str) -> Option<&[&'d Deployment]> {
-        let longest = || self.prefixes.iter().filter(|(prefix, _)| name.starts_with(**prefix));
-        let group =
-            self.exact.get(name).or_else(|| longest().max_by_key(|(prefix, _)| prefix.len()).map(|(_, group)| group));
-        group.map(Vec::as_slice)
+    /// The deployments of a model: those of its name, else those of the longest wildcard that fits. None: what is asked for,
+    /// or what a backend would be asked for, is no name of a model.
+    fn group(&self, name: &str) -> Option<Vec<&'d Deployment>> {
+        let is_name = |name: &str| matches!(Pattern::parse(name), Some(Pattern::Exact(_)));
+        if !is_name(name) {
+            return None;
+        }
+        let fitting = || self.prefixes.iter().filter(|(prefix, _)| name.starts_with(**prefix));
+        let longest = || fitting().max_by_key(|(prefix, _)| prefix.len()).map(|(_, group)| group);
+        let group = self.exact.get(name).or_else(longest)?;
+        let called = |deployment: &Deployment| deployment.called(name).is_some_and(|called| is_name(&called));
+        let group: Vec<_> = group.iter().copied().filter(|deployment| called(deployment)).collect();
+        (!group.is_empty()).then_some(group)
     }
 
     /// The model `name` as clients ask for it by `asked`.
@@ -117,12 +124,12 @@ impl<'d> Pool<'d> {
         let group = self.group(name)?;
         let schema = group.first()?.schema;
         let mut targets = Vec::new();
-        for rank in ranks(&of_schema(group, schema, notes)) {
+        for rank in ranks(&of_schema(&group, schema, notes)) {
             add(&mut targets, &rank, |deployment| deployment.called(name).filter(|called| called != asked));
         }
         self.fall_back(name, asked, schema, &mut targets, router, notes);
-        let retries = retries(group, &targets, router, notes);
-        cut(&mut targets, group, notes);
+        let retries = retries(&group, &targets, router, notes);
+        cut(&mut targets, &group, notes);
         Some(Model { name: asked.to_owned(), targets, retries })
     }
 

@@ -147,7 +147,7 @@ impl Section {
     pub(super) fn leave(self, known: &[Group], notes: &mut Notes) {
         for (path, value) in self.rest() {
             let field = path.rsplit('.').next().unwrap_or(&path);
-            match known.iter().find(|group| group.fields.contains(&field)) {
+            match known.iter().find(|group| group.has(field)) {
                 Some(_) if is_off(&value) => {}
                 Some(known) => {
                     let reason = match known.severity {
