@@ -2,7 +2,7 @@
 
 use clap::ValueEnum;
 use kube::Client;
-use tollgate_core::fleet::{CERTIFICATES_PORT, PodMesh, Settings, XDS_PORT};
+use tollgate_core::fleet::{CERTIFICATES_PORT, PodMesh, Policies, Settings, XDS_PORT};
 use tollgate_core::mesh::Mesh;
 use tollgate_core::objects::{ProxyReplicas, ProxyService};
 use tollgate_core::placement::Placement;
@@ -32,6 +32,10 @@ pub struct Proxies {
     /// The proxies are in a Linkerd mesh: their Pods ask for Linkerd's proxy, which makes the mutual TLS beside them
     #[arg(long, requires = "proxy_image", conflicts_with = "mesh_certificates", help_heading = HEADING)]
     proxy_linkerd: bool,
+    /// A NetworkPolicy beside each Gateway's proxies: its listeners take everybody, and they reach what its routes lead to, DNS
+    /// and this control plane
+    #[arg(long, requires = "proxy_image", help_heading = HEADING)]
+    proxy_network_policies: bool,
     /// Certify proxies by the tokens of their Pods' service accounts, on this address
     #[arg(long, value_name = "IP:PORT", requires = "source", help_heading = HEADING)]
     certificates: Option<String>,
@@ -72,6 +76,10 @@ impl Proxies {
                 Some(mesh) => PodMesh::Istio { certificates: mesh.certificates.clone() },
                 None if self.proxy_linkerd => PodMesh::Linkerd,
                 None => PodMesh::None,
+            },
+            policies: match self.proxy_network_policies {
+                true => Policies::PerGateway { namespace: namespace.to_owned() },
+                false => Policies::None,
             },
         })
     }

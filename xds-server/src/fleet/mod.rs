@@ -18,7 +18,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
-use tollgate_core::fleet::{self, Asked, Settings, Wanted};
+use tollgate_core::fleet::{self, Asked, Egress, Policies, Settings, Wanted};
 use tollgate_core::objects::{Gateway, Key, Object};
 
 pub use self::apply::is_ours;
@@ -62,6 +62,8 @@ struct Providing {
 struct Own {
     gateway: Arc<Object<Gateway>>,
     asked: Asked,
+    /// Empty where nobody asks for it.
+    egress: Egress,
 }
 
 // === impl Fleet ===
@@ -124,9 +126,16 @@ impl Providing {
         if published.generation == 0 {
             return;
         }
-        let own = published.own_gateways().into_iter();
-        let own: BTreeMap<Key, Own> =
-            own.map(|(gateway, asked)| (gateway.meta.key(), Own { gateway, asked })).collect();
+        let egress = |key: &Key| match self.inputs.settings.policies {
+            Policies::None => Egress::new(),
+            Policies::PerGateway { .. } => published.egress(key),
+        };
+        let own = published.own_gateways().into_iter().map(|(gateway, asked)| {
+            let key = gateway.meta.key();
+            let egress = egress(&key);
+            (key, Own { gateway, asked, egress })
+        });
+        let own: BTreeMap<Key, Own> = own.collect();
         for (key, now) in &own {
             let is_same = self.seen.get(key).is_some_and(|before| before.is(now));
             if !is_same {
@@ -167,7 +176,9 @@ impl Providing {
 
     async fn provide_one(&self, own: &Own) -> Result<(), Trouble> {
         let Inputs { settings, authority, .. } = &self.inputs;
-        let wanted = fleet::wanted(&own.gateway, &own.asked, settings, authority.get().trusted()).unwrap_or_default();
+        let trusted = authority.get();
+        let trusted = trusted.trusted();
+        let wanted = fleet::wanted(&own.gateway, &own.asked, &own.egress, settings, trusted).unwrap_or_default();
         for one in &wanted {
             self.applier.apply(one, &self.owned).await?;
         }
@@ -186,7 +197,7 @@ impl Providing {
 
 impl Own {
     fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.gateway, &other.gateway) && self.asked == other.asked
+        Arc::ptr_eq(&self.gateway, &other.gateway) && self.asked == other.asked && self.egress == other.egress
     }
 
     fn uid(&self) -> &str {

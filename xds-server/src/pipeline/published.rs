@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tollgate_core::fleet::{self, Asked};
+use tollgate_core::fleet::{self, Asked, Egress};
 use tollgate_core::ir;
 use tollgate_core::objects::{Gateway, Key, Object, Store};
 use tollgate_core::placement::Placement;
@@ -118,6 +118,11 @@ impl Published {
     pub fn own_gateways(&self) -> Vec<(Arc<Object<Gateway>>, Asked)> {
         let world = locked(&self.world);
         world.own_gateways().map(|(gateway, asked)| (Arc::clone(gateway), asked)).collect()
+    }
+
+    /// Where the proxies of a Gateway connect to.
+    pub fn egress(&self, gateway: &Key) -> Egress {
+        locked(&self.world).egress(gateway)
     }
 
     /// The keys that end soon or have ended.

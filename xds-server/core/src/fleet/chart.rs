@@ -4,7 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::pod::{AUTHORITY_VOLUME, CA_FILE, Runs};
-use super::{CERTIFICATES_PORT, PodMesh, Settings, XDS_PORT};
+use super::{CERTIFICATES_PORT, PodMesh, Policies, Settings, XDS_PORT};
 use crate::objects::{ProxyParameters, ProxyReplicas, ProxyService};
 
 /// All that are to be trusted, where the Secret says so.
@@ -21,6 +21,7 @@ pub fn pod() -> Value {
         service: ProxyService::ClusterIP,
         // The chart adds it.
         mesh: PodMesh::None,
+        policies: Policies::None,
     };
     let selector: Map<String, Value> =
         [("app.kubernetes.io/name", "tollgate-proxy"), ("app.kubernetes.io/instance", "{{ .Release.Name }}")]

@@ -1,7 +1,8 @@
 //! The proxies of a Gateway in a cluster: the objects that run them, as they are to be.
 //!
 //! ```text
-//! Gateway, settings, CA -> ServiceAccount, ConfigMap (the CA), Deployment, Service, PodDisruptionBudget [, HPA]
+//! Gateway, settings, CA, egress -> ServiceAccount, ConfigMap (the CA), Deployment, Service, PodDisruptionBudget
+//!                                  [, HorizontalPodAutoscaler] [, NetworkPolicy]
 //! ```
 //! It is pure: a Gateway goes in, and documents for server-side apply come out. All of them have one name, belong to the
 //! Gateway (`ownerReferences`), and carry its name as a label (GEP-1762). So they end with it, and whoever looks at a
@@ -9,6 +10,7 @@
 
 pub mod chart;
 mod pod;
+mod policy;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +26,7 @@ use crate::terms::names::{is_dns_label, is_label_value};
 
 use self::pod::{AUTHORITY_VOLUME, Runs};
 pub use self::pod::{CA_FILE, STATUS_PORT, TOKEN_AUDIENCE};
+pub use self::policy::{Destination, Egress};
 
 /// Whose Gateway an object is for (GEP-1762).
 pub const GATEWAY_NAME: &str = "gateway.networking.k8s.io/gateway-name";
@@ -54,6 +57,17 @@ pub struct Settings {
     pub replicas: ProxyReplicas,
     pub service: ProxyService,
     pub mesh: PodMesh,
+    pub policies: Policies,
+}
+
+/// Whether a NetworkPolicy goes with proxies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Policies {
+    None,
+    /// `namespace` is the control plane's, which they must reach.
+    PerGateway {
+        namespace: String,
+    },
 }
 
 /// The mesh that the Pods of proxies are in.
@@ -84,6 +98,7 @@ pub enum FleetKind {
     Deployment,
     PodDisruptionBudget,
     HorizontalPodAutoscaler,
+    NetworkPolicy,
 }
 
 /// The name of everything that belongs to the proxies of a Gateway, their service account included. It is a label of
@@ -131,7 +146,13 @@ pub struct Asked {
 /// All objects of the proxies of a Gateway. `authority` is the certificate
 /// of the CA that the control plane's certificate is of, as PEM. None: the Gateway is of a file, and has no owner's
 /// identity.
-pub fn wanted(gateway: &Object<Gateway>, asked: &Asked, settings: &Settings, authority: &str) -> Option<Vec<Wanted>> {
+pub fn wanted(
+    gateway: &Object<Gateway>,
+    asked: &Asked,
+    egress: &Egress,
+    settings: &Settings,
+    authority: &str,
+) -> Option<Vec<Wanted>> {
     let Asked { ports, is_for_members, parameters } = asked;
     let uid = &gateway.meta.provenance.cluster()?.uid;
     let fleet = Fleet { gateway, name: name_of(gateway), uid };
@@ -153,6 +174,10 @@ pub fn wanted(gateway: &Object<Gateway>, asked: &Asked, settings: &Settings, aut
     if let ProxyReplicas::Between { least, most, cpu_percent } = parameters.replicas.unwrap_or(settings.replicas) {
         let spec = fleet.autoscaler(least, most, cpu_percent);
         all.push(fleet.document(FleetKind::HorizontalPodAutoscaler, json!({"spec": spec})));
+    }
+    if let Policies::PerGateway { namespace } = &settings.policies {
+        let spec = policy::spec(&fleet.selector(), &ports, egress, settings, namespace);
+        all.push(fleet.document(FleetKind::NetworkPolicy, json!({"spec": spec})));
     }
     Some(all)
 }
@@ -326,13 +351,14 @@ impl Wanted {
 // === impl FleetKind ===
 
 impl FleetKind {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::ServiceAccount,
         Self::ConfigMap,
         Self::Service,
         Self::Deployment,
         Self::PodDisruptionBudget,
         Self::HorizontalPodAutoscaler,
+        Self::NetworkPolicy,
     ];
 
     pub fn name(self) -> &'static str {
@@ -343,6 +369,7 @@ impl FleetKind {
             Self::Deployment => "Deployment",
             Self::PodDisruptionBudget => "PodDisruptionBudget",
             Self::HorizontalPodAutoscaler => "HorizontalPodAutoscaler",
+            Self::NetworkPolicy => "NetworkPolicy",
         }
     }
 
@@ -353,6 +380,7 @@ impl FleetKind {
             Self::Deployment => ("apps", "v1"),
             Self::PodDisruptionBudget => ("policy", "v1"),
             Self::HorizontalPodAutoscaler => ("autoscaling", "v2"),
+            Self::NetworkPolicy => ("networking.k8s.io", "v1"),
         }
     }
 

@@ -43,6 +43,7 @@ fn settings() -> Settings {
         replicas: ProxyReplicas::Fixed(3),
         service: ProxyService::LoadBalancer,
         mesh: PodMesh::None,
+        policies: Policies::None,
     }
 }
 
@@ -56,7 +57,7 @@ fn world(objects: &[Given]) -> World {
 fn wanted_of(gateway: Given, settings: &Settings) -> Vec<Wanted> {
     let world = world(&[gateway]);
     let (gateway, asked) = world.own_gateways().next().unwrap();
-    wanted(gateway, &asked, settings, "the CA").unwrap()
+    wanted(gateway, &asked, &world.egress(&gateway.meta.key()), settings, "the CA").unwrap()
 }
 
 fn of(all: &[Wanted], kind: FleetKind) -> &Value {
@@ -152,7 +153,7 @@ fn pods_that_take_members_of_the_mesh_alone_say_so() {
         let mut world = World::new(Setting { mesh: Some(Arc::new(mesh.clone())), ..Placement::ProxyPerGateway.into() });
         world.step(cluster_of([gateway]).changes());
         let (gateway, asked) = world.own_gateways().next().unwrap();
-        let all = wanted(gateway, &asked, &settings(), "the CA").unwrap();
+        let all = wanted(gateway, &asked, &Egress::new(), &settings(), "the CA").unwrap();
         of(&all, FleetKind::Deployment)["spec"]["template"]["metadata"]["labels"]["security.istio.io/tlsMode"].clone()
     };
     let none = json!({});
@@ -241,7 +242,7 @@ fn a_gateway_has_its_own_parameters_and_then_those_of_its_class() {
 
     let world = world(&[gateway.clone(), class.clone(), of_class, own]);
     let (found, asked) = world.own_gateways().next().unwrap();
-    let all = wanted(found, &asked, &settings(), "").unwrap();
+    let all = wanted(found, &asked, &Egress::new(), &settings(), "").unwrap();
     let deployment = &of(&all, FleetKind::Deployment)["spec"];
     let pod = &deployment["template"]["spec"];
     assert_eq!((&pod["containers"][0]["image"], &pod["nodeSelector"]["disk"]), (&json!("proxy:2"), &json!("ssd")));
@@ -256,4 +257,91 @@ fn a_gateway_has_its_own_parameters_and_then_those_of_its_class() {
     let world = self::world(&[gateway, class]);
     let reasons: Vec<Reason> = world.findings().iter().map(|finding| finding.reason).collect();
     assert_eq!(reasons, [Reason::InvalidParameters; 2]);
+}
+
+const SERVICES: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: team}
+spec: {selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}, {name: other, port: 81, targetPort: 9}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: by-hand, namespace: team}
+spec: {ports: [{port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: by-hand, namespace: team, labels: {kubernetes.io/service-name: by-hand}}
+addressType: IPv4
+endpoints: [{addresses: [10.7.7.7]}]
+ports: [{port: 8443}]
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: web, namespace: team}
+spec:
+  parentRefs: [{name: llm}]
+  rules:
+  - backendRefs: [{name: web, port: 80}, {name: by-hand, port: 80}]
+  - {matches: [{path: {value: /v1}}], backendRefs: [{group: tollgate.dev, kind: ModelPool, name: chat}]}
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: ModelPool
+metadata: {name: chat, namespace: team}
+spec:
+  models:
+  - {name: a, targets: [{backendRef: {name: outside}}, {backendRef: {name: inside}}, {backendRef: {name: fixed}}]}
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: ModelBackend
+metadata: {name: outside, namespace: team}
+spec: {schema: OpenAI, endpoint: {hostname: api.example.com, port: 443}, tls: {mode: Simple}}
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: ModelBackend
+metadata: {name: inside, namespace: team}
+spec: {schema: OpenAI, endpoint: {hostname: web.team.svc.cluster.local, port: 81}, tls: {mode: None}}
+---
+apiVersion: tollgate.dev/v1alpha1
+kind: ModelBackend
+metadata: {name: fixed, namespace: team}
+spec: {schema: OpenAI, endpoint: {hostname: 10.8.8.8, port: 8000}, tls: {mode: None}}
+";
+
+#[test]
+fn proxies_reach_what_their_routes_lead_to_and_nothing_else() {
+    let objects: Vec<Given> =
+        [Given::yaml(GATEWAY)].into_iter().chain(SERVICES.split("\n---\n").map(Given::yaml)).collect();
+    let world = world(&objects);
+    let (gateway, _) = world.own_gateways().next().unwrap();
+    let pods =
+        Destination::Pods { namespace: "team".to_owned(), labels: [("app".to_owned(), "web".to_owned())].into() };
+    // The Pods' own ports, also of a Service that has no endpoint yet.
+    let expected = Egress::from([
+        (pods, [9, 8080].into()),
+        (Destination::Address("10.7.7.7".parse().unwrap()), [8443].into()),
+        (Destination::Address("10.8.8.8".parse().unwrap()), [8000].into()),
+        (Destination::Outside, [443].into()),
+    ]);
+    assert_eq!(world.egress(&gateway.meta.key()), expected);
+    assert_eq!(world.egress(&Key::new("team", "other")), Egress::new());
+}
+
+#[test]
+fn a_policy_goes_with_proxies_where_it_is_asked_for() {
+    let outside = wanted_of(Given::yaml(GATEWAY), &settings());
+    assert!(outside.iter().all(|one| one.kind != FleetKind::NetworkPolicy));
+    let policies = Policies::PerGateway { namespace: "tollgate-system".to_owned() };
+    let all = wanted_of(Given::yaml(GATEWAY), &Settings { policies, ..settings() });
+    let spec = &of(&all, FleetKind::NetworkPolicy)["spec"];
+    assert_eq!(spec["podSelector"], of(&all, FleetKind::Deployment)["spec"]["selector"]);
+    let ports = |rules: &Value| -> Vec<Value> {
+        rules.as_array().unwrap().iter().map(|rule| rule["ports"][0]["port"].clone()).collect()
+    };
+    assert_eq!(ports(&spec["ingress"]), [80, 15021]);
+    assert_eq!(ports(&spec["egress"]), [18000, 53]);
+    let control_plane = &spec["egress"][0]["to"][0];
+    let namespace = &control_plane["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"];
+    assert_eq!(namespace, "tollgate-system");
 }

@@ -8,6 +8,7 @@
 //! the stages after theirs. A whole translation comes to the same result, which a property test holds against this.
 
 mod claim_sets;
+mod egress;
 mod ends;
 mod gateways;
 mod index;
