@@ -92,6 +92,8 @@ enum Command {
     Ledger(commands::ledger::Args),
     /// Print the bootstrap of an Envoy that is to be served by `tollgate serve`
     Bootstrap(commands::bootstrap::Args),
+    /// Ask URLs, as `helm test` does; exit 1 when one does not answer well
+    Probe(commands::probe::Args),
     /// Print the completion script of a shell
     Completion(commands::completion::Args),
     #[command(name = detach::COMMAND, hide = true)]
@@ -117,6 +119,7 @@ fn main() -> ExitCode {
         Command::Usage(args) => commands::usage::main(&args),
         Command::Ledger(args) => commands::ledger::main(args),
         Command::Bootstrap(args) => commands::bootstrap::main(&args),
+        Command::Probe(args) => commands::probe::main(&args),
         Command::Completion(args) => commands::completion::main(&args, Cli::command()),
         Command::StartDetached(args) => commands::start_detached(&args),
     };

@@ -38,3 +38,36 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- define "tollgate.meshCertificates" -}}
 --mesh-certificates=/var/lib/istio/data
 {{- end }}
+
+{{- /* The Pod of `helm test`. */ -}}
+{{- define "tollgate.testLabels" -}}
+app.kubernetes.io/name: tollgate-test
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- /* Of a cluster's DNS, and of OpenShift's, whose Pods have the second one. */ -}}
+{{- define "tollgate.dns" -}}
+- {port: 53, protocol: UDP}
+- {port: 53, protocol: TCP}
+- {port: 5353, protocol: UDP}
+- {port: 5353, protocol: TCP}
+{{- end -}}
+
+{{- /* The Secret with the CA that all replicas share. */ -}}
+{{- define "tollgate.authority" -}}
+tollgate-authority
+{{- end -}}
+
+{{- define "tollgate.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+fsGroup: 65532
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{- define "tollgate.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end -}}

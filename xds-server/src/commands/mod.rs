@@ -12,6 +12,7 @@ pub mod ledger;
 mod logging;
 pub mod mesh;
 mod placement;
+pub mod probe;
 mod proxies;
 pub mod proxy;
 pub mod run;

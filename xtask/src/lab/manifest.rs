@@ -39,6 +39,6 @@ fn path(workspace: &Workspace) -> PathBuf {
 fn render(workspace: &Workspace) -> anyhow::Result<String> {
     let mut helm = std::process::Command::new(workspace.lab().join("helm"));
     helm.args(["template", "tollgate", "--namespace", "tollgate-system", "--kube-version", KUBERNETES]);
-    helm.args(["--set", "crds.install=false"]).arg(workspace.root().join("manifests/chart"));
+    helm.args(["--skip-tests", "--set", "crds.install=false"]).arg(workspace.root().join("manifests/chart"));
     Ok(format!("{HEAD}{}", shell::read(&mut helm)?))
 }

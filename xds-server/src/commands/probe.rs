@@ -1,0 +1,54 @@
+//! `tollgate probe`: asks URLs once each. `helm test` runs it in a Pod, whose image has no curl.
+
+use std::time::{Duration, Instant};
+
+use tollgate_core::terms::duration;
+
+use super::{Outcome, ask, print};
+
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+A status below 500 is well: a Gateway without a route for the path answers 404, and one that is not programmed does not
+answer. What does not answer yet is asked again until the time is over.
+
+Exit code 0: all are well; 1: one is not.")]
+pub struct Args {
+    #[arg(required = true, value_name = "URL")]
+    urls: Vec<String>,
+    /// For all of them together
+    #[arg(long, default_value = "30s", value_parser = duration::parse, value_name = "TIME")]
+    within: Duration,
+}
+
+const PAUSE: Duration = Duration::from_millis(500);
+/// For one answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+pub fn main(args: &Args) -> anyhow::Result<Outcome> {
+    ask::block_on(async {
+        let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build()?;
+        let end = Instant::now() + args.within;
+        let mut all = Outcome::Good;
+        for url in &args.urls {
+            let (is_well, said) = loop {
+                let (is_well, said) = once(&client, url).await;
+                if is_well || Instant::now() + PAUSE > end {
+                    break (is_well, said);
+                }
+                tokio::time::sleep(PAUSE).await;
+            };
+            print(&format!("{} {url}: {said}\n", if is_well { "ok  " } else { "FAIL" }));
+            if !is_well {
+                all = Outcome::Findings;
+            }
+        }
+        Ok(all)
+    })
+}
+
+async fn once(client: &reqwest::Client, url: &str) -> (bool, String) {
+    match client.get(url).send().await {
+        Ok(answer) => (!answer.status().is_server_error(), answer.status().to_string()),
+        Err(error) => (false, error.to_string()),
+    }
+}
