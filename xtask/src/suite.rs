@@ -91,6 +91,9 @@ fn in_kubernetes(workspace: &Workspace, name: Option<&str>, tally: &mut Tally) {
         Ok(()) => {
             if name.is_none() {
                 tally.one("manifests/tollgate.yaml", lab::manifest::check(workspace));
+                tally.one("the chart", lab::chart::check(workspace));
+                let scanned = setup::tools(workspace).and_then(|tools| lab::chart::scan(workspace, &tools.trivy));
+                tally.one("Trivy on the chart", scanned);
             }
             check::in_kubernetes(workspace, name, tally);
         }
@@ -114,7 +117,7 @@ pub fn fast(workspace: &Workspace) -> anyhow::Result<()> {
 }
 
 /// Writes what is generated: from the types the definitions of our kinds and their reference, from what the code asks for
-/// the roles, and from the chart what kubectl applies.
+/// the roles, and from the chart the reference of its values, what kubectl applies, and which objects tests/chart makes.
 pub fn generate(workspace: &Workspace) -> anyhow::Result<()> {
     let step = Step {
         what: "writing manifests/crds, manifests/rbac and docs/reference anew",
@@ -129,8 +132,13 @@ pub fn generate(workspace: &Workspace) -> anyhow::Result<()> {
         workspace,
         shell::cargo(workspace).args(["test", "--package", "tollgate", "manifests::"]).env("TOLLGATE_BLESS", "1"),
     )?;
+    step.run(
+        workspace,
+        shell::cargo(workspace).args(["test", "--package", "xtask", "--test", "values"]).env("TOLLGATE_BLESS", "1"),
+    )?;
     setup::tools(workspace)?;
-    lab::manifest::write(workspace)
+    lab::manifest::write(workspace)?;
+    lab::chart::write(workspace)
 }
 
 /// Writes the expected parts of the golden cases anew, to be reviewed as a diff.

@@ -27,6 +27,9 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- /* An image by its digest, if there is one, else by its tag. */ -}}
 {{- define "tollgate.image" -}}
 {{- $image := index . 0 -}}{{- $root := index . 1 -}}
+{{- if eq (toString $image.tag) "latest" -}}
+{{- fail (printf "the image %s: `latest` is another one every day; name a version, or a digest" $image.repository) -}}
+{{- end -}}
 {{- if $image.digest -}}
 {{ $image.repository }}@{{ $image.digest }}
 {{- else -}}

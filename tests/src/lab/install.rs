@@ -1,6 +1,7 @@
 //! What is installed into a lab before Tollgate is tested there: the Gateway API, then Tollgate.
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::Context;
@@ -126,10 +127,32 @@ impl Lab {
 
     /// Runs helm on the release, with the chart and these values.
     pub async fn helm(&self, command: &str, options: &[&str], values: &[&str]) -> anyhow::Result<()> {
-        let chart = self.tools.tests.with_file_name("manifests").join("chart");
+        self.helm_chart(&self.chart(), command, options, values).await
+    }
+
+    /// The same with another chart.
+    pub async fn helm_chart(
+        &self,
+        chart: &Path,
+        command: &str,
+        options: &[&str],
+        values: &[&str],
+    ) -> anyhow::Result<()> {
         let chart = chart.to_str().context("a path in UTF-8")?;
-        let values: Vec<&str> = values.iter().flat_map(|value| ["--set", value]).collect();
+        // The API server of a lab has a port of its own, and what Pods send to it is held to their policies.
+        let port = format!("networkPolicies.apiServer.ports={{{}}}", self.port);
+        let values: Vec<&str> = [&port]
+            .into_iter()
+            .map(String::as_str)
+            .chain(values.iter().copied())
+            .flat_map(|value| ["--set", value])
+            .collect();
         self.run_helm(command, &[&[chart][..], options, &values].concat()).await
+    }
+
+    /// The folder of the chart.
+    pub fn chart(&self) -> PathBuf {
+        self.tools.tests.with_file_name("manifests").join("chart")
     }
 
     /// Uninstalls Tollgate. What people have made of its kinds stays.
@@ -137,7 +160,8 @@ impl Lab {
         self.run_helm("uninstall", &["--wait", "--timeout", "60s"]).await
     }
 
-    async fn run_helm(&self, command: &str, arguments: &[&str]) -> anyhow::Result<()> {
+    /// Runs helm on the release, with no chart.
+    pub async fn run_helm(&self, command: &str, arguments: &[&str]) -> anyhow::Result<()> {
         let mut helm = tokio::process::Command::new(self.tools.lab_program("helm"));
         helm.args([command, RELEASE, "--namespace", NAMESPACE]).args(arguments);
         let output = helm.env("KUBECONFIG", self.kubeconfig()).stdin(Stdio::null()).output().await?;

@@ -12,6 +12,7 @@ pub mod curl;
 pub mod install;
 pub mod istio;
 mod kubectl;
+pub mod policies;
 pub mod suite;
 
 use std::path::{Path, PathBuf};
@@ -33,6 +34,8 @@ pub struct Lab {
     process: Process,
     tools: Tools,
     home: PathBuf,
+    /// Of the API server.
+    port: String,
 }
 
 // === impl Lab ===
@@ -57,7 +60,7 @@ impl Lab {
         // For the paths in images.yaml.
         command.env("TARGET", &tools.target).env("TESTS", &tools.tests).env("TOLLGATE", &tools.tollgate);
         let process = Process::start(&mut command, &home.join("lab.log"))?;
-        let mut lab = Self { process, tools: tools.clone(), home };
+        let mut lab = Self { process, tools: tools.clone(), home, port };
         lab.ready().await?;
         Ok(lab)
     }

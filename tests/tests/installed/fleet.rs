@@ -19,6 +19,8 @@ e2e! {
 }
 
 const SERVICE: &str = "tollgate-proxies";
+/// Where the mesh's kinds are unknown.
+const NO_POLICIES: &str = "serviceMesh.policies.enabled=false";
 /// No Gateway of another test has one of these.
 const PORTS: [u16; 2] = [9081, 9082];
 
@@ -73,7 +75,8 @@ async fn one_fleet_serves_all_gateways_without_a_right_to_make_any(lab: Arc<Lab>
 
 /// The same fleet in a mesh. Its Pods wait for Istio's agent, which a lab does not have, so this comes after all else.
 async fn in_a_mesh(lab: &Lab, values: &[&str]) -> anyhow::Result<()> {
-    lab.helm("upgrade", &[], &[values, &["serviceMesh.istio=true"]].concat()).await?;
+    // Nor are Istio's kinds.
+    lab.helm("upgrade", &[], &[values, &["serviceMesh.istio=true", NO_POLICIES]].concat()).await?;
     let template = lab.field(&["-n", NAMESPACE, "deployment", SERVICE], "{.spec.template}").await?;
     let template: Value = serde_json::from_str(&template)?;
     let at = |pointer: &str| template.pointer(pointer).cloned().unwrap_or_default();
@@ -118,7 +121,7 @@ async fn in_linkerds_mesh(lab: &Lab, values: &[&str]) -> anyhow::Result<()> {
         let refused = lab.helm("upgrade", options, &both).await.err().context("two meshes are taken")?.to_string();
         anyhow::ensure!(refused.contains(told), "{refused}");
     }
-    lab.helm("upgrade", &[], &[values, &[linkerd]].concat()).await?;
+    lab.helm("upgrade", &[], &[values, &[linkerd, NO_POLICIES]].concat()).await?;
     for (name, expected) in [
         ("tollgate", json!({"linkerd.io/inject": "disabled"})),
         (SERVICE, json!({"linkerd.io/inject": "enabled", "config.linkerd.io/skip-outbound-ports": "18000,18001"})),
@@ -138,7 +141,10 @@ async fn with_sidecars(lab: &Lab, values: &[&str]) -> anyhow::Result<()> {
 
     let url = "https://files.example/filter.wasm";
     let url_value = format!("serviceMesh.sidecarCodeUrl={url}");
-    let on = ["serviceMesh.istio=true", "serviceMesh.sidecars=true", "podAnnotations.kept=yes", &url_value];
+    // Istio's own definitions take the policies.
+    lab.install_istio().await?;
+    let runners = "serviceMesh.policies.runners={first}";
+    let on = ["serviceMesh.istio=true", "serviceMesh.sidecars=true", "podAnnotations.kept=yes", &url_value, runners];
     lab.helm("upgrade", &[], &[values, &on].concat()).await?;
     lab.kubectl(&["-n", NAMESPACE, "rollout", "status", "deployment/tollgate", "--timeout=60s"]).await?.success()?;
     let get = async |kind: &str, name: &str| {
@@ -171,6 +177,15 @@ async fn with_sidecars(lab: &Lab, values: &[&str]) -> anyhow::Result<()> {
     anyhow::ensure!(arguments.contains(host) && arguments.contains("\"--envoy-filters\""), "{arguments}");
     anyhow::ensure!(arguments.contains(&format!("\"--sidecar-code-url={url}\"")), "{arguments}");
     lab.kubectl(&["get", "clusterrolebinding", "tollgate-sidecars"]).await?.success()?;
+    for kind in ["peerauthentication", "authorizationpolicy", "destinationrule"] {
+        get(kind, "tollgate").await?;
+    }
+    let callers = ["-n", "first", "authorizationpolicy", "tollgate-gateways"];
+    let callers = lab.field(&callers, "{.spec.rules[0].from[0].source.principals}").await?;
+    anyhow::ensure!(callers == format!("[\"cluster.local/ns/{NAMESPACE}/sa/{SERVICE}\"]"), "{callers}");
+    for (kind, name) in [("peerauthentication", "tollgate-strict"), ("authorizationpolicy", "tollgate-deny")] {
+        lab.kubectl(&["-n", "first", "get", kind, name]).await?.success()?;
+    }
     Ok(())
 }
 

@@ -11,7 +11,9 @@ mod fleet;
 mod install;
 mod native;
 mod picked;
+mod policies;
 mod proxies;
+mod release;
 mod replicas;
 mod secrets;
 mod shop;
@@ -34,6 +36,8 @@ fn main() -> ExitCode {
         authority::tests(),
         replicas::tests(),
         install::tests(),
+        policies::tests(),
+        release::tests(),
         native::tests(),
         fleet::tests(),
     ];

@@ -19,7 +19,8 @@ e2e! {
 }
 
 /// Kinds of which a Gateway's proxies are made.
-const KINDS: [&str; 5] = ["serviceaccount", "configmap", "service", "deployment", "poddisruptionbudget"];
+const KINDS: [&str; 6] =
+    ["serviceaccount", "configmap", "service", "deployment", "poddisruptionbudget", "networkpolicy"];
 
 async fn a_gateway_has_proxies_that_come_and_go_with_it(lab: Arc<Lab>) -> anyhow::Result<()> {
     shop::web(&lab, "comes", "").await?;

@@ -6,7 +6,7 @@ use crate::shell;
 use crate::workspace::Workspace;
 
 /// The oldest Kubernetes that the chart is for.
-const KUBERNETES: &str = "1.30";
+pub const KUBERNETES: &str = "1.30";
 
 const HEAD: &str = "# Generated from manifests/chart by `cargo xtask gen`. The definitions are in manifests/crds.
 ---

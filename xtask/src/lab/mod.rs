@@ -1,5 +1,6 @@
 //! `cargo xtask lab`: a Kubernetes on this machine for a person, as the tests have it. tests/lab/README.md says what it is.
 
+pub mod chart;
 mod conformance;
 mod demo;
 pub mod go;
