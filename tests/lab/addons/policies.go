@@ -3,6 +3,7 @@ package addons
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"os/exec"
 	"slices"
 	"strings"
@@ -25,7 +26,7 @@ import (
 // are used; what no policy admits is dropped, and noted in the set `refused`.
 //
 // As in most clusters, the node may reach its own pods. The API server is on it,
-// too, but what pods send to the node is held to their policies.
+// too, and what pods send to the node is held to their policies.
 const (
 	policyTable = "lab_policies"
 	// Many pods change at once.
@@ -41,6 +42,7 @@ type policies struct {
 	policies   networkinglisters.NetworkPolicyLister
 	due        chan struct{}
 	written    string
+	counters   map[string]bool // that there are
 }
 
 // A direction is what is policed of a packet: that its sender sends it, or that its receiver takes it.
@@ -61,8 +63,9 @@ type rule struct {
 
 // A text is an nft script in the making.
 type text struct {
-	counters, rules bytes.Buffer
-	isolated        map[string][]string // addresses of pods, by direction
+	rules    bytes.Buffer
+	counters map[string]bool
+	isolated map[string][]string // addresses of pods, by direction
 }
 
 func newPolicies(factory informers.SharedInformerFactory) *policies {
@@ -96,7 +99,7 @@ func newPolicies(factory informers.SharedInformerFactory) *policies {
 func (p *policies) run() error {
 	for range p.due {
 		time.Sleep(settle)
-		script, err := p.script()
+		script, counters, err := p.script()
 		if err != nil {
 			return err
 		}
@@ -108,21 +111,21 @@ func (p *policies) run() error {
 		if out, err := nft.CombinedOutput(); err != nil {
 			return fmt.Errorf("nft: %w: %s\n%s", err, out, script)
 		}
-		p.written = script
+		p.written, p.counters = script, counters
 	}
 	return nil
 }
 
-// script leaves counters as they are, and puts all rules in place of those that were.
-func (p *policies) script() (string, error) {
+// script leaves the counters of rules that stay as they are, and puts all rules in place of those that were.
+func (p *policies) script() (string, map[string]bool, error) {
 	all, err := p.policies.List(labels.Everything())
 	if err != nil {
-		return "", err
+		return "", nil, err
 	}
 	slices.SortFunc(all, func(a, b *networkingv1.NetworkPolicy) int {
 		return strings.Compare(a.Namespace+"/"+a.Name, b.Namespace+"/"+b.Name)
 	})
-	t := &text{isolated: map[string][]string{}}
+	t := &text{counters: map[string]bool{}, isolated: map[string][]string{}}
 	for _, policy := range all {
 		if err := p.add(t, policy); err != nil {
 			// It admits nothing then, which a test sees.
@@ -132,13 +135,15 @@ func (p *policies) script() (string, error) {
 	var out bytes.Buffer
 	fmt.Fprintf(&out, "add table ip %s\n", policyTable)
 	fmt.Fprintf(&out, "add set ip %s refused { type ipv4_addr . ipv4_addr . inet_proto . inet_service; flags dynamic; size 4096; }\n", policyTable)
-	out.Write(t.counters.Bytes())
+	for _, counter := range slices.Sorted(maps.Keys(t.counters)) {
+		fmt.Fprintf(&out, "add counter ip %s %s\n", policyTable, counter)
+	}
 	for _, hook := range []string{"forward", "input"} {
 		fmt.Fprintf(&out, "add chain ip %s %s { type filter hook %s priority 10; }\n", policyTable, hook, hook)
 		fmt.Fprintf(&out, "add chain ip %s policed\n", policyTable)
 		fmt.Fprintf(&out, "flush chain ip %s %s\n", policyTable, hook)
-		fmt.Fprintf(&out, "add rule ip %s %s ct state established,related accept\n", policyTable, hook)
-		fmt.Fprintf(&out, "add rule ip %s %s jump policed\n", policyTable, hook)
+		// A connection is admitted as a whole, when it begins.
+		fmt.Fprintf(&out, "add rule ip %s %s ct state new jump policed\n", policyTable, hook)
 	}
 	fmt.Fprintf(&out, "flush chain ip %s policed\n", policyTable)
 	out.Write(t.rules.Bytes())
@@ -154,7 +159,12 @@ func (p *policies) script() (string, error) {
 		}
 		fmt.Fprintf(&out, "add rule ip %s policed %s drop\n", policyTable, of)
 	}
-	return out.String(), nil
+	for counter := range p.counters {
+		if !t.counters[counter] {
+			fmt.Fprintf(&out, "delete counter ip %s %s\n", policyTable, counter)
+		}
+	}
+	return out.String(), t.counters, nil
 }
 
 func (p *policies) add(t *text, policy *networkingv1.NetworkPolicy) error {
@@ -212,7 +222,7 @@ func (p *policies) admit(t *text, policy *networkingv1.NetworkPolicy, d directio
 	for j, peer := range peers {
 		for k, port := range ports {
 			counter := fmt.Sprintf("%s/%s/%s/%d/%d/%d", policy.Namespace, policy.Name, d.name, number, j, k)
-			fmt.Fprintf(&t.counters, "add counter ip %s %s\n", policyTable, counter)
+			t.counters[counter] = true
 			if len(members) == 0 || peer == nobody {
 				continue
 			}
@@ -227,6 +237,9 @@ const nobody = "nobody" // nft has no empty list
 
 func (p *policies) peer(namespace string, d direction, peer networkingv1.NetworkPolicyPeer) (string, error) {
 	if block := peer.IPBlock; block != nil {
+		if strings.Contains(block.CIDR, ":") {
+			return nobody, nil // there is no IPv6
+		}
 		match := fmt.Sprintf("ip %s %s", d.theirs, block.CIDR)
 		if len(block.Except) > 0 {
 			match += fmt.Sprintf(" ip %s != { %s }", d.theirs, strings.Join(block.Except, ", "))

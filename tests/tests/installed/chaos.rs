@@ -136,7 +136,9 @@ async fn watched(lab: &Lab, name: &str) -> anyhow::Result<()> {
     let mut spec = deployment.pointer("/spec/template/spec").context("no Pods")?.clone();
     let arguments = spec.pointer_mut("/containers/0/args").and_then(Value::as_array_mut).context("no arguments")?;
     arguments.push(format!("--admin-path={}", dump::PATH).into());
-    let metadata = json!({"name": name, "namespace": "chaos"});
+    // By this label the control plane takes it for a proxy. No Service selects by this label alone.
+    let labels = json!({"app.kubernetes.io/name": "tollgate-proxy"});
+    let metadata = json!({"name": name, "namespace": "chaos", "labels": labels});
     lab.apply(&json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}).to_string()).await?;
     let pod = format!("pod/{name}");
     lab.kubectl(&["-n", "chaos", "wait", "--for=condition=Ready", "--timeout=60s", &pod]).await?.success()?;

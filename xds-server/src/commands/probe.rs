@@ -52,3 +52,35 @@ async fn once(client: &reqwest::Client, url: &str) -> (bool, String) {
         Err(error) => (false, error.to_string()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// Answers one request.
+    fn answering(status: &'static str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            let (mut client, _) = listener.accept().unwrap();
+            let _ = client.read(&mut [0; 4096]);
+            let _ = client.write_all(format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").as_bytes());
+        });
+        url
+    }
+
+    #[test]
+    fn whoever_fails_or_does_not_answer_is_not_well() {
+        let nobody = {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            format!("http://{}/", listener.local_addr().unwrap())
+        };
+        let probe = |urls: Vec<String>| main(&Args { urls, within: Duration::ZERO }).unwrap();
+        assert_eq!(probe(vec![answering("200 OK"), answering("404 Not Found")]), Outcome::Good);
+        assert_eq!(probe(vec![answering("200 OK"), answering("503 Service Unavailable")]), Outcome::Findings);
+        assert_eq!(probe(vec![nobody]), Outcome::Findings);
+    }
+}
