@@ -5,15 +5,17 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 
-use tollgate_tests::lab::install::{NAMESPACE, VALUES};
+use tollgate_tests::lab::install::{CONTROL_PLANE, NAMESPACE, VALUES};
 use tollgate_tests::lab::suite::e2e;
 use tollgate_tests::lab::{Lab, books};
 use tollgate_tests::poll;
 
 use crate::chain::{chain, chat, used};
+use crate::install::{noted, used as asked};
 use crate::shop;
 
 e2e! {
+    one_namespace_needs_no_right_in_others,
     a_newer_chart_and_the_way_back_keep_books_budgets_and_addresses,
     uninstalling_leaves_what_is_to_stay_and_nothing_else,
 }
@@ -71,6 +73,29 @@ async fn a_newer_chart_and_the_way_back_keep_books_budgets_and_addresses(lab: Ar
     let answer = chat(&lab, &found.url, &found.research).await?;
     anyhow::ensure!(answer.status == 200, "{answer:?}");
     Ok(())
+}
+
+/// With `namespaces` the rights are Roles, and they suffice.
+async fn one_namespace_needs_no_right_in_others(lab: Arc<Lab>) -> anyhow::Result<()> {
+    lab.kubectl(&["create", "namespace", "scoped"]).await?.success()?;
+    let scoped = [&VALUES[..], &["namespaces={scoped}"]].concat();
+    lab.helm("upgrade", &["--wait", "--timeout", "120s"], &scoped).await?;
+    let pods = ["-n", NAMESPACE, "get", "pods", "-l", CONTROL_PLANE, "-o", "name"];
+    poll::until("the control plane from before is gone", || async {
+        let found = lab.kubectl(&pods).await?.success()?.out;
+        anyhow::ensure!(found.lines().count() == 1, "{found}");
+        Ok(())
+    })
+    .await?;
+    let noted = noted(&lab)?;
+    for wide in ["tollgate", "tollgate-provisioner"] {
+        let found = lab.kubectl(&["get", "clusterrole", wide]).await?;
+        anyhow::ensure!(found.err.contains("NotFound"), "{found:?}");
+    }
+    shop::web(&lab, "scoped", "").await?;
+    let (_, denied) = asked(&lab, noted)?;
+    anyhow::ensure!(denied.is_empty(), "denied: {denied:?}");
+    lab.helm("upgrade", &["--wait", "--timeout", "120s"], &VALUES).await
 }
 
 /// A copy of the chart with a higher version.

@@ -50,12 +50,12 @@ pub(super) fn spec(
     settings: &Settings,
     namespace: &str,
 ) -> Value {
-    let mut ingress = vec![
-        // Listeners are for everybody.
-        json!({"ports": tcp(ports.iter().copied())}),
-        // The node probes it, and load balancers may. Which addresses these have is not known.
-        json!({"ports": tcp([STATUS_PORT])}),
-    ];
+    // The node probes it, and load balancers may. Which addresses these have is not known.
+    let mut ingress = vec![json!({"ports": tcp([STATUS_PORT])})];
+    // Listeners are for everybody. A rule without ports would be for all of them.
+    if !ports.is_empty() {
+        ingress.push(json!({"ports": tcp(ports.iter().copied())}));
+    }
     let control_plane = json!([{
         "namespaceSelector": {"matchLabels": {NAMESPACE_NAME: namespace}},
         "podSelector": {"matchLabels": {"app.kubernetes.io/name": CONTROL_PLANE}},

@@ -333,13 +333,16 @@ fn a_policy_goes_with_proxies_where_it_is_asked_for() {
     let outside = wanted_of(Given::yaml(GATEWAY), &settings());
     assert!(outside.iter().all(|one| one.kind != FleetKind::NetworkPolicy));
     let policies = Policies::PerGateway { namespace: "tollgate-system".to_owned() };
-    let all = wanted_of(Given::yaml(GATEWAY), &Settings { policies, ..settings() });
+    let policed = Settings { policies, ..settings() };
+    let all = wanted_of(Given::yaml(GATEWAY), &policed);
     let spec = &of(&all, FleetKind::NetworkPolicy)["spec"];
     assert_eq!(spec["podSelector"], of(&all, FleetKind::Deployment)["spec"]["selector"]);
     let ports = |rules: &Value| -> Vec<Value> {
         rules.as_array().unwrap().iter().map(|rule| rule["ports"][0]["port"].clone()).collect()
     };
-    assert_eq!(ports(&spec["ingress"]), [80, 15021]);
+    assert_eq!(ports(&spec["ingress"]), [15021, 80]);
+    let closed = policy::spec(&Map::new(), &BTreeSet::new(), &Egress::new(), &policed, "n");
+    assert_eq!(ports(&closed["ingress"]), [15021], "and not all ports");
     assert_eq!(ports(&spec["egress"]), [18000, 53]);
     let control_plane = &spec["egress"][0]["to"][0];
     let namespace = &control_plane["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"];
