@@ -1,4 +1,5 @@
-//! `tollgate probe`: asks URLs once each. `helm test` runs it in a Pod, whose image has no curl.
+//! `tollgate probe`: asks URLs until each has answered well, within a time. `helm test` runs it in a Pod, whose image has no
+//! curl.
 
 use std::time::{Duration, Instant};
 
