@@ -9,6 +9,7 @@
 //! 6 serve            resources               -> xDS streams; ACK and NACK -> status
 //! 7 statuses         status                  -> the objects of the cluster (if that is where they come from)
 //!   fleet            Gateways                -> Deployments and Services of their proxies
+//!   notices          budgets that are nearly spent -> webhook, Events
 //! 8 admin            status, usage, budgets  -> HTTP for people and probes
 //! 9 envoy            Envoy itself, as a process of its own (`tollgate run`; in a Pod `tollgate proxy`)
 //! ```
@@ -29,12 +30,14 @@ mod commands;
 mod envoy;
 mod filter_code;
 mod fleet;
+mod handshakes;
 mod identity;
 mod istio;
 mod leader;
 mod ledger;
 #[cfg(test)]
 mod manifests;
+mod notices;
 mod pipeline;
 mod proxy;
 mod replicas;

@@ -16,6 +16,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::accept::Accept;
+use crate::handshakes::{Handshakes, Reason};
 
 /// The limits of such a port.
 #[derive(Debug, Clone, Copy)]
@@ -28,6 +29,13 @@ pub struct Limits {
     pub age: Duration,
     /// Then the answer under way has this time. A client that reads more slowly loses the rest of it.
     pub last_answer: Duration,
+}
+
+/// How such a port speaks TLS.
+#[derive(Clone)]
+pub struct Tls {
+    pub acceptor: TlsAcceptor,
+    pub failures: Handshakes,
 }
 
 /// The most bytes of a request's head. Requests are short, but a browser adds the cookies of every server on its host.
@@ -51,7 +59,8 @@ pub async fn serve(listener: TcpListener, port: &'static str, router: Router, li
 }
 
 /// The same under TLS.
-pub async fn serve_tls(listener: TcpListener, port: &'static str, router: Router, limits: Limits, tls: TlsAcceptor) {
+pub async fn serve_tls(listener: TcpListener, port: &'static str, router: Router, limits: Limits, tls: Tls) {
+    tls.failures.open(port);
     serve_by(listener, port, router, limits, Some(tls)).await;
 }
 
@@ -59,7 +68,7 @@ pub async fn serve_tls(listener: TcpListener, port: &'static str, router: Router
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub IpAddr);
 
-async fn serve_by(listener: TcpListener, port: &'static str, router: Router, limits: Limits, tls: Option<TlsAcceptor>) {
+async fn serve_by(listener: TcpListener, port: &'static str, router: Router, limits: Limits, tls: Option<Tls>) {
     let mut accept = Accept::new(listener, port, limits.connections);
     // The set is dropped with this task, and all connections with it.
     let mut connections = JoinSet::new();
@@ -77,10 +86,16 @@ async fn serve_by(listener: TcpListener, port: &'static str, router: Router, lim
         connections.spawn(async move {
             match tls {
                 None => connection(stream, router, limits).await,
-                Some(tls) => match timeout(limits.head, tls.accept(stream)).await {
+                Some(tls) => match timeout(limits.head, tls.acceptor.accept(stream)).await {
                     Ok(Ok(stream)) => connection(stream, router, limits).await,
-                    Ok(Err(error)) => tracing::debug!(%error, port, "a TLS handshake failed"),
-                    Err(_elapsed) => tracing::debug!(port, "a TLS handshake took too long"),
+                    Ok(Err(error)) => {
+                        tls.failures.failed(port, Reason::of(&error));
+                        tracing::debug!(%error, port, "a TLS handshake failed");
+                    }
+                    Err(_elapsed) => {
+                        tls.failures.failed(port, Reason::Timeout);
+                        tracing::debug!(port, "a TLS handshake took too long");
+                    }
                 },
             }
             drop(room);

@@ -29,9 +29,10 @@ const CORE: [&str; 20] = [
 ];
 
 /// The same of `src`, which may use all of the core.
-const EDGE: [&str; 20] = [
+const EDGE: [&str; 22] = [
     "identity",
     "accept",
+    "handshakes",
     "web",
     "report",
     "state",
@@ -43,6 +44,7 @@ const EDGE: [&str; 20] = [
     "leader",
     "replicas",
     "statuses",
+    "notices",
     "fleet",
     "istio",
     "admin",

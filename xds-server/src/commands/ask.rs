@@ -180,7 +180,13 @@ mod tests {
         };
         let router = axum::Router::new().route("/prefix/api/status", axum::routing::get(answer));
         let tls = tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(tls));
-        tokio::spawn(crate::web::serve_tls(listener, "test", router, crate::web::Limits::PEOPLE, tls));
+        tokio::spawn(crate::web::serve_tls(
+            listener,
+            "test",
+            router,
+            crate::web::Limits::PEOPLE,
+            crate::web::Tls { acceptor: tls, failures: crate::handshakes::Handshakes::default() },
+        ));
 
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| {

@@ -25,6 +25,7 @@ mod terminal;
 pub mod translate;
 pub mod usage;
 pub mod validate;
+mod webhook;
 
 use clap::ValueEnum;
 

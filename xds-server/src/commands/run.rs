@@ -18,6 +18,7 @@ use super::mesh::MeshArgs;
 use super::sources::Sources;
 use super::stages::{KeyWarning, Parts, Stages, duration};
 use super::stops::Stops;
+use super::webhook::WebhookArgs;
 use crate::envoy::bootstrap::{Bootstrap, ControlPlane};
 use crate::envoy::find::find;
 use crate::envoy::process::{Envoy, EnvoySetup};
@@ -77,6 +78,8 @@ pub struct Args {
     mesh: MeshArgs,
     #[command(flatten)]
     keys: KeyWarning,
+    #[command(flatten)]
+    webhook: WebhookArgs,
     /// How long certificates between control plane and Envoy live; they are renewed at two thirds of it
     #[arg(long, default_value = LIFETIME, value_parser = lifetime, hide = true, value_name = "DURATION")]
     certificate_lifetime: Duration,
@@ -109,6 +112,7 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
     private::leave_no_core();
     let mut stops = Stops::new()?;
     let source = args.sources.get()?;
+    let webhook = args.webhook.place()?;
     let duties = args.write_status.then(|| args.sources.writing(Election::Always)).transpose()?;
     // Its one Envoy serves all Gateways.
     let setting = args.mesh.here(Placement::OneHost)?;
@@ -160,6 +164,7 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
         codes,
         lease_ttl: args.lease_ttl,
         key_warning: args.keys.key_expiry_warning,
+        webhook,
         xds,
         sidecars: None,
         admin: vec![admin],

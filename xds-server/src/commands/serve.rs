@@ -18,6 +18,7 @@ use super::placement::Placements;
 use super::proxies::Proxies;
 use super::sources::{HEADING, Sources};
 use super::stages::{Admin, Duties, KeyWarning, Parts, Stages, duration, listen};
+use super::webhook::WebhookArgs;
 use crate::leader::{Election, LeasePlace};
 use crate::report::Consumers;
 use crate::serve::pki::{Keeper, LIFETIME, Origin, lifetime};
@@ -102,6 +103,8 @@ pub struct Args {
     /// of cert-manager has these names. It is read again when it changes, and no stream ends for that
     #[arg(long, value_name = "DIR", conflicts_with = "authority_secret")]
     authority: Option<PathBuf>,
+    #[command(flatten)]
+    webhook: WebhookArgs,
     /// How long certificates live; they are renewed at two thirds of it
     #[arg(long, default_value = LIFETIME, value_parser = lifetime, value_name = "DURATION")]
     certificate_lifetime: Duration,
@@ -137,6 +140,7 @@ async fn serve(args: Args, source: Source, setting: Setting) -> anyhow::Result<O
     private::leave_no_core();
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    let webhook = args.webhook.place()?;
     let codes = args.filter.load()?;
     let xds = listen(&args.xds, "--xds").await?;
     let xds_address = xds.local_addr()?;
@@ -190,6 +194,7 @@ async fn serve(args: Args, source: Source, setting: Setting) -> anyhow::Result<O
         codes,
         lease_ttl: args.lease_ttl,
         key_warning: args.keys.key_expiry_warning,
+        webhook,
         xds,
         sidecars,
         admin: vec![

@@ -55,6 +55,7 @@ impl Sources {
                 kubeconfig: self.kubeconfig.clone(),
                 context: self.kube_context.clone(),
                 namespaces: self.namespaces.clone(),
+                ..Access::default()
             }));
         }
         if self.kubeconfig.is_some() || self.kube_context.is_some() || !self.namespaces.is_empty() {

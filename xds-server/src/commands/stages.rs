@@ -19,9 +19,11 @@ use super::filter::Codes;
 use crate::accept;
 use crate::admin::{self, Entrance};
 use crate::fleet::{self, Fleet};
+use crate::handshakes::Handshakes;
 use crate::istio;
 use crate::leader::{Election, Elector, Leads};
-use crate::ledger::{self, Ledger};
+use crate::ledger::{self, Crossings, Ledger, Receipts};
+use crate::notices::{self, Webhook};
 use crate::pipeline::{self, Published, Publisher};
 use crate::replicas::{self, Books, Build, Follow, Link};
 use crate::report::board::Board;
@@ -64,6 +66,8 @@ pub struct Parts<'a> {
     pub sidecars: Option<sidecars::Ports>,
     pub admin: Vec<Admin>,
     pub readiness: Readiness,
+    /// Who is told of budgets that come to a threshold.
+    pub webhook: Option<notices::Place>,
     /// Whether the separate port for metrics names consumers.
     pub consumers_in_metrics: Consumers,
 }
@@ -128,9 +132,10 @@ struct Leading {
 impl Stages {
     /// Starts every stage. A folder must be readable. What is wrong in it is only reported, and so is a cluster that does
     /// not answer.
-    pub async fn start(parts: Parts<'_>) -> anyhow::Result<Self> {
+    pub async fn start(mut parts: Parts<'_>) -> anyhow::Result<Self> {
         accept::allow_files();
         let metrics = Metrics::default();
+        count_denied(parts.source, parts.duties.as_mut(), &metrics);
 
         // 1 to 4: files or a cluster -> objects -> IR -> resources, once now and again on every change.
         let writes = parts.duties.as_ref().is_some_and(|duties| duties.statuses);
@@ -143,7 +148,12 @@ impl Stages {
         let reload = pipeline::start(parts.source, &state, publisher, metrics.clone()).await?;
 
         // 5: the ledger, before anybody can ask it.
-        let counted = ledger::Metrics::new();
+        let receipts = if parts.webhook.is_some() { Receipts::Given } else { Receipts::None };
+        let crossings = Crossings::new(receipts);
+        let counted = ledger::Metrics::new().telling(crossings.clone());
+        // Before the ledger is opened, so that nothing is missed.
+        let webhook = parts.webhook.map(|place| Webhook::new(place, &metrics)).transpose()?;
+        let webhook = webhook.map(|webhook| tokio::spawn(webhook.run(crossings.follow())));
         let of_ledger = counted.clone();
         metrics.add(move |registry, consumers| of_ledger.register(registry, consumers));
         let (last_used, spent_today) = (counted.last_used().clone(), counted.spent_today().clone());
@@ -180,6 +190,7 @@ impl Stages {
             authority: parts.certificates.authority(),
             lifetime: parts.certificates.lifetime(),
             certificate: parts.certificates.server_certificate(),
+            failures: metrics.handshakes().clone(),
         };
         let certificates = tokio::spawn(parts.certificates.keep(metrics.clone()));
         let (sender, status) = watch::channel(Arc::default());
@@ -197,6 +208,7 @@ impl Stages {
 
         // 7: the same, into the objects of the cluster, and the proxies there.
         let mut tasks = vec![reload, keep, certificates, tokio::spawn(ends)];
+        tasks.extend(webhook);
         let in_cluster = match parts.duties.zip(leading) {
             Some((mut duties, leading)) => {
                 if let Some(signing) = duties.signing.take() {
@@ -215,6 +227,7 @@ impl Stages {
                 });
                 if inputs.is_some() {
                     let reach = duties.access.reach(None).await?;
+                    tasks.push(tokio::spawn(notices::tell_events(reach.client.clone(), crossings.follow())));
                     tasks.push(tokio::spawn(follow_definitions(reach.client, definitions_found)));
                 }
                 Some(InCluster::start(duties, leading, inputs, published.clone(), authority, &metrics).await?)
@@ -266,6 +279,7 @@ struct Signs {
     authority: CurrentAuthority,
     lifetime: Duration,
     certificate: ServerCertificate,
+    failures: Handshakes,
 }
 
 // === impl Signs ===
@@ -279,7 +293,8 @@ impl Signs {
     ) -> anyhow::Result<JoinHandle<()>> {
         let reach = access.reach(Some(REQUEST)).await?;
         let signer = Signer::new(reach.client, self.authority.clone(), self.lifetime, published, signing.fleet);
-        let tls = TlsAcceptor::from(Arc::new(tls::for_strangers(self.certificate.clone())?));
+        let acceptor = TlsAcceptor::from(Arc::new(tls::for_strangers(self.certificate.clone())?));
+        let tls = web::Tls { acceptor, failures: self.failures.clone() };
         let limits = web::Limits { connections: CERTIFICATE_CONNECTIONS, ..web::Limits::PEOPLE };
         Ok(tokio::spawn(web::serve_tls(signing.listener, "certificates", signer.router(), limits, tls)))
     }
@@ -343,6 +358,16 @@ impl InCluster {
         }
         self.leading.elector
     }
+}
+
+/// All that the API server denies is counted together, whoever asked.
+fn count_denied(source: &Source, duties: Option<&mut Duties>, metrics: &Metrics) {
+    let Source::Kubernetes(access) = source else { return };
+    if let Some(duties) = duties {
+        duties.access.denied = access.denied.clone();
+    }
+    let denied = access.denied.clone();
+    metrics.add(move |registry, _| denied.register(registry));
 }
 
 /// Opens a listener. The error says what to do about it.

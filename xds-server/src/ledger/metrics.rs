@@ -9,6 +9,8 @@ use prometheus_client::registry::{Registry, Unit};
 use tollgate_core::ledger::usage::Totals;
 use tollgate_core::ledger::{Entry, Reason, RefusedEntry};
 
+use super::Crossings;
+use super::budgets::Budgets;
 use crate::report::{Consumers, LastUsed, SpentToday};
 
 /// The most pairs of consumer and model that have series of their own. Later pairs are counted together as `other`,
@@ -33,6 +35,8 @@ pub struct Metrics {
     pairs: Arc<Mutex<BTreeSet<(String, String)>>>,
     last_used: LastUsed,
     spent_today: SpentToday,
+    crossings: Crossings,
+    budgets: Budgets,
 }
 
 /// The same figures by model alone.
@@ -126,7 +130,23 @@ impl Metrics {
             pairs: Arc::default(),
             last_used: LastUsed::default(),
             spent_today: SpentToday::default(),
+            crossings: Crossings::default(),
+            budgets: Budgets::default(),
         }
+    }
+
+    /// Tells there which thresholds budgets cross.
+    #[must_use]
+    pub fn telling(self, crossings: Crossings) -> Self {
+        Self { crossings, ..self }
+    }
+
+    pub(super) fn crossings(&self) -> &Crossings {
+        &self.crossings
+    }
+
+    pub(super) fn budgets(&self) -> &Budgets {
+        &self.budgets
     }
 
     /// When consumers were used last.
@@ -168,6 +188,7 @@ impl Metrics {
             "Entries of calls that did not count, each in its own spot",
             self.refused.clone(),
         );
+        self.budgets.register(registry);
         const ESTIMATED: &str =
             "Of them, those whose tokens were counted from bytes; attempts beyond the first included";
         match consumers {

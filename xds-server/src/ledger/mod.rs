@@ -11,6 +11,8 @@
 //! A store that several control planes share is to be the next one. It has no decisions of its own either: see
 //! `core::ledger::Batch` and `docs/adr/0001-ledger.md`.
 
+mod budgets;
+mod crossings;
 mod embedded;
 mod error;
 mod grpc;
@@ -25,6 +27,7 @@ mod shared_test;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use crossings::{Crossings, News, Notice, Receipts};
 pub use embedded::Embedded;
 pub use embedded::copies::{Restored, restore};
 pub use error::{StoreError, SyncError};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tollgate_core::ir::{Limit, Mode, OnEarlyEnd, OnLedgerUnavailable, ScopePart, Window};
+use tollgate_core::ir::{Limit, Mode, OnEarlyEnd, OnLedgerUnavailable, ScopePart, Thresholds, Window};
 use tollgate_core::ledger::{Changes, Configured, Now, Records, Thing};
 use tollgate_core::objects::Key;
 use tollgate_core::status::{Origin, date_of};
@@ -38,6 +38,7 @@ pub(crate) fn limit(tokens: u64, scope: Vec<ScopePart>) -> Limit {
         mode: Mode::Enforce,
         on_ledger_unavailable: OnLedgerUnavailable::Deny,
         on_early_end: OnEarlyEnd::Estimate,
+        warn_at: Thresholds::default(),
     }
 }
 

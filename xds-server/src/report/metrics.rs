@@ -11,6 +11,7 @@ use prometheus_client::registry::Registry;
 use tollgate_core::status::Severity;
 
 use super::Status;
+use crate::handshakes::Handshakes;
 
 /// What the stages count. Clones count into the same counters. The other figures of `/metrics` come from `Status` and
 /// from the ledger when they are asked for.
@@ -19,8 +20,9 @@ pub struct Metrics {
     registries: Arc<Mutex<Registries>>,
     nacks: Family<NackLabels, Counter>,
     reloads: Family<ReloadLabels, Counter>,
-    certificates: Family<CertificateLabels, Gauge>,
+    certificates: Certificates,
     authorities: Family<ReloadLabels, Counter>,
+    handshakes: Handshakes,
     watches: Watches,
     keys: Keys,
     from_status: FromStatus,
@@ -31,6 +33,13 @@ pub struct Metrics {
 struct Keys {
     expiring: Gauge,
     expired: Gauge,
+}
+
+/// Of the certificates of the control plane.
+#[derive(Debug, Clone, Default)]
+struct Certificates {
+    ends: Family<CertificateLabels, Gauge>,
+    lifetimes: Family<CertificateLabels, Gauge>,
 }
 
 /// Of the watches of a cluster, by kind.
@@ -64,6 +73,7 @@ struct FromStatus {
     findings: Family<FindingLabels, Gauge>,
     programmed: Family<GatewayLabels, Gauge>,
     connected: Family<GatewayLabels, Gauge>,
+    out_of_sync: Family<GatewayLabels, Gauge>,
     refused: Family<GatewayLabels, Gauge>,
 }
 
@@ -106,6 +116,8 @@ pub enum Certificate {
     Server,
     /// Of the Envoys' certificates that are kept here, the one that ends first.
     Envoy,
+    /// Of the mesh, for the port of sidecars.
+    Sidecars,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -140,9 +152,16 @@ impl Metrics {
         self.reloads.get_or_create(&ReloadLabels { result: ReloadResult::Refused }).inc();
     }
 
-    /// This certificate ends at that time.
-    pub fn certificate(&self, certificate: Certificate, end: Timestamp) {
-        self.certificates.get_or_create(&CertificateLabels { certificate }).set(end.as_second());
+    /// This certificate counts from one time to another.
+    pub fn certificate(&self, certificate: Certificate, from: Timestamp, until: Timestamp) {
+        let labels = CertificateLabels { certificate };
+        self.certificates.ends.get_or_create(&labels).set(until.as_second());
+        self.certificates.lifetimes.get_or_create(&labels).set(until.as_second().saturating_sub(from.as_second()));
+    }
+
+    /// Where handshakes are counted that failed.
+    pub fn handshakes(&self) -> &Handshakes {
+        &self.handshakes
     }
 
     /// Somebody else's CA took the place of the one before.
@@ -211,23 +230,25 @@ impl Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         let (nacks, reloads, from_status) = (Family::default(), Family::default(), FromStatus::default());
-        let (certificates, watches, keys) = (Family::default(), Watches::default(), Keys::default());
+        let (certificates, watches, keys) = (Certificates::default(), Watches::default(), Keys::default());
+        let handshakes = Handshakes::default();
         let authorities: Family<ReloadLabels, Counter> = Family::default();
         let of_authorities = "Looks at somebody else's CA that found another one, by what became of it";
-        let help = "When a certificate ends, in seconds since 1970";
         let registry = || {
             let mut registry = Registry::with_prefix("tollgate");
             registry.register("nacks", "Resources that an Envoy refused, by gateway and kind", Family::clone(&nacks));
             registry.register("reloads", "Changes of the input, by what became of them", Family::clone(&reloads));
-            registry.register("certificate_expiry_seconds", help, Family::clone(&certificates));
+            certificates.register(&mut registry);
             registry.register("authority_reloads", of_authorities, Family::clone(&authorities));
+            handshakes.register(&mut registry);
             watches.register(&mut registry);
             keys.register(&mut registry);
             from_status.register(&mut registry);
             registry
         };
         let registries = Arc::new(Mutex::new(Registries { named: registry(), left_out: registry() }));
-        let metrics = Self { registries, nacks, reloads, certificates, authorities, watches, keys, from_status };
+        let metrics =
+            Self { registries, nacks, reloads, certificates, authorities, handshakes, watches, keys, from_status };
         // Both series exist before the first event, so that an alert on their rate sees it.
         for result in [ReloadResult::Taken, ReloadResult::Refused] {
             drop(metrics.reloads.get_or_create(&ReloadLabels { result }));
@@ -245,8 +266,19 @@ impl EncodeLabelValue for Certificate {
             Self::Ca => "ca",
             Self::Server => "server",
             Self::Envoy => "envoy",
+            Self::Sidecars => "sidecars",
         };
         EncodeLabelValue::encode(&name, encoder)
+    }
+}
+
+// === impl Certificates ===
+
+impl Certificates {
+    fn register(&self, registry: &mut Registry) {
+        let (ends, lifetimes) = ("When a certificate ends, in seconds since 1970", "How long a certificate counts");
+        registry.register("certificate_expiry_seconds", ends, self.ends.clone());
+        registry.register("certificate_lifetime_seconds", lifetimes, self.lifetimes.clone());
     }
 }
 
@@ -282,6 +314,8 @@ impl FromStatus {
         registry.register("findings", "What is wrong with the input now, by severity", self.findings.clone());
         registry.register("gateway_programmed", "1 when an Envoy has accepted the Gateway", self.programmed.clone());
         registry.register("proxies_connected", "Envoys connected, by gateway", self.connected.clone());
+        let out_of_sync = "Connected Envoys that have not taken the present configuration";
+        registry.register("proxies_out_of_sync", out_of_sync, self.out_of_sync.clone());
         registry.register("resources_refused", "Resources that connected Envoys refuse now", self.refused.clone());
     }
 
@@ -297,12 +331,15 @@ impl FromStatus {
         // Gateways that are gone leave no series behind.
         self.programmed.clear();
         self.connected.clear();
+        self.out_of_sync.clear();
         self.refused.clear();
         for gateway in &status.gateways {
             let labels = GatewayLabels { gateway: gateway.name.clone() };
             let connected: Vec<_> = gateway.proxies.iter().filter(|proxy| proxy.connected).collect();
             self.programmed.get_or_create(&labels).set(i64::from(gateway.programmed));
             self.connected.get_or_create(&labels).set(gauge(connected.len()));
+            let behind = connected.iter().filter(|proxy| !proxy.acked);
+            self.out_of_sync.get_or_create(&labels).set(gauge(behind.count()));
             self.refused.get_or_create(&labels).set(gauge(connected.iter().map(|proxy| proxy.nacks.len()).sum()));
         }
     }

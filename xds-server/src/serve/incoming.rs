@@ -27,6 +27,7 @@ use tollgate_core::mesh::Mesh;
 use tonic::transport::server::Connected;
 
 use crate::accept::Accept;
+use crate::handshakes::{Handshakes, Reason};
 use crate::identity::{Caller, Member};
 
 /// The limits of the proxies' port.
@@ -88,14 +89,23 @@ pub fn incoming(
     listener: TcpListener,
     door: impl Into<Door>,
     limits: Limits,
+    handshakes: Handshakes,
 ) -> ReceiverStream<io::Result<Connection>> {
     let (sender, receiver) = mpsc::channel(1);
     let door = door.into();
-    tokio::spawn(accept(Accept::new(listener, door.port(), limits.connections), door, limits, sender));
+    handshakes.open(door.port());
+    let accept = Accept::new(listener, door.port(), limits.connections);
+    tokio::spawn(self::accept(accept, door, limits, handshakes, sender));
     ReceiverStream::new(receiver)
 }
 
-async fn accept(mut accept: Accept, door: Door, limits: Limits, sender: mpsc::Sender<io::Result<Connection>>) {
+async fn accept(
+    mut accept: Accept,
+    door: Door,
+    limits: Limits,
+    failures: Handshakes,
+    sender: mpsc::Sender<io::Result<Connection>>,
+) {
     let strangers = Arc::new(Semaphore::new(limits.handshakes));
     let mut handshakes = JoinSet::new();
     loop {
@@ -109,17 +119,26 @@ async fn accept(mut accept: Accept, door: Door, limits: Limits, sender: mpsc::Se
             continue;
         };
         let Some(tls) = door.acceptor() else { continue };
-        let (door, sender) = (door.clone(), sender.clone());
+        let (door, sender, failures) = (door.clone(), sender.clone(), failures.clone());
         handshakes.spawn(async move {
             match timeout(limits.handshake, tls.accept(stream)).await {
                 Ok(Ok(stream)) => {
                     drop(stranger);
-                    if let Some(connection) = Connection::new(stream, &door, limits.handshake, room) {
-                        let _server_has_ended = sender.send(Ok(connection)).await;
+                    match Connection::new(stream, &door, limits.handshake, room) {
+                        Some(connection) => {
+                            let _server_has_ended = sender.send(Ok(connection)).await;
+                        }
+                        None => failures.failed(door.port(), Reason::UnknownName),
                     }
                 }
-                Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
-                Err(_elapsed) => tracing::debug!("a TLS handshake took too long"),
+                Ok(Err(error)) => {
+                    failures.failed(door.port(), Reason::of(&error));
+                    tracing::debug!(%error, port = door.port(), "a TLS handshake failed");
+                }
+                Err(_elapsed) => {
+                    failures.failed(door.port(), Reason::Timeout);
+                    tracing::debug!(port = door.port(), "a TLS handshake took too long");
+                }
             }
         });
     }

@@ -42,6 +42,7 @@ use tonic::transport::Server;
 use self::ads::Ads;
 use self::incoming::{Door, Limits, incoming};
 use crate::filter_code::FilterCode;
+use crate::handshakes::Handshakes;
 use crate::ledger;
 use crate::pipeline::Published;
 
@@ -78,12 +79,12 @@ impl Serving {
         codes: Vec<Arc<FilterCode>>,
     ) -> Self {
         let check = from_fn_with_state(ads.published.clone(), standing::check);
-        let published = ads.published.clone();
+        let (published, handshakes) = (ads.published.clone(), ads.metrics.handshakes().clone());
         let mut routes = Routes::new(ledger);
         let router = routes.axum_router_mut();
         let for_proxies = std::mem::take(router).merge(code(codes)).layer(check);
         *router = for_proxies.merge(discovery::routes(ads)).merge(for_replicas);
-        Self::of_routes(listener, tls.into(), limits, published, routes)
+        Self::of_routes(listener, tls.into(), limits, (published, handshakes), routes)
     }
 
     /// Serves on `listener` as soon as something is published. Until then nobody knows what a proxy should have, and
@@ -92,7 +93,7 @@ impl Serving {
         listener: TcpListener,
         door: Door,
         limits: Limits,
-        mut published: watch::Receiver<Arc<Published>>,
+        (mut published, handshakes): (watch::Receiver<Arc<Published>>, Handshakes),
         routes: Routes,
     ) -> Self {
         let (stop, stopped) = oneshot::channel::<()>();
@@ -115,7 +116,7 @@ impl Serving {
             let stopped = async {
                 let _dropped = stopped.await;
             };
-            server.serve_with_incoming_shutdown(incoming(listener, door, limits), stopped).await
+            server.serve_with_incoming_shutdown(incoming(listener, door, limits, handshakes), stopped).await
         };
         Self { stop, task: tokio::spawn(task) }
     }

@@ -21,6 +21,7 @@ use super::incoming::{Connection, Limits, incoming};
 use super::pki::foreign::Foreign;
 use super::pki::{Authority, CurrentAuthority, Issued, Keeper, Leaf, Origin, SERVER_NAME};
 use super::tls;
+use crate::handshakes::Handshakes;
 use crate::identity::{Caller, Identity};
 use crate::report::{Consumers, Metrics, Status};
 
@@ -73,7 +74,7 @@ impl Port {
         let tls = tls::config(authority.clone(), keeper.server_certificate()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        Self { address, authority, incoming: incoming(listener, tls, limits), _dir: dir }
+        Self { address, authority, incoming: incoming(listener, tls, limits, Handshakes::default()), _dir: dir }
     }
 
     /// A client with a certificate of this authority. It trusts the port's authority.

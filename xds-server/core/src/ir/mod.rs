@@ -38,7 +38,9 @@ use tollgate_proto::v1::CountWeights;
 use crate::status::Origin;
 use crate::terms::Key as Name;
 pub use crate::terms::duration::{duration_as_text, optional_duration};
-pub use crate::terms::{CalendarUnit, Domain, Mode, OnEarlyEnd, OnLedgerUnavailable, ScopePart, SecretText, Window};
+pub use crate::terms::{
+    CalendarUnit, Domain, Mode, OnEarlyEnd, OnLedgerUnavailable, ScopePart, SecretText, Thresholds, Window,
+};
 
 /// The whole configuration.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
@@ -110,6 +112,8 @@ pub struct Limit {
     pub mode: Mode,
     pub on_ledger_unavailable: OnLedgerUnavailable,
     pub on_early_end: OnEarlyEnd,
+    #[serde(skip_serializing_if = "Thresholds::is_default")]
+    pub warn_at: Thresholds,
 }
 
 // === impl Proof ===

@@ -22,6 +22,10 @@ pub struct Bucket {
     pub leased: u64,
     /// Unix seconds. 0: the window never ends.
     pub window_end: i64,
+    /// The highest threshold that it has crossed, in percent of its tokens. 0: none.
+    pub crossed: u16,
+    /// The highest one that somebody is known to be told of.
+    pub told: u16,
 }
 
 /// What one holder has of one budget.

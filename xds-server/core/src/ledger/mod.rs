@@ -5,6 +5,7 @@
 //!                                  |
 //!                     window, bucket: one decision each
 //! timer ------> State::expire, State::prune
+//! before the changes are taken: State::cross -> thresholds that buckets crossed
 //! ```
 //!
 //! A step changes the state in memory and notes what it changed. The caller makes the changes of many steps durable at
@@ -25,6 +26,7 @@ pub mod series;
 mod served;
 mod state;
 mod things;
+mod thresholds;
 mod upkeep;
 pub mod usage;
 pub mod window;
@@ -41,6 +43,8 @@ mod step_test;
 mod strangers_test;
 #[cfg(test)]
 mod test_support;
+#[cfg(test)]
+mod thresholds_test;
 
 pub use apply::{Outcome, Past, apply};
 pub use asked::{ASKED_NAMES, Asked, MAX_ASKED_NAME};
@@ -52,6 +56,7 @@ pub use reference::{Committed, Reference};
 pub use served::{Configured, SERVED_BEFORE};
 pub use state::{Changes, Entry, Heard, HolderKey, Reason, Records, RefusedEntry, State, Worker, WorkerKey};
 pub use things::{Thing, Things};
+pub use thresholds::Crossing;
 pub use upkeep::{BUCKET_KEPT, HOLDER_KEPT, USAGE_KEPT, Upkeep};
 
 use std::collections::BTreeMap;
@@ -91,6 +96,11 @@ impl Rules {
     pub fn replace(&mut self, configured: &Configured, now: Now) {
         self.limits = by_id(&configured.limits);
         self.served.replace(configured.served.clone(), now);
+    }
+
+    /// The limits that are configured, by id.
+    pub fn limits(&self) -> impl Iterator<Item = &Limit> {
+        self.limits.values()
     }
 
     pub(crate) fn limit(&self, id: &str) -> Option<&Limit> {

@@ -9,6 +9,7 @@ use super::{
     Now,
     asked::{Asked, AskedNames},
     bucket::{Bucket, BucketKey, Lease},
+    thresholds::Fullest,
     usage::{Totals, UsageKey, second_of},
 };
 
@@ -49,6 +50,7 @@ pub struct State {
     pub(super) asked: AskedNames,
     pub(super) changes: Changes,
     pub(super) refused: BTreeMap<RefusedEntry, u64>,
+    pub(super) fullest: Fullest,
 }
 
 /// What is known of entries that did not count.
@@ -132,7 +134,8 @@ impl State {
             holder.expires = now.steady.saturating_add(ttl);
         }
         let asked = AskedNames::new(&records.asked);
-        Self { buckets: records.buckets, holders, asked, ..Self::default() }
+        let fullest = Fullest::of(&records.buckets);
+        Self { buckets: records.buckets, holders, asked, fullest, ..Self::default() }
     }
 
     /// Takes what changed since this was last called.

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use tollgate_proto::v1::{self, CountWeights, SyncRequest, SyncResponse};
 
 use super::*;
-use crate::ir::{Limit, Mode, OnEarlyEnd, OnLedgerUnavailable, ScopePart, Window};
+use crate::ir::{Limit, Mode, OnEarlyEnd, OnLedgerUnavailable, ScopePart, Thresholds, Window};
 use crate::status::Origin;
 
 /// The identity of the callers that the Gateway of the tests has.
@@ -67,6 +67,7 @@ pub fn limit(id: &str, tokens: u64, window: Duration) -> Limit {
         mode: Mode::Enforce,
         on_ledger_unavailable: OnLedgerUnavailable::Deny,
         on_early_end: OnEarlyEnd::Estimate,
+        warn_at: Thresholds::default(),
     }
 }
 

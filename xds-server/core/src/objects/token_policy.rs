@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use tollgate_proto::v1::CountWeights;
 
-use crate::terms::{CalendarUnit, Mode, OnEarlyEnd, OnLedgerUnavailable, ScopePart, Window};
+use crate::terms::{CalendarUnit, Mode, OnEarlyEnd, OnLedgerUnavailable, ScopePart, Thresholds, Window};
 
 use super::check::Check;
 use super::redact::Shown;
@@ -47,6 +47,7 @@ pub struct TokenPolicyLimit {
     pub window: Window,
     pub scope: Vec<ScopePart>,
     pub count: CountWeights,
+    pub warn_at: Thresholds,
 }
 
 /// What requests may cost.
@@ -155,6 +156,10 @@ struct LimitWire {
     #[cfg_attr(feature = "schema", schemars(schema_with = "super::schema::count"))]
     #[serde(default)]
     count: Option<Value>,
+    /// At how much of its tokens a budget is told of, in percent: by an event, in the log, by a metric and to the webhook.
+    /// Empty: never. Default: 80 and 100.
+    #[cfg_attr(feature = "schema", schemars(length(max = 8), inner(range(min = 1, max = 1000)), extend("x-kubernetes-list-type" = "set")))]
+    warn_at: Option<Vec<i64>>,
 }
 
 // === impl TargetKind ===
@@ -272,7 +277,14 @@ fn limit(wire: LimitWire, field: &str, check: &mut Check<'_>) -> Option<TokenPol
         }
     }
     let count = count(wire.count, &format!("{field}.count"), check);
-    Some(TokenPolicyLimit { name: wire.name, tokens, window: window?, scope, count: count? })
+    let warn_at = warn_at(wire.warn_at, field, check);
+    Some(TokenPolicyLimit { name: wire.name, tokens, window: window?, scope, count: count?, warn_at: warn_at? })
+}
+
+fn warn_at(percent: Option<Vec<i64>>, field: &str, check: &mut Check<'_>) -> Option<Thresholds> {
+    let Some(percent) = percent else { return Some(Thresholds::default()) };
+    let hint = "up to 8 percentages from 1 to 1000, each once; an empty list for none";
+    Thresholds::new(&percent).map_err(|error| check.error(format_args!("{field}.warnAt"), error, hint)).ok()
 }
 
 fn window(text: &str, time_zone: Option<String>, field: &str, check: &mut Check<'_>) -> Option<Window> {

@@ -9,7 +9,9 @@ pub mod redact;
 mod resource_type;
 mod secret_text;
 
-pub use budget::{CalendarUnit, Mode, OnEarlyEnd, OnLedgerUnavailable, ScopePart, Window};
+pub use budget::{
+    CalendarUnit, InvalidThresholds, Mode, OnEarlyEnd, OnLedgerUnavailable, ScopePart, Thresholds, Window,
+};
 pub use domain::Domain;
 pub use key::Key;
 pub use resource_type::ResourceType;

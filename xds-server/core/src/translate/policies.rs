@@ -58,6 +58,7 @@ fn limits(policy: &Object<TokenPolicy>) -> impl Iterator<Item = Limit> {
         mode: policy.spec.mode,
         on_ledger_unavailable: policy.spec.on_ledger_unavailable,
         on_early_end: policy.spec.on_early_end,
+        warn_at: limit.warn_at.clone(),
     })
 }
 

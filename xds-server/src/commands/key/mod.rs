@@ -110,7 +110,7 @@ impl Whose {
 
 impl Apply {
     fn access(&self) -> Access {
-        Access { kubeconfig: self.kubeconfig.clone(), context: self.kube_context.clone(), namespaces: Vec::new() }
+        Access { kubeconfig: self.kubeconfig.clone(), context: self.kube_context.clone(), ..Access::default() }
     }
 }
 

@@ -97,7 +97,7 @@ fn text(found: &Found, remarks: &[Remark]) -> String {
 
 async fn found(args: &Args) -> anyhow::Result<Found> {
     let access =
-        Access { kubeconfig: args.kubeconfig.clone(), context: args.kube_context.clone(), namespaces: Vec::new() };
+        Access { kubeconfig: args.kubeconfig.clone(), context: args.kube_context.clone(), ..Access::default() };
     let client = access.reach(Some(REQUEST)).await?.client;
     let mesh = Mesh {
         trust_domain: args.trust_domain.clone(),

@@ -35,7 +35,7 @@ use self::writer::{Books, Job, NotApplied, Waiting, Writer};
 use super::metrics::{CallLabels, CallOutcome};
 use super::query::{self, BudgetRow, Listed, Page, UsageQuery, UsageRow};
 use super::series::{self, SeriesQuery, SeriesRow};
-use super::{Ledger, Metrics, StoreError, SyncError};
+use super::{Ledger, Metrics, News, StoreError, SyncError};
 
 /// The most calls that may wait. Every worker of every proxy has at most one under way.
 const QUEUE: usize = 4096;
@@ -89,6 +89,11 @@ impl Embedded {
             metrics.spent_today().settled(&consumer, midnight, tokens);
         }
         let rules = Rules::new(&configured.borrow_and_update(), lease_ttl);
+        let inbox = Arc::default();
+        for crossing in state.untold(&rules, now) {
+            metrics.crossings().tell(crossing, News::Again, &inbox);
+        }
+        metrics.budgets().configured(rules.limits());
         let handle = Self {
             jobs,
             file,
@@ -105,6 +110,8 @@ impl Embedded {
             clock,
             metrics,
             pruned: now.steady,
+            looked: None,
+            inbox,
             warned: BTreeSet::new(),
         };
         std::thread::Builder::new()

@@ -11,7 +11,7 @@ use tollgate_core::ledger::{
 };
 
 use super::tables::{
-    self, ASKED, BEFORE, BUCKETS, HOLDERS, InvalidRow, LEASES, META, SCHEMA, TOTALS, USAGE, WORKERS, before,
+    self, ASKED, BEFORE, BUCKETS, CROSSED, HOLDERS, InvalidRow, LEASES, META, SCHEMA, TOTALS, USAGE, WORKERS, before,
 };
 use crate::ledger::query::{Sums, Window};
 use crate::ledger::series::{Minutes, Take};
@@ -67,6 +67,7 @@ pub(super) fn prepare(database: &Database) -> Result<(), Failure> {
             None => drop(meta.insert("schema", SCHEMA)?),
         }
         transaction.open_table(BUCKETS)?;
+        transaction.open_table(CROSSED)?;
         transaction.open_table(LEASES)?;
         transaction.open_table(HOLDERS)?;
         transaction.open_table(WORKERS)?;
@@ -103,6 +104,12 @@ pub(super) fn records(database: &Database) -> Result<Records, Failure> {
     for row in transaction.open_table(BUCKETS)?.iter()? {
         let (key, value) = row?;
         records.buckets.insert(tables::bucket_key(key.value())?, bucket(value.value()));
+    }
+    for row in transaction.open_table(CROSSED)?.iter()? {
+        let (key, value) = row?;
+        if let Some(bucket) = records.buckets.get_mut(&tables::bucket_key(key.value())?) {
+            (bucket.crossed, bucket.told) = value.value();
+        }
     }
     for row in transaction.open_table(LEASES)?.iter()? {
         let (key, value) = row?;
@@ -143,6 +150,12 @@ fn write_records(transaction: &WriteTransaction, changes: &Changes) -> Result<()
     for (key, bucket) in &changes.buckets {
         let scope = tables::scope_text(&key.scope);
         let value = bucket.map(|bucket| (bucket.spent, bucket.leased, bucket.window_end));
+        put(&mut table, (&*key.limit, &*scope, key.window_start), value)?;
+    }
+    let mut table = transaction.open_table(CROSSED)?;
+    for (key, bucket) in &changes.buckets {
+        let scope = tables::scope_text(&key.scope);
+        let value = bucket.filter(|bucket| bucket.crossed > 0).map(|bucket| (bucket.crossed, bucket.told));
         put(&mut table, (&*key.limit, &*scope, key.window_start), value)?;
     }
     let mut table = transaction.open_table(LEASES)?;
@@ -220,7 +233,7 @@ fn add<'k, K: redb::Key + 'static>(
 }
 
 fn bucket((spent, leased, window_end): (u64, u64, i64)) -> Bucket {
-    Bucket { spent, leased, window_end }
+    Bucket { spent, leased, window_end, ..Bucket::default() }
 }
 
 /// Sums of all time.

@@ -18,6 +18,9 @@ pub(in crate::ledger) const META: TableDefinition<'_, &str, u64> = TableDefiniti
 /// Limit, scope, window start -> spent, leased, window end.
 pub(in crate::ledger) const BUCKETS: TableDefinition<'_, BucketRow<'_>, (u64, u64, i64)> =
     TableDefinition::new("buckets");
+/// The same key -> the highest threshold crossed, the highest one told. A bucket that has crossed none has no row. Older
+/// versions leave the table alone, so that it is no other schema.
+pub(super) const CROSSED: TableDefinition<'_, BucketRow<'_>, (u16, u16)> = TableDefinition::new("crossed");
 /// Identity, proxy, epoch, limit, scope, window start -> outstanding, expired.
 pub(super) const LEASES: TableDefinition<'_, LeaseRow<'_>, (u64, u64)> = TableDefinition::new("leases_of");
 /// Identity, proxy, epoch -> last seen, unix seconds.

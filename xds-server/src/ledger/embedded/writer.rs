@@ -6,19 +6,24 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
-use tollgate_core::ledger::{Call, Configured, Now, Outcome, Past, Reason, RefusedEntry, Rules, State, apply};
+use tollgate_core::ledger::{
+    Call, Configured, Crossing, Now, Outcome, Past, Reason, RefusedEntry, Rules, State, apply,
+};
 use tollgate_proto::v1::SyncResponse;
 
 use super::clock::Clock;
 use super::disk::Disk;
-use crate::ledger::StoreError;
+use crate::ledger::crossings::Inbox;
 use crate::ledger::metrics::{CallLabels, CallOutcome, Metrics};
+use crate::ledger::{News, Receipts, StoreError};
 
 /// The most calls in one commit.
 const MAX_BATCH: usize = 512;
 /// How often the thread looks at the clock while nobody calls. Leases last for thirty times as long.
 const TICK: Duration = Duration::from_secs(1);
 const PRUNE_EVERY: Duration = Duration::from_secs(60);
+/// Windows end although nothing changes.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// The pause before the store is loaded again. Loading reads the whole file.
 const LOAD_AGAIN_AFTER: Duration = Duration::from_millis(500);
 
@@ -68,6 +73,10 @@ pub(super) struct Writer {
     pub clock: Arc<dyn Clock>,
     pub metrics: Metrics,
     pub pruned: Duration,
+    /// When the ratios of budgets were looked at, if nothing has changed since.
+    pub looked: Option<Duration>,
+    /// What others say of crossings that they were told.
+    pub inbox: Arc<Inbox>,
     /// Refused entries that the log has named already. The log names each once, the metrics count all.
     pub warned: BTreeSet<RefusedEntry>,
 }
@@ -106,6 +115,8 @@ impl Writer {
     fn batch(&mut self, waiting: Vec<Waiting>) {
         if self.configured.has_changed().unwrap_or(false) {
             self.rules.replace(&self.configured.borrow_and_update(), self.clock.now());
+            self.metrics.budgets().configured(self.rules.limits());
+            self.looked = None;
         }
         let mut answers = Vec::with_capacity(waiting.len());
         let mut waiters = Vec::with_capacity(waiting.len());
@@ -174,6 +185,13 @@ impl Writer {
             state.prune(now);
             self.pruned = now.steady;
         }
+        let crossings = state.cross(&self.rules);
+        for (key, threshold) in self.inbox.take() {
+            state.told(&key, threshold);
+        }
+        if self.metrics.crossings().receipts() == Receipts::None {
+            crossings.iter().for_each(|crossing| state.told(&crossing.key, crossing.threshold));
+        }
         let changes = state.take_changes();
         if !changes.is_empty() {
             let started = Instant::now();
@@ -187,6 +205,16 @@ impl Writer {
             let (holders, tokens) = state.leased();
             self.metrics.holders.set(i64::try_from(holders).unwrap_or(i64::MAX));
             self.metrics.leased.set(i64::try_from(tokens).unwrap_or(i64::MAX));
+            self.looked = None;
+        }
+        if self.looked.is_none_or(|looked| now.steady.saturating_sub(looked) >= LOOK_EVERY) {
+            self.metrics.budgets().spent(state.spent_ratios(&self.rules, now));
+            self.looked = Some(now.steady);
+        }
+        for crossing in crossings {
+            tell(&crossing);
+            self.metrics.budgets().crossed(&crossing);
+            self.metrics.crossings().tell(crossing, News::New, &self.inbox);
         }
         Ok(outcomes)
     }
@@ -214,4 +242,10 @@ fn warn(refusal: &RefusedEntry) {
     };
     let RefusedEntry { identity, entry, .. } = refusal;
     tracing::warn!(%identity, ?entry, "an entry of a proxy's call does not count: {why}; later ones are only in the metrics");
+}
+
+fn tell(crossing: &Crossing) {
+    let Crossing { policy, limit, threshold, spent, tokens, .. } = crossing;
+    let scope = crossing.key.scope.join(", ");
+    tracing::warn!(%policy, %limit, scope, threshold, spent, tokens, "a budget has come to {threshold} % of its tokens");
 }

@@ -17,6 +17,7 @@ use time::OffsetDateTime;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::parse_x509_certificate;
 use x509_parser::pem::parse_x509_pem;
+use x509_parser::time::ASN1Time;
 
 use super::given::{Given, Place, Whose};
 use super::{PkiError, SERVER_NAME, trust};
@@ -41,7 +42,8 @@ pub struct Authority {
     chain: String,
     /// Whom to trust. PEM.
     trusted: String,
-    expiry: Timestamp,
+    /// Until the first of the certificates from the one that signs up to the root ends.
+    validity: Validity,
     issuer: Issuer<'static, KeyPair>,
     clients: Arc<dyn ClientCertVerifier>,
 }
@@ -122,7 +124,7 @@ impl Authority {
         let of = |name| move |error| InvalidAuthority::Broken(name, error);
         let certificates = trust::certificates(&given.certificate).map_err(of("tls.crt"))?;
         let [first, ..] = &*certificates else { return Err(InvalidAuthority::NoCertificate("tls.crt")) };
-        let expiry = expiry(first, &certificates)?;
+        let validity = validity(first, &certificates)?;
         let key = KeyPair::from_pem(&given.key).map_err(InvalidAuthority::Key)?;
         has_key(first, &key)?;
         let trusted = match &given.whose {
@@ -137,7 +139,7 @@ impl Authority {
             dir: dir.to_owned(),
             chain: if trusted.contains(first) { String::new() } else { pem(&certificates) },
             trusted: pem(&trusted),
-            expiry,
+            validity,
             issuer: Issuer::from_ca_cert_der(first, key)?,
             clients: trust::clients(Arc::clone(&roots)).map_err(of("ca.crt"))?,
             given,
@@ -161,9 +163,8 @@ impl Authority {
         &self.trusted
     }
 
-    /// When the first of the certificates from the one that signs up to the root ends.
-    pub fn expiry(&self) -> Timestamp {
-        self.expiry
+    pub fn validity(&self) -> Validity {
+        self.validity
     }
 
     /// Who asks clients for a certificate that is trusted.
@@ -199,7 +200,7 @@ impl Authority {
         lifetime: Duration,
     ) -> Result<(String, Validity), rcgen::Error> {
         let now = Timestamp::now();
-        let validity = Validity { from: now, until: later(now, lifetime).min(self.expiry) };
+        let validity = Validity { from: now, until: later(now, lifetime).min(self.validity.until) };
         let mut params = params(leaf.common_name(), validity)?;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
@@ -218,7 +219,7 @@ impl Authority {
 
 impl fmt::Debug for Authority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Authority").field("dir", &self.dir).field("expiry", &self.expiry).finish_non_exhaustive()
+        f.debug_struct("Authority").field("dir", &self.dir).field("validity", &self.validity).finish_non_exhaustive()
     }
 }
 
@@ -249,7 +250,7 @@ impl Validity {
     pub fn of(pem: &str) -> Option<Self> {
         let (_, pem) = parse_x509_pem(pem.as_bytes()).ok()?;
         let certificate = pem.parse_x509().ok()?;
-        let at = |time: x509_parser::time::ASN1Time| Timestamp::from_second(time.timestamp()).ok();
+        let at = |time: ASN1Time| Timestamp::from_second(time.timestamp()).ok();
         let validity = certificate.validity();
         Some(Self { from: later(at(validity.not_before)?, CLOCK_SKEW), until: at(validity.not_after)? })
     }
@@ -302,20 +303,22 @@ fn pem(certificates: &[CertificateDer<'_>]) -> String {
     pem::encode_many_config(&blocks.collect::<Vec<_>>(), pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF))
 }
 
-/// When one of these certificates ends, whichever is first.
-fn expiry(signs: &CertificateDer<'_>, certificates: &[CertificateDer<'_>]) -> Result<Timestamp, InvalidAuthority> {
+/// When all of these certificates are valid.
+fn validity(signs: &CertificateDer<'_>, certificates: &[CertificateDer<'_>]) -> Result<Validity, InvalidAuthority> {
     if certificates.len() > MAX_CHAIN {
         return Err(InvalidAuthority::TooMany);
     }
     if !parsed(signs)?.is_ca() {
         return Err(InvalidAuthority::NotACa);
     }
-    let mut expiry = Timestamp::MAX;
+    let mut all = Validity { from: Timestamp::MIN, until: Timestamp::MAX };
     for certificate in certificates {
-        let end = parsed(certificate)?.validity().not_after.timestamp();
-        expiry = expiry.min(Timestamp::from_second(end).unwrap_or(Timestamp::MAX));
+        let validity = parsed(certificate)?.validity().clone();
+        let at = |time: ASN1Time, never| Timestamp::from_second(time.timestamp()).unwrap_or(never);
+        all.from = all.from.max(at(validity.not_before, Timestamp::MAX));
+        all.until = all.until.min(at(validity.not_after, Timestamp::MIN));
     }
-    if expiry <= Timestamp::now() { Err(InvalidAuthority::Ended(expiry)) } else { Ok(expiry) }
+    if all.until <= Timestamp::now() { Err(InvalidAuthority::Ended(all.until)) } else { Ok(all) }
 }
 
 fn has_key(certificate: &CertificateDer<'_>, key: &KeyPair) -> Result<(), InvalidAuthority> {
@@ -382,7 +385,7 @@ mod tests {
         assert_eq!(validity.renewal().as_second() - validity.from.as_second(), 60);
         // A leaf lives as long as the CA at most.
         let issued = authority.issue(Leaf::Server, CA_LIFETIME * 2).unwrap();
-        assert_eq!(issued.validity.until, authority.expiry());
+        assert_eq!(issued.validity.until, authority.validity().until);
         assert!(!format!("{issued:?} {authority:?}").contains("PRIVATE"));
     }
 
@@ -392,7 +395,7 @@ mod tests {
         let (one, other) = (root.below(DAY / 2), root.below(DAY));
         let first = of(one.given(Some(&root.certificate))).unwrap();
         assert_eq!(trust::certificates(first.trusted()), trust::certificates(&root.certificate));
-        assert_eq!(first.expiry(), Validity::of(&one.certificate).unwrap().until);
+        assert_eq!(first.validity().until, Validity::of(&one.certificate).unwrap().until);
         // Another one below the same root takes its place, and each takes what the other has signed.
         let second = of(other.given(Some(&root.certificate))).unwrap();
         assert!(takes(&first, &proxy(&second)) && takes(&second, &proxy(&first)));

@@ -121,7 +121,7 @@ impl Keeper {
     fn look(&mut self, replaced: Option<Authority>, metrics: &Metrics) {
         let all = replaced.is_some();
         if let Some(authority) = replaced {
-            tracing::info!(until = %authority.expiry(), "there is another CA, of {}", self.origin);
+            tracing::info!(until = %authority.validity().until, "there is another CA, of {}", self.origin);
             metrics.authority_taken();
             self.authority.send_replace(Arc::new(authority));
         }
@@ -132,18 +132,19 @@ impl Keeper {
         {
             tracing::error!(%error, until = %self.validity.until, "the server's certificate cannot be renewed");
         }
-        metrics.certificate(Certificate::Ca, authority.expiry());
-        metrics.certificate(Certificate::Server, self.validity.until);
+        let Validity { from, until } = authority.validity();
+        metrics.certificate(Certificate::Ca, from, until);
+        metrics.certificate(Certificate::Server, self.validity.from, self.validity.until);
         let folders = Folder::all(authority.dir());
         let ends = folders.into_iter().filter_map(|folder| {
             let due = all || folder.validity().is_none_or(|validity| validity.renewal() <= now);
             if due && let Err(error) = self.put(&authority, &folder) {
                 tracing::error!(%error, identity = %folder.identity, "a proxy's certificate cannot be renewed");
             }
-            folder.validity().map(|validity| validity.until)
+            folder.validity()
         });
-        if let Some(first) = ends.min() {
-            metrics.certificate(Certificate::Envoy, first);
+        if let Some(first) = ends.min_by_key(|validity| validity.until) {
+            metrics.certificate(Certificate::Envoy, first.from, first.until);
         }
     }
 

@@ -14,7 +14,9 @@ use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 use tollgate_core::mesh::Mesh;
 
+use super::super::pki::Validity;
 use super::super::tls;
+use crate::report::{Certificate, Metrics};
 
 /// How often the files are looked at.
 pub const LOOK: Duration = Duration::from_secs(5);
@@ -62,18 +64,21 @@ impl Keeper {
     }
 
     /// Looks at the files for as long as the task lives.
-    pub async fn keep(mut self, every: Duration) {
+    pub async fn keep(mut self, every: Duration, metrics: Metrics) {
         loop {
-            self.look().await;
+            self.look(&metrics).await;
             sleep(every).await;
         }
     }
 
     /// What is broken changes nothing: the last good certificate stays.
-    async fn look(&mut self) {
+    async fn look(&mut self, metrics: &Metrics) {
         match self.read().await {
-            Ok(Some(acceptor)) => {
+            Ok(Some((acceptor, validity))) => {
                 tracing::info!(folder = %self.folder.display(), "the port for sidecars has a certificate of the mesh");
+                if let Some(Validity { from, until }) = validity {
+                    metrics.certificate(Certificate::Sidecars, from, until);
+                }
                 self.told.clear();
                 self.acceptor.send_replace(Some(acceptor));
             }
@@ -83,13 +88,15 @@ impl Keeper {
     }
 
     /// None: the files are those that were looked at last.
-    async fn read(&mut self) -> Result<Option<TlsAcceptor>, Unusable> {
+    async fn read(&mut self) -> Result<Option<(TlsAcceptor, Option<Validity>)>, Unusable> {
         let files = Files::read(&self.folder).await.inspect_err(|_| self.seen = None)?;
         let hash = files.hash();
         if self.seen.replace(hash) == Some(hash) {
             return Ok(None);
         }
-        files.acceptor().map(Some)
+        let acceptor = files.acceptor()?;
+        let validity = std::str::from_utf8(&files.chain).ok().and_then(Validity::of);
+        Ok(Some((acceptor, validity)))
     }
 
     /// Says it once.

@@ -67,13 +67,19 @@ impl Sidecars {
     ) -> Self {
         let keeper = Keeper::new(ports.certificates);
         let door = Door::Mesh { acceptor: keeper.acceptor(), mesh: ports.mesh };
-        let published = ads.published.clone();
+        let (published, metrics) = (ads.published.clone(), ads.metrics.clone());
         let check = from_fn_with_state(published.clone(), members::check);
         let mut routes = Routes::new(ledger);
         let router = routes.axum_router_mut();
         *router = std::mem::take(router).merge(discovery::routes(ads)).layer(check);
-        let serving = Serving::of_routes(ports.listener, door, Limits::PROXIES, published, routes);
-        let mut tasks = vec![tokio::spawn(keeper.keep(look))];
+        let serving = Serving::of_routes(
+            ports.listener,
+            door,
+            Limits::PROXIES,
+            (published, metrics.handshakes().clone()),
+            routes,
+        );
+        let mut tasks = vec![tokio::spawn(keeper.keep(look, metrics))];
         if let Some(listener) = ports.code {
             tasks.push(tokio::spawn(web::serve(listener, "code", self::code(vec![code]), web::Limits::PEOPLE)));
         }

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use kube::Client;
+use kube::client::ClientBuilder;
 use kube::config::{Config, InferConfigError, KubeConfigOptions, Kubeconfig, KubeconfigError};
+
+use super::denied::Denied;
 
 /// An API server that takes no connection in this time does not answer.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -16,6 +19,8 @@ pub struct Access {
     pub context: Option<String>,
     /// None: all of them.
     pub namespaces: Vec<String>,
+    /// What the API server denied to connections of this access and of its clones.
+    pub denied: Denied,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +57,8 @@ impl Access {
         config.connect_timeout = Some(limit.map_or(CONNECT, |limit| limit.min(CONNECT)));
         config.read_timeout = limit.or(config.read_timeout);
         let namespace = config.default_namespace.clone();
-        Ok(Reach { client: Client::try_from(config)?, namespace })
+        let client = ClientBuilder::try_from(config)?.with_layer(&self.denied).build();
+        Ok(Reach { client, namespace })
     }
 
     async fn config(&self) -> Result<Config, AccessError> {
