@@ -31,6 +31,7 @@ pub mod mesh;
 pub mod meshed;
 pub mod poll;
 pub mod process;
+pub mod prometheus;
 pub mod sdk;
 pub mod soak;
 pub mod tap;

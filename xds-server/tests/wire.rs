@@ -7,6 +7,10 @@
     reason = "a test that meets the unexpected has failed"
 )]
 
+#[path = "wire/alerts.rs"]
+mod alerts;
+#[path = "../../tests/src/prometheus.rs"]
+mod prometheus;
 mod support;
 
 use std::time::Duration;

@@ -178,6 +178,8 @@ async fn serve(args: Args, source: Source, setting: Setting) -> anyhow::Result<O
     let certificates = Keeper::open(&pki, args.certificate_lifetime)?.following(authority);
     let (code, runtime) = codes.remote();
     let (admin_address, admin) = args.admin.open().await?;
+    let metrics = listen(&args.metrics, "--metrics").await?;
+    let metrics_address = metrics.local_addr()?;
     let stages = Stages::start(Parts {
         source: &source,
         duties,
@@ -197,16 +199,12 @@ async fn serve(args: Args, source: Source, setting: Setting) -> anyhow::Result<O
         webhook,
         xds,
         sidecars,
-        admin: vec![
-            admin,
-            Admin::Metrics(listen(&args.metrics, "--metrics").await?),
-            Admin::Probes(listen(&args.probes, "--probes").await?),
-        ],
+        admin: vec![admin, Admin::Metrics(metrics), Admin::Probes(listen(&args.probes, "--probes").await?)],
         readiness: Readiness::Published,
         consumers_in_metrics: if args.metrics_consumers { Consumers::Named } else { Consumers::LeftOut },
     })
     .await?;
-    tracing::info!(xds = %xds_address, admin = %admin_address, state = %state.path().display(), "serving");
+    tracing::info!(xds = %xds_address, admin = %admin_address, metrics = %metrics_address, state = %state.path().display(), "serving");
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}

@@ -202,6 +202,11 @@ impl Metrics {
         self.watches.synced.get_or_create(&KindLabels { kind }).set(i64::from(synced));
     }
 
+    /// The API server has no such kind, so there is nothing to hear of.
+    pub fn watch_without_kind(&self, kind: &'static str) {
+        self.watches.synced.remove(&KindLabels { kind });
+    }
+
     /// Serves another stage's metrics together with these. `register` is called once for each registry.
     pub fn add(&self, register: impl Fn(&mut Registry, Consumers)) {
         let mut registries = self.registries.lock().unwrap_or_else(PoisonError::into_inner);
@@ -290,7 +295,11 @@ impl Watches {
             ("Lists of a kind, the first one included", "Watches that ended with an error, by kind");
         registry.register("watch_lists", lists, self.lists.clone());
         registry.register("watch_failures", failures, self.failures.clone());
-        registry.register("watch_synced", "1 while changes of a kind are heard of", self.synced.clone());
+        registry.register(
+            "watch_synced",
+            "1 while changes of a kind are heard of; absent if the API server has no such kind",
+            self.synced.clone(),
+        );
     }
 }
 

@@ -1,5 +1,6 @@
 //! A control plane as its own process, and xDS clients of it that speak mTLS as an Envoy does.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
@@ -40,6 +41,8 @@ pub struct Server {
     process: Child,
     pub xds: String,
     pub admin: String,
+    /// Address and port.
+    pub metrics: String,
 }
 
 /// A client's certificate.
@@ -67,15 +70,34 @@ impl Server {
 
     /// With further arguments of `tollgate serve`.
     pub fn start_with(files: &[(&str, &str)], arguments: &[&str]) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap(), files, arguments)
+    }
+
+    /// In this folder, with what is in its state directory.
+    pub fn start_in(dir: TempDir, files: &[(&str, &str)], arguments: &[&str]) -> Self {
         fs::create_dir(dir.path().join("conf")).unwrap();
         for (name, text) in files {
             fs::write(dir.path().join("conf").join(name), text).unwrap();
         }
         fs::write(dir.path().join("filter.wasm"), b"\0asm\x01\0\0\0").unwrap();
-        let mut process = Command::new(env!("CARGO_BIN_EXE_tollgate"))
-            .args(["serve", "--source"])
-            .arg(dir.path().join("conf"))
+        let conf = dir.path().join("conf");
+        Self::serve(dir, &["--source".as_ref(), conf.as_os_str()], arguments)
+    }
+
+    /// With the cluster of this kubeconfig instead of a folder.
+    pub fn of_cluster(kubeconfig: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kubeconfig");
+        fs::write(&path, kubeconfig).unwrap();
+        fs::write(dir.path().join("filter.wasm"), b"\0asm\x01\0\0\0").unwrap();
+        Self::serve(dir, &["--source=kubernetes".as_ref(), "--kubeconfig".as_ref(), path.as_os_str()], &[])
+    }
+
+    fn serve(dir: TempDir, source: &[&OsStr], arguments: &[&str]) -> Self {
+        // A file that may not grow is an error to it then, and not its end.
+        let mut process = Command::new("sh")
+            .args(["-c", "trap '' XFSZ; exec \"$0\" serve \"$@\"", env!("CARGO_BIN_EXE_tollgate")])
+            .args(source)
             .arg("--state")
             .arg(dir.path().join("state"))
             .arg("--wasm")
@@ -88,7 +110,7 @@ impl Server {
             .spawn()
             .unwrap();
         let mut log = BufReader::new(process.stderr.take().unwrap());
-        let (mut xds, mut admin) = (String::new(), String::new());
+        let (mut xds, mut admin, mut metrics) = (String::new(), String::new(), String::new());
         let mut line = String::new();
         while xds.is_empty() {
             line.clear();
@@ -97,11 +119,12 @@ impl Server {
             if let Some(address) = value.pointer("/fields/xds").and_then(|value| value.as_str()) {
                 xds = format!("https://{address}");
                 admin = format!("http://{}", value.pointer("/fields/admin").unwrap().as_str().unwrap());
+                value.pointer("/fields/metrics").unwrap().as_str().unwrap().clone_into(&mut metrics);
             }
         }
         // Nobody reads it, but the pipe must not fill up.
         std::thread::spawn(move || log.read_to_end(&mut Vec::new()));
-        Self { dir, process, xds, admin }
+        Self { dir, process, xds, admin, metrics }
     }
 
     pub fn write(&self, file: &str, text: &str) {
@@ -110,6 +133,11 @@ impl Server {
 
     pub fn remove(&self, file: &str) {
         fs::remove_file(self.dir.path().join("conf").join(file)).unwrap();
+    }
+
+    /// Its number.
+    pub fn process(&self) -> u32 {
+        self.process.id()
     }
 
     pub fn state(&self) -> PathBuf {

@@ -175,8 +175,10 @@ impl Watches {
             Told::ListedAll => self.metrics.watch_synced(kind, true),
             Told::Fails(trouble) => {
                 self.metrics.watch_fails(kind);
-                if !trouble.is_gap() {
-                    self.metrics.watch_synced(kind, false);
+                match trouble.cause {
+                    Cause::Gap => {}
+                    Cause::NotServed => self.metrics.watch_without_kind(kind),
+                    _ => self.metrics.watch_synced(kind, false),
                 }
                 self.warn(trouble);
             }

@@ -1,0 +1,166 @@
+//! A real Prometheus with the rules of the chart, which scrapes what it is given. Debian's package `prometheus` has it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use serde_json::Value;
+use tokio::time::sleep;
+
+/// How long a minute of the rules is here: `for: 5m` is a second, and `[10m]` two. The one place where the rules of a test
+/// differ from those of the chart.
+const MINUTE: Duration = Duration::from_millis(200);
+/// How often it scrapes, and looks at the rules.
+const STEP: &str = "250ms";
+/// Nothing in the rules looks back or waits for longer, in minutes.
+const LONGEST: u32 = 15;
+const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(100);
+
+pub struct Prometheus {
+    process: Child,
+    url: String,
+    _dir: tempfile::TempDir,
+}
+
+/// Whether this machine has Prometheus. Without it a test says SKIP.
+pub fn is_here() -> bool {
+    let is_here = Command::new("prometheus").arg("--version").output().is_ok_and(|output| output.status.success());
+    if !is_here {
+        println!("SKIP: there is no prometheus in PATH (on Debian: apt-get install prometheus)");
+    }
+    is_here
+}
+
+/// The chart's file of that name.
+pub fn of_chart(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../manifests/chart/files").join(name)
+}
+
+// === impl Prometheus ===
+
+impl Prometheus {
+    /// Scrapes `/metrics` of these addresses.
+    pub async fn start(targets: &[&str]) -> anyhow::Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let rules = std::fs::read_to_string(of_chart("alerts.yaml"))?;
+        std::fs::write(dir.path().join("alerts.yaml"), scaled(&rules))?;
+        let configuration = serde_json::json!({
+            "global": {"scrape_interval": STEP, "scrape_timeout": STEP, "evaluation_interval": STEP},
+            "rule_files": ["alerts.yaml"],
+            "scrape_configs": [{"job_name": "tollgate", "static_configs": [{"targets": targets}]}],
+        });
+        std::fs::write(dir.path().join("prometheus.yml"), configuration.to_string())?;
+        // Nobody tells which port it took, so it is told one that was free just now.
+        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let log = std::fs::File::create(dir.path().join("log"))?;
+        let process = Command::new("prometheus")
+            .arg(format!("--config.file={}", dir.path().join("prometheus.yml").display()))
+            .arg(format!("--storage.tsdb.path={}", dir.path().join("data").display()))
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()?;
+        let prometheus = Self { process, url: format!("http://127.0.0.1:{port}"), _dir: dir };
+        let begun = Instant::now();
+        while !prometheus.query("up == 1").await.is_ok_and(|found| found.len() == targets.len()) {
+            anyhow::ensure!(begun.elapsed() < PATIENCE, "prometheus does not scrape {targets:?}");
+            sleep(LOOK).await;
+        }
+        Ok(prometheus)
+    }
+
+    /// What it finds now.
+    pub async fn query(&self, expression: &str) -> anyhow::Result<Vec<Value>> {
+        let url = reqwest::Url::parse_with_params(&format!("{}/api/v1/query", self.url), [("query", expression)])?;
+        let answer: Value = reqwest::get(url).await?.json().await?;
+        anyhow::ensure!(answer["status"] == "success", "{expression}: {answer}");
+        Ok(answer["data"]["result"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// The alerts that are pending or firing, by name.
+    pub async fn alerts(&self) -> anyhow::Result<Vec<(String, String)>> {
+        let answer: Value = reqwest::get(format!("{}/api/v1/rules", self.url)).await?.json().await?;
+        let groups = answer["data"]["groups"].as_array().context("no groups")?;
+        let rules = groups.iter().flat_map(|group| group["rules"].as_array().into_iter().flatten());
+        let mut alerts = Vec::new();
+        for rule in rules {
+            anyhow::ensure!(rule["health"] != "err", "{rule}");
+            let text = |field: &str| rule[field].as_str().unwrap_or_default().to_owned();
+            if text("state") != "inactive" {
+                alerts.push((text("name"), text("state")));
+            }
+        }
+        Ok(alerts)
+    }
+
+    /// Nothing of these fires, and nothing begins to in a time in which it would.
+    pub async fn silent(&self, but: &[&str]) -> anyhow::Result<()> {
+        sleep(MINUTE * LONGEST + Duration::from_secs(1)).await;
+        let mut alerts = self.alerts().await?;
+        alerts.retain(|(name, state)| state == "firing" && !but.contains(&name.as_str()));
+        anyhow::ensure!(alerts.is_empty(), "{alerts:?} fire without a fault");
+        Ok(())
+    }
+
+    /// Waits until this alert fires, and repeats `fault` meanwhile.
+    pub async fn fires(&self, alert: &str, mut fault: impl AsyncFnMut()) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        loop {
+            fault().await;
+            let alerts = self.alerts().await?;
+            if alerts.iter().any(|(name, state)| name == alert && state == "firing") {
+                return Ok(());
+            }
+            anyhow::ensure!(begun.elapsed() < PATIENCE, "{alert} does not fire: {alerts:?}");
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Waits until this alert does not fire any more.
+    pub async fn ends(&self, alert: &str, mut cure: impl AsyncFnMut()) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        while self.alerts().await?.iter().any(|(name, _)| name == alert) {
+            anyhow::ensure!(begun.elapsed() < PATIENCE, "{alert} goes on");
+            cure().await;
+            sleep(LOOK).await;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        let _ended = self.process.kill();
+        let _status = self.process.wait();
+    }
+}
+
+/// The same rules with minutes of [`MINUTE`].
+fn scaled(rules: &str) -> String {
+    let mut scaled = String::new();
+    let mut rest = rules;
+    while let Some(at) = rest.find(['[', ':']) {
+        let (before, after) = rest.split_at(at + 1);
+        scaled.push_str(before);
+        let number = after.trim_start_matches(' ');
+        let digits: String = number.chars().take_while(char::is_ascii_digit).collect();
+        let is_minutes =
+            number.get(digits.len()..).is_some_and(|rest| rest.starts_with("m]") || rest.starts_with("m\n"));
+        rest = match digits.parse::<u32>() {
+            Ok(minutes) if is_minutes => {
+                let space = if number.len() < after.len() { " " } else { "" };
+                scaled.push_str(&format!("{space}{}ms", (MINUTE * minutes).as_millis()));
+                number.get(digits.len() + 1..).unwrap_or_default()
+            }
+            _ => after,
+        };
+    }
+    scaled + rest
+}
+
+#[test]
+fn a_minute_of_the_rules_is_shorter_and_nothing_else_changes() {
+    assert_eq!(scaled("  for: 5m\n  expr: a[10m]: 5m of b\n"), "  for: 1000ms\n  expr: a[2000ms]: 5m of b\n");
+}
