@@ -25,6 +25,7 @@ mod routes;
 mod scopes;
 mod secrets;
 mod sidecars;
+mod signals;
 mod suite;
 mod tls;
 mod upgrade;

@@ -14,8 +14,8 @@ use tollgate_tests::tools::Tools;
 
 use crate::{
     admin_page, answers, budgets, certificates, closed, commands, crashes, edge, endings, errors, failover, forms,
-    imports, interruptions, jwts, mesh, providers, reload, requests, routes, scopes, secrets, sidecars, tls, upgrade,
-    usage_reading, wheel,
+    imports, interruptions, jwts, mesh, providers, reload, requests, routes, scopes, secrets, sidecars, signals, tls,
+    upgrade, usage_reading, wheel,
 };
 
 pub struct Suite {
@@ -103,6 +103,7 @@ impl Suite {
             jwts::tests(),
             mesh::tests(),
             sidecars::tests(),
+            signals::tests(),
             providers::tests(),
             reload::tests(),
             requests::tests(),

@@ -2,15 +2,21 @@
 //! has anything that a stranger said.
 
 use std::io;
+use std::net::SocketAddr;
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::{counter::Counter, family::Family};
 use prometheus_client::registry::Registry;
 use rustls::{AlertDescription, CertificateError};
 
+use crate::audit::{Audit, Event};
+
 /// Clones count the same.
 #[derive(Debug, Clone, Default)]
-pub struct Handshakes(Family<Labels, Counter>);
+pub struct Handshakes {
+    counts: Family<Labels, Counter>,
+    audit: Audit,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {
@@ -40,20 +46,28 @@ pub enum Reason {
 // === impl Handshakes ===
 
 impl Handshakes {
+    /// They are also recorded there, each with the address of its client.
+    pub fn recorded(audit: Audit) -> Self {
+        Self { audit, ..Self::default() }
+    }
+
     pub fn register(&self, registry: &mut Registry) {
         let help = "TLS handshakes that failed, by port and reason";
-        registry.register("tls_handshake_failures", help, self.0.clone());
+        registry.register("tls_handshake_failures", help, self.counts.clone());
     }
 
     /// The port is open. Its series exist before the first failure, so that an alert on their rate sees it.
     pub fn open(&self, port: &'static str) {
         for reason in Reason::ALL {
-            drop(self.0.get_or_create(&Labels { port, reason }));
+            drop(self.counts.get_or_create(&Labels { port, reason }));
         }
     }
 
-    pub fn failed(&self, port: &'static str, reason: Reason) {
-        self.0.get_or_create(&Labels { port, reason }).inc();
+    pub fn failed(&self, port: &'static str, reason: Reason, peer: Option<SocketAddr>) {
+        self.counts.get_or_create(&Labels { port, reason }).inc();
+        if reason != Reason::Closed {
+            self.audit.record(Event::TlsRefused { port, reason: &format!("{reason:?}"), peer });
+        }
     }
 }
 

@@ -26,6 +26,7 @@ use self::envoy::detach;
 
 mod accept;
 mod admin;
+mod audit;
 mod commands;
 mod envoy;
 mod filter_code;

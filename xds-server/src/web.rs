@@ -89,11 +89,11 @@ async fn serve_by(listener: TcpListener, port: &'static str, router: Router, lim
                 Some(tls) => match timeout(limits.head, tls.acceptor.accept(stream)).await {
                     Ok(Ok(stream)) => connection(stream, router, limits).await,
                     Ok(Err(error)) => {
-                        tls.failures.failed(port, Reason::of(&error));
+                        tls.failures.failed(port, Reason::of(&error), Some(peer));
                         tracing::debug!(%error, port, "a TLS handshake failed");
                     }
                     Err(_elapsed) => {
-                        tls.failures.failed(port, Reason::Timeout);
+                        tls.failures.failed(port, Reason::Timeout, Some(peer));
                         tracing::debug!(port, "a TLS handshake took too long");
                     }
                 },

@@ -29,9 +29,10 @@ const CORE: [&str; 20] = [
 ];
 
 /// The same of `src`, which may use all of the core.
-const EDGE: [&str; 22] = [
+const EDGE: [&str; 23] = [
     "identity",
     "accept",
+    "audit",
     "handshakes",
     "web",
     "report",

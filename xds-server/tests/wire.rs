@@ -9,6 +9,8 @@
 
 #[path = "wire/alerts.rs"]
 mod alerts;
+#[path = "wire/audit.rs"]
+mod audit;
 #[path = "../../tests/src/prometheus.rs"]
 mod prometheus;
 mod support;

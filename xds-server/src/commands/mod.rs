@@ -27,8 +27,12 @@ pub mod usage;
 pub mod validate;
 mod webhook;
 
+use std::path::Path;
+
+use anyhow::Context as _;
 use clap::ValueEnum;
 
+use crate::audit::Audit;
 use crate::envoy::detach;
 
 /// For people who write scripts.
@@ -57,4 +61,10 @@ fn print(text: &str) {
     use std::io::Write as _;
     let mut out = std::io::stdout().lock();
     let _closed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// The audit log, if there is to be one.
+fn audit(path: Option<&Path>) -> anyhow::Result<Audit> {
+    let Some(path) = path else { return Ok(Audit::default()) };
+    Audit::open(path).with_context(|| format!("--audit-log {} cannot be opened", path.display()))
 }

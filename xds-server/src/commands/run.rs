@@ -80,6 +80,10 @@ pub struct Args {
     keys: KeyWarning,
     #[command(flatten)]
     webhook: WebhookArgs,
+    /// File of the audit log, a line of JSON for each change of configuration and keys, for usage and for refusals; `-` is
+    /// standard output
+    #[arg(long, value_name = "PATH")]
+    audit_log: Option<PathBuf>,
     /// How long certificates between control plane and Envoy live; they are renewed at two thirds of it
     #[arg(long, default_value = LIFETIME, value_parser = lifetime, hide = true, value_name = "DURATION")]
     certificate_lifetime: Duration,
@@ -113,6 +117,7 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
     let mut stops = Stops::new()?;
     let source = args.sources.get()?;
     let webhook = args.webhook.place()?;
+    let audit = super::audit(args.audit_log.as_deref())?;
     let duties = args.write_status.then(|| args.sources.writing(Election::Always)).transpose()?;
     // Its one Envoy serves all Gateways.
     let setting = args.mesh.here(Placement::OneHost)?;
@@ -165,6 +170,7 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
         lease_ttl: args.lease_ttl,
         key_warning: args.keys.key_expiry_warning,
         webhook,
+        audit,
         xds,
         sidecars: None,
         admin: vec![admin],

@@ -105,6 +105,10 @@ pub struct Args {
     authority: Option<PathBuf>,
     #[command(flatten)]
     webhook: WebhookArgs,
+    /// File of the audit log, a line of JSON for each change of configuration and keys, for usage and for refusals; `-` is
+    /// standard output
+    #[arg(long, value_name = "PATH")]
+    audit_log: Option<PathBuf>,
     /// How long certificates live; they are renewed at two thirds of it
     #[arg(long, default_value = LIFETIME, value_parser = lifetime, value_name = "DURATION")]
     certificate_lifetime: Duration,
@@ -141,6 +145,7 @@ async fn serve(args: Args, source: Source, setting: Setting) -> anyhow::Result<O
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let webhook = args.webhook.place()?;
+    let audit = super::audit(args.audit_log.as_deref())?;
     let codes = args.filter.load()?;
     let xds = listen(&args.xds, "--xds").await?;
     let xds_address = xds.local_addr()?;
@@ -197,6 +202,7 @@ async fn serve(args: Args, source: Source, setting: Setting) -> anyhow::Result<O
         lease_ttl: args.lease_ttl,
         key_warning: args.keys.key_expiry_warning,
         webhook,
+        audit,
         xds,
         sidecars,
         admin: vec![admin, Admin::Metrics(metrics), Admin::Probes(listen(&args.probes, "--probes").await?)],

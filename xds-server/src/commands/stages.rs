@@ -18,10 +18,10 @@ use tollgate_core::status::Definitions;
 use super::filter::Codes;
 use crate::accept;
 use crate::admin::{self, Entrance};
+use crate::audit::{Audit, Event};
 use crate::fleet::{self, Fleet};
-use crate::handshakes::Handshakes;
 use crate::istio;
-use crate::leader::{Election, Elector, Leads};
+use crate::leader::{Election, Elector, Holder, Leads};
 use crate::ledger::{self, Crossings, Ledger, Receipts};
 use crate::notices::{self, Webhook};
 use crate::pipeline::{self, Published, Publisher};
@@ -66,6 +66,7 @@ pub struct Parts<'a> {
     pub sidecars: Option<sidecars::Ports>,
     pub admin: Vec<Admin>,
     pub readiness: Readiness,
+    pub audit: Audit,
     /// Who is told of budgets that come to a threshold.
     pub webhook: Option<notices::Place>,
     /// Whether the separate port for metrics names consumers.
@@ -110,6 +111,7 @@ pub struct Stages {
     ledger: replicas::Keeper,
     in_cluster: Option<InCluster>,
     tasks: Vec<JoinHandle<()>>,
+    audit: Audit,
 }
 
 /// What the running control plane does in the cluster.
@@ -134,13 +136,14 @@ impl Stages {
     /// not answer.
     pub async fn start(mut parts: Parts<'_>) -> anyhow::Result<Self> {
         accept::allow_files();
-        let metrics = Metrics::default();
+        let audit = parts.audit.clone();
+        let metrics = Metrics::with(audit.clone());
         count_denied(parts.source, parts.duties.as_mut(), &metrics);
 
         // 1 to 4: files or a cluster -> objects -> IR -> resources, once now and again on every change.
         let writes = parts.duties.as_ref().is_some_and(|duties| duties.statuses);
         let due = writes.then(Due::default);
-        let publisher = Publisher::new(parts.setting, parts.surroundings).telling(due.clone());
+        let publisher = Publisher::new(parts.setting, parts.surroundings).telling(due.clone()).recording(audit.clone());
         let published = publisher.published();
         let ends = pipeline::ends::keep(published.clone(), parts.key_warning, due.clone(), metrics.clone());
         let configured = publisher.for_ledger();
@@ -150,7 +153,7 @@ impl Stages {
         // 5: the ledger, before anybody can ask it.
         let receipts = if parts.webhook.is_some() { Receipts::Given } else { Receipts::None };
         let crossings = Crossings::new(receipts);
-        let counted = ledger::Metrics::new().telling(crossings.clone());
+        let counted = ledger::Metrics::new().telling(crossings.clone()).recording(audit.clone());
         // Before the ledger is opened, so that nothing is missed.
         let webhook = parts.webhook.map(|place| Webhook::new(place, &metrics)).transpose()?;
         let webhook = webhook.map(|webhook| tokio::spawn(webhook.run(crossings.follow())));
@@ -164,6 +167,9 @@ impl Stages {
             Some(duties) => Some(Leading::start(duties, &metrics).await?),
             None => None,
         };
+        if let Some(Leading { leads, .. }) = &leading {
+            tokio::spawn(record_leaders(leads.clone(), audit.clone()));
+        }
         let of_several = parts.duties.as_ref().is_some_and(|duties| matches!(duties.election, Election::ByLease(_)));
         let (books, keeper) = match &leading {
             Some(Leading { leads, .. }) if of_several => {
@@ -190,7 +196,7 @@ impl Stages {
             authority: parts.certificates.authority(),
             lifetime: parts.certificates.lifetime(),
             certificate: parts.certificates.server_certificate(),
-            failures: metrics.handshakes().clone(),
+            metrics: metrics.clone(),
         };
         let certificates = tokio::spawn(parts.certificates.keep(metrics.clone()));
         let (sender, status) = watch::channel(Arc::default());
@@ -247,7 +253,7 @@ impl Stages {
             let limits = web::Limits::PEOPLE;
             tasks.push(tokio::spawn(web::serve(listener, port, router, limits)));
         }
-        Ok(Self { published, status, serving, sidecars, ledger: keeper, in_cluster, tasks })
+        Ok(Self { published, status, serving, sidecars, ledger: keeper, in_cluster, tasks, audit })
     }
 
     /// Ends every stage in an order that loses nothing: the proxies' last reports arrive before the ledger closes.
@@ -271,6 +277,7 @@ impl Stages {
         for task in self.tasks {
             task.abort();
         }
+        self.audit.finish();
     }
 }
 
@@ -279,7 +286,7 @@ struct Signs {
     authority: CurrentAuthority,
     lifetime: Duration,
     certificate: ServerCertificate,
-    failures: Handshakes,
+    metrics: Metrics,
 }
 
 // === impl Signs ===
@@ -292,9 +299,10 @@ impl Signs {
         published: watch::Receiver<Arc<Published>>,
     ) -> anyhow::Result<JoinHandle<()>> {
         let reach = access.reach(Some(REQUEST)).await?;
-        let signer = Signer::new(reach.client, self.authority.clone(), self.lifetime, published, signing.fleet);
+        let audit = self.metrics.audit().clone();
+        let signer = Signer::new(reach.client, self.authority.clone(), self.lifetime, published, signing.fleet, audit);
         let acceptor = TlsAcceptor::from(Arc::new(tls::for_strangers(self.certificate.clone())?));
-        let tls = web::Tls { acceptor, failures: self.failures.clone() };
+        let tls = web::Tls { acceptor, failures: self.metrics.handshakes().clone() };
         let limits = web::Limits { connections: CERTIFICATE_CONNECTIONS, ..web::Limits::PEOPLE };
         Ok(tokio::spawn(web::serve_tls(signing.listener, "certificates", signer.router(), limits, tls)))
     }
@@ -357,6 +365,19 @@ impl InCluster {
             statuses.stop().await;
         }
         self.leading.elector
+    }
+}
+
+/// Records who leads, whenever that changes.
+async fn record_leaders(mut leads: Leads, audit: Audit) {
+    let mut known = None;
+    loop {
+        let holder = leads.holder();
+        if known.replace(holder) != Some(holder) {
+            let leader = if let Holder::Other(address) = holder { address } else { None };
+            audit.record(Event::Leadership { leads: holder == Holder::Us, leader });
+        }
+        leads.changed().await;
     }
 }
 

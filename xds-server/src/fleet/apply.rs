@@ -41,8 +41,7 @@ pub enum Trouble {
 
 impl Applier {
     pub fn new(client: Client, metrics: &Metrics) -> Self {
-        let help = "Objects of proxies written into a cluster, and attempts that failed";
-        let writes = Writes::new(metrics, "fleet_writes", help);
+        let writes = Writes::new(metrics, Writes::FLEET);
         let warnings = Warnings::new(client.clone());
         Self { client, warnings, writes, told: BTreeMap::new() }
     }

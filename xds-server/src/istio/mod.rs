@@ -80,10 +80,9 @@ enum Trouble {
 impl Keeper {
     pub fn start(reach: Reach, leads: Leads, inputs: Inputs, metrics: &Metrics) -> Self {
         let watching = Watching::start(&reach.client, &inputs.namespaces);
-        let help = "EnvoyFilters and HTTPRoutes of sidecars written into a cluster, and attempts that failed";
         let keeping = Keeping {
             there: There::new(&inputs.namespaces),
-            writes: Writes::new(metrics, "sidecar_writes", help),
+            writes: Writes::new(metrics, Writes::SIDECARS),
             client: reach.client,
             wanted: None,
             written: BTreeMap::new(),

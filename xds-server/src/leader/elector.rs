@@ -101,16 +101,22 @@ impl Leads {
     }
 }
 
+/// 1 while this one leads.
+pub fn gauge(metrics: &Metrics) -> Gauge {
+    let gauge = Gauge::default();
+    let shared = gauge.clone();
+    metrics.add(move |registry, _| {
+        let help = "1 while this control plane writes statuses and provides proxies";
+        registry.register("leader", help, shared.clone());
+    });
+    gauge
+}
+
 // === impl Elector ===
 
 impl Elector {
     pub fn start(reach: &Reach, election: Election, metrics: &Metrics) -> (Self, Leads) {
-        let gauge = Gauge::default();
-        let shared = gauge.clone();
-        metrics.add(move |registry, _| {
-            let help = "1 while this control plane writes statuses and provides proxies";
-            registry.register("leader", help, shared.clone());
-        });
+        let gauge = gauge(metrics);
         match election {
             Election::Always => {
                 gauge.set(1);

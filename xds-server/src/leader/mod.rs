@@ -8,6 +8,8 @@ mod warnings;
 mod writes;
 
 pub use agenda::Agenda;
+#[cfg(test)]
+pub use elector::gauge;
 pub use elector::{Election, Elector, Holder, Leads, LeasePlace};
 pub use warnings::Warnings;
 pub use writes::Writes;

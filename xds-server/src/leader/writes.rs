@@ -23,8 +23,15 @@ enum Written {
 // === impl Writes ===
 
 impl Writes {
+    /// The names of what is written, and what is said of them.
+    pub const STATUSES: [&str; 2] = ["status_writes", "Statuses written into a cluster, and attempts that failed"];
+    pub const FLEET: [&str; 2] =
+        ["fleet_writes", "Objects of proxies written into a cluster, and attempts that failed"];
+    pub const SIDECARS: [&str; 2] =
+        ["sidecar_writes", "EnvoyFilters and HTTPRoutes of sidecars written into a cluster, and attempts that failed"];
+
     /// Counts under this name.
-    pub fn new(metrics: &Metrics, name: &'static str, help: &'static str) -> Self {
+    pub fn new(metrics: &Metrics, [name, help]: [&'static str; 2]) -> Self {
         let writes = Self::default();
         // Both series exist before the first write.
         for result in [Written::Written, Written::Failed] {

@@ -11,6 +11,7 @@ use tollgate_core::ledger::{Entry, Reason, RefusedEntry};
 
 use super::Crossings;
 use super::budgets::Budgets;
+use crate::audit::{Audit, Event};
 use crate::report::{Consumers, LastUsed, SpentToday};
 
 /// The most pairs of consumer and model that have series of their own. Later pairs are counted together as `other`,
@@ -37,6 +38,7 @@ pub struct Metrics {
     spent_today: SpentToday,
     crossings: Crossings,
     budgets: Budgets,
+    audit: Audit,
 }
 
 /// The same figures by model alone.
@@ -132,6 +134,7 @@ impl Metrics {
             spent_today: SpentToday::default(),
             crossings: Crossings::default(),
             budgets: Budgets::default(),
+            audit: Audit::default(),
         }
     }
 
@@ -141,11 +144,21 @@ impl Metrics {
         Self { crossings, ..self }
     }
 
+    /// Records there what is used and refused.
+    #[must_use]
+    pub fn recording(self, audit: Audit) -> Self {
+        Self { audit, ..self }
+    }
+
+    pub(super) fn audit(&self) -> &Audit {
+        &self.audit
+    }
+
     pub(super) fn crossings(&self) -> &Crossings {
         &self.crossings
     }
 
-    pub(super) fn budgets(&self) -> &Budgets {
+    pub(crate) fn budgets(&self) -> &Budgets {
         &self.budgets
     }
 
@@ -206,7 +219,7 @@ impl Metrics {
         }
     }
 
-    pub(super) fn refused(&self, refusal: &RefusedEntry, count: u64) {
+    pub(crate) fn refused(&self, refusal: &RefusedEntry, count: u64) {
         let entry = match refusal.entry {
             Entry::Usage => EntryLabel::Usage,
             Entry::Settlement => EntryLabel::Settlement,
@@ -217,10 +230,13 @@ impl Metrics {
             Reason::TooLarge => ReasonLabel::TooLarge,
         };
         self.refused.get_or_create(&RefusedLabels { entry, reason }).inc_by(count);
+        let (entry, reason) = (format!("{:?}", refusal.entry), format!("{:?}", refusal.reason));
+        let (identity, entry, reason) = (&*refusal.identity, &*entry, &*reason);
+        self.audit.record(Event::LedgerRefused { identity, entry, reason, count });
     }
 
     /// Counts usage. Only what is durable comes here.
-    pub(super) fn used(&self, consumer: &str, model: &str, totals: &Totals) {
+    pub(crate) fn used(&self, consumer: &str, model: &str, totals: &Totals) {
         let (consumer, model) = self.pair(consumer, model);
         let tokens = |kind, count| {
             let labels = TokenLabels { consumer: consumer.clone(), model: model.clone(), kind };
@@ -236,6 +252,12 @@ impl Metrics {
         let labels = RequestLabels { consumer, model };
         self.requests.get_or_create(&labels).inc_by(totals.requests);
         self.estimated.get_or_create(&labels).inc_by(totals.estimated_requests);
+    }
+
+    /// One call, so that its series exists.
+    #[cfg(test)]
+    pub fn called(&self) {
+        self.calls.get_or_create(&CallLabels { outcome: CallOutcome::Applied }).inc();
     }
 
     fn pair(&self, consumer: &str, model: &str) -> (String, String) {

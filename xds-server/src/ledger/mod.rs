@@ -17,6 +17,7 @@ mod embedded;
 mod error;
 mod grpc;
 mod metrics;
+mod minutes;
 pub mod query;
 pub mod series;
 

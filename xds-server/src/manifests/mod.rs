@@ -1,6 +1,8 @@
 //! Files of manifests/, istio/ and linkerd/ that are made from the code: `cargo xtask gen` (TOLLGATE_BLESS=1) writes them anew, and without it
 //! these tests say which are behind. The definitions of our kinds are made in xtask/tests/crds.rs.
 
+mod audit;
+mod metrics;
 mod rights;
 
 use std::path::Path;

@@ -12,6 +12,7 @@ use tollgate_core::status::{Horizon, Phase, StatusKind};
 use tollgate_core::world::Ends;
 
 use super::Published;
+use crate::audit::{Action, Audit, Event};
 use crate::report::{Due, Metrics, Whose};
 
 /// A clock may be set. Nobody is told of a key later than this.
@@ -33,7 +34,7 @@ pub async fn keep(
         let now = Timestamp::now();
         let ends = published.borrow_and_update().ends(Horizon::new(now, warning));
         metrics.keys(ends.ending.len(), ends.ended.len());
-        let changed = told.tell(&ends);
+        let changed = told.tell(&ends, metrics.audit());
         if let Some(due) = due.as_ref().filter(|_| !changed.is_empty()) {
             due.note(changed);
         }
@@ -55,7 +56,7 @@ fn until(next: Option<i64>, now: Timestamp) -> Duration {
 
 impl Told {
     /// Writes a line for each key that is in another phase than before. Returns whose they are.
-    fn tell(&mut self, ends: &Ends) -> BTreeSet<Whose> {
+    fn tell(&mut self, ends: &Ends, audit: &Audit) -> BTreeSet<Whose> {
         let phases = |keys: &[Arc<Key>], phase| keys.iter().map(|key| (Arc::clone(key), phase)).collect::<Vec<_>>();
         let now = phases(&ends.ending, Phase::Ending).into_iter().chain(phases(&ends.ended, Phase::Ended));
         let mut changed = BTreeSet::new();
@@ -64,6 +65,9 @@ impl Told {
             if self.0.get(key.proof.name()) != Some(&phase) {
                 changed.insert((StatusKind::Consumer, key.origin.key()));
                 log(&key, phase);
+                if phase == Phase::Ended {
+                    record(&key, Action::Expired, audit);
+                }
             }
             next.insert(key.proof.name().to_owned(), phase);
         }
@@ -72,8 +76,15 @@ impl Told {
     }
 }
 
+/// Records that something happened to a key.
+pub fn record(key: &Key, action: Action, audit: &Audit) {
+    let not_after = key.not_after.and_then(|second| Timestamp::from_second(second).ok());
+    let not_after = not_after.map(|time| time.to_string());
+    audit.record(Event::Key { action, key: shown(&key.proof), consumer: Some(&key.consumer), not_after });
+}
+
 /// How people find it in its Consumer.
-fn shown(proof: &Proof) -> String {
+pub fn shown(proof: &Proof) -> String {
     match proof {
         Proof::Sha256(hash) => hash_name(hash),
         Proof::Identity(identity) => identity.clone(),

@@ -8,6 +8,7 @@
 //! A folder is read before anything is served. A cluster may take its time, and nothing is published until then.
 
 mod edition;
+mod edits;
 pub mod ends;
 mod istio;
 mod own_thread;
@@ -22,7 +23,7 @@ pub use edition::Edition;
 pub use published::{Published, ServedGateway};
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -34,9 +35,11 @@ use tollgate_core::status::Finding;
 use tollgate_core::translate::{Translation, translate};
 use tollgate_core::world::World;
 
+use self::edits::Edits;
 use self::publication::Publication;
 use self::published::locked;
 use self::told::Told;
+use crate::audit::Audit;
 use crate::report::{Due, Metrics};
 use crate::source::Source;
 use crate::source::folder::{Folder, FolderError, Reading, Watcher};
@@ -52,6 +55,7 @@ pub struct Publisher {
     for_ledger: watch::Sender<Arc<Configured>>,
     /// Who is told whose statuses may be others. None: nobody.
     due: Option<Due>,
+    edits: Option<Mutex<Edits>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -182,6 +186,7 @@ impl Publisher {
             published: watch::Sender::default(),
             for_ledger: watch::Sender::default(),
             due: None,
+            edits: None,
         }
     }
 
@@ -189,6 +194,12 @@ impl Publisher {
     #[must_use]
     pub fn telling(self, due: Option<Due>) -> Self {
         Self { due, ..self }
+    }
+
+    /// It also records what changes.
+    #[must_use]
+    pub fn recording(self, audit: Audit) -> Self {
+        Self { edits: audit.is_on().then(|| Mutex::new(Edits::new(audit))), ..self }
     }
 
     pub fn published(&self) -> watch::Receiver<Arc<Published>> {
@@ -223,7 +234,15 @@ impl Publisher {
     /// Publishes what changes of objects mean. Returns how many resources they change.
     pub fn publish(&self, changes: Changes, mut findings: Vec<Finding>) -> usize {
         let mut world = locked(&self.world);
+        let mut edits = self.edits.as_ref().map(|edits| edits.lock().unwrap_or_else(PoisonError::into_inner));
+        if let Some(edits) = &mut edits {
+            edits.objects(world.objects(), &changes);
+            edits.refused(&findings);
+        }
         let delta = world.step(changes);
+        if let Some(edits) = &mut edits {
+            edits.keys(&delta.keys, &world.ir().keys);
+        }
         let given = findings.clone();
         findings.extend(world.findings());
         let before = Arc::clone(&self.published.borrow());

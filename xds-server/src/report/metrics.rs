@@ -11,6 +11,7 @@ use prometheus_client::registry::Registry;
 use tollgate_core::status::Severity;
 
 use super::Status;
+use crate::audit::Audit;
 use crate::handshakes::Handshakes;
 
 /// What the stages count. Clones count into the same counters. The other figures of `/metrics` come from `Status` and
@@ -23,6 +24,7 @@ pub struct Metrics {
     certificates: Certificates,
     authorities: Family<ReloadLabels, Counter>,
     handshakes: Handshakes,
+    audit: Audit,
     watches: Watches,
     keys: Keys,
     from_status: FromStatus,
@@ -207,6 +209,20 @@ impl Metrics {
         self.watches.synced.remove(&KindLabels { kind });
     }
 
+    /// Those of a control plane that keeps an audit log.
+    pub fn with(audit: Audit) -> Self {
+        let metrics = Self::of(Handshakes::recorded(audit.clone()), audit.clone());
+        if audit.is_on() {
+            metrics.add(move |registry, _| audit.register(registry));
+        }
+        metrics
+    }
+
+    /// Where it is recorded what happens.
+    pub fn audit(&self) -> &Audit {
+        &self.audit
+    }
+
     /// Serves another stage's metrics together with these. `register` is called once for each registry.
     pub fn add(&self, register: impl Fn(&mut Registry, Consumers)) {
         let mut registries = self.registries.lock().unwrap_or_else(PoisonError::into_inner);
@@ -234,9 +250,14 @@ impl Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
+        Self::with(Audit::default())
+    }
+}
+
+impl Metrics {
+    fn of(handshakes: Handshakes, audit: Audit) -> Self {
         let (nacks, reloads, from_status) = (Family::default(), Family::default(), FromStatus::default());
         let (certificates, watches, keys) = (Certificates::default(), Watches::default(), Keys::default());
-        let handshakes = Handshakes::default();
         let authorities: Family<ReloadLabels, Counter> = Family::default();
         let of_authorities = "Looks at somebody else's CA that found another one, by what became of it";
         let registry = || {
@@ -252,8 +273,18 @@ impl Default for Metrics {
             registry
         };
         let registries = Arc::new(Mutex::new(Registries { named: registry(), left_out: registry() }));
-        let metrics =
-            Self { registries, nacks, reloads, certificates, authorities, handshakes, watches, keys, from_status };
+        let metrics = Self {
+            registries,
+            nacks,
+            reloads,
+            certificates,
+            authorities,
+            handshakes,
+            audit,
+            watches,
+            keys,
+            from_status,
+        };
         // Both series exist before the first event, so that an alert on their rate sees it.
         for result in [ReloadResult::Taken, ReloadResult::Refused] {
             drop(metrics.reloads.get_or_create(&ReloadLabels { result }));

@@ -120,6 +120,7 @@ async fn accept(
         };
         let Some(tls) = door.acceptor() else { continue };
         let (door, sender, failures) = (door.clone(), sender.clone(), failures.clone());
+        let peer = stream.peer_addr().ok();
         handshakes.spawn(async move {
             match timeout(limits.handshake, tls.accept(stream)).await {
                 Ok(Ok(stream)) => {
@@ -128,15 +129,15 @@ async fn accept(
                         Some(connection) => {
                             let _server_has_ended = sender.send(Ok(connection)).await;
                         }
-                        None => failures.failed(door.port(), Reason::UnknownName),
+                        None => failures.failed(door.port(), Reason::UnknownName, peer),
                     }
                 }
                 Ok(Err(error)) => {
-                    failures.failed(door.port(), Reason::of(&error));
+                    failures.failed(door.port(), Reason::of(&error), peer);
                     tracing::debug!(%error, port = door.port(), "a TLS handshake failed");
                 }
                 Err(_elapsed) => {
-                    failures.failed(door.port(), Reason::Timeout);
+                    failures.failed(door.port(), Reason::Timeout, peer);
                     tracing::debug!(port = door.port(), "a TLS handshake took too long");
                 }
             }

@@ -24,6 +24,7 @@ use tollgate_core::fleet::TOKEN_AUDIENCE;
 use tollgate_core::objects::Key;
 
 use super::pki::{CurrentAuthority, Leaf};
+use crate::audit::{Audit, Event};
 use crate::identity::Identity;
 use crate::pipeline::Published;
 
@@ -44,6 +45,7 @@ pub struct Signer {
     pub published: watch::Receiver<Arc<Published>>,
     /// The service account of the proxies that serve all Gateways. If there are such, no others are certified.
     pub fleet: Option<Key>,
+    audit: Audit,
     questions: Semaphore,
 }
 
@@ -74,8 +76,9 @@ impl Signer {
         lifetime: Duration,
         published: watch::Receiver<Arc<Published>>,
         fleet: Option<Key>,
+        audit: Audit,
     ) -> Self {
-        Self { client, authority, lifetime, published, fleet, questions: Semaphore::new(AT_ONCE) }
+        Self { client, authority, lifetime, published, fleet, audit, questions: Semaphore::new(AT_ONCE) }
     }
 
     pub fn router(self) -> Router {
@@ -87,6 +90,8 @@ impl Signer {
         let identity = self.identity(&account).ok_or_else(|| Refused::Unknown(account.clone()))?;
         let signed =
             self.authority.get().sign(request, Leaf::Proxy(&identity), self.lifetime).map_err(Refused::Request)?;
+        let (issued, to) = (identity.to_string(), account.to_string());
+        self.audit.record(Event::CertificateIssued { identity: &issued, account: &to });
         tracing::info!(%identity, %account, "a proxy has a new certificate");
         Ok(signed)
     }
@@ -123,6 +128,7 @@ async fn answer(State(signer): State<Arc<Signer>>, headers: HeaderMap, request: 
     match signer.sign(&headers, &request).await {
         Ok(certificate) => (StatusCode::OK, certificate),
         Err(refused) => {
+            signer.audit.record(Event::CertificateRefused { reason: &refused.to_string() });
             tracing::warn!("a certificate is refused: {refused}");
             (refused.status(), format!("{refused}\n"))
         }

@@ -78,8 +78,7 @@ struct Looking {
 impl Statuses {
     /// Begins to write, while we lead.
     pub fn start(reach: Reach, leads: Leads, inputs: Inputs, metrics: &Metrics) -> Self {
-        let help = "Statuses written into a cluster, and attempts that failed";
-        let counts = Writes::new(metrics, "status_writes", help);
+        let counts = Writes::new(metrics, Writes::STATUSES);
         let looking = Looking {
             inputs,
             heard: Heard::default(),

@@ -81,6 +81,21 @@ async fn every_alert_is_silent_until_its_fault_and_fires_after_it() {
 }
 
 #[tokio::test]
+async fn what_a_real_port_serves_is_in_the_reference() {
+    let server = server(&["--webhook", "http://127.0.0.1:9/"]);
+    server.client("default/one").delta(&server).await.take_all("default/one").await;
+    let text = reqwest::get(format!("http://{}/metrics", server.metrics)).await.unwrap().text().await.unwrap();
+    let reference = include_str!("../../../docs/reference/metrics.md");
+    let types: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    assert!(types.len() > 20, "{types:?}");
+    for line in types {
+        let (name, kind) = line.split_once(' ').unwrap();
+        let name = if kind == "counter" { format!("{name}_total") } else { name.to_owned() };
+        assert!(reference.contains(&format!("| `{name}` | {kind} | ")), "{name} is not in docs/reference/metrics.md");
+    }
+}
+
+#[tokio::test]
 async fn a_disk_that_takes_nothing_is_told_and_its_end_too() {
     if !prometheus::is_here() {
         return;

@@ -33,6 +33,7 @@ use self::disk::Disk;
 use self::file::{File, Redb};
 use self::writer::{Books, Job, NotApplied, Waiting, Writer};
 use super::metrics::{CallLabels, CallOutcome};
+use super::minutes::Minutes;
 use super::query::{self, BudgetRow, Listed, Page, UsageQuery, UsageRow};
 use super::series::{self, SeriesQuery, SeriesRow};
 use super::{Ledger, Metrics, News, StoreError, SyncError};
@@ -112,6 +113,7 @@ impl Embedded {
             pruned: now.steady,
             looked: None,
             inbox,
+            minutes: Minutes::default(),
             warned: BTreeSet::new(),
         };
         std::thread::Builder::new()

@@ -13,8 +13,10 @@ use tollgate_proto::v1::SyncResponse;
 
 use super::clock::Clock;
 use super::disk::Disk;
+use crate::audit::{Audit, Event};
 use crate::ledger::crossings::Inbox;
 use crate::ledger::metrics::{CallLabels, CallOutcome, Metrics};
+use crate::ledger::minutes::Minutes;
 use crate::ledger::{News, Receipts, StoreError};
 
 /// The most calls in one commit.
@@ -73,6 +75,8 @@ pub(super) struct Writer {
     pub clock: Arc<dyn Clock>,
     pub metrics: Metrics,
     pub pruned: Duration,
+    /// Usage that the audit log has not heard of yet.
+    pub minutes: Minutes,
     /// When the ratios of budgets were looked at, if nothing has changed since.
     pub looked: Option<Duration>,
     /// What others say of crossings that they were told.
@@ -104,6 +108,7 @@ impl Writer {
             }
             self.batch(waiting);
             if let Some(done) = close {
+                self.minutes.record(i64::MAX, self.metrics.audit());
                 drop(self);
                 // If nobody waits for this, nothing is wrong: the store is closed.
                 let _ = done.send(());
@@ -202,6 +207,9 @@ impl Writer {
             let spent_today = self.metrics.spent_today();
             changes.spent().for_each(|(consumer, minute, tokens)| spent_today.settled(consumer, minute, tokens));
             changes.metered.iter().for_each(|((consumer, model), totals)| self.metrics.used(consumer, model, totals));
+            if self.metrics.audit().is_on() {
+                self.minutes.add(&changes);
+            }
             let (holders, tokens) = state.leased();
             self.metrics.holders.set(i64::try_from(holders).unwrap_or(i64::MAX));
             self.metrics.leased.set(i64::try_from(tokens).unwrap_or(i64::MAX));
@@ -211,8 +219,9 @@ impl Writer {
             self.metrics.budgets().spent(state.spent_ratios(&self.rules, now));
             self.looked = Some(now.steady);
         }
+        self.minutes.record(now.wall.as_second(), self.metrics.audit());
         for crossing in crossings {
-            tell(&crossing);
+            tell(&crossing, self.metrics.audit());
             self.metrics.budgets().crossed(&crossing);
             self.metrics.crossings().tell(crossing, News::New, &self.inbox);
         }
@@ -244,8 +253,16 @@ fn warn(refusal: &RefusedEntry) {
     tracing::warn!(%identity, ?entry, "an entry of a proxy's call does not count: {why}; later ones are only in the metrics");
 }
 
-fn tell(crossing: &Crossing) {
+fn tell(crossing: &Crossing, audit: &Audit) {
     let Crossing { policy, limit, threshold, spent, tokens, .. } = crossing;
+    audit.record(Event::BudgetThreshold {
+        policy: &policy.to_string(),
+        limit,
+        scope: &crossing.key.scope,
+        threshold: *threshold,
+        spent: *spent,
+        tokens: *tokens,
+    });
     let scope = crossing.key.scope.join(", ");
     tracing::warn!(%policy, %limit, scope, threshold, spent, tokens, "a budget has come to {threshold} % of its tokens");
 }

@@ -37,7 +37,7 @@ impl Denied {
         registry.register("api_requests_denied", help, self.0.clone());
     }
 
-    fn count(&self, verb: &'static str, resource: String, code: u16) {
+    pub fn count(&self, verb: &'static str, resource: String, code: u16) {
         self.0.get_or_create(&Labels { verb, resource, code }).inc();
     }
 }

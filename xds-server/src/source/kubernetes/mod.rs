@@ -35,6 +35,8 @@ mod watch;
 
 pub use access::{Access, AccessError, Reach};
 pub use definitions::follow as follow_definitions;
+#[cfg(test)]
+pub use denied::Denied;
 pub use listed::{ListError, list};
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,0 +1,137 @@
+//! What operators are told by: thresholds of budgets, and the dashboard, both of real traffic.
+
+use std::sync::{Arc, Mutex};
+
+use anyhow::Context;
+use axum::Router;
+use axum::extract::State;
+use axum::routing::post;
+use serde_json::Value;
+use tollgate_tests::config;
+use tollgate_tests::poll;
+use tollgate_tests::process;
+use tollgate_tests::prometheus::{self, Prometheus};
+
+use crate::fixtures::Basic;
+use crate::suite::{Shared, e2e};
+
+e2e! {
+    a_budget_that_comes_to_a_threshold_is_told_once,
+    the_dashboard_shows_what_happens,
+}
+
+/// Panels that show nothing while nothing is wrong, or without a cluster or a webhook.
+const ONLY_SOMETIMES: [&str; 5] = [
+    "Webhook",
+    "Resources refused (NACK)",
+    "Kinds of the cluster that are heard of",
+    "Requests that the API server denied",
+    "Entries refused",
+];
+
+/// Real requests spend a budget while the receiver is down. It gets both thresholds when it is up, once each, also when the
+/// control plane is killed and comes back.
+async fn a_budget_that_comes_to_a_threshold_is_told_once(shared: Arc<Shared>) -> anyhow::Result<()> {
+    let port = process::free_port()?;
+    let url = format!("http://127.0.0.1:{port}/hook");
+    let mut basic = Basic::start_with(&shared, "a_budget_that_comes_to_a_threshold_is_told_once", |setup, _| {
+        setup.arguments(&["--webhook", &url]).file("budget.yaml", &config::budget(300, ""))
+    })
+    .await?;
+    let client = basic.client();
+    poll::until("the budget is spent", || async {
+        anyhow::ensure!(client.chat("smol").await?.status == 429, "there are tokens left");
+        Ok(())
+    })
+    .await?;
+    basic.gateway.admin().settled_budgets().await?;
+    let crossed = |text: &str| {
+        text.lines().filter(|line| line.starts_with("tollgate_budget_thresholds_total")).map(str::to_owned).collect()
+    };
+    let counts: Vec<String> = crossed(&basic.gateway.admin().text("/metrics").await?);
+    let expected = |threshold| {
+        format!(
+            "tollgate_budget_thresholds_total{{policy=\"default/budget\",limit=\"total\",threshold=\"{threshold}\"}} 1"
+        )
+    };
+    anyhow::ensure!([80, 100].iter().all(|threshold| counts.contains(&expected(*threshold))), "{counts:?}");
+
+    let got = receiver(port).await?;
+    let thresholds = || -> Vec<(Value, Value)> {
+        let field = |event: &Value, path: &str| event.pointer(path).cloned().unwrap_or_default();
+        let got = got.lock().map(|got| got.clone()).unwrap_or_default();
+        got.iter().map(|event| (field(event, "/data/scope/Consumer"), field(event, "/data/threshold"))).collect()
+    };
+    let both = vec![(Value::from("app"), Value::from(80)), (Value::from("app"), Value::from(100))];
+    poll::until("the webhook has been told", || async {
+        anyhow::ensure!(thresholds() == both, "{:?}", thresholds());
+        Ok(())
+    })
+    .await?;
+    // That it was told is durable within about a second.
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    basic.gateway.process().kill()?;
+    basic.gateway.restart().await?;
+    client.chat("smol").await?.expect(429)?;
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    anyhow::ensure!(thresholds() == both, "told again: {:?}", thresholds());
+    Ok(())
+}
+
+/// A real receiver; it takes everything.
+async fn receiver(port: u16) -> anyhow::Result<Arc<Mutex<Vec<Value>>>> {
+    async fn take(State(got): State<Arc<Mutex<Vec<Value>>>>, body: axum::body::Bytes) {
+        if let (Ok(mut got), Ok(event)) = (got.lock(), serde_json::from_slice(&body)) {
+            got.push(event);
+        }
+    }
+    let got = Arc::default();
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
+    let router = Router::new().route("/hook", post(take)).with_state(Arc::clone(&got));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    Ok(got)
+}
+
+/// Each panel's query is asked of a real Prometheus while real requests run.
+async fn the_dashboard_shows_what_happens(shared: Arc<Shared>) -> anyhow::Result<()> {
+    if !prometheus::is_here() {
+        return Ok(());
+    }
+    let basic = Basic::start_with(&shared, "the_dashboard_shows_what_happens", |setup, _| {
+        setup.file("budget.yaml", &config::budget(100_000, ""))
+    })
+    .await?;
+    let target = format!("127.0.0.1:{}", basic.gateway.admin_port());
+    let prometheus = Prometheus::start(&[&target]).await?;
+    let client = basic.client();
+    let dashboard: Value = serde_json::from_str(&std::fs::read_to_string(prometheus::of_chart("dashboard.json"))?)?;
+    let panels = dashboard["panels"].as_array().context("panels")?;
+    let panels = panels.iter().filter(|panel| panel["type"] != "row");
+    let queries: Vec<(&str, String)> = panels
+        .flat_map(|panel| {
+            let title = panel["title"].as_str().unwrap_or_default();
+            let targets = panel["targets"].as_array().into_iter().flatten();
+            targets.map(move |target| (title, without_variables(target["expr"].as_str().unwrap_or_default())))
+        })
+        .collect();
+    anyhow::ensure!(queries.len() > 20, "{queries:?}");
+    poll::until("every panel has data", || async {
+        client.chat("smol").await?.expect(200)?;
+        let mut empty = Vec::new();
+        for (title, query) in &queries {
+            let found = prometheus.query(query).await?;
+            let has_data = found.iter().any(|series| series.pointer("/value/1").is_some_and(|value| value != "NaN"));
+            if !has_data && !ONLY_SOMETIMES.contains(title) {
+                empty.push((title, query));
+            }
+        }
+        anyhow::ensure!(empty.is_empty(), "{empty:?}");
+        Ok(())
+    })
+    .await
+}
+
+/// As Grafana asks with everything selected.
+fn without_variables(query: &str) -> String {
+    query.replace("$namespace", ".*").replace("$job", ".*").replace("$__rate_interval", "5s")
+}
