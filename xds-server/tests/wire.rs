@@ -485,6 +485,11 @@ async fn no_certificate_a_foreign_one_and_one_that_has_ended_are_refused() {
     let plain = Endpoint::from_shared(server.xds.replace("https", "http")).unwrap().connect().await;
     let mut plain = AggregatedDiscoveryServiceClient::new(plain.unwrap());
     assert!(plain.delta_aggregated_resources(tokio_stream::empty()).await.is_err());
+    let text = reqwest::get(format!("http://{}/metrics", server.metrics)).await.unwrap().text().await.unwrap();
+    for reason in ["NoCertificate", "UnknownAuthority", "Expired", "Other"] {
+        let none = format!("tollgate_tls_handshake_failures_total{{port=\"xds\",reason=\"{reason}\"}} 0");
+        assert!(text.contains(&none[..none.len() - 1]) && !text.lines().any(|line| line == none), "{reason}: {text}");
+    }
 }
 
 /// With TLS 1.3 the refusal may come after the client believes to be connected.

@@ -29,6 +29,8 @@ async fn what_the_api_server_denies_is_told_by_an_alert(lab: Arc<Lab>) -> anyhow
     prometheus.silent(&[]).await?;
     let synced = prometheus.query(r#"tollgate_watch_synced{kind="TokenPolicy"} == 1"#).await?;
     anyhow::ensure!(synced.len() == 1, "{synced:?}");
+    let denied = prometheus.query("tollgate_api_requests_denied_total").await?;
+    anyhow::ensure!(denied.is_empty(), "what is not needed is no alert: {denied:?}");
 
     let gateway = run(&lab, "alerts-denied", NOT_OURS).await?;
     let prometheus = Prometheus::start(&[&metrics(&gateway)]).await?;

@@ -493,3 +493,39 @@ async fn leases_of_an_older_file_are_charged_when_they_expire_and_can_be_settled
     ledger.close().await;
     Embedded::open(dir.path(), limits(vec![]), TTL, Metrics::new()).unwrap().close().await;
 }
+
+/// As when another replica leads: what this one knew is not to be taken for the present.
+#[tokio::test]
+async fn a_closed_ledger_is_not_writable_and_shows_no_budgets() {
+    let dir = tempfile::tempdir().unwrap();
+    let metrics = Metrics::new();
+    let mut registry = prometheus_client::registry::Registry::default();
+    metrics.register(&mut registry, crate::report::Consumers::LeftOut);
+    let shown = || {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        text.lines()
+            .filter(|line| line.starts_with("budget_") || line.starts_with("ledger_writable"))
+            .map(str::to_owned)
+            .collect()
+    };
+    let ledger = Embedded::open(dir.path(), limits(vec![consumer_limit(1000)]), TTL, metrics.clone()).unwrap();
+    let settlement =
+        v1::Settlement { bucket: Some(bucket()), window_start: 0, from_lease: 0, charged: 850, released: 0 };
+    sync(&ledger, SyncRequest { settlements: vec![settlement], ..request(1, 1) }).await.unwrap();
+    let mut open: Vec<String> = shown();
+    open.sort();
+    let of = "{policy=\"default/per-consumer\",limit=\"daily\"";
+    assert_eq!(
+        open,
+        [
+            format!("budget_spent_ratio{of}}} 0.85"),
+            format!("budget_thresholds_total{of},threshold=\"100\"}} 0"),
+            format!("budget_thresholds_total{of},threshold=\"80\"}} 1"),
+            "ledger_writable 1".to_owned(),
+        ]
+    );
+    ledger.close().await;
+    let closed: Vec<String> = shown();
+    assert_eq!(closed, ["ledger_writable 0"]);
+}

@@ -204,8 +204,8 @@ impl Metrics {
         self.watches.synced.get_or_create(&KindLabels { kind }).set(i64::from(synced));
     }
 
-    /// The API server has no such kind, so there is nothing to hear of.
-    pub fn watch_without_kind(&self, kind: &'static str) {
+    /// The API server has no such kind, or may keep it from us: there is nothing to hear of.
+    pub fn watch_not_there(&self, kind: &'static str) {
         self.watches.synced.remove(&KindLabels { kind });
     }
 
@@ -328,7 +328,7 @@ impl Watches {
         registry.register("watch_failures", failures, self.failures.clone());
         registry.register(
             "watch_synced",
-            "1 while changes of a kind are heard of; absent if the API server has no such kind",
+            "1 while changes of a kind are heard of; absent if the API server has no such kind, or need not show it",
             self.synced.clone(),
         );
     }

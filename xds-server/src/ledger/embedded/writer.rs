@@ -109,6 +109,9 @@ impl Writer {
             self.batch(waiting);
             if let Some(done) = close {
                 self.minutes.record(i64::MAX, self.metrics.audit());
+                // Another replica may have the ledger next, and what we know of it grows old.
+                self.metrics.budgets().configured(std::iter::empty());
+                self.metrics.writable.set(0);
                 drop(self);
                 // If nobody waits for this, nothing is wrong: the store is closed.
                 let _ = done.send(());

@@ -31,8 +31,8 @@ use super::{Ports, Sidecars};
 use crate::filter_code::{FilterCode, Form};
 use crate::ledger::{self, Embedded};
 use crate::pipeline::Publisher;
-use crate::report::Metrics;
 use crate::report::board::Board;
+use crate::report::{self, Consumers, Metrics};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 const SOON: Duration = Duration::from_millis(50);
@@ -97,6 +97,7 @@ struct World {
     before: Objects,
     address: std::net::SocketAddr,
     dir: tempfile::TempDir,
+    metrics: Metrics,
     _sidecars: Sidecars,
 }
 
@@ -172,7 +173,8 @@ impl World {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let published = publisher.published();
-        let ads = Ads { published, board: Board::default(), metrics: Metrics::default(), envoys: Envoys::Any };
+        let metrics = Metrics::default();
+        let ads = Ads { published, board: Board::default(), metrics: metrics.clone(), envoys: Envoys::Any };
         let books = dir.path().join("ledger");
         let lease = Duration::from_secs(30);
         let ledger = Embedded::open(&books, publisher.for_ledger(), lease, ledger::Metrics::new()).unwrap();
@@ -180,7 +182,7 @@ impl World {
         let ports = Ports { listener, code: None, mesh, certificates: dir.path().to_owned() };
         let sidecars = Sidecars::looking(ports, ads, ledger::service(Arc::new(ledger)), code, SOON);
         let ca = Ca::new();
-        let mut world = Self { ca, publisher, before: Objects::default(), address, dir, _sidecars: sidecars };
+        let mut world = Self { ca, publisher, before: Objects::default(), address, dir, metrics, _sidecars: sidecars };
         world.publish(&objects(&[FIRST]));
         world
     }
@@ -364,6 +366,14 @@ async fn who_is_no_member_is_not_let_in() {
     ] {
         assert!(world.client(&world.ca, uris).await.is_none(), "{uris:?}");
     }
+    let text = world.metrics.text(&report::Status::default(), Consumers::LeftOut).unwrap();
+    let refused =
+        |reason: &str| format!("tollgate_tls_handshake_failures_total{{port=\"sidecars\",reason=\"{reason}\"}} ");
+    let count = |reason: &str| text.lines().find_map(|line| line.strip_prefix(&refused(reason))).unwrap().to_owned();
+    assert_ne!(count("UnknownAuthority"), "0", "{text}");
+    assert_ne!(count("UnknownName"), "0", "{text}");
+    assert!(text.contains("tollgate_certificate_expiry_seconds{certificate=\"sidecars\"} "), "{text}");
+    assert!(text.contains("tollgate_certificate_lifetime_seconds{certificate=\"sidecars\"} "), "{text}");
 }
 
 #[tokio::test]

@@ -71,6 +71,11 @@ impl Gathered {
         self.watches.get(&watch).map_or("", |watch| watch.watched.kind)
     }
 
+    /// Whether somebody misses what this watch cannot read.
+    pub fn misses(&self, watch: usize, cause: &Cause) -> bool {
+        self.watches.get(&watch).is_some_and(|watch| watch.watched.is_missed(cause))
+    }
+
     /// A watch has told something. One that was ended has nothing to tell.
     pub fn take(&mut self, id: usize, told: Told, now: Instant) -> Asks {
         let Some(watch) = self.watches.get_mut(&id) else { return Asks::default() };

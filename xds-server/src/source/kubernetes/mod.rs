@@ -35,7 +35,6 @@ mod watch;
 
 pub use access::{Access, AccessError, Reach};
 pub use definitions::follow as follow_definitions;
-#[cfg(test)]
 pub use denied::Denied;
 pub use listed::{ListError, list};
 
@@ -101,9 +100,12 @@ impl Watches {
         let client = access.client().await?;
         let watched = kinds::all(&access.namespaces, mesh);
         let (sender, events) = mpsc::channel(EVENTS);
+        // What nobody misses is asked for again and again, and is nothing to be alerted of.
+        let unasked = Access { denied: Denied::default(), ..access.clone() }.client().await?;
         let mut tasks = JoinSet::new();
         for (id, watched) in watched.iter().enumerate() {
             metrics.watch(watched.kind);
+            let client = if watched.is_optional { &unasked } else { &client };
             tasks.spawn(watch::run(id, watched.clone(), client.clone(), sender.clone()));
         }
         let gathered = Gathered::new(watched);
@@ -179,7 +181,8 @@ impl Watches {
                 self.metrics.watch_fails(kind);
                 match trouble.cause {
                     Cause::Gap => {}
-                    Cause::NotServed => self.metrics.watch_without_kind(kind),
+                    Cause::NotServed => self.metrics.watch_not_there(kind),
+                    _ if !self.gathered.misses(watch, &trouble.cause) => self.metrics.watch_not_there(kind),
                     _ => self.metrics.watch_synced(kind, false),
                 }
                 self.warn(trouble);
