@@ -100,7 +100,8 @@ impl Prometheus {
         sleep(MINUTE * LONGEST + Duration::from_secs(1)).await;
         let mut alerts = self.alerts().await?;
         alerts.retain(|(name, state)| state == "firing" && !but.contains(&name.as_str()));
-        anyhow::ensure!(alerts.is_empty(), "{alerts:?} fire without a fault");
+        let firing = self.query("ALERTS").await?;
+        anyhow::ensure!(alerts.is_empty(), "{alerts:?} fire without a fault: {firing:?}");
         Ok(())
     }
 
