@@ -1,4 +1,5 @@
 //! A real Prometheus with the rules of the chart, which scrapes what it is given. Debian's package `prometheus` has it.
+#![allow(clippy::indexing_slicing, reason = "what JSON does not have is null")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};

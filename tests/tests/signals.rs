@@ -1,4 +1,5 @@
 //! What operators are told by: thresholds of budgets, and the dashboard, both of real traffic.
+#![allow(clippy::indexing_slicing, reason = "what JSON does not have is null")]
 
 use std::sync::{Arc, Mutex};
 
