@@ -17,7 +17,7 @@ pub struct Tally {
     pub skipped: usize,
     /// One line for each failure, with where to read more.
     pub failures: Vec<String>,
-    /// Names of tests that passed, without their modules.
+    /// Names of tests that ran, without their modules, and of checks that passed.
     pub ran: BTreeSet<String>,
 }
 
@@ -35,7 +35,10 @@ impl Tally {
     /// Counts a check that is one test by itself.
     pub fn one(&mut self, name: &str, result: anyhow::Result<()>) {
         match result {
-            Ok(()) => self.passed += 1,
+            Ok(()) => {
+                self.passed += 1;
+                self.ran.insert(name.to_owned());
+            }
             Err(error) => self.failure(format!("{name}: {error:#}")),
         }
     }
@@ -108,7 +111,7 @@ fn count(outcome: &Outcome, text: &str) -> Tally {
                     _ => {}
                 }
             }
-        } else if let Some(name) = passed_test(line) {
+        } else if let Some(name) = test_that_ran(line) {
             found.ran.insert(name.to_owned());
         } else if let Some(name) = failed_test(line) {
             found.failures.push(format!("{name}: {}", outcome.log.display()));
@@ -146,11 +149,12 @@ fn what_failed_tests_said(log: &str) -> String {
     said
 }
 
-/// Its name without its modules.
-fn passed_test(line: &str) -> Option<&str> {
-    let (name, outcome) = line.strip_prefix("test ")?.split_once(" ... ")?;
-    let name = name.trim_end_matches(" - should panic");
-    (outcome.trim() == "ok").then(|| name.rsplit("::").next().unwrap_or(name))
+/// Its name without its modules. What it prints stands before its outcome, or in its place.
+fn test_that_ran(line: &str) -> Option<&str> {
+    let (name, outcome) = line.strip_prefix("test ")?.split_once(" ...")?;
+    let name = name.trim_end().trim_end_matches(" - should panic");
+    let ran = !outcome.trim_start().starts_with("ignored") && !outcome.trim_end().ends_with("FAILED");
+    ran.then(|| name.rsplit("::").next().unwrap_or(name))
 }
 
 fn failed_test(line: &str) -> Option<&str> {
@@ -284,11 +288,13 @@ mod tests {
     }
 
     #[test]
-    fn tests_that_passed_are_known_by_name() {
-        assert_eq!(passed_test("test a::b::c ... ok"), Some("c"));
-        assert_eq!(passed_test("test whole ... ok"), Some("whole"));
-        for other in ["test a::b ... FAILED", "test a::b ... ignored", "test result: ok. 1 passed", "a ... ok"] {
-            assert_eq!(passed_test(other), None, "{other}");
+    fn tests_that_ran_are_known_by_name() {
+        assert_eq!(test_that_ran("test a::b::c ... ok"), Some("c"));
+        assert_eq!(test_that_ran("test whole       ... ok"), Some("whole"));
+        assert_eq!(test_that_ran("test says ...     18 places"), Some("says"));
+        assert_eq!(test_that_ran("test a::panics - should panic ... ok"), Some("panics"));
+        for other in ["test a::b ... FAILED", "test a::b ... ignored, why", "test result: ok. 1 passed", "a ... ok"] {
+            assert_eq!(test_that_ran(other), None, "{other}");
         }
     }
 

@@ -2,7 +2,10 @@
 //! they give as proof.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
 
 use crate::repository;
 use crate::workspace::Workspace;
@@ -51,6 +54,42 @@ pub fn tests_exist(workspace: &Workspace) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The rows of the security and operations checklist: of a gateway before model runners (A), and of a controller that
+/// configures a proxy (B).
+const ROWS: [(char, RangeInclusive<u32>); 2] = [('A', 1..=20), ('B', 21..=63)];
+
+/// Checks that the checklist in docs/security.md has each row once.
+pub fn checklist_is_whole(workspace: &Workspace) -> anyhow::Result<()> {
+    println!("==> rows of the checklist");
+    let text = std::fs::read_to_string(workspace.root().join("docs/security.md"))?;
+    let found = checklist(&text)?;
+    let wanted: Vec<_> = ROWS.into_iter().flat_map(|(part, rows)| rows.map(move |row| (part, row))).collect();
+    anyhow::ensure!(found == wanted, "docs/security.md has the rows {found:?}");
+    println!("    ok: {}", found.len());
+    Ok(())
+}
+
+/// The rows that the first cells name, such as `A4, A5` or `B23-B38`, in their order.
+fn checklist(text: &str) -> anyhow::Result<Vec<(char, u32)>> {
+    let mut rows = Vec::new();
+    for line in text.lines().skip_while(|line| !line.starts_with("| row |")).skip(2) {
+        let Some(cell) = line.strip_prefix("| ").and_then(|rest| rest.split(" |").next()) else { break };
+        for part in cell.split(", ") {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let (first, last) = (row(first)?, row(last)?);
+            anyhow::ensure!(first.0 == last.0, "{part} is no range");
+            rows.extend((first.1..=last.1).map(|number| (first.0, number)));
+        }
+    }
+    Ok(rows)
+}
+
+fn row(text: &str) -> anyhow::Result<(char, u32)> {
+    let mut letters = text.chars();
+    let part = letters.next().context("an empty row")?;
+    Ok((part, letters.as_str().parse().with_context(|| format!("{text} is no row"))?))
+}
+
 /// Checks that the tests that these tables name have passed. Those in a real Istio run by another command.
 pub fn tests_ran(workspace: &Workspace, ran: &BTreeSet<String>) -> anyhow::Result<()> {
     println!("==> tests named in the documents have run");
@@ -89,12 +128,13 @@ fn pages(workspace: &Workspace) -> anyhow::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Functions that carry `#[test]` or its like, and the names in `e2e!` lists.
+/// Functions that carry `#[test]` or its like, the names in `e2e!` lists, and those of checks (`tally.one("NAME", ...`).
 fn declared_tests(code: &str) -> Vec<String> {
     let mut names = Vec::new();
     let mut marked = false;
     let mut listed = false;
     for line in code.lines().map(str::trim) {
+        names.extend(line.split_once("tally.one(\"").and_then(|(_, rest)| rest.split('"').next()).map(str::to_owned));
         let function = line.split_once("fn ").and_then(|(_, rest)| rest.split(['(', '<']).next());
         if listed {
             names.extend(line.split(',').map(|name| name.trim_matches([' ', '}'])).map(str::to_owned));
@@ -169,6 +209,17 @@ fn links(text: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_of_the_checklist_are_counted() {
+        let table = "| row | asked for | test |\n|---|---|---|\n| A1 | a | `t` |\n| A2, A3 | b | `t` |\n\
+                     | B7-B9, B11 | c | `t` |\n\n| B12 | of another table | `t` |\n";
+        let rows = [('A', 1), ('A', 2), ('A', 3), ('B', 7), ('B', 8), ('B', 9), ('B', 11)];
+        assert_eq!(checklist(table).unwrap(), rows);
+        for wrong in ["x", "B9-A1", ""] {
+            assert!(checklist(&format!("| row |\n|---|\n| {wrong} | a |\n")).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn paths_are_told_from_other_words() {

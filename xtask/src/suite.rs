@@ -20,6 +20,7 @@ pub fn all(workspace: &Workspace) -> anyhow::Result<()> {
     check::formatting(workspace, &mut tally);
     tally.one("documented paths", documents::paths_exist(workspace));
     tally.one("documented tests", documents::tests_exist(workspace));
+    tally.one("checklist", documents::checklist_is_whole(workspace));
     tally.one("keys", repository::no_keys(workspace));
     tally.one("build scripts", repository::build_scripts_are_alone(workspace));
     check::dependencies(workspace, &tools.cargo_deny, &mut tally);
@@ -108,6 +109,7 @@ pub fn fast(workspace: &Workspace) -> anyhow::Result<()> {
     check::formatting(workspace, &mut tally);
     tally.one("documented paths", documents::paths_exist(workspace));
     tally.one("documented tests", documents::tests_exist(workspace));
+    tally.one("checklist", documents::checklist_is_whole(workspace));
     tally.one("keys", repository::no_keys(workspace));
     tally.one("build scripts", repository::build_scripts_are_alone(workspace));
     let wasm = artifacts::filter(workspace)?;

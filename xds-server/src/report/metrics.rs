@@ -259,7 +259,7 @@ impl Metrics {
         let (nacks, reloads, from_status) = (Family::default(), Family::default(), FromStatus::default());
         let (certificates, watches, keys) = (Certificates::default(), Watches::default(), Keys::default());
         let authorities: Family<ReloadLabels, Counter> = Family::default();
-        let of_authorities = "Looks at somebody else's CA that found another one, by what became of it";
+        let of_authorities = "Looks at somebody else's CA that found a new one, by what became of it";
         let registry = || {
             let mut registry = Registry::with_prefix("tollgate");
             registry.register("nacks", "Resources that an Envoy refused, by gateway and kind", Family::clone(&nacks));
