@@ -15,7 +15,7 @@ use redb::{Durability, WriteTransaction};
 
 use super::file::{FILE, explain};
 use super::rows::{self, Failure};
-use super::tables::{ASKED, BUCKETS, HOLDERS, LEASES, META, TOTALS, USAGE, WORKERS};
+use super::tables::{ASKED, BUCKETS, CROSSED, HOLDERS, LEASES, META, TOTALS, USAGE, WORKERS};
 use crate::ledger::StoreError;
 
 /// What was found in a copy.
@@ -58,6 +58,7 @@ fn copy(database: &Database, path: &Path) -> Result<(), Failure> {
     write.set_durability(Durability::Immediate)?;
     table(&from, &write, META)?;
     table(&from, &write, BUCKETS)?;
+    table(&from, &write, CROSSED)?;
     table(&from, &write, LEASES)?;
     table(&from, &write, HOLDERS)?;
     table(&from, &write, WORKERS)?;
@@ -150,7 +151,7 @@ fn private(path: &Path) -> io::Result<Plain> {
 
 #[cfg(test)]
 mod tests {
-    use redb::ReadableTableMetadata as _;
+    use redb::{ReadableTableMetadata as _, TableHandle as _, UntypedTableHandle};
 
     use super::*;
 
@@ -162,11 +163,13 @@ mod tests {
         {
             let mut totals = write.open_table(TOTALS).unwrap();
             let mut buckets = write.open_table(BUCKETS).unwrap();
+            let mut crossed = write.open_table(CROSSED).unwrap();
             for number in 0..consumers {
                 let name = format!("consumer-{number}");
                 totals.insert((name.as_str(), "r", "m", "b"), (1, 2, 3, 4, 5, 6)).unwrap();
                 let scope = format!("[\"{name}\"]");
                 buckets.insert(("limit", scope.as_str(), 7), (1, 2, 3)).unwrap();
+                crossed.insert(("limit", scope.as_str(), 7), (80, 80)).unwrap();
             }
         }
         write.commit().unwrap();
@@ -176,6 +179,16 @@ mod tests {
     fn consumers(dir: &Path) -> u64 {
         let database = Database::open(dir.join(FILE)).unwrap();
         database.begin_read().unwrap().open_table(TOTALS).unwrap().len().unwrap()
+    }
+
+    /// Names of tables, each with its number of rows.
+    fn tables(database: &Database) -> Vec<(String, u64)> {
+        let read = database.begin_read().unwrap();
+        let rows = |table: UntypedTableHandle| {
+            let name = table.name().to_owned();
+            (name, read.open_untyped_table(table).unwrap().len().unwrap())
+        };
+        read.list_tables().unwrap().map(rows).collect()
     }
 
     fn names(dir: &Path) -> Vec<String> {
@@ -194,6 +207,8 @@ mod tests {
         let found = restore(&mut copy, there.path(), false).unwrap();
         assert_eq!(found, Restored { buckets: 300, leases: 0, replaced: false });
         assert_eq!((consumers(there.path()), names(there.path())), (300, vec![FILE.to_owned()]));
+        let restored = Database::open(there.path().join(FILE)).unwrap();
+        assert_eq!(tables(&restored), tables(&database));
     }
 
     #[test]
