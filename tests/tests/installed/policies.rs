@@ -113,9 +113,13 @@ async fn policies_admit_what_is_used_and_nothing_else(lab: Arc<Lab>) -> anyhow::
     }
     // A proxy that is somebody else's now goes nowhere but where its routes lead.
     let proxy_pod = lab.pod("policed", "app.kubernetes.io/name=tollgate-proxy").await?;
-    for (to, port, admitted) in
-        [(&*gateway, 8000, true), (&labelled, 8080, false), (&plane, 18000, true), (&plane, 8080, false)]
-    {
+    for (to, port, admitted) in [
+        (&*gateway, 8000, true),
+        (&labelled, 8080, false),
+        (&plane, 18000, true),
+        (&plane, 18001, true),
+        (&plane, 8080, false),
+    ] {
         let found = connects(&lab, ("policed", &proxy_pod), to, port).await?;
         anyhow::ensure!(found == admitted, "a proxy -> {to}:{port}: {found}");
     }

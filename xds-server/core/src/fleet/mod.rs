@@ -161,6 +161,13 @@ pub fn wanted(
     let mut all = vec![
         fleet.document(FleetKind::ServiceAccount, json!({"automountServiceAccountToken": false})),
         fleet.document(FleetKind::ConfigMap, json!({"data": {CA_FILE: authority}})),
+    ];
+    // Before the Pods that it is about, so that none is without it for a moment.
+    if let Policies::PerGateway { namespace } = &settings.policies {
+        let spec = policy::spec(&fleet.selector(), &ports, egress, settings, namespace);
+        all.push(fleet.document(FleetKind::NetworkPolicy, json!({"spec": spec})));
+    }
+    all.extend([
         fleet.document(
             FleetKind::Service,
             json!({"spec": fleet.service(&ports, parameters.service.unwrap_or(settings.service))}),
@@ -170,14 +177,10 @@ pub fn wanted(
             FleetKind::PodDisruptionBudget,
             json!({"spec": {"maxUnavailable": 1, "selector": {"matchLabels": fleet.selector()}}}),
         ),
-    ];
+    ]);
     if let ProxyReplicas::Between { least, most, cpu_percent } = parameters.replicas.unwrap_or(settings.replicas) {
         let spec = fleet.autoscaler(least, most, cpu_percent);
         all.push(fleet.document(FleetKind::HorizontalPodAutoscaler, json!({"spec": spec})));
-    }
-    if let Policies::PerGateway { namespace } = &settings.policies {
-        let spec = policy::spec(&fleet.selector(), &ports, egress, settings, namespace);
-        all.push(fleet.document(FleetKind::NetworkPolicy, json!({"spec": spec})));
     }
     Some(all)
 }

@@ -335,6 +335,8 @@ fn a_policy_goes_with_proxies_where_it_is_asked_for() {
     let policies = Policies::PerGateway { namespace: "tollgate-system".to_owned() };
     let policed = Settings { policies, ..settings() };
     let all = wanted_of(Given::yaml(GATEWAY), &policed);
+    let place = |kind| all.iter().position(|one| one.kind == kind).unwrap();
+    assert!(place(FleetKind::NetworkPolicy) < place(FleetKind::Deployment), "no Pod begins without it");
     let spec = &of(&all, FleetKind::NetworkPolicy)["spec"];
     assert_eq!(spec["podSelector"], of(&all, FleetKind::Deployment)["spec"]["selector"]);
     let ports = |rules: &Value| -> Vec<Value> {
