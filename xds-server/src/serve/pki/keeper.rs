@@ -201,6 +201,17 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn nothing_is_renewed_before_its_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut keeper = Keeper::open(dir.path(), Duration::from_secs(3600)).unwrap();
+        keeper.proxy(&"spiffe://tollgate/gateway/default/llm".parse().unwrap()).unwrap();
+        let of_proxy = || fs::read_to_string(dir.path().join("proxy_default_llm.pem")).unwrap();
+        let (server, proxy) = (Arc::clone(&keeper.server.borrow()), of_proxy());
+        keeper.look(None, &Metrics::default());
+        assert_eq!((server.cert.clone(), proxy), (keeper.server.borrow().cert.clone(), of_proxy()));
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn each_is_renewed_before_its_end() {
         let dir = tempfile::tempdir().unwrap();

@@ -140,7 +140,7 @@ impl Shared {
         if self.maker == Maker::Another {
             return Err(OriginError::NotThere);
         }
-        let made = self.made(Authority::open(dir)?.given());
+        let made = secret(&self.name, Authority::open(dir)?.given());
         match self.api.create(&PostParams::default(), &made).await {
             Ok(_) => Ok(Given::of_secret(&made.data.unwrap_or_default())?),
             // Another replica was first.
@@ -155,19 +155,47 @@ impl Shared {
     async fn get(&self) -> Result<Option<Secret>, OriginError> {
         Ok(self.api.get_opt(&self.name).await.map_err(Box::new)?)
     }
+}
 
-    fn made(&self, given: &Given) -> Secret {
-        let data = [(CERTIFICATE, &given.certificate), (KEY, &given.key), (TRUSTED, &given.certificate)];
-        let data = data.into_iter().map(|(name, text)| (name.to_owned(), ByteString(text.clone().into_bytes())));
-        let mut secret = Secret { type_: Some("kubernetes.io/tls".to_owned()), ..Secret::default() };
-        secret.metadata.name = Some(self.name.clone());
-        secret.data = Some(data.collect());
-        secret
-    }
+/// Our own CA, for all replicas.
+fn secret(name: &str, given: &Given) -> Secret {
+    let data = [(CERTIFICATE, &given.certificate), (KEY, &given.key), (TRUSTED, &given.certificate)];
+    let data = data.into_iter().map(|(name, text)| (name.to_owned(), ByteString(text.clone().into_bytes())));
+    let mut secret = Secret { type_: Some("kubernetes.io/tls".to_owned()), ..Secret::default() };
+    secret.metadata.name = Some(name.to_owned());
+    secret.data = Some(data.collect());
+    secret
 }
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared").field("namespace", &self.namespace).field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_secret_that_we_make_is_taken_by_the_others() {
+        let (ours, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let authority = Authority::open(ours.path()).unwrap();
+        let made = secret("tollgate-authority", authority.given());
+        assert_eq!(
+            (made.metadata.name.as_deref(), made.type_.as_deref()),
+            (Some("tollgate-authority"), Some("kubernetes.io/tls"))
+        );
+        let folder = theirs.path().join("given");
+        std::fs::create_dir(&folder).unwrap();
+        for (name, bytes) in made.data.unwrap() {
+            std::fs::write(folder.join(name), bytes.0).unwrap();
+        }
+        let (dir, origin) = (theirs.path().join("pki"), Origin::Folder(folder.clone()));
+        origin.first(&dir).await.unwrap();
+        assert_eq!(Authority::open(&dir).unwrap().trusted(), authority.trusted());
+        assert_eq!(origin.to_string(), folder.display().to_string());
+        std::fs::remove_file(folder.join(KEY)).unwrap();
+        assert!(origin.first(&dir).await.unwrap_err().to_string().contains("there is no tls.key"));
     }
 }
