@@ -2,13 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
-use anyhow::Context;
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::io::AsyncWriteExt;
 
+use crate::scripts;
 use crate::tools::Tools;
 
 /// Debian's name, and the one of others.
@@ -79,19 +77,7 @@ pub fn chromium() -> Result<PathBuf, &'static str> {
 
 /// Runs the whole visit, and gives what a person would have seen.
 pub async fn visit(tools: &Tools, job: &Value, log: &Path) -> anyhow::Result<Seen> {
-    let mut child = tokio::process::Command::new(&tools.python)
-        .arg(tools.scripts.join("page.py"))
-        .env("NO_PROXY", "127.0.0.1")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()?;
-    let mut input = child.stdin.take().context("no standard input")?;
-    input.write_all(job.to_string().as_bytes()).await?;
-    drop(input);
-    let output = child.wait_with_output().await?;
-    std::fs::write(log, &output.stdout)?;
-    anyhow::ensure!(output.status.success(), "page.py failed: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(serde_json::from_slice(&output.stdout)?)
+    let output = scripts::run(tools, "page.py", job).await?;
+    std::fs::write(log, &output)?;
+    Ok(serde_json::from_slice(&output)?)
 }

@@ -32,6 +32,7 @@ pub mod meshed;
 pub mod poll;
 pub mod process;
 pub mod prometheus;
+pub mod scripts;
 pub mod sdk;
 pub mod soak;
 pub mod tap;

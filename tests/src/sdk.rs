@@ -1,11 +1,9 @@
 //! Calls through the official SDKs, by tests/python/sdk.py.
 
-use std::process::Stdio;
-
 use anyhow::Context;
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
 
+use crate::scripts;
 use crate::tools::Tools;
 use crate::usage::Usage;
 
@@ -116,20 +114,8 @@ pub async fn run(tools: &Tools, url: &str, concurrency: usize, calls: &[Call]) -
             "api": call.api, "key": call.key, "params": call.params, "stream": call.stream,
         })).collect::<Vec<_>>(),
     });
-    let mut child = tokio::process::Command::new(&tools.python)
-        .arg(tools.scripts.join("sdk.py"))
-        .env("NO_PROXY", "127.0.0.1")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()?;
-    let mut input = child.stdin.take().context("no standard input")?;
-    input.write_all(job.to_string().as_bytes()).await?;
-    drop(input);
-    let output = child.wait_with_output().await?;
-    anyhow::ensure!(output.status.success(), "sdk.py failed: {}", String::from_utf8_lossy(&output.stderr));
-    let outcomes: Vec<Value> = serde_json::from_slice(&output.stdout)?;
+    let output = scripts::run(tools, "sdk.py", &job).await?;
+    let outcomes: Vec<Value> = serde_json::from_slice(&output)?;
     anyhow::ensure!(outcomes.len() == calls.len(), "an outcome is missing");
     Ok(outcomes.into_iter().map(Outcome).collect())
 }

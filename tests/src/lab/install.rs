@@ -7,6 +7,7 @@ use std::process::Stdio;
 use anyhow::Context;
 
 use super::Lab;
+use crate::poll;
 
 /// The class of the Gateways that are Tollgate's.
 pub const GATEWAY_CLASS: &str = "tollgate";
@@ -118,6 +119,17 @@ impl Lab {
         std::fs::create_dir_all(&folder)?;
         std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o777))?;
         self.apply(&BOOKS.replace("FOLDER", folder.to_str().context("a path in UTF-8")?)).await
+    }
+
+    /// Waits until there is one Pod of the control plane: those from before an upgrade are gone.
+    pub async fn one_control_plane(&self) -> anyhow::Result<()> {
+        let pods = ["-n", NAMESPACE, "get", "pods", "-l", CONTROL_PLANE, "-o", "name"];
+        poll::until("the control plane from before is gone", || async {
+            let found = self.kubectl(&pods).await?.success()?.out;
+            anyhow::ensure!(found.lines().count() == 1, "{found}");
+            Ok(())
+        })
+        .await
     }
 
     /// The Pod of the control plane that leads.

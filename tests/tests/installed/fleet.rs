@@ -6,7 +6,7 @@ use anyhow::Context;
 use serde_json::{Value, json};
 use tollgate_tests::cli;
 use tollgate_tests::lab::Lab;
-use tollgate_tests::lab::install::{CONTROL_PLANE, NAMESPACE, VALUES};
+use tollgate_tests::lab::install::{NAMESPACE, VALUES};
 use tollgate_tests::lab::suite::e2e;
 use tollgate_tests::poll;
 use tollgate_tests::tools::Tools;
@@ -27,13 +27,7 @@ const PORTS: [u16; 2] = [9081, 9082];
 async fn one_fleet_serves_all_gateways_without_a_right_to_make_any(lab: Arc<Lab>) -> anyhow::Result<()> {
     let values = [&VALUES[..], &["proxies.provide=one-fleet", "proxies.fleet.ports={9081,9082}"]].concat();
     lab.helm("upgrade", &["--wait", "--timeout", "120s"], &values).await?;
-    let pods = ["-n", NAMESPACE, "get", "pods", "-l", CONTROL_PLANE, "-o", "name"];
-    poll::until("the control plane from before is gone", || async {
-        let found = lab.kubectl(&pods).await?.success()?.out;
-        anyhow::ensure!(found.lines().count() == 1, "{found}");
-        Ok(())
-    })
-    .await?;
+    lab.one_control_plane().await?;
     let noted = noted(&lab)?;
 
     let addresses =

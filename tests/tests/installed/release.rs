@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 
-use tollgate_tests::lab::install::{CONTROL_PLANE, NAMESPACE, VALUES};
+use tollgate_tests::lab::install::{NAMESPACE, VALUES};
 use tollgate_tests::lab::suite::e2e;
 use tollgate_tests::lab::{Lab, books};
 use tollgate_tests::poll;
@@ -80,13 +80,7 @@ async fn one_namespace_needs_no_right_in_others(lab: Arc<Lab>) -> anyhow::Result
     lab.kubectl(&["create", "namespace", "scoped"]).await?.success()?;
     let scoped = [&VALUES[..], &["namespaces={scoped}"]].concat();
     lab.helm("upgrade", &["--wait", "--timeout", "120s"], &scoped).await?;
-    let pods = ["-n", NAMESPACE, "get", "pods", "-l", CONTROL_PLANE, "-o", "name"];
-    poll::until("the control plane from before is gone", || async {
-        let found = lab.kubectl(&pods).await?.success()?.out;
-        anyhow::ensure!(found.lines().count() == 1, "{found}");
-        Ok(())
-    })
-    .await?;
+    lab.one_control_plane().await?;
     let noted = noted(&lab)?;
     for wide in ["tollgate", "tollgate-provisioner"] {
         let found = lab.kubectl(&["get", "clusterrole", wide]).await?;

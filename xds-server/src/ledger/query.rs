@@ -189,7 +189,7 @@ fn budget_row(limit: &Limit, key: BucketKey, bucket: Bucket, span: window::Span)
     BudgetRow {
         policy: limit.policy.clone(),
         limit: limit.name.clone(),
-        scope: limit.scope.iter().map(part_name).zip(key.scope).collect(),
+        scope: limit.scope.iter().map(ScopePart::to_string).zip(key.scope).collect(),
         window_start: rfc3339(span.start),
         window_end: (span.end != 0).then(|| rfc3339(span.end)),
         tokens: limit.tokens,
@@ -199,16 +199,6 @@ fn budget_row(limit: &Limit, key: BucketKey, bucket: Bucket, span: window::Span)
             Mode::Enforce => ENFORCE,
             Mode::Shadow => SHADOW,
         },
-    }
-}
-
-fn part_name(part: &ScopePart) -> String {
-    match part {
-        ScopePart::Consumer => "Consumer".to_owned(),
-        ScopePart::Model => "Model".to_owned(),
-        ScopePart::Route => "Route".to_owned(),
-        ScopePart::Label(key) => format!("Label/{key}"),
-        ScopePart::Claim(name) => format!("Claim/{name}"),
     }
 }
 

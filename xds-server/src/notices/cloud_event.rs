@@ -4,7 +4,6 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 use tollgate_core::ledger::Crossing;
-use tollgate_core::terms::ScopePart;
 
 pub const MEDIA_TYPE: &str = "application/cloudevents+json; charset=utf-8";
 pub const TYPE: &str = "dev.tollgate.budget.threshold";
@@ -14,7 +13,7 @@ pub const TYPE: &str = "dev.tollgate.budget.threshold";
 pub fn of(crossing: &Crossing, now: Timestamp) -> Value {
     let Crossing { key, policy, limit, threshold, scope, spent, tokens, window_end } = crossing;
     let scope: Map<String, Value> =
-        scope.iter().zip(&key.scope).map(|(part, value)| (name(part), value.as_str().into())).collect();
+        scope.iter().zip(&key.scope).map(|(part, value)| (part.to_string(), value.as_str().into())).collect();
     json!({
         "specversion": "1.0",
         "type": TYPE,
@@ -35,17 +34,6 @@ pub fn of(crossing: &Crossing, now: Timestamp) -> Value {
             "windowEnd": (*window_end != 0).then(|| time(*window_end)),
         },
     })
-}
-
-/// As TokenPolicies write it.
-fn name(part: &ScopePart) -> String {
-    match part {
-        ScopePart::Consumer => "Consumer".to_owned(),
-        ScopePart::Model => "Model".to_owned(),
-        ScopePart::Route => "Route".to_owned(),
-        ScopePart::Label(key) => format!("Label/{key}"),
-        ScopePart::Claim(name) => format!("Claim/{name}"),
-    }
 }
 
 /// The same for the same threshold of the same bucket, and for no other.

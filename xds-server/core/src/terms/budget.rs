@@ -1,6 +1,7 @@
 //! What a limit on tokens is made of, in the words of TokenPolicy.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -32,6 +33,19 @@ pub enum ScopePart {
     Label(String),
     /// The value of this claim of the JWT that Envoy has verified.
     Claim(String),
+}
+
+/// As TokenPolicies write it.
+impl fmt::Display for ScopePart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Consumer => f.write_str("Consumer"),
+            Self::Model => f.write_str("Model"),
+            Self::Route => f.write_str("Route"),
+            Self::Label(key) => write!(f, "Label/{key}"),
+            Self::Claim(name) => write!(f, "Claim/{name}"),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
