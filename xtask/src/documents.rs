@@ -36,18 +36,12 @@ pub fn tests_exist(workspace: &Workspace) -> anyhow::Result<()> {
     println!("==> tests named in the documents");
     let known = declared(workspace, |_| true)?;
     let mut wrong = Vec::new();
-    for page in pages(workspace)? {
-        let text = std::fs::read_to_string(workspace.root().join(&page))?;
-        for (line, cell) in proofs(&text) {
-            let at = format!("{}:{line}", page.display());
-            let tests: Vec<&str> = in_backticks(cell).collect();
-            if tests.is_empty() {
-                wrong.push(format!("{at} names no test"));
-            }
-            // A path, such as a golden case's, is looked for with the other paths.
-            let unknown = tests.iter().filter(|name| !name.contains('/') && !known.contains(**name));
-            wrong.extend(unknown.map(|name| format!("{at} names the test {name}, which is not there")));
+    for (at, tests) in named_tests(workspace)? {
+        if tests.is_empty() {
+            wrong.push(format!("{at} names no test"));
         }
+        let unknown = tests.iter().filter(|name| !is_path(name) && !known.contains(*name));
+        wrong.extend(unknown.map(|name| format!("{at} names the test {name}, which is not there")));
     }
     anyhow::ensure!(wrong.is_empty(), "{}", wrong.join(", "));
     println!("    ok");
@@ -94,16 +88,30 @@ fn row(text: &str) -> anyhow::Result<(char, u32)> {
 pub fn tests_ran(workspace: &Workspace, ran: &BTreeSet<String>) -> anyhow::Result<()> {
     println!("==> tests named in the documents have run");
     let elsewhere = declared(workspace, |file| file.starts_with("tests/tests/istio"))?;
-    let mut missing = BTreeSet::new();
-    for page in pages(workspace)? {
-        let text = std::fs::read_to_string(workspace.root().join(page))?;
-        let named = proofs(&text).into_iter().flat_map(|(_, cell)| in_backticks(cell));
-        let tests = named.filter(|name| !name.contains('/') && !ran.contains(*name) && !elsewhere.contains(*name));
-        missing.extend(tests.map(str::to_owned));
-    }
+    let named = named_tests(workspace)?.into_iter().flat_map(|(_, tests)| tests);
+    let is_missing = |name: &String| !is_path(name) && !ran.contains(name) && !elsewhere.contains(name);
+    let missing: BTreeSet<String> = named.filter(is_missing).collect();
     anyhow::ensure!(missing.is_empty(), "these have not passed: {}", Vec::from_iter(missing).join(", "));
     println!("    ok");
     Ok(())
+}
+
+/// The tests that each row of these tables names, with its place.
+fn named_tests(workspace: &Workspace) -> anyhow::Result<Vec<(String, Vec<String>)>> {
+    let mut named = Vec::new();
+    for page in pages(workspace)? {
+        let text = std::fs::read_to_string(workspace.root().join(&page))?;
+        let row = |(line, cell): (usize, &str)| {
+            (format!("{}:{line}", page.display()), in_backticks(cell).map(str::to_owned).collect())
+        };
+        named.extend(proofs(&text).into_iter().map(row));
+    }
+    Ok(named)
+}
+
+/// A path, such as a golden case's, is looked for with the other paths.
+fn is_path(name: &str) -> bool {
+    name.contains('/')
 }
 
 /// The names of all tests in the files that count.

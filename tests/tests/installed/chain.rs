@@ -19,6 +19,16 @@ e2e! {
 const OBJECTS: &str = include_str!("chain.yaml");
 const RUNNERS: Duration = Duration::from_secs(180);
 
+/// A budget of those who ask without a trial, so that the ledger is asked before and not only told afterwards.
+pub const BUDGET: &str = "
+apiVersion: tollgate.dev/v1alpha1
+kind: TokenPolicy
+metadata: {name: chat, namespace: NAMESPACE}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: chat}]
+  limits: [{name: daily, tokens: 10000000, window: 1d, scope: [Consumer]}]
+";
+
 /// A model that answers.
 pub struct Chain {
     pub url: String,

@@ -10,7 +10,7 @@ use tollgate_tests::lab::suite::e2e;
 use tollgate_tests::lab::{Lab, books};
 use tollgate_tests::poll;
 
-use crate::chain::{chain, chat, used};
+use crate::chain::{BUDGET, chain, chat, used};
 use crate::install::{noted, used as asked};
 use crate::shop;
 
@@ -23,15 +23,6 @@ e2e! {
 const CONSUMER: &str = "released/research";
 const BOOKS: [&str; 2] = ["ledger.persistence.enabled=true", "ledger.persistence.existingClaim=books"];
 const NEWER: &str = "0.2.0";
-
-const BUDGET: &str = "
-apiVersion: tollgate.dev/v1alpha1
-kind: TokenPolicy
-metadata: {name: chat, namespace: NAMESPACE}
-spec:
-  targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: chat}]
-  limits: [{name: daily, tokens: 10000000, window: 1d, scope: [Consumer]}]
-";
 
 async fn a_newer_chart_and_the_way_back_keep_books_budgets_and_addresses(lab: Arc<Lab>) -> anyhow::Result<()> {
     lab.install_books().await?;

@@ -17,7 +17,7 @@ use tollgate_tests::lab::install::{CONTROL_PLANE, NAMESPACE, TWO_REPLICAS, VALUE
 use tollgate_tests::lab::suite::e2e;
 use tollgate_tests::poll;
 
-use crate::chain::{Chain, chain, chat};
+use crate::chain::{BUDGET, Chain, chain, chat};
 use crate::faults::{process_of, signal};
 use crate::shop::{self, Answer};
 
@@ -38,15 +38,8 @@ const TOKENS: [&str; 2] = ["input_tokens", "output_tokens"];
 const CLIENTS: usize = 2;
 const ENOUGH: u64 = 40;
 
-/// A budget, so that the ledger is asked before and not only told afterwards, and proxies enough for both replicas.
-const BUDGET: &str = "
-apiVersion: tollgate.dev/v1alpha1
-kind: TokenPolicy
-metadata: {name: chat, namespace: NAMESPACE}
-spec:
-  targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: chat}]
-  limits: [{name: daily, tokens: 10000000, window: 1d, scope: [Consumer]}]
----
+/// Enough for both replicas.
+const PROXIES: &str = "
 apiVersion: tollgate.dev/v1alpha1
 kind: ProxyParameters
 metadata: {name: several, namespace: NAMESPACE}
@@ -74,7 +67,7 @@ async fn two_replicas_have_the_same_books(lab: Arc<Lab>) -> anyhow::Result<()> {
     lab.helm("upgrade", &["--wait", "--timeout", "120s"], &[&VALUES[..], &TWO_REPLICAS].concat()).await?;
     let pods = poll::until("there are two replicas", || replicas(&lab)).await?;
 
-    let Chain { url, research } = chain(&lab, "books", BUDGET).await?;
+    let Chain { url, research } = chain(&lab, "books", &format!("{BUDGET}---{PROXIES}")).await?;
     // What was used before somebody adds it up.
     let before = settled(&pods, None).await?;
     let clients = Clients::start(&lab, &url, &research);

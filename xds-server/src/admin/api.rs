@@ -36,8 +36,7 @@ pub(super) enum Problem {
         hint: String,
     },
     NotFound,
-    Busy(&'static str),
-    /// Whoever asks is not let in.
+    /// Whoever asks is not let in, or not now.
     Refused {
         status: StatusCode,
         message: &'static str,
@@ -69,7 +68,8 @@ pub(super) async fn budgets(
 /// A copy of the books, as bytes. One is made at a time, because each needs room on the ledger's disk.
 pub(super) async fn backup(State(admin): State<Admin>) -> Result<Response, Problem> {
     static ONE: Semaphore = Semaphore::const_new(1);
-    let Ok(turn) = ONE.try_acquire() else { return Err(Problem::Busy("another copy is being made")) };
+    let busy = || Problem::refused(StatusCode::SERVICE_UNAVAILABLE, "another copy is being made", "try again later");
+    let turn = ONE.try_acquire().map_err(|_| busy())?;
     let file = admin.ledger.backup().await?;
     let size = file.metadata().map(|about| about.len()).unwrap_or_default();
     let bytes = ReaderStream::with_capacity(tokio::fs::File::from_std(file), BACKUP_CHUNK);
@@ -199,10 +199,6 @@ impl IntoResponse for Problem {
             Self::NotFound => {
                 let hint = "there are /, /api/usage, /api/usage/series, /api/budgets, /api/status, /api/ledger/backup, /healthz, /readyz and /metrics";
                 (StatusCode::NOT_FOUND, Error { field: None, message: "no such page".into(), hint: hint.into() })
-            }
-            Self::Busy(message) => {
-                let hint = "try again later".to_owned();
-                (StatusCode::SERVICE_UNAVAILABLE, Error { field: None, message: message.into(), hint })
             }
             Self::Refused { status, message, hint } => {
                 (status, Error { field: None, message: message.into(), hint: hint.into() })

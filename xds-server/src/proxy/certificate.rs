@@ -9,15 +9,15 @@ use axum::http::{Request, StatusCode, header};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rcgen::{CertificateParams, KeyPair};
+use rustls::ClientConfig;
 use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
-use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::identity::{Identity, InvalidIdentity};
-use crate::serve::pki::{Issued, SERVER_NAME, Validity};
+use crate::serve::pki::{Issued, SERVER_NAME, Validity, certificates, roots};
 use crate::serve::signing;
 
 /// One attempt takes no longer.
@@ -131,16 +131,13 @@ impl Origin {
     }
 
     fn tls(&self, authority: &str) -> Result<TlsConnector, GivenError> {
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(authority.as_bytes()) {
-            roots.add(certificate.map_err(|_| GivenError::NoAuthority)?)?;
-        }
-        if roots.is_empty() {
+        let certificates = certificates(authority).map_err(|_| GivenError::NoAuthority)?;
+        if certificates.is_empty() {
             return Err(GivenError::NoAuthority);
         }
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_root_certificates(roots)
+            .with_root_certificates(roots(&certificates)?)
             .with_no_client_auth();
         Ok(TlsConnector::from(Arc::new(config)))
     }

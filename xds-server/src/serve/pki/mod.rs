@@ -36,7 +36,7 @@ pub use authority::{Authority, InvalidAuthority, Issued, Leaf, Validity};
 pub use folder::{AUTHORITY_SECRET, CERTIFICATE_SECRET, Folder, ProxyFiles};
 pub use keeper::{CurrentAuthority, Keeper, ServerCertificate};
 pub use origin::{Maker, Origin};
-pub use trust::Clients;
+pub use trust::{Clients, certificates, roots};
 
 use std::io;
 use std::path::PathBuf;
