@@ -1,18 +1,7 @@
 //! Counters for Envoy's stats. Requests add to plain numbers, and the root's tick takes them over. So a metric costs a
 //! request no host call.
 
-/// The codes of refusals, in the order of [`Counters::refused`].
-pub const CODES: [&str; 9] = [
-    "invalid_api_key",
-    "model_not_allowed",
-    "model_not_found",
-    "invalid_request_error",
-    "request_too_large",
-    "rate_limit_exceeded",
-    "backend_unavailable",
-    "policy_invalid",
-    "other",
-];
+use crate::errors::Code;
 
 /// The names of the other counters, in the order of [`Counters::take`].
 pub const NAMES: [&str; 10] = [
@@ -44,20 +33,20 @@ pub struct Counters {
     pub connections_refused: u64,
     /// Answers about keys that were taken. A proxy waits for the first one before it says that it is ready.
     pub keys_taken: u64,
-    refused: [u64; CODES.len()],
+    /// In the order of [`Code::ALL`].
+    refused: [u64; Code::ALL.len()],
 }
 
 // === impl Counters ===
 
 impl Counters {
-    pub fn refused(&mut self, code: &str) {
-        let known = CODES.iter().position(|known| *known == code).unwrap_or(CODES.len() - 1);
-        if let Some(count) = self.refused.get_mut(known) {
+    pub fn refused(&mut self, code: Code) {
+        if let Some(count) = self.refused.get_mut(code as usize) {
             *count += 1;
         }
     }
 
-    /// Takes what was counted: first [`NAMES`], then [`CODES`].
+    /// Takes what was counted: first [`NAMES`], then [`Code::ALL`].
     pub fn take(&mut self) -> impl Iterator<Item = u64> + use<> {
         let taken = std::mem::take(self);
         let counts = [
@@ -81,7 +70,7 @@ pub fn metric_names() -> impl Iterator<Item = String> {
     NAMES
         .iter()
         .map(|name| format!("tollgate.{name}"))
-        .chain(CODES.iter().map(|code| format!("tollgate.refused.{code}")))
+        .chain(Code::ALL.iter().map(|code| format!("tollgate.refused.{}", code.name())))
 }
 
 #[cfg(test)]
@@ -91,11 +80,9 @@ mod tests {
     #[test]
     fn what_is_taken_is_counted_once() {
         let mut counters = Counters { requests: 2, ..Counters::default() };
-        counters.refused("model_not_found");
-        counters.refused("never heard of");
+        counters.refused(Code::ModelNotFound);
         let taken: Vec<(String, u64)> = metric_names().zip(counters.take()).filter(|(_, count)| *count > 0).collect();
-        let expected =
-            [("tollgate.requests", 2), ("tollgate.refused.model_not_found", 1), ("tollgate.refused.other", 1)];
+        let expected = [("tollgate.requests", 2), ("tollgate.refused.model_not_found", 1)];
         assert_eq!(taken, expected.map(|(name, count)| (name.to_owned(), count)));
         assert_eq!(counters, Counters::default());
     }
@@ -115,11 +102,11 @@ mod tests {
             keys_taken: 10,
             ..Counters::default()
         };
-        for (place, code) in CODES.iter().enumerate() {
+        for (place, code) in Code::ALL.into_iter().enumerate() {
             (0..11 + place).for_each(|_| counters.refused(code));
         }
         let expected = NAMES.into_iter().map(|name| format!("tollgate.{name}"));
-        let expected = expected.chain(CODES.iter().map(|code| format!("tollgate.refused.{code}")));
+        let expected = expected.chain(Code::ALL.iter().map(|code| format!("tollgate.refused.{}", code.name())));
         assert_eq!(metric_names().zip(counters.take()).collect::<Vec<_>>(), expected.zip(1..).collect::<Vec<_>>());
     }
 }

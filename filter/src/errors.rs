@@ -76,6 +76,19 @@ pub enum Unavailable {
     Backend(u32),
 }
 
+/// What kind of refusal it is. Clients see its name, and it is counted under it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Code {
+    InvalidApiKey,
+    ModelNotAllowed,
+    ModelNotFound,
+    InvalidRequest,
+    RequestTooLarge,
+    RateLimitExceeded,
+    BackendUnavailable,
+    PolicyInvalid,
+}
+
 /// An answer that the filter itself gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
@@ -109,19 +122,18 @@ impl Refusal {
         }
     }
 
-    /// The code that clients see. It is also the name of the counter.
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> Code {
         match self {
             Self::NoKey { .. } | Self::WrongKey | Self::OthersKey | Self::SeveralKeys | Self::Jwt(_) => {
-                "invalid_api_key"
+                Code::InvalidApiKey
             }
-            Self::ModelNotAllowed { .. } => "model_not_allowed",
-            Self::ModelNotFound { .. } => "model_not_found",
-            Self::Invalid { .. } => "invalid_request_error",
-            Self::TooLarge { .. } => "request_too_large",
-            Self::OverBudget { .. } => "rate_limit_exceeded",
-            Self::Unavailable(_) => "backend_unavailable",
-            Self::PolicyInvalid { .. } => "policy_invalid",
+            Self::ModelNotAllowed { .. } => Code::ModelNotAllowed,
+            Self::ModelNotFound { .. } => Code::ModelNotFound,
+            Self::Invalid { .. } => Code::InvalidRequest,
+            Self::TooLarge { .. } => Code::RequestTooLarge,
+            Self::OverBudget { .. } => Code::RateLimitExceeded,
+            Self::Unavailable(_) => Code::BackendUnavailable,
+            Self::PolicyInvalid { .. } => Code::PolicyInvalid,
         }
     }
 
@@ -149,7 +161,7 @@ impl Refusal {
                     None => body.extend_from_slice(b"null"),
                 }
                 body.extend_from_slice(b",\"code\":");
-                quote(self.code(), &mut body);
+                quote(self.code().name(), &mut body);
             }
             Shape::Anthropic => {
                 body.extend_from_slice(b"{\"type\":\"error\",\"error\":{\"type\":");
@@ -224,6 +236,34 @@ impl Refusal {
             Self::TooLarge { .. } => "request_too_large",
             Self::OverBudget { .. } => "rate_limit_error",
             Self::Unavailable(_) | Self::PolicyInvalid { .. } => "api_error",
+        }
+    }
+}
+
+// === impl Code ===
+
+impl Code {
+    pub const ALL: [Self; 8] = [
+        Self::InvalidApiKey,
+        Self::ModelNotAllowed,
+        Self::ModelNotFound,
+        Self::InvalidRequest,
+        Self::RequestTooLarge,
+        Self::RateLimitExceeded,
+        Self::BackendUnavailable,
+        Self::PolicyInvalid,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::InvalidApiKey => "invalid_api_key",
+            Self::ModelNotAllowed => "model_not_allowed",
+            Self::ModelNotFound => "model_not_found",
+            Self::InvalidRequest => "invalid_request_error",
+            Self::RequestTooLarge => "request_too_large",
+            Self::RateLimitExceeded => "rate_limit_exceeded",
+            Self::BackendUnavailable => "backend_unavailable",
+            Self::PolicyInvalid => "policy_invalid",
         }
     }
 }

@@ -53,6 +53,7 @@ pub fn stage() -> wire::RequestStage {
         has_members: true,
         workload: None,
         claim_sets: Vec::new(),
+        tells_fields: false,
         in_callers: false,
     }
 }

@@ -214,6 +214,7 @@ fn apply(effect: Effect, id: u64, http: Http<'_>) -> Applied {
         Effect::RemoveResponseHeader(name) => http.set_header(Headers::Answer, &name, None),
         Effect::SetResponseHeader(name, value) => http.set_header(Headers::Answer, name, Some(&value)),
         Effect::ResponseBody(body) => http.set_chunk(&body),
+        Effect::Field(name, value) => http.set_state(name, value.as_bytes()),
     }
     Applied::Done
 }

@@ -46,6 +46,7 @@ pub mod delta {
 }
 
 pub mod jwt;
+pub mod measures;
 
 /// The compiled `FileDescriptorSet`, for printing messages by reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -18,6 +18,7 @@ pub mod browser;
 pub mod cli;
 pub mod client;
 pub mod cluster_bench;
+pub mod collector;
 pub mod config;
 pub mod elsewhere;
 pub mod envoy_admin;

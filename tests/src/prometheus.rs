@@ -141,28 +141,28 @@ impl Drop for Prometheus {
 
 /// The same rules with minutes of [`MINUTE`].
 fn scaled(rules: &str) -> String {
-    let mut scaled = String::new();
-    let mut rest = rules;
-    while let Some(at) = rest.find(['[', ':']) {
-        let (before, after) = rest.split_at(at + 1);
-        scaled.push_str(before);
-        let number = after.trim_start_matches(' ');
-        let digits: String = number.chars().take_while(char::is_ascii_digit).collect();
-        let is_minutes =
-            number.get(digits.len()..).is_some_and(|rest| rest.starts_with("m]") || rest.starts_with("m\n"));
-        rest = match digits.parse::<u32>() {
-            Ok(minutes) if is_minutes => {
-                let space = if number.len() < after.len() { " " } else { "" };
-                scaled.push_str(&format!("{space}{}ms", (MINUTE * minutes).as_millis()));
-                number.get(digits.len() + 1..).unwrap_or_default()
-            }
-            _ => after,
-        };
+    // What stands before a time in a rule.
+    ["for: ", "[", "offset "].iter().fold(rules.to_owned(), |rules, before| {
+        let mut parts = rules.split(before);
+        let first = parts.next().unwrap_or_default().to_owned();
+        parts.fold(first, |scaled, part| scaled + before + &starting_scaled(part))
+    })
+}
+
+/// The same with another time where it begins with one.
+fn starting_scaled(text: &str) -> String {
+    let digits = text.chars().take_while(char::is_ascii_digit).count();
+    let (number, rest) = text.split_at(digits);
+    match (number.parse::<u32>(), rest.strip_prefix('m')) {
+        (Ok(minutes), Some(rest)) => format!("{}ms{rest}", (MINUTE * minutes).as_millis()),
+        _ => text.to_owned(),
     }
-    scaled + rest
 }
 
 #[test]
 fn a_minute_of_the_rules_is_shorter_and_nothing_else_changes() {
-    assert_eq!(scaled("  for: 5m\n  expr: a[10m]: 5m of b\n"), "  for: 1000ms\n  expr: a[2000ms]: 5m of b\n");
+    let rules = "  for: 5m\n  expr: a[10m] unless a offset 15m) > 2m, [x], the offset of 3 m: 5m of b\n";
+    let scaled_rules =
+        "  for: 1000ms\n  expr: a[2000ms] unless a offset 3000ms) > 2m, [x], the offset of 3 m: 5m of b\n";
+    assert_eq!(scaled(rules), scaled_rules);
 }

@@ -1,6 +1,7 @@
 //! The end-to-end tests. Run them by `cargo xtask test`, or `cargo test -p tollgate-tests --test e2e -- NAME`
 //! when everything is built.
 
+mod access_log;
 mod admin_page;
 mod answers;
 mod budgets;

@@ -1,6 +1,7 @@
 //! What operators are told by: thresholds of budgets, and the dashboard, both of real traffic.
 #![allow(clippy::indexing_slicing, reason = "what JSON does not have is null")]
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
@@ -8,6 +9,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::routing::post;
 use serde_json::Value;
+use tollgate_tests::client::chat_stream;
 use tollgate_tests::config;
 use tollgate_tests::poll;
 use tollgate_tests::process;
@@ -21,11 +23,13 @@ e2e! {
     the_dashboard_shows_what_happens,
 }
 
-/// Panels that show nothing while nothing is wrong, or without a cluster or a webhook.
-const ONLY_SOMETIMES: [&str; 5] = [
+/// Panels that show nothing while nothing is wrong, or without a cluster, a webhook or a collector.
+const ONLY_SOMETIMES: [&str; 7] = [
     "Webhook",
+    "Usage events",
     "Resources refused (NACK)",
-    "Kinds of the cluster that are heard of",
+    "TLS handshakes that failed",
+    "Kinds of the cluster that are not heard of",
     "Requests that the API server denied",
     "Entries refused",
 ];
@@ -107,6 +111,7 @@ async fn the_dashboard_shows_what_happens(shared: Arc<Shared>) -> anyhow::Result
     let client = basic.client();
     let dashboard: Value = serde_json::from_str(&std::fs::read_to_string(prometheus::of_chart("dashboard.json"))?)?;
     let panels = dashboard["panels"].as_array().context("panels")?;
+    laid_out(panels)?;
     let panels = panels.iter().filter(|panel| panel["type"] != "row");
     let queries: Vec<(&str, String)> = panels
         .flat_map(|panel| {
@@ -118,6 +123,8 @@ async fn the_dashboard_shows_what_happens(shared: Arc<Shared>) -> anyhow::Result
     anyhow::ensure!(queries.len() > 20, "{queries:?}");
     poll::until("every panel has data", || async {
         client.chat("smol").await?.expect(200)?;
+        let stream = chat_stream("smol", 8).to_string();
+        client.post("/v1/chat/completions", stream).await?.expect(200)?;
         let mut empty = Vec::new();
         for (title, query) in &queries {
             let found = prometheus.query(query).await?;
@@ -130,6 +137,28 @@ async fn the_dashboard_shows_what_happens(shared: Arc<Shared>) -> anyhow::Result
         Ok(())
     })
     .await
+}
+
+/// No two panels lie on each other, each says what it shows, and what counts begins with a counter's first value, which
+/// `increase` alone does not see.
+fn laid_out(panels: &[Value]) -> anyhow::Result<()> {
+    let mut taken = HashMap::new();
+    for panel in panels {
+        let title = panel["title"].as_str().context("a panel without a title")?;
+        let at = |field: &str| panel["gridPos"][field].as_u64().with_context(|| format!("{title}: {field}"));
+        let (columns, rows) = (at("x")?..at("x")? + at("w")?, at("y")?..at("y")? + at("h")?);
+        for (x, y) in columns.flat_map(|x| rows.clone().map(move |y| (x, y))) {
+            let other = taken.insert((x, y), title);
+            anyhow::ensure!(x < 24 && other.is_none(), "{title} lies on {other:?}, or beyond the edge");
+        }
+        let is_told = panel["description"].as_str().is_some_and(|text| !text.is_empty());
+        anyhow::ensure!(panel["type"] == "row" || is_told, "{title} has no description");
+        let targets = panel["targets"].as_array().into_iter().flatten();
+        for query in targets.filter_map(|target| target["expr"].as_str()).filter(|query| query.contains("increase(")) {
+            anyhow::ensure!(query.contains(" offset 1h) or increase("), "{title}: {query}");
+        }
+    }
+    Ok(())
 }
 
 /// As Grafana asks with everything selected.

@@ -13,9 +13,9 @@ use tollgate_tests::tap::Tap;
 use tollgate_tests::tools::Tools;
 
 use crate::{
-    admin_page, answers, budgets, certificates, closed, commands, crashes, edge, endings, errors, failover, forms,
-    imports, interruptions, jwts, mesh, providers, reload, requests, routes, scopes, secrets, sidecars, signals, tls,
-    upgrade, usage_reading, wheel,
+    access_log, admin_page, answers, budgets, certificates, closed, commands, crashes, edge, endings, errors, failover,
+    forms, imports, interruptions, jwts, mesh, providers, reload, requests, routes, scopes, secrets, sidecars, signals,
+    tls, upgrade, usage_reading, wheel,
 };
 
 pub struct Suite {
@@ -86,6 +86,7 @@ impl Suite {
 
     fn tests(&self) -> Vec<Trial> {
         let modules = [
+            access_log::tests(),
             admin_page::tests(),
             answers::tests(),
             budgets::tests(),

@@ -27,6 +27,7 @@ use self::envoy::detach;
 mod accept;
 mod admin;
 mod audit;
+mod causes;
 mod commands;
 mod envoy;
 mod filter_code;
@@ -39,6 +40,7 @@ mod ledger;
 #[cfg(test)]
 mod manifests;
 mod notices;
+mod otlp;
 mod pipeline;
 mod proxy;
 mod replicas;

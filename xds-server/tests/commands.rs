@@ -259,3 +259,59 @@ fn an_admin_port_that_others_reach_is_not_opened_without_a_token() {
     let both = serve(&["--admin-token-file", &short, "--admin-without-token"]);
     assert_eq!(both.status.code(), Some(2));
 }
+
+/// What a collector wants to see is secret, and spans go without it.
+#[test]
+fn an_access_log_and_spans_are_in_what_is_translated_and_no_headers_of_the_collector() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("conf.yaml"), CONFIGURATION).unwrap();
+    let translated = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+        command.env("OTEL_EXPORTER_OTLP_HEADERS", "authorization=planted-credential");
+        command.args(["translate", "-o", "json"]).args(arguments).arg("-f").arg(folder.path()).output().unwrap()
+    };
+    let spans = ["--trace-sampling", "5"];
+    let told = translated(&[&["--access-log", "-", "--otlp-endpoint", "http://otel:4317"], &spans[..]].concat());
+    assert_eq!(told.status.code(), Some(0), "{}", text(&told.stderr));
+    let resources: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
+    let gateway = &resources["default/llm"];
+    let manager = &gateway["Listener"]["default/llm/8080"]["filter_chains"][0]["filters"][2]["typed_config"];
+    assert_eq!(manager["access_log"][0]["typed_config"]["path"], "/dev/stdout");
+    assert_eq!(manager["tracing"]["random_sampling"]["value"], 5.0);
+    assert_eq!(gateway["Cluster"]["tollgate_otlp"]["type"], "STRICT_DNS");
+    assert!(!text(&told.stdout).contains("planted-credential"));
+
+    let plain = translated(&[]);
+    let (plain, of_spans) = (text(&plain.stdout), text(&told.stdout));
+    for part in ["access_log", "tracing", "tollgate_otlp", "tells_fields", "tollgate.asked"] {
+        assert!(of_spans.contains(part) && !plain.contains(part), "{part}");
+    }
+    assert!(text(&translated(&["--request-fields"]).stdout).contains("tells_fields"));
+
+    let to_nobody = translated(&spans);
+    assert_eq!(to_nobody.status.code(), Some(2));
+    assert!(text(&to_nobody.stderr).contains("--otlp-endpoint"), "{}", text(&to_nobody.stderr));
+}
+
+/// As an Envoy in a Pod, which opens its standard output by name for the access log.
+#[test]
+fn what_is_started_detached_writes_where_it_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let started = |flags: &[&str], log: &Path, to: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+        command.arg("start-detached").args(flags).arg(log).args(["/bin/sh", "--", "-c"]);
+        command.arg("echo line >> /dev/stdout; echo word >&2; echo > \"$0\"").arg(path("ended"));
+        let output = command.stdin(fs::File::create(to).unwrap()).output().unwrap();
+        assert!(text(&output.stdout).trim().parse::<u32>().is_ok(), "{output:?}");
+        while !path("ended").exists() {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        fs::remove_file(path("ended")).unwrap();
+        [log, to].map(|file| fs::read_to_string(file).unwrap())
+    };
+    let ours = started(&["--input-is-output"], &path("ours.log"), &path("ours"));
+    assert_eq!(ours, ["word\n", "line\n"]);
+    let [log, to] = started(&[], &path("log.log"), &path("unused"));
+    assert!(log.contains("word") && to.is_empty(), "{log:?} {to:?}");
+}

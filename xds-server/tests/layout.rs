@@ -29,10 +29,12 @@ const CORE: [&str; 20] = [
 ];
 
 /// The same of `src`, which may use all of the core.
-const EDGE: [&str; 23] = [
+const EDGE: [&str; 25] = [
+    "causes",
     "identity",
     "accept",
     "audit",
+    "otlp",
     "handshakes",
     "web",
     "report",

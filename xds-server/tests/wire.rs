@@ -11,6 +11,10 @@
 mod alerts;
 #[path = "wire/audit.rs"]
 mod audit;
+#[path = "wire/gen_ai.rs"]
+mod gen_ai;
+#[path = "wire/otlp.rs"]
+mod otlp;
 #[path = "../../tests/src/prometheus.rs"]
 mod prometheus;
 mod support;

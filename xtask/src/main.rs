@@ -77,12 +77,22 @@ enum Command {
     /// docs/performance.md says how it is measured and how to read it.
     Bench(bench::Options),
     /// Mixed load for minutes, with clients that leave and processes that are killed; then the books are compared.
+    ///
+    /// Without an option on this machine alone: `tollgate run` with its Envoy, and a backend that counts. With --kubernetes in a
+    /// Kubernetes of its own (needs root, ip, nft): two control planes and two proxies by the chart, while each part is killed,
+    /// replaced or changed in turn. It says what it does as it goes, and in the end what was sent, what the backends and the
+    /// books say of it, which requests failed and why, and what each process has of memory. It fails if a token is missing or
+    /// counted twice, if an answer is a 5xx that docs/operations.md does not name, or if memory has grown (from 10 minutes on).
     Soak {
+        /// How long clients ask. In Kubernetes 10 is the least of which memory is judged, and 30 is what is documented
         #[arg(long, default_value_t = 5.0)]
         minutes: f64,
         /// Kills Envoy too, by turns with the control plane
         #[arg(long)]
         kill_envoy: bool,
+        /// In a Kubernetes; what is killed there is a list of its own, Envoy among it
+        #[arg(long, conflicts_with = "kill_envoy")]
+        kubernetes: bool,
     },
     /// A Kubernetes on this machine, to try things in as the tests do (needs root, ip, nft).
     #[command(subcommand)]
@@ -111,7 +121,7 @@ impl Command {
             Self::Demo { stop: true, .. } => &[],
             Self::Bench(options) if options.scale || options.released => needs::RELEASED,
             Self::Bench(options) if options.kubernetes => needs::CLUSTER,
-            Self::Demo { kubernetes: true, .. } => needs::LAB,
+            Self::Demo { kubernetes: true, .. } | Self::Soak { kubernetes: true, .. } => needs::LAB,
             Self::Demo { mesh: true, .. } => needs::MESH,
             Self::Demo { .. } | Self::Bench(_) | Self::Soak { .. } => needs::RUN,
             Self::Test { name, mesh } if *mesh || name.is_some() => needs::RUN,
@@ -150,7 +160,8 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Demo { mesh: true, keep, .. } => lab::demo(&workspace, lab::With::Mesh, keep),
         Command::Demo { keep, .. } => demo::run(&workspace, keep),
         Command::Bench(options) => bench::run(&workspace, &options),
-        Command::Soak { minutes, kill_envoy } => soak::run(&workspace, minutes, kill_envoy),
+        Command::Soak { minutes, kubernetes: true, .. } => soak::in_kubernetes(&workspace, minutes),
+        Command::Soak { minutes, kill_envoy, .. } => soak::run(&workspace, minutes, kill_envoy),
         Command::Lab(command) => lab::run(&workspace, &command),
         Command::Conformance(options) => lab::conformance(&workspace, &options),
         Command::Dist => {

@@ -58,7 +58,7 @@ pub fn mesh(workspace: &Workspace, name: Option<&str>) -> anyhow::Result<()> {
     setup::tools(workspace)?;
     let wasm = artifacts::filter(workspace)?;
     artifacts::debug(workspace, &wasm)?;
-    lab::for_tests(workspace)?;
+    lab::for_lab(workspace)?;
     check::in_istio(workspace, name, &mut tally);
     tally.close()
 }
@@ -71,8 +71,13 @@ fn tests(workspace: &Workspace, wasm: &Path, name: Option<&str>, tally: &mut Tal
                 "wheel",
                 setup::tools(workspace).and_then(|tools| artifacts::debug_wheel(workspace, &tools)).map(drop),
             );
-            for form in check::FORMS {
-                check::end_to_end(workspace, wasm, form, name, tally);
+            match lab::for_end_to_end(workspace) {
+                Ok(()) => {
+                    for form in check::FORMS {
+                        check::end_to_end(workspace, wasm, form, name, tally);
+                    }
+                }
+                Err(error) => tally.one("building the collector", Err(error)),
             }
             in_kubernetes(workspace, name, tally);
         }

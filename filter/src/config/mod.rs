@@ -44,6 +44,8 @@ pub struct RequestStage {
     pub classes: ByName<Class>,
     pub claims: Claims,
     pub max_body_bytes: usize,
+    /// Whether Envoy's access logs and spans are told what is known of each request.
+    pub tells_fields: bool,
 }
 
 /// Whose proxy it is.
@@ -148,10 +150,8 @@ const SCOPE: &str = "tollgate-scope";
 /// Why a configuration is refused. The text reaches the control plane in Envoy's NACK.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum InvalidConfig {
-    #[error(
-        "the plugin configuration is not a FilterConfig: {0} (hint: it must be a BytesValue of the encoded message)"
-    )]
-    Encoding(String),
+    #[error("the plugin configuration is not a FilterConfig (hint: it must be a BytesValue of the encoded message)")]
+    Encoding,
     #[error("the filter configuration has no stage (hint: control plane and filter are of different versions)")]
     NoStage,
     #[error("{what} is missing in {place} (hint: control plane and filter are of different versions)")]
@@ -168,7 +168,7 @@ pub enum InvalidConfig {
 
 /// Reads the bytes of a `FilterConfig`.
 pub fn parse(bytes: &[u8]) -> Result<Config, InvalidConfig> {
-    wire::FilterConfig::decode(bytes).map_err(|error| InvalidConfig::Encoding(error.to_string()))?.try_into()
+    wire::FilterConfig::decode(bytes).map_err(|_| InvalidConfig::Encoding)?.try_into()
 }
 
 // === impl RequestStage ===
@@ -222,7 +222,7 @@ impl TryFrom<wire::RequestStage> for RequestStage {
         if stage.max_body_bytes == 0 {
             return Err(InvalidConfig::Missing { what: "max_body_bytes", place: place() });
         }
-        let max_body_bytes = stage.max_body_bytes as usize;
+        let (max_body_bytes, tells_fields) = (stage.max_body_bytes as usize, stage.tells_fields);
         if stage.in_callers {
             let place = Place::Caller(caller::class(stage)?);
             return Ok(Self {
@@ -231,6 +231,7 @@ impl TryFrom<wire::RequestStage> for RequestStage {
                 classes: ByName::empty(),
                 claims: Claims::default(),
                 max_body_bytes,
+                tells_fields,
             });
         }
         let backends = all::<_, Backend>(stage.backends)?;
@@ -255,6 +256,7 @@ impl TryFrom<wire::RequestStage> for RequestStage {
             classes: ByName::new("class", classes)?,
             claims,
             max_body_bytes,
+            tells_fields,
         })
     }
 }
@@ -403,6 +405,7 @@ mod tests {
             workload: None,
             in_callers: false,
             claim_sets: Vec::new(),
+            tells_fields: false,
         }
     }
 
@@ -467,7 +470,7 @@ mod tests {
         bad.pools[0].access = 0;
         assert!(matches!(parsed(bad), Err(InvalidConfig::Missing { what: "access", .. })));
         assert_eq!(parse(&[]).unwrap_err(), InvalidConfig::NoStage);
-        assert!(matches!(parse(b"\xff\xff"), Err(InvalidConfig::Encoding(_))));
+        assert!(matches!(parse(b"\xff\xff"), Err(InvalidConfig::Encoding)));
     }
 
     #[test]

@@ -58,6 +58,7 @@ fn apply(effect: Effect) {
             hostcall::set_header(MapType::HttpResponseHeaders, name, Some(&value));
         }
         Effect::ResponseBody(body) => hostcall::set_body(BufferType::HttpResponseBody, &body),
+        Effect::Field(name, value) => hostcall::set_state(name, value.as_bytes()),
     }
 }
 

@@ -14,14 +14,15 @@ mod http;
 mod root;
 mod upstream;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use proxy_wasm::types::LogLevel;
 
 use crate::worker::Worker;
 
 thread_local! {
-    static VM: RefCell<Vm> = RefCell::new(Vm::default());
+    // It is made by the first callback and lives as long as its VM, so that there is no code that drops it.
+    static VM: Cell<Option<&'static RefCell<Vm>>> = const { Cell::new(None) };
 }
 
 /// What this VM keeps.
@@ -34,9 +35,17 @@ struct Vm {
     metrics: Vec<u32>,
 }
 
+fn vm() -> &'static RefCell<Vm> {
+    VM.get().unwrap_or_else(|| {
+        let made: &'static RefCell<Vm> = Box::leak(Box::default());
+        VM.set(Some(made));
+        made
+    })
+}
+
 /// Runs with this VM's state. None: a caller further up is using it, which does not happen.
 fn with_vm<T>(run: impl FnOnce(&mut Vm) -> T) -> Option<T> {
-    VM.with(|vm| vm.try_borrow_mut().ok().map(|mut vm| run(&mut vm)))
+    vm().try_borrow_mut().ok().map(|mut vm| run(&mut vm))
 }
 
 proxy_wasm::main! {{

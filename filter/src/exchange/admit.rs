@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use super::{Desk, Draft, Effect, Exchange, Held, Hold, PATIENCE_MS, Stepped, Ticket, Waiting};
+use super::{Desk, Draft, Effect, Exchange, Held, Hold, PATIENCE_MS, Stepped, Ticket, Waiting, fields};
 use crate::{
     budget::{Budget, Rate, Reserve, Scope},
     config::{Limit, Mode, WithoutLedger},
@@ -86,12 +86,14 @@ fn decided(tried: Tried, waiting: Waiting, desk: &mut Desk<'_>) -> Stepped {
 
 fn sent(draft: Draft, body: &[u8], desk: &mut Desk<'_>) -> Stepped {
     *desk.open += 1;
-    let effects = draft.send(body);
+    // The fields come first: what leads the request to its backend is to be the last that Envoy hears.
+    let mut effects = fields::of_request(&draft.ticket, desk.stage);
+    effects.extend(draft.send(body));
     (Exchange::Sent(Box::new(draft.ticket)), effects)
 }
 
 fn over(refusal: &Refusal, ticket: &Ticket, desk: &mut Desk<'_>) -> Stepped {
-    let (state, mut effects) = Exchange::refused(refusal, ticket.shape, Vec::new(), desk);
+    let (state, mut effects) = Exchange::refused(refusal, ticket.shape, fields::of_request(ticket, desk.stage), desk);
     if let (Some(rate), Some(Effect::Reply { headers, .. })) = (ticket.rate, effects.last_mut()) {
         headers.extend(super::rate_headers(rate));
     }

@@ -1,7 +1,7 @@
 //! The answer as it passes. Its headers get the rate limits. Its body is read for usage and never held back as a
 //! whole. An error that Envoy made becomes an error of the API; a backend's own error passes unchanged.
 
-use super::{Desk, Effect, Exchange, Stepped, Ticket};
+use super::{Desk, Effect, Exchange, Stepped, Ticket, fields};
 use crate::{
     body::{
         held::{Passed, Room},
@@ -49,6 +49,8 @@ pub struct Answer {
     status: u32,
     body: Body,
     end: End,
+    /// When the first text of a stream came, in unix milliseconds.
+    spoke: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -78,13 +80,17 @@ const NOT_THE_BACKENDS: [&str; 3] = ["x-tollgate-", "x-ratelimit-", "anthropic-r
 /// How many bytes of a chunk are read at once.
 const SLICE: usize = 64 << 10;
 
-pub(super) fn began(ticket: Box<Ticket>, head: &AnswerHead<'_>, end: bool, desk: &mut Desk<'_>) -> Stepped {
+pub(super) fn began(mut ticket: Box<Ticket>, head: &AnswerHead<'_>, end: bool, desk: &mut Desk<'_>) -> Stepped {
     if head.origin == Origin::Envoy {
         let refusal = Refusal::of_envoy(head.status(), desk.stage.envoy_holds());
         desk.counters.refused(refusal.code());
-        let (body, effects) = replace(&refusal, ticket.shape, end);
+        ticket.error_status = refusal.status();
+        let (body, mut effects) = replace(&refusal, ticket.shape, end);
+        effects.extend(fields::of_refusal(&refusal, desk.stage));
         return (Exchange::Replaced(ticket, body), effects);
     }
+    let status = head.status();
+    ticket.error_status = if status >= 400 { status } else { 0 };
     let mut effects: Vec<Effect> = head
         .headers
         .iter()
@@ -100,7 +106,7 @@ pub(super) fn began(ticket: Box<Ticket>, head: &AnswerHead<'_>, end: bool, desk:
         effects.push(Effect::RemoveResponseHeader("content-length".to_owned()));
     }
     let end = if end { End::Whole } else { End::Early };
-    (Exchange::Answering(ticket, Answer { status: head.status(), body, end }), effects)
+    (Exchange::Answering(ticket, Answer { status, body, end, spoke: None }), effects)
 }
 
 fn body(ticket: &Ticket, head: &AnswerHead<'_>, room: &Room) -> Body {
@@ -124,16 +130,29 @@ fn body(ticket: &Ticket, head: &AnswerHead<'_>, room: &Room) -> Body {
     }
 }
 
-pub(super) fn goes_on(ticket: Box<Ticket>, mut answer: Answer, chunk: &dyn Chunk, end: bool) -> Stepped {
-    let effects = answer.read(chunk, end).map(Effect::ResponseBody);
-    (Exchange::Answering(ticket, answer), effects.into_iter().collect())
+pub(super) fn goes_on(
+    ticket: Box<Ticket>,
+    mut answer: Answer,
+    chunk: &dyn Chunk,
+    end: bool,
+    desk: &mut Desk<'_>,
+) -> Stepped {
+    let mut effects: Vec<Effect> = answer.read(chunk, end).map(Effect::ResponseBody).into_iter().collect();
+    if answer.awaits_text() && answer.shown_bytes() > 0 {
+        answer.spoke = Some(desk.now);
+    }
+    if end {
+        effects.extend(fields::of_answer(&ticket, &mut answer, desk));
+    }
+    (Exchange::Answering(ticket, answer), effects)
 }
 
 /// Envoy refused the request while its body was read, because it was too large or broken.
 pub(super) fn refused_by_envoy(shape: Shape, head: &AnswerHead<'_>, end: bool, desk: &mut Desk<'_>) -> Stepped {
     let refusal = Refusal::of_envoy(head.status(), desk.stage.envoy_holds());
     desk.counters.refused(refusal.code());
-    let (body, effects) = replace(&refusal, shape, end);
+    let (body, mut effects) = replace(&refusal, shape, end);
+    effects.extend(fields::of_refusal(&refusal, desk.stage));
     (Exchange::ReplacedEarly(body), effects)
 }
 
@@ -156,8 +175,9 @@ fn replace(refusal: &Refusal, shape: Shape, end: bool) -> (Vec<u8>, Vec<Effect>)
 
 impl AnswerHead<'_> {
     fn status(&self) -> u32 {
-        let status = self.headers.get(":status").and_then(|status| std::str::from_utf8(status).ok());
-        status.and_then(|status| status.parse().ok()).unwrap_or(0)
+        // Envoy has made sure that it is three digits.
+        let digits = self.headers.get(":status").unwrap_or_default().iter().take(3);
+        digits.fold(0, |status, digit| status * 10 + u32::from(digit.saturating_sub(b'0')))
     }
 }
 
@@ -189,6 +209,21 @@ impl Answer {
     /// Whether the chunks are to be read. Otherwise they pass unseen.
     pub fn wants_bytes(&self) -> bool {
         !matches!(self.body, Body::Coded | Body::Opaque)
+    }
+
+    /// Whether it is a stream without any text so far.
+    pub fn awaits_text(&self) -> bool {
+        self.spoke.is_none() && matches!(self.body, Body::Events(_))
+    }
+
+    /// When its first text came.
+    pub(super) fn spoke(&self) -> Option<u64> {
+        self.spoke
+    }
+
+    /// Whether it did not come to its end, as far as its bytes are seen.
+    pub(super) fn is_cut(&self) -> bool {
+        self.wants_bytes() && self.end == End::Early
     }
 
     /// Reads a chunk. Returns what goes on in its place, unless that is the chunk itself.

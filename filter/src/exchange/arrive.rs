@@ -152,6 +152,7 @@ pub(super) fn arrived(head: &Head<'_>, end: bool, desk: &mut Desk<'_>) -> Steppe
     }
     let raw_path = head.text(":path").unwrap_or_default();
     let reading = Reading {
+        began: desk.now,
         caller,
         claims,
         api: if is_last { api } else { Api::Other },

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::{Desk, Effect, Exchange, Reading, Stepped, Ticket, Told, admit, arrive};
+use super::{Desk, Effect, Exchange, Reading, Stepped, Ticket, Told, admit, arrive, fields};
 use crate::{
     attempt::{Attempt, AttemptPlan, backend_path},
     body::{AnswerMode, Asked, ModelForm, UsageEvent, content_type::ContentType, form, json, rewrite},
@@ -31,12 +31,15 @@ pub struct Draft {
 }
 
 pub(super) fn read(reading: Reading, desk: &mut Desk<'_>) -> Stepped {
-    let shape = reading.shape;
+    let (shape, caller) = (reading.shape, reading.caller.clone());
     let body = desk.request.read();
     match decide(reading, &body, desk) {
         Ok(draft) if matches!(desk.stage.place, Place::Caller(_)) => (Exchange::Passing, draft.send(&body)),
         Ok(draft) => admit::first(draft, &body, desk),
-        Err(refusal) => Exchange::refused(&refusal, shape, Vec::new(), desk),
+        Err(refusal) => {
+            let fields = fields::of_caller(&caller.consumer, desk.stage).into_iter().collect();
+            Exchange::refused(&refusal, shape, fields, desk)
+        }
     }
 }
 
@@ -67,6 +70,7 @@ fn decide(reading: Reading, body: &[u8], desk: &mut Desk<'_>) -> Result<Draft, R
     let expected = habit.estimate(reading.api, weighed, asked.max_output, asked.answers);
     let wants_usage_event = !matches!(asked.stream, AnswerMode::Events(UsageEvent::NotAsked(_)));
     let ticket = Ticket {
+        began: reading.began,
         model: asked.model.into_owned(),
         route: reading.route,
         terms: reading.terms,
@@ -80,6 +84,7 @@ fn decide(reading: Reading, body: &[u8], desk: &mut Desk<'_>) -> Result<Draft, R
         expected,
         wants_usage_event,
         told,
+        error_status: 0,
         held: Vec::new(),
         rate: None,
     };

@@ -12,6 +12,7 @@ mod admit;
 mod answer;
 mod arrive;
 mod choose;
+mod fields;
 mod settle;
 #[cfg(test)]
 mod tests;
@@ -34,7 +35,7 @@ use crate::{
     host::{RequestBody, Shared},
     key::{Caller, Recent, Table},
     model::{Plan, Random},
-    report::Reporter,
+    report::{Reporter, Times},
     slices::Slices,
     usage::{Api, Habits, Tokens, Weighed},
 };
@@ -64,6 +65,8 @@ pub enum Exchange {
 
 #[derive(Debug)]
 pub struct Reading {
+    /// When its headers came, in unix milliseconds.
+    began: u64,
     /// The HTTPRoute's display name.
     route: Rc<str>,
     terms: Rc<Terms>,
@@ -91,6 +94,7 @@ pub struct Waiting {
 /// What is known of a request when it is admitted, for its way and for its bill.
 #[derive(Debug)]
 pub struct Ticket {
+    began: u64,
     /// The HTTPRoute's display name.
     route: Rc<str>,
     terms: Rc<Terms>,
@@ -107,6 +111,8 @@ pub struct Ticket {
     expected: Tokens,
     wants_usage_event: bool,
     told: Told,
+    /// The status of the answer, if that is an error; else 0.
+    error_status: u32,
     held: Vec<Held>,
     /// The tightest budget's.
     rate: Option<Rate>,
@@ -212,6 +218,8 @@ pub enum Effect {
     SetResponseHeader(&'static str, String),
     /// Put this in the place of the current chunk.
     ResponseBody(Vec<u8>),
+    /// For access logs and spans.
+    Field(fields::Name, String),
 }
 
 /// What an exchange wants to be told next.
@@ -270,7 +278,7 @@ impl Exchange {
             }
             (Self::Sent(ticket), Event::ResponseHeaders { head, end }) => answer::began(ticket, &head, end, desk),
             (Self::Answering(ticket, answer), Event::ResponseBody { chunk, end }) => {
-                answer::goes_on(ticket, answer, chunk, end)
+                answer::goes_on(ticket, answer, chunk, end, desk)
             }
             (Self::Replaced(ticket, body), Event::ResponseBody { .. }) => {
                 (Self::Replaced(ticket, Vec::new()), vec![Effect::ResponseBody(body)])
@@ -309,6 +317,11 @@ impl Exchange {
         }
     }
 
+    /// Whether it matters when the next chunk comes.
+    pub fn awaits_text(&self) -> bool {
+        matches!(self, Self::Answering(_, answer) if answer.awaits_text())
+    }
+
     /// Whether the request was sent and no backend's answer came.
     pub fn is_unanswered(&self) -> bool {
         matches!(self, Self::Sent(_) | Self::Replaced(..))
@@ -325,6 +338,7 @@ impl Exchange {
     fn refused(refusal: &Refusal, shape: Shape, mut effects: Vec<Effect>, desk: &mut Desk<'_>) -> Stepped {
         desk.counters.refused(refusal.code());
         let reply = refusal.reply(shape);
+        effects.extend(fields::of_refusal(refusal, desk.stage));
         let mut headers = vec![("content-type", "application/json".to_owned())];
         if let Some(seconds) = reply.retry_after_s {
             headers.push(("retry-after", seconds.to_string()));
@@ -359,6 +373,10 @@ impl<'a> Desk<'a> {
 // === impl Ticket ===
 
 impl Ticket {
+    fn times(&self, spoke: Option<u64>, ended: u64) -> Times {
+        Times { began: self.began, spoke, ended }
+    }
+
     fn attempts(&self) -> Attempts {
         match self.plan.first().map(|target| target.backend.rewrite) {
             Some(Rewrite::PerAttempt) => Attempts::Several,

@@ -2,6 +2,7 @@
 //! call is made. One call is in flight at a time. A call that fails is sent again under the same number with the same
 //! content, so it counts once, whatever was lost on the way.
 
+mod measured;
 mod rows;
 
 use std::{
@@ -13,7 +14,10 @@ use prost::Message;
 use tollgate_proto::v1::{self as wire, MAX_CALL_BYTES};
 
 use self::rows::Rows;
-pub use self::rows::{Row, RowKey};
+pub use self::{
+    measured::{Measured, Times},
+    rows::{Row, RowKey},
+};
 use crate::budget::{Bucket, Release};
 
 /// The most bytes that a call has besides its entries: the names and numbers of the worker.
@@ -215,7 +219,7 @@ impl Reporter {
     }
 
     /// The call to send now, if there is one. `heartbeat`: an empty one will do.
-    pub fn next(&mut self, identity: &Identity, now: u64, heartbeat: bool) -> Option<wire::SyncRequest> {
+    pub fn next(&mut self, identity: &Identity, now: u64, heartbeat: bool) -> Option<&wire::SyncRequest> {
         let call = match std::mem::take(&mut self.flight) {
             Flight::Sent { call, at } if now < at.saturating_add(LOST_MS) => {
                 self.flight = Flight::Sent { call, at };
@@ -232,9 +236,11 @@ impl Reporter {
                 self.call(identity)
             }
         };
-        let request = call.request.clone();
         self.flight = Flight::Sent { call, at: now };
-        Some(request)
+        match &self.flight {
+            Flight::Sent { call, .. } => Some(&call.request),
+            Flight::None | Flight::Again { .. } => None,
+        }
     }
 
     fn call(&mut self, identity: &Identity) -> Call {
@@ -409,7 +415,7 @@ mod tests {
         let used = |reporter: &mut Reporter| reporter.used(Row { key: of("app"), ..Row::default() });
         used(&mut reporter);
         assert!(!reporter.can_wait(10_000), "the first is told at once");
-        let first = reporter.next(&identity(), 10_000, false).unwrap();
+        let first = reporter.next(&identity(), 10_000, false).cloned().unwrap();
         assert!(!reporter.can_wait(10_001), "a call that is lost is sent again");
         reporter.answered(answer(first.sequence)).unwrap();
         used(&mut reporter);
@@ -439,7 +445,7 @@ mod tests {
         reporter.hold(needs(100, 10));
         reporter.hold(needs(50, 20));
         reporter.wish(&bucket(), 200);
-        let request = reporter.next(&identity(), 0, false).unwrap();
+        let request = reporter.next(&identity(), 0, false).cloned().unwrap();
         let [settlement] = request.settlements.as_slice() else { panic!() };
         assert_eq!((settlement.from_lease, settlement.charged, settlement.released), (6, 8, 4));
         assert_eq!(settlement.bucket, Some(bucket().wire()));
@@ -455,17 +461,17 @@ mod tests {
     fn a_request_is_asked_for_once_however_long_it_waits() {
         let mut reporter = Reporter::default();
         let number = reporter.hold(needs(40, 10));
-        let first = reporter.next(&identity(), 0, false).unwrap();
+        let first = reporter.next(&identity(), 0, false).cloned().unwrap();
         for tick in 1..20 {
             reporter.failed(tick * 100);
             reporter.hold_on(number, needs(40, 10));
-            if let Some(again) = reporter.next(&identity(), tick * 100 + 50, false) {
+            if let Some(again) = reporter.next(&identity(), tick * 100 + 50, false).cloned() {
                 assert_eq!(again, first);
             }
         }
-        reporter.next(&identity(), 60_000, false).unwrap();
+        reporter.next(&identity(), 60_000, false).cloned().unwrap();
         reporter.answered(answer(1)).unwrap();
-        let next = reporter.next(&identity(), 60_000, false).unwrap();
+        let next = reporter.next(&identity(), 60_000, false).cloned().unwrap();
         assert_eq!((next.wants[0].wish, next.wants[0].least), (40, 10), "it still waits");
         reporter.answered(answer(2)).unwrap();
         reporter.let_go(number);
@@ -487,7 +493,7 @@ mod tests {
             if sequence > 1 {
                 (1..=9_000).for_each(|number| reporter.let_go(number));
             }
-            let Some(request) = reporter.next(&identity(), 0, false) else { break };
+            let Some(request) = reporter.next(&identity(), 0, false).cloned() else { break };
             assert!(request.encoded_len() <= MAX_CALL_BYTES, "{}", request.encoded_len());
             assert!(sequence > 1 || !request.wants.is_empty(), "who waits comes first");
             rows += request.usage.len();
@@ -501,42 +507,42 @@ mod tests {
     fn a_failed_call_goes_out_again_unchanged() {
         let mut reporter = Reporter::default();
         reporter.hold(needs(100, 10));
-        let first = reporter.next(&identity(), 0, false).unwrap();
+        let first = reporter.next(&identity(), 0, false).cloned().unwrap();
         reporter.failed(10);
         reporter.used(Row::default());
         assert!(reporter.next(&identity(), 20, false).is_none(), "not at once");
-        assert_eq!(reporter.next(&identity(), 200, false).unwrap(), first);
+        assert_eq!(reporter.next(&identity(), 200, false).cloned().unwrap(), first);
         assert!(reporter.answered(answer(7)).is_none(), "not the answer to this call");
         let answered = reporter.answered(answer(1)).unwrap();
         assert_eq!((answered.sent_at, answered.grants[0].grant.granted, answered.grants[0].least), (200, 9, 10));
-        assert_eq!(reporter.next(&identity(), 200, false).unwrap().sequence, 2);
+        assert_eq!(reporter.next(&identity(), 200, false).cloned().unwrap().sequence, 2);
     }
 
     #[test]
     fn a_refused_call_makes_way_for_the_next() {
         let mut reporter = Reporter::default();
         reporter.used(Row::default());
-        reporter.next(&identity(), 0, false).unwrap();
+        reporter.next(&identity(), 0, false).cloned().unwrap();
         reporter.refused();
         assert_eq!(reporter.dropped, 1);
         assert!(reporter.is_done());
         reporter.hold(needs(100, 10));
-        assert_eq!(reporter.next(&identity(), 1, false).unwrap().sequence, 2);
+        assert_eq!(reporter.next(&identity(), 1, false).cloned().unwrap().sequence, 2);
     }
 
     #[test]
     fn a_lost_call_goes_out_again() {
         let mut reporter = Reporter::default();
-        let first = reporter.next(&identity(), 0, true).unwrap();
+        let first = reporter.next(&identity(), 0, true).cloned().unwrap();
         assert!(reporter.next(&identity(), 2000, true).is_none());
-        assert_eq!(reporter.next(&identity(), 2500, false).unwrap(), first);
+        assert_eq!(reporter.next(&identity(), 2500, false).cloned().unwrap(), first);
         reporter.failed(2550);
         reporter.orphaned(2560);
         reporter.refused();
         assert!(reporter.next(&identity(), 2649, false).is_none(), "what waits to be sent again is not lost");
-        assert_eq!(reporter.next(&identity(), 2650, false).unwrap(), first);
+        assert_eq!(reporter.next(&identity(), 2650, false).cloned().unwrap(), first);
         reporter.orphaned(2600);
-        assert_eq!(reporter.next(&identity(), 2600, false).unwrap(), first);
+        assert_eq!(reporter.next(&identity(), 2600, false).cloned().unwrap(), first);
         reporter.answered(answer(1)).unwrap();
         assert!(reporter.is_done());
     }
@@ -551,7 +557,7 @@ mod tests {
         }
         assert_eq!(reporter.dropped, 3, "rows, of two requests each");
         let mut told = Vec::new();
-        while let Some(call) = reporter.next(&identity(), 0, false) {
+        while let Some(call) = reporter.next(&identity(), 0, false).cloned() {
             told.extend(call.usage.into_iter().map(|row| (row.consumer, row.requests)));
             reporter.answered(wire::SyncResponse { sequence: call.sequence, ..Default::default() }).unwrap();
         }
@@ -563,14 +569,14 @@ mod tests {
         let request = || Row { ended_at: 5, key: of("app"), requests: 1, ..Row::default() };
         let mut reporter = Reporter::default();
         reporter.used(request());
-        let first = reporter.next(&identity(), 0, false).unwrap();
+        let first = reporter.next(&identity(), 0, false).cloned().unwrap();
         (0..2).for_each(|_| reporter.used(request()));
         reporter.failed(10);
         reporter.used(request());
-        assert_eq!(reporter.next(&identity(), 200, false).unwrap(), first);
+        assert_eq!(reporter.next(&identity(), 200, false).cloned().unwrap(), first);
         assert_eq!((first.usage.len(), first.usage[0].requests), (1, 1));
         reporter.answered(answer(1)).unwrap();
-        let second = reporter.next(&identity(), 200, false).unwrap();
+        let second = reporter.next(&identity(), 200, false).cloned().unwrap();
         assert_eq!((second.usage.len(), second.usage[0].requests), (1, 3));
     }
 
@@ -588,7 +594,7 @@ mod tests {
             let mut reporter = Reporter::default();
             reporter.used(row("x", FITS - FITS / 2));
             reporter.used(row("y", bytes));
-            let call = reporter.next(&identity, 0, false).unwrap();
+            let call = reporter.next(&identity, 0, false).cloned().unwrap();
             assert_eq!(call.usage.len(), rows, "{bytes}");
             assert!(call.encoded_len() <= MAX_CALL_BYTES);
         }
@@ -597,18 +603,18 @@ mod tests {
     #[test]
     fn a_call_that_fails_again_waits_longer_up_to_a_bound() {
         let mut reporter = Reporter::default();
-        let first = reporter.next(&identity(), 0, true).unwrap();
+        let first = reporter.next(&identity(), 0, true).cloned().unwrap();
         let mut now = 0;
         for pause in [100, 200, 400, 800, 1600, 2000, 2000] {
             reporter.failed(now);
             assert!(!reporter.is_waiting() && !reporter.is_done());
             assert_eq!(reporter.next(&identity(), now + pause - 1, false), None, "{pause}");
             now += pause;
-            assert_eq!(reporter.next(&identity(), now, false).unwrap(), first);
+            assert_eq!(reporter.next(&identity(), now, false).cloned().unwrap(), first);
             assert!(reporter.is_waiting());
         }
         reporter.answered(answer(1)).unwrap();
-        reporter.next(&identity(), now, true).unwrap();
+        reporter.next(&identity(), now, true).cloned().unwrap();
         reporter.failed(now);
         assert!(reporter.next(&identity(), now + 100, false).is_some(), "an answer ends the row of failures");
     }
@@ -616,9 +622,9 @@ mod tests {
     #[test]
     fn a_call_counts_as_lost_after_a_while() {
         let mut reporter = Reporter::default();
-        let first = reporter.next(&identity(), 10, true).unwrap();
+        let first = reporter.next(&identity(), 10, true).cloned().unwrap();
         assert_eq!(reporter.next(&identity(), 10 + LOST_MS - 1, true), None);
-        assert_eq!(reporter.next(&identity(), 10 + LOST_MS, true).unwrap(), first);
+        assert_eq!(reporter.next(&identity(), 10 + LOST_MS, true).cloned().unwrap(), first);
     }
 
     #[derive(Debug, Clone)]
@@ -648,6 +654,8 @@ mod tests {
             asked_model: wire.asked_model.clone(),
             model: wire.model.as_str().into(),
             backend: wire.backend.as_str().into(),
+            operation: wire.operation(),
+            error_status: wire.error_status,
         }
     }
 
@@ -659,19 +667,32 @@ mod tests {
 
     fn used() -> impl Strategy<Value = Row> {
         let name = || prop_oneof![9 => Just(""), 1 => Just("a")];
-        let key =
-            (name(), name(), name(), name(), name()).prop_map(|(consumer, route, asked, model, backend)| RowKey {
+        let operation = prop_oneof![9 => Just(wire::Operation::Chat), 1 => Just(wire::Operation::Embeddings)];
+        let status = prop_oneof![9 => Just(0), 1 => Just(503)];
+        let names = (name(), name(), name(), name(), name());
+        let key = (names, operation, status).prop_map(
+            |((consumer, route, asked, model, backend), operation, error_status)| RowKey {
                 consumer: consumer.into(),
                 route: route.into(),
                 asked_model: asked.to_owned(),
                 model: model.into(),
                 backend: backend.into(),
-            });
+                operation,
+                error_status,
+            },
+        );
         let figure = || prop_oneof![9 => 0..1000u64, 1 => Just(1 << 40), 1 => Just((1 << 40) + 1)];
         let tokens = (figure(), figure(), figure(), figure());
         let counts = prop_oneof![Just((1, 0)), Just((1, 1)), Just((0, 1))];
         (key, tokens, counts).prop_map(|(key, (input, output, cached, reasoning), (requests, estimated_requests))| {
-            Row { ended_at: 0, key, tokens: Tokens { input, output, cached, reasoning }, requests, estimated_requests }
+            Row {
+                ended_at: 0,
+                key,
+                tokens: Tokens { input, output, cached, reasoning },
+                requests,
+                estimated_requests,
+                ..Row::default()
+            }
         })
     }
 
@@ -701,7 +722,7 @@ mod tests {
                         reporter.used(row);
                     }
                     Happens::Next => {
-                        if let Some(call) = reporter.next(&identity(), now, true) {
+                        if let Some(call) = reporter.next(&identity(), now, true).cloned() {
                             let first = calls.entry(call.sequence).or_insert_with(|| call.clone());
                             prop_assert_eq!(&*first, &call, "the same number means the same content");
                         }

@@ -6,7 +6,7 @@ use std::{collections::VecDeque, rc::Rc};
 
 use tollgate_proto::v1::{self as wire, MAX_ROW_REQUESTS, MAX_TOKENS};
 
-use super::Room;
+use super::{Measured, Room};
 use crate::usage::Tokens;
 
 /// The most rows that are kept while the ledger is away. The oldest are dropped first. Budgets stay right, because
@@ -26,6 +26,7 @@ pub struct Row {
     pub requests: u64,
     /// How many of the attempts are estimated. One that counts as no request always is.
     pub estimated_requests: u64,
+    pub measured: Measured,
 }
 
 /// What all of a row have in common.
@@ -38,6 +39,9 @@ pub struct RowKey {
     pub model: Rc<str>,
     /// The display name.
     pub backend: Rc<str>,
+    pub operation: wire::Operation,
+    /// 0, or the status of the error that the requests ended with (`proto/ledger.proto`).
+    pub error_status: u32,
 }
 
 /// The rows in the order in which they began.
@@ -134,10 +138,11 @@ impl Row {
         self.tokens = self.tokens.plus(other.tokens);
         self.requests = self.requests.saturating_add(other.requests);
         self.estimated_requests = self.estimated_requests.saturating_add(other.estimated_requests);
+        self.measured.add(&other.measured);
     }
 
     pub(super) fn wire(&self) -> wire::Usage {
-        wire::Usage {
+        let mut usage = wire::Usage {
             ended_at: i64::try_from(self.ended_at).unwrap_or(i64::MAX),
             consumer: self.key.consumer.to_string(),
             route: self.key.route.to_string(),
@@ -150,7 +155,12 @@ impl Row {
             reasoning_tokens: self.tokens.reasoning,
             estimated_requests: self.estimated_requests,
             requests: self.requests,
-        }
+            operation: self.key.operation.into(),
+            error_status: self.key.error_status,
+            ..wire::Usage::default()
+        };
+        self.measured.tell(&mut usage);
+        usage
     }
 }
 
@@ -158,7 +168,10 @@ impl Row {
 mod tests {
     use prost::Message as _;
 
-    use super::{super::ENTRY_BYTES, *};
+    use super::{
+        super::{ENTRY_BYTES, Times},
+        *,
+    };
 
     /// The end of some minute.
     const NOW: u64 = 1_000 * MINUTE_MS - 1;
@@ -169,7 +182,7 @@ mod tests {
 
     fn request(consumer: &str) -> Row {
         let tokens = Tokens { input: 7, output: 5, cached: 3, reasoning: 2 };
-        Row { ended_at: NOW, key: key(consumer), tokens, requests: 1, estimated_requests: 0 }
+        Row { ended_at: NOW, key: key(consumer), tokens, requests: 1, ..Row::default() }
     }
 
     fn rows(reports: impl IntoIterator<Item = Row>) -> Rows {
@@ -207,6 +220,8 @@ mod tests {
             of(RowKey { model: "gpt-*".into(), asked_model: "gpt-2".into(), ..key("app") }),
             of(RowKey { backend: "a".into(), ..key("app") }),
             of(RowKey { backend: "b".into(), ..key("app") }),
+            of(RowKey { operation: wire::Operation::Chat, ..key("app") }),
+            of(RowKey { error_status: 503, ..key("app") }),
         ];
         let mut next_minute = different.clone();
         next_minute.iter_mut().for_each(|row| row.ended_at += 1);
@@ -215,6 +230,20 @@ mod tests {
         let expected: Vec<_> = different.iter().chain(&next_minute).map(|row| (row.ended_at, &row.key)).collect();
         assert_eq!(keys, expected);
         assert!(whole.rows.iter().all(|row| row.requests == 2));
+    }
+
+    #[test]
+    fn a_row_says_what_its_requests_were_and_took() {
+        let key = RowKey { operation: wire::Operation::Embeddings, error_status: 499, ..key("app") };
+        let of = |ended| {
+            let mut row = Row { key: key.clone(), ..request("app") };
+            row.measured.took(&Times { began: 1000, spoke: None, ended }, 0);
+            row
+        };
+        let mut rows = rows([of(1007), of(1002)]);
+        let told = rows.take(&mut Room(10_000)).pop().unwrap();
+        assert_eq!((told.operation(), told.error_status, told.requests), (wire::Operation::Embeddings, 499, 2));
+        assert_eq!((told.duration_ms, told.spread), (9, vec![30, 2]), "both in the first bucket");
     }
 
     #[test]

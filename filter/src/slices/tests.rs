@@ -70,7 +70,7 @@ impl<'s> Worker<'s> {
     /// What the ledger hears: tokens used of the lease, tokens given back, and tokens charged.
     fn told(&mut self) -> (u64, u64, u64) {
         let identity = Identity { proxy: "p".into(), epoch: 1, worker: self.number };
-        let call = self.reporter.next(&identity, NOW, true).unwrap();
+        let call = self.reporter.next(&identity, NOW, true).cloned().unwrap();
         self.reporter.answered(wire::SyncResponse { sequence: call.sequence, ..Default::default() });
         let all = |of: fn(&wire::Settlement) -> u64| call.settlements.iter().map(of).sum();
         (all(|one| one.from_lease), all(|one| one.released), all(|one| one.charged))

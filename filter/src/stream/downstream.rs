@@ -86,7 +86,8 @@ impl Downstream {
             }
             (Callback::AnswerBody { size, end }, Wants::AnswerBody) => {
                 let chunk = Current { host, size };
-                self.step(Event::ResponseBody { chunk: &chunk, end }, host, shared, worker, 0)
+                let now = if end || self.exchange.awaits_text() { now() } else { 0 };
+                self.step(Event::ResponseBody { chunk: &chunk, end }, host, shared, worker, now)
             }
             (Callback::Log, wants) if wants != Wants::Nothing => {
                 let ending = ending(&self.exchange, host);

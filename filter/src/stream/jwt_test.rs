@@ -176,7 +176,7 @@ fn scopes(stage: wire::RequestStage, uri: &str, metadata: Vec<u8>, more: &[(&str
     for callback in [Callback::RequestHeaders { end: false }, Callback::RequestBody { end: true }] {
         stream.on(callback, &host, &shared, &mut worker, &|| 1_000_000);
     }
-    let call = worker.next_call(&shared, 1_000_000);
+    let call = worker.next_call(&shared, 1_000_000).cloned();
     call.into_iter().flat_map(|call| call.wants).filter_map(|want| want.bucket).map(|bucket| bucket.scope).collect()
 }
 

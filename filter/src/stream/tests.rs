@@ -98,7 +98,7 @@ impl Proxy {
 
     /// The ledger takes the call that is due and answers it.
     fn call(&mut self) -> bool {
-        let Some(call) = self.worker.next_call(&self.shared, self.now) else { return false };
+        let Some(call) = self.worker.next_call(&self.shared, self.now).cloned() else { return false };
         self.rows.extend(call.usage);
         for settlement in &call.settlements {
             self.from_lease += settlement.from_lease;
@@ -172,7 +172,9 @@ fn the_first_step_of_a_request_after_a_rest_rings_the_bell() {
     assert!(!rings(proxy.on(&mut stream, Callback::LedgerAnswered, &host)));
     assert!(!proxy.worker.is_quiet(), "a request is on its way");
     proxy.on(&mut stream, Callback::Log, &host);
-    assert!(proxy.worker.is_quiet(), "no backend had it, so there is nothing to tell");
+    assert!(!proxy.worker.is_quiet(), "how long it took is told yet");
+    proxy.call();
+    assert!(proxy.worker.is_quiet());
 }
 
 #[test]
@@ -205,7 +207,9 @@ fn a_request_that_no_backend_received_is_free() {
         }
         let mut stream = proxy.sent(&host);
         proxy.on(&mut stream, Callback::AnswerHeaders { end: false }, &host);
-        assert!(ended(&mut proxy, stream, &host).is_empty());
+        let rows = ended(&mut proxy, stream, &host);
+        let told: Vec<_> = rows.iter().map(|row| (row.requests, row.estimated_requests, row.error_status)).collect();
+        assert_eq!(told, [(0, 0, 503)], "it is measured, and costs nothing");
         assert_eq!((proxy.charged, proxy.from_lease), (0, 0));
     }
 }

@@ -20,6 +20,8 @@ pub use habits::{Habit, Habits, Sample};
 pub use tally::Tally;
 pub use weigh::Weighed;
 
+use tollgate_proto::v1::Operation;
+
 use crate::config::Weights;
 
 /// The API that a request speaks. Its path tells.
@@ -96,6 +98,16 @@ impl Api {
             "/messages" => Self::Messages,
             "/messages/count_tokens" => Self::CountTokens,
             _ => Self::Other,
+        }
+    }
+
+    /// What OpenTelemetry calls it.
+    pub fn operation(self) -> Operation {
+        match self {
+            Self::Chat | Self::Responses | Self::Messages => Operation::Chat,
+            Self::Completions => Operation::TextCompletion,
+            Self::Embeddings => Operation::Embeddings,
+            Self::CountTokens | Self::Other => Operation::Unspecified,
         }
     }
 

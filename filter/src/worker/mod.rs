@@ -150,12 +150,12 @@ impl Worker {
     }
 
     /// The call to the ledger that is due, if any.
-    pub fn next_call(&mut self, shared: &dyn Shared, now: u64) -> Option<wire::SyncRequest> {
+    pub fn next_call(&mut self, shared: &dyn Shared, now: u64) -> Option<&wire::SyncRequest> {
         let identity = self.identity(shared)?;
         let heartbeat = self.heartbeat_is_due(now);
+        self.counters.dropped += std::mem::take(&mut self.reporter.dropped);
         let request = self.reporter.next(&identity, now, heartbeat)?;
         self.counters.ledger_calls += 1;
-        self.counters.dropped += std::mem::take(&mut self.reporter.dropped);
         Some(request)
     }
 

@@ -62,7 +62,7 @@ fn answer(sequence: u64, granted: Option<u64>) -> wire::SyncResponse {
 fn with_tokens(shared: &FakeShared) -> Worker {
     let mut worker = worker(shared);
     let number = worker.reporter.hold(vec![Want { bucket: bucket(), wish: 100, least: 10 }]);
-    worker.next_call(shared, NOW).unwrap();
+    worker.next_call(shared, NOW).cloned().unwrap();
     assert!(worker.ledger_answered(shared, answer(1, Some(100)), NOW));
     worker.reporter.let_go(number);
     worker
@@ -193,7 +193,7 @@ fn a_heartbeat_goes_out_a_third_of_the_time_to_live_after_the_last_call() {
     let mut worker = with_tokens(&shared);
     let third = u64::from(LEASES_LAST_MS) / 3;
     assert_eq!(worker.next_call(&shared, NOW + third - 1), None);
-    let heartbeat = worker.next_call(&shared, NOW + third).unwrap();
+    let heartbeat = worker.next_call(&shared, NOW + third).cloned().unwrap();
     assert!(heartbeat.wants.is_empty() && heartbeat.settlements.is_empty() && heartbeat.usage.is_empty());
     worker.ledger_answered(&shared, answer(2, None), NOW + third);
     assert_eq!(worker.next_call(&shared, NOW + 2 * third - 1), None, "the call counts from when it was sent");
@@ -217,12 +217,12 @@ fn calls_and_rows_that_got_lost_are_counted() {
     let mut worker = worker(&shared);
     worker.reporter.used(Row::default());
     worker.reporter.dropped = 3;
-    worker.next_call(&shared, NOW).unwrap();
+    worker.next_call(&shared, NOW).cloned().unwrap();
     assert_eq!(worker.next_call(&shared, NOW), None);
     assert_eq!((worker.counters.ledger_calls, worker.counters.dropped, worker.reporter.dropped), (1, 3, 0));
     worker.ledger_failed(3, NOW);
     worker.reporter.used(Row::default());
-    worker.next_call(&shared, NOW).unwrap();
+    worker.next_call(&shared, NOW).cloned().unwrap();
     assert_eq!((worker.counters.ledger_calls, worker.counters.dropped), (2, 4));
 }
 
@@ -232,12 +232,12 @@ fn some_statuses_are_for_ever() {
     for status in 0..=16 {
         let mut worker = worker(&shared);
         worker.reporter.used(Row::default());
-        let sent = worker.next_call(&shared, NOW);
+        let sent = worker.next_call(&shared, NOW).cloned();
         // INVALID_ARGUMENT, FAILED_PRECONDITION, OUT_OF_RANGE.
         let (taken, refused) = if [3, 9, 11].contains(&status) { (Taken::Never, 1) } else { (Taken::Later, 0) };
         assert_eq!(worker.ledger_failed(status, NOW), taken, "{status}");
         assert_eq!(worker.counters.calls_refused, refused);
-        let again = worker.next_call(&shared, NOW + 5000);
+        let again = worker.next_call(&shared, NOW + 5000).cloned();
         assert_eq!(again, if taken == Taken::Later { sent } else { None }, "{status}");
     }
 }
@@ -262,10 +262,10 @@ fn what_was_granted_for_a_lease_that_expired_is_given_back() {
     let mut worker = with_tokens(&shared);
     let late = NOW + u64::from(LEASES_LAST_MS);
     worker.reporter.wish(&bucket(), 50);
-    worker.next_call(&shared, late).unwrap();
+    worker.next_call(&shared, late).cloned().unwrap();
     assert!(worker.ledger_answered(&shared, answer(2, Some(50)), late));
     assert_eq!(lease(&shared).available, 50);
-    let call = worker.next_call(&shared, late).unwrap();
+    let call = worker.next_call(&shared, late).cloned().unwrap();
     let [settlement] = call.settlements.as_slice() else { panic!("{call:?}") };
     assert_eq!((settlement.released, settlement.charged), (100, 0));
 }
@@ -275,7 +275,7 @@ fn a_ledger_that_names_no_time_to_live_gets_the_usual_one() {
     let shared = fixture::shared();
     let mut worker = worker(&shared);
     worker.reporter.used(Row::default());
-    worker.next_call(&shared, NOW).unwrap();
+    worker.next_call(&shared, NOW).cloned().unwrap();
     let response = wire::SyncResponse { lease_ttl_ms: 0, ..answer(1, None) };
     assert!(!worker.ledger_answered(&shared, response, NOW + 10), "no grants came");
     assert_eq!(Holder::read(&shared).expires_at, NOW + TTL_MS, "since it was sent");
@@ -286,7 +286,7 @@ fn an_answer_to_another_call_changes_nothing() {
     let shared = fixture::shared();
     let mut worker = worker(&shared);
     worker.reporter.wish(&bucket(), 50);
-    worker.next_call(&shared, NOW).unwrap();
+    worker.next_call(&shared, NOW).cloned().unwrap();
     assert!(!worker.ledger_answered(&shared, answer(2, Some(50)), NOW));
     assert_eq!((Holder::read(&shared), lease(&shared)), (Holder::default(), Lease::default()));
 }
@@ -297,7 +297,7 @@ fn the_ledgers_clock_is_told_to_all_workers() {
     let mut worker = worker(&shared);
     for (sequence, ledger, ahead_ms) in [(1, NOW + 5010, 5000), (2, NOW + 4, 0), (3, NOW - 300, -300), (4, 0, 0)] {
         worker.reporter.used(Row::default());
-        worker.next_call(&shared, NOW).unwrap();
+        worker.next_call(&shared, NOW).cloned().unwrap();
         let response = wire::SyncResponse { now: ledger.cast_signed(), ..answer(sequence, None) };
         worker.ledger_answered(&shared, response, NOW + 10);
         assert_eq!(Holder::read(&shared).ahead_ms, ahead_ms, "{ledger}");
@@ -311,7 +311,7 @@ fn what_the_ledger_has_heard_of_is_noted_under_nobody() {
     let mut worker = with_tokens(&shared);
     let (ended, runs) = (reserve(&shared, &worker, 30, NOW), reserve(&shared, &worker, 5, NOW));
     settle(&shared, &mut worker, ended, 30, NOW);
-    worker.next_call(&shared, NOW).unwrap();
+    worker.next_call(&shared, NOW).cloned().unwrap();
     assert!(!worker.ledger_answered(&shared, answer(2, None), NOW));
     let mut left = lease(&shared);
     let noted = left.bury(worker.number);
@@ -330,7 +330,7 @@ fn a_dead_worker_is_charged_with_what_it_had_taken() {
     assert_eq!(living.counters.workers_lost, 0);
     living.sweep(&shared, NOW + 10_999);
     assert_eq!(living.counters.workers_lost, 1);
-    let call = living.next_call(&shared, NOW + 10_999).unwrap();
+    let call = living.next_call(&shared, NOW + 10_999).cloned().unwrap();
     let [settlement] = call.settlements.as_slice() else { panic!("{call:?}") };
     assert_eq!(
         (settlement.window_start, settlement.from_lease, settlement.charged, settlement.released),
@@ -355,10 +355,10 @@ fn what_a_dead_worker_took_is_not_taken_off_whoever_buries_it() {
     let runs = reserve(&shared, &living, 30, NOW);
     living.sweep(&shared, NOW);
     living.sweep(&shared, NOW + 10_000);
-    let told = living.next_call(&shared, NOW + 10_000).unwrap();
+    let told = living.next_call(&shared, NOW + 10_000).cloned().unwrap();
     living.ledger_answered(&shared, answer(told.sequence, None), NOW + 10_000);
     settle(&shared, &mut living, runs, 30, NOW + 10_001);
-    let call = living.next_call(&shared, NOW + 10_001).unwrap();
+    let call = living.next_call(&shared, NOW + 10_001).cloned().unwrap();
     let settled: Vec<_> = call.settlements.iter().map(|one| (one.from_lease, one.charged)).collect();
     assert_eq!(settled, [(30, 30)]);
     living.ledger_answered(&shared, answer(call.sequence, None), NOW + 10_001);
@@ -396,7 +396,7 @@ fn a_dead_worker_is_charged_with_requests_that_ran_for_long() {
     assert_eq!(lease(&shared).available, 0, "an idle lease goes back all the same");
     living.sweep(&shared, died + 10_000);
     assert_eq!(living.counters.workers_lost, 1);
-    let call = living.next_call(&shared, died + 10_000).unwrap();
+    let call = living.next_call(&shared, died + 10_000).cloned().unwrap();
     let settled: Vec<_> = call.settlements.iter().map(|one| (one.window_start, one.from_lease, one.charged)).collect();
     assert_eq!(settled, [(WINDOW, 40, 40)]);
     living.ledger_answered(&shared, answer(call.sequence, None), died + 10_000);
@@ -412,7 +412,7 @@ fn a_bucket_is_listed_until_the_ledger_has_heard_of_what_was_taken() {
     settle(&shared, &mut worker, reservation, 40, NOW + 20_000);
     worker.sweep(&shared, NOW + 40_000);
     assert!(worker.touched.contains_key(&bucket().key), "the request has ended, and nobody has been told");
-    let told = worker.next_call(&shared, NOW + 40_000).unwrap();
+    let told = worker.next_call(&shared, NOW + 40_000).cloned().unwrap();
     worker.ledger_answered(&shared, answer(told.sequence, None), NOW + 40_000);
     worker.sweep(&shared, NOW + 41_000);
     assert!(worker.touched.is_empty());
@@ -469,7 +469,7 @@ fn a_lease_that_nobody_uses_goes_back() {
     worker.sweep(&shared, NOW + 21_000);
     assert!(worker.touched.is_empty());
     assert_eq!(lease(&shared).available, 0);
-    let call = worker.next_call(&shared, NOW + 21_000).unwrap();
+    let call = worker.next_call(&shared, NOW + 21_000).cloned().unwrap();
     assert_eq!(
         call.settlements.iter().map(|one| (one.window_start, one.released)).collect::<Vec<_>>(),
         [(WINDOW, 100)]

@@ -142,7 +142,7 @@ func (c *container) backOff(d time.Duration) {
 // runOnce runs one process of the container to its end, which the pod's end or
 // a liveness probe can bring about.
 func (c *container) runOnce(ctx context.Context, l *launch) int32 {
-	process, err := start(l, c.logPath(c.status.RestartCount))
+	process, err := start(l, c.logPath(c.status.RestartCount), c.spec.Stdin)
 	if err != nil {
 		c.pod.warn("Failed", err.Error())
 		return startError

@@ -16,6 +16,8 @@ type process struct {
 	launch *launch
 	cmd    *exec.Cmd
 	ended  chan struct{}
+	// What the container asked to be able to read; nil otherwise.
+	input io.WriteCloser
 }
 
 // Self is this program with other arguments, even if its file was replaced.
@@ -23,8 +25,9 @@ func Self(args ...string) *exec.Cmd {
 	return &exec.Cmd{Path: "/proc/self/exe", Args: append([]string{"lab"}, args...)}
 }
 
-// start launches the shim, with both outputs going to one log file.
-func start(l *launch, log string) (*process, error) {
+// start launches the shim, with both outputs going to one log file, and an
+// input if the container reads one.
+func start(l *launch, log string, reads bool) (*process, error) {
 	if err := os.MkdirAll(filepath.Dir(log), 0o755); err != nil {
 		return nil, err
 	}
@@ -54,10 +57,16 @@ func start(l *launch, log string) (*process, error) {
 		Cloneflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS,
 		Setsid:     true,
 	}
+	var input io.WriteCloser
+	if reads {
+		if input, err = cmd.StdinPipe(); err != nil {
+			return nil, err
+		}
+	}
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	p := &process{launch: l, cmd: cmd, ended: make(chan struct{})}
+	p := &process{launch: l, cmd: cmd, ended: make(chan struct{}), input: input}
 	go func() {
 		json.NewEncoder(launchIn).Encode(l)
 		launchIn.Close()

@@ -8,10 +8,11 @@ use anyhow::Context;
 
 use super::api::Api;
 use super::asker::PACE;
-use super::client::{Client, Network, Probe};
+use super::client::{Client, Probe};
 use super::routes;
 use super::stats::{self, Threads};
 use crate::lab::Lab;
+use crate::lab::network::Network;
 use crate::process;
 use crate::tools::Tools;
 

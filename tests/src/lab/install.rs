@@ -25,9 +25,11 @@ pub const VALUES: [&str; 4] = [
     "proxies.replicas=1",
 ];
 
-/// Two replicas with the books of [`Lab::install_books`]. The later of two values counts.
-pub const TWO_REPLICAS: [&str; 3] =
-    ["replicas=2", "ledger.persistence.enabled=true", "ledger.persistence.existingClaim=books"];
+/// The books of [`Lab::install_books`], which outlive a Pod. The later of two values counts.
+pub const LASTING: [&str; 2] = ["ledger.persistence.enabled=true", "ledger.persistence.existingClaim=books"];
+
+/// Two replicas with these books. The later of two values counts.
+pub const TWO_REPLICAS: [&str; 3] = ["replicas=2", LASTING[0], LASTING[1]];
 
 /// What replicas of the control plane share.
 const BOOKS: &str = "
@@ -89,7 +91,24 @@ impl Lab {
         self.kubectl(&definition).await?.success().map(drop)
     }
 
-    async fn install_api(&self, folder: &str) -> anyhow::Result<()> {
+    /// Installs the definition of an ExternalSecret. Nobody is there to act on one.
+    pub async fn install_external_secrets(&self) -> anyhow::Result<()> {
+        self.install_api("external-secrets").await
+    }
+
+    /// Takes it away again.
+    pub async fn remove_external_secrets(&self) -> anyhow::Result<()> {
+        self.remove_api("external-secrets").await
+    }
+
+    pub(super) async fn remove_api(&self, folder: &str) -> anyhow::Result<()> {
+        let definitions = self.tools.lab_program(folder);
+        let definitions = definitions.to_str().context("a path in UTF-8")?;
+        self.kubectl(&["delete", "--timeout=60s", "-f", definitions]).await?.success()?;
+        Ok(())
+    }
+
+    pub(super) async fn install_api(&self, folder: &str) -> anyhow::Result<()> {
         let definitions = self.tools.lab_program(folder);
         let definitions = definitions.to_str().context("a path in UTF-8")?;
         self.kubectl(&["apply", "--server-side", "-f", definitions]).await?.success()?;
@@ -121,12 +140,16 @@ impl Lab {
         self.apply(&BOOKS.replace("FOLDER", folder.to_str().context("a path in UTF-8")?)).await
     }
 
-    /// Waits until there is one Pod of the control plane: those from before an upgrade are gone.
-    pub async fn one_control_plane(&self) -> anyhow::Result<()> {
+    /// Gives the release these values beside those of [`VALUES`], the later of two counts. Waits until its control plane
+    /// runs, and until the Pods from before are gone: helm does not, and a test would ask one that ends.
+    pub async fn upgrade(&self, further: &[&str]) -> anyhow::Result<()> {
+        self.helm("upgrade", &["--wait", "--timeout", "120s"], &[&VALUES, further].concat()).await?;
+        let replicas: usize =
+            self.field(&["-n", NAMESPACE, "deployment", "tollgate"], "{.spec.replicas}").await?.parse()?;
         let pods = ["-n", NAMESPACE, "get", "pods", "-l", CONTROL_PLANE, "-o", "name"];
         poll::until("the control plane from before is gone", || async {
             let found = self.kubectl(&pods).await?.success()?.out;
-            anyhow::ensure!(found.lines().count() == 1, "{found}");
+            anyhow::ensure!(found.lines().count() == replicas, "{found}");
             Ok(())
         })
         .await
@@ -150,6 +173,24 @@ impl Lab {
         options: &[&str],
         values: &[&str],
     ) -> anyhow::Result<()> {
+        self.chart_output(chart, command, options, values).await.map(drop)
+    }
+
+    /// What these templates of the chart make of these values, as YAML.
+    pub async fn render(&self, templates: &[&str], values: &[&str]) -> anyhow::Result<String> {
+        let only = templates.iter().flat_map(|template| ["--show-only", template]);
+        // It asks no cluster, so the oldest that the chart takes is as good as any.
+        let options: Vec<&str> = ["--kube-version", "1.30"].into_iter().chain(only).collect();
+        self.chart_output(&self.chart(), "template", &options, values).await
+    }
+
+    async fn chart_output(
+        &self,
+        chart: &Path,
+        command: &str,
+        options: &[&str],
+        values: &[&str],
+    ) -> anyhow::Result<String> {
         let chart = chart.to_str().context("a path in UTF-8")?;
         // The API server of a lab has a port of its own, and what Pods send to it is held to their policies.
         let port = format!("networkPolicies.apiServer.ports={{{}}}", self.port);
@@ -159,7 +200,7 @@ impl Lab {
             .chain(values.iter().copied())
             .flat_map(|value| ["--set", value])
             .collect();
-        self.run_helm(command, &[&[chart][..], options, &values].concat()).await
+        self.helm_output(command, &[&[chart][..], options, &values].concat()).await
     }
 
     /// The folder of the chart.
@@ -174,10 +215,14 @@ impl Lab {
 
     /// Runs helm on the release, with no chart.
     pub async fn run_helm(&self, command: &str, arguments: &[&str]) -> anyhow::Result<()> {
+        self.helm_output(command, arguments).await.map(drop)
+    }
+
+    async fn helm_output(&self, command: &str, arguments: &[&str]) -> anyhow::Result<String> {
         let mut helm = tokio::process::Command::new(self.tools.lab_program("helm"));
         helm.args([command, RELEASE, "--namespace", NAMESPACE]).args(arguments);
         let output = helm.env("KUBECONFIG", self.kubeconfig()).stdin(Stdio::null()).output().await?;
         anyhow::ensure!(output.status.success(), "helm {command}: {}", String::from_utf8_lossy(&output.stderr));
-        Ok(())
+        Ok(String::from_utf8(output.stdout)?)
     }
 }

@@ -8,10 +8,12 @@
 
 pub mod books;
 pub mod caller;
+pub mod cert_manager;
 pub mod curl;
 pub mod install;
 pub mod istio;
 mod kubectl;
+pub mod network;
 pub mod policies;
 pub mod suite;
 

@@ -1,6 +1,7 @@
-//! A backend that does as the model's name says and counts what it did: two ports, `flaky` and `steady`.
+//! A backend that does as the model's name says and counts what it did: three ports, `flaky`, `steady` and `spare`.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
 
 use super::{Consumer, Model, NUMBER, figures};
 
@@ -23,11 +26,12 @@ const BETWEEN_EVENTS: Duration = Duration::from_millis(30);
 pub const SLEEP: Duration = Duration::from_secs(5);
 const EVENTS: u64 = 12;
 
-/// Which of the two ports.
+/// Which of the three.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Port {
     Flaky,
     Steady,
+    Spare,
 }
 
 /// What became of the attempts of one request.
@@ -47,17 +51,31 @@ pub enum Answer {
     None,
     Begun,
     /// Written to its end, the usage with it.
-    Whole,
+    Whole(Port),
 }
 
 /// By number.
 pub type Count = BTreeMap<u64, Work>;
 
 pub struct Backend {
-    pub flaky: u16,
-    pub steady: u16,
-    count: Arc<Mutex<Count>>,
-    servers: Vec<tokio::task::JoinHandle<()>>,
+    /// In the order of [`Port::ALL`].
+    servers: [Server; 3],
+    notes: Arc<Notes>,
+    /// The one whose threads are in its network.
+    runtime: Handle,
+}
+
+struct Server {
+    address: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+/// What all ports count together.
+#[derive(Default)]
+struct Notes {
+    count: Mutex<Count>,
+    /// How often each credential was shown.
+    credentials: Mutex<BTreeMap<String, u64>>,
 }
 
 /// One request, read.
@@ -68,57 +86,110 @@ struct Asked {
     stream: bool,
 }
 
+// === impl Port ===
+
+impl Port {
+    pub const ALL: [Self; 3] = [Self::Flaky, Self::Steady, Self::Spare];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Flaky => "flaky",
+            Self::Steady => "steady",
+            Self::Spare => "spare",
+        }
+    }
+}
+
+// === impl Backend ===
+
 impl Backend {
-    pub async fn start() -> anyhow::Result<Self> {
-        let count = Arc::default();
-        let (flaky, one) = serve(Port::Flaky, &count).await?;
-        let (steady, other) = serve(Port::Steady, &count).await?;
-        Ok(Self { flaky, steady, count, servers: vec![one, other] })
+    /// At this address of the network in which the runtime's threads are.
+    pub async fn start(at: IpAddr) -> anyhow::Result<Self> {
+        let notes: Arc<Notes> = Arc::default();
+        let any = SocketAddr::new(at, 0);
+        let servers = [
+            Server::start(Port::Flaky, any, Arc::clone(&notes)).await?,
+            Server::start(Port::Steady, any, Arc::clone(&notes)).await?,
+            Server::start(Port::Spare, any, Arc::clone(&notes)).await?,
+        ];
+        Ok(Self { servers, notes, runtime: Handle::current() })
+    }
+
+    pub fn port(&self, port: Port) -> u16 {
+        let [flaky, steady, spare] = &self.servers;
+        match port {
+            Port::Flaky => flaky,
+            Port::Steady => steady,
+            Port::Spare => spare,
+        }
+        .address
+        .port()
+    }
+
+    /// Ends one of them with all its connections, and starts it again after a while.
+    pub async fn restart(&mut self, port: Port, away: Duration) -> anyhow::Result<()> {
+        let [flaky, steady, spare] = &mut self.servers;
+        let server = match port {
+            Port::Flaky => flaky,
+            Port::Steady => steady,
+            Port::Spare => spare,
+        };
+        server.task.abort();
+        tokio::time::sleep(away).await;
+        *server = self.runtime.spawn(Server::start(port, server.address, Arc::clone(&self.notes))).await??;
+        Ok(())
     }
 
     pub fn count(&self) -> Count {
-        lock(&self.count).clone()
+        lock(&self.notes.count).clone()
+    }
+
+    /// How often each credential was shown so far.
+    pub fn credentials(&self) -> BTreeMap<String, u64> {
+        lock(&self.notes.credentials).clone()
     }
 }
 
 impl Drop for Backend {
     fn drop(&mut self) {
-        self.servers.iter().for_each(tokio::task::JoinHandle::abort);
+        self.servers.iter().for_each(|server| server.task.abort());
     }
 }
 
-fn lock(count: &Mutex<Count>) -> MutexGuard<'_, Count> {
-    count.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn serve(at: Port, count: &Arc<Mutex<Count>>) -> anyhow::Result<(u16, tokio::task::JoinHandle<()>)> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-    let port = listener.local_addr()?.port();
-    let count = Arc::clone(count);
-    let server = tokio::spawn(async move {
-        let mut connections = tokio::task::JoinSet::new();
-        while let Ok((stream, _)) = listener.accept().await {
-            let count = Arc::clone(&count);
-            let service = service_fn(move |request| answer(at, Arc::clone(&count), request));
-            connections.spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
-            while connections.try_join_next().is_some() {}
-        }
-    });
-    Ok((port, server))
+// === impl Server ===
+
+impl Server {
+    async fn start(at: Port, address: SocketAddr, notes: Arc<Notes>) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        let task = tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let notes = Arc::clone(&notes);
+                let service = service_fn(move |request| answer(at, Arc::clone(&notes), request));
+                connections.spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+                while connections.try_join_next().is_some() {}
+            }
+        });
+        Ok(Self { address, task })
+    }
 }
 
 /// An error closes the connection without an answer.
-async fn answer(
-    at: Port,
-    count: Arc<Mutex<Count>>,
-    request: Request<Incoming>,
-) -> Result<Response<Body>, std::io::Error> {
+async fn answer(at: Port, notes: Arc<Notes>, request: Request<Incoming>) -> Result<Response<Body>, std::io::Error> {
+    if let Some(credential) = request.headers().get("authorization").and_then(|value| value.to_str().ok()) {
+        *lock(&notes.credentials).entry(credential.to_owned()).or_default() += 1;
+    }
     let Some(asked) = read(request).await else {
         return Ok(refusal(StatusCode::BAD_REQUEST));
     };
     let note = |change: &dyn Fn(&mut Work)| {
         let fresh = Work { consumer: asked.consumer, model: asked.model, in_vain: 0, answer: Answer::None };
-        change(lock(&count).entry(asked.number).or_insert(fresh));
+        change(lock(&notes.count).entry(asked.number).or_insert(fresh));
     };
     match (asked.model, at) {
         (Model::Down, _) | (Model::Broken, Port::Flaky) => return Ok(refusal(StatusCode::INTERNAL_SERVER_ERROR)),
@@ -141,10 +212,10 @@ async fn answer(
         }
     }
     let whole = {
-        let (count, number) = (Arc::clone(&count), asked.number);
+        let (notes, number) = (Arc::clone(&notes), asked.number);
         move || {
-            if let Some(work) = lock(&count).get_mut(&number) {
-                work.answer = Answer::Whole;
+            if let Some(work) = lock(&notes.count).get_mut(&number) {
+                work.answer = Answer::Whole(at);
             }
         }
     };

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::ops::Add;
 
-use super::backend::{Answer, Count};
+use super::backend::{Answer, Count, Port};
 use super::load::Sent;
 use super::{Consumer, Model, figures};
 use crate::admin::UsageRow;
@@ -23,9 +24,15 @@ pub struct Verdict {
     pub wrong: Vec<String>,
 }
 
-/// Compares. `excused`: requests that were under way, or just over, when Envoy was killed; what a killed process knew
+/// Compares what stands in the books of these consumers. `excused`: requests that were under way, or just over, when Envoy was killed; what a killed process knew
 /// and had not yet told is in no row, and what it had leased is charged to the budgets when it expires.
-pub fn compare(rows: &[UsageRow], count: &Count, sent: &Sent, excused: &BTreeSet<u64>) -> Verdict {
+pub fn compare(
+    consumers: &[Consumer],
+    rows: &[UsageRow],
+    count: &Count,
+    sent: &Sent,
+    excused: &BTreeSet<u64>,
+) -> Verdict {
     let mut verdict = Verdict::default();
     let _ = writeln!(verdict.table, "{:<8} {:<8} {:>32} {:>42}", "", "", "backend", "ledger");
     let _ = writeln!(
@@ -33,13 +40,16 @@ pub fn compare(rows: &[UsageRow], count: &Count, sent: &Sent, excused: &BTreeSet
         "{:<8} {:<8} {:>9} {:>9} {:>12} {:>9} {:>9} {:>12} {:>9}",
         "consumer", "model", "requests", "in vain", "tokens", "requests", "estimated", "tokens", "exact"
     );
-    for consumer in Consumer::ALL {
+    for consumer in consumers.iter().copied() {
         for model in Model::ALL {
             line(&mut verdict, (consumer, model), rows, count, sent, excused);
         }
     }
     // A client that got its whole answer had a backend that wrote it whole, or nothing here counts right.
-    let unseen = sent.whole.iter().filter(|number| count.get(number).is_none_or(|work| work.answer != Answer::Whole));
+    let unseen = sent
+        .whole
+        .iter()
+        .filter(|number| count.get(number).is_none_or(|work| !matches!(work.answer, Answer::Whole(_))));
     let unseen = unseen.count();
     if unseen > 0 {
         verdict.wrong.push(format!("{unseen} whole answers that the backend did not write"));
@@ -60,40 +70,42 @@ fn line(
     excused: &BTreeSet<u64>,
 ) {
     let (mut worked, mut in_vain, mut excuse) = (0, 0, 0);
-    let mut whole = Sums::default();
+    // Of the two that answer.
+    let mut whole = [(Port::Steady, Sums::default()), (Port::Spare, Sums::default())];
     for (number, work) in count.iter().filter(|(_, work)| (work.consumer, work.model) == (consumer, model)) {
         worked += 1;
         in_vain += work.in_vain;
         excuse += u64::from(excused.contains(number));
-        if work.answer == Answer::Whole {
+        if let Answer::Whole(at) = work.answer {
             let (input, output) = figures(*number);
-            whole.requests += 1;
-            whole.input += input;
-            whole.output += output;
+            let sums = whole.iter_mut().filter(|(port, _)| *port == at).map(|(_, sums)| sums);
+            sums.for_each(|sums| *sums = Sums { requests: 1, input, output } + *sums);
         }
     }
     let rows: Vec<&UsageRow> =
         rows.iter().filter(|row| row.consumer == consumer.name() && row.model == model.name()).collect();
     let sum = |field: fn(&UsageRow) -> u64| rows.iter().map(|row| field(row)).sum::<u64>();
     let (requests, estimated) = (sum(|row| row.requests), sum(|row| row.estimated_requests));
-    let steady = rows.iter().filter(|row| row.backend == "steady").fold(Sums::default(), |sums, row| Sums {
-        requests: sums.requests + row.requests,
-        input: sums.input + row.input_tokens,
-        output: sums.output + row.output_tokens,
-    });
-    let of_steady: u64 = rows.iter().filter(|row| row.backend == "steady").map(|row| row.estimated_requests).sum();
-    let exact = of_steady == 0 && steady == whole;
+    let told = |port: Port| rows.iter().filter(move |row| row.backend == port.name());
+    let of = |port: Port| {
+        told(port)
+            .map(|row| Sums { requests: row.requests, input: row.input_tokens, output: row.output_tokens })
+            .fold(Sums::default(), Sums::add)
+    };
+    let guessed: u64 = whole.iter().flat_map(|(port, _)| told(*port)).map(|row| row.estimated_requests).sum();
+    let exact = guessed == 0 && whole.iter().all(|(port, sums)| of(*port) == *sums);
+    let worked_tokens: u64 = whole.iter().map(|(_, sums)| sums.input + sums.output).sum();
     let _ = writeln!(
         verdict.table,
         "{:<8} {:<8} {worked:>9} {in_vain:>9} {:>12} {requests:>9} {estimated:>9} {:>12} {:>9}",
         consumer.name(),
         model.name(),
-        whole.input + whole.output,
+        worked_tokens,
         sum(|row| row.input_tokens) + sum(|row| row.output_tokens),
-        match (consumer, exact) {
-            (Consumer::Leaves, _) => "",
-            (Consumer::Stays, true) => "yes",
-            (Consumer::Stays, false) => "NO",
+        match (consumer.is_exact(), exact) {
+            (false, _) => "",
+            (true, true) => "yes",
+            (true, false) => "NO",
         }
     );
     let mut wrong = |what: String| verdict.wrong.push(format!("{}, {}: {what}", consumer.name(), model.name()));
@@ -108,11 +120,23 @@ fn line(
         wrong(format!("{requests} requests are charged, {worked} were worked on and {left} left before the answer"));
     }
     // Their attempts in vain are rows of the other backend.
-    if consumer == Consumer::Stays && !exact {
-        wrong(format!("the backend answered {whole:?}, its rows say {steady:?} with {of_steady} estimated"));
+    if consumer.is_exact() && !exact {
+        let says = whole.map(|(port, _)| (port, of(port)));
+        wrong(format!("the backend answered {whole:?}, its rows say {says:?} with {guessed} estimated"));
     }
-    if consumer == Consumer::Stays && estimated < in_vain {
+    if consumer.is_exact() && estimated < in_vain {
         wrong(format!("{in_vain} attempts were worked on in vain, {estimated} are charged"));
+    }
+}
+
+impl Add for Sums {
+    type Output = Self;
+    fn add(self, other: Self) -> Self {
+        Self {
+            requests: self.requests + other.requests,
+            input: self.input + other.input,
+            output: self.output + other.output,
+        }
     }
 }
 
@@ -157,7 +181,7 @@ mod tests {
 
     fn wrong(row: UsageRow, count: &Count, left: &[(u64, Consumer, Model)]) -> Vec<String> {
         let left = left.iter().map(|(number, consumer, model)| (*number, (*consumer, *model))).collect();
-        compare(&[row], count, &Sent { left, ..Sent::default() }, &BTreeSet::new()).wrong
+        compare(&Consumer::RICH, &[row], count, &Sent { left, ..Sent::default() }, &BTreeSet::new()).wrong
     }
 
     #[test]

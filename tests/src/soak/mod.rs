@@ -6,19 +6,24 @@
 //! books.rs: the ledger's rows against the backend's own count  <------------------------------
 //! ```
 //!
+//! `tests/tests/installed/mixed/` does the same in a Kubernetes, with more that is disturbed. It has the clients, the backend
+//! and the comparison from here.
+//!
 //! The backend is scripted, unlike in the end-to-end tests: exact counting is the point here, so it answers with figures
 //! that it makes up from the number of the request, and sleeps, breaks off and refuses as the model's name says.
 
-mod backend;
-mod books;
-mod load;
+pub mod backend;
+pub mod books;
+pub mod load;
+pub mod memory;
 mod run;
 
 use std::time::Duration;
 
 pub use run::{Options, run};
 
-/// What a model does. `steady` answers; with the others `flaky` has the first attempt and `steady` the second.
+/// What a model does. `steady` answers; with the others `flaky` has the first attempt and `steady` the second. Where there
+/// is `spare`, it answers when `steady` is away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Model {
     /// Answers at once, as JSON or as a stream.
@@ -65,28 +70,43 @@ pub enum Consumer {
     Stays,
     /// Leaves at some stage.
     Leaves,
+    /// Reads every answer to its end, and has a budget that is soon used up.
+    Spends,
 }
 
 impl Consumer {
-    pub const ALL: [Self; 2] = [Self::Stays, Self::Leaves];
+    pub const ALL: [Self; 3] = [Self::Stays, Self::Leaves, Self::Spends];
+    /// Those that have budgets which are never used up.
+    pub const RICH: [Self; 2] = [Self::Stays, Self::Leaves];
+
+    /// Whether its books are exact.
+    pub fn is_exact(self) -> bool {
+        self != Self::Leaves
+    }
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Stays => "stays",
             Self::Leaves => "leaves",
+            Self::Spends => "spends",
         }
     }
 
+    /// The one that it has in the beginning.
     pub fn key(self) -> &'static str {
         match self {
             Self::Stays => "soak-key-of-those-who-stay",
             Self::Leaves => "soak-key-of-those-who-leave",
+            Self::Spends => "soak-key-of-those-who-spend",
         }
     }
 }
 
 /// The header by which the backend knows a request again, whichever attempt it is: `<consumer>-<number>`.
 pub const NUMBER: &str = "x-soak-number";
+
+/// The header by which a route knows a consumer, so that one of them may have a policy of its own.
+pub const WHO: &str = "x-soak-consumer";
 
 /// The gateway gives up on an attempt that has not begun its answer by then. Only `sleeps` is to see that. A process of
 /// the soak that stalls for so long lets it happen to every model: the client gets 504 and the attempt is charged, rightly,

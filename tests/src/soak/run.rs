@@ -1,12 +1,13 @@
 //! The whole run: start everything, kill some of it, compare.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use rustix::process::Signal;
 use tokio::time::{Instant, sleep};
 
-use super::backend::Backend;
+use super::backend::{Backend, Port};
 use super::books::{self, Verdict};
 use super::load::Load;
 use super::{Consumer, FIRST_TOKEN, Model};
@@ -41,7 +42,7 @@ const BUDGET: u64 = 10_000_000_000;
 /// When it could not be found out.
 pub async fn run(options: Options) -> anyhow::Result<bool> {
     let tools = Tools::find()?;
-    let backend = Backend::start().await?;
+    let backend = Backend::start(Ipv4Addr::LOCALHOST.into()).await?;
     let setup = Setup::new(&tools, "soak")?;
     let port = setup.port();
     let mut gateway = setup
@@ -49,7 +50,7 @@ pub async fn run(options: Options) -> anyhow::Result<bool> {
         .arguments(&["--concurrency", "2", "--lease-ttl", "10s"])
         .start()
         .await?;
-    let load = Load::start(&gateway.url());
+    let load = Load::start(&gateway.url(), &Consumer::RICH);
     let end = Instant::now() + Duration::from_secs_f64(options.minutes * 60.0);
     let mut excused = BTreeSet::new();
     let (mut kills, mut envoy_kills) = (0, 0);
@@ -78,7 +79,7 @@ pub async fn run(options: Options) -> anyhow::Result<bool> {
     let last = std::sync::Mutex::new(Verdict::default());
     let looked = poll::within(SETTLED, "the books are right", || async {
         let rows = gateway.admin().usage("").await?;
-        let verdict = books::compare(&rows, &backend.count(), &sent, &excused);
+        let verdict = books::compare(&Consumer::RICH, &rows, &backend.count(), &sent, &excused);
         let right = verdict.wrong.is_empty();
         *last.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = verdict;
         anyhow::ensure!(right, "they are not");
@@ -134,10 +135,10 @@ fn configuration(port: u16, backend: &Backend) -> String {
     let mut parts = vec![
         config::entry(port),
         config::pool("Required", &models),
-        config::backend("flaky", "OpenAI", backend.flaky, &timeouts),
-        config::backend("steady", "OpenAI", backend.steady, &timeouts),
+        config::backend("flaky", "OpenAI", backend.port(Port::Flaky), &timeouts),
+        config::backend("steady", "OpenAI", backend.port(Port::Steady), &timeouts),
         config::budget(BUDGET, ""),
     ];
-    parts.extend(Consumer::ALL.map(|consumer| config::consumer(consumer.name(), consumer.key(), "")));
+    parts.extend(Consumer::RICH.map(|consumer| config::consumer(consumer.name(), consumer.key(), "")));
     config::documents(&parts)
 }

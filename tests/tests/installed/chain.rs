@@ -53,6 +53,18 @@ async fn a_model_is_asked_by_kubectl_alone(lab: Arc<Lab>) -> anyhow::Result<()> 
         refused.body.contains("rate_limit_exceeded") && refused.head.contains("retry-after"),
         "{refused:?}"
     );
+    poll::until("the policy has an Event that says so", || async {
+        let about = "involvedObject.kind=TokenPolicy,involvedObject.name=trial";
+        let events = ["-n", "chain", "get", "events", "--field-selector", about, "-o"];
+        let text = "jsonpath={range .items[*]}{.reason}: {.message}{'\\n'}{end}";
+        let events = lab.kubectl(&[&events[..], &[text]].concat()).await?.success()?.out;
+        let is_it = |event: &str| {
+            event.starts_with("BudgetNearlySpent: limit hourly of ") && event.contains("of 300 tokens are spent")
+        };
+        anyhow::ensure!(events.lines().any(is_it), "{events}");
+        Ok(())
+    })
+    .await?;
     let answer = chat(&lab, &url, &research).await?;
     anyhow::ensure!(answer.status == 200, "another consumer's budget is used up as well: {answer:?}");
 

@@ -11,7 +11,7 @@ use rand::{Rng as _, SeedableRng as _};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tollgate_tests::lab::Lab;
-use tollgate_tests::lab::install::{NAMESPACE, VALUES};
+use tollgate_tests::lab::install::NAMESPACE;
 use tollgate_tests::lab::suite::e2e;
 use tollgate_tests::poll;
 
@@ -45,8 +45,7 @@ spec:
 
 async fn after_chaos_each_proxy_does_what_the_objects_say(lab: Arc<Lab>) -> anyhow::Result<()> {
     let address = shop::web(&lab, "chaos", "").await?;
-    let two = [&VALUES[..], &["replicas=2"]].concat();
-    lab.helm("upgrade", &["--wait", "--timeout", "120s"], &two).await?;
+    lab.upgrade(&["replicas=2"]).await?;
     watched(&lab, OLD).await?;
     let load = Load::start(&lab, &format!("http://{address}/"), 200, &[])?;
     let mut random = StdRng::seed_from_u64(SEED);
@@ -108,7 +107,7 @@ async fn after_chaos_each_proxy_does_what_the_objects_say(lab: Arc<Lab>) -> anyh
     let answered = load.stop()?;
     println!("    {} requests meanwhile, {} wrong", answered.requests, answered.wrong.len());
     all_is_as_if_new(&lab, &wanted).await?;
-    lab.helm("upgrade", &["--wait", "--timeout", "120s"], &VALUES).await?;
+    lab.upgrade(&[]).await?;
     answered.all_right()
 }
 

@@ -42,18 +42,22 @@ pub async fn watch_gap(lab: &Lab, change: impl AsyncFnOnce() -> anyhow::Result<(
         lab.exec(&["curl", "-s", "--fail-with-body", "-d", &compact, &format!("{ETCD}/v3/kv/compaction")])
             .await?
             .success()?;
-        let before = component(lab, API_SERVER)?;
-        signal(before, Signal::KILL)?;
-        poll::within(Duration::from_secs(60), "the API server is back", || async {
-            anyhow::ensure!(component(lab, API_SERVER)? != before, "it lives yet");
-            lab.kubectl(&["get", "--raw", "/readyz"]).await?.success()
-        })
-        .await?;
-        anyhow::Ok(())
+        kill_api_server(lab).await
     }
     .await;
     stand.iter().try_for_each(|process| signal(*process, Signal::CONT))?;
     forgotten
+}
+
+/// Kills the API server, and waits until it is back.
+pub async fn kill_api_server(lab: &Lab) -> anyhow::Result<()> {
+    let before = component(lab, API_SERVER)?;
+    signal(before, Signal::KILL)?;
+    poll::within(Duration::from_secs(60), "the API server is back", || async {
+        anyhow::ensure!(component(lab, API_SERVER)? != before, "it lives yet");
+        lab.kubectl(&["get", "--raw", "/readyz"]).await?.success().map(drop)
+    })
+    .await
 }
 
 /// Holds a component of the cluster for a while.
@@ -71,30 +75,35 @@ fn component(lab: &Lab, name: &str) -> anyhow::Result<Pid> {
 
 /// The process of a Pod. Its name is in the environment.
 pub fn process_of(pod: &str) -> anyhow::Result<Pid> {
-    let is_of_pod = format!("POD_NAME={pod}");
-    process("environ", |text| text.split(' ').any(|variable| variable == is_of_pod))
+    process("environ", |text| names_pod(text, pod))
+}
+
+fn names_pod(environment: &str, pod: &str) -> bool {
+    environment.split(' ').any(|variable| variable.strip_prefix("POD_NAME=") == Some(pod))
 }
 
 /// The Envoy of a proxy's Pod.
 pub fn envoy_of(pod: &str) -> anyhow::Result<u32> {
-    let proxy = process_of(pod)?.as_raw_nonzero();
-    let children = std::fs::read_to_string(format!("/proc/{proxy}/task/{proxy}/children"))?;
-    Ok(children.split_whitespace().next().context("the Pod has no Envoy")?.parse()?)
+    let envoy = all("environ", |text| names_pod(text, pod)).find(|id| {
+        let name = std::fs::read_to_string(format!("/proc/{}/comm", id.as_raw_nonzero()));
+        name.is_ok_and(|name| name.trim() == "envoy")
+    });
+    Ok(envoy.context("the Pod has no Envoy")?.as_raw_nonzero().get().unsigned_abs())
 }
 
 /// The first process that says so in this file of /proc.
-fn process(file: &str, is_it: impl Fn(&str) -> bool) -> anyhow::Result<Pid> {
-    for entry in std::fs::read_dir("/proc")?.flatten() {
-        let Some(id) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+fn process(file: &'static str, is_it: impl Fn(&str) -> bool) -> anyhow::Result<Pid> {
+    all(file, is_it).next().context("there is no such process")
+}
+
+/// All of them. Ids begin anew some time, so a child may come before its parent.
+fn all(file: &'static str, is_it: impl Fn(&str) -> bool) -> impl Iterator<Item = Pid> {
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(move |entry| {
+        let id: i32 = entry.file_name().to_str()?.parse().ok()?;
         let line = std::fs::read(entry.path().join(file)).unwrap_or_default();
-        let line = String::from_utf8_lossy(&line).replace('\0', " ");
-        if is_it(&line)
-            && let Some(pid) = Pid::from_raw(id)
-        {
-            return Ok(pid);
-        }
-    }
-    anyhow::bail!("there is no such process")
+        is_it(&String::from_utf8_lossy(&line).replace('\0', " ")).then(|| Pid::from_raw(id)).flatten()
+    })
 }
 
 pub fn signal(process: Pid, signal: Signal) -> anyhow::Result<()> {

@@ -19,15 +19,15 @@ e2e! {
 }
 
 const SERVICE: &str = "tollgate-proxies";
+/// What makes the fleet.
+const FLEET: [&str; 2] = ["proxies.provide=one-fleet", "proxies.fleet.ports={9081,9082}"];
 /// Where the mesh's kinds are unknown.
 const NO_POLICIES: &str = "serviceMesh.policies.enabled=false";
 /// No Gateway of another test has one of these.
 const PORTS: [u16; 2] = [9081, 9082];
 
 async fn one_fleet_serves_all_gateways_without_a_right_to_make_any(lab: Arc<Lab>) -> anyhow::Result<()> {
-    let values = [&VALUES[..], &["proxies.provide=one-fleet", "proxies.fleet.ports={9081,9082}"]].concat();
-    lab.helm("upgrade", &["--wait", "--timeout", "120s"], &values).await?;
-    lab.one_control_plane().await?;
+    lab.upgrade(&FLEET).await?;
     let noted = noted(&lab)?;
 
     let addresses =
@@ -64,7 +64,7 @@ async fn one_fleet_serves_all_gateways_without_a_right_to_make_any(lab: Arc<Lab>
     anyhow::ensure!(only_reads && granted.len() == 2, "{granted:?}");
     let (_, denied) = used(&lab, noted)?;
     anyhow::ensure!(denied.is_empty(), "denied: {denied:?}");
-    in_a_mesh(&lab, &values).await
+    in_a_mesh(&lab, &[&VALUES[..], &FLEET].concat()).await
 }
 
 /// The same fleet in a mesh. Its Pods wait for Istio's agent, which a lab does not have, so this comes after all else.

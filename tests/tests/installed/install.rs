@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use serde_json::Value;
 use tollgate_tests::lab::Lab;
-use tollgate_tests::lab::install::{NAMESPACE, VALUES};
+use tollgate_tests::lab::install::NAMESPACE;
 use tollgate_tests::lab::suite::e2e;
 use tollgate_tests::poll;
 
@@ -132,8 +132,7 @@ pub fn used(lab: &Lab, after: usize) -> anyhow::Result<(BTreeSet<Right>, BTreeSe
 async fn an_upgrade_and_a_new_start_lose_nothing(lab: Arc<Lab>) -> anyhow::Result<()> {
     let address = shop::web(&lab, "upgrades", "").await?;
     let load = Load::start(&lab, &format!("http://{address}/"), 200, &[])?;
-    let label = [&VALUES[..], &["podLabels.upgraded=yes"]].concat();
-    lab.helm("upgrade", &["--wait", "--timeout", "120s"], &label).await?;
+    lab.upgrade(&["podLabels.upgraded=yes"]).await?;
     let found =
         lab.field(&["-n", NAMESPACE, "deployment", "tollgate"], "{.spec.template.metadata.labels.upgraded}").await?;
     anyhow::ensure!(!found.is_empty(), "{found}");

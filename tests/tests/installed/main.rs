@@ -3,18 +3,21 @@
 //! own.
 
 mod authority;
+mod certificates;
 mod chain;
 mod chaos;
 mod dump;
 mod faults;
 mod fleet;
 mod install;
+mod mixed;
 mod native;
 mod picked;
 mod policies;
 mod proxies;
 mod release;
 mod replicas;
+mod restored;
 mod secrets;
 mod shop;
 mod tenants;
@@ -36,8 +39,12 @@ fn main() -> ExitCode {
         authority::tests(),
         replicas::tests(),
         install::tests(),
+        // After the test of rights: an API server that has just started denies what it has not read the rights of.
+        mixed::tests(),
         policies::tests(),
         release::tests(),
+        certificates::tests(),
+        restored::tests(),
         native::tests(),
         fleet::tests(),
     ];

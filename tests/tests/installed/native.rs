@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tollgate_tests::lab::Lab;
-use tollgate_tests::lab::install::VALUES;
 use tollgate_tests::lab::suite::e2e;
 use tollgate_tests::poll;
 
@@ -25,8 +24,7 @@ async fn proxies_in_pods_run_the_filter_as_a_module(lab: Arc<Lab>) -> anyhow::Re
     let pod = lab.field(&of_gateway, "{.items[0].metadata.name}").await?;
     anyhow::ensure!(!has_module(&pod)?, "nobody has chosen it yet");
 
-    let native = [&VALUES[..], &["extraArgs={--filter,native}"]].concat();
-    lab.helm("upgrade", &["--wait", "--timeout", "120s"], &native).await?;
+    lab.upgrade(&["extraArgs={--filter,native}"]).await?;
     // Each Envoy fetches the module, and takes it when it is there.
     let early = on_the_way(&lab, &url, &research, || has_module(&pod)).await?;
     let before = used(&lab, namespace, "research").await?;
@@ -43,7 +41,7 @@ async fn proxies_in_pods_run_the_filter_as_a_module(lab: Arc<Lab>) -> anyhow::Re
     })
     .await?;
 
-    lab.helm("upgrade", &["--wait", "--timeout", "120s"], &VALUES).await?;
+    lab.upgrade(&[]).await?;
     let back = on_the_way(&lab, &url, &research, || Ok(true)).await?;
     println!("    {early} requests on the way, and {back} on the way back, came before the keys");
     let same = lab.field(&of_gateway, "{.items[0].metadata.name}").await?;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use serde_json::Value;
 use tollgate_tests::lab::Lab;
-use tollgate_tests::lab::install::{CONTROL_PLANE, NAMESPACE, VALUES};
+use tollgate_tests::lab::install::{CONTROL_PLANE, NAMESPACE};
 use tollgate_tests::lab::suite::e2e;
 use tollgate_tests::poll;
 
@@ -76,9 +76,8 @@ async fn policies_admit_what_is_used_and_nothing_else(lab: Arc<Lab>) -> anyhow::
     let still = still_refused(&lab).await?;
     anyhow::ensure!(still.is_empty(), "something that was used is refused: {still:?}");
 
-    let runners = [&VALUES[..], &["networkPolicies.runners.namespaces={policed}"]].concat();
     let Chain { url, research } = chain(&lab, "policed", "").await?;
-    lab.helm("upgrade", &["--wait", "--timeout", "120s"], &runners).await?;
+    lab.upgrade(&["networkPolicies.runners.namespaces={policed}"]).await?;
     lab.apply(STRANGER).await?;
     for (namespace, pod) in [("strangers", "stranger"), ("monitoring", "prometheus"), ("policed", "runner")] {
         let pod = format!("pod/{pod}");
@@ -131,7 +130,7 @@ async fn policies_admit_what_is_used_and_nothing_else(lab: Arc<Lab>) -> anyhow::
     lab.kubectl(&["-n", "policed", "delete", "httproute", "other"]).await?.success()?;
     reaches(&lab, &proxy_pod, &labelled, false).await?;
     lab.kubectl(&["delete", "namespace", "policed", "strangers", "--wait=false"]).await?.success()?;
-    lab.helm("upgrade", &["--wait", "--timeout", "120s"], &VALUES).await
+    lab.upgrade(&[]).await
 }
 
 const ROUTE: &str = "

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 
-use tollgate_tests::lab::install::{NAMESPACE, VALUES};
+use tollgate_tests::lab::install::{LASTING, NAMESPACE, VALUES};
 use tollgate_tests::lab::suite::e2e;
 use tollgate_tests::lab::{Lab, books};
 use tollgate_tests::poll;
@@ -21,13 +21,12 @@ e2e! {
 }
 
 const CONSUMER: &str = "released/research";
-const BOOKS: [&str; 2] = ["ledger.persistence.enabled=true", "ledger.persistence.existingClaim=books"];
 const NEWER: &str = "0.2.0";
 
 async fn a_newer_chart_and_the_way_back_keep_books_budgets_and_addresses(lab: Arc<Lab>) -> anyhow::Result<()> {
     lab.install_books().await?;
-    let values = [&VALUES[..], &BOOKS, &["gateway.create=true", "gateway.port=9080"]].concat();
-    lab.helm("upgrade", &["--wait", "--timeout", "120s"], &values).await?;
+    let further = [&LASTING[..], &["gateway.create=true", "gateway.port=9080"]].concat();
+    lab.upgrade(&further).await?;
     let found = chain(&lab, "released", BUDGET).await?;
     shop::programmed(&lab, NAMESPACE, "llm").await?;
     lab.run_helm("test", &["--timeout", "60s"]).await?;
@@ -44,6 +43,7 @@ async fn a_newer_chart_and_the_way_back_keep_books_budgets_and_addresses(lab: Ar
     .await?;
 
     let revision = revision(&lab).await?;
+    let values = [&VALUES[..], &further].concat();
     lab.helm_chart(&newer(&lab)?, "upgrade", &["--wait", "--timeout", "120s"], &values).await?;
     for version in [NEWER, env!("CARGO_PKG_VERSION")] {
         if version != NEWER {
@@ -69,9 +69,7 @@ async fn a_newer_chart_and_the_way_back_keep_books_budgets_and_addresses(lab: Ar
 /// With `namespaces` the rights are Roles, and they suffice.
 async fn one_namespace_needs_no_right_in_others(lab: Arc<Lab>) -> anyhow::Result<()> {
     lab.kubectl(&["create", "namespace", "scoped"]).await?.success()?;
-    let scoped = [&VALUES[..], &["namespaces={scoped}"]].concat();
-    lab.helm("upgrade", &["--wait", "--timeout", "120s"], &scoped).await?;
-    lab.one_control_plane().await?;
+    lab.upgrade(&["namespaces={scoped}"]).await?;
     let noted = noted(&lab)?;
     for wide in ["tollgate", "tollgate-provisioner"] {
         let found = lab.kubectl(&["get", "clusterrole", wide]).await?;
@@ -80,7 +78,7 @@ async fn one_namespace_needs_no_right_in_others(lab: Arc<Lab>) -> anyhow::Result
     shop::web(&lab, "scoped", "").await?;
     let (_, denied) = asked(&lab, noted)?;
     anyhow::ensure!(denied.is_empty(), "denied: {denied:?}");
-    lab.helm("upgrade", &["--wait", "--timeout", "120s"], &VALUES).await
+    lab.upgrade(&[]).await
 }
 
 /// A copy of the chart with a higher version.

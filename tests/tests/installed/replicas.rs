@@ -13,7 +13,7 @@ use tokio::process::Command;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tollgate_tests::lab::Lab;
-use tollgate_tests::lab::install::{CONTROL_PLANE, NAMESPACE, TWO_REPLICAS, VALUES};
+use tollgate_tests::lab::install::{CONTROL_PLANE, NAMESPACE, TWO_REPLICAS};
 use tollgate_tests::lab::suite::e2e;
 use tollgate_tests::poll;
 
@@ -30,6 +30,8 @@ const CONSUMER: &str = "books/research";
 const REPLACED: Duration = Duration::from_secs(15);
 /// Proxies come and go.
 const MANY: Duration = Duration::from_secs(180);
+/// Which control plane a proxy comes to is chance. One that is deleted takes half a minute to end, because its leases go back.
+const CHANCE: Duration = Duration::from_secs(600);
 /// Where the admin API of a control plane is, and proxies.
 const ADMIN: &str = "127.0.0.1:19000";
 const XDS: u16 = 18000;
@@ -63,8 +65,7 @@ struct Added {
 
 async fn two_replicas_have_the_same_books(lab: Arc<Lab>) -> anyhow::Result<()> {
     lab.install_books().await?;
-    // The later of two values counts.
-    lab.helm("upgrade", &["--wait", "--timeout", "120s"], &[&VALUES[..], &TWO_REPLICAS].concat()).await?;
+    lab.upgrade(&TWO_REPLICAS).await?;
     let pods = poll::until("there are two replicas", || replicas(&lab)).await?;
 
     let Chain { url, research } = chain(&lab, "books", &format!("{BUDGET}---{PROXIES}")).await?;
@@ -72,7 +73,7 @@ async fn two_replicas_have_the_same_books(lab: Arc<Lab>) -> anyhow::Result<()> {
     let before = settled(&pods, None).await?;
     let clients = Clients::start(&lab, &url, &research);
     lab.kubectl(&["-n", "books", "patch", "gateway", "llm", "--type", "merge", "-p", SEVERAL]).await?.success()?;
-    poll::within(MANY, "each replica has a proxy", || each_has_a_proxy(&lab, &pods)).await?;
+    poll::within(CHANCE, "each replica has a proxy", || each_has_a_proxy(&lab, &pods)).await?;
     a_gateway_of_a_follower_is_programmed(&lab, &pods).await?;
     let books = async |pod: &str, more: u64| {
         poll::until("the books grow", || async {
@@ -116,17 +117,17 @@ async fn two_replicas_have_the_same_books(lab: Arc<Lab>) -> anyhow::Result<()> {
     println!("    {} requests, {} tokens", added.requests, added.tokens);
     anyhow::ensure!(added.refused.is_empty(), "{:?}", added.refused);
     settled(&pods, Some(before + added.tokens)).await?;
-    lab.helm("upgrade", &["--wait", "--timeout", "120s"], &VALUES).await
+    lab.upgrade(&[]).await
 }
 
-async fn another_leads(lab: &Lab, before: &str) -> anyhow::Result<String> {
+pub async fn another_leads(lab: &Lab, before: &str) -> anyhow::Result<String> {
     let now = lab.leader().await?;
     anyhow::ensure!(now != before, "{now} leads");
     Ok(now)
 }
 
 /// The Pods of the control plane, once there are two and both are ready.
-async fn replicas(lab: &Lab) -> anyhow::Result<[String; 2]> {
+pub async fn replicas(lab: &Lab) -> anyhow::Result<[String; 2]> {
     let list = ["-n", NAMESPACE, "get", "pods", "-l", CONTROL_PLANE, "-o", "json"];
     let list: Value = serde_json::from_str(&lab.kubectl(&list).await?.success()?.out)?;
     let pods = list.get("items").and_then(Value::as_array).context("no list")?;
@@ -146,7 +147,7 @@ async fn replicas(lab: &Lab) -> anyhow::Result<[String; 2]> {
 async fn each_has_a_proxy(lab: &Lab, pods: &[String]) -> anyhow::Result<()> {
     let rollout = ["-n", "books", "rollout", "status", "deployment/llm-tollgate", "--timeout=60s"];
     lab.kubectl(&rollout).await?.success()?;
-    let proxies = proxies(lab, "llm").await?;
+    let proxies = proxies(lab, "books", "llm").await?;
     anyhow::ensure!(proxies.len() == 2, "{proxies:?}");
     for pod in pods {
         if served_by(pod)?.is_disjoint(&proxies.iter().map(|(_, address)| *address).collect()) {
@@ -166,7 +167,7 @@ async fn a_gateway_of_a_follower_is_programmed(lab: &Lab, pods: &[String]) -> an
         let name = format!("new-{number}");
         lab.apply(&GATEWAY.replace("NAME", &name)).await?;
         shop::programmed(lab, "books", &name).await?;
-        let proxies = proxies(lab, &name).await?.into_iter().map(|(_, address)| address);
+        let proxies = proxies(lab, "books", &name).await?.into_iter().map(|(_, address)| address);
         if !served_by(follower)?.is_disjoint(&proxies.collect()) {
             return Ok(());
         }
@@ -182,10 +183,10 @@ spec: {gatewayClassName: tollgate, listeners: [{name: http, port: 80, protocol: 
 ";
 
 /// Names and addresses of a Gateway's proxies.
-async fn proxies(lab: &Lab, gateway: &str) -> anyhow::Result<Vec<(String, Ipv4Addr)>> {
+pub async fn proxies(lab: &Lab, namespace: &str, gateway: &str) -> anyhow::Result<Vec<(String, Ipv4Addr)>> {
     let label = format!("gateway.networking.k8s.io/gateway-name={gateway}");
     let rows = "{range .items[*]}{.metadata.name} {.status.podIP};{end}";
-    let found = lab.field(&["-n", "books", "pods", "-l", &label], rows).await?;
+    let found = lab.field(&["-n", namespace, "pods", "-l", &label], rows).await?;
     found
         .split_terminator(';')
         .map(|row| {
@@ -234,17 +235,23 @@ async fn asked_all(pods: &[String], what: &str) -> anyhow::Result<Vec<Value>> {
     Ok(first)
 }
 
-/// What a Pod's admin API says of the consumer. It listens where nobody else is.
+/// What a Pod's admin API says of the consumer.
 async fn asked(pod: &str, what: &str) -> anyhow::Result<Vec<Value>> {
+    let rows = told(pod, what).await?.into_iter();
+    let is_of_consumer =
+        |row: &Value| [row.get("consumer"), row.pointer("/scope/Consumer")].contains(&Some(&CONSUMER.into()));
+    Ok(rows.filter(is_of_consumer).collect())
+}
+
+/// The rows that a Pod's admin API has under this name. It listens where nobody else is.
+pub async fn told(pod: &str, what: &str) -> anyhow::Result<Vec<Value>> {
     let process = process_of(pod)?.as_raw_nonzero().to_string();
     let url = format!("http://{ADMIN}/api/{what}");
     let curl = ["curl", "-s", "--fail-with-body", "--max-time", "10", &url];
     let output = Command::new("nsenter").args(["--target", &process, "--net"]).args(curl).output().await?;
-    let answer: Value = serde_json::from_slice(&output.stdout).with_context(|| format!("{output:?}"))?;
-    let rows = answer.get("rows").and_then(Value::as_array).context("no rows")?;
-    let is_of_consumer =
-        |row: &&Value| [row.get("consumer"), row.pointer("/scope/Consumer")].contains(&Some(&CONSUMER.into()));
-    Ok(rows.iter().filter(is_of_consumer).cloned().collect())
+    let mut answer: Value = serde_json::from_slice(&output.stdout).with_context(|| format!("{output:?}"))?;
+    let rows = answer.get_mut("rows").and_then(Value::as_array_mut).context("no rows")?;
+    Ok(std::mem::take(rows))
 }
 
 fn sum(rows: &[Value], fields: &[&str]) -> u64 {

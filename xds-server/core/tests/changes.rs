@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use tollgate_core::envoy::{FilterCode, FilterSetup, Ports, RouteTables, Surroundings, snapshot};
+use tollgate_core::envoy::{FilterCode, FilterSetup, Ports, RouteTables, Signals, Surroundings, snapshot};
 use tollgate_core::objects::{NoSecretSource, Objects};
 use tollgate_core::placement::Placement;
 use tollgate_core::snapshot::{ResourceType, Snapshot};
@@ -25,6 +25,7 @@ fn surroundings(route_tables: RouteTables) -> Surroundings {
         bind: "127.0.0.1".to_owned(),
         ports: Ports::Shared,
         filter: FilterSetup::of_gateways(FilterCode::File("filter.wasm".to_owned())),
+        signals: Signals::default(),
     }
 }
 

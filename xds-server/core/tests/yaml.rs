@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test: what is wrong ends it")]
 
 use proptest::prelude::*;
-use tollgate_core::envoy::{FilterCode, FilterSetup, Ports, RouteTables, Surroundings, snapshot};
+use tollgate_core::envoy::{FilterCode, FilterSetup, Ports, RouteTables, Signals, Surroundings, snapshot};
 use tollgate_core::objects::{NoSecretSource, Objects};
 use tollgate_core::placement::Placement;
 use tollgate_core::translate::translate;
@@ -20,6 +20,7 @@ fn walk(text: &str) {
             bind: "::1".to_owned(),
             ports: Ports::Shared,
             filter: FilterSetup::of_gateways(FilterCode::File("f".to_owned())),
+            signals: Signals::default(),
             route_tables: RouteTables { scoped_above },
         };
         for gateway in translation.ir.gateways.values() {

@@ -19,7 +19,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::extract::{FromRef, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router, middleware, routing::get};
@@ -71,7 +71,7 @@ impl Routers {
             .route("/api/budgets", get(api::budgets))
             .route("/api/status", get(api::status))
             .route("/api/ledger/backup", get(api::backup));
-        let all = for_people.merge(for_tools).merge(metrics(Consumers::Named)).merge(probes());
+        let all = for_people.merge(for_tools).merge(metrics(Consumers::Named)).merge(for_probes());
         let all = all.fallback(async || api::Problem::not_found());
         // Unknown paths are guarded as well, so that whoever is not let in learns nothing of them.
         self.finish(all.layer(middleware::from_fn_with_state(entrance, entrance::admit)))
@@ -81,13 +81,26 @@ impl Routers {
         self.finish(metrics(self.for_scrapers).fallback(async || api::Problem::not_found()))
     }
 
-    pub fn probes(&self) -> Router {
-        self.finish(probes().fallback(async || api::Problem::not_found()))
-    }
-
     fn finish(&self, router: Router<Admin>) -> Router {
-        router.layer(middleware::map_response(guard::harden)).with_state(self.admin.clone())
+        finish(router, self.admin.clone())
     }
+}
+
+// === impl Admin ===
+
+impl FromRef<Admin> for watch::Receiver<Arc<Status>> {
+    fn from_ref(admin: &Admin) -> Self {
+        admin.status.clone()
+    }
+}
+
+/// The port for probes alone. It needs nothing but the status, so it answers before there is anything to serve.
+pub fn probes(status: watch::Receiver<Arc<Status>>) -> Router {
+    finish(for_probes().fallback(async || api::Problem::not_found()), status)
+}
+
+fn finish<S: Clone + Send + Sync + 'static>(router: Router<S>, state: S) -> Router {
+    router.layer(middleware::map_response(guard::harden)).with_state(state)
 }
 
 fn metrics(consumers: Consumers) -> Router<Admin> {
@@ -95,13 +108,16 @@ fn metrics(consumers: Consumers) -> Router<Admin> {
     Router::new().route("/metrics", get(answer))
 }
 
-fn probes() -> Router<Admin> {
+fn for_probes<S: Clone + Send + Sync + 'static>() -> Router<S>
+where
+    watch::Receiver<Arc<Status>>: FromRef<S>,
+{
     Router::new().route("/healthz", get(async || "ok\n")).route("/readyz", get(readyz))
 }
 
 /// Answers 200, or 503 with one reason a line.
-async fn readyz(State(admin): State<Admin>) -> Response {
-    let status = admin.status.borrow().clone();
+async fn readyz(State(status): State<watch::Receiver<Arc<Status>>>) -> Response {
+    let status = status.borrow().clone();
     if status.ready {
         return "ready\n".into_response();
     }

@@ -57,7 +57,8 @@ async fn port_of(entrance: Entrance) -> Port {
     metrics.add(|registry, consumers| counted.register(registry, consumers));
     let (handle, objects) = (Arc::new(ledger.clone()), Arc::new(OneObject));
     let routers = Routers::new(handle, status.subscribe(), objects, metrics.clone(), Consumers::LeftOut);
-    let [address, scrapers, probes] = [serve(routers.all(entrance)), serve(routers.metrics()), serve(routers.probes())];
+    let [address, scrapers, probes] =
+        [serve(routers.all(entrance)), serve(routers.metrics()), serve(probes(status.subscribe()))];
     let (address, scrapers, probes) = (address.await, scrapers.await, probes.await);
     Port { address, scrapers, probes, ledger, status, metrics, _dir: dir }
 }

@@ -3,13 +3,15 @@
 //!
 //! Stages record events and wait for nobody. One thread writes them; if it is too slow, events are dropped and counted.
 
+mod recent;
 mod writer;
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
@@ -17,6 +19,7 @@ use prometheus_client::metrics::{counter::Counter, family::Family};
 use prometheus_client::registry::Registry;
 use serde::Serialize;
 
+use self::recent::Recent;
 use self::writer::{Job, Place, Writer};
 
 /// So many lines may wait for the disk.
@@ -29,6 +32,8 @@ const LAST: Duration = Duration::from_secs(2);
 pub struct Audit {
     jobs: Option<SyncSender<Job>>,
     lines: Family<Labels, Counter>,
+    /// Whose calls were refused a moment ago.
+    refused: Arc<Mutex<Recent>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -99,6 +104,20 @@ pub enum Event<'a> {
     CertificateRefused {
         reason: &'a str,
     },
+    /// A certificate that is kept here has a successor: a proxy's that reads it from our files, or our own (`server`).
+    CertificateRenewed {
+        identity: &'a str,
+        until: Timestamp,
+    },
+    /// Another CA signs from now on.
+    AuthorityReplaced {
+        until: Timestamp,
+    },
+    /// A certificate that TLS took, and whose bearer may not have what it asks for.
+    CallRefused {
+        identity: &'a str,
+        reason: &'a str,
+    },
     /// Entries of a proxy's call that did not count.
     LedgerRefused {
         identity: &'a str,
@@ -153,7 +172,7 @@ impl Audit {
         for result in [Outcome::Written, Outcome::Dropped, Outcome::Failed] {
             drop(lines.get_or_create(&Labels { result }));
         }
-        let audit = Self { jobs: Some(jobs), lines };
+        let audit = Self { jobs: Some(jobs), lines, refused: Arc::default() };
         let writer = Writer::open(Place::of(path), audit.lines.clone())?;
         std::thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run(&queue))?;
         Ok(audit)
@@ -176,6 +195,14 @@ impl Audit {
         let sent = line.is_ok_and(|line| jobs.try_send(Job::Line(line)).is_ok());
         if !sent {
             self.lines.get_or_create(&Labels { result: Outcome::Dropped }).inc();
+        }
+    }
+
+    /// Records that a call was refused, once a minute for each identity: whoever is refused comes again.
+    pub fn refused(&self, identity: &str, reason: &str) {
+        if self.is_on() && self.refused.lock().unwrap_or_else(PoisonError::into_inner).is_news(identity, Instant::now())
+        {
+            self.record(Event::CallRefused { identity, reason });
         }
     }
 

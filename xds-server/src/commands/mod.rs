@@ -11,12 +11,14 @@ pub mod key;
 pub mod ledger;
 mod logging;
 pub mod mesh;
+mod otlp;
 mod placement;
 pub mod probe;
 mod proxies;
 pub mod proxy;
 pub mod run;
 pub mod serve;
+mod signals;
 mod sources;
 mod stages;
 pub mod status;
@@ -61,6 +63,12 @@ fn print(text: &str) {
     use std::io::Write as _;
     let mut out = std::io::stdout().lock();
     let _closed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+/// The same to standard error, where standard output is somebody else's.
+fn say(text: &str) {
+    use std::io::Write as _;
+    let _closed = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
 /// The audit log, if there is to be one.

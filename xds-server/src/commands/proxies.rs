@@ -2,6 +2,7 @@
 
 use clap::ValueEnum;
 use kube::Client;
+use tollgate_core::envoy::Signals;
 use tollgate_core::fleet::{CERTIFICATES_PORT, PodMesh, Policies, Settings, XDS_PORT};
 use tollgate_core::mesh::Mesh;
 use tollgate_core::objects::{ProxyReplicas, ProxyService};
@@ -58,8 +59,9 @@ enum Service {
 // === impl Proxies ===
 
 impl Proxies {
-    /// None: proxies are not provided. `namespace` is the control plane's. `mesh` is what their translation is told of.
-    pub fn settings(&self, namespace: &str, mesh: Option<&Mesh>) -> Option<Settings> {
+    /// None: proxies are not provided. `namespace` is the control plane's. `mesh` is what their translation is told of, and
+    /// `signals` what they tell.
+    pub fn settings(&self, namespace: &str, mesh: Option<&Mesh>, signals: &Signals) -> Option<Settings> {
         let control_plane = self.proxy_control_plane.clone();
         Some(Settings {
             image: self.proxy_image.clone()?,
@@ -78,7 +80,10 @@ impl Proxies {
                 None => PodMesh::None,
             },
             policies: match self.proxy_network_policies {
-                true => Policies::PerGateway { namespace: namespace.to_owned() },
+                true => Policies::PerGateway {
+                    namespace: namespace.to_owned(),
+                    collector: signals.tracing.as_ref().map(|tracing| tracing.collector.clone()),
+                },
                 false => Policies::None,
             },
         })

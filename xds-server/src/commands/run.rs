@@ -1,7 +1,7 @@
 //! `tollgate run -f DIR`: everything on one machine, until Ctrl-C. With `--source kubernetes` the objects are those of a
 //! cluster, and the rest is the same.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,13 +15,18 @@ use super::admin::AdminPort;
 use super::filter::FilterArgs;
 use super::logging::LogFormat;
 use super::mesh::MeshArgs;
+use super::otlp::OtlpArgs;
+use super::signals::{AccessLogPlace, SignalArgs};
 use super::sources::Sources;
 use super::stages::{KeyWarning, Parts, Stages, duration};
 use super::stops::Stops;
 use super::webhook::WebhookArgs;
+use crate::envoy::access_log::AccessLog;
+use crate::envoy::admin::EnvoyAdmin;
 use crate::envoy::bootstrap::{Bootstrap, ControlPlane};
+use crate::envoy::detach::Output;
 use crate::envoy::find::find;
-use crate::envoy::process::{Envoy, EnvoySetup};
+use crate::envoy::process::{Envoy, EnvoySetup, Leases};
 use crate::envoy::{admin_socket, memory, version};
 use crate::identity::Identity;
 use crate::leader::Election;
@@ -84,6 +89,10 @@ pub struct Args {
     /// standard output
     #[arg(long, value_name = "PATH")]
     audit_log: Option<PathBuf>,
+    #[command(flatten)]
+    otlp: OtlpArgs,
+    #[command(flatten)]
+    signals: SignalArgs,
     /// How long certificates between control plane and Envoy live; they are renewed at two thirds of it
     #[arg(long, default_value = LIFETIME, value_parser = lifetime, hide = true, value_name = "DURATION")]
     certificate_lifetime: Duration,
@@ -97,6 +106,14 @@ pub struct Args {
 
 /// When it stops, requests in flight get this long to end.
 const DRAIN: Duration = Duration::from_secs(10);
+
+/// The file that Envoy writes the access log into.
+enum AccessLogFile {
+    None,
+    OfUser(PathBuf),
+    /// Its lines are passed on to standard output.
+    PassedOn(AccessLog),
+}
 
 /// Why the main loop ended.
 enum End {
@@ -117,6 +134,7 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
     let mut stops = Stops::new()?;
     let source = args.sources.get()?;
     let webhook = args.webhook.place()?;
+    let collector = args.otlp.collector()?;
     let audit = super::audit(args.audit_log.as_deref())?;
     let duties = args.write_status.then(|| args.sources.writing(Election::Always)).transpose()?;
     // Its one Envoy serves all Gateways.
@@ -135,6 +153,16 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
     let admin_url = format!("http://{admin_address}");
     let envoy_admin = admin_socket::of_state(state.path()).context("Envoy's admin API has no place")?;
 
+    let access_log = match args.signals.access_log() {
+        None => AccessLogFile::None,
+        Some(AccessLogPlace::Stdout) => {
+            let admin = EnvoyAdmin::at(&envoy_admin)?;
+            AccessLogFile::PassedOn(AccessLog::follow(state.join("access.log"), admin).await?)
+        }
+        Some(AccessLogPlace::File(path)) => AccessLogFile::of_user(&path)?,
+    };
+    let signals = args.signals.signals(access_log.path(), collector.as_ref())?;
+
     let bootstrap = Bootstrap {
         node_id: &node_id(state.path()),
         control: ControlPlane { host: "127.0.0.1", port: xds.local_addr()?.port() },
@@ -149,6 +177,9 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
         bootstrap: serde_json::to_string_pretty(&bootstrap.to_json())?,
         admin: envoy_admin,
         drain: DRAIN,
+        // Envoy may outlive whoever reads ours.
+        stdout: Output::Log,
+        leases: Leases::AreCharged,
     };
     let (code, runtime) = codes.put_into(state.path())?;
 
@@ -163,23 +194,30 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
         surroundings: Surroundings {
             bind: args.bind.to_string(),
             ports: Ports::Exclusive,
-            filter: FilterSetup::of_gateways(code).with_runtime(runtime),
+            filter: FilterSetup::of_gateways(code)
+                .with_runtime(runtime)
+                .telling(signals.fields(args.signals.asked_fields())),
             route_tables: RouteTables { scoped_above: args.scoped_routes_above },
+            signals,
         },
         codes,
         lease_ttl: args.lease_ttl,
         key_warning: args.keys.key_expiry_warning,
         webhook,
         audit,
+        collector,
         xds,
         sidecars: None,
         admin: vec![admin],
+        status: watch::Sender::default(),
         readiness: Readiness::Gateways,
         // `run` has no separate port for metrics.
         consumers_in_metrics: Consumers::LeftOut,
     })
     .await?;
-    let announcer = tokio::spawn(announce(stages.status.clone(), stages.published.clone(), admin_url));
+    // Whoever reads lines of the log expects no others among them.
+    let say = if matches!(access_log, AccessLogFile::PassedOn(_)) { super::say } else { super::print };
+    let announcer = tokio::spawn(announce(stages.status.clone(), stages.published.clone(), admin_url, say));
     // A cluster may take its time, and an Envoy from before knows what to do until then.
     let mut published = stages.published.clone();
     tokio::select! {
@@ -214,10 +252,32 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
             envoy.kill().await;
         }
     }
+    if let AccessLogFile::PassedOn(log) = access_log {
+        log.end().await;
+    }
     stages.stop().await;
     match end {
         End::Asked => Ok(Outcome::Good),
         End::EnvoyLost(error) => Err(error),
+    }
+}
+
+// === impl AccessLogFile ===
+
+impl AccessLogFile {
+    /// Envoy would refuse its listeners if it could not open it.
+    fn of_user(path: &Path) -> anyhow::Result<Self> {
+        let opened = private::create_or_keep(path);
+        let _opened = opened.with_context(|| format!("--access-log {} cannot be opened", path.display()))?;
+        Ok(Self::OfUser(std::path::absolute(path)?))
+    }
+
+    fn path(&self) -> Option<&Path> {
+        match self {
+            Self::None => None,
+            Self::OfUser(path) => Some(path),
+            Self::PassedOn(log) => Some(log.path()),
+        }
     }
 }
 
@@ -226,13 +286,14 @@ async fn announce(
     mut status: watch::Receiver<Arc<Status>>,
     published: watch::Receiver<Arc<Published>>,
     admin_url: String,
+    say: fn(&str),
 ) {
     const PATIENCE: Duration = Duration::from_secs(10);
     loop {
         let ready = status.wait_for(|status| status.ready);
         match tokio::time::timeout(PATIENCE, ready).await {
             Ok(Ok(status)) => {
-                super::print(&ready_line(&status, &published.borrow(), &admin_url));
+                say(&ready_line(&status, &published.borrow(), &admin_url));
                 return;
             }
             Ok(Err(_)) => return,
@@ -254,7 +315,7 @@ fn ready_line(status: &Status, published: &Published, admin_url: &str) -> String
 }
 
 /// The node id is the same for every run with this state directory, so that the ledger knows the proxy again.
-fn node_id(state: &std::path::Path) -> String {
+fn node_id(state: &Path) -> String {
     use sha2::{Digest as _, Sha256};
     let digest = hex::encode(Sha256::digest(state.as_os_str().as_encoded_bytes()));
     format!("run-{}", digest.get(..8).unwrap_or_default())

@@ -2,10 +2,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tollgate_core::envoy::{FilterSetup, Ports, RouteTables, Surroundings};
 use tollgate_core::placement::Setting;
 
@@ -14,18 +16,22 @@ use super::admin::AdminPort;
 use super::filter::FilterArgs;
 use super::logging::LogFormat;
 use super::mesh::{MeshArgs, SidecarArgs};
+use super::otlp::OtlpArgs;
 use super::placement::Placements;
 use super::proxies::Proxies;
+use super::signals::SignalArgs;
 use super::sources::{HEADING, Sources};
 use super::stages::{Admin, Duties, KeyWarning, Parts, Stages, duration, listen};
 use super::webhook::WebhookArgs;
+use crate::admin;
 use crate::leader::{Election, LeasePlace};
-use crate::report::Consumers;
+use crate::report::{Consumers, Status};
 use crate::serve::pki::{Keeper, LIFETIME, Origin, lifetime};
 use crate::serve::status::Readiness;
 use crate::source::Source;
 use crate::state::dir::{StateDir, default_path};
 use crate::state::private;
+use crate::web;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -109,6 +115,10 @@ pub struct Args {
     /// standard output
     #[arg(long, value_name = "PATH")]
     audit_log: Option<PathBuf>,
+    #[command(flatten)]
+    otlp: OtlpArgs,
+    #[command(flatten)]
+    signals: SignalArgs,
     /// How long certificates live; they are renewed at two thirds of it
     #[arg(long, default_value = LIFETIME, value_parser = lifetime, value_name = "DURATION")]
     certificate_lifetime: Duration,
@@ -145,7 +155,10 @@ async fn serve(args: Args, source: Source, setting: Setting) -> anyhow::Result<O
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let webhook = args.webhook.place()?;
+    let collector = args.otlp.collector()?;
     let audit = super::audit(args.audit_log.as_deref())?;
+    let signals = args.signals.elsewhere(collector.as_ref())?;
+    let fields = args.signals.asked_fields();
     let codes = args.filter.load()?;
     let xds = listen(&args.xds, "--xds").await?;
     let xds_address = xds.local_addr()?;
@@ -165,24 +178,32 @@ async fn serve(args: Args, source: Source, setting: Setting) -> anyhow::Result<O
             let election = if args.leader_election { Election::ByLease(place) } else { Election::Always };
             Some(Duties {
                 statuses: !args.no_write_status,
-                proxies: args.proxies.settings(&namespace, setting.mesh.as_deref()),
+                proxies: args.proxies.settings(&namespace, setting.mesh.as_deref(), &signals),
                 signing: args.proxies.signing(&setting.placement).await?,
-                envoy_filters: args.sidecars.envoy_filters(
-                    &namespace,
-                    setting.mesh.as_ref(),
-                    sidecars.as_ref(),
-                    &codes.wasm.sha256,
-                )?,
+                envoy_filters: args
+                    .sidecars
+                    .envoy_filters(&namespace, setting.mesh.as_ref(), sidecars.as_ref(), &codes.wasm.sha256)?
+                    .map(|setup| setup.telling(fields)),
                 ..args.sources.writing(election)?
             })
         }
         Source::Folder(_) => None,
     };
+    // A CA that somebody else makes may take its time. Until then this is alive, and not ready.
+    let waits = Status { waiting_for: vec![format!("there is no CA in {authority}")], ..Status::default() };
+    let status = watch::Sender::new(Arc::new(waits));
+    let probes = listen(&args.probes, "--probes").await?;
+    tokio::spawn(web::serve(probes, "probes", admin::probes(status.subscribe()), web::Limits::PEOPLE));
     let pki = state.join("pki");
-    authority.first(&pki).await.with_context(|| format!("the CA of {authority}"))?;
+    tokio::select! {
+        first = authority.first(&pki) => first.with_context(|| format!("the CA of {authority}"))?,
+        _ = interrupt.recv() => return Ok(Outcome::Good),
+        _ = terminate.recv() => return Ok(Outcome::Good),
+    }
+    status.send_replace(Arc::default());
     let certificates = Keeper::open(&pki, args.certificate_lifetime)?.following(authority);
     let (code, runtime) = codes.remote();
-    let (admin_address, admin) = args.admin.open().await?;
+    let (admin_address, for_people) = args.admin.open().await?;
     let metrics = listen(&args.metrics, "--metrics").await?;
     let metrics_address = metrics.local_addr()?;
     let stages = Stages::start(Parts {
@@ -195,17 +216,20 @@ async fn serve(args: Args, source: Source, setting: Setting) -> anyhow::Result<O
         surroundings: Surroundings {
             bind: args.bind.to_string(),
             ports: Ports::Shared,
-            filter: FilterSetup::of_gateways(code).with_runtime(runtime),
+            filter: FilterSetup::of_gateways(code).with_runtime(runtime).telling(signals.fields(fields)),
             route_tables: RouteTables { scoped_above: args.scoped_routes_above },
+            signals,
         },
         codes,
         lease_ttl: args.lease_ttl,
         key_warning: args.keys.key_expiry_warning,
         webhook,
         audit,
+        collector,
         xds,
         sidecars,
-        admin: vec![admin, Admin::Metrics(metrics), Admin::Probes(listen(&args.probes, "--probes").await?)],
+        admin: vec![for_people, Admin::Metrics(metrics)],
+        status,
         readiness: Readiness::Published,
         consumers_in_metrics: if args.metrics_consumers { Consumers::Named } else { Consumers::LeftOut },
     })

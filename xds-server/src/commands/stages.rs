@@ -24,6 +24,7 @@ use crate::istio;
 use crate::leader::{Election, Elector, Holder, Leads};
 use crate::ledger::{self, Crossings, Ledger, Receipts};
 use crate::notices::{self, Webhook};
+use crate::otlp::{Collector, Exporter};
 use crate::pipeline::{self, Published, Publisher};
 use crate::replicas::{self, Books, Build, Follow, Link};
 use crate::report::board::Board;
@@ -65,8 +66,12 @@ pub struct Parts<'a> {
     /// None: sidecars are not served.
     pub sidecars: Option<sidecars::Ports>,
     pub admin: Vec<Admin>,
+    /// What people and probes are told. Whoever answers probes before there is anything to serve has the other end.
+    pub status: watch::Sender<Arc<Status>>,
     pub readiness: Readiness,
     pub audit: Audit,
+    /// Who is told of usage.
+    pub collector: Option<Collector>,
     /// Who is told of budgets that come to a threshold.
     pub webhook: Option<notices::Place>,
     /// Whether the separate port for metrics names consumers.
@@ -99,7 +104,6 @@ pub struct Signing {
 pub enum Admin {
     All(TcpListener, Entrance),
     Metrics(TcpListener),
-    Probes(TcpListener),
 }
 
 /// The running control plane.
@@ -111,6 +115,7 @@ pub struct Stages {
     ledger: replicas::Keeper,
     in_cluster: Option<InCluster>,
     tasks: Vec<JoinHandle<()>>,
+    exporter: Option<Exporter>,
     audit: Audit,
 }
 
@@ -153,12 +158,20 @@ impl Stages {
         // 5: the ledger, before anybody can ask it.
         let receipts = if parts.webhook.is_some() { Receipts::Given } else { Receipts::None };
         let crossings = Crossings::new(receipts);
-        let counted = ledger::Metrics::new().telling(crossings.clone()).recording(audit.clone());
+        let exporter = parts.collector.as_ref().map(Exporter::start).transpose()?;
+        let (events, exporter) = exporter.map_or_else(Default::default, |(events, exporter)| (events, Some(exporter)));
+        if events.is_on() {
+            let events = events.clone();
+            metrics.add(move |registry, _| events.register(registry));
+        }
+        let counted = ledger::Metrics::new().telling(crossings.clone()).recording(audit.clone()).exporting(events);
         // Before the ledger is opened, so that nothing is missed.
         let webhook = parts.webhook.map(|place| Webhook::new(place, &metrics)).transpose()?;
         let webhook = webhook.map(|webhook| tokio::spawn(webhook.run(crossings.follow())));
         let of_ledger = counted.clone();
         metrics.add(move |registry, consumers| of_ledger.register(registry, consumers));
+        let of_ledger = counted.clone();
+        metrics.add_of_convention(move |registry, consumers| of_ledger.register_gen_ai(registry, consumers));
         let (last_used, spent_today) = (counted.last_used().clone(), counted.spent_today().clone());
         let board = Board::default();
         let build = Build::new(&parts.codes.wasm.sha256);
@@ -199,7 +212,7 @@ impl Stages {
             metrics: metrics.clone(),
         };
         let certificates = tokio::spawn(parts.certificates.keep(metrics.clone()));
-        let (sender, status) = watch::channel(Arc::default());
+        let status = parts.status.subscribe();
         let key_warning = parts.key_warning;
         let (definitions_found, definitions) = watch::channel(Definitions::default());
         let objects = status::Statuses {
@@ -210,10 +223,10 @@ impl Stages {
             definitions: definitions.clone(),
             key_warning,
         };
-        let keep = tokio::spawn(status::keep(published.clone(), board.clone(), parts.readiness, sender));
+        let keep = status::keep(published.clone(), board.clone(), parts.readiness, parts.status);
 
         // 7: the same, into the objects of the cluster, and the proxies there.
-        let mut tasks = vec![reload, keep, certificates, tokio::spawn(ends)];
+        let mut tasks = vec![reload, certificates, tokio::spawn(ends)];
         tasks.extend(webhook);
         let in_cluster = match parts.duties.zip(leading) {
             Some((mut duties, leading)) => {
@@ -241,19 +254,20 @@ impl Stages {
             None => None,
         };
 
-        // 8: people and probes.
+        // 8: people and scrapers.
         let objects = Arc::new(objects);
         let routers = admin::Routers::new(ledger, status.clone(), objects, metrics, parts.consumers_in_metrics);
         for admin in parts.admin {
             let (port, listener, router) = match admin {
                 Admin::All(listener, entrance) => ("admin", listener, routers.all(entrance)),
                 Admin::Metrics(listener) => ("metrics", listener, routers.metrics()),
-                Admin::Probes(listener) => ("probes", listener, routers.probes()),
             };
             let limits = web::Limits::PEOPLE;
             tasks.push(tokio::spawn(web::serve(listener, port, router, limits)));
         }
-        Ok(Self { published, status, serving, sidecars, ledger: keeper, in_cluster, tasks, audit })
+        // Last, because it says that all of this is ready.
+        tasks.push(tokio::spawn(keep));
+        Ok(Self { published, status, serving, sidecars, ledger: keeper, in_cluster, tasks, exporter, audit })
     }
 
     /// Ends every stage in an order that loses nothing: the proxies' last reports arrive before the ledger closes.
@@ -276,6 +290,10 @@ impl Stages {
         }
         for task in self.tasks {
             task.abort();
+        }
+        // The ledger has told its last minutes when it closed.
+        if let Some(exporter) = self.exporter {
+            exporter.finish().await;
         }
         self.audit.finish();
     }

@@ -9,7 +9,9 @@ use tollgate_core::ir::Ir;
 use tollgate_core::istio::{self, SIDECAR_CODE_PORT, SIDECARS_PORT};
 
 use super::mesh::{At, MeshArgs, SidecarPlace, TELLER, written};
+use super::otlp::OtlpArgs;
 use super::placement::Placements;
+use super::signals::SignalArgs;
 use super::sources::Sources;
 use super::validate::{looked, outcome};
 use super::{Format, Outcome, ask, print};
@@ -40,6 +42,10 @@ pub struct Args {
     #[arg(long, default_value_t = RouteTables::default().scoped_above, value_name = "N")]
     scoped_routes_above: usize,
     #[command(flatten)]
+    otlp: OtlpArgs,
+    #[command(flatten)]
+    signals: SignalArgs,
+    #[command(flatten)]
     sidecars: SidecarPlace,
     /// The filter that sidecars are to have, in place of the one built in
     #[arg(long, value_name = "PATH")]
@@ -61,12 +67,15 @@ pub fn main(args: &Args) -> anyhow::Result<Outcome> {
         print(&written(&args.of_sidecars(&ir)?, args.output)?);
         return Ok(outcome(&findings));
     }
+    let signals = args.signals.elsewhere(args.otlp.collector()?.as_ref())?;
     // The same surroundings as in `run`, except where the filter's code is.
     let surroundings = Surroundings {
         bind: "127.0.0.1".to_owned(),
         ports: Ports::Shared,
-        filter: FilterSetup::of_gateways(EnvoyCode::File("filter.wasm".to_owned())),
+        filter: FilterSetup::of_gateways(EnvoyCode::File("filter.wasm".to_owned()))
+            .telling(signals.fields(args.signals.asked_fields())),
         route_tables: RouteTables { scoped_above: args.scoped_routes_above },
+        signals,
     };
     let mut scopes = Map::new();
     for (key, gateway) in &ir.gateways {
@@ -98,6 +107,7 @@ impl Args {
         let code = FilterCode::load(Form::Wasm, self.wasm.as_deref())?;
         let at = At { keys: SIDECARS_PORT, code: SIDECAR_CODE_PORT };
         let setup = self.sidecars.setup(NAMESPACE, &self.mesh.of_sidecars(), at, &code.sha256, TELLER.to_owned())?;
+        let setup = setup.telling(self.signals.asked_fields());
         let mut filters = Vec::new();
         for workload in ir.workloads.values() {
             match istio::envoy_filter(workload, ir, &setup, Shown::AsBytes)? {

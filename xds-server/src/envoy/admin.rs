@@ -39,6 +39,15 @@ impl EnvoyAdmin {
         Ok(())
     }
 
+    /// Makes Envoy open the files that it logs to again, by their names.
+    ///
+    /// # Errors
+    /// When Envoy does not answer.
+    pub async fn reopen_logs(&self) -> Result<(), EnvoyAdminError> {
+        self.client.post(url("/reopen_logs")).send().await?.error_for_status()?;
+        Ok(())
+    }
+
     /// Whether Envoy has got all of its configuration and serves.
     ///
     /// # Errors
@@ -64,6 +73,15 @@ impl EnvoyAdmin {
     pub async fn has_keys(&self) -> Result<bool, EnvoyAdminError> {
         let taken = self.counts("wasmcustom.tollgate.keys_taken").await?;
         Ok(taken.into_iter().all(|(_, count)| count > 0))
+    }
+
+    /// Whether the filter, if there is one, has ever called the ledger.
+    ///
+    /// # Errors
+    /// When Envoy does not answer.
+    pub async fn has_called_the_ledger(&self) -> Result<bool, EnvoyAdminError> {
+        let calls = self.counts(r"tollgate\.ledger_calls$").await?;
+        Ok(calls.into_iter().any(|(_, count)| count > 0))
     }
 
     /// All of Envoy's metrics, in the text format of Prometheus.
@@ -114,4 +132,46 @@ impl EnvoyAdmin {
 /// The host in the URL is no address, because all requests go through the socket.
 fn url(path: &str) -> String {
     format!("http://envoy{path}")
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use tokio::net::UnixListener;
+
+    use super::*;
+
+    /// The admin API of an Envoy that says this, whatever it is asked.
+    fn saying(stats: &'static str) -> (tempfile::TempDir, EnvoyAdmin) {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("admin.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let router = Router::new().fallback(async move || stats);
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let admin = EnvoyAdmin::at(&socket).unwrap();
+        (dir, admin)
+    }
+
+    #[tokio::test]
+    async fn counters_say_what_the_filter_has_done() {
+        for (stats, has_called, has_all) in [
+            ("", false, true),
+            ("tollgate.a: 0\ntollgate.b: 0\n", false, false),
+            ("tollgate.a: 0\ntollgate.b: 2\n", true, false),
+            ("tollgate.a: 1\ntollgate.b: 2\nno number: x\n", true, true),
+        ] {
+            let (_dir, admin) = saying(stats);
+            assert_eq!(admin.has_called_the_ledger().await.unwrap(), has_called, "{stats}");
+            assert_eq!(admin.has_keys().await.unwrap(), has_all, "{stats}");
+            assert_eq!(admin.has_filters().await.unwrap(), has_all, "{stats}");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_requests_of_clients_are_waited_for() {
+        let (_dir, idle) = saying("http.admin.downstream_rq_active: 1\nhttp.llm.downstream_rq_active: 0\n");
+        assert!(idle.rest(Duration::ZERO).await.unwrap());
+        let (_dir, busy) = saying("http.llm.downstream_rq_active: 1\n");
+        assert!(!busy.rest(Duration::from_millis(150)).await.unwrap());
+    }
 }

@@ -11,10 +11,12 @@
 //! life.rs          whether such a process still runs, and its end
 //! admin.rs         its admin API: drain, requests in flight
 //! log.rs           its log, passed on
+//! access_log.rs    the access log, passed on
 //! version.rs       which version it is
 //! ```
 //! Envoy outlives a control plane that is killed: it goes on with what it has, and the next run adopts it.
 
+pub mod access_log;
 pub mod admin;
 pub mod admin_socket;
 pub mod bootstrap;

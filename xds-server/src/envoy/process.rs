@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tollgate_core::envoy::MODULE_ENVOY;
 
 use super::admin::EnvoyAdmin;
-use super::detach;
+use super::detach::{self, Output};
 use super::life::Life;
 use super::log::{self, From};
 use crate::state::dir::StateDir;
@@ -21,6 +21,8 @@ use crate::state::private;
 
 /// The filters get this long to report what the last requests used. They report four times a second.
 const LAST_REPORTS: Duration = Duration::from_secs(1);
+/// So long after its last use a lease has gone back: it is idle after 20 s, is looked at once a second, and then there is a call.
+const LEASES_GO_BACK: Duration = Duration::from_secs(24);
 /// After SIGTERM Envoy gets this long to end.
 const TERMINATE: Duration = Duration::from_secs(5);
 /// An Envoy that lived this long was well, so the next restart is at once.
@@ -39,6 +41,18 @@ pub struct EnvoySetup {
     pub admin: PathBuf,
     /// When it stops, requests in flight get this long to end.
     pub drain: Duration,
+    /// Where its standard output goes.
+    pub stdout: Output,
+    pub leases: Leases,
+}
+
+/// What becomes of the tokens that the filters have leased when Envoy stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leases {
+    /// Envoy lives until they have gone back.
+    GoBack,
+    /// The ledger charges them when they end. Nobody waits for that long at a terminal.
+    AreCharged,
 }
 
 /// The running Envoy.
@@ -162,7 +176,7 @@ impl Envoy {
                     Ok(false) => tracing::warn!("some requests did not end within {} s", self.setup.drain.as_secs()),
                     Err(error) => tracing::warn!(%error, "Envoy is ended without draining"),
                 }
-                sleep(LAST_REPORTS).await;
+                sleep(self.last_words(&admin).await).await;
             }
             Err(error) => tracing::debug!(%error, "Envoy is ended without draining"),
         }
@@ -173,6 +187,15 @@ impl Envoy {
             self.kill().await;
         }
         self.forget();
+    }
+
+    /// How long the filters still have something to tell.
+    async fn last_words(&self, admin: &EnvoyAdmin) -> Duration {
+        match self.setup.leases {
+            // Who never called the ledger has nothing of it.
+            Leases::GoBack if admin.has_called_the_ledger().await.unwrap_or(true) => LEASES_GO_BACK,
+            Leases::GoBack | Leases::AreCharged => LAST_REPORTS,
+        }
     }
 
     /// Ends Envoy at once.
@@ -204,7 +227,7 @@ impl Envoy {
         };
         private::write(&files.bootstrap, self.setup.bootstrap.as_bytes()).map_err(of(&files.bootstrap))?;
         let _not_there = fs::rename(&files.log, files.log_before());
-        let pid = detach::start(&files.log, &self.setup.binary, &files.arguments(&self.setup))
+        let pid = detach::start(&files.log, self.setup.stdout, &self.setup.binary, &files.arguments(&self.setup))
             .await
             .map_err(|error| EnvoyError::NotStarted { path: self.setup.binary.clone(), error })?;
         private::write(&files.pid, pid.as_raw_nonzero().to_string().as_bytes()).map_err(of(&files.pid))?;
@@ -232,6 +255,8 @@ impl Files {
         arguments.extend(
             ["--log-level", "warning", "--drain-time-s", "20", "--drain-strategy", "immediate"].map(OsString::from),
         );
+        // An access log is written so often, in milliseconds. Envoy's default is 10 s.
+        arguments.extend(["--file-flush-interval-msec", "1000"].map(OsString::from));
         if let Some(concurrency) = setup.concurrency {
             arguments.extend(["--concurrency".into(), concurrency.to_string().into()]);
         }

@@ -126,9 +126,9 @@ impl Providing {
         if published.generation == 0 {
             return;
         }
-        let egress = |key: &Key| match self.inputs.settings.policies {
+        let egress = |key: &Key| match &self.inputs.settings.policies {
             Policies::None => Egress::new(),
-            Policies::PerGateway { .. } => published.egress(key),
+            Policies::PerGateway { collector, .. } => published.egress(key, collector.as_ref()),
         };
         let own = published.own_gateways().into_iter().map(|(gateway, asked)| {
             let key = gateway.meta.key();

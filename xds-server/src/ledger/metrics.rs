@@ -6,12 +6,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram};
 use prometheus_client::registry::{Registry, Unit};
+use tollgate_core::ir::Schema;
+use tollgate_core::ledger::measures::{Group, Metered};
 use tollgate_core::ledger::usage::Totals;
 use tollgate_core::ledger::{Entry, Reason, RefusedEntry};
 
 use super::Crossings;
 use super::budgets::Budgets;
+use super::gen_ai::GenAi;
 use crate::audit::{Audit, Event};
+use crate::otlp::Events;
 use crate::report::{Consumers, LastUsed, SpentToday};
 
 /// The most pairs of consumer and model that have series of their own. Later pairs are counted together as `other`,
@@ -33,12 +37,14 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     estimated: Family<RequestLabels, Counter>,
     of_models: OfModels,
+    gen_ai: GenAi,
     pairs: Arc<Mutex<BTreeSet<(String, String)>>>,
     last_used: LastUsed,
     spent_today: SpentToday,
     crossings: Crossings,
     budgets: Budgets,
     audit: Audit,
+    events: Events,
 }
 
 /// The same figures by model alone.
@@ -82,6 +88,7 @@ struct RefusedLabels {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
 enum EntryLabel {
     Usage,
+    Measures,
     Settlement,
     Want,
 }
@@ -90,6 +97,7 @@ enum EntryLabel {
 enum ReasonLabel {
     Foreign,
     TooLarge,
+    Nonsense,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -129,12 +137,14 @@ impl Metrics {
             requests: Family::default(),
             estimated: Family::default(),
             of_models: OfModels::default(),
+            gen_ai: GenAi::new(),
             pairs: Arc::default(),
             last_used: LastUsed::default(),
             spent_today: SpentToday::default(),
             crossings: Crossings::default(),
             budgets: Budgets::default(),
             audit: Audit::default(),
+            events: Events::default(),
         }
     }
 
@@ -148,6 +158,16 @@ impl Metrics {
     #[must_use]
     pub fn recording(self, audit: Audit) -> Self {
         Self { audit, ..self }
+    }
+
+    /// Tells a collector there what is used.
+    #[must_use]
+    pub fn exporting(self, events: Events) -> Self {
+        Self { events, ..self }
+    }
+
+    pub(super) fn events(&self) -> &Events {
+        &self.events
     }
 
     pub(super) fn audit(&self) -> &Audit {
@@ -219,15 +239,22 @@ impl Metrics {
         }
     }
 
+    /// Adds those metrics whose names are OpenTelemetry's.
+    pub fn register_gen_ai(&self, registry: &mut Registry, consumers: Consumers) {
+        self.gen_ai.register(registry, consumers);
+    }
+
     pub(crate) fn refused(&self, refusal: &RefusedEntry, count: u64) {
         let entry = match refusal.entry {
             Entry::Usage => EntryLabel::Usage,
+            Entry::Measures => EntryLabel::Measures,
             Entry::Settlement => EntryLabel::Settlement,
             Entry::Want => EntryLabel::Want,
         };
         let reason = match refusal.reason {
             Reason::Foreign => ReasonLabel::Foreign,
             Reason::TooLarge => ReasonLabel::TooLarge,
+            Reason::Nonsense => ReasonLabel::Nonsense,
         };
         self.refused.get_or_create(&RefusedLabels { entry, reason }).inc_by(count);
         let (entry, reason) = (format!("{:?}", refusal.entry), format!("{:?}", refusal.reason));
@@ -235,8 +262,16 @@ impl Metrics {
         self.audit.record(Event::LedgerRefused { identity, entry, reason, count });
     }
 
-    /// Counts usage. Only what is durable comes here.
-    pub(crate) fn used(&self, consumer: &str, model: &str, totals: &Totals) {
+    /// Counts usage. Only what is durable comes here. `schema`: what its backend speaks, if anybody knows it.
+    pub(crate) fn used(&self, group: &Group, metered: &Metered, schema: Option<Schema>) {
+        self.gen_ai.used(group, metered, schema);
+        // An error that cost nothing is no finished request.
+        if metered.totals != Totals::default() {
+            self.used_tokens(&group.key.consumer, &group.key.model, &metered.totals);
+        }
+    }
+
+    fn used_tokens(&self, consumer: &str, model: &str, totals: &Totals) {
         let (consumer, model) = self.pair(consumer, model);
         let tokens = |kind, count| {
             let labels = TokenLabels { consumer: consumer.clone(), model: model.clone(), kind };

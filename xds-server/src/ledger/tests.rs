@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tollgate_core::ir::{Limit, Mode, OnEarlyEnd, OnLedgerUnavailable, ScopePart, Thresholds, Window};
+use tollgate_core::ir::{Limit, Mode, OnEarlyEnd, OnLedgerUnavailable, Schema, ScopePart, Thresholds, Window};
 use tollgate_core::ledger::{Changes, Configured, Now, Records, Thing};
 use tollgate_core::objects::Key;
 use tollgate_core::status::{Origin, date_of};
@@ -53,7 +53,8 @@ pub(crate) fn configured(limits: Vec<Limit>) -> Configured {
     let consumers = ["app", "team/app", "other", "research-app", "support-bot"];
     let served = consumers.map(Thing::consumer).into_iter().chain([Thing::route("chat")]);
     let served = served.chain(limits.iter().map(|limit| Thing::limit(&limit.id))).collect();
-    Configured { limits, served: [(US.to_string(), vec![served])].into() }
+    let schemas = Arc::new([("runner".to_owned(), Schema::OpenAI)].into());
+    Configured { limits, served: [(US.to_string(), vec![served])].into(), schemas }
 }
 
 pub(crate) fn limits(limits: Vec<Limit>) -> watch::Receiver<Arc<Configured>> {

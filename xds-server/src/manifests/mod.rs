@@ -2,6 +2,7 @@
 //! these tests say which are behind. The definitions of our kinds are made in xtask/tests/crds.rs.
 
 mod audit;
+mod commands_test;
 mod metrics;
 mod rights;
 

@@ -17,6 +17,7 @@ use tokio::time::sleep;
 use tollgate_core::ledger::Crossing;
 
 use super::cloud_event;
+use crate::causes;
 use crate::ledger::Notice;
 use crate::report::Metrics;
 
@@ -188,7 +189,7 @@ impl Webhook {
             request = request.header(AUTHORIZATION, value);
         }
         // A URL may have a secret in its path or query.
-        let answer = request.send().await.map_err(|error| Trouble::NoAnswer(cause(&error.without_url())))?;
+        let answer = request.send().await.map_err(|error| Trouble::NoAnswer(causes::of(&error.without_url())))?;
         if answer.status().is_success() { Ok(()) } else { Err(Trouble::Refuses(answer.status())) }
     }
 
@@ -216,13 +217,4 @@ impl Trouble {
 
 fn is_stale(crossing: &Crossing, now: Timestamp) -> bool {
     crossing.window_end != 0 && crossing.window_end.saturating_add(STALE) < now.as_second()
-}
-
-/// The innermost error says what happened.
-fn cause(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }

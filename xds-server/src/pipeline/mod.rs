@@ -259,7 +259,8 @@ impl Publisher {
         let (workloads, of_workloads) = next.workloads(&keys);
         changed.merge(&of_workloads);
         // The ledger knows a limit before any filter asks for tokens of it.
-        if let Some(configured) = next.configured(&gateways, &workloads) {
+        let known = Arc::clone(&self.for_ledger.borrow());
+        if let Some(configured) = next.configured(&known, &gateways, &workloads) {
             self.for_ledger.send_replace(Arc::new(configured));
         }
         let (generation, models) = (next.generation(), next.models());

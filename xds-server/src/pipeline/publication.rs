@@ -220,6 +220,7 @@ impl Publication<'_> {
     /// What the ledger must know. None: nothing of it has changed.
     pub fn configured(
         &self,
+        known: &Configured,
         gateways: &BTreeMap<String, ServedGateway>,
         workloads: &BTreeMap<Key, ServedWorkload>,
     ) -> Option<Configured> {
@@ -230,7 +231,9 @@ impl Publication<'_> {
             workloads.values().map(|workload| (workload.scope(), &workload.serves))
         }
         let before = self.before;
+        let schemas = self.schemas(known);
         if self.delta.limits.is_empty()
+            && schemas == known.schemas
             && of_gateways(gateways).eq(of_gateways(&before.gateways))
             && of_workloads(workloads).eq(of_workloads(&before.workloads))
         {
@@ -249,7 +252,21 @@ impl Publication<'_> {
         served.extend(
             of_workloads(workloads).map(|(scope, serves)| (Identity::Of(scope.clone()).to_string(), serves.things())),
         );
-        Some(Configured { limits: self.ir().limits.values().map(|limit| limit.as_ref().clone()).collect(), served })
+        let limits = self.ir().limits.values().map(|limit| limit.as_ref().clone()).collect();
+        Some(Configured { limits, served, schemas })
+    }
+
+    /// What the backends of Gateways speak.
+    fn schemas(&self, known: &Configured) -> Arc<BTreeMap<String, ir::Schema>> {
+        let other_backends = |delta: &GatewayDelta| match delta {
+            GatewayDelta::Whole | GatewayDelta::Gone => true,
+            GatewayDelta::Parts(parts) => !parts.backends.is_empty(),
+        };
+        if !self.delta.gateways.values().any(other_backends) {
+            return Arc::clone(&known.schemas);
+        }
+        let backends = self.ir().gateways.values().flat_map(|gateway| gateway.catalog.backends.values());
+        Arc::new(backends.map(|backend| (backend.origin.display_name(), backend.schema)).collect())
     }
 
     /// Names of the models that clients can ask for.

@@ -10,6 +10,7 @@ use tollgate_core::placement::Placement;
 use tollgate_core::scope::Scope;
 use tollgate_core::snapshot::{Resources, Snapshot};
 use tollgate_core::status::{Finding, Horizon, ObjectStatus, Origin, Spot, StatusKind};
+use tollgate_core::terms::Collector;
 use tollgate_core::world::{Ends, World};
 
 use super::edition::Edition;
@@ -121,8 +122,8 @@ impl Published {
     }
 
     /// Where the proxies of a Gateway connect to.
-    pub fn egress(&self, gateway: &Key) -> Egress {
-        locked(&self.world).egress(gateway)
+    pub fn egress(&self, gateway: &Key, collector: Option<&Collector>) -> Egress {
+        locked(&self.world).egress(gateway, collector)
     }
 
     /// The keys that end soon or have ended.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tollgate_core::envoy::{FilterCode, FilterSetup, Ports, RouteTables, Surroundings};
+use tollgate_core::envoy::{FilterCode, FilterSetup, Ports, RouteTables, Signals, Surroundings};
 use tollgate_core::ledger::{Configured, Thing};
 use tollgate_core::mesh::Mesh;
 use tollgate_core::objects::{Changes, Key, NoSecretSource, Objects};
@@ -30,6 +30,7 @@ fn publisher_of(setting: Setting) -> Publisher {
             bind: "127.0.0.1".to_owned(),
             ports: Ports::Shared,
             filter: FilterSetup::of_gateways(FilterCode::File("filter.wasm".to_owned())),
+            signals: Signals::default(),
         },
     )
 }
@@ -165,6 +166,9 @@ fn the_ledger_knows_who_is_served_after_each_change() {
         changed(&[("4bb80d", "3bb80d")]),
         // Other Consumers count.
         changed(&[("tollgate: \"yes\"", "tollgate: \"no\"")]),
+        // A backend speaks something else, and comes back.
+        changed(&[("schema: OpenAI", "schema: Anthropic")]),
+        CASE.to_owned(),
         changed(&[("kind: HTTPRoute", "kind: GRPCRoute")]),
         changed(&[("metadata: {name: own}", "metadata: {name: owned}")]),
         CASE.to_owned(),

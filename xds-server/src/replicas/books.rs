@@ -32,7 +32,7 @@ pub struct Books(watch::Receiver<Place>);
 #[derive(Debug, Clone)]
 enum Place {
     Nowhere,
-    Here(Embedded),
+    Here(Box<Embedded>),
     There(Remote),
 }
 
@@ -70,7 +70,7 @@ impl Books {
     /// When it cannot be opened.
     pub fn open(follow: Follow) -> Result<(Self, Keeper), StoreError> {
         let ledger = follow.open()?;
-        let (place, books) = watch::channel(Place::Here(ledger.clone()));
+        let (place, books) = watch::channel(Place::Here(Box::new(ledger.clone())));
         let keep = async move |stopped: oneshot::Receiver<()>| {
             let _ = stopped.await;
             ledger.close().await;
@@ -89,7 +89,7 @@ impl Books {
     /// The ledger, if this replica has it.
     pub fn here(&self) -> Option<Embedded> {
         match &*self.0.borrow() {
-            Place::Here(ledger) => Some(ledger.clone()),
+            Place::Here(ledger) => Some(Embedded::clone(ledger)),
             Place::Nowhere | Place::There(_) => None,
         }
     }
@@ -209,7 +209,7 @@ impl Following {
         };
         tracing::info!("this control plane has the ledger");
         self.told.clear();
-        self.place.send_replace(Place::Here(ledger.clone()));
+        self.place.send_replace(Place::Here(Box::new(ledger.clone())));
         let ends = tokio::select! {
             () = other(&mut self.leads, Holder::Us) => false,
             _ = stopped => true,

@@ -10,6 +10,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 
 use super::remote::Remote;
 use super::reports::{self, Build};
+use crate::causes;
 use crate::report::board::{Board, Teller};
 use crate::serve::pki::{CurrentAuthority, Leaf, PkiError, SERVER_NAME};
 
@@ -33,7 +34,7 @@ pub struct Link {
 pub enum Ended {
     #[error(transparent)]
     Pki(#[from] PkiError),
-    #[error("{}", with_causes(.0))]
+    #[error("{}", causes::of(.0))]
     Transport(#[from] tonic::transport::Error),
     #[error("{}", .0.message())]
     Status(#[from] Box<tonic::Status>),
@@ -83,15 +84,4 @@ impl Link {
             .keep_alive_while_idle(true);
         Ok(endpoint.connect().await?)
     }
-}
-
-/// tonic's own text says only that it failed.
-fn with_causes(error: &tonic::transport::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

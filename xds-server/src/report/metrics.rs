@@ -60,7 +60,7 @@ pub enum Consumers {
     LeftOut,
 }
 
-/// Two registries with the same metrics. Only `named` names consumers.
+/// Two registries with the same metrics, most of them under our prefix. Only `named` names consumers.
 #[derive(Debug)]
 struct Registries {
     named: Registry,
@@ -226,6 +226,13 @@ impl Metrics {
     /// Serves another stage's metrics together with these. `register` is called once for each registry.
     pub fn add(&self, register: impl Fn(&mut Registry, Consumers)) {
         let mut registries = self.registries.lock().unwrap_or_else(PoisonError::into_inner);
+        register(ours(&mut registries.named), Consumers::Named);
+        register(ours(&mut registries.left_out), Consumers::LeftOut);
+    }
+
+    /// The same with metrics whose names are those of a convention, and so without our prefix.
+    pub fn add_of_convention(&self, register: impl Fn(&mut Registry, Consumers)) {
+        let mut registries = self.registries.lock().unwrap_or_else(PoisonError::into_inner);
         register(&mut registries.named, Consumers::Named);
         register(&mut registries.left_out, Consumers::LeftOut);
     }
@@ -261,16 +268,17 @@ impl Metrics {
         let authorities: Family<ReloadLabels, Counter> = Family::default();
         let of_authorities = "Looks at somebody else's CA that found a new one, by what became of it";
         let registry = || {
-            let mut registry = Registry::with_prefix("tollgate");
+            let mut all = Registry::default();
+            let registry = ours(&mut all);
             registry.register("nacks", "Resources that an Envoy refused, by gateway and kind", Family::clone(&nacks));
             registry.register("reloads", "Changes of the input, by what became of them", Family::clone(&reloads));
-            certificates.register(&mut registry);
+            certificates.register(registry);
             registry.register("authority_reloads", of_authorities, Family::clone(&authorities));
-            handshakes.register(&mut registry);
-            watches.register(&mut registry);
-            keys.register(&mut registry);
-            from_status.register(&mut registry);
-            registry
+            handshakes.register(registry);
+            watches.register(registry);
+            keys.register(registry);
+            from_status.register(registry);
+            all
         };
         let registries = Arc::new(Mutex::new(Registries { named: registry(), left_out: registry() }));
         let metrics = Self {
@@ -383,6 +391,11 @@ impl FromStatus {
             self.refused.get_or_create(&labels).set(gauge(connected.iter().map(|proxy| proxy.nacks.len()).sum()));
         }
     }
+}
+
+/// Where metrics have our prefix.
+fn ours(registry: &mut Registry) -> &mut Registry {
+    registry.sub_registry_with_prefix("tollgate")
 }
 
 fn gauge(count: usize) -> i64 {

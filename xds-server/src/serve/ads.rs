@@ -252,7 +252,7 @@ impl Driver {
     fn refusal(&self) -> End {
         // Such a proxy comes again every second, and its own log has the message.
         tracing::debug!(node = %self.node, identity = %self.claim.identity, "a proxy whose claim has ended is refused");
-        End::With(self.claim.refusal())
+        End::With(self.claim.refusal(self.metrics.audit()))
     }
 
     fn new_target(&mut self) -> StreamEvent {

@@ -78,7 +78,8 @@ impl Serving {
         for_replicas: axum::Router,
         codes: Vec<Arc<FilterCode>>,
     ) -> Self {
-        let check = from_fn_with_state(ads.published.clone(), standing::check);
+        let surroundings = (ads.published.clone(), ads.metrics.audit().clone());
+        let check = from_fn_with_state(surroundings, standing::check);
         let (published, handshakes) = (ads.published.clone(), ads.metrics.handshakes().clone());
         let mut routes = Routes::new(ledger);
         let router = routes.axum_router_mut();

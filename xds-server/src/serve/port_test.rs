@@ -21,6 +21,7 @@ use super::incoming::{Connection, Limits, incoming};
 use super::pki::foreign::Foreign;
 use super::pki::{Authority, CurrentAuthority, Issued, Keeper, Leaf, Origin, SERVER_NAME};
 use super::tls;
+use crate::audit::Audit;
 use crate::handshakes::Handshakes;
 use crate::identity::{Caller, Identity};
 use crate::report::{Consumers, Metrics, Status};
@@ -205,7 +206,9 @@ async fn another_ca_takes_the_place_of_the_one_before_and_no_connection_ends() {
     // It looks every half second.
     let keeper = Keeper::open(dir.path(), Duration::from_secs(12)).unwrap().following(origin);
     let mut port = Port::of(&keeper, Limits { connections: 16, handshakes: 16, ..LIMITS }, dir).await;
-    let metrics = Metrics::default();
+    let log = given.path().join("audit.jsonl");
+    let audit = Audit::open(&log).unwrap();
+    let metrics = Metrics::with(audit.clone());
     let keeping = tokio::spawn(keeper.keep(metrics.clone()));
     let of = |ca: &Foreign, trusted: &str| {
         let ca = Authority::of(Path::new("nowhere"), ca.given(None)).unwrap();
@@ -237,6 +240,12 @@ async fn another_ca_takes_the_place_of_the_one_before_and_no_connection_ends() {
     connection.write_all(b"still").await.unwrap();
     stream.read_exact(&mut [0; 5]).await.unwrap();
     keeping.abort();
+    audit.finish();
+    let log = std::fs::read_to_string(log).unwrap();
+    let recorded = |event: &str| log.lines().filter(|line| line.contains(&format!("\"event\":\"{event}\""))).count();
+    assert_eq!(recorded("authorityReplaced"), 3, "{log}");
+    // Its time may have come in between, too.
+    assert!(recorded("certificateRenewed") >= 3, "{log}");
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tollgate_core::scope::Scope;
 use tonic::Status;
 
+use crate::audit::Audit;
 use crate::identity::{Caller, Identity, Member};
 use crate::pipeline::{Edition, Published};
 
@@ -32,10 +33,18 @@ enum Shown {
 }
 
 /// Checks every call except discovery.
-pub async fn check(State(published): State<watch::Receiver<Arc<Published>>>, request: Request, next: Next) -> Response {
+pub async fn check(
+    State((published, audit)): State<(watch::Receiver<Arc<Published>>, Audit)>,
+    request: Request,
+    next: Next,
+) -> Response {
     let status = match request.extensions().get::<Caller>() {
         Some(Caller::Proxy(identity)) if published.borrow().knows(identity) => None,
-        Some(Caller::Proxy(identity)) => Some(gone(identity)),
+        Some(Caller::Proxy(identity)) => {
+            let status = gone(identity);
+            audit.refused(&identity.to_string(), status.message());
+            Some(status)
+        }
         Some(Caller::Member(_) | Caller::Replica) => Some(Status::permission_denied("this is for proxies")),
         None => Some(Status::unauthenticated("no client certificate")),
     };
@@ -93,10 +102,12 @@ impl Claim {
     }
 
     /// What the proxy is told when the claim does not stand.
-    pub fn refusal(&self) -> Status {
-        match (&self.shown, self.identity.scope()) {
-            (Shown::Account(member), Some(scope)) => may_not_speak(member, scope),
-            (Shown::Account(_), None) | (Shown::Certificate, _) => gone(&self.identity),
-        }
+    pub fn refusal(&self, audit: &Audit) -> Status {
+        let (who, status) = match (&self.shown, self.identity.scope()) {
+            (Shown::Account(member), Some(scope)) => (member.to_string(), may_not_speak(member, scope)),
+            (Shown::Account(_), None) | (Shown::Certificate, _) => (self.identity.to_string(), gone(&self.identity)),
+        };
+        audit.refused(&who, status.message());
+        status
     }
 }

@@ -73,15 +73,24 @@ impl Server {
         Self::start_in(tempfile::tempdir().unwrap(), files, arguments)
     }
 
+    /// With variables of its environment, too.
+    pub fn start_with_variables(files: &[(&str, &str)], arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        Self::start_all(tempfile::tempdir().unwrap(), files, arguments, variables)
+    }
+
     /// In this folder, with what is in its state directory.
     pub fn start_in(dir: TempDir, files: &[(&str, &str)], arguments: &[&str]) -> Self {
+        Self::start_all(dir, files, arguments, &[])
+    }
+
+    fn start_all(dir: TempDir, files: &[(&str, &str)], arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         fs::create_dir(dir.path().join("conf")).unwrap();
         for (name, text) in files {
             fs::write(dir.path().join("conf").join(name), text).unwrap();
         }
         fs::write(dir.path().join("filter.wasm"), b"\0asm\x01\0\0\0").unwrap();
         let conf = dir.path().join("conf");
-        Self::serve(dir, &["--source".as_ref(), conf.as_os_str()], arguments)
+        Self::serve(dir, &["--source".as_ref(), conf.as_os_str()], arguments, variables)
     }
 
     /// With the cluster of this kubeconfig instead of a folder.
@@ -90,10 +99,10 @@ impl Server {
         let path = dir.path().join("kubeconfig");
         fs::write(&path, kubeconfig).unwrap();
         fs::write(dir.path().join("filter.wasm"), b"\0asm\x01\0\0\0").unwrap();
-        Self::serve(dir, &["--source=kubernetes".as_ref(), "--kubeconfig".as_ref(), path.as_os_str()], &[])
+        Self::serve(dir, &["--source=kubernetes".as_ref(), "--kubeconfig".as_ref(), path.as_os_str()], &[], &[])
     }
 
-    fn serve(dir: TempDir, source: &[&OsStr], arguments: &[&str]) -> Self {
+    fn serve(dir: TempDir, source: &[&OsStr], arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         // A file that may not grow is an error to it then, and not its end.
         let mut process = Command::new("sh")
             .args(["-c", "trap '' XFSZ; exec \"$0\" serve \"$@\"", env!("CARGO_BIN_EXE_tollgate")])
@@ -106,6 +115,7 @@ impl Server {
             .args(["--probes", "127.0.0.1:0", "--log-format", "json"])
             .args(arguments)
             .env("RUST_LOG", "info")
+            .envs(variables.iter().copied())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -147,6 +157,13 @@ impl Server {
     /// The client certificate of an Envoy of this Gateway, as `tollgate bootstrap` makes it.
     pub fn client(&self, gateway: &str) -> Client {
         Client::made_in(&self.state(), gateway)
+    }
+
+    /// Asks it to end in order, and waits until it has.
+    pub fn stop(mut self) {
+        let process = rustix::process::Pid::from_child(&self.process);
+        rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
+        assert!(self.process.wait().unwrap().success());
     }
 
     pub async fn status(&self) -> serde_json::Value {

@@ -174,3 +174,19 @@ users: [{name: nobody, user: {token: none}}]
     prometheus.fires("TollgateNotReady", async || {}).await.unwrap();
     prometheus.fires("TollgateWatchNotSynced", async || {}).await.unwrap();
 }
+
+/// Nobody listens where the collector should be.
+#[tokio::test]
+async fn a_collector_that_takes_nothing_is_told() {
+    if !prometheus::is_here() {
+        return;
+    }
+    let server = server(&["--otlp-endpoint", "http://127.0.0.1:9"]);
+    let prometheus = Prometheus::start(&[&server.metrics]).await.unwrap();
+    let client = server.client("default/one");
+    client.delta(&server).await.take_all("default/one").await;
+    let mut ledger = client.ledger(&server).await;
+    prometheus.silent(&[]).await.unwrap();
+    ledger.sync(SyncRequest { usage: vec![used("alice", "one", 50)], ..call(1) }).await.unwrap();
+    prometheus.fires("TollgateUsageEventsFail", async || {}).await.unwrap();
+}

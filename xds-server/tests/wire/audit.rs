@@ -115,6 +115,31 @@ async fn what_happens_is_in_the_audit_log_and_no_key() {
     }
 }
 
+/// TLS takes its certificate for a while yet.
+#[tokio::test]
+async fn a_proxy_without_a_gateway_is_in_the_audit_log_once() {
+    let home = tempfile::tempdir().unwrap();
+    let log = home.path().join("audit.jsonl");
+    let files = [("one.yaml", gateway("one", 18080, 18081)), ("two.yaml", gateway("two", 18082, 18083))];
+    let files: Vec<(&str, &str)> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    let server = Server::start_with(&files, &["--audit-log", log.to_str().unwrap()]);
+    let mut ledger = server.client("default/one").ledger(&server).await;
+    let mut envoy = server.client("default/one").delta(&server).await;
+    envoy.take_all("default/one").await;
+    server.remove("one.yaml");
+    envoy.refusal().await;
+    let refused = line(&log, json!({"event": "callRefused"})).await;
+    assert!(refused["identity"].as_str().unwrap().contains("one"), "{refused}");
+    assert!(refused["reason"].as_str().unwrap().contains("no Gateway"), "{refused}");
+    for _ in 0..3 {
+        ledger.sync(SyncRequest::default()).await.unwrap_err();
+    }
+    // What is told after it is written after it.
+    server.remove("two.yaml");
+    line(&log, json!({"event": "configuration", "kind": "Gateway", "name": "two", "action": "removed"})).await;
+    assert_eq!(lines(&log).iter().filter(|line| line["event"] == "callRefused").count(), 1);
+}
+
 #[tokio::test]
 async fn the_file_is_private_and_another_is_begun_when_it_is_moved() {
     let home = tempfile::tempdir().unwrap();

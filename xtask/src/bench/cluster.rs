@@ -11,7 +11,7 @@ use crate::workspace::Workspace;
 pub fn run(workspace: &Workspace, amounts: &Amounts) -> anyhow::Result<()> {
     setup::tools(workspace)?;
     let tollgate = artifacts::dist(workspace)?;
-    lab::for_tests(workspace)?;
+    lab::for_lab(workspace)?;
     let mut bench = shell::cargo(workspace);
     bench.args(["run", "--quiet", "--package", "tollgate-tests", "--bin", "cluster-bench", "--", "--sizes"]);
     bench.arg(amounts.sizes.iter().map(u32::to_string).collect::<Vec<_>>().join(","));

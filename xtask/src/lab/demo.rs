@@ -19,7 +19,7 @@ pub fn run(workspace: &Workspace, with: With, keep: bool) -> anyhow::Result<()> 
     setup::tools(workspace)?;
     let wasm = artifacts::filter(workspace)?;
     artifacts::debug(workspace, &wasm)?;
-    programs::for_tests(workspace)?;
+    programs::for_lab(workspace)?;
     let mut demo = shell::cargo(workspace);
     demo.args(["run", "--quiet", "--package", "tollgate-tests", "--bin", "demo", "--"]);
     demo.args((with == With::Mesh).then_some("--mesh"));

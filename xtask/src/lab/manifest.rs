@@ -19,7 +19,7 @@ metadata:
 
 /// Writes it anew.
 pub fn write(workspace: &Workspace) -> anyhow::Result<()> {
-    super::programs::for_tests(workspace)?;
+    super::programs::for_lab(workspace)?;
     Ok(std::fs::write(path(workspace), render(workspace)?)?)
 }
 

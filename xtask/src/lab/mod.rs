@@ -10,7 +10,7 @@ mod up;
 
 pub use conformance::{Options as Conformance, run as conformance};
 pub use demo::{With, run as demo};
-pub use programs::for_tests;
+pub use programs::{for_end_to_end, for_lab, for_tests};
 
 use clap::Subcommand;
 

@@ -34,7 +34,20 @@ struct Program {
     takes: &'static str,
 }
 
-/// What the tests need: the lab itself, a backend, an endpoint picker, and what installs Tollgate.
+/// CustomResourceDefinitions that lie in the module of an API.
+struct Definitions {
+    /// The folder where they are left.
+    name: &'static str,
+    /// The folder of the module that says which version, below tests/lab.
+    module: &'static str,
+    api: &'static str,
+    /// Their folder in the API's module.
+    below: &'static str,
+    /// The one that is needed, if it is not all of them.
+    only: Option<&'static str>,
+}
+
+/// What a lab is made of: itself, a backend, an endpoint picker, and what installs Tollgate.
 const LAB: [Program; 4] = [
     Program {
         name: "lab",
@@ -57,6 +70,14 @@ const LAB: [Program; 4] = [
     },
 ];
 
+/// What the tests in Kubernetes need besides.
+const TESTS: [Program; 1] = [Program {
+    name: "cert-manager",
+    module: "cert-manager",
+    of: Of::Package("."),
+    takes: "three minutes the first time",
+}];
+
 /// What the Gateway API's conformance suite needs besides.
 const SUITE: [Program; 2] = [
     Program { name: "conformance.test", module: "conformance", of: Of::Tests, takes: "a minute the first time" },
@@ -67,28 +88,69 @@ const SUITE: [Program; 2] = [
 const INFERENCE: [Program; 1] =
     [Program { name: "inference.test", module: "inference", of: Of::Tests, takes: "a minute the first time" }];
 
-/// Builds what the tests need.
-pub fn for_tests(workspace: &Workspace) -> anyhow::Result<()> {
-    build(workspace, &LAB)?;
-    istio(workspace)
+/// What the end-to-end tests need, which have no Kubernetes.
+const END_TO_END: [Program; 1] =
+    [Program { name: "collector", module: "collector", of: Of::Package("."), takes: "two minutes the first time" }];
+
+/// The definitions that a lab may have.
+const DEFINITIONS_OF_LAB: [Definitions; 3] = [
+    Definitions {
+        name: "gateway-api",
+        module: "conformance",
+        api: "sigs.k8s.io/gateway-api",
+        below: "config/crd/standard",
+        only: None,
+    },
+    Definitions {
+        name: "inference-extension",
+        module: "inference",
+        api: "sigs.k8s.io/gateway-api-inference-extension",
+        below: "config/crd/bases",
+        only: None,
+    },
+    Definitions { name: "istio", module: "istio", api: "istio.io/api", below: "kubernetes", only: None },
+];
+
+/// And those that only the tests need.
+const DEFINITIONS_OF_TESTS: [Definitions; 2] = [
+    Definitions {
+        name: "cert-manager-definitions",
+        module: "cert-manager",
+        api: "github.com/cert-manager/cert-manager",
+        below: "deploy/crds",
+        only: None,
+    },
+    Definitions {
+        name: "external-secrets",
+        module: "external-secrets",
+        api: "github.com/external-secrets/external-secrets",
+        below: "config/crds/bases",
+        // It has two dozen kinds.
+        only: Some("external-secrets.io_externalsecrets.yaml"),
+    },
+];
+
+/// Builds what the end-to-end tests need.
+pub fn for_end_to_end(workspace: &Workspace) -> anyhow::Result<()> {
+    build(workspace, &END_TO_END)
 }
 
-/// Leaves the definitions of Istio's kinds in a folder of the lab.
-fn istio(workspace: &Workspace) -> anyhow::Result<()> {
-    let go = Go::find(workspace)?;
-    let module = workspace.root().join("tests/lab/istio");
-    let sources = fingerprint(&module, &go, "")?;
-    let stamp = workspace.lab().join("istio.sources");
-    if std::fs::read_to_string(&stamp).is_ok_and(|text| text == sources) {
-        return Ok(());
-    }
-    definitions(&go, &module, ("istio.io/api", "kubernetes"), &workspace.lab().join("istio"))?;
-    Ok(std::fs::write(&stamp, sources)?)
+/// Builds what a lab needs.
+pub fn for_lab(workspace: &Workspace) -> anyhow::Result<()> {
+    build(workspace, &LAB)?;
+    leave(workspace, &DEFINITIONS_OF_LAB)
+}
+
+/// Builds what the tests in Kubernetes need.
+pub fn for_tests(workspace: &Workspace) -> anyhow::Result<()> {
+    for_lab(workspace)?;
+    build(workspace, &TESTS)?;
+    leave(workspace, &DEFINITIONS_OF_TESTS)
 }
 
 /// Builds what a conformance suite needs as well.
 pub fn for_conformance(workspace: &Workspace, suite: Suite) -> anyhow::Result<()> {
-    build(workspace, &LAB)?;
+    for_lab(workspace)?;
     match suite {
         Suite::Gateway => build(workspace, &SUITE),
         Suite::Inference => build(workspace, &INFERENCE),
@@ -123,17 +185,6 @@ fn build(workspace: &Workspace, programs: &[Program]) -> anyhow::Result<()> {
         Step { what: &what, takes: Some(program.takes), log: &log }
             .run(workspace, &mut command)
             .context("the Go module proxy must be reachable the first time")?;
-        match program.name {
-            "echo-basic" => {
-                let source = ("sigs.k8s.io/gateway-api", "config/crd/standard");
-                definitions(&go, &module, source, &home.join("gateway-api"))?;
-            }
-            "picker" => {
-                let source = ("sigs.k8s.io/gateway-api-inference-extension", "config/crd/bases");
-                definitions(&go, &module, source, &home.join("inference-extension"))?;
-            }
-            _ => {}
-        }
         std::fs::write(&stamp, sources)?;
     }
     Ok(())
@@ -153,24 +204,57 @@ fn linker_flags(module: &Path) -> anyhow::Result<String> {
     Ok(flags)
 }
 
-/// Leaves CustomResourceDefinitions in this folder: of an API, of the version that its suite has.
-fn definitions(go: &Go, module: &Path, (api, below): (&str, &str), folder: &Path) -> anyhow::Result<()> {
-    let found = shell::read(go.command(module).args(["mod", "download", "-json", api]))?;
-    let found: Value = serde_json::from_str(&found)?;
-    let source = found.get("Dir").and_then(Value::as_str).context("the API's module has no folder")?;
-    if folder.exists() {
-        std::fs::remove_dir_all(folder)?;
-    }
-    std::fs::create_dir_all(folder)?;
-    for entry in std::fs::read_dir(Path::new(source).join(below))? {
-        let entry = entry?;
-        // kustomization.yaml is no object.
-        if entry.file_name() != "kustomization.yaml" {
-            // Not a copy: files of Go's cache are read-only.
-            std::fs::write(folder.join(entry.file_name()), std::fs::read(entry.path())?)?;
+/// Leaves definitions in folders of the lab.
+fn leave(workspace: &Workspace, all: &[Definitions]) -> anyhow::Result<()> {
+    let go = Go::find(workspace)?;
+    for definitions in all {
+        let module = workspace.root().join("tests/lab").join(definitions.module);
+        let sources = fingerprint(&module, &go, &definitions.which())?;
+        let folder = workspace.lab().join(definitions.name);
+        let stamp = workspace.lab().join(format!("{}.sources", definitions.name));
+        if folder.exists() && std::fs::read_to_string(&stamp).is_ok_and(|text| text == sources) {
+            continue;
         }
+        definitions.write(&go, &module, &folder)?;
+        std::fs::write(&stamp, sources)?;
     }
     Ok(())
+}
+
+// === impl Definitions ===
+
+impl Definitions {
+    /// Writes them into a folder: of the version that our module has.
+    fn write(&self, go: &Go, module: &Path, folder: &Path) -> anyhow::Result<()> {
+        let found = shell::read(go.command(module).args(["mod", "download", "-json", self.api]))?;
+        let found: Value = serde_json::from_str(&found)?;
+        let source = found.get("Dir").and_then(Value::as_str).context("the API's module has no folder")?;
+        if folder.exists() {
+            std::fs::remove_dir_all(folder)?;
+        }
+        std::fs::create_dir_all(folder)?;
+        for entry in std::fs::read_dir(Path::new(source).join(self.below))? {
+            let entry = entry?;
+            if self.wants(&entry.path()) {
+                // Not a copy: files of Go's cache are read-only.
+                std::fs::write(folder.join(entry.file_name()), std::fs::read(entry.path())?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn wants(&self, file: &Path) -> bool {
+        let Some(name) = file.file_name() else { return false };
+        match self.only {
+            Some(only) => name == only,
+            // kustomization.yaml is no object, and what is no YAML is none either.
+            None => name != "kustomization.yaml" && file.extension().is_some_and(|ending| ending == "yaml"),
+        }
+    }
+
+    fn which(&self) -> String {
+        format!("{} {} {}", self.api, self.below, self.only.unwrap_or_default())
+    }
 }
 
 /// Says which sources something was built of, and how.

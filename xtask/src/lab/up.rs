@@ -20,7 +20,7 @@ pub fn up(workspace: &Workspace, keep: bool) -> anyhow::Result<()> {
     let tools = setup::tools(workspace)?;
     let wasm = artifacts::filter(workspace)?;
     artifacts::debug(workspace, &wasm)?;
-    programs::for_tests(workspace)?;
+    programs::for_lab(workspace)?;
     anyhow::ensure!(running(workspace).is_none(), "a lab runs already; end it by `cargo xtask lab down`");
     let home = home(workspace);
     std::fs::create_dir_all(&home)?;

@@ -16,9 +16,10 @@ use prost::Message as _;
 
 use crate::ir;
 use crate::snapshot::{Resource, ResourceType, Snapshot};
+use crate::terms::Collector;
 
 use super::wire::{address, ads, any, duration, number};
-use super::{edge, jwt, picker, tls, upstream};
+use super::{edge, jwt, picker, tls, tracing, upstream};
 
 pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway) {
     for backend in gateway.catalog.backends.values() {
@@ -129,24 +130,37 @@ fn of_backend(gateway: &ir::Gateway, backend: &ir::Backend) -> cluster::Cluster 
     made
 }
 
-/// The cluster of somebody's keys (JWKS), with its name. Nothing of the mesh is put around it.
+/// The cluster of somebody's keys (JWKS), with its name.
 fn of_keys(issuer: &ir::JwtIssuer) -> Option<(String, Resource)> {
     let name = jwt::cluster_name(&issuer.keys)?;
     let ir::JwtKeys::Remote { host, port, tls, .. } = &issuer.keys else { return None };
+    let transport_socket = tls.then(|| tls::upstream((host, &ir::Authority::System), None));
+    let mut made = cluster::Cluster { transport_socket, ..at(&name, host, *port) };
+    set_protocol(&mut made, Version::Http1, Vec::new());
+    Some((name, Resource::new(&made, vec![issuer.origin.clone()])))
+}
+
+/// The cluster of the collector that takes the spans of a Gateway.
+pub fn of_collector(gateway: &ir::Gateway, collector: &Collector) -> Resource {
+    let transport_socket = tls::to_collector(collector);
+    let mut made = cluster::Cluster { transport_socket, ..at(tracing::CLUSTER, &collector.host, collector.port) };
+    set_protocol(&mut made, Version::Http2, Vec::new());
+    Resource::new(&made, vec![gateway.catalog.scope.origin()])
+}
+
+/// Whoever is at this name or address. Nothing of the mesh is put around it.
+fn at(name: &str, host: &str, port: u16) -> cluster::Cluster {
     let bare = host.trim_matches(['[', ']']);
     let kind = match bare.parse::<IpAddr>() {
         Ok(_) => cluster::cluster::DiscoveryType::Static,
         Err(_) => cluster::cluster::DiscoveryType::StrictDns,
     };
-    let mut made = cluster::Cluster {
+    cluster::Cluster {
         cluster_discovery_type: discovery(kind),
         dns_lookup_family: cluster::cluster::DnsLookupFamily::V4Preferred.into(),
-        load_assignment: Some(assignment(&name, [(bare.to_owned(), *port)])),
-        transport_socket: tls.then(|| tls::upstream((host, &ir::Authority::System), None)),
-        ..common(&name, SERVICE_CONNECT_TIMEOUT)
-    };
-    set_protocol(&mut made, Version::Http1, Vec::new());
-    Some((name, Resource::new(&made, vec![issuer.origin.clone()])))
+        load_assignment: Some(assignment(name, [(bare.to_owned(), port)])),
+        ..common(name, SERVICE_CONNECT_TIMEOUT)
+    }
 }
 
 fn of_service(gateway: &ir::Gateway, service: &ir::Service) -> cluster::Cluster {

@@ -6,13 +6,13 @@ use tollgate_proto::v1::{self as wire, filter_config::Stage, scope_part::Part};
 
 use crate::ir;
 
-use super::{ControlCluster, FilterSetup, class, edge};
+use super::{FilterSetup, RequestFields, class, edge};
 
 /// The largest request body that is read. Envoy's buffer is a little larger, so that the filter answers first.
 pub const MAX_BODY_BYTES: u32 = 10 * 1024 * 1024;
 
 /// The configuration of the HTTP filter that sees every request of the scope.
-pub fn request_config(catalog: &ir::Catalog, ir: &ir::Ir, control_cluster: &ControlCluster) -> wire::FilterConfig {
+pub fn request_config(catalog: &ir::Catalog, ir: &ir::Ir, setup: &FilterSetup) -> wire::FilterConfig {
     let backends: Vec<&ir::Backend> = catalog.backends.values().map(AsRef::as_ref).collect();
     let pools: Vec<&ir::Pool> = catalog.pools.values().map(AsRef::as_ref).collect();
     let place_of_pool = places(pools.iter().map(|pool| pool.name.as_str()));
@@ -32,7 +32,7 @@ pub fn request_config(catalog: &ir::Catalog, ir: &ir::Ir, control_cluster: &Cont
         Some(wire::Class { id, pool, limits: limits.collect(), closed_by: class.closed_by.clone().unwrap_or_default() })
     });
     let stage = wire::RequestStage {
-        control_cluster: control_cluster.service(),
+        control_cluster: setup.control_cluster.service(),
         classes: classes.collect(),
         pools: pools.iter().map(|pool| self::pool(pool, &place_of_backend)).collect(),
         backends: backends.iter().copied().map(backend).collect(),
@@ -42,13 +42,14 @@ pub fn request_config(catalog: &ir::Catalog, ir: &ir::Ir, control_cluster: &Cont
         workload: None,
         in_callers: false,
         claim_sets: claim_sets(&catalog.claim_sets),
+        tells_fields: setup.fields == RequestFields::Told,
     };
     wire::FilterConfig { stage: Some(Stage::Request(stage)) }
 }
 
 /// The configuration of the filter in the sidecars of a workload.
 pub fn workload_config(workload: &ir::Workload, ir: &ir::Ir, setup: &FilterSetup) -> wire::FilterConfig {
-    let mut config = request_config(&workload.catalog, ir, &setup.control_cluster);
+    let mut config = request_config(&workload.catalog, ir, setup);
     if let Some(Stage::Request(stage)) = &mut config.stage {
         stage.workload = Some(wire::Workload {
             scope: workload.catalog.scope.to_string(),

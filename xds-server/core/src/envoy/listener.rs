@@ -20,7 +20,10 @@ use crate::status::Origin;
 use super::cluster::filter;
 use super::route_table::{Form, Table};
 use super::wire::{address, ads, any, duration, extension, number, prefix_of, yes};
-use super::{Ports, Surroundings, cors, edge, jwt, picker, route_table, scope, session, tls, tunnel, wasm};
+use super::{
+    Ports, Signals, Surroundings, access_log, asked, cors, edge, jwt, picker, route_table, scope, session, tls,
+    tracing, tunnel, wasm,
+};
 
 /// The `server` header of every answer.
 const SERVER_NAME: &str = "tollgate";
@@ -37,7 +40,7 @@ pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway, surroundings: &Surrou
         for table in Table::of_listener(gateway, open) {
             let form = table.form(surroundings.route_tables);
             table.add(snapshot, gateway, form);
-            chains.push(chain(gateway, &table, form));
+            chains.push(chain(gateway, &table, form, &surroundings.signals));
         }
         for site in &open.sites {
             chains.extend(tunnel::chains(gateway, &route_table::name(gateway, open), site));
@@ -69,7 +72,7 @@ pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway, surroundings: &Surrou
 }
 
 /// The filter chain that has this route table.
-fn chain(gateway: &ir::Gateway, table: &Table<'_>, form: Form) -> listener::FilterChain {
+fn chain(gateway: &ir::Gateway, table: &Table<'_>, form: Form, signals: &Signals) -> listener::FilterChain {
     let tls = table.tls();
     let is_for_members = tls.is_some_and(ir::Site::is_for_members);
     let found = tls.map(|site| listener::FilterChainMatch {
@@ -83,14 +86,15 @@ fn chain(gateway: &ir::Gateway, table: &Table<'_>, form: Form) -> listener::Filt
         name: if is_for_members { format!("{OF_MEMBERS}{}", table.name) } else { table.name.clone() },
         filter_chain_match: found,
         transport_socket: tls.and_then(|site| tls::downstream(site, &["h2", "http/1.1"])),
-        filters: network_filters(gateway, (&table.name, form)),
+        filters: network_filters(gateway, (&table.name, form), signals),
         ..Default::default()
     }
 }
 
-fn network_filters(gateway: &ir::Gateway, (table, form): (&str, Form)) -> Vec<listener::Filter> {
+fn network_filters(gateway: &ir::Gateway, (table, form): (&str, Form), signals: &Signals) -> Vec<listener::Filter> {
     let mut filters = bounds(gateway, table);
-    filters.push(network_filter("envoy.filters.network.http_connection_manager", &manager(gateway, (table, form))));
+    let manager = manager(gateway, (table, form), signals);
+    filters.push(network_filter("envoy.filters.network.http_connection_manager", &manager));
     filters
 }
 
@@ -111,9 +115,9 @@ pub fn network_filter<M: prost::Message + prost::Name>(name: &str, message: &M) 
     }
 }
 
-fn manager(gateway: &ir::Gateway, (table, form): (&str, Form)) -> HttpConnectionManager {
+fn manager(gateway: &ir::Gateway, (table, form): (&str, Form), signals: &Signals) -> HttpConnectionManager {
     let mut mutations = vec![without_own_headers()];
-    let mut http_filters = Vec::new();
+    let mut http_filters: Vec<_> = signals.are_on().then(asked::keep).into_iter().collect();
     let specifier = match form {
         Form::OneTable => {
             hcm::RouteSpecifier::Rds(Rds { config_source: Some(ads()), route_config_name: table.to_owned() })
@@ -163,6 +167,8 @@ fn manager(gateway: &ir::Gateway, (table, form): (&str, Form)) -> HttpConnection
         request_headers_timeout: duration(edge::REQUEST_HEADERS_TIMEOUT),
         request_timeout: duration(edge::REQUEST_TIMEOUT),
         stream_idle_timeout: duration(edge::STREAM_IDLE_TIMEOUT),
+        access_log: signals.access_log.as_deref().map(access_log::in_file).into_iter().collect(),
+        tracing: signals.tracing.as_ref().map(|tracing| tracing::of(gateway, tracing)),
         ..Default::default()
     }
 }

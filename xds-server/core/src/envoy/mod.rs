@@ -6,6 +6,8 @@
 //! ```
 //! Every reference between resources goes over ADS, so that each resource can change alone.
 
+mod access_log;
+mod asked;
 mod class;
 mod cluster;
 mod cors;
@@ -24,7 +26,9 @@ mod scope;
 mod secret;
 mod session;
 mod setup;
+mod signals;
 mod tls;
+mod tracing;
 mod tunnel;
 mod update;
 mod upstream;
@@ -38,7 +42,10 @@ use filter_config::{
 pub use module::{ENVOY as MODULE_ENVOY, other_envoy};
 pub use print::{NotPrinted, Shown, to_json};
 pub use route_table::RouteTables;
-pub use setup::{CONTROL_CLUSTER, ControlCluster, FilterCode, FilterSetup, HostTooLong, IstioCluster, Runtime};
+pub use setup::{
+    CONTROL_CLUSTER, ControlCluster, FilterCode, FilterSetup, HostTooLong, IstioCluster, RequestFields, Runtime,
+};
+pub use signals::{Sampling, Signals, Tracing};
 pub use update::update;
 pub use wasm::{of_frontend, of_workload, stamped, without_stamps};
 
@@ -52,7 +59,7 @@ use serde_json::{Value, json};
 use tollgate_proto::v1::ApiKey;
 
 use crate::ir::{self, AllowedModels, ConsumerNamespaces};
-use crate::snapshot::{Changed, Resource, Snapshot};
+use crate::snapshot::{Changed, Resource, ResourceType, Snapshot};
 
 /// What the surroundings add to the resources of a Gateway.
 #[derive(Debug, Clone)]
@@ -62,6 +69,7 @@ pub struct Surroundings {
     pub ports: Ports,
     pub route_tables: RouteTables,
     pub filter: FilterSetup,
+    pub signals: Signals,
 }
 
 /// Who may listen on a Gateway's port besides its Envoy.
@@ -86,6 +94,10 @@ pub fn without_keys(gateway: &ir::Gateway, ir: &ir::Ir, surroundings: &Surroundi
     let mut snapshot = Snapshot::default();
     secret::add(&mut snapshot, gateway);
     cluster::add(&mut snapshot, gateway);
+    if let Some(tracing) = &surroundings.signals.tracing {
+        let collector = cluster::of_collector(gateway, &tracing.collector);
+        snapshot.insert(ResourceType::Cluster, tracing::CLUSTER, collector);
+    }
     wasm::add(&mut snapshot, &gateway.catalog, ir, &surroundings.filter);
     listener::add(&mut snapshot, gateway, surroundings);
     snapshot

@@ -18,6 +18,15 @@ pub struct FilterSetup {
     pub control_cluster: ControlCluster,
     /// Whom sidecars believe about what a request is charged to: the SPIFFE IDs of the proxies of Gateways.
     pub gateways: BTreeSet<String>,
+    pub fields: RequestFields,
+}
+
+/// Whether the filter says in filter state what it knows of each request, for access logs and spans (docs/signals.md).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RequestFields {
+    #[default]
+    Kept,
+    Told,
 }
 
 /// As what the proxies of Gateways run the filter. Sidecars run it as WebAssembly, whatever is said here.
@@ -80,13 +89,20 @@ const MAX_BYTES: usize = 127;
 impl FilterSetup {
     /// In the proxies of Gateways.
     pub fn of_gateways(code: FilterCode) -> Self {
-        Self { code, runtime: Runtime::Wasm, control_cluster: ControlCluster::Bootstrap, gateways: BTreeSet::new() }
+        let (runtime, control_cluster) = (Runtime::Wasm, ControlCluster::Bootstrap);
+        Self { code, runtime, control_cluster, gateways: BTreeSet::new(), fields: RequestFields::Kept }
     }
 
     /// The same, run in another way.
     #[must_use]
     pub fn with_runtime(self, runtime: Runtime) -> Self {
         Self { runtime, ..self }
+    }
+
+    /// The same, and the filter tells as much as this.
+    #[must_use]
+    pub fn telling(self, fields: RequestFields) -> Self {
+        Self { fields, ..self }
     }
 }
 

@@ -14,24 +14,52 @@ use envoy_types::pb::envoy::r#type::matcher::v3::{StringMatcher, string_matcher:
 use envoy_types::pb::google::protobuf::BoolValue;
 
 use crate::ir;
+use crate::terms::{Collector, Security};
 
 use super::secret::{MESH_AUTHORITY, MESH_CERTIFICATE, authority_name, by_sds, certificate_name};
-use super::wire::{any, file};
+use super::wire::{any, file, inline};
 
 /// Where Debian, Alpine and distroless images keep the authorities that they trust.
 const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
 
 /// To a backend whose certificate is for its own name.
 pub fn upstream((sni, authority): (&str, &ir::Authority), client: Option<&ir::Certificate>) -> core::TransportSocket {
-    let bare = sni.trim_matches(['[', ']']);
+    let trusted = match authority {
+        ir::Authority::System => Trusted::OfTheMachine,
+        ir::Authority::Certificate { name, .. } => Trusted::Secret(authority_name(name)),
+    };
+    let (sni, san) = own_name(sni);
+    verified(sni, vec![san], trusted, shown(client), &[])
+}
+
+/// To a collector of OpenTelemetry. None: without TLS. It is gRPC, and servers of it refuse who does not ask for HTTP/2.
+pub fn to_collector(collector: &Collector) -> Option<core::TransportSocket> {
+    let trusted = match &collector.security {
+        Security::None => return None,
+        Security::SystemAuthorities => Trusted::OfTheMachine,
+        Security::Authorities(pem) => Trusted::Given(pem.clone()),
+    };
+    let (sni, san) = own_name(&collector.host);
+    Some(verified(sni, vec![san], trusted, Vec::new(), &["h2"]))
+}
+
+/// What somebody is asked for by TLS and has to show, who is known by this name or address.
+fn own_name(name: &str) -> (&str, SubjectAltNameMatcher) {
+    let bare = name.trim_matches(['[', ']']);
     let is_ip = bare.parse::<IpAddr>().is_ok();
     let san = san(if is_ip { SanType::IpAddress } else { SanType::Dns }, exact(bare));
-    let secret = match authority {
-        ir::Authority::System => None,
-        ir::Authority::Certificate { name, .. } => Some(authority_name(name)),
-    };
     // An address is not a server name (RFC 6066, 3).
-    verified(if is_ip { "" } else { sni }, vec![san], secret, shown(client), &[])
+    (if is_ip { "" } else { name }, san)
+}
+
+/// Whose certificates count.
+enum Trusted {
+    /// Of the authorities that the Envoy's machine trusts.
+    OfTheMachine,
+    /// Of those in the secret of this name.
+    Secret(String),
+    /// Of these (PEM).
+    Given(String),
 }
 
 /// What Istio's proxies take for traffic of the mesh, before what it is inside (`istio-http/1.1` and so on are their names
@@ -53,7 +81,7 @@ pub fn mesh(peers: &ir::Peers, inside: Inside) -> core::TransportSocket {
         Inside::Tcp => &["istio"],
     };
     let shown = vec![by_sds(MESH_CERTIFICATE.to_owned())];
-    verified(&peers.server_name, sans.collect(), Some(MESH_AUTHORITY.to_owned()), shown, alpn)
+    verified(&peers.server_name, sans.collect(), Trusted::Secret(MESH_AUTHORITY.to_owned()), shown, alpn)
 }
 
 /// To a Service. None: nobody reaches it.
@@ -73,11 +101,11 @@ pub fn to_service(
         },
         ir::SubjectName::Uri(uri) => san(SanType::Uri, exact(uri)),
     });
-    let secret = match ca {
-        ir::Authority::System => None,
-        ir::Authority::Certificate { .. } => Some(authority_name(cluster)),
+    let trusted = match ca {
+        ir::Authority::System => Trusted::OfTheMachine,
+        ir::Authority::Certificate { .. } => Trusted::Secret(authority_name(cluster)),
     };
-    Some(verified(sni, sans.collect(), secret, shown(client), &[]))
+    Some(verified(sni, sans.collect(), trusted, shown(client), &[]))
 }
 
 fn exact(text: &str) -> MatchPattern {
@@ -89,22 +117,23 @@ fn san(kind: SanType, pattern: MatchPattern) -> SubjectAltNameMatcher {
     SubjectAltNameMatcher { san_type: kind.into(), matcher: Some(matcher), ..Default::default() }
 }
 
-/// Without a secret, the authorities are those that the machine trusts. Without protocols (ALPN), those of the cluster are
-/// negotiated.
+/// Without protocols (ALPN), those of the cluster are negotiated.
 fn verified(
     sni: &str,
     sans: Vec<SubjectAltNameMatcher>,
-    secret: Option<String>,
+    trusted: Trusted,
     shown: Vec<SdsSecretConfig>,
     alpn: &[&str],
 ) -> core::TransportSocket {
     let context = CertificateValidationContext { match_typed_subject_alt_names: sans, ..Default::default() };
-    let validation = match secret {
-        None => common_tls_context::ValidationContextType::ValidationContext(CertificateValidationContext {
-            trusted_ca: Some(file(SYSTEM_AUTHORITIES)),
-            ..context
-        }),
-        Some(name) => combined(context, name),
+    let by = |authorities| {
+        let context = CertificateValidationContext { trusted_ca: Some(authorities), ..context.clone() };
+        common_tls_context::ValidationContextType::ValidationContext(context)
+    };
+    let validation = match trusted {
+        Trusted::OfTheMachine => by(file(SYSTEM_AUTHORITIES)),
+        Trusted::Given(pem) => by(inline(&pem)),
+        Trusted::Secret(name) => combined(context, name),
     };
     let context = UpstreamTlsContext {
         common_tls_context: Some(CommonTlsContext {

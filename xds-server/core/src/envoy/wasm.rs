@@ -54,7 +54,7 @@ pub fn add(snapshot: &mut Snapshot, catalog: &Catalog, ir: &Ir, setup: &FilterSe
     let mut origins = of_scope.clone();
     origins.extend(catalog.pools.values().map(|pool| pool.origin.clone()));
     origins.extend(catalog.backends.values().map(|backend| backend.origin.clone()));
-    let request = request_config(catalog, ir, &setup.control_cluster);
+    let request = request_config(catalog, ir, setup);
     let module = module::of(setup, &request);
     let plugin =
         |name: &str, root: &str, config: &FilterConfig| Some(plugin((name, root), VM_ID.to_owned(), config, setup));

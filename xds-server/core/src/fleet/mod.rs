@@ -22,6 +22,7 @@ use sha2::{Digest as _, Sha256};
 use crate::linkerd;
 use crate::mesh::{AGENT_ALONE, INJECTED, TLS_MODE};
 use crate::objects::{GATEWAY_GROUP, Gateway, Key, Object, ProxyParameters, ProxyReplicas, ProxyService};
+use crate::terms::Collector;
 use crate::terms::names::{is_dns_label, is_label_value};
 
 use self::pod::{AUTHORITY_VOLUME, Runs};
@@ -64,9 +65,11 @@ pub struct Settings {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Policies {
     None,
-    /// `namespace` is the control plane's, which they must reach.
     PerGateway {
+        /// The control plane's, which they must reach.
         namespace: String,
+        /// Of their spans.
+        collector: Option<Collector>,
     },
 }
 
@@ -163,7 +166,7 @@ pub fn wanted(
         fleet.document(FleetKind::ConfigMap, json!({"data": {CA_FILE: authority}})),
     ];
     // Before the Pods that it is about, so that none is without it for a moment.
-    if let Policies::PerGateway { namespace } = &settings.policies {
+    if let Policies::PerGateway { namespace, .. } = &settings.policies {
         let spec = policy::spec(&fleet.selector(), &ports, egress, settings, namespace);
         all.push(fleet.document(FleetKind::NetworkPolicy, json!({"spec": spec})));
     }

@@ -21,8 +21,9 @@ const STATE: &str = "/var/run/tollgate/state";
 const TOKEN_FILE: &str = "token";
 /// The token is renewed long before its end, and is read anew for each certificate.
 const TOKEN_SECONDS: u32 = 3600;
-/// The time to leave the endpoints of Services, to end requests and to report what they used.
-const GRACE_SECONDS: u32 = 60;
+/// The time to leave the endpoints of Services (5 s), to end requests (45 s), and to report what they used and give leased tokens
+/// back (24 s).
+const GRACE_SECONDS: u32 = 90;
 
 /// What Pods of one fleet have in common.
 pub(super) struct Runs<'a> {

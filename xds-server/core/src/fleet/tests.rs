@@ -8,6 +8,7 @@ use crate::objects::CONTROLLER_NAME;
 use crate::objects::cluster_test::{Given, cluster_of};
 use crate::placement::{Placement, Setting};
 use crate::status::{ConditionType, Reason};
+use crate::terms::{Collector, Security};
 use crate::world::World;
 
 const GATEWAY: &str = "
@@ -57,7 +58,7 @@ fn world(objects: &[Given]) -> World {
 fn wanted_of(gateway: Given, settings: &Settings) -> Vec<Wanted> {
     let world = world(&[gateway]);
     let (gateway, asked) = world.own_gateways().next().unwrap();
-    wanted(gateway, &asked, &world.egress(&gateway.meta.key()), settings, "the CA").unwrap()
+    wanted(gateway, &asked, &world.egress(&gateway.meta.key(), None), settings, "the CA").unwrap()
 }
 
 fn of(all: &[Wanted], kind: FleetKind) -> &Value {
@@ -324,15 +325,34 @@ fn proxies_reach_what_their_routes_lead_to_and_nothing_else() {
         (Destination::Address("10.8.8.8".parse().unwrap()), [8000].into()),
         (Destination::Outside, [443].into()),
     ]);
-    assert_eq!(world.egress(&gateway.meta.key()), expected);
-    assert_eq!(world.egress(&Key::new("team", "other")), Egress::new());
+    assert_eq!(world.egress(&gateway.meta.key(), None), expected);
+    assert_eq!(world.egress(&Key::new("team", "other"), None), Egress::new());
+}
+
+/// No route leads there, and the Pods behind its Service are known all the same.
+#[test]
+fn proxies_reach_the_collector_of_their_spans() {
+    let objects: Vec<Given> =
+        [Given::yaml(GATEWAY)].into_iter().chain(SERVICES.split("\n---\n").take(1).map(Given::yaml)).collect();
+    let world = world(&objects);
+    let (gateway, _) = world.own_gateways().next().unwrap();
+    let to = |host: &str, port| {
+        let collector = Collector { host: host.to_owned(), port, security: Security::None };
+        world.egress(&gateway.meta.key(), Some(&collector))
+    };
+    let pods =
+        Destination::Pods { namespace: "team".to_owned(), labels: [("app".to_owned(), "web".to_owned())].into() };
+    assert_eq!(to("web.team.svc.cluster.local", 80), [(pods, [8080].into())].into());
+    let address = Destination::Address("10.6.6.6".parse().unwrap());
+    assert_eq!(to("10.6.6.6", 4317), [(address, [4317].into())].into());
+    assert_eq!(to("otel.example.com", 4317), [(Destination::Outside, [4317].into())].into());
 }
 
 #[test]
 fn a_policy_goes_with_proxies_where_it_is_asked_for() {
     let outside = wanted_of(Given::yaml(GATEWAY), &settings());
     assert!(outside.iter().all(|one| one.kind != FleetKind::NetworkPolicy));
-    let policies = Policies::PerGateway { namespace: "tollgate-system".to_owned() };
+    let policies = Policies::PerGateway { namespace: "tollgate-system".to_owned(), collector: None };
     let policed = Settings { policies, ..settings() };
     let all = wanted_of(Given::yaml(GATEWAY), &policed);
     let place = |kind| all.iter().position(|one| one.kind == kind).unwrap();

@@ -8,7 +8,8 @@ use super::{
     Asked, BucketKey, Call, Entry, Heard, HolderKey, Now, Reason, Rules, State, Thing, USAGE_KEPT, Worker,
     asked::Kept,
     call::{Named, Settlement, Want},
-    usage::Used,
+    measures::{Group, Metered},
+    usage::{Books, Used},
     window::{self, Span},
 };
 use crate::ir::Limit;
@@ -88,12 +89,21 @@ impl State {
 
     /// Counts usage in its minute. If the proxy's clock is wrong, it is the nearest minute that makes sense.
     fn count(&mut self, holder: &HolderKey, rules: &Rules, used: Used, now: Now) {
-        let Used { ended_at, mut key, asked, totals } = used;
+        let Used { ended_at, mut key, asked, totals, operation, measured, books } = used;
         let named = [Thing::consumer(&key.consumer), Thing::route(&key.route)];
         if !named.iter().all(|thing| rules.serves(&holder.identity, thing, now)) {
             return self.refuse(holder, Entry::Usage, Reason::Foreign, 1);
         }
-        *self.changes.metered.entry((key.consumer.clone(), key.model.clone())).or_default() += totals;
+        let (ending, measures) = measured.unwrap_or_else(|_nonsense| {
+            self.refuse(holder, Entry::Measures, Reason::Nonsense, 1);
+            Default::default()
+        });
+        let measures = measures.with_tokens_of(&totals);
+        let group = Group { key: key.clone(), operation, ending };
+        *self.changes.metered.entry(group).or_default() += Metered { totals, measures };
+        if books == Books::NotIn {
+            return;
+        }
         if let Some(name) = asked {
             key.model = self.row_of(&key.consumer, name, now).unwrap_or(key.model);
         }

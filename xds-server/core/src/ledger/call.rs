@@ -5,7 +5,8 @@ use tollgate_proto::v1::{self, MAX_ROW_REQUESTS, MAX_TOKENS};
 
 use super::{
     HolderKey, MAX_ASKED_NAME,
-    usage::{Totals, UsageKey, Used},
+    measures::{Ending, Measures},
+    usage::{Books, Totals, UsageKey, Used},
 };
 
 /// The most entries of one kind in a call. A call is bounded by its bytes; no more entries that say something fit in.
@@ -149,23 +150,32 @@ impl TryFrom<v1::Usage> for Used {
         if figures.iter().any(|figure| *figure > MAX_TOKENS.saturating_mul(attempts)) {
             return Err(TooLarge);
         }
+        let totals = Totals {
+            requests: wire.requests,
+            input_tokens: wire.input_tokens,
+            output_tokens: wire.output_tokens,
+            cached_input_tokens: wire.cached_input_tokens,
+            reasoning_tokens: wire.reasoning_tokens,
+            estimated_requests: wire.estimated_requests,
+        };
+        let costs_nothing = wire.error_status != 0 && totals == Totals::default();
+        let books = if costs_nothing { Books::NotIn } else { Books::In };
+        let ending = Ending::try_from(wire.error_status);
+        let measured = ending.and_then(|ending| Ok((ending, Measures::try_from(&wire)?)));
+        let is_asked = books == Books::In && !wire.asked_model.is_empty();
         Ok(Self {
             ended_at: wire.ended_at,
+            operation: wire.operation(),
+            measured,
+            books,
+            totals,
             key: UsageKey {
                 consumer: cut(wire.consumer, MAX_TEXT),
                 route: cut(wire.route, MAX_TEXT),
                 model: cut(wire.model, MAX_TEXT),
                 backend: cut(wire.backend, MAX_TEXT),
             },
-            asked: (!wire.asked_model.is_empty()).then(|| cut(wire.asked_model, MAX_ASKED_NAME)),
-            totals: Totals {
-                requests: wire.requests,
-                input_tokens: wire.input_tokens,
-                output_tokens: wire.output_tokens,
-                cached_input_tokens: wire.cached_input_tokens,
-                reasoning_tokens: wire.reasoning_tokens,
-                estimated_requests: wire.estimated_requests,
-            },
+            asked: is_asked.then(|| cut(wire.asked_model, MAX_ASKED_NAME)),
         })
     }
 }

@@ -21,6 +21,7 @@ mod batch;
 mod bucket;
 mod call;
 mod excerpt;
+pub mod measures;
 mod reference;
 pub mod series;
 mod served;
@@ -33,6 +34,8 @@ pub mod window;
 
 #[cfg(test)]
 mod excerpt_test;
+#[cfg(test)]
+mod measures_test;
 #[cfg(test)]
 mod model_test;
 #[cfg(test)]

@@ -4,10 +4,11 @@
 //! write usage in their names.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Named, Now, Thing, Things};
-use crate::ir::{Limit, ScopePart};
+use crate::ir::{Limit, Schema, ScopePart};
 
 /// For so long, what a scope no longer serves still counts. Requests that began before are still running, and their
 /// usage is reported after their end. The books of an ended window stay open for the same time.
@@ -19,6 +20,8 @@ pub struct Configured {
     pub limits: Vec<Limit>,
     /// By the identity that certificates name.
     pub served: BTreeMap<String, Vec<Things>>,
+    /// What each ModelBackend speaks, by its display name.
+    pub schemas: Arc<BTreeMap<String, Schema>>,
 }
 
 /// Who serves what, and who served it a while ago.

@@ -9,6 +9,7 @@ use super::{
     Now,
     asked::{Asked, AskedNames},
     bucket::{Bucket, BucketKey, Lease},
+    measures::{Group, Metered},
     thresholds::Fullest,
     usage::{Totals, UsageKey, second_of},
 };
@@ -64,6 +65,8 @@ pub struct RefusedEntry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Entry {
     Usage,
+    /// What a row says of its requests besides their tokens, which count.
+    Measures,
     Settlement,
     Want,
 }
@@ -74,6 +77,8 @@ pub enum Reason {
     Foreign,
     /// It has more tokens than so many answers, or more requests than any row.
     TooLarge,
+    /// It contradicts itself, or is more than its requests can have.
+    Nonsense,
 }
 
 #[derive(Debug, Default)]
@@ -95,8 +100,8 @@ pub struct Changes {
     pub workers: BTreeMap<WorkerKey, Option<Worker>>,
     /// By minute since the epoch.
     pub usage: BTreeMap<(u64, UsageKey), Totals>,
-    /// The same usage by consumer and the pool's name of the model, for metrics.
-    pub metered: BTreeMap<(String, String), Totals>,
+    /// The same usage under the pool's names of models, and how requests ended and spread, for metrics.
+    pub metered: BTreeMap<Group, Metered>,
     /// Names that are kept from now on. The store forgets those of earlier days.
     pub asked: BTreeSet<Asked>,
     /// The store forgets the usage of earlier minutes.

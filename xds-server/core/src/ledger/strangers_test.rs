@@ -186,7 +186,7 @@ fn metrics_go_by_the_pools_own_names() {
     let (rules, now) = (ledger.rules.clone(), ledger.now());
     apply(&mut ledger.state, &rules, call, now).unwrap();
     let metered = ledger.state.take_changes().metered;
-    let models: Vec<_> = metered.keys().map(|(_, model)| model.as_str()).collect();
+    let models: Vec<_> = metered.keys().map(|group| group.key.model.as_str()).collect();
     assert_eq!(models, ["gpt-*", "smol"]);
 }
 

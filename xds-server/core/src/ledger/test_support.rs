@@ -75,7 +75,7 @@ pub fn limit(id: &str, tokens: u64, window: Duration) -> Limit {
 pub fn configured(limits: &[Limit]) -> Configured {
     let others = [Thing::consumer("app"), Thing::consumer("other"), Thing::route("chat")];
     let served = limits.iter().map(|limit| Thing::limit(&limit.id)).chain(others).collect();
-    Configured { limits: limits.to_vec(), served: [(OURS.to_owned(), vec![served])].into() }
+    Configured { limits: limits.to_vec(), served: [(OURS.to_owned(), vec![served])].into(), ..Configured::default() }
 }
 
 /// So many seconds after the beginning.

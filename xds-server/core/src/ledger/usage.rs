@@ -3,6 +3,9 @@
 use std::ops::AddAssign;
 
 use serde::Serialize;
+use tollgate_proto::v1::Operation;
+
+use super::measures::{Ending, Measures, Nonsense};
 
 /// What usage is summed by. Its fields and those of [`Totals`] are a row of `/api/usage`, under these names.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -35,6 +38,18 @@ pub struct Used {
     /// The name that the client asked for, if it is not the pool's.
     pub asked: Option<String>,
     pub totals: Totals,
+    pub operation: Operation,
+    /// How the requests ended, and how they spread.
+    pub measured: Result<(Ending, Measures), Nonsense>,
+    pub books: Books,
+}
+
+/// Whether a row is in the books.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Books {
+    In,
+    /// It is of requests that ended with an error and cost nothing, so it is in metrics alone.
+    NotIn,
 }
 
 /// When a minute since the epoch begins, in Unix seconds.

@@ -243,6 +243,15 @@ impl Schema {
             Self::AzureOpenAI => "/openai/v1",
         }
     }
+
+    /// OpenTelemetry's name of who speaks it (`gen_ai.provider.name`). A runner that speaks another one's API counts as that.
+    pub fn provider(self) -> &'static str {
+        match self {
+            Self::OpenAI => "openai",
+            Self::Anthropic => "anthropic",
+            Self::AzureOpenAI => "azure.ai.openai",
+        }
+    }
 }
 
 pub fn model_backend(wire: ModelBackendWire, check: &mut Check<'_>) -> Option<ModelBackend> {

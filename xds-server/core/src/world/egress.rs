@@ -1,5 +1,5 @@
 //! Where the proxies of a Gateway connect to, as a NetworkPolicy can say it: the Pods behind the Services and
-//! InferencePools that its routes lead to, and what is outside of the cluster.
+//! InferencePools that its routes lead to, what is outside of the cluster, and the collector of its spans.
 
 use k8s_openapi::api::core::v1::ServicePort;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use crate::fleet::{Destination, Egress};
 use crate::ir;
 use crate::objects::{Key, Object, Service};
+use crate::terms::Collector;
 use crate::translate::services::cluster_name;
 
 use super::World;
@@ -17,8 +18,8 @@ const IN_CLUSTER: &str = "svc";
 // === impl World ===
 
 impl World {
-    /// Nothing of a Gateway that is not served.
-    pub fn egress(&self, gateway: &Key) -> Egress {
+    /// Nothing of a Gateway that is not served. `collector` takes the spans of all of them.
+    pub fn egress(&self, gateway: &Key, collector: Option<&Collector>) -> Egress {
         let mut egress = Egress::new();
         let Some(gateway) = self.ir.gateways.get(gateway) else { return egress };
         for service in gateway.services.values() {
@@ -35,6 +36,12 @@ impl World {
         for issuer in &gateway.jwt_issuers {
             if let ir::JwtKeys::Remote { host, port, .. } = &issuer.keys {
                 self.to_host(host, *port, &mut egress);
+            }
+        }
+        if let Some(Collector { host, port, .. }) = collector {
+            match host.parse() {
+                Ok(ip) => add(&mut egress, Destination::Address(ip), [*port]),
+                Err(_) => self.to_host(host, *port, &mut egress),
             }
         }
         egress

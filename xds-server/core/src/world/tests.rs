@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::envoy::{self, FilterCode, FilterSetup, Ports, RouteTables, Surroundings};
+use crate::envoy::{self, FilterCode, FilterSetup, Ports, RouteTables, Sampling, Signals, Surroundings, Tracing};
 use crate::ir::{GatewayDelta, Host, PartsDelta};
 use crate::mesh::Mesh;
 use crate::objects::cluster_test::Given;
@@ -13,6 +13,7 @@ use crate::objects::{Cluster, NoSecretSource};
 use crate::placement::{Direction, Placement, Sidecars};
 use crate::snapshot::{Changed, Resource, ResourceType, Snapshot};
 use crate::status::{Finding, ObjectStatus, StatusKind};
+use crate::terms::{Collector, Security};
 use crate::translate::{Translation, translate};
 
 /// The places of objects. Each place has its versions; the one before the first is that there is no such object.
@@ -439,6 +440,11 @@ fn others<K: Ord + Clone, T: PartialEq>(before: &BTreeMap<K, T>, after: &BTreeMa
     keys.filter(|key| before.get(*key) != after.get(*key)).cloned().collect()
 }
 
+fn tracing() -> Tracing {
+    let collector = Collector { host: "otel.example".to_owned(), port: 4317, security: Security::None };
+    Tracing { collector, sampling: Sampling::of_percent(5.0).unwrap() }
+}
+
 /// Holds that the resources of each Gateway, brought up to date, are those that are made of all of it, and that what
 /// changed was noted.
 fn check_resources(snapshots: &mut BTreeMap<Key, Snapshot>, world: &World, delta: &Delta) {
@@ -448,6 +454,7 @@ fn check_resources(snapshots: &mut BTreeMap<Key, Snapshot>, world: &World, delta
         bind: "127.0.0.1".to_owned(),
         ports: Ports::Shared,
         filter: FilterSetup::of_gateways(FilterCode::File("filter.wasm".to_owned())),
+        signals: Signals { access_log: Some("/dev/stdout".to_owned()), tracing: Some(tracing()) },
     };
     let resources = |snapshot: &Snapshot| -> Vec<(ResourceType, String, Resource)> {
         let all = ResourceType::ALL.into_iter();

@@ -6,6 +6,7 @@
 //! # In a mesh                (the proxies are in one, which has another trust domain besides)
 //! # Scoped above: 0          (only where the form of route tables is what the case is about)
 //! # Filter: native           (the Gateways run the filter as a module of Envoy)
+//! # Signals: all             (an access log, and spans to a collector)
 //! apiVersion: ...
 //! --- # findings
 //! --- # statuses
@@ -20,7 +21,8 @@ use std::sync::Arc;
 use serde::Serialize as _;
 use serde_json::{Value, json};
 use tollgate_core::envoy::{
-    self, ControlCluster, FilterCode, FilterSetup, IstioCluster, Ports, RouteTables, Runtime, Shown, Surroundings,
+    self, ControlCluster, FilterCode, FilterSetup, IstioCluster, Ports, RequestFields, RouteTables, Runtime, Sampling,
+    Shown, Signals, Surroundings, Tracing,
 };
 use tollgate_core::ir::Ir;
 use tollgate_core::istio;
@@ -29,6 +31,7 @@ use tollgate_core::objects::{Key, Objects, SecretSource};
 use tollgate_core::placement::{Direction, Placement, Setting, Sidecars};
 use tollgate_core::snapshot::{ResourceType, Snapshot};
 use tollgate_core::status::{Finding, ObjectStatus};
+use tollgate_core::terms::{Collector, Security};
 use tollgate_core::translate::translate;
 use tollgate_filter::route_name::RouteName;
 
@@ -39,6 +42,7 @@ pub struct Case<'a> {
     shows: Vec<&'a str>,
     route_tables: RouteTables,
     runtime: Runtime,
+    signals: Signals,
     setting: Setting,
 }
 
@@ -70,7 +74,9 @@ impl<'a> Case<'a> {
         let runs_natively = input.lines().any(|line| line == "# Filter: native");
         let module = || Runtime::Native(FilterCode::File("filter.so".to_owned()));
         let runtime = if runs_natively { module() } else { Runtime::Wasm };
-        Self { input, shows, route_tables, runtime, setting: Setting { placement, mesh, sidecars } }
+        let tells = input.lines().any(|line| line == "# Signals: all");
+        let signals = if tells { all_signals() } else { Signals::default() };
+        Self { input, shows, route_tables, runtime, signals, setting: Setting { placement, mesh, sidecars } }
     }
 
     /// The whole file as it should be.
@@ -81,7 +87,7 @@ impl<'a> Case<'a> {
         let mut translation = translate(&objects, self.setting.clone());
         let statuses = translation.statuses(&objects, &findings);
         findings.append(&mut translation.findings);
-        let surroundings = surroundings(self.route_tables, self.runtime.clone());
+        let surroundings = surroundings(self.route_tables, self.runtime.clone(), self.signals.clone());
         let mut output = self.input.trim_end().to_owned() + "\n";
         let snapshots: BTreeMap<String, Snapshot> = translation
             .ir
@@ -127,7 +133,9 @@ fn kept(name: &str, ir: &Ir) -> Value {
     let uri = "http://tollgate.tollgate-system.svc.cluster.local:18003/code/abc.wasm".to_owned();
     let code = FilterCode::ByAgent { sha256: "abc".to_owned(), uri, teller: "tollgate".to_owned() };
     let gateways = ["spiffe://cluster.local/ns/default/sa/llm-tollgate".to_owned()].into();
-    let setup = FilterSetup { code, runtime: Runtime::Wasm, control_cluster: ControlCluster::Istio(cluster), gateways };
+    let control_cluster = ControlCluster::Istio(cluster);
+    let setup =
+        FilterSetup { code, runtime: Runtime::Wasm, control_cluster, gateways, fields: RequestFields::default() };
     let mut filters = serde_json::Map::new();
     for workload in ir.workloads.values() {
         let stage = filter_of(name, &envoy::of_workload(workload, ir, &setup));
@@ -319,12 +327,21 @@ fn yaml(value: &Value) -> String {
     if text.ends_with('\n') { text } else { text + "\n" }
 }
 
-fn surroundings(route_tables: RouteTables, runtime: Runtime) -> Surroundings {
+fn all_signals() -> Signals {
+    let host = "otel.observability.svc.cluster.local".to_owned();
+    let collector = Collector { host, port: 4317, security: Security::SystemAuthorities };
+    let tracing = Tracing { collector, sampling: Sampling::of_percent(5.0).unwrap() };
+    Signals { access_log: Some("/dev/stdout".to_owned()), tracing: Some(tracing) }
+}
+
+fn surroundings(route_tables: RouteTables, runtime: Runtime, signals: Signals) -> Surroundings {
+    let filter = FilterSetup::of_gateways(FilterCode::File("filter.wasm".to_owned())).with_runtime(runtime);
     Surroundings {
         route_tables,
         bind: "127.0.0.1".to_owned(),
         ports: Ports::Shared,
-        filter: FilterSetup::of_gateways(FilterCode::File("filter.wasm".to_owned())).with_runtime(runtime),
+        filter: filter.telling(signals.fields(RequestFields::Kept)),
+        signals,
     }
 }
 

@@ -11,6 +11,7 @@ use tollgate_core::objects::key_list::{KeyList, UnusableKeys};
 use tollgate_core::objects::redact;
 
 use super::{Whose, consumer};
+use crate::causes;
 use crate::source::kubernetes::{Access, AccessError};
 
 /// So often it is read again because somebody else wrote in between.
@@ -143,7 +144,7 @@ impl Consumers {
 
     fn error(&self, verb: &'static str, error: &kube::Error) -> ApplyError {
         let kube::Error::Api(status) = error else {
-            return ApplyError::Unreachable(redact::scrub(&chain(error)));
+            return ApplyError::Unreachable(redact::scrub(&causes::of(error)));
         };
         let message = redact::scrub(status.message.trim());
         let is_about = |kind: &str| status.details.as_ref().is_some_and(|details| details.kind == kind);
@@ -169,18 +170,4 @@ impl fmt::Display for Consumers {
 /// Whether an object is missing, and not the kind of object.
 fn names_object(status: &Status) -> bool {
     status.code == 404 && status.details.as_ref().is_some_and(|details| !details.name.is_empty())
-}
-
-/// The error with its causes, of which the last one says what is wrong.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        if !text.contains(&words) {
-            text = format!("{text}: {words}");
-        }
-        cause = error.source();
-    }
-    text
 }

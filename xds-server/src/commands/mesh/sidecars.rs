@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use tollgate_core::envoy::{ControlCluster, FilterCode, FilterSetup, HostTooLong, IstioCluster, Runtime};
+use tollgate_core::envoy::{
+    ControlCluster, FilterCode, FilterSetup, HostTooLong, IstioCluster, RequestFields, Runtime,
+};
 use tollgate_core::mesh::Mesh;
 use tollgate_core::objects::Key;
 use tollgate_core::placement::{Setting, Sidecars};
@@ -80,7 +82,7 @@ impl SidecarPlace {
         let control_cluster = ControlCluster::Istio(IstioCluster::new(host, at.keys)?);
         let code = FilterCode::ByAgent { sha256, uri, teller };
         let gateways = self.gateway_account.iter().flat_map(|account| mesh.identities_of(account)).collect();
-        Ok(FilterSetup { code, runtime: Runtime::Wasm, control_cluster, gateways })
+        Ok(FilterSetup { code, runtime: Runtime::Wasm, control_cluster, gateways, fields: RequestFields::Kept })
     }
 }
 

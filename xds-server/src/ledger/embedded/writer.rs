@@ -1,11 +1,12 @@
 //! The one thread that writes. It puts all waiting calls into one commit, and answers them after it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{oneshot, watch};
+use tollgate_core::ir::Schema;
 use tollgate_core::ledger::{
     Call, Configured, Crossing, Now, Outcome, Past, Reason, RefusedEntry, Rules, State, apply,
 };
@@ -75,7 +76,7 @@ pub(super) struct Writer {
     pub clock: Arc<dyn Clock>,
     pub metrics: Metrics,
     pub pruned: Duration,
-    /// Usage that the audit log has not heard of yet.
+    /// Usage that neither the audit log nor a collector has heard of yet.
     pub minutes: Minutes,
     /// When the ratios of budgets were looked at, if nothing has changed since.
     pub looked: Option<Duration>,
@@ -108,7 +109,7 @@ impl Writer {
             }
             self.batch(waiting);
             if let Some(done) = close {
-                self.minutes.record(i64::MAX, self.metrics.audit());
+                self.tell_minutes(i64::MAX);
                 // Another replica may have the ledger next, and what we know of it grows old.
                 self.metrics.budgets().configured(std::iter::empty());
                 self.metrics.writable.set(0);
@@ -209,8 +210,11 @@ impl Writer {
             changes.last_used().for_each(|(consumer, ended)| self.metrics.last_used().used(consumer, ended));
             let spent_today = self.metrics.spent_today();
             changes.spent().for_each(|(consumer, minute, tokens)| spent_today.settled(consumer, minute, tokens));
-            changes.metered.iter().for_each(|((consumer, model), totals)| self.metrics.used(consumer, model, totals));
-            if self.metrics.audit().is_on() {
+            let schemas = schemas(&self.configured);
+            for (group, metered) in &changes.metered {
+                self.metrics.used(group, metered, schemas.get(&group.key.backend).copied());
+            }
+            if self.metrics.audit().is_on() || self.metrics.events().is_on() {
                 self.minutes.add(&changes);
             }
             let (holders, tokens) = state.leased();
@@ -222,13 +226,19 @@ impl Writer {
             self.metrics.budgets().spent(state.spent_ratios(&self.rules, now));
             self.looked = Some(now.steady);
         }
-        self.minutes.record(now.wall.as_second(), self.metrics.audit());
+        self.tell_minutes(now.wall.as_second());
         for crossing in crossings {
             tell(&crossing, self.metrics.audit());
             self.metrics.budgets().crossed(&crossing);
             self.metrics.crossings().tell(crossing, News::New, &self.inbox);
         }
         Ok(outcomes)
+    }
+
+    /// Tells of usage in the minutes that are over at this second.
+    fn tell_minutes(&mut self, second: i64) {
+        let schemas = schemas(&self.configured);
+        self.minutes.tell(second, self.metrics.audit(), self.metrics.events(), &schemas);
     }
 
     fn count(&self, outcome: &Result<Outcome, Past>, arrived: Now) {
@@ -247,10 +257,16 @@ impl Writer {
     }
 }
 
+/// What backends speak, by their display names.
+fn schemas(configured: &watch::Receiver<Arc<Configured>>) -> Arc<BTreeMap<String, Schema>> {
+    Arc::clone(&configured.borrow().schemas)
+}
+
 fn warn(refusal: &RefusedEntry) {
     let why = match refusal.reason {
         Reason::Foreign => "it names what its Gateway does not serve",
         Reason::TooLarge => "no answers have so many tokens, or no row so many requests",
+        Reason::Nonsense => "no requests end so, or take so long",
     };
     let RefusedEntry { identity, entry, .. } = refusal;
     tracing::warn!(%identity, ?entry, "an entry of a proxy's call does not count: {why}; later ones are only in the metrics");

@@ -19,6 +19,7 @@ use super::folder::{Folder, ProxyFiles};
 use super::given::Place;
 use super::origin::{Origin, OriginError};
 use super::trust;
+use crate::audit::Event;
 use crate::identity::Identity;
 use crate::report::{Certificate, Metrics};
 
@@ -123,14 +124,18 @@ impl Keeper {
         if let Some(authority) = replaced {
             tracing::info!(until = %authority.validity().until, "there is another CA, of {}", self.origin);
             metrics.authority_taken();
+            metrics.audit().record(Event::AuthorityReplaced { until: authority.validity().until });
             self.authority.send_replace(Arc::new(authority));
         }
         let authority = self.authority.borrow().clone();
         let now = Timestamp::now();
-        if (all || self.validity.renewal() <= now)
-            && let Err(error) = self.renew_server(&authority)
-        {
-            tracing::error!(%error, until = %self.validity.until, "the server's certificate cannot be renewed");
+        if all || self.validity.renewal() <= now {
+            match self.renew_server(&authority) {
+                Ok(until) => metrics.audit().record(Event::CertificateRenewed { identity: "server", until }),
+                Err(error) => {
+                    tracing::error!(%error, until = %self.validity.until, "the server's certificate cannot be renewed");
+                }
+            }
         }
         let Validity { from, until } = authority.validity();
         metrics.certificate(Certificate::Ca, from, until);
@@ -138,22 +143,32 @@ impl Keeper {
         let folders = Folder::all(authority.dir());
         let ends = folders.into_iter().filter_map(|folder| {
             let due = all || folder.validity().is_none_or(|validity| validity.renewal() <= now);
-            if due && let Err(error) = self.put(&authority, &folder) {
-                tracing::error!(%error, identity = %folder.identity, "a proxy's certificate cannot be renewed");
+            let put = due.then(|| self.put(&authority, &folder));
+            let validity = folder.validity();
+            match (put, validity) {
+                (Some(Ok(_)), Some(Validity { until, .. })) => {
+                    let identity = folder.identity.to_string();
+                    metrics.audit().record(Event::CertificateRenewed { identity: &identity, until });
+                }
+                (Some(Err(error)), _) => {
+                    tracing::error!(%error, identity = %folder.identity, "a proxy's certificate cannot be renewed");
+                }
+                (Some(Ok(_)) | None, _) => {}
             }
-            folder.validity()
+            validity
         });
         if let Some(first) = ends.min_by_key(|validity| validity.until) {
             metrics.certificate(Certificate::Envoy, first.from, first.until);
         }
     }
 
-    fn renew_server(&mut self, authority: &Authority) -> Result<(), PkiError> {
+    /// Returns how long it counts.
+    fn renew_server(&mut self, authority: &Authority) -> Result<Timestamp, PkiError> {
         let issued = authority.issue(Leaf::Server, self.lifetime)?;
         self.server.send_replace(certified_key(&issued)?);
         self.validity = issued.validity;
         tracing::debug!(until = %self.validity.until, "the server has a new certificate");
-        Ok(())
+        Ok(self.validity.until)
     }
 
     fn put(&self, authority: &Authority, folder: &Folder) -> Result<ProxyFiles, PkiError> {

@@ -12,6 +12,7 @@ use tollgate_core::scope::Scope;
 use tonic::Status;
 
 use super::super::standing;
+use crate::audit::Audit;
 use crate::identity::{Caller, Identity, Member};
 use crate::pipeline::Published;
 
@@ -21,7 +22,7 @@ pub const SCOPE: &str = "tollgate-scope";
 /// From here on the caller is the proxy of that workload. The account stays known, because a long stream is looked at
 /// again (`standing.rs`).
 pub async fn check(
-    State(published): State<watch::Receiver<Arc<Published>>>,
+    State((published, audit)): State<(watch::Receiver<Arc<Published>>, Audit)>,
     mut request: Request,
     next: Next,
 ) -> Response {
@@ -34,6 +35,9 @@ pub async fn check(
         }
         Err(status) => {
             tracing::debug!(%status, "a member of the mesh is refused");
+            if let Some(Caller::Member(member)) = request.extensions().get() {
+                audit.refused(&member.to_string(), status.message());
+            }
             standing::refuse(request.headers(), status)
         }
     }

@@ -68,7 +68,7 @@ impl Sidecars {
         let keeper = Keeper::new(ports.certificates);
         let door = Door::Mesh { acceptor: keeper.acceptor(), mesh: ports.mesh };
         let (published, metrics) = (ads.published.clone(), ads.metrics.clone());
-        let check = from_fn_with_state(published.clone(), members::check);
+        let check = from_fn_with_state((published.clone(), metrics.audit().clone()), members::check);
         let mut routes = Routes::new(ledger);
         let router = routes.axum_router_mut();
         *router = std::mem::take(router).merge(discovery::routes(ads)).layer(check);

@@ -15,7 +15,9 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_stream::wrappers::ReceiverStream;
-use tollgate_core::envoy::{FilterCode as EnvoyCode, FilterSetup, Ports as EnvoyPorts, RouteTables, Surroundings};
+use tollgate_core::envoy::{
+    FilterCode as EnvoyCode, FilterSetup, Ports as EnvoyPorts, RouteTables, Signals, Surroundings,
+};
 use tollgate_core::mesh::Mesh;
 use tollgate_core::objects::{Changes, NoSecretSource, Objects};
 use tollgate_core::placement::{Placement, Setting, Sidecars as Filters};
@@ -168,6 +170,7 @@ impl World {
                 bind: "127.0.0.1".to_owned(),
                 ports: EnvoyPorts::Shared,
                 filter: FilterSetup::of_gateways(EnvoyCode::File("filter.wasm".to_owned())),
+                signals: Signals::default(),
             },
         );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

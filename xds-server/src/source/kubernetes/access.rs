@@ -8,6 +8,7 @@ use kube::client::ClientBuilder;
 use kube::config::{Config, InferConfigError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 
 use super::denied::Denied;
+use super::refusals::OneLine;
 
 /// An API server that takes no connection in this time does not answer.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -57,7 +58,7 @@ impl Access {
         config.connect_timeout = Some(limit.map_or(CONNECT, |limit| limit.min(CONNECT)));
         config.read_timeout = limit.or(config.read_timeout);
         let namespace = config.default_namespace.clone();
-        let client = ClientBuilder::try_from(config)?.with_layer(&self.denied).build();
+        let client = ClientBuilder::try_from(config)?.with_layer(&OneLine).with_layer(&self.denied).build();
         Ok(Reach { client, namespace })
     }
 

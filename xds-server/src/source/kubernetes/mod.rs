@@ -5,7 +5,7 @@
 //!   kinds.rs (of which kinds)    document.rs (one object)      needs.rs (what is to be got, got.rs gets it)
 //!   definitions.rs (of which version they are, for the status of a GatewayClass)
 //!   trouble.rs (what goes wrong, for the operator)             pace.rs (bursts)         listed.rs (once, no watch)
-//!   denied.rs (what the API server refuses, counted)
+//!   denied.rs (what the API server refuses, counted)           refusals.rs (the same in one line each)
 //! ```
 //! A restart must not publish half a world. So nothing is read out of here before every kind that the API server has is
 //! listed. After that, what was listed stays in force while the API server is away or refuses to answer.
@@ -30,6 +30,7 @@ pub(crate) mod kinds;
 mod listed;
 mod needs;
 mod pace;
+mod refusals;
 mod trouble;
 mod watch;
 
