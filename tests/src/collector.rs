@@ -75,15 +75,20 @@ service: {{pipelines: {{traces: {{receivers: [otlp], exporters: [file]}}}}}}
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// All spans that came, once there are as many as this of this kind.
-    pub async fn spans(&self, kind: Kind, at_least: usize) -> anyhow::Result<Vec<Span>> {
-        poll::until("the spans have come", || async {
+    /// All spans that came, once there are as many as this of each of these kinds. Envoy sends a request's span and those
+    /// of its attempts as each of them ends, and in batches, so that one kind says nothing of another.
+    pub async fn spans(&self, expected: [(Kind, usize); 2]) -> anyhow::Result<Vec<Span>> {
+        let spans = poll::until("the spans have come", || async {
             let spans = self.read()?;
-            let of_kind = spans.iter().filter(|span| span.kind == kind).count();
-            anyhow::ensure!(of_kind >= at_least, "{of_kind} of {at_least}");
+            let found = expected.map(|(kind, _)| (kind, count(&spans, kind)));
+            let all = expected.iter().zip(&found).all(|(expected, found)| found.1 >= expected.1);
+            anyhow::ensure!(all, "{found:?} of {expected:?}");
             Ok(spans)
         })
-        .await
+        .await?;
+        let found = expected.map(|(kind, _)| (kind, count(&spans, kind)));
+        anyhow::ensure!(found == expected, "{found:?} and not {expected:?}: {spans:?}");
+        Ok(spans)
     }
 
     /// Everything that was sent, as text.
@@ -107,6 +112,10 @@ service: {{pipelines: {{traces: {{receivers: [otlp], exporters: [file]}}}}}}
         }
         Ok(spans)
     }
+}
+
+fn count(spans: &[Span], kind: Kind) -> usize {
+    spans.iter().filter(|span| span.kind == kind).count()
 }
 
 fn list<'a>(value: &'a Value, name: &str) -> &'a [Value] {

@@ -1,10 +1,11 @@
 //! A child process with its output in a file, signalled by its id and never left behind.
 
 use std::fs::File;
+use std::net::{Ipv4Addr, TcpListener};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -140,16 +141,90 @@ fn tail(text: &str, lines: usize) -> String {
 }
 
 /// A port of 127.0.0.1 that nobody uses now. It is below those that the kernel gives to connections, so none of the
-/// thousands that other tests open takes it before it is listened on. No two calls return the same one.
+/// thousands that other tests open takes it before it is listened on. No two calls return the same one, in this process or
+/// in another that runs these tests.
 pub fn free_port() -> anyhow::Result<u16> {
-    const FIRST: u16 = 20_000;
-    const COUNT: u16 = 10_000;
-    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(rand::random_range(0..COUNT)));
-    for _ in 0..COUNT {
-        let port = FIRST + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT;
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+    static OURS: Mutex<Option<Block>> = Mutex::new(None);
+    let mut ours = OURS.lock().unwrap_or_else(PoisonError::into_inner);
+    loop {
+        if let Some(port) = ours.as_mut().and_then(Block::next) {
             return Ok(port);
         }
+        *ours = Some(Block::claim()?);
     }
-    anyhow::bail!("no port from {FIRST} on is free")
+}
+
+/// Ports that belong to this process for as long as it listens on the one before them.
+struct Block {
+    _claim: TcpListener,
+    ports: Range<u16>,
+}
+
+// === impl Block ===
+
+impl Block {
+    const FIRST: u16 = 20_000;
+    const SIZE: u16 = 250;
+    const COUNT: u16 = 40;
+
+    /// One that is nobody's. Where to begin is random, so that what a run leaves behind is seldom in the way of the next.
+    fn claim() -> anyhow::Result<Self> {
+        let begin = rand::random_range(0..Self::COUNT);
+        let mut firsts = (0..Self::COUNT).map(|number| Self::FIRST + (begin + number) % Self::COUNT * Self::SIZE);
+        let claimed = firsts.find_map(|first| Some((first, TcpListener::bind(("127.0.0.1", first)).ok()?)));
+        let (first, claim) = claimed.with_context(|| format!("no ports from {} on are free", Self::FIRST))?;
+        Ok(Self { _claim: claim, ports: first + 1..first + Self::SIZE })
+    }
+
+    fn next(&mut self) -> Option<u16> {
+        self.ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+    }
+}
+
+/// A port of 127.0.0.1 at which connections are refused, for as long as this value is there: it is taken, so that nobody
+/// else gets it, and not listened on.
+pub struct ClosedPort {
+    _socket: tokio::net::TcpSocket,
+    port: u16,
+}
+
+// === impl ClosedPort ===
+
+impl ClosedPort {
+    pub fn new() -> anyhow::Result<Self> {
+        let socket = tokio::net::TcpSocket::new_v4()?;
+        socket.bind((Ipv4Addr::LOCALHOST, 0).into())?;
+        Ok(Self { port: socket.local_addr()?.port(), _socket: socket })
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn a_block_of_ports_has_one_owner() -> anyhow::Result<()> {
+        let (mut one, mut other) = (Block::claim()?, Block::claim()?);
+        let (one, other) = (one.next().context("a port")?, other.next().context("a port")?);
+        assert_ne!(one / Block::SIZE, other / Block::SIZE);
+        Ok(())
+    }
+
+    #[tokio::test]
+    async fn a_closed_port_refuses_and_is_taken() -> anyhow::Result<()> {
+        let closed = ClosedPort::new()?;
+        let at = ("127.0.0.1", closed.port());
+        assert_eq!(
+            std::net::TcpStream::connect(at).map_err(|error| error.kind()).err(),
+            Some(ErrorKind::ConnectionRefused)
+        );
+        assert!(TcpListener::bind(at).is_err());
+        Ok(())
+    }
 }

@@ -12,7 +12,7 @@ use tollgate_tests::collector::{Collector, Kind, Span};
 use tollgate_tests::config::{self, Target};
 use tollgate_tests::gateway::RunningGateway;
 use tollgate_tests::poll;
-use tollgate_tests::process::free_port;
+use tollgate_tests::process::ClosedPort;
 use tollgate_tests::tap::Tap;
 
 use crate::fixtures::{APP_KEY, BACKEND_MODEL};
@@ -50,6 +50,7 @@ struct Told {
     tap: Tap,
     log: PathBuf,
     collector: Collector,
+    _gone: ClosedPort,
 }
 
 // === impl Told ===
@@ -70,7 +71,9 @@ impl Told {
                 ("spare", &[Target::new("gone"), runner.priority(1)], Some(1)),
             ],
         );
-        let models = [pool, config::backend("runner", "OpenAI", tap.port(), ""), gone()?];
+        let gone = ClosedPort::new()?;
+        let backend = |name, port| config::backend(name, "OpenAI", port, "");
+        let models = [pool, backend("runner", tap.port()), backend("gone", gone.port())];
         let entry = config::entry(setup.port());
         let (file, endpoint) = (log.to_str().context("a path in UTF-8")?.to_owned(), collector.endpoint());
         let gateway = setup
@@ -81,7 +84,7 @@ impl Told {
             .arguments(&["--access-log", &file, "--otlp-endpoint", &endpoint, "--trace-sampling", "100"])
             .start()
             .await?;
-        Ok(Self { gateway, tap, log, collector })
+        Ok(Self { gateway, tap, log, collector, _gone: gone })
     }
 
     /// A request of each kind. Each says its name as its user agent, but for the one that leaves, which has none.
@@ -103,10 +106,6 @@ impl Told {
     async fn rows(&self) -> anyhow::Result<Vec<UsageRow>> {
         self.gateway.admin().usage_of("consumer=app", 4).await
     }
-}
-
-fn gone() -> anyhow::Result<String> {
-    Ok(config::backend("gone", "OpenAI", free_port()?, ""))
 }
 
 /// The lines, by the user agent, once there are as many as this.
@@ -211,7 +210,8 @@ async fn spans_say_what_each_request_was_and_used(shared: Arc<Shared>) -> anyhow
     told.tap.forget();
     told.gateway.client(APP_KEY).post_with(PATH, &headers, chat("smol", 8).to_string()).await?.expect(200)?;
     let lines = lines(&told.log, 7).await?;
-    let spans = told.collector.spans(Kind::Server, 7).await?;
+    // Two requests were refused before any attempt, and one had two.
+    let spans = told.collector.spans([(Kind::Server, 7), (Kind::Client, 6)]).await?;
     let span = |name: &str| {
         let mut of = spans.iter().filter(|span| span.kind == Kind::Server && span.attribute("user_agent") == name);
         of.next().with_context(|| format!("no span of {name:?} in {spans:?}"))
