@@ -12,12 +12,15 @@ axe (https://github.com/dequelabs/axe-core) finds hard to use. Pictures are left
 import json
 import re
 import sys
+import time
 
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import sync_playwright
 
 # Where a consumer stands in an answer, this stands instead. It does something if it is ever read as HTML.
 HTML = "<img src=x onerror=\"document.title='taken over'\">"
+# A slow machine is no failure.
+PATIENCE_MS = 120_000
 WIDE, NARROW = {"width": 1100, "height": 900}, {"width": 390, "height": 844}
 
 
@@ -40,12 +43,19 @@ class Visit:
         self.found = {"axe": [], "problems": []}
         self.context = browser.new_context(viewport=WIDE, color_scheme="light", locale="en-GB")
         self.page = self.context.new_page()
-        self.page.set_default_timeout(15_000)
+        self.page.set_default_timeout(PATIENCE_MS)
         # A refused element of the content policy, an exception and an error are all said here.
         self.page.on("console", lambda said: said.type in ("error", "warning") and self.note(said.text))
         self.page.on("pageerror", lambda error: self.note(str(error)))
-        self.foreign = []
-        self.page.on("request", lambda request: request.url.startswith(job["url"]) or self.foreign.append(request.url))
+        self.foreign, self.running = [], set()
+        self.page.on("request", self.begun)
+        for end in ("requestfinished", "requestfailed"):
+            self.page.on(end, lambda request: self.running.discard(request))
+
+    def begun(self, request):
+        self.running.add(request)
+        if not request.url.startswith(self.job["url"]):
+            self.foreign.append(request.url)
 
     def note(self, text):
         self.found["problems"].append(text)
@@ -82,6 +92,10 @@ class Visit:
         # By locators alone: the page's policy keeps scripts from being evaluated, those of a driver too.
         self.page.locator("#ready", has_text=re.compile("^Ready$")).wait_for()
         self.page.locator("#usage table, #usage .empty").first.wait_for()
+        # It has asked when it was told to, so what it draws is new when all answers are there.
+        end = time.monotonic() + PATIENCE_MS / 1000
+        while self.running and time.monotonic() < end:
+            self.page.wait_for_timeout(50)
         self.page.wait_for_timeout(500)
 
     def figures(self):

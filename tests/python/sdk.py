@@ -40,8 +40,8 @@ def main():
 
 def client_for(sdk, url, key):
     if sdk == "openai":
-        return openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=120)
-    return anthropic.Anthropic(base_url=url, api_key=key, max_retries=0, timeout=120)
+        return openai.OpenAI(base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=600)
+    return anthropic.Anthropic(base_url=url, api_key=key, max_retries=0, timeout=600)
 
 
 def call(url, one):

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::usage::Usage;
 
-/// Longer than any answer of a test is silent.
-const SILENCE: Duration = Duration::from_secs(120);
+/// Only what hangs is silent for so long.
+const SILENCE: Duration = Duration::from_secs(600);
 
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -64,7 +64,7 @@ impl Answer {
 
 impl Client {
     pub fn new(base: &str, key: Option<&str>) -> Self {
-        Self { base: base.to_owned(), http: reqwest::Client::new(), key: key.map(str::to_owned) }
+        Self { base: base.to_owned(), http: direct(), key: key.map(str::to_owned) }
     }
 
     pub async fn get(&self, path: &str) -> anyhow::Result<Answer> {
@@ -245,6 +245,20 @@ impl Traffic {
         let wanted = self.count() + answers;
         crate::poll::until("traffic goes on", || async {
             anyhow::ensure!(self.count() >= wanted, "{} of {wanted} answers", self.count());
+            Ok(())
+        })
+        .await
+    }
+
+    /// Waits until so many more requests are answered by 200.
+    pub async fn more_answered(&self, answers: usize) -> anyhow::Result<()> {
+        let answered = || {
+            let all = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+            all.iter().flatten().filter(|answer| answer.status == 200).count()
+        };
+        let wanted = answered() + answers;
+        crate::poll::until("requests are answered", || async {
+            anyhow::ensure!(answered() >= wanted, "{} of {wanted} answers", answered());
             Ok(())
         })
         .await

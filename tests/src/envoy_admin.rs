@@ -4,10 +4,11 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::Value;
+
+use crate::poll;
 
 #[derive(Clone, Debug)]
 pub struct EnvoyAdmin {
@@ -46,7 +47,7 @@ impl EnvoyAdmin {
     /// The body of the answer to a GET.
     pub fn get(&self, path: &str) -> anyhow::Result<String> {
         let mut stream = UnixStream::connect(&self.socket)?;
-        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        stream.set_read_timeout(Some(poll::LIMIT))?;
         write!(stream, "GET {path} HTTP/1.1\r\nhost: envoy\r\nconnection: close\r\n\r\n")?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer)?;

@@ -247,19 +247,23 @@ impl RunningGateway {
 
     /// Envoy's process id.
     pub fn envoy_id(&self) -> anyhow::Result<u32> {
+        self.envoys()?.next().context("no Envoy runs on this state folder")
+    }
+
+    fn envoys(&self) -> anyhow::Result<impl Iterator<Item = u32>> {
         let state = self.setup.state().canonicalize()?;
         let state = state.to_str().context("a path in UTF-8")?.to_owned();
         // By what it was started with, because a second control plane adopts the first one's Envoy.
-        let mut found = std::fs::read_dir("/proc")?
+        let found = std::fs::read_dir("/proc")?
             .flatten()
             .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
-            .filter(|id| {
+            .filter(move |id| {
                 let of_envoy =
                     std::fs::read_link(format!("/proc/{id}/exe")).is_ok_and(|program| program.ends_with("envoy"));
                 let arguments = std::fs::read(format!("/proc/{id}/cmdline")).unwrap_or_default();
                 of_envoy && String::from_utf8_lossy(&arguments).contains(&state)
             });
-        found.next().context("no Envoy runs on this state folder")
+        Ok(found)
     }
 }
 
@@ -267,7 +271,7 @@ impl Drop for RunningGateway {
     fn drop(&mut self) {
         // A control plane that was killed, here or by the test, leaves its Envoy, which is ours to end.
         self.process.end();
-        if let Ok(id) = self.envoy_id() {
+        for id in self.envoys().into_iter().flatten() {
             let _ = process::signal_process(id, rustix::process::Signal::KILL);
         }
     }

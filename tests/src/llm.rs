@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::Context;
 
 use crate::poll;
-use crate::process::Process;
+use crate::process::{Process, free_port};
 use crate::tools::Tools;
 
 pub struct Llm {
@@ -24,6 +24,7 @@ impl Llm {
         let mut process = Process::start(
             Command::new(&tools.python)
                 .arg(tools.scripts.join("llm.py"))
+                .args(["--port", &free_port()?.to_string()])
                 .args(["--embeddings", "--with-parent", "--parallel", "8", "--model"])
                 .arg(&tools.model),
             &log,

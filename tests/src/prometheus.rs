@@ -9,14 +9,16 @@ use anyhow::Context as _;
 use serde_json::Value;
 use tokio::time::sleep;
 
-/// How long a minute of the rules is here: `for: 5m` is a second, and `[10m]` two. The one place where the rules of a test
-/// differ from those of the chart.
-const MINUTE: Duration = Duration::from_millis(200);
-/// How often it scrapes, and looks at the rules.
-const STEP: &str = "250ms";
+/// How long a minute of the rules is here: `for: 5m` is two seconds, and `[10m]` four. The one place where the rules of a
+/// test differ from those of the chart.
+const MINUTE: Duration = Duration::from_millis(400);
+/// How often it scrapes, and looks at the rules. A scrape may take as long, and one that fails on a slow machine makes no
+/// alert fire: they wait for some.
+const STEP: &str = "500ms";
 /// Nothing in the rules looks back or waits for longer, in minutes.
 const LONGEST: u32 = 15;
-const PATIENCE: Duration = Duration::from_secs(60);
+/// As that of all polls.
+const PATIENCE: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_millis(100);
 
 pub struct Prometheus {
@@ -53,18 +55,24 @@ impl Prometheus {
             "scrape_configs": [{"job_name": "tollgate", "static_configs": [{"targets": targets}]}],
         });
         std::fs::write(dir.path().join("prometheus.yml"), configuration.to_string())?;
-        // Nobody tells which port it took, so it is told one that was free just now.
-        let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let log = std::fs::File::create(dir.path().join("log"))?;
+        let log = dir.path().join("log");
         let process = Command::new("prometheus")
             .arg(format!("--config.file={}", dir.path().join("prometheus.yml").display()))
             .arg(format!("--storage.tsdb.path={}", dir.path().join("data").display()))
-            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .arg("--web.listen-address=127.0.0.1:0")
             .stdout(Stdio::null())
-            .stderr(log)
+            .stderr(std::fs::File::create(&log)?)
             .spawn()?;
-        let prometheus = Self { process, url: format!("http://127.0.0.1:{port}"), _dir: dir };
+        let mut prometheus = Self { process, url: String::new(), _dir: dir };
         let begun = Instant::now();
+        prometheus.url = loop {
+            let said = std::fs::read_to_string(&log)?;
+            if let Some(address) = address_in(&said) {
+                break format!("http://{address}");
+            }
+            anyhow::ensure!(begun.elapsed() < PATIENCE, "prometheus does not listen: {said}");
+            sleep(LOOK).await;
+        };
         while !prometheus.query("up == 1").await.is_ok_and(|found| found.len() == targets.len()) {
             anyhow::ensure!(begun.elapsed() < PATIENCE, "prometheus does not scrape {targets:?}");
             sleep(LOOK).await;
@@ -139,6 +147,12 @@ impl Drop for Prometheus {
     }
 }
 
+/// Where it listens, as its log says it.
+fn address_in(log: &str) -> Option<&str> {
+    let said = log.lines().find(|line| line.contains("\"Listening on\""))?;
+    said.split_once("address=")?.1.split_whitespace().next()
+}
+
 /// The same rules with minutes of [`MINUTE`].
 fn scaled(rules: &str) -> String {
     // What stands before a time in a rule.
@@ -163,6 +177,6 @@ fn starting_scaled(text: &str) -> String {
 fn a_minute_of_the_rules_is_shorter_and_nothing_else_changes() {
     let rules = "  for: 5m\n  expr: a[10m] unless a offset 15m) > 2m, [x], the offset of 3 m: 5m of b\n";
     let scaled_rules =
-        "  for: 1000ms\n  expr: a[2000ms] unless a offset 3000ms) > 2m, [x], the offset of 3 m: 5m of b\n";
+        "  for: 2000ms\n  expr: a[4000ms] unless a offset 6000ms) > 2m, [x], the offset of 3 m: 5m of b\n";
     assert_eq!(scaled(rules), scaled_rules);
 }

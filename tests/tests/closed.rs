@@ -48,7 +48,11 @@ async fn a_policy_with_a_typo_closes_its_route(shared: Arc<Shared>) -> anyhow::R
         status["findings"].to_string().contains("HTTPRoute chat answers 503 policy_invalid")
     };
     basic.gateway.status_when("the status says which route is closed", told).await?;
-    anyhow::ensure!(basic.gateway.logs()?.contains("HTTPRoute chat answers 503 policy_invalid"), "the log does not");
+    poll::until("the log says it, too", || async {
+        anyhow::ensure!(basic.gateway.logs()?.contains("HTTPRoute chat answers 503 policy_invalid"), "not yet");
+        Ok(())
+    })
+    .await?;
 
     basic.gateway.folder().write("budget.yaml", &good)?;
     answers(&basic.client(), 200).await?;

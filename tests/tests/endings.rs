@@ -7,6 +7,7 @@ use tokio::sync::Notify;
 use tollgate_tests::admin::UsageRow;
 use tollgate_tests::client::{Protocol, chat, chat_stream};
 use tollgate_tests::config::{self, Target};
+use tollgate_tests::process::ClosedPort;
 use tollgate_tests::tap::Behaviour;
 
 use crate::fixtures::{APP_KEY, Basic, models_with};
@@ -19,6 +20,10 @@ e2e! {
     a_backend_that_closes_without_an_answer_is_charged,
     what_no_backend_had_or_one_refused_is_free,
 }
+
+/// How long a backend may be silent where our timeout is to end that. It must have read the request by then, also on a slow
+/// machine, or it has nothing to be paid for.
+const SILENCE: &str = "3s";
 
 /// The most output that the requests here ask for.
 const MAX_OUTPUT: u32 = 40;
@@ -73,7 +78,7 @@ async fn a_client_that_leaves_before_the_answer_pays_what_was_reserved(shared: A
 
 async fn each_attempt_that_our_timeout_ended_is_charged(shared: Arc<Shared>) -> anyhow::Result<()> {
     let test = "each_attempt_that_our_timeout_ended_is_charged";
-    let basic = start(&shared, test, "timeouts: {firstToken: 1s}", true).await?;
+    let basic = start(&shared, test, &format!("timeouts: {{firstToken: {SILENCE}}}"), true).await?;
     basic.tap.behave(Behaviour::ResetAfter(Arc::new(Notify::new())));
     basic.client().post("/v1/chat/completions", chat("smol", MAX_OUTPUT).to_string()).await?.expect(504)?;
     anyhow::ensure!(basic.tap.seen().len() == 2, "{} attempts", basic.tap.seen().len());
@@ -89,7 +94,7 @@ async fn a_request_that_the_routes_timeout_ended_is_charged(shared: Arc<Shared>)
     let test = "a_request_that_the_routes_timeout_ended_is_charged";
     let basic = Basic::start_with(&shared, test, |setup, _| {
         let entry = config::entry(setup.port());
-        let bounded = entry.replace("backendRefs:", "timeouts: {request: 1s}\n    backendRefs:");
+        let bounded = entry.replace("backendRefs:", &format!("timeouts: {{request: {SILENCE}}}\n    backendRefs:"));
         anyhow::ensure!(bounded != entry, "the route has no rule to bound");
         setup.file("entry.yaml", &bounded)?.file("budget.yaml", &config::budget(1_000_000, ""))
     })
@@ -114,7 +119,7 @@ async fn a_backend_that_closes_without_an_answer_is_charged(shared: Arc<Shared>)
 
 async fn what_no_backend_had_or_one_refused_is_free(shared: Arc<Shared>) -> anyhow::Result<()> {
     let test = "what_no_backend_had_or_one_refused_is_free";
-    let gone = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let closed = ClosedPort::new()?;
     let basic = Basic::start_with(&shared, test, |setup, tap| {
         let models = models_with(
             tap,
@@ -124,7 +129,7 @@ async fn what_no_backend_had_or_one_refused_is_free(shared: Arc<Shared>) -> anyh
                 ("gone", &[Target::new("gone")], None),
             ],
         );
-        let gone = config::backend("gone", "OpenAI", gone, "");
+        let gone = config::backend("gone", "OpenAI", closed.port(), "");
         setup
             .file("models.yaml", &config::documents(&[models, gone]))?
             .file("budget.yaml", &config::budget(1_000_000, ""))

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use serde_json::{Value, json};
 use tollgate_tests::config::{self, Target};
-use tollgate_tests::process::free_port;
+use tollgate_tests::process::ClosedPort;
 use tollgate_tests::sdk::{self, Call, Outcome};
 
 use crate::fixtures::{APP_KEY, BACKEND_MODEL, Basic, models_with};
@@ -38,13 +38,13 @@ struct Case {
 
 /// 401, 403, 404, 400, 413, 429 and 503 through both SDKs.
 async fn the_sdks_raise_their_own_exceptions(shared: Arc<Shared>) -> anyhow::Result<()> {
-    let dead = free_port()?;
+    let dead = ClosedPort::new()?;
     let basic = Basic::start_with(&shared, "the_sdks_raise_their_own_exceptions", |setup, tap| {
         let models: [(&str, &[Target<'_>], _); 2] =
             [("smol", &[Target::new("runner").model(BACKEND_MODEL)], None), ("gone", &[Target::new("gone")], Some(1))];
         setup
             .file("models.yaml", &models_with(tap, "Required", &models))?
-            .file("gone.yaml", &config::backend("gone", "OpenAI", dead, ""))?
+            .file("gone.yaml", &config::backend("gone", "OpenAI", dead.port(), ""))?
             .file("poor.yaml", &config::consumer("poor", POOR_KEY, ""))?
             .file("narrow.yaml", &config::consumer("narrow", NARROW_KEY, "models: [gone]"))?
             .file("budget.yaml", &config::budget(60, ""))

@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use tollgate_tests::client::{chat, chat_stream};
 use tollgate_tests::config::{self, Target};
 use tollgate_tests::poll;
-use tollgate_tests::process::free_port;
+use tollgate_tests::process::ClosedPort;
 use tollgate_tests::sdk::{self, Call};
 use tollgate_tests::tap::{Behaviour, Seen, Tap};
 
@@ -44,6 +44,7 @@ fn credential(name: &str) -> String {
 /// model name, path, authority and credential, and nothing of the attempts before.
 async fn each_attempt_is_its_backends_own(shared: Arc<Shared>) -> anyhow::Result<()> {
     let (limited, last, open) = (shared.tap().await?, shared.tap().await?, shared.tap().await?);
+    let gone = ClosedPort::new()?;
     let setup = shared.setup("each_attempt_is_its_backends_own")?;
     let entry = config::entry(setup.port());
     let chain = |end: &'static str| {
@@ -66,7 +67,7 @@ async fn each_attempt_is_its_backends_own(shared: Arc<Shared>) -> anyhow::Result
                         ("to-open", &chain("open"), Some(2)),
                     ],
                 ),
-                config::backend("gone", "OpenAI", free_port()?, &credential("gone-key")),
+                config::backend("gone", "OpenAI", gone.port(), &credential("gone-key")),
                 config::backend(
                     "limited",
                     "OpenAI",
@@ -230,6 +231,7 @@ async fn weights_share_requests(shared: Arc<Shared>) -> anyhow::Result<()> {
 /// One backend is tried again as often as its model says; when nothing works the client gets 503.
 async fn retries_end_in_503(shared: Arc<Shared>) -> anyhow::Result<()> {
     let tap = shared.tap().await?;
+    let gone = [ClosedPort::new()?, ClosedPort::new()?];
     let setup = shared.setup("retries_end_in_503")?;
     let entry = config::entry(setup.port());
     let gateway = setup
@@ -245,8 +247,8 @@ async fn retries_end_in_503(shared: Arc<Shared>) -> anyhow::Result<()> {
                     ],
                 ),
                 config::backend("runner", "OpenAI", tap.port(), ""),
-                config::backend("gone-a", "OpenAI", free_port()?, ""),
-                config::backend("gone-b", "OpenAI", free_port()?, ""),
+                config::backend("gone-a", "OpenAI", gone[0].port(), ""),
+                config::backend("gone-b", "OpenAI", gone[1].port(), ""),
             ]),
         )?
         .file("app.yaml", &config::consumer("app", APP_KEY, ""))?
@@ -279,7 +281,8 @@ async fn a_pool_without_retries_makes_one_attempt(shared: Arc<Shared>) -> anyhow
                 ("pair", &[Target::new("runner"), Target::new("second").priority(1)], Some(0)),
             ],
         );
-        let backend = |name: &str| config::backend(name, "OpenAI", tap.port(), "timeouts: {firstToken: 1s}");
+        // Silence is to end by it, and no answer that is on its way on a slow machine.
+        let backend = |name: &str| config::backend(name, "OpenAI", tap.port(), "timeouts: {firstToken: 3s}");
         setup.file("models.yaml", &config::documents(&[models, backend("runner"), backend("second")]))
     })
     .await?;

@@ -6,7 +6,7 @@ use anyhow::Context;
 use serde_json::json;
 use tollgate_tests::cli::tollgate;
 use tollgate_tests::config::sha256_hex;
-use tollgate_tests::process::free_port;
+use tollgate_tests::process::ClosedPort;
 use tollgate_tests::sdk::{self, Call};
 
 use crate::fixtures::{APP_KEY, BACKEND_MODEL};
@@ -22,6 +22,7 @@ const KEY_OF_ALICE: &str = "the-key-that-litellm-made-for-alice";
 /// the database ask for them by the OpenAI SDK.
 async fn a_litellm_proxy_moves_with_its_keys(shared: Arc<Shared>) -> anyhow::Result<()> {
     let (first, second) = (shared.tap().await?, shared.tap().await?);
+    let gone = ClosedPort::new()?;
     let setup = shared.setup("a_litellm_proxy_moves_with_its_keys")?;
     let config = format!(
         "\
@@ -40,7 +41,7 @@ general_settings:
 ",
         first.port(),
         second.port(),
-        free_port()?,
+        gone.port(),
     );
     let keys = json!({"keys": [{"token": sha256_hex(KEY_OF_ALICE), "key_alias": "alice", "models": ["smol"]}]});
     let home = setup.folder().path().parent().context("a folder above")?.to_owned();

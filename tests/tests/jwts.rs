@@ -8,6 +8,7 @@ use tollgate_tests::client::{self, Client};
 use tollgate_tests::jwt::Issuer;
 use tollgate_tests::meshed::{FOREIGN, KEY, policy};
 use tollgate_tests::poll;
+use tollgate_tests::process::ClosedPort;
 use tollgate_tests::tap::Behaviour;
 
 use crate::fixtures::{APP_KEY, Basic, Drains};
@@ -285,9 +286,9 @@ async fn a_gateway_looks_at_other_claims_and_its_listener_stays(shared: Arc<Shar
     let idp = Issuer::new(IDP)?;
     let test = "a_gateway_looks_at_other_claims_and_its_listener_stays";
     // Nobody answers where the keys of the other issuer are.
-    let nowhere = tollgate_tests::process::free_port()?;
+    let nowhere = ClosedPort::new()?;
     let basic = Basic::start_with(&shared, test, |setup, _| {
-        setup.file("sso.yaml", &verified(&idp, nowhere)?)?.file("claims.yaml", CONSUMERS)
+        setup.file("sso.yaml", &verified(&idp, nowhere.port())?)?.file("claims.yaml", CONSUMERS)
     })
     .await?;
     let client = basic.gateway.without_key();
@@ -307,7 +308,7 @@ async fn a_gateway_looks_at_other_claims_and_its_listener_stays(shared: Arc<Shar
     basic.gateway.folder().remove("sso.yaml")?;
     poll::until("nothing is verified", || async { ask(&client, &[("authorization", &robot)]).await?.expect(401) })
         .await?;
-    let status = basic.gateway.admin().text("/api/status").await?;
-    anyhow::ensure!(status.contains("no Gateway verifies JWTs of this issuer"), "{status}");
+    let told = |status: &Value| status.to_string().contains("no Gateway verifies JWTs of this issuer");
+    basic.gateway.status_when("the status says that nothing is verified", told).await?;
     basic.client().chat("smol").await?.expect(200).map(drop)
 }

@@ -9,7 +9,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::routing::post;
 use serde_json::Value;
-use tollgate_tests::client::chat_stream;
+use tollgate_tests::client::{Client, chat_stream};
 use tollgate_tests::config;
 use tollgate_tests::poll;
 use tollgate_tests::process;
@@ -34,32 +34,27 @@ const ONLY_SOMETIMES: [&str; 7] = [
     "Entries refused",
 ];
 
+const OTHER_KEY: &str = "the-key-of-the-consumer-other";
+
 /// Real requests spend a budget while the receiver is down. It gets both thresholds when it is up, once each, also when the
 /// control plane is killed and comes back.
 async fn a_budget_that_comes_to_a_threshold_is_told_once(shared: Arc<Shared>) -> anyhow::Result<()> {
     let port = process::free_port()?;
     let url = format!("http://127.0.0.1:{port}/hook");
     let mut basic = Basic::start_with(&shared, "a_budget_that_comes_to_a_threshold_is_told_once", |setup, _| {
-        setup.arguments(&["--webhook", &url]).file("budget.yaml", &config::budget(300, ""))
+        setup
+            .arguments(&["--webhook", &url])
+            .file("budget.yaml", &config::budget(300, ""))?
+            .file("other.yaml", &config::consumer("other", OTHER_KEY, ""))
     })
     .await?;
     let client = basic.client();
-    poll::until("the budget is spent", || async {
-        anyhow::ensure!(client.chat("smol").await?.status == 429, "there are tokens left");
-        Ok(())
-    })
-    .await?;
+    is_spent(&client).await?;
     basic.gateway.admin().settled_budgets().await?;
-    let crossed = |text: &str| {
-        text.lines().filter(|line| line.starts_with("tollgate_budget_thresholds_total")).map(str::to_owned).collect()
-    };
-    let counts: Vec<String> = crossed(&basic.gateway.admin().text("/metrics").await?);
-    let expected = |threshold| {
-        format!(
-            "tollgate_budget_thresholds_total{{policy=\"default/budget\",limit=\"total\",threshold=\"{threshold}\"}} 1"
-        )
-    };
-    anyhow::ensure!([80, 100].iter().all(|threshold| counts.contains(&expected(*threshold))), "{counts:?}");
+    for threshold in [80, 100] {
+        let of = format!("policy=\"default/budget\",limit=\"total\",threshold=\"{threshold}\"");
+        counts(&basic, &format!("tollgate_budget_thresholds_total{{{of}}} 1")).await?;
+    }
 
     let got = receiver(port).await?;
     let thresholds = || -> Vec<(Value, Value)> {
@@ -73,14 +68,45 @@ async fn a_budget_that_comes_to_a_threshold_is_told_once(shared: Arc<Shared>) ->
         Ok(())
     })
     .await?;
-    // That it was told is durable within about a second.
-    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    counts(&basic, "tollgate_webhook_deliveries_total{result=\"Delivered\"} 2").await?;
+    // What the ledger writes next has the receipts in it, so they are durable when usage of later is.
+    let other = basic.gateway.client(OTHER_KEY);
+    other.chat("smol").await?.expect(200)?;
+    basic.gateway.admin().usage_of("consumer=other", 1).await?;
     basic.gateway.process().kill()?;
     basic.gateway.restart().await?;
-    client.chat("smol").await?.expect(429)?;
-    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
-    anyhow::ensure!(thresholds() == both, "told again: {:?}", thresholds());
+    poll::until("the budget is still spent", || async { client.chat("smol").await?.expect(429) }).await?;
+    // One is told after the other. What was to be told when the ledger was opened would come before this.
+    is_spent(&other).await?;
+    let last = (Value::from("other"), Value::from(100));
+    poll::until("the webhook has been told of another consumer", || async {
+        anyhow::ensure!(thresholds().contains(&last), "{:?}", thresholds());
+        Ok(())
+    })
+    .await?;
+    let of_app: Vec<_> = thresholds().into_iter().filter(|(consumer, _)| consumer == "app").collect();
+    anyhow::ensure!(of_app == both, "told again: {:?}", thresholds());
     Ok(())
+}
+
+async fn is_spent(client: &Client) -> anyhow::Result<()> {
+    poll::until("the budget is spent", || async {
+        anyhow::ensure!(client.chat("smol").await?.status == 429, "there are tokens left");
+        Ok(())
+    })
+    .await
+}
+
+/// Waits until the metrics have this line.
+async fn counts(basic: &Basic, line: &str) -> anyhow::Result<()> {
+    poll::until(line, || async {
+        let text = basic.gateway.admin().text("/metrics").await?;
+        let (name, _) = line.split_once('{').context("a name")?;
+        let of_name: Vec<&str> = text.lines().filter(|other| other.starts_with(name)).collect();
+        anyhow::ensure!(of_name.contains(&line), "{of_name:?}");
+        Ok(())
+    })
+    .await
 }
 
 /// A real receiver; it takes everything.

@@ -55,7 +55,13 @@ async fn connections_go_by_the_name_that_they_ask_for(shared: Arc<Shared>) -> an
     }
     let status =
         || async { Ok(client::direct().get(format!("http://127.0.0.1:{plain}/")).send().await?.status().as_u16()) };
-    anyhow::ensure!(status().await? == 200, "the Service is not reached by TLS");
+    poll::until("the Service is reached by TLS", || async {
+        let status: anyhow::Result<u16> = status().await;
+        let status = status?;
+        anyhow::ensure!(status == 200, "{status}");
+        Ok(())
+    })
+    .await?;
     for (what, policy) in [
         ("another name", policy("other.test")),
         ("no authority", policy("pass.test").replace("name: ca}", "name: none}")),

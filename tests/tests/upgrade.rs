@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use anyhow::Context;
 use tollgate_tests::client::{Client, Traffic, chat, chat_stream};
 use tollgate_tests::config;
 use tollgate_tests::elsewhere::{Elsewhere, answers};
@@ -17,6 +18,7 @@ e2e! {
 }
 
 const UPGRADES: u8 = 4;
+const WORKERS: u32 = 2;
 
 /// All filters of an Envoy change to the new code at once: the connections', the requests' and the attempts'. Their code
 /// is fetched meanwhile, and Envoy refuses them until it is there.
@@ -37,13 +39,24 @@ async fn new_code_takes_over_everywhere_without_a_failed_request(shared: Arc<Sha
     };
     let mut control = serve(0)?;
     elsewhere.bootstrap("24h")?;
-    let envoy = elsewhere.envoy(2)?;
+    let envoy = elsewhere.envoy(WORKERS)?;
     answers(&url, APP_KEY).await?;
     let stats = EnvoyAdmin::of(envoy.id())?;
 
     let bodies = [chat("smol", 4), chat_stream("smol", 30)];
-    let vms = || stats.stat("wasm.envoy.wasm.runtime.v8.active");
-    let of_one_version = vms()?;
+    let of_one_version = || {
+        poll::until("nothing runs but one version of the code", || async {
+            let running = stats.stat("wasm.envoy.wasm.runtime.v8.active")?;
+            // The one that the others are copies of, that of the main thread, and those of the workers.
+            anyhow::ensure!(running == u64::from(WORKERS) + 2, "{running} VMs");
+            Ok(())
+        })
+    };
+    // A module stays in Envoy's memory, and nothing runs it.
+    let has_vms = form == Form::Wasm;
+    if has_vms {
+        of_one_version().await?;
+    }
     for version in 1..=UPGRADES {
         let traffic = Traffic::start(&Client::new(&url, Some(APP_KEY)), "/v1/chat/completions", &bodies);
         traffic.more(2).await?;
@@ -63,17 +76,10 @@ async fn new_code_takes_over_everywhere_without_a_failed_request(shared: Arc<Sha
             anyhow::ensure!(answer.complete, "an answer broke off");
             answer.expect(200)?;
         }
-        // A module stays in Envoy's memory, and nothing runs it.
-        if form == Form::Native {
-            continue;
-        }
         // With the connections of before, the last users of the old code go, unless a filter was left behind.
-        poll::until("nothing runs the old code", || async {
-            let running = vms()?;
-            anyhow::ensure!(running == of_one_version, "{running} VMs after upgrade {version}, not {of_one_version}");
-            Ok(())
-        })
-        .await?;
+        if has_vms {
+            of_one_version().await.with_context(|| format!("after upgrade {version}"))?;
+        }
     }
     Ok(())
 }

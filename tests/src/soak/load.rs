@@ -17,7 +17,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// The same of one whose budget is used up.
 const SPENT_PAUSE: Duration = Duration::from_millis(300);
 /// Nothing takes so long; what does has failed.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = crate::poll::LIMIT;
 /// How a request of [`Stage::Before`] ends for its client.
 const LEFT_BEFORE: &str = "left Before";
 

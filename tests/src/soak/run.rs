@@ -31,8 +31,6 @@ const EVERY: Duration = Duration::from_secs(20);
 const AWAY: Duration = Duration::from_secs(2);
 /// A request's usage is in the books so long after its end; twice that, on a busy machine.
 const REPORTED: Duration = Duration::from_secs(4);
-/// The books are complete so long after the last request.
-const SETTLED: Duration = Duration::from_secs(60);
 /// More than a run can use, so that no request is refused for it; the path is that of an enforced budget all the same.
 const BUDGET: u64 = 10_000_000_000;
 
@@ -77,7 +75,7 @@ pub async fn run(options: Options) -> anyhow::Result<bool> {
 
     // What is right stays right, so the first time that it is right is enough; the last word is the verdict else.
     let last = std::sync::Mutex::new(Verdict::default());
-    let looked = poll::within(SETTLED, "the books are right", || async {
+    let looked = poll::until("the books are right", || async {
         let rows = gateway.admin().usage("").await?;
         let verdict = books::compare(&Consumer::RICH, &rows, &backend.count(), &sent, &excused);
         let right = verdict.wrong.is_empty();
