@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::artifacts;
+use crate::said::{self, Said};
 use crate::setup::WASM_TARGET;
 use crate::shell::{self, Outcome, Step};
 use crate::workspace::Workspace;
@@ -17,6 +18,8 @@ pub struct Tally {
     pub skipped: usize,
     /// One line for each failure, with where to read more.
     pub failures: Vec<String>,
+    /// What the failed ones said.
+    said: Vec<Said>,
     /// Names of tests that ran, without their modules, and of checks that passed.
     pub ran: BTreeSet<String>,
 }
@@ -29,6 +32,7 @@ impl Tally {
         self.failed += other.failed;
         self.skipped += other.skipped;
         self.failures.extend(other.failures);
+        self.said.extend(other.said);
         self.ran.extend(other.ran);
     }
 
@@ -53,7 +57,9 @@ impl Tally {
         match step.outcome(workspace, command) {
             Ok(outcome) if outcome.success => self.passed += 1,
             Ok(outcome) => {
-                println!("{}", shell::tail(&outcome.log, 40));
+                let said = Said::new(step.what, &shell::read_log(&outcome.log));
+                print!("{}", said.at_most(said::OF_ONE));
+                self.said.push(said);
                 self.failure(format!("{}: {}", step.what, outcome.log.display()));
             }
             Err(error) => self.failure(format!("{}: {error:#}", step.what)),
@@ -64,11 +70,10 @@ impl Tally {
     pub fn tests(&mut self, workspace: &Workspace, step: &Step<'_>, command: &mut Command) {
         match step.outcome(workspace, command) {
             Ok(outcome) => {
-                let text = std::fs::read(&outcome.log).unwrap_or_default();
-                let text = String::from_utf8_lossy(&text);
-                let counted = count(&outcome, &text);
-                if !outcome.success {
-                    print!("{}", what_failed_tests_said(&text));
+                let text = shell::read_log(&outcome.log);
+                let counted = count(step, &outcome, &text);
+                for said in &counted.said {
+                    print!("{}", said.at_most(said::OF_ONE));
                 }
                 println!("    {} passed, {} failed", counted.passed, counted.failed);
                 self.add(counted);
@@ -82,8 +87,10 @@ impl Tally {
         self.failures.push(line);
     }
 
-    /// Prints what failed and where to read it, then the closing line.
+    /// Prints what failed and where to read it, then the closing line. What the failed ones said is repeated before it: the end
+    /// of a long output may be all that one gets to see.
     pub fn close(self) -> anyhow::Result<()> {
+        print!("{}", said::repeated(&self.said));
         if !self.failures.is_empty() {
             println!("\nfailed:");
             for failure in &self.failures {
@@ -97,7 +104,7 @@ impl Tally {
 }
 
 /// Reads the results that cargo's test runners have printed into the log.
-fn count(outcome: &Outcome, text: &str) -> Tally {
+fn count(step: &Step<'_>, outcome: &Outcome, text: &str) -> Tally {
     let mut found = Tally::default();
     for line in text.lines() {
         if let Some(result) = line.trim().strip_prefix("test result: ") {
@@ -117,36 +124,15 @@ fn count(outcome: &Outcome, text: &str) -> Tally {
             found.failures.push(format!("{name}: {}", outcome.log.display()));
         }
     }
-    if !outcome.success && found.failed == 0 {
-        println!("{}", shell::tail(&outcome.log, 40));
+    if outcome.success {
+        return found;
+    }
+    found.said = said::by_failed_tests(text);
+    if found.failed == 0 {
+        found.said.push(Said::new(step.what, text));
         found.failure(format!("it did not run to its end: {}", outcome.log.display()));
     }
     found
-}
-
-/// What each failed test printed, below its name. Cargo's test runners repeat it at their end below
-/// `---- NAME stdout ----`; some leave `stdout` out.
-fn what_failed_tests_said(log: &str) -> String {
-    const LINES: usize = 30;
-    let mut said = String::new();
-    let mut left = None;
-    for line in log.lines() {
-        if let Some(name) = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" ----")) {
-            said.push_str(&format!("    {}:\n", name.trim_end_matches(" stdout")));
-            left = Some(LINES);
-        } else if line == "failures:" {
-            left = None;
-        } else if let Some(lines) = left.filter(|_| !line.trim().is_empty()) {
-            if lines > 0 {
-                said.push_str(&format!("        {line}\n"));
-            }
-            left = lines.checked_sub(1);
-            if left.is_none() {
-                said.push_str("        (more in the log)\n");
-            }
-        }
-    }
-    said
 }
 
 /// Its name without its modules. What it prints stands before its outcome, or in its place.
@@ -280,14 +266,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_failed_tests_said_is_found() {
-        let log = "test a ... ok\ntest b ... FAILED\n\nfailures:\n\n---- b ----\nleft: 1\n\n  right: 2\n\n\
-                   failures:\n    b\n\ntest result: FAILED. 1 passed; 1 failed\n\
-                   failures:\n\n---- c::d stdout ----\nno\n\nfailures:\n    c::d\n";
-        assert_eq!(what_failed_tests_said(log), "    b:\n        left: 1\n          right: 2\n    c::d:\n        no\n");
-    }
-
-    #[test]
     fn tests_that_ran_are_known_by_name() {
         assert_eq!(test_that_ran("test a::b::c ... ok"), Some("c"));
         assert_eq!(test_that_ran("test whole       ... ok"), Some("whole"));
@@ -296,13 +274,5 @@ mod tests {
         for other in ["test a::b ... FAILED", "test a::b ... ignored, why", "test result: ok. 1 passed", "a ... ok"] {
             assert_eq!(test_that_ran(other), None, "{other}");
         }
-    }
-
-    #[test]
-    fn a_long_message_is_cut() {
-        let log = format!("---- b ----\n{}failures:\n    b\n", "line\n".repeat(40));
-        let said = what_failed_tests_said(&log);
-        assert_eq!(said.lines().filter(|line| line.trim() == "line").count(), 30);
-        assert_eq!(said.lines().last(), Some("        (more in the log)"));
     }
 }

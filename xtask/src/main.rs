@@ -13,6 +13,7 @@ mod lints;
 mod needs;
 mod process;
 mod repository;
+mod said;
 mod setup;
 mod shell;
 mod soak;

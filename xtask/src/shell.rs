@@ -77,12 +77,14 @@ impl Step<'_> {
     }
 }
 
+/// A log as it is, or nothing.
+pub fn read_log(log: &Path) -> String {
+    String::from_utf8_lossy(&std::fs::read(log).unwrap_or_default()).into_owned()
+}
+
 /// The last lines of a log.
 pub fn tail(log: &Path, lines: usize) -> String {
-    let Ok(text) = std::fs::read(log) else {
-        return String::new();
-    };
-    let text = String::from_utf8_lossy(&text);
+    let text = read_log(log);
     let all: Vec<&str> = text.lines().collect();
     let from = all.len().saturating_sub(lines);
     all.get(from..).unwrap_or_default().join("\n")
