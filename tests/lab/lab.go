@@ -127,7 +127,11 @@ func inside(args []string) error {
 		return nil
 	}
 	audit := filepath.Join(opts.dir, "audit.yaml")
-	if err := os.WriteFile(audit, []byte(auditPolicy), 0o600); err != nil {
+	policy, err := auditPolicy(opts.audit)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(audit, []byte(policy), 0o600); err != nil {
 		return err
 	}
 	if err := start(append(storage(opts.dir), apiServer(pki, audit, opts.port))...); err != nil {
@@ -185,6 +189,7 @@ func enter(args []string) error {
 type options struct {
 	dir    string
 	images string
+	audit  string
 	port   int
 }
 
@@ -193,6 +198,7 @@ func labFlags(name string) (*flag.FlagSet, *options) {
 	flags := flag.NewFlagSet(name, flag.ExitOnError)
 	flags.StringVar(&o.dir, "dir", "", "the lab's state, logs and kubeconfig")
 	flags.StringVar(&o.images, "images", "", "what images stand for, see node/images.go")
+	flags.StringVar(&o.audit, "audit", "", "the audit policy for users, see layout.go")
 	flags.IntVar(&o.port, "port", 16443, "the API server's port, in the lab and on this machine's loopback")
 	return flags, o
 }
@@ -204,8 +210,11 @@ func (o *options) complete() (err error) {
 	if o.dir, err = filepath.Abs(o.dir); err != nil {
 		return err
 	}
-	if o.images != "" {
-		if o.images, err = filepath.Abs(o.images); err != nil {
+	for _, path := range []*string{&o.images, &o.audit} {
+		if *path == "" {
+			continue
+		}
+		if *path, err = filepath.Abs(*path); err != nil {
 			return err
 		}
 	}
@@ -277,7 +286,7 @@ func awaitAPI(kubeconfig string) error {
 	if err != nil {
 		return err
 	}
-	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(200 * time.Millisecond) {
+	for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(200 * time.Millisecond) {
 		_, err = client.Discovery().RESTClient().Get().AbsPath("/readyz").DoRaw(context.Background())
 		if err == nil || time.Now().After(deadline) {
 			return err
@@ -296,7 +305,7 @@ func publish(pki *authority, dir string) error {
 	if err != nil {
 		return err
 	}
-	if err := node.AwaitReady(client, nodeName, time.Minute); err != nil {
+	if err := node.AwaitReady(client, nodeName, 5*time.Minute); err != nil {
 		return err
 	}
 	data, err := os.ReadFile(pki.path("admin.kubeconfig"))

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"lab/node"
@@ -28,13 +29,22 @@ func storage(dir string) []component {
 	return []component{{"etcd", []string{"--dir", filepath.Join(dir, "etcd")}}}
 }
 
-// auditPolicy keeps what Tollgate's own service account asks for, so that a
-// test can compare it with the rights that account has.
-const auditPolicy = `apiVersion: audit.k8s.io/v1
-kind: Policy
-omitStages: [RequestReceived]
-rules:
-- {level: Metadata, users: ["system:serviceaccount:tollgate-system:tollgate"]}
+// auditPolicy keeps what the policy for users keeps (manifests/audit-policy.yaml,
+// whose rules stand before one's own), and what Tollgate's own service account
+// asks for, so that a test can compare it with the rights that account has.
+func auditPolicy(ofUsers string) (string, error) {
+	policy := "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules:\n"
+	if ofUsers != "" {
+		text, err := os.ReadFile(ofUsers)
+		if err != nil {
+			return "", err
+		}
+		policy = string(text)
+	}
+	return policy + ownAuditRules, nil
+}
+
+const ownAuditRules = `- {level: Metadata, users: ["system:serviceaccount:tollgate-system:tollgate"]}
 - {level: None}
 `
 
@@ -62,6 +72,7 @@ func apiServer(pki *authority, audit string, port int) component {
 		"--allow-privileged=true",
 		"--audit-policy-file=" + audit,
 		"--audit-log-path=" + filepath.Join(filepath.Dir(audit), "audit.log"),
+		"--audit-log-maxsize=4096", // MB: tests read it from its beginning
 	}}
 }
 

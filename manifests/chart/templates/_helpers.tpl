@@ -56,6 +56,18 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 - {port: 5353, protocol: TCP}
 {{- end -}}
 
+{{- /* Whether the release has a claim for the ledger. */ -}}
+{{- define "tollgate.claims" -}}
+{{- $persistence := .Values.ledger.persistence -}}
+{{- if and $persistence.enabled (not $persistence.existingClaim) (not $persistence.hostPath) }}true{{ end -}}
+{{- end -}}
+
+{{- /* Whether two Pods of the control plane may run at once: no volume keeps the ledger to one of them. So it is with several
+replicas, and while the only one is replaced. */ -}}
+{{- define "tollgate.overlaps" -}}
+{{- if not (and (include "tollgate.claims" .) (ne .Values.ledger.persistence.accessMode "ReadWriteMany")) }}true{{ end -}}
+{{- end -}}
+
 {{- /* The Secret with the CA that all replicas share. */ -}}
 {{- define "tollgate.authority" -}}
 tollgate-authority

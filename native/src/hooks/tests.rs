@@ -239,7 +239,7 @@ fn a_call_that_cannot_be_made_is_made_again() {
     told(CONFIG, config, Notice::Tick);
     assert_eq!(reports(CONFIG), []);
     fake::with(|envoy| envoy.is_cut_off = false);
-    for _ in 0..50 {
+    for _ in 0..6000 {
         told(CONFIG, config, Notice::Tick);
         std::thread::sleep(std::time::Duration::from_millis(20));
         if let Some((call, _)) = reports(CONFIG).first() {
@@ -316,7 +316,7 @@ fn one_configuration_in_two_places_has_one_root_that_moves() {
     // What was under way there is lost, and is begun here.
     let (ours, _) = arrived(two, 1);
     answered(1, ours);
-    for _ in 0..200 {
+    for _ in 0..6000 {
         told(OTHER, two, Notice::Tick);
         if reports(OTHER).iter().any(|(_, report)| !report.usage.is_empty()) {
             break;

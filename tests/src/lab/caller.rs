@@ -1,15 +1,10 @@
 //! Pods of a mesh that ask others. Istio's webhook gives them their sidecars.
 
-use std::time::Duration;
-
 use serde_json::json;
 
-use super::Lab;
 use super::curl::{Answer, CURL};
+use super::{Lab, PATIENCE, WAIT};
 use crate::poll;
-
-/// An image is started, a certificate made, a model read.
-pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A Pod of the mesh that asks others.
 pub struct Caller<'a> {
@@ -30,7 +25,7 @@ impl<'a> Caller<'a> {
     /// Waits until this Pod may ask. Its account has its name.
     pub async fn ready(lab: &'a Lab, namespace: &str, name: &str) -> anyhow::Result<Self> {
         let pod = format!("pod/{name}");
-        lab.kubectl(&["-n", namespace, "wait", "--for=condition=Ready", "--timeout=120s", &pod]).await?.success()?;
+        lab.kubectl(&["-n", namespace, "wait", "--for=condition=Ready", WAIT, &pod]).await?.success()?;
         Ok(Self { lab, namespace: namespace.to_owned(), name: name.to_owned() })
     }
 

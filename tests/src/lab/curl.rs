@@ -4,8 +4,8 @@ use anyhow::Context;
 
 use crate::cli::Output;
 
-/// How it is called, before what it asks for.
-pub const CURL: [&str; 5] = ["curl", "-s", "-i", "--max-time", "30"];
+/// How it is called, before what it asks for. Whoever does not answer at all is asked again soon; an answer may take its time.
+pub const CURL: [&str; 7] = ["curl", "-s", "-i", "--connect-timeout", "15", "--max-time", "120"];
 
 /// An answer to a client in the cluster.
 #[derive(Debug)]

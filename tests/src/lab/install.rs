@@ -1,12 +1,13 @@
 //! What is installed into a lab before Tollgate is tested there: the Gateway API, then Tollgate.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use anyhow::Context;
 
-use super::Lab;
+use super::{Lab, PATIENCE, WAIT};
 use crate::poll;
 
 /// The class of the Gateways that are Tollgate's.
@@ -87,8 +88,7 @@ impl Lab {
         let all = std::fs::read_to_string(all)?;
         let is_it = |definition: &&str| definition.contains(&format!("\n  name: {NAME}\n"));
         self.apply(all.split("\n---\n").find(is_it).with_context(|| format!("no {NAME}"))?).await?;
-        let definition = ["wait", "--for=condition=Established", "--timeout=30s", "crd", NAME];
-        self.kubectl(&definition).await?.success().map(drop)
+        self.definitions_are_known().await
     }
 
     /// Installs the definition of an ExternalSecret. Nobody is there to act on one.
@@ -104,7 +104,7 @@ impl Lab {
     pub(super) async fn remove_api(&self, folder: &str) -> anyhow::Result<()> {
         let definitions = self.tools.lab_program(folder);
         let definitions = definitions.to_str().context("a path in UTF-8")?;
-        self.kubectl(&["delete", "--timeout=60s", "-f", definitions]).await?.success()?;
+        self.kubectl(&["delete", WAIT, "-f", definitions]).await?.success()?;
         Ok(())
     }
 
@@ -112,9 +112,22 @@ impl Lab {
         let definitions = self.tools.lab_program(folder);
         let definitions = definitions.to_str().context("a path in UTF-8")?;
         self.kubectl(&["apply", "--server-side", "-f", definitions]).await?.success()?;
-        let definitions = ["wait", "--for=condition=Established", "--timeout=30s", "crd", "--all"];
+        self.definitions_are_known().await
+    }
+
+    /// Waits until the API server serves all kinds that are defined, and says so.
+    async fn definitions_are_known(&self) -> anyhow::Result<()> {
+        let definitions = ["wait", "--for=condition=Established", WAIT, "crd", "--all"];
         self.kubectl(&definitions).await?.success()?;
-        Ok(())
+        let defined = self.field(&["crd"], "{.items[*].metadata.name}").await?;
+        poll::until("the new kinds are known", || async {
+            let known = self.kubectl(&["api-resources", "-o", "name"]).await?.success()?.out;
+            let known: BTreeSet<&str> = known.lines().collect();
+            let missing: Vec<&str> = defined.split(' ').filter(|name| !known.contains(name)).collect();
+            anyhow::ensure!(missing.is_empty(), "{missing:?}");
+            Ok(())
+        })
+        .await
     }
 
     /// Installs the definitions of Tollgate's kinds, and waits until the API server has them.
@@ -122,14 +135,13 @@ impl Lab {
         let definitions = self.tools.tests.with_file_name("manifests").join("crds");
         let definitions = definitions.to_str().context("a path in UTF-8")?;
         self.kubectl(&["apply", "--server-side", "-f", definitions]).await?.success()?;
-        self.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "-f", definitions]).await?.success()?;
-        Ok(())
+        self.definitions_are_known().await
     }
 
     /// Installs Tollgate by its chart, as a user would, into a namespace of its own, and waits until it runs.
     pub async fn install_tollgate(&self) -> anyhow::Result<()> {
         self.apply(RESTRICTED).await?;
-        self.helm("upgrade", &["--install", "--wait", "--timeout", "60s"], &VALUES).await
+        self.helm("upgrade", &["--install", "--wait", WAIT], &VALUES).await
     }
 
     /// The volume that replicas share.
@@ -143,11 +155,11 @@ impl Lab {
     /// Gives the release these values beside those of [`VALUES`], the later of two counts. Waits until its control plane
     /// runs, and until the Pods from before are gone: helm does not, and a test would ask one that ends.
     pub async fn upgrade(&self, further: &[&str]) -> anyhow::Result<()> {
-        self.helm("upgrade", &["--wait", "--timeout", "120s"], &[&VALUES, further].concat()).await?;
+        self.helm("upgrade", &["--wait", WAIT], &[&VALUES, further].concat()).await?;
         let replicas: usize =
             self.field(&["-n", NAMESPACE, "deployment", "tollgate"], "{.spec.replicas}").await?.parse()?;
         let pods = ["-n", NAMESPACE, "get", "pods", "-l", CONTROL_PLANE, "-o", "name"];
-        poll::until("the control plane from before is gone", || async {
+        poll::within(PATIENCE, "the control plane from before is gone", || async {
             let found = self.kubectl(&pods).await?.success()?.out;
             anyhow::ensure!(found.lines().count() == replicas, "{found}");
             Ok(())
@@ -210,7 +222,7 @@ impl Lab {
 
     /// Uninstalls Tollgate. What people have made of its kinds stays.
     pub async fn uninstall(&self) -> anyhow::Result<()> {
-        self.run_helm("uninstall", &["--wait", "--timeout", "60s"]).await
+        self.run_helm("uninstall", &["--wait", WAIT]).await
     }
 
     /// Runs helm on the release, with no chart.

@@ -10,8 +10,8 @@ use std::process::Stdio;
 use anyhow::Context;
 use tokio::process::Command;
 
-use super::Lab;
 use super::install::{NAMESPACE, VALUES};
+use super::{Lab, WAIT};
 use crate::cli::Output;
 
 /// The variable that names the folder of Istio's programs.
@@ -36,7 +36,7 @@ impl Lab {
         let root = self.tools.tests.parent().context("tests/ lies in the root")?;
         let [asked, of_lab] = [root.join("istio/values.yaml"), self.tools.tests.join("lab/mesh/values.yaml")];
         let [asked, of_lab] = [asked.to_str().context("UTF-8")?, of_lab.to_str().context("UTF-8")?];
-        let install = ["install", "--skip-confirmation", "--readiness-timeout", "120s", "-f", asked, "-f", of_lab];
+        let install = ["install", "--skip-confirmation", "--readiness-timeout", "300s", "-f", asked, "-f", of_lab];
         self.istioctl(&install).await?.success()?;
         self.apply(STRICT).await
     }
@@ -51,7 +51,7 @@ impl Lab {
     /// The same with these values besides, and without those of before.
     pub async fn upgrade_tollgate_in_mesh(&self, more: &[&str]) -> anyhow::Result<()> {
         let values = [&VALUES[..], &MESH_VALUES, more].concat();
-        self.helm("upgrade", &["--install", "--wait", "--timeout", "120s"], &values).await
+        self.helm("upgrade", &["--install", "--wait", WAIT], &values).await
     }
 
     /// Runs istioctl to its end, whether it succeeds or fails.

@@ -8,6 +8,7 @@ use tokio::process::Command;
 
 use super::Lab;
 use crate::cli::{self, Output};
+use crate::poll;
 
 // === impl Lab ===
 
@@ -40,6 +41,21 @@ impl Lab {
         stdin.write_all(input.as_bytes()).await?;
         drop(stdin);
         Ok(child.wait_with_output().await?.into())
+    }
+
+    /// Makes a namespace in which Pods can be made.
+    pub async fn namespace(&self, name: &str) -> anyhow::Result<()> {
+        self.kubectl(&["create", "namespace", name]).await?.success()?;
+        self.account(name).await
+    }
+
+    /// Waits until a namespace has its service account, without which no Pod is made in it.
+    pub async fn account(&self, namespace: &str) -> anyhow::Result<()> {
+        poll::until("the namespace has its service account", || async {
+            self.field(&["-n", namespace, "serviceaccount", "default"], "{.metadata.uid}").await
+        })
+        .await
+        .map(drop)
     }
 
     /// A new key of a Consumer. The cluster gets its hash alone.

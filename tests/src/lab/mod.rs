@@ -28,8 +28,11 @@ use crate::poll;
 use crate::process::{self, Process};
 use crate::tools::Tools;
 
-/// It takes some seconds, if nothing else runs.
-const START: Duration = Duration::from_secs(120);
+/// Pods start, models are read, proxies come and go: all of it takes seconds. Generous, because a busy machine is no failure;
+/// tests that pass never wait for it.
+pub const PATIENCE: Duration = Duration::from_secs(300);
+/// The same for kubectl and helm.
+pub const WAIT: &str = "--timeout=300s";
 
 /// A lab that runs. It ends when this value is dropped, and when the thread ends that started it.
 pub struct Lab {
@@ -59,6 +62,7 @@ impl Lab {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "TERM"]).arg(tools.lab_program("lab")).args(["up", "--port", &port, "--dir"]);
         command.arg(&home).arg("--images").arg(tools.tests.join("lab/images.yaml"));
+        command.arg("--audit").arg(tools.tests.with_file_name("manifests").join("audit-policy.yaml"));
         // For the paths in images.yaml.
         command.env("TARGET", &tools.target).env("TESTS", &tools.tests).env("TOLLGATE", &tools.tollgate);
         let process = Process::start(&mut command, &home.join("lab.log"))?;
@@ -70,7 +74,7 @@ impl Lab {
     async fn ready(&mut self) -> anyhow::Result<()> {
         let (kubeconfig, logs) = (self.kubeconfig(), self.home.join("logs"));
         let process = &mut self.process;
-        poll::within(START, "the lab is ready", || {
+        poll::within(PATIENCE, "the lab is ready", || {
             let found = process.ensure_running().and_then(|()| {
                 anyhow::ensure!(kubeconfig.exists(), "no kubeconfig; its logs: {}", logs.display());
                 Ok(())

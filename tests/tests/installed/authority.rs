@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, KeyUsagePurpose};
 use serde_json::json;
-use tollgate_tests::lab::Lab;
 use tollgate_tests::lab::install::NAMESPACE;
 use tollgate_tests::lab::suite::e2e;
+use tollgate_tests::lab::{Lab, WAIT};
 use tollgate_tests::poll;
 
 use crate::shop::{self, Load};
@@ -66,7 +66,7 @@ pub async fn replace(lab: &Lab, namespace: &str, proxies: &str) -> anyhow::Resul
 
 /// Waits until the control plane serves.
 pub async fn started(lab: &Lab) -> anyhow::Result<()> {
-    let rollout = ["-n", NAMESPACE, "rollout", "status", "deployment/tollgate", "--timeout=90s"];
+    let rollout = ["-n", NAMESPACE, "rollout", "status", "deployment/tollgate", WAIT];
     lab.kubectl(&rollout).await?.success().map(drop)
 }
 

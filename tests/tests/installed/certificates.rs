@@ -4,10 +4,10 @@
 use std::sync::Arc;
 
 use rustix::process::Signal;
-use tollgate_tests::lab::Lab;
 use tollgate_tests::lab::cert_manager::CertManager;
 use tollgate_tests::lab::install::{CONTROL_PLANE, NAMESPACE, VALUES};
 use tollgate_tests::lab::suite::e2e;
+use tollgate_tests::lab::{Lab, WAIT};
 use tollgate_tests::poll;
 
 use crate::shop::{self, Load};
@@ -213,7 +213,7 @@ async fn begin_anew(lab: &Lab) -> anyhow::Result<()> {
 
 /// Waits until cert-manager has made what was asked for.
 async fn issued(lab: &Lab) -> anyhow::Result<()> {
-    let ready = ["-n", NAMESPACE, "wait", "--for=condition=Ready", "--timeout=60s", CERTIFICATE];
+    let ready = ["-n", NAMESPACE, "wait", "--for=condition=Ready", WAIT, CERTIFICATE];
     lab.kubectl(&ready).await?.success().map(drop)
 }
 
@@ -246,11 +246,11 @@ async fn shown(lab: &Lab, ca: &Ca) -> anyhow::Result<()> {
 }
 
 async fn ca(lab: &Lab) -> anyhow::Result<Ca> {
-    let entry = async |name: &str| {
-        let template = format!("go-template={{{{index .data \"{name}\" | base64decode}}}}");
-        Ok::<_, anyhow::Error>(
-            lab.kubectl(&["-n", NAMESPACE, "get", "secret", SECRET, "-o", &template]).await?.success()?.out,
-        )
-    };
-    Ok(Ca { certificate: entry("tls.crt").await?, key: entry("tls.key").await?, trusted: entry("ca.crt").await? })
+    // All of it at once, because somebody may write it meanwhile. PEM has no comma.
+    let entry = |name: &str| format!("{{{{index .data \"{name}\" | base64decode}}}}");
+    let template = format!("go-template={},{},{}", entry("tls.crt"), entry("tls.key"), entry("ca.crt"));
+    let found = lab.kubectl(&["-n", NAMESPACE, "get", "secret", SECRET, "-o", &template]).await?.success()?.out;
+    let entries: Vec<&str> = found.split(',').collect();
+    let [certificate, key, trusted] = entries[..] else { anyhow::bail!("the Secret is no CA") };
+    Ok(Ca { certificate: certificate.to_owned(), key: key.to_owned(), trusted: trusted.to_owned() })
 }

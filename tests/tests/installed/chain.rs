@@ -1,12 +1,12 @@
 //! The whole way of a request to a model, set up by kubectl alone.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
+use jiff::Timestamp;
 use serde_json::{Value, json};
-use tollgate_tests::lab::Lab;
 use tollgate_tests::lab::suite::e2e;
+use tollgate_tests::lab::{Lab, PATIENCE, WAIT};
 use tollgate_tests::poll;
 
 use crate::shop::{self, Answer};
@@ -17,7 +17,6 @@ e2e! {
 
 /// A Gateway, a pool of two runners behind it, and a budget for those who try it.
 const OBJECTS: &str = include_str!("chain.yaml");
-const RUNNERS: Duration = Duration::from_secs(180);
 
 /// A budget of those who ask without a trial, so that the ledger is asked before and not only told afterwards.
 pub const BUDGET: &str = "
@@ -43,7 +42,7 @@ async fn a_model_is_asked_by_kubectl_alone(lab: Arc<Lab>) -> anyhow::Result<()> 
     let answer = chat(&lab, &url, "tg-nobody").await?;
     anyhow::ensure!(answer.status == 401 && answer.body.contains("invalid_api_key"), "{answer:?}");
     // The budget of the trial is soon used up.
-    let refused = poll::within(RUNNERS, "the budget is used up", || async {
+    let refused = poll::within(PATIENCE, "the budget is used up", || async {
         let answer = chat_at(&lab, &url, &trial, "host: trial.example").await?;
         anyhow::ensure!(answer.status == 429, "{answer:?}");
         Ok(answer)
@@ -87,12 +86,15 @@ async fn a_model_is_asked_by_kubectl_alone(lab: Arc<Lab>) -> anyhow::Result<()> 
     for (object, condition) in
         [("gateway/llm", "Programmed"), ("modelpool/chat", "Accepted"), ("consumer/trial", "Accepted")]
     {
-        let wait = ["-n", "chain", "wait", &format!("--for=condition={condition}"), "--timeout=10s", object];
+        let wait = ["-n", "chain", "wait", &format!("--for=condition={condition}"), WAIT, object];
         lab.kubectl(&wait).await?.success()?;
     }
     // It is written to the minute.
-    poll::within(Duration::from_secs(90), "the Consumer says what it spent", || async {
-        let spent = used(&lab, "chain", "research").await?.to_string();
+    poll::within(PATIENCE, "the Consumer says what it spent", || async {
+        // A run may pass midnight.
+        let today = Timestamp::now().as_second() % 86_400;
+        let since = format!("--since={}s", today.max(1));
+        let spent = used_since(&lab, "chain", "research", &[&since]).await?.to_string();
         let row = lab.kubectl(&["-n", "chain", "get", "consumer", "research", "--no-headers"]).await?.success()?.out;
         anyhow::ensure!(row.split_whitespace().any(|cell| cell == spent), "not {spent}: {row}");
         Ok(())
@@ -107,11 +109,11 @@ async fn a_model_is_asked_by_kubectl_alone(lab: Arc<Lab>) -> anyhow::Result<()> 
 pub async fn chain(lab: &Lab, namespace: &str, more: &str) -> anyhow::Result<Chain> {
     lab.apply(&format!("{OBJECTS}---{more}").replace("NAMESPACE", namespace)).await?;
     let research = lab.new_key(namespace, "research")?;
-    let rollout = ["-n", namespace, "rollout", "status", "deployment/runner", "--timeout=180s"];
+    let rollout = ["-n", namespace, "rollout", "status", "deployment/runner", WAIT];
     lab.kubectl(&rollout).await?.success()?;
     let address = shop::address(lab, namespace, "llm").await?;
     let url = format!("http://{address}/v1/chat/completions");
-    poll::within(RUNNERS, "the model answers", || async {
+    poll::within(PATIENCE, "the model answers", || async {
         let answer = chat(lab, &url, &research).await?;
         anyhow::ensure!(answer.status == 200, "{answer:?}");
         Ok(())
@@ -122,9 +124,13 @@ pub async fn chain(lab: &Lab, namespace: &str, more: &str) -> anyhow::Result<Cha
 
 /// The tokens of a consumer, as the books say it.
 pub async fn used(lab: &Lab, namespace: &str, name: &str) -> anyhow::Result<u64> {
+    used_since(lab, namespace, name, &[]).await
+}
+
+async fn used_since(lab: &Lab, namespace: &str, name: &str, since: &[&str]) -> anyhow::Result<u64> {
     let pod = ["-n", "tollgate-system", "exec", "deploy/tollgate", "--"];
     let usage = ["/usr/local/bin/tollgate", "usage", "-o", "json"];
-    let output = lab.kubectl(&[&pod[..], &usage].concat()).await?.success()?;
+    let output = lab.kubectl(&[&pod[..], &usage, since].concat()).await?.success()?;
     let rows: Value = serde_json::from_str(&output.out)?;
     let rows = rows.pointer("/rows").and_then(Value::as_array).into_iter().flatten();
     let own = rows.filter(|row| row.get("consumer") == Some(&json!(format!("{namespace}/{name}"))));

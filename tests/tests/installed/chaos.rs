@@ -10,13 +10,13 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tollgate_tests::lab::Lab;
 use tollgate_tests::lab::install::NAMESPACE;
 use tollgate_tests::lab::suite::e2e;
+use tollgate_tests::lab::{Lab, PATIENCE, WAIT};
 use tollgate_tests::poll;
 
 use crate::dump;
-use crate::faults::{kill_one, paused, process_of, signal, watch_gap};
+use crate::faults::{kill_one, paused, process_of, resume, signal, watch_gap};
 use crate::shop::{self, Load};
 
 e2e! {
@@ -65,7 +65,7 @@ async fn after_chaos_each_proxy_does_what_the_objects_say(lab: Arc<Lab>) -> anyh
                     change(&lab, &mut wanted, &mut random).await?;
                     tokio::time::sleep(Duration::from_secs(3)).await;
                 }
-                signal(leader, Signal::CONT)?;
+                resume(leader)?;
             }
             16 => {
                 kill_one(&lab).await?;
@@ -76,7 +76,7 @@ async fn after_chaos_each_proxy_does_what_the_objects_say(lab: Arc<Lab>) -> anyh
             _ => {}
         }
     }
-    let rollout = ["-n", NAMESPACE, "rollout", "status", "deployment/tollgate", "--timeout=90s"];
+    let rollout = ["-n", NAMESPACE, "rollout", "status", "deployment/tollgate", WAIT];
     lab.kubectl(&rollout).await?.success()?;
     poll::until("the proxy does what the objects say", || async {
         let answers = answers(&lab, &address).await?;
@@ -114,7 +114,7 @@ async fn after_chaos_each_proxy_does_what_the_objects_say(lab: Arc<Lab>) -> anyh
 /// Makes a control plane that knows nothing, and a proxy that knows nothing. That one is sent what the old one has.
 async fn all_is_as_if_new(lab: &Lab, wanted: &BTreeMap<u32, u32>) -> anyhow::Result<()> {
     lab.kubectl(&["-n", NAMESPACE, "rollout", "restart", "deployment/tollgate"]).await?.success()?;
-    lab.kubectl(&["-n", NAMESPACE, "rollout", "status", "deployment/tollgate", "--timeout=90s"]).await?.success()?;
+    lab.kubectl(&["-n", NAMESPACE, "rollout", "status", "deployment/tollgate", WAIT]).await?.success()?;
     watched(lab, NEW).await?;
     poll::until("a new proxy has what the old one has", || async {
         let (has, would_have) = (dump::taken(OLD)?, dump::taken(NEW)?);
@@ -140,12 +140,9 @@ async fn watched(lab: &Lab, name: &str) -> anyhow::Result<()> {
     let metadata = json!({"name": name, "namespace": "chaos", "labels": labels});
     lab.apply(&json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}).to_string()).await?;
     let pod = format!("pod/{name}");
-    lab.kubectl(&["-n", "chaos", "wait", "--for=condition=Ready", "--timeout=60s", &pod]).await?.success()?;
+    lab.kubectl(&["-n", "chaos", "wait", "--for=condition=Ready", WAIT, &pod]).await?.success()?;
     Ok(())
 }
-
-/// How long an API server may be away that is asked again.
-const AWAY: Duration = Duration::from_secs(60);
 
 /// Changes some routes, makes some and deletes some. An API server that stood still a moment ago may refuse.
 async fn change(lab: &Lab, wanted: &mut BTreeMap<u32, u32>, random: &mut StdRng) -> anyhow::Result<()> {
@@ -156,7 +153,7 @@ async fn change(lab: &Lab, wanted: &mut BTreeMap<u32, u32>, random: &mut StdRng)
         wanted.insert(number, version);
     }
     // A route may stand there twice, and the last one counts.
-    poll::within(AWAY, "the routes are taken", || async {
+    poll::within(PATIENCE, "the routes are taken", || async {
         lab.kubectl_with(&["apply", "-f", "-"], &set).await?.success()
     })
     .await?;
@@ -165,7 +162,7 @@ async fn change(lab: &Lab, wanted: &mut BTreeMap<u32, u32>, random: &mut StdRng)
         if wanted.remove(&number).is_some() {
             let name = format!("route-{number}");
             let delete = ["-n", "chaos", "delete", "--ignore-not-found", "httproute", &name];
-            poll::within(AWAY, "the route is deleted", || async { lab.kubectl(&delete).await?.success() }).await?;
+            poll::within(PATIENCE, "the route is deleted", || async { lab.kubectl(&delete).await?.success() }).await?;
         }
     }
     Ok(())

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use anyhow::Context;
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use tollgate_tests::lab::Lab;
 use tollgate_tests::lab::install::{CONTROL_PLANE, NAMESPACE};
+use tollgate_tests::lab::{Lab, PATIENCE};
 use tollgate_tests::poll;
 
 const PODS: [&str; 5] = ["-n", NAMESPACE, "pods", "-l", CONTROL_PLANE];
@@ -16,7 +17,8 @@ const ETCD: &str = "http://127.0.0.1:2379";
 
 /// Kills a Pod of the control plane without a word.
 pub async fn kill_one(lab: &Lab) -> anyhow::Result<()> {
-    let pods = running(lab).await?;
+    // Others may have been killed a moment ago.
+    let pods = poll::within(PATIENCE, "one of them runs", || running(lab)).await?;
     let pod = pods.first().context("none is running")?;
     lab.kubectl(&["-n", NAMESPACE, "delete", "pod", pod, "--grace-period=0", "--force"]).await?.success()?;
     Ok(())
@@ -31,7 +33,10 @@ async fn running(lab: &Lab) -> anyhow::Result<Vec<String>> {
 /// What the control planes did not see, because they stood still, is forgotten by the time that they ask: etcd has compacted
 /// it, and an API server that has just started has never known it. The watches of all of them have a gap.
 pub async fn watch_gap(lab: &Lab, change: impl AsyncFnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
-    let stand: Vec<Pid> = running(lab).await?.iter().map(|pod| process_of(pod)).collect::<Result<_, _>>()?;
+    let stand: Vec<Pid> = poll::within(PATIENCE, "those that run have processes", || async {
+        running(lab).await?.iter().map(|pod| process_of(pod)).collect()
+    })
+    .await?;
     stand.iter().try_for_each(|process| signal(*process, Signal::STOP))?;
     let forgotten = async {
         change().await?;
@@ -45,7 +50,7 @@ pub async fn watch_gap(lab: &Lab, change: impl AsyncFnOnce() -> anyhow::Result<(
         kill_api_server(lab).await
     }
     .await;
-    stand.iter().try_for_each(|process| signal(*process, Signal::CONT))?;
+    stand.iter().try_for_each(|process| resume(*process))?;
     forgotten
 }
 
@@ -53,7 +58,7 @@ pub async fn watch_gap(lab: &Lab, change: impl AsyncFnOnce() -> anyhow::Result<(
 pub async fn kill_api_server(lab: &Lab) -> anyhow::Result<()> {
     let before = component(lab, API_SERVER)?;
     signal(before, Signal::KILL)?;
-    poll::within(Duration::from_secs(60), "the API server is back", || async {
+    poll::within(PATIENCE, "the API server is back", || async {
         anyhow::ensure!(component(lab, API_SERVER)? != before, "it lives yet");
         lab.kubectl(&["get", "--raw", "/readyz"]).await?.success().map(drop)
     })
@@ -65,7 +70,7 @@ pub async fn paused(lab: &Lab, name: &str, time: Duration) -> anyhow::Result<()>
     let process = component(lab, name)?;
     signal(process, Signal::STOP)?;
     tokio::time::sleep(time).await;
-    signal(process, Signal::CONT)
+    resume(process)
 }
 
 fn component(lab: &Lab, name: &str) -> anyhow::Result<Pid> {
@@ -108,4 +113,12 @@ fn all(file: &'static str, is_it: impl Fn(&str) -> bool) -> impl Iterator<Item =
 
 pub fn signal(process: Pid, signal: Signal) -> anyhow::Result<()> {
     kill_process(process, signal).with_context(|| format!("process {process:?} cannot be signalled"))
+}
+
+/// Lets a process go on that was stopped. One that stood still for so long that its Pod has another one now is gone.
+pub fn resume(process: Pid) -> anyhow::Result<()> {
+    match kill_process(process, Signal::CONT) {
+        Ok(()) | Err(Errno::SRCH) => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("process {process:?} does not go on")),
+    }
 }

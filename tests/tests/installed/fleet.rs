@@ -5,9 +5,9 @@ use std::sync::Arc;
 use anyhow::Context;
 use serde_json::{Value, json};
 use tollgate_tests::cli;
-use tollgate_tests::lab::Lab;
 use tollgate_tests::lab::install::{NAMESPACE, VALUES};
 use tollgate_tests::lab::suite::e2e;
+use tollgate_tests::lab::{Lab, WAIT};
 use tollgate_tests::poll;
 use tollgate_tests::tools::Tools;
 
@@ -140,7 +140,7 @@ async fn with_sidecars(lab: &Lab, values: &[&str]) -> anyhow::Result<()> {
     let runners = "serviceMesh.policies.runners={first}";
     let on = ["serviceMesh.istio=true", "serviceMesh.sidecars=true", "podAnnotations.kept=yes", &url_value, runners];
     lab.helm("upgrade", &[], &[values, &on].concat()).await?;
-    lab.kubectl(&["-n", NAMESPACE, "rollout", "status", "deployment/tollgate", "--timeout=60s"]).await?.success()?;
+    lab.kubectl(&["-n", NAMESPACE, "rollout", "status", "deployment/tollgate", WAIT]).await?.success()?;
     let get = async |kind: &str, name: &str| {
         let found = lab.kubectl(&["-n", NAMESPACE, "get", kind, name, "-o", "json"]).await?.success()?.out;
         anyhow::Ok(serde_json::from_str::<Value>(&found)?)

@@ -17,7 +17,7 @@ e2e! {
     an_upgrade_and_a_new_start_lose_nothing,
 }
 
-const ACCOUNT: &str = "system:serviceaccount:tollgate-system:tollgate";
+pub const ACCOUNT: &str = "system:serviceaccount:tollgate-system:tollgate";
 
 /// What may be done: verb, group, resource.
 pub type Right = (String, String, String);

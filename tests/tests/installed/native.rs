@@ -2,10 +2,10 @@
 //! in place.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use tollgate_tests::lab::Lab;
 use tollgate_tests::lab::suite::e2e;
+use tollgate_tests::lab::{Lab, PATIENCE};
 use tollgate_tests::poll;
 
 use crate::chain::{Chain, chain, chat, used};
@@ -14,8 +14,6 @@ use crate::faults::envoy_of;
 e2e! {
     proxies_in_pods_run_the_filter_as_a_module,
 }
-
-const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn proxies_in_pods_run_the_filter_as_a_module(lab: Arc<Lab>) -> anyhow::Result<()> {
     let namespace = "native";

@@ -61,8 +61,12 @@ async fn a_picker_is_followed_and_without_it_a_pool_is_closed_or_open(lab: Arc<L
     }
     let at = "{.status.parents[*].parentRef.name} {.status.parents[*].conditions[*].status}";
     for pool in ["own", "closed", "open"] {
-        let said = lab.field(&["-n", "picked", "inferencepool", pool], at).await?;
-        anyhow::ensure!(said == "shop True True", "{pool}: {said}");
+        poll::until("the pool says so", || async {
+            let said = lab.field(&["-n", "picked", "inferencepool", pool], at).await?;
+            anyhow::ensure!(said == "shop True True", "{pool}: {said}");
+            Ok(())
+        })
+        .await?;
     }
     lab.kubectl(&["-n", "picked", "scale", "deployment", "picker", "--replicas=0"]).await?.success()?;
     poll::until("the picker is gone", || async {

@@ -4,13 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::Value;
-use tollgate_tests::lab::Lab;
 use tollgate_tests::lab::install::{CONTROL_PLANE, NAMESPACE};
+use tollgate_tests::lab::policies::Refused;
 use tollgate_tests::lab::suite::e2e;
+use tollgate_tests::lab::{Lab, PATIENCE, WAIT};
 use tollgate_tests::poll;
 
 use crate::chain::{Chain, chain, chat};
@@ -25,19 +25,11 @@ const NODE: &str = "10.98.0.1";
 /// Where somebody is who has no business with us: a Pod like a proxy in all but its labels.
 const STRANGER: &str = "
 apiVersion: v1
-kind: Namespace
-metadata: {name: strangers}
----
-apiVersion: v1
 kind: Pod
 metadata: {name: stranger, namespace: strangers, labels: {app: stranger}}
 spec:
   terminationGracePeriodSeconds: 1
   containers: [{name: caller, image: busybox, command: [sleep, infinity]}]
----
-apiVersion: v1
-kind: Namespace
-metadata: {name: monitoring}
 ---
 apiVersion: v1
 kind: Pod
@@ -77,11 +69,16 @@ async fn policies_admit_what_is_used_and_nothing_else(lab: Arc<Lab>) -> anyhow::
     anyhow::ensure!(still.is_empty(), "something that was used is refused: {still:?}");
 
     let Chain { url, research } = chain(&lab, "policed", "").await?;
+    // A control plane that starts asks the one that leads until then.
+    lab.kubectl(&["-n", NAMESPACE, "rollout", "restart", "deployment/tollgate"]).await?.success()?;
     lab.upgrade(&["networkPolicies.runners.namespaces={policed}"]).await?;
+    for namespace in ["strangers", "monitoring"] {
+        lab.namespace(namespace).await?;
+    }
     lab.apply(STRANGER).await?;
     for (namespace, pod) in [("strangers", "stranger"), ("monitoring", "prometheus"), ("policed", "runner")] {
         let pod = format!("pod/{pod}");
-        lab.kubectl(&["-n", namespace, "wait", "--for=condition=Ready", "--timeout=60s", &pod]).await?.success()?;
+        lab.kubectl(&["-n", namespace, "wait", "--for=condition=Ready", WAIT, &pod]).await?.success()?;
     }
     let answer = chat(&lab, &url, &research).await?;
     anyhow::ensure!(answer.status == 200, "{answer:?}");
@@ -107,7 +104,7 @@ async fn policies_admit_what_is_used_and_nothing_else(lab: Arc<Lab>) -> anyhow::
         (("monitoring", "prometheus"), &plane, 8080, true),
         (("monitoring", "prometheus"), &plane, 18000, false),
     ] {
-        let found = connects(&lab, from, to, port).await?;
+        let found = is_admitted(&lab, from, to, port).await?;
         anyhow::ensure!(found == admitted, "{from:?} -> {to}:{port}: {found}");
     }
     // A proxy that is somebody else's now goes nowhere but where its routes lead.
@@ -119,13 +116,13 @@ async fn policies_admit_what_is_used_and_nothing_else(lab: Arc<Lab>) -> anyhow::
         (&plane, 18001, true),
         (&plane, 8080, false),
     ] {
-        let found = connects(&lab, ("policed", &proxy_pod), to, port).await?;
+        let found = is_admitted(&lab, ("policed", &proxy_pod), to, port).await?;
         anyhow::ensure!(found == admitted, "a proxy -> {to}:{port}: {found}");
     }
     // A route more, and it may go there; without it, no more.
     lab.apply(ROUTE).await?;
     reaches(&lab, &proxy_pod, &labelled, true).await?;
-    lab.run_helm("test", &["--timeout", "60s"]).await?;
+    lab.run_helm("test", &[WAIT]).await?;
     each_rule_is_for_something(&lab).await?;
     lab.kubectl(&["-n", "policed", "delete", "httproute", "other"]).await?.success()?;
     reaches(&lab, &proxy_pod, &labelled, false).await?;
@@ -149,7 +146,7 @@ spec:
 ";
 
 async fn reaches(lab: &Lab, pod: &str, to: &str, admitted: bool) -> anyhow::Result<()> {
-    poll::within(Duration::from_secs(30), "the policy follows the routes", || async {
+    poll::within(PATIENCE, "the policy follows the routes", || async {
         let found = connects(lab, ("policed", pod), to, 8080).await?;
         anyhow::ensure!(found == admitted, "{found}");
         Ok(())
@@ -166,7 +163,10 @@ async fn still_refused(lab: &Lab) -> anyhow::Result<Vec<String>> {
         // Addresses of Pods that are gone are of no use.
         let (Some(from), true) = (from, one.to == NODE || known.contains_key(&one.to)) else { continue };
         let port = u16::try_from(one.port)?;
-        if one.protocol != "tcp" || !connects(lab, from, &one.to, port).await? {
+        // Whatever is refused is noted at once.
+        let is_still =
+            one.protocol != "tcp" || (!connects(lab, from, &one.to, port).await? && lab.refused().await?.contains(one));
+        if is_still {
             let to = known.get(&one.to).unwrap_or(&one.to);
             still.push(format!("{}/{} -> {to} {}:{port}", from.0, from.1, one.protocol));
         }
@@ -177,14 +177,33 @@ async fn still_refused(lab: &Lab) -> anyhow::Result<Vec<String>> {
 
 /// Of the release, and of the one Gateway here, whose routes are all asked.
 async fn each_rule_is_for_something(lab: &Lab) -> anyhow::Result<()> {
-    let is_here = |rule: &str| [NAMESPACE, "policed"].iter().any(|place| rule.starts_with(&format!("{place}/")));
-    let rules: BTreeMap<String, u64> = lab.admitted().await?.into_iter().filter(|(rule, _)| is_here(rule)).collect();
-    let is_idle = |(rule, packets): &(&String, &u64)| **packets == 0 && UNUSED.iter().all(|(unused, _)| rule != unused);
-    let idle: Vec<&String> = rules.iter().filter(is_idle).map(|(rule, _)| rule).collect();
-    let used = rules.values().filter(|packets| **packets > 0).count();
-    println!("    {} rules, {used} of them used", rules.len());
-    anyhow::ensure!(used > 8 && idle.is_empty(), "nothing uses {idle:?}; there is {rules:?}");
+    let (rules, used) = poll::until("each rule is used", || async {
+        let is_here = |rule: &str| [NAMESPACE, "policed"].iter().any(|place| rule.starts_with(&format!("{place}/")));
+        let rules: BTreeMap<String, u64> =
+            lab.admitted().await?.into_iter().filter(|(rule, _)| is_here(rule)).collect();
+        let is_idle =
+            |(rule, packets): &(&String, &u64)| **packets == 0 && UNUSED.iter().all(|(unused, _)| rule != unused);
+        let idle: Vec<&String> = rules.iter().filter(is_idle).map(|(rule, _)| rule).collect();
+        let used = rules.values().filter(|packets| **packets > 0).count();
+        anyhow::ensure!(used > 8 && idle.is_empty(), "nothing uses {idle:?}; there is {rules:?}");
+        Ok((rules.len(), used))
+    })
+    .await?;
+    println!("    {rules} rules, {used} of them used");
     Ok(())
+}
+
+/// Whether the network lets a Pod open a connection. What it refuses it notes; a connection that is neither there nor refused
+/// takes its time.
+async fn is_admitted(lab: &Lab, (namespace, pod): (&str, &str), to: &str, port: u16) -> anyhow::Result<bool> {
+    let from = lab.field(&["-n", namespace, "pod", pod], "{.status.podIP}").await?;
+    let refused = Refused { from, to: to.to_owned(), protocol: "tcp".to_owned(), port: port.into() };
+    poll::until("a connection is there, or refused", || async {
+        let is_there = connects(lab, (namespace, pod), to, port).await?;
+        anyhow::ensure!(is_there || lab.refused().await?.contains(&refused), "it is neither");
+        Ok(is_there)
+    })
+    .await
 }
 
 /// Whether a Pod can open a connection.

@@ -1,11 +1,12 @@
 //! The proxies of each Gateway: made, kept as they are to be, replaced without a lost request, and gone with the Gateway.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use tollgate_tests::lab::Lab;
+use anyhow::Context as _;
 use tollgate_tests::lab::install::{CONTROL_PLANE, NAMESPACE};
 use tollgate_tests::lab::suite::e2e;
+use tollgate_tests::lab::{Lab, PATIENCE, WAIT};
 use tollgate_tests::poll;
 
 use crate::shop::{self, Load};
@@ -26,14 +27,18 @@ async fn a_gateway_has_proxies_that_come_and_go_with_it(lab: Arc<Lab>) -> anyhow
     shop::web(&lab, "comes", "").await?;
     let of_gateway = ["-l", "gateway.networking.k8s.io/gateway-name=shop", "-o", "name"];
     for kind in KINDS {
-        let found = lab.kubectl(&[&["-n", "comes", "get", kind][..], &of_gateway].concat()).await?.success()?;
-        anyhow::ensure!(found.out.trim().ends_with("/shop-tollgate"), "{kind}: {found:?}");
+        poll::until("the Gateway has one", || async {
+            let found = lab.kubectl(&[&["-n", "comes", "get", kind][..], &of_gateway].concat()).await?.success()?;
+            anyhow::ensure!(found.out.trim().ends_with("/shop-tollgate"), "{kind}: {found:?}");
+            Ok(())
+        })
+        .await?;
     }
     // More of them, by parameters.
     lab.apply(PARAMETERS).await?;
     let patch = r#"{"spec":{"infrastructure":{"parametersRef":{"group":"tollgate.dev","kind":"ProxyParameters","name":"more"}}}}"#;
     lab.kubectl(&["-n", "comes", "patch", "gateway", "shop", "--type", "merge", "-p", patch]).await?.success()?;
-    poll::within(Duration::from_secs(60), "there are two Pods", || async {
+    poll::within(PATIENCE, "there are two Pods", || async {
         let ready = lab.field(&["-n", "comes", "deployment", "shop-tollgate"], "{.status.readyReplicas}").await?;
         anyhow::ensure!(ready == "2", "{ready} are ready");
         Ok(())
@@ -41,12 +46,12 @@ async fn a_gateway_has_proxies_that_come_and_go_with_it(lab: Arc<Lab>) -> anyhow
     .await?;
     // Without their parameters the Gateway is not accepted, and says why. Its proxies stay.
     lab.kubectl(&["-n", "comes", "delete", "proxyparameters", "more"]).await?.success()?;
-    let wait = ["-n", "comes", "wait", "gateway/shop", "--timeout=30s"];
+    let wait = ["-n", "comes", "wait", "gateway/shop", WAIT];
     let reason = "--for=jsonpath={.status.conditions[?(@.type=='Accepted')].reason}=InvalidParameters";
     lab.kubectl(&[&wait[..], &[reason]].concat()).await?.success()?;
 
     lab.kubectl(&["-n", "comes", "delete", "gateway", "shop", "--wait=true"]).await?.success()?;
-    poll::within(Duration::from_secs(90), "nothing of it is left", || async {
+    poll::within(PATIENCE, "nothing of it is left", || async {
         for kind in KINDS {
             let found = lab.kubectl(&[&["-n", "comes", "get", kind][..], &of_gateway].concat()).await?.success()?;
             anyhow::ensure!(found.out.is_empty(), "{}", found.out);
@@ -123,16 +128,16 @@ async fn replacing_everything_loses_no_request(lab: Arc<Lab>) -> anyhow::Result<
     for (namespace, deployment) in [("rolls", "shop-tollgate"), (NAMESPACE, "tollgate"), ("rolls", "web")] {
         let deployment = format!("deployment/{deployment}");
         lab.kubectl(&["-n", namespace, "rollout", "restart", &deployment]).await?.success()?;
-        lab.kubectl(&["-n", namespace, "rollout", "status", &deployment, "--timeout=90s"]).await?.success()?;
+        lab.kubectl(&["-n", namespace, "rollout", "status", &deployment, WAIT]).await?.success()?;
     }
     // Killed, not asked to end.
     let pod = ["-n", NAMESPACE, "delete", "pod", "-l", CONTROL_PLANE, "--grace-period=0", "--force"];
     lab.kubectl(&pod).await?.success()?;
-    lab.kubectl(&["-n", NAMESPACE, "rollout", "status", "deployment/tollgate", "--timeout=90s"]).await?.success()?;
+    lab.kubectl(&["-n", NAMESPACE, "rollout", "status", "deployment/tollgate", WAIT]).await?.success()?;
     let patch =
         r#"[{"op": "add", "path": "/spec/listeners/-", "value": {"name": "more", "port": 8080, "protocol": "HTTP"}}]"#;
     lab.kubectl(&["-n", "rolls", "patch", "gateway", "shop", "--type", "json", "-p", patch]).await?.success()?;
-    poll::within(Duration::from_secs(60), "the new listener answers", || async {
+    poll::within(PATIENCE, "the new listener answers", || async {
         let answer = shop::get(&lab, &format!("http://{address}:8080/")).await?;
         anyhow::ensure!(answer.status == 200, "{answer:?}");
         Ok(())
@@ -152,7 +157,8 @@ async fn replacing_everything_loses_no_request(lab: Arc<Lab>) -> anyhow::Result<
 /// or with a token for somebody else, gets none.
 async fn no_pod_gets_the_certificate_of_another_gateway(lab: Arc<Lab>) -> anyhow::Result<()> {
     shop::web(&lab, "certified", "").await?;
-    let request = "/dev/shm/tollgate-request.pem";
+    let request = lab.home().join("request.pem");
+    let request = request.to_str().context("a path in UTF-8")?;
     let key = ["openssl", "req", "-new", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
     let subject = [
         "-keyout",
@@ -192,9 +198,9 @@ async fn no_pod_gets_the_certificate_of_another_gateway(lab: Arc<Lab>) -> anyhow
 
 /// The names in a certificate.
 async fn openssl(lab: &Lab, certificate: &str) -> anyhow::Result<String> {
-    let path = "/dev/shm/tollgate-certificate.pem";
+    let path = lab.home().join("certificate.pem");
+    let path = path.to_str().context("a path in UTF-8")?;
     std::fs::write(path, certificate)?;
     let shown = lab.exec(&["openssl", "x509", "-in", path, "-noout", "-ext", "subjectAltName"]).await?.success()?;
-    std::fs::remove_file(path)?;
     Ok(shown.out)
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use tollgate_tests::lab::install::{LASTING, NAMESPACE, VALUES};
 use tollgate_tests::lab::suite::e2e;
-use tollgate_tests::lab::{Lab, books};
+use tollgate_tests::lab::{Lab, WAIT, books};
 use tollgate_tests::poll;
 
 use crate::chain::{BUDGET, chain, chat, used};
@@ -29,7 +29,7 @@ async fn a_newer_chart_and_the_way_back_keep_books_budgets_and_addresses(lab: Ar
     lab.upgrade(&further).await?;
     let found = chain(&lab, "released", BUDGET).await?;
     shop::programmed(&lab, NAMESPACE, "llm").await?;
-    lab.run_helm("test", &["--timeout", "60s"]).await?;
+    lab.run_helm("test", &[WAIT]).await?;
     let address = shop::address(&lab, "released", "llm").await?;
     let books_of = async || -> anyhow::Result<_> {
         let tokens = used(&lab, "released", "research").await?;
@@ -37,17 +37,19 @@ async fn a_newer_chart_and_the_way_back_keep_books_budgets_and_addresses(lab: Ar
     };
     let before = poll::until("what was asked is in the books", || async {
         let before = books_of().await?;
-        anyhow::ensure!(before.0 > 0 && before.1.iter().any(|(_, spent)| *spent > 0), "{before:?}");
+        // All that was used counts against the one budget that its consumer has.
+        let spent: u64 = before.1.iter().map(|(_, spent)| spent).sum();
+        anyhow::ensure!(before.0 > 0 && spent == before.0, "{before:?}");
         Ok(before)
     })
     .await?;
 
     let revision = revision(&lab).await?;
     let values = [&VALUES[..], &further].concat();
-    lab.helm_chart(&newer(&lab)?, "upgrade", &["--wait", "--timeout", "120s"], &values).await?;
+    lab.helm_chart(&newer(&lab)?, "upgrade", &["--wait", WAIT], &values).await?;
     for version in [NEWER, env!("CARGO_PKG_VERSION")] {
         if version != NEWER {
-            lab.run_helm("rollback", &[&revision, "--wait", "--timeout", "120s"]).await?;
+            lab.run_helm("rollback", &[&revision, "--wait", WAIT]).await?;
         }
         let label = "{.spec.template.metadata.labels.app\\.kubernetes\\.io/version}";
         let runs = lab.field(&["-n", NAMESPACE, "deployment", "tollgate"], label).await?;
@@ -59,7 +61,7 @@ async fn a_newer_chart_and_the_way_back_keep_books_budgets_and_addresses(lab: Ar
         })
         .await?;
         anyhow::ensure!(shop::address(&lab, "released", "llm").await? == address, "the Gateway has another address");
-        lab.run_helm("test", &["--timeout", "60s"]).await?;
+        lab.run_helm("test", &[WAIT]).await?;
     }
     let answer = chat(&lab, &found.url, &found.research).await?;
     anyhow::ensure!(answer.status == 200, "{answer:?}");
@@ -111,8 +113,17 @@ const STAYS: [&str; 5] = [
     "serviceaccount/default",
 ];
 
+/// What a person wrote.
+const KEPT: &str = "
+apiVersion: tollgate.dev/v1alpha1
+kind: ModelPool
+metadata: {name: kept, namespace: NAMESPACE}
+spec: {models: [{name: m, targets: [{backendRef: {name: missing}}]}]}
+";
+
 async fn uninstalling_leaves_what_is_to_stay_and_nothing_else(lab: Arc<Lab>) -> anyhow::Result<()> {
-    let address = shop::web(&lab, "stays", "").await?;
+    lab.install_books().await?;
+    let address = shop::web(&lab, "stays", KEPT).await?;
     lab.uninstall().await?;
     poll::until("nothing of it is left", || async {
         let left: BTreeSet<String> =
@@ -127,7 +138,7 @@ async fn uninstalling_leaves_what_is_to_stay_and_nothing_else(lab: Arc<Lab>) -> 
     .await?;
     // What people wrote, its definitions and the proxies of their Gateways go on.
     lab.kubectl(&["get", "crd", "modelpools.tollgate.dev"]).await?.success()?;
-    lab.kubectl(&["-n", "released", "get", "modelpool", "chat"]).await?.success()?;
+    lab.kubectl(&["-n", "stays", "get", "modelpool", "kept"]).await?.success()?;
     let answer = shop::get(&lab, &format!("http://{address}/")).await?;
     anyhow::ensure!(answer.status == 200, "{answer:?}");
     lab.install_tollgate().await

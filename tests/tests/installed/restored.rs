@@ -7,7 +7,8 @@ use anyhow::Context;
 use tollgate_tests::cli::Output;
 use tollgate_tests::lab::install::{CONTROL_PLANE, LASTING, NAMESPACE};
 use tollgate_tests::lab::suite::e2e;
-use tollgate_tests::lab::{Lab, books};
+use tollgate_tests::lab::{Lab, PATIENCE, WAIT, books};
+use tollgate_tests::poll;
 
 use crate::chain::{BUDGET, Chain, chain, chat};
 
@@ -18,6 +19,8 @@ e2e! {
 const DOCUMENT: &str = include_str!("../../../docs/operations.md");
 const DEPLOYMENT: &str = "deployment/tollgate";
 const CONSUMER: &str = "restored/research";
+/// Whoever runs the commands by hand sees a Pod that is slow.
+const STARTS: &str = "--pod-running-timeout=300s";
 
 async fn a_copy_of_the_books_is_put_back(lab: Arc<Lab>) -> anyhow::Result<()> {
     lab.install_books().await?;
@@ -33,19 +36,28 @@ async fn a_copy_of_the_books_is_put_back(lab: Arc<Lab>) -> anyhow::Result<()> {
     books::rows(&lab, CONSUMER, 2).await?;
 
     scale(&lab, "0").await?;
-    let gone = ["-n", NAMESPACE, "wait", "--for=delete", "pod", "-l", CONTROL_PLANE, "--timeout=60s"];
-    lab.kubectl(&gone).await?.success()?;
+    poll::within(PATIENCE, "the control plane is gone", || async {
+        let found =
+            lab.kubectl(&["-n", NAMESPACE, "get", "pods", "-l", CONTROL_PLANE, "-o", "name"]).await?.success()?;
+        anyhow::ensure!(found.out.is_empty(), "{found:?}");
+        Ok(())
+    })
+    .await?;
     restore(&lab, File::open(&copy)?).await?;
     // Requests go on meanwhile, from the leases.
     asked(&lab, &found).await?;
     scale(&lab, "1").await?;
-    lab.kubectl(&["-n", NAMESPACE, "rollout", "status", DEPLOYMENT, "--timeout=90s"]).await?.success()?;
+    lab.kubectl(&["-n", NAMESPACE, "rollout", "status", DEPLOYMENT, WAIT]).await?.success()?;
 
     // What the proxy could not tell meanwhile it tells now. What it had told after the copy is forgotten.
     let rows = books::rows(&lab, CONSUMER, 2).await?;
     anyhow::ensure!(books::tokens(&rows) > first, "{rows:?}");
-    let spent = books::spent(&lab, CONSUMER).await?;
-    anyhow::ensure!(spent.iter().any(|(_, spent)| *spent > first), "{spent:?}, and {first} before the copy");
+    poll::until("it counts against the budget", || async {
+        let spent = books::spent(&lab, CONSUMER).await?;
+        anyhow::ensure!(spent.iter().any(|(_, spent)| *spent > first), "{spent:?}, and {first} before the copy");
+        Ok(())
+    })
+    .await?;
     asked(&lab, &found).await?;
     lab.upgrade(&[]).await
 }
@@ -70,7 +82,7 @@ async fn restore(lab: &Lab, copy: File) -> anyhow::Result<()> {
     let (_, command) = rest.split_once("-- ").context("the document has no command")?;
     let (command, _) = command.split_once(" < books.redb").context("the command has no input")?;
     let overrides = format!("--overrides={}", overrides.replace("tollgate-ledger", "books"));
-    let run = ["-n", NAMESPACE, "run", "restore", "-i", "--rm", "--restart=Never", "--override-type=strategic"];
+    let run = ["-n", NAMESPACE, "run", "restore", "-i", "--rm", "--restart=Never", "--override-type=strategic", STARTS];
     let command: Vec<&str> = command.split_whitespace().collect();
     let image = format!("--image={image}");
     let run = [&run[..], &[&image, &overrides, "--"], &command].concat();

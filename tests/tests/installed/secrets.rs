@@ -1,17 +1,19 @@
 //! Planted keys are searched for in everything of a cluster that can be read, but Secrets.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context as _;
-use tollgate_tests::lab::Lab;
+use serde_json::Value;
 use tollgate_tests::lab::install::{CONTROL_PLANE, NAMESPACE};
 use tollgate_tests::lab::suite::e2e;
+use tollgate_tests::lab::{Lab, PATIENCE};
 use tollgate_tests::poll;
 
 use crate::chain::{self, Chain};
+use crate::install::ACCOUNT;
 use crate::shop;
 
 e2e! {
@@ -22,6 +24,7 @@ const CLIENT_KEY: &str = "planted-client-key";
 const CREDENTIAL: &str = "planted-credential";
 const WRONG_KEY: &str = "planted-wrong-key";
 const SPENT_KEY: &str = "planted-key-of-somebody-who-has-spent-it-all";
+const UNUSED_KEY: &str = "planted-key-that-nobody-refers-to";
 
 /// A pool at a provider that wants a key, and consumers whose keys are in Secrets.
 const OBJECTS: &str = "
@@ -39,6 +42,12 @@ apiVersion: v1
 kind: Secret
 metadata: {name: spent, namespace: NAMESPACE}
 stringData: {apiKey: planted-key-of-somebody-who-has-spent-it-all}
+---
+# Nobody refers to it.
+apiVersion: v1
+kind: Secret
+metadata: {name: unused, namespace: NAMESPACE}
+stringData: {apiKey: planted-key-that-nobody-refers-to}
 ---
 apiVersion: tollgate.dev/v1alpha1
 kind: Consumer
@@ -99,7 +108,7 @@ async fn planted_keys_are_in_nothing_but_secrets(lab: Arc<Lab>) -> anyhow::Resul
     let Chain { url, .. } = chain::chain(&lab, "planted", OBJECTS).await?;
     let mut said = String::new();
     for (key, status) in [(CLIENT_KEY, 200), (WRONG_KEY, 401), (SPENT_KEY, 429)] {
-        let answer = poll::within(Duration::from_secs(90), key, || async {
+        let answer = poll::within(PATIENCE, key, || async {
             let answer = ask(&lab, &url, key, "smol").await?;
             anyhow::ensure!(answer.status == status, "{answer:?}");
             Ok(answer)
@@ -134,9 +143,9 @@ async fn planted_keys_are_in_nothing_but_secrets(lab: Arc<Lab>) -> anyhow::Resul
     files(&lab.home().join("audit.log"), &mut places)?;
     let empty: Vec<_> = ["an answer", "objects"].into_iter().filter(|name| is_empty(&places, name)).collect();
     anyhow::ensure!(empty.is_empty() && places.len() > 10, "nothing in {empty:?} of {}", places.len());
-    let mut planted = [CLIENT_KEY, WRONG_KEY, CREDENTIAL, SPENT_KEY].map(str::to_owned).to_vec();
+    let mut planted = [CLIENT_KEY, WRONG_KEY, CREDENTIAL, SPENT_KEY, UNUSED_KEY].map(str::to_owned).to_vec();
     // The search would have found them where they belong, in base64.
-    for secret in ["client", "provider", "spent"] {
+    for secret in ["client", "provider", "spent", "unused"] {
         planted.push(lab.field(&["-n", "planted", "secret", secret], "{.data.apiKey}").await?);
     }
     for (place, text) in &places {
@@ -146,6 +155,34 @@ async fn planted_keys_are_in_nothing_but_secrets(lab: Arc<Lab>) -> anyhow::Resul
         }
     }
     println!("    {} places", places.len());
+    only_what_is_referred_to_is_read(&lab)
+}
+
+/// The API server has noted who asked for which Secret, as manifests/audit-policy.yaml has it do.
+fn only_what_is_referred_to_is_read(lab: &Lab) -> anyhow::Result<()> {
+    let log = std::fs::read_to_string(lab.home().join("audit.log"))?;
+    let (mut ours, mut written) = (BTreeSet::new(), BTreeSet::new());
+    for event in log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+        let text = |path: &str| event.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+        if text("/objectRef/resource") != "secrets" {
+            continue;
+        }
+        let (verb, name) = (text("/verb"), text("/objectRef/name"));
+        // No more of a Secret is in the log than that somebody asked for it.
+        anyhow::ensure!(text("/level") == "Metadata", "{event}");
+        let is_ours = text("/user/username") == ACCOUNT;
+        // Whoever asks without a name asks for all of them.
+        anyhow::ensure!(!is_ours || !name.is_empty(), "{event}");
+        if text("/objectRef/namespace") == "planted" && is_ours {
+            ours.insert(name);
+        } else if text("/objectRef/namespace") == "planted" && verb == "patch" {
+            written.insert(name);
+        }
+    }
+    let expected = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+    anyhow::ensure!(expected(&["client", "provider", "spent", "unused"]).is_subset(&written), "written: {written:?}");
+    // `nowhere` is referred to, and is not there.
+    anyhow::ensure!(ours == expected(&["client", "nowhere", "provider", "spent"]), "read: {ours:?}");
     Ok(())
 }
 

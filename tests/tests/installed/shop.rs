@@ -1,18 +1,14 @@
 //! What the tests start from: a Gateway with a backend, and ways to ask it.
 
 use std::process::{Child, Stdio};
-use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::Value;
-use tollgate_tests::lab::Lab;
 pub use tollgate_tests::lab::curl::Answer;
 use tollgate_tests::lab::curl::CURL;
+use tollgate_tests::lab::{Lab, PATIENCE, WAIT};
 use tollgate_tests::poll;
 use tollgate_tests::tools::Tools;
-
-/// Proxies start, and a model is read.
-const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A Gateway in a namespace of its own, with two Pods that tell what they were sent behind a route for all paths.
 const WEB: &str = "
@@ -82,6 +78,8 @@ pub async fn web_at(lab: &Lab, namespace: &str, port: u16, more: &str) -> anyhow
     let objects =
         format!("{WEB}---{more}").replace("NAMESPACE", namespace).replace("port: PORT", &format!("port: {port}"));
     lab.apply(&objects).await?;
+    // Both Pods are there, so that there is another one when one of them goes.
+    lab.kubectl(&["-n", namespace, "rollout", "status", "deployment/web", WAIT]).await?.success()?;
     let address = address(lab, namespace, "shop").await?;
     poll::within(PATIENCE, "the backend answers", || async {
         let answer = get(lab, &format!("http://{address}:{port}/")).await?;
@@ -95,12 +93,15 @@ pub async fn web_at(lab: &Lab, namespace: &str, port: u16, more: &str) -> anyhow
 /// Waits until a Gateway is programmed. Returns its address.
 pub async fn address(lab: &Lab, namespace: &str, gateway: &str) -> anyhow::Result<String> {
     programmed(lab, namespace, gateway).await?;
-    lab.field(&["-n", namespace, "gateway", gateway], "{.status.addresses[0].value}").await
+    poll::within(PATIENCE, "the Gateway has an address", || async {
+        lab.field(&["-n", namespace, "gateway", gateway], "{.status.addresses[0].value}").await
+    })
+    .await
 }
 
 pub async fn programmed(lab: &Lab, namespace: &str, gateway: &str) -> anyhow::Result<()> {
     let name = format!("gateway/{gateway}");
-    let wait = ["-n", namespace, "wait", "--for=condition=Programmed", "--timeout=90s", &name];
+    let wait = ["-n", namespace, "wait", "--for=condition=Programmed", WAIT, &name];
     lab.kubectl(&wait).await?.success()?;
     Ok(())
 }
@@ -123,7 +124,7 @@ impl Load {
         let script = tools.scripts.join("load.py");
         let (python, script) = (tools.python.to_str().context("UTF-8")?, script.to_str().context("UTF-8")?);
         let status = format!("--status={status}");
-        let arguments = [&[python, script, url, "--seconds=300", &status], more].concat();
+        let arguments = [&[python, script, url, "--seconds=3600", &status], more].concat();
         let child = lab.inside(&arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         Ok(Self(Some(child)))
     }

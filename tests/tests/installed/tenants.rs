@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use tollgate_tests::lab::Lab;
 use tollgate_tests::lab::suite::e2e;
+use tollgate_tests::lab::{Lab, WAIT};
 use tollgate_tests::poll;
 
 use crate::shop;
@@ -67,7 +67,7 @@ async fn a_grant_that_goes_cuts_traffic_at_once(lab: Arc<Lab>) -> anyhow::Result
         gone.elapsed().as_secs_f64() * 1e3
     );
     let reason = "--for=jsonpath={.status.parents[0].conditions[?(@.type=='ResolvedRefs')].reason}=RefNotPermitted";
-    lab.kubectl(&["-n", "grants", "wait", "httproute/abroad", "--timeout=10s", reason]).await?.success()?;
+    lab.kubectl(&["-n", "grants", "wait", "httproute/abroad", WAIT, reason]).await?.success()?;
     // What is not concerned goes on.
     let answer = shop::get(&lab, &format!("http://{address}/")).await?;
     anyhow::ensure!(answer.status == 200, "{answer:?}");
@@ -132,7 +132,7 @@ async fn no_tenant_takes_over_what_is_anothers(lab: Arc<Lab>) -> anyhow::Result<
         |parent: u8| format!("--for=jsonpath={{.status.parents[{parent}].conditions[?(@.type=='Accepted')].reason}}");
     for (parent, reason) in [(0, "NotAllowedByListeners"), (1, "Accepted")] {
         let wait = format!("{}={reason}", condition(parent));
-        lab.kubectl(&["-n", "intruder", "wait", "httproute/a", "--timeout=30s", &wait]).await?.success()?;
+        lab.kubectl(&["-n", "intruder", "wait", "httproute/a", WAIT, &wait]).await?.success()?;
     }
     for _ in 0..20 {
         answers(&shared, 200).await?;

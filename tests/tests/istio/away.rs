@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use tollgate_tests::lab::Lab;
 use tollgate_tests::lab::books;
 use tollgate_tests::lab::install::{CONTROL_PLANE, NAMESPACE};
 use tollgate_tests::lab::suite::e2e;
+use tollgate_tests::lab::{Lab, WAIT};
 use tollgate_tests::poll;
 
 use crate::members;
@@ -57,7 +57,7 @@ async fn a_sidecar_that_starts_without_the_control_plane_lets_nobody_pass_and_re
 
     take_away(&lab).await?;
     lab.kubectl(&["-n", ns, "delete", "pod", "-l", "app=runner"]).await?.success()?;
-    lab.kubectl(&["-n", ns, "rollout", "status", "deployment/runner", "--timeout=180s"]).await?.success()?;
+    lab.kubectl(&["-n", ns, "rollout", "status", "deployment/runner", WAIT]).await?.success()?;
     web.answered(&runner, 500, "nobody passes without the filter").await?;
     bring_back(&lab).await?;
     web.limited(&runner, 1_000_000).await?;
@@ -76,7 +76,7 @@ async fn take_away(lab: &Lab) -> anyhow::Result<()> {
 
 async fn bring_back(lab: &Lab) -> anyhow::Result<()> {
     scale(lab, "1").await?;
-    lab.kubectl(&["-n", NAMESPACE, "rollout", "status", "deployment/tollgate", "--timeout=120s"]).await?.success()?;
+    lab.kubectl(&["-n", NAMESPACE, "rollout", "status", "deployment/tollgate", WAIT]).await?.success()?;
     Ok(())
 }
 

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use tollgate_tests::lab::Lab;
 use tollgate_tests::lab::books;
-use tollgate_tests::lab::caller::{self, Caller, PATIENCE};
+use tollgate_tests::lab::caller::{self, Caller};
 use tollgate_tests::lab::suite::e2e;
+use tollgate_tests::lab::{Lab, PATIENCE};
 use tollgate_tests::poll;
 
 use crate::members;
@@ -102,9 +102,11 @@ async fn a_callers_sidecar_in_a_mesh_leads_by_the_model(lab: Arc<Lab>) -> anyhow
         Ok(())
     })
     .await?;
-    let routes =
-        lab.istioctl(&["proxy-config", "routes", "web", "-n", ns, "--name", "80", "-o", "json"]).await?.success()?;
-    let routes: Value = serde_json::from_str(&routes.out)?;
-    anyhow::ensure!(routes.to_string().contains("tollgate/workload/asked/llm/outbound/request"), "{routes}");
-    Ok(())
+    poll::within(PATIENCE, "istioctl shows the filter", || async {
+        let routes = ["proxy-config", "routes", "web", "-n", ns, "--name", "80", "-o", "json"];
+        let routes: Value = serde_json::from_str(&lab.istioctl(&routes).await?.success()?.out)?;
+        anyhow::ensure!(routes.to_string().contains("tollgate/workload/asked/llm/outbound/request"), "{routes}");
+        Ok(())
+    })
+    .await
 }

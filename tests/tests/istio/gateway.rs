@@ -4,10 +4,9 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use tollgate_tests::lab::Lab;
 use tollgate_tests::lab::books;
-use tollgate_tests::lab::caller::PATIENCE;
 use tollgate_tests::lab::suite::e2e;
+use tollgate_tests::lab::{Lab, PATIENCE, WAIT};
 use tollgate_tests::poll;
 
 use crate::members;
@@ -84,7 +83,7 @@ async fn a_gateway_reaches_a_runner_of_the_mesh_and_charges_once(lab: Arc<Lab>) 
     let web = members::caller(&lab, ns, "web").await?;
     let stranger = members::caller(&lab, ns, "stranger").await?;
     members::apply(&lab, ns, GATEWAY).await?;
-    lab.kubectl(&["-n", ns, "wait", "--for=condition=Programmed", "--timeout=120s", "gateway/llm"]).await?.success()?;
+    lab.kubectl(&["-n", ns, "wait", "--for=condition=Programmed", WAIT, "gateway/llm"]).await?.success()?;
 
     // The runner's sidecar has its filter.
     stranger.answered(&host(ns), 401, "the runner is not open").await?;
@@ -115,7 +114,7 @@ async fn a_runner_lets_in_whom_an_authorization_policy_names(lab: Arc<Lab>) -> a
     members::runner(&lab, ns).await?;
     let web = members::caller(&lab, ns, "web").await?;
     members::apply(&lab, ns, GATEWAY).await?;
-    lab.kubectl(&["-n", ns, "wait", "--for=condition=Programmed", "--timeout=120s", "gateway/llm"]).await?.success()?;
+    lab.kubectl(&["-n", ns, "wait", "--for=condition=Programmed", WAIT, "gateway/llm"]).await?.success()?;
     let (direct, gateway) = (host(ns), format!("llm-tollgate.{ns}:8443"));
     for (account, let_in, refused) in [("llm-tollgate", &gateway, &direct), ("web", &direct, &gateway)] {
         members::apply(&lab, ns, &ADMITTED.replace("ACCOUNT", account)).await?;

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use serde_json::json;
 use tollgate_tests::jwt::Issuer;
-use tollgate_tests::lab::Lab;
 use tollgate_tests::lab::books;
 use tollgate_tests::lab::suite::e2e;
+use tollgate_tests::lab::{Lab, WAIT};
 
 use crate::gateway::GATEWAY;
 use crate::members;
@@ -49,7 +49,7 @@ async fn a_jwt_shows_its_consumer_at_a_gateway_and_in_a_sidecar(lab: Arc<Lab>) -
     members::apply(&lab, ns, GATEWAY).await?;
     let rules = json!([{"issuer": IDP, "jwks": idp.keys()?}]).to_string();
     members::apply(&lab, ns, &VERIFIED.replace("RULES", &rules)).await?;
-    lab.kubectl(&["-n", ns, "wait", "--for=condition=Programmed", "--timeout=120s", "gateway/llm"]).await?.success()?;
+    lab.kubectl(&["-n", ns, "wait", "--for=condition=Programmed", WAIT, "gateway/llm"]).await?.success()?;
 
     let claims = json!({"sub": "alice", "groups": ["staff", "research"]});
     let header = |issuer: &Issuer| anyhow::Ok(format!("authorization: Bearer {}", issuer.jwt(&claims)?));

@@ -2,15 +2,14 @@
 //! their own sidecar.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::time::Instant;
-use tollgate_tests::lab::Lab;
 use tollgate_tests::lab::books;
 use tollgate_tests::lab::caller::Caller;
 use tollgate_tests::lab::curl::Answer;
 use tollgate_tests::lab::suite::e2e;
+use tollgate_tests::lab::{Lab, PATIENCE};
 use tollgate_tests::poll;
 
 use crate::members;
@@ -20,9 +19,6 @@ e2e! {
     a_key_is_taken_by_the_sidecar_of_a_service,
     a_key_that_is_revoked_is_refused_soon,
 }
-
-/// A key that is no longer its Consumer's is refused within this time, through an API server, a control plane and a sidecar.
-const SOON: Duration = Duration::from_secs(15);
 
 /// A Consumer that a Secret shows. A key that two namespaces have would be nobody's.
 const SECRET: &str = "
@@ -114,7 +110,7 @@ async fn by_key(caller: &Caller<'_>, host: &str, key: &str, what: &str) -> anyho
 /// From now on.
 async fn refused_soon(caller: &Caller<'_>, host: &str, key: &str, what: &str) -> anyhow::Result<()> {
     let from = Instant::now();
-    poll::within(SOON, what, || async { with_key(caller, host, key).await?.expect(401) }).await?;
+    poll::within(PATIENCE, what, || async { with_key(caller, host, key).await?.expect(401) }).await?;
     println!("    {what} was refused after {:.1} s", from.elapsed().as_secs_f64());
     Ok(())
 }

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use tollgate_tests::lab::Lab;
-use tollgate_tests::lab::caller::PATIENCE;
 use tollgate_tests::lab::suite::e2e;
+use tollgate_tests::lab::{Lab, PATIENCE, WAIT};
 use tollgate_tests::poll;
 
 use crate::members;
@@ -33,8 +32,12 @@ async fn istioctl_finds_nothing_wrong(lab: Arc<Lab>) -> anyhow::Result<()> {
         Ok(())
     })
     .await?;
-    let carried = lab.istioctl(&["proxy-config", "ecds", &pod, "-n", ns]).await?.success()?;
-    anyhow::ensure!(carried.out.contains("tollgate/workload/looked-at/runner/inbound/request"), "{carried:?}");
+    poll::within(PATIENCE, "the sidecar has the filter", || async {
+        let carried = lab.istioctl(&["proxy-config", "ecds", &pod, "-n", ns]).await?.success()?;
+        anyhow::ensure!(carried.out.contains("tollgate/workload/looked-at/runner/inbound/request"), "{carried:?}");
+        Ok(())
+    })
+    .await?;
 
     let analyzed = lab.istioctl(&["analyze", "-A"]).await?;
     let wrong: Vec<_> = analyzed
@@ -57,10 +60,14 @@ async fn mesh_check_finds_a_pod_that_has_no_sidecar(lab: Arc<Lab>) -> anyhow::Re
 
     let outside = r#"{"spec": {"template": {"metadata": {"labels": {"sidecar.istio.io/inject": "false"}}}}}"#;
     lab.kubectl(&["-n", ns, "patch", "deployment/runner", "-p", outside]).await?.success()?;
-    lab.kubectl(&["-n", ns, "rollout", "status", "deployment/runner", "--timeout=180s"]).await?.success()?;
+    lab.kubectl(&["-n", ns, "rollout", "status", "deployment/runner", WAIT]).await?.success()?;
     let pod = lab.pod(ns, "sidecar.istio.io/inject=false").await?;
-    let wrong = lab.tollgate(&["mesh", "check"])?;
-    let line = "error: EnvoyFilter checked/tollgate-inbound-runner: 1 of 1 Pods have no sidecar";
-    anyhow::ensure!(wrong.code == Some(1) && wrong.out.contains(line) && wrong.out.contains(&pod), "{wrong:?}");
-    Ok(())
+    // The Pod from before may end yet.
+    poll::within(PATIENCE, "the Pod is told of", || async {
+        let wrong = lab.tollgate(&["mesh", "check"])?;
+        let line = "error: EnvoyFilter checked/tollgate-inbound-runner: 1 of 1 Pods have no sidecar";
+        anyhow::ensure!(wrong.code == Some(1) && wrong.out.contains(line) && wrong.out.contains(&pod), "{wrong:?}");
+        Ok(())
+    })
+    .await
 }

@@ -2,8 +2,8 @@
 
 use anyhow::Context;
 use serde_json::{Value, json};
-use tollgate_tests::lab::Lab;
-use tollgate_tests::lab::caller::{Caller, PATIENCE};
+use tollgate_tests::lab::caller::Caller;
+use tollgate_tests::lab::{Lab, PATIENCE, WAIT};
 use tollgate_tests::poll;
 
 /// A namespace whose Pods are in the mesh.
@@ -71,7 +71,7 @@ pub async fn namespace(lab: &Lab, namespace: &str) -> anyhow::Result<()> {
 /// A model behind the Service `runner` of this namespace.
 pub async fn runner(lab: &Lab, namespace: &str) -> anyhow::Result<()> {
     apply(lab, namespace, RUNNER).await?;
-    lab.kubectl(&["-n", namespace, "rollout", "status", "deployment/runner", "--timeout=180s"]).await?.success()?;
+    lab.kubectl(&["-n", namespace, "rollout", "status", "deployment/runner", WAIT]).await?.success()?;
     Ok(())
 }
 

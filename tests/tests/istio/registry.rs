@@ -6,9 +6,9 @@ use std::sync::Arc;
 use anyhow::Context;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
-use tollgate_tests::lab::Lab;
-use tollgate_tests::lab::caller::{Caller, PATIENCE};
+use tollgate_tests::lab::caller::Caller;
 use tollgate_tests::lab::suite::e2e;
+use tollgate_tests::lab::{Lab, PATIENCE, WAIT};
 use tollgate_tests::poll;
 
 use crate::members;
@@ -66,7 +66,7 @@ async fn fetched(lab: &Lab, ns: &str, url: &str, web: &Caller<'_>) -> anyhow::Re
     .await?;
     // An agent that has fetched nothing yet. Without the code nobody passes its sidecar.
     lab.kubectl(&["-n", ns, "delete", "pod", "-l", "app=runner"]).await?.success()?;
-    lab.kubectl(&["-n", ns, "rollout", "status", "deployment/runner", "--timeout=180s"]).await?.success()?;
+    lab.kubectl(&["-n", ns, "rollout", "status", "deployment/runner", WAIT]).await?.success()?;
     web.limited(&host(ns), 1_000_000).await
 }
 

@@ -8,11 +8,11 @@ use anyhow::Context;
 use futures::future::try_join3;
 use serde_json::Value;
 use tokio::time::Instant;
-use tollgate_tests::lab::Lab;
 use tollgate_tests::lab::books;
-use tollgate_tests::lab::caller::{Caller, PATIENCE};
+use tollgate_tests::lab::caller::Caller;
 use tollgate_tests::lab::install::{CONTROL_PLANE, NAMESPACE, TWO_REPLICAS};
 use tollgate_tests::lab::suite::e2e;
+use tollgate_tests::lab::{Lab, PATIENCE};
 use tollgate_tests::poll;
 
 use crate::members;

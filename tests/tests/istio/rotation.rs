@@ -9,10 +9,10 @@ use anyhow::Context;
 use futures::future::{try_join, try_join_all};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
-use tollgate_tests::lab::Lab;
 use tollgate_tests::lab::books;
-use tollgate_tests::lab::caller::{Caller, PATIENCE};
+use tollgate_tests::lab::caller::Caller;
 use tollgate_tests::lab::suite::e2e;
+use tollgate_tests::lab::{Lab, PATIENCE, WAIT};
 use tollgate_tests::poll;
 
 use crate::gateway::GATEWAY;
@@ -67,7 +67,7 @@ async fn no_stream_breaks_while_certificates_change(lab: Arc<Lab>) -> anyhow::Re
     let web = members::caller(&lab, ns, "web").await?;
     let stranger = members::caller(&lab, ns, "stranger").await?;
     members::apply(&lab, ns, GATEWAY).await?;
-    lab.kubectl(&["-n", ns, "wait", "--for=condition=Programmed", "--timeout=120s", "gateway/llm"]).await?.success()?;
+    lab.kubectl(&["-n", ns, "wait", "--for=condition=Programmed", WAIT, "gateway/llm"]).await?.success()?;
     stranger.answered(&runner, 401, "the runner's sidecar has its filter").await?;
     let gateway = format!("llm-tollgate.{ns}:8443");
     let first = poll::within(PATIENCE, "the Gateway leads to the runner", || stream(&web, &gateway, 8)).await?;
@@ -116,7 +116,7 @@ async fn no_stream_breaks_while_certificates_change(lab: Arc<Lab>) -> anyhow::Re
 
     // The certificates of the beginning are long over. Those of now are good for connections that are new.
     lab.kubectl(&["-n", ns, "delete", "pod", "-l", "app=runner"]).await?.success()?;
-    lab.kubectl(&["-n", ns, "rollout", "status", "deployment/runner", "--timeout=180s"]).await?.success()?;
+    lab.kubectl(&["-n", ns, "rollout", "status", "deployment/runner", WAIT]).await?.success()?;
     for host in [&gateway, &runner] {
         web.answered(host, 200, "another Pod of the runner answers").await?;
     }

@@ -74,8 +74,12 @@ async fn a_policy_of_a_service_acts_in_its_sidecars(lab: Arc<Lab>) -> anyhow::Re
     stranger.answered_with(&runner, &["-H", &forged], 401, "a forged identity is refused").await?;
     // Istiod has carried it.
     let pod = lab.pod(ns, "app=runner").await?;
-    let carried = lab.istioctl(&["proxy-config", "ecds", &pod, "-n", ns, "-o", "json"]).await?.success()?;
-    anyhow::ensure!(carried.out.contains("tollgate/workload/models/runner/inbound/request"), "{}", carried.out);
+    poll::until("istioctl shows the filter", || async {
+        let carried = lab.istioctl(&["proxy-config", "ecds", &pod, "-n", ns, "-o", "json"]).await?.success()?;
+        anyhow::ensure!(carried.out.contains("tollgate/workload/models/runner/inbound/request"), "{}", carried.out);
+        Ok(())
+    })
+    .await?;
 
     let rows = books::rows(&lab, "models/web", 1).await?;
     let is_of_runner = |row: &Value| row.get("route") == Some(&json!("service/models/runner"));

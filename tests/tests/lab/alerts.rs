@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tollgate_tests::gateway::{RunningGateway, Setup};
 use tollgate_tests::lab::Lab;
 use tollgate_tests::lab::suite::e2e;
+use tollgate_tests::poll;
 use tollgate_tests::prometheus::{self, Prometheus};
 use tollgate_tests::tools::Tools;
 
@@ -27,8 +28,7 @@ async fn what_the_api_server_denies_is_told_by_an_alert(lab: Arc<Lab>) -> anyhow
     let gateway = run(&lab, "alerts-all", ALL).await?;
     let prometheus = Prometheus::start(&[&metrics(&gateway)]).await?;
     prometheus.silent(&[]).await?;
-    let synced = prometheus.query(r#"tollgate_watch_synced{kind="TokenPolicy"} == 1"#).await?;
-    anyhow::ensure!(synced.len() == 1, "{synced:?}");
+    finds_one(&prometheus, r#"tollgate_watch_synced{kind="TokenPolicy"} == 1"#).await?;
     let denied = prometheus.query("tollgate_api_requests_denied_total").await?;
     anyhow::ensure!(denied.is_empty(), "what is not needed is no alert: {denied:?}");
 
@@ -38,9 +38,17 @@ async fn what_the_api_server_denies_is_told_by_an_alert(lab: Arc<Lab>) -> anyhow
     prometheus.fires("TollgateWatchNotSynced", async || {}).await?;
     let denied =
         r#"tollgate_api_requests_denied_total{verb="list",resource="tokenpolicies.tollgate.dev",code="403"} > 0"#;
-    let denied = prometheus.query(denied).await?;
-    anyhow::ensure!(denied.len() == 1, "{denied:?}");
-    Ok(())
+    finds_one(&prometheus, denied).await
+}
+
+/// Waits until there is one such series.
+async fn finds_one(prometheus: &Prometheus, query: &str) -> anyhow::Result<()> {
+    poll::until("Prometheus finds one", || async {
+        let found = prometheus.query(query).await?;
+        anyhow::ensure!(found.len() == 1, "{query}: {found:?}");
+        Ok(())
+    })
+    .await
 }
 
 fn metrics(gateway: &RunningGateway) -> String {

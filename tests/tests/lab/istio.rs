@@ -131,7 +131,7 @@ async fn a_mesh_takes_its_policies_and_is_checked(lab: Arc<Lab>) -> anyhow::Resu
     let check =
         |output: &str| cli::tollgate(&tools, &["mesh", "check", "--kubeconfig", kubeconfig, "--output", output]);
     for namespace in NAMESPACES {
-        lab.kubectl(&["create", "namespace", namespace]).await?.success()?;
+        lab.namespace(namespace).await?;
     }
     let policies = |format: &str| {
         let arguments: Vec<&str> = POLICIES.split(' ').chain(["-o", format]).collect();

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tollgate_tests::cli::Output;
@@ -36,10 +37,17 @@ async fn a_key_is_let_in_by_its_hash_and_rotated_with_an_overlap(lab: Arc<Lab>) 
     says(&lab, 1).await?;
     anyhow::ensure!(is(&lab, &CONSUMER, "/status/conditions", "KeysExpiring", "True", "KeyEnds").await.is_err());
 
-    let second = key(&kubeconfig, &["rotate", "--overlap", "12s"]).await?;
+    let second = key(&kubeconfig, &["rotate", "--overlap", "30m"]).await?;
     anyhow::ensure!(first != second, "the same key again");
     says(&lab, 2).await?;
-    is(&lab, &CONSUMER, "/status/conditions", "KeysExpiring", "True", "KeyEnds").await?;
+    poll::until("it is warned of the first key's end", || async {
+        is(&lab, &CONSUMER, "/status/conditions", "KeysExpiring", "True", "KeyEnds").await
+    })
+    .await?;
+    // An overlap of seconds might be over before anybody has looked.
+    let soon = Timestamp::from_second(Timestamp::now().as_second() + 5)?;
+    let ends = json!([{"op": "replace", "path": "/spec/keys/0/notAfter", "value": soon.to_string()}]).to_string();
+    lab.kubectl(&["-n", "keys", "patch", "consumer", "app", "--type", "json", "-p", &ends]).await?.success()?;
     poll::until("the first key has ended", || async {
         is(&lab, &CONSUMER, "/status/conditions", "KeysExpiring", "False", "KeyEnded").await
     })

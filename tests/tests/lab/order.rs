@@ -4,14 +4,13 @@
 use std::collections::BTreeSet;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tollgate_tests::cli::Output;
-use tollgate_tests::lab::Lab;
 use tollgate_tests::lab::suite::e2e;
+use tollgate_tests::lab::{Lab, PATIENCE, WAIT};
 use tollgate_tests::poll;
-use tollgate_tests::process::free_port;
 
 use crate::objects;
 
@@ -34,9 +33,6 @@ e2e! {
     tollgates_images_start,
 }
 
-/// Longer than others wait, because all of it starts at once on a machine with few cores.
-const WAIT: Duration = Duration::from_secs(90);
-
 async fn restricted_pods_run_as_their_spec_says(lab: Arc<Lab>) -> anyhow::Result<()> {
     web(&lab, "restricted").await?;
     let inside = |command: &'static str| in_web(&lab, "restricted", command);
@@ -53,6 +49,7 @@ async fn a_pod_that_breaks_its_namespaces_rules_is_refused(lab: Arc<Lab>) -> any
         "{apiVersion: v1, kind: Namespace, metadata: {name: rules, labels: {pod-security.kubernetes.io/enforce: restricted}}}",
     )
     .await?;
+    lab.account("rules").await?;
     let answer = lab.kubectl(&["-n", "rules", "run", "root", "--image=busybox"]).await?;
     anyhow::ensure!(answer.code != Some(0) && answer.err.contains("violates PodSecurity"), "{answer:?}");
     Ok(())
@@ -61,9 +58,10 @@ async fn a_pod_that_breaks_its_namespaces_rules_is_refused(lab: Arc<Lab>) -> any
 async fn services_answer_by_name_and_by_balancer(lab: Arc<Lab>) -> anyhow::Result<()> {
     web(&lab, "services").await?;
     let path = "{.status.loadBalancer.ingress[0].ip}";
-    let address = poll::within(WAIT, "the address", || lab.field(&["-n", "services", "service", "web"], path)).await?;
+    let address =
+        poll::within(PATIENCE, "the address", || lab.field(&["-n", "services", "service", "web"], path)).await?;
     for host in [address.as_str(), "web.services.svc.cluster.local"] {
-        poll::within(WAIT, &format!("{host} spreads over both pods"), || async {
+        poll::within(PATIENCE, &format!("{host} spreads over both pods"), || async {
             let mut pods = BTreeSet::new();
             for _ in 0..10 {
                 pods.insert(call(&lab, host).await?);
@@ -73,9 +71,12 @@ async fn services_answer_by_name_and_by_balancer(lab: Arc<Lab>) -> anyhow::Resul
         })
         .await?;
     }
-    let answer = lab.exec(&["getent", "ahosts", "peers.services.svc.cluster.local"]).await?.success()?;
-    anyhow::ensure!(answer.out.matches("STREAM").count() == 2, "{}", answer.out);
-    Ok(())
+    poll::within(PATIENCE, "the name leads to both pods", || async {
+        let answer = lab.exec(&["getent", "ahosts", "peers.services.svc.cluster.local"]).await?.success()?;
+        anyhow::ensure!(answer.out.matches("STREAM").count() == 2, "{}", answer.out);
+        Ok(())
+    })
+    .await
 }
 
 async fn slices_name_the_pods_of_a_service(lab: Arc<Lab>) -> anyhow::Result<()> {
@@ -83,7 +84,7 @@ async fn slices_name_the_pods_of_a_service(lab: Arc<Lab>) -> anyhow::Result<()> 
     let pods = ["-n", "slices", "pods", "-l", "app=web"];
     let pods = lab.field(&pods, "{.items[*].status.podIP}").await?;
     let slices = ["-n", "slices", "endpointslices", "-l", "kubernetes.io/service-name=web"];
-    poll::within(WAIT, "both pods are in the slice", || async {
+    poll::within(PATIENCE, "both pods are in the slice", || async {
         let ready = lab.field(&slices, "{.items[*].endpoints[?(@.conditions.ready==true)].addresses[0]}").await?;
         anyhow::ensure!(words(&ready) == words(&pods), "{ready} of {pods}");
         Ok(())
@@ -97,7 +98,7 @@ async fn a_mounted_secret_follows_its_object(lab: Arc<Lab>) -> anyhow::Result<()
         "{apiVersion: v1, kind: Secret, metadata: {name: settings, namespace: secrets}, stringData: {word: second}}",
     )
     .await?;
-    poll::within(WAIT, "the pod has the new secret", || async {
+    poll::within(PATIENCE, "the pod has the new secret", || async {
         let word = in_web(&lab, "secrets", "cat /etc/settings/word").await?.out;
         anyhow::ensure!(word == "second", "{word}");
         Ok(())
@@ -112,8 +113,13 @@ async fn a_pods_token_may_what_its_role_says(lab: Arc<Lab>) -> anyhow::Result<()
             "cd /var/run/secrets/kubernetes.io/serviceaccount && curl -sS --cacert ca.crt \
              -H \"Authorization: Bearer $(cat token)\" https://kubernetes.default.svc/api/v1/namespaces/{namespace}/pods"
         );
-        let answer = in_web(&lab, "tokens", &command).await?.success()?.out;
-        anyhow::ensure!(answer.contains(kind), "{answer}");
+        // The API server learns of a new role a moment later.
+        poll::within(PATIENCE, "the token may what its role says", || async {
+            let answer = in_web(&lab, "tokens", &command).await?.success()?.out;
+            anyhow::ensure!(answer.contains(kind), "{answer}");
+            Ok(())
+        })
+        .await?;
     }
     Ok(())
 }
@@ -122,11 +128,10 @@ async fn a_job_completes_and_its_log_stays(lab: Arc<Lab>) -> anyhow::Result<()> 
     lab.apply(
         "{apiVersion: batch/v1, kind: Job, metadata: {name: once, namespace: default}, spec: {template: {spec: {
           restartPolicy: Never, containers: [{name: once, image: busybox,
-          args: [-c, 'getent hosts kubernetes.default && id -u && echo done']}]}}}}",
+          args: [-c, 'until getent hosts kubernetes.default; do sleep 1; done; id -u && echo done']}]}}}}",
     )
     .await?;
-    let wait = format!("--timeout={}s", WAIT.as_secs());
-    lab.kubectl(&["wait", "--for=condition=complete", "job/once", &wait]).await?.success()?;
+    lab.kubectl(&["wait", "--for=condition=complete", "job/once", WAIT]).await?.success()?;
     let log = lab.kubectl(&["logs", "job/once"]).await?.success()?.out;
     anyhow::ensure!(log.ends_with("done\n"), "{log}");
     Ok(())
@@ -141,7 +146,14 @@ async fn a_crashing_container_backs_off(lab: Arc<Lab>) -> anyhow::Result<()> {
 async fn an_unhealthy_container_is_started_again(lab: Arc<Lab>) -> anyhow::Result<()> {
     let probe = "    livenessProbe: {exec: {command: [test, -e, /tmp/well]}, periodSeconds: 1, failureThreshold: 1}\n";
     lab.apply(&objects::shell("unwell", "touch /tmp/well; sleep 3; rm /tmp/well; sleep 1000", probe)).await?;
-    status_is(&lab, "unwell", "{.restartCount}", "1").await
+    poll::within(PATIENCE, "it is started again", || async {
+        // Once, or more often until somebody looks.
+        let restarts: u32 =
+            lab.field(&["pod", "unwell"], "{.status.containerStatuses[0].restartCount}").await?.parse()?;
+        anyhow::ensure!(restarts > 0, "it was not");
+        Ok(())
+    })
+    .await
 }
 
 async fn an_unknown_image_is_not_pulled(lab: Arc<Lab>) -> anyhow::Result<()> {
@@ -155,7 +167,7 @@ async fn a_missing_config_map_holds_a_pod_back(lab: Arc<Lab>) -> anyhow::Result<
     lab.apply(&objects::shell("waits", "cat /v/k; sleep 1000", mount)).await?;
     status_is(&lab, "waits", "{.state.waiting.reason}", "ContainerCreating").await?;
     lab.kubectl(&["create", "configmap", "later", "--from-literal=k=here"]).await?.success()?;
-    poll::within(WAIT, "the pod reads it", || async {
+    poll::within(PATIENCE, "the pod reads it", || async {
         let log = lab.kubectl(&["logs", "waits"]).await?;
         anyhow::ensure!(log.out == "here", "{log:?}");
         Ok(())
@@ -165,11 +177,15 @@ async fn a_missing_config_map_holds_a_pod_back(lab: Arc<Lab>) -> anyhow::Result<
 
 async fn a_port_is_forwarded_to_a_pod(lab: Arc<Lab>) -> anyhow::Result<()> {
     web(&lab, "forward").await?;
-    let port = free_port()?;
-    let ports = format!("{port}:8080");
-    let mut forward = lab.kubectl_command(&["-n", "forward", "port-forward", "deploy/web", &ports]);
-    let _running = forward.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
-    poll::within(WAIT, "the pod answers", || async {
+    // It takes a port that is free, and says which.
+    let mut forward =
+        lab.kubectl_command(&["-n", "forward", "port-forward", "deploy/web", "--address=127.0.0.1", ":8080"]);
+    let mut running = forward.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let said = BufReader::new(running.stdout.take().context("it has no output")?).lines().next_line().await?;
+    let said = said.context("it has said nothing")?;
+    let port = said.strip_prefix("Forwarding from 127.0.0.1:").and_then(|rest| rest.split_once(" -> "));
+    let (port, _) = port.with_context(|| said.clone())?;
+    poll::within(PATIENCE, "the pod answers", || async {
         let answer = reqwest::get(format!("http://127.0.0.1:{port}/")).await?.text().await?;
         anyhow::ensure!(answer.contains("\"pod\": \"web-"), "{answer}");
         Ok(())
@@ -183,7 +199,7 @@ async fn a_rollout_replaces_pods(lab: Arc<Lab>) -> anyhow::Result<()> {
     let before = lab.field(&running, "{.items[*].metadata.name}").await?;
     lab.kubectl(&["-n", "rollout", "rollout", "restart", "deployment/web"]).await?.success()?;
     rolled_out(&lab, "rollout").await?;
-    poll::within(WAIT, "the old pods are gone", || async {
+    poll::within(PATIENCE, "the old pods are gone", || async {
         let after = lab.field(&running, "{.items[*].metadata.name}").await?;
         anyhow::ensure!(words(&after).is_disjoint(&words(&before)) && words(&after).len() == 2, "{after}");
         Ok(())
@@ -196,7 +212,7 @@ async fn what_is_deleted_leaves_no_network(lab: Arc<Lab>) -> anyhow::Result<()> 
     let networks = async || anyhow::Ok(lab.exec(&["ip", "netns"]).await?.success()?.out);
     anyhow::ensure!(networks().await?.matches("lab-deleted-").count() == 2);
     lab.kubectl(&["delete", "namespace", "deleted", "--wait=false"]).await?.success()?;
-    poll::within(WAIT, "namespace and networks are gone", || async {
+    poll::within(PATIENCE, "namespace and networks are gone", || async {
         let left = lab.kubectl(&["get", "namespace", "deleted"]).await?;
         anyhow::ensure!(left.err.contains("NotFound"), "{left:?}");
         anyhow::ensure!(!networks().await?.contains("lab-deleted-"), "a network is left");
@@ -248,7 +264,7 @@ async fn tollgates_images_start(lab: Arc<Lab>) -> anyhow::Result<()> {
     ] {
         let image = format!("--image={image}");
         lab.kubectl(&[&["run", name, &image, "--restart=Never"][..], command].concat()).await?.success()?;
-        poll::within(WAIT, &format!("{name} says its version"), || async {
+        poll::within(PATIENCE, &format!("{name} says its version"), || async {
             let log = lab.kubectl(&["logs", name]).await?;
             anyhow::ensure!(log.out.contains(says), "{log:?}");
             Ok(())
@@ -256,8 +272,8 @@ async fn tollgates_images_start(lab: Arc<Lab>) -> anyhow::Result<()> {
         .await?;
     }
     lab.kubectl(&["run", "runner", "--image=llm:test", "--port=8000", "--expose"]).await?.success()?;
-    poll::within(WAIT, "the model answers", || async {
-        let answer = lab.exec(&["curl", "-sSm5", "http://runner.default.svc.cluster.local:8000/v1/models"]).await?;
+    poll::within(PATIENCE, "the model answers", || async {
+        let answer = lab.exec(&["curl", "-sSm30", "http://runner.default.svc.cluster.local:8000/v1/models"]).await?;
         anyhow::ensure!(answer.out.contains("\"data\""), "{answer:?}");
         Ok(())
     })
@@ -271,8 +287,7 @@ async fn web(lab: &Lab, namespace: &str) -> anyhow::Result<()> {
 }
 
 async fn rolled_out(lab: &Lab, namespace: &str) -> anyhow::Result<()> {
-    let wait = format!("--timeout={}s", WAIT.as_secs());
-    lab.kubectl(&["-n", namespace, "rollout", "status", "deployment/web", &wait]).await?.success()?;
+    lab.kubectl(&["-n", namespace, "rollout", "status", "deployment/web", WAIT]).await?.success()?;
     Ok(())
 }
 
@@ -283,7 +298,7 @@ async fn in_web(lab: &Lab, namespace: &str, command: &str) -> anyhow::Result<Out
 
 /// The Pod that answers at this host.
 async fn call(lab: &Lab, host: &str) -> anyhow::Result<String> {
-    let answer = lab.exec(&["curl", "-sSm2", &format!("http://{host}/")]).await?.success()?;
+    let answer = lab.exec(&["curl", "-sSm30", &format!("http://{host}/")]).await?.success()?;
     let answer: serde_json::Value = serde_json::from_str(&answer.out)?;
     Ok(answer.get("pod").and_then(serde_json::Value::as_str).context("no pod in the answer")?.to_owned())
 }
@@ -291,7 +306,7 @@ async fn call(lab: &Lab, host: &str) -> anyhow::Result<String> {
 /// Waits until the status of a Pod's container says this.
 async fn status_is(lab: &Lab, pod: &str, path: &str, wanted: &str) -> anyhow::Result<()> {
     let path = path.replacen('{', "{.status.containerStatuses[0]", 1);
-    poll::within(WAIT, &format!("{pod}: {wanted}"), || async {
+    poll::within(PATIENCE, &format!("{pod}: {wanted}"), || async {
         let found = lab.field(&["pod", pod], &path).await?;
         anyhow::ensure!(found == wanted, "{found}");
         Ok(())

@@ -137,16 +137,19 @@ spec: {parentRefs: [{name: llm}], rules: [{matches: [{path: {value: /ours}}], fi
     .await?;
     // By then all of it has been read.
     answers(&gateway, "/ours", 302).await?;
-    let status = gateway.admin().status().await?;
-    let of = |list: &str| status.get(list).and_then(Value::as_array).cloned().unwrap_or_default();
-    let is = |object: &Value, field: &str, text: &str| object.get(field).and_then(Value::as_str) == Some(text);
-    let mut names = of("objects");
-    names.retain(|object| is(object, "namespace", "others"));
-    names.iter_mut().for_each(|object| *object = object.get("name").cloned().unwrap_or_default());
-    anyhow::ensure!(names == ["llm", "moved", "ours"], "{names:?}");
-    let findings = of("findings");
-    anyhow::ensure!(!findings.iter().any(|finding| is(finding, "severity", "error")), "{findings:?}");
-    Ok(())
+    poll::until("the status has what is ours, and nothing else", || async {
+        let status = gateway.admin().status().await?;
+        let of = |list: &str| status.get(list).and_then(Value::as_array).cloned().unwrap_or_default();
+        let is = |object: &Value, field: &str, text: &str| object.get(field).and_then(Value::as_str) == Some(text);
+        let mut names = of("objects");
+        names.retain(|object| is(object, "namespace", "others"));
+        names.iter_mut().for_each(|object| *object = object.get("name").cloned().unwrap_or_default());
+        anyhow::ensure!(names == ["llm", "moved", "ours"], "{names:?}");
+        let findings = of("findings");
+        anyhow::ensure!(!findings.iter().any(|finding| is(finding, "severity", "error")), "{findings:?}");
+        Ok(())
+    })
+    .await
 }
 
 async fn whoever_may_not_read_is_told_what_is_missing(lab: Arc<Lab>) -> anyhow::Result<()> {
@@ -207,7 +210,7 @@ metadata: {{name: reader, namespace: {namespace}}}
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
 metadata: {{name: reader, namespace: {namespace}}}
-rules: [{rule}]
+rules: [{rule}, {{apiGroups: [test.example], resources: [markers], verbs: [get]}}]
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
@@ -224,6 +227,12 @@ subjects: [{{kind: ServiceAccount, name: reader, namespace: {namespace}}}]
     *user = serde_json::json!({ "token": token.trim() });
     let path = lab.home().join(format!("{namespace}.kubeconfig"));
     std::fs::write(&path, kubeconfig.to_string())?;
+    // The API server learns of a new role a moment later. Nobody else may read the markers.
+    poll::until("the role is in force", || async {
+        let asked = ["--kubeconfig", text(&path)?, "-n", namespace, "auth", "can-i", "get", "markers.test.example"];
+        lab.kubectl(&asked).await?.success()
+    })
+    .await?;
     Ok(path)
 }
 

@@ -334,7 +334,7 @@ async fn guarded() -> (Port, tempfile::NamedTempFile) {
 /// A browser that shows what is answered, and follows nothing.
 fn browser() -> reqwest::Client {
     let policy = reqwest::redirect::Policy::none();
-    reqwest::Client::builder().redirect(policy).no_proxy().timeout(Duration::from_secs(5)).build().unwrap()
+    reqwest::Client::builder().redirect(policy).no_proxy().timeout(Duration::from_secs(120)).build().unwrap()
 }
 
 async fn log_in(port: &Port, token: &str) -> reqwest::Response {
@@ -460,7 +460,7 @@ async fn a_name_that_could_be_anybodys_gets_nothing() {
     let port = port().await;
     port.status.send_replace(Arc::new(status()));
     let get = async |url: String, host: &'static [u8]| {
-        let client = reqwest::Client::builder().timeout(Duration::from_secs(5)).build().unwrap();
+        let client = reqwest::Client::builder().timeout(Duration::from_secs(120)).build().unwrap();
         let request = client.get(url).header("host", axum::http::HeaderValue::from_bytes(host).unwrap());
         request.send().await.unwrap().status()
     };

@@ -179,7 +179,7 @@ mod tests {
     async fn following(dir: &Path, longest: u64) -> (AccessLog, Passed) {
         let passed = Passed::default();
         let admin = EnvoyAdmin::at(&dir.join("nobody")).unwrap();
-        let bounds = Bounds { longest, reopened: Duration::from_secs(1) };
+        let bounds = Bounds { longest, reopened: Duration::from_secs(5) };
         (AccessLog::passing(dir.join("access.log"), admin, bounds, passed.clone()).await.unwrap(), passed)
     }
 

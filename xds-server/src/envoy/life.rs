@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     const SOON: Duration = Duration::from_millis(300);
-    const PATIENCE: Duration = Duration::from_secs(10);
+    const PATIENCE: Duration = Duration::from_secs(120);
 
     /// A program that waits for its input's end, and that soon has no argument of its start any more.
     fn program() -> Child {

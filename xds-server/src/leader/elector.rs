@@ -146,7 +146,7 @@ impl Elector {
     pub async fn stop(self) {
         if let Some((task, stop)) = self.0 {
             let _ = stop.send(());
-            let _ = timeout(LOOK, task).await;
+            let _ = timeout(RENEW, task).await;
         }
     }
 }

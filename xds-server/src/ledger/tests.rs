@@ -261,7 +261,7 @@ async fn time_ends_leases_and_windows() {
     clock.advance(TTL);
     // The writer's thread looks at the clock by itself.
     let mut spent = 0;
-    for _ in 0..100 {
+    for _ in 0..2400 {
         spent = ledger.budgets(Page::default()).await.unwrap().rows[0].spent;
         if spent > 0 {
             break;

@@ -98,7 +98,7 @@ fn usage(input_tokens: u64) -> Usage {
 }
 
 async fn until(what: &str, is: impl Fn() -> bool) {
-    for _ in 0..2000 {
+    for _ in 0..24_000 {
         if is() {
             return;
         }

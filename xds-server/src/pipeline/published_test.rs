@@ -334,7 +334,7 @@ fn whoever_looks_may_ask_what_it_was_made_from() {
         publisher.publish(Changes::between(&empty, &objects), Vec::new());
         publisher.publish(Changes::between(&objects, &empty), Vec::new());
     }
-    let patience = std::time::Duration::from_secs(60);
+    let patience = std::time::Duration::from_secs(120);
     for _ in 0..2_000 {
         answers.recv_timeout(patience).expect("both wait for each other");
     }

@@ -146,3 +146,59 @@ impl Origin {
 fn read(path: &Path) -> Result<String, GivenError> {
     std::fs::read_to_string(path).map_err(|error| GivenError::File { path: path.to_owned(), error })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use axum::Router;
+    use axum::http::HeaderMap;
+    use axum::routing::post;
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+    use crate::handshakes::Handshakes;
+    use crate::serve::pki::Keeper;
+    use crate::serve::tls;
+    use crate::web;
+
+    /// The kubelet puts another token into the file before the one that is there ends.
+    #[tokio::test]
+    async fn a_token_that_was_renewed_is_shown_the_next_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let keeper = Keeper::open(dir.path(), Duration::from_secs(3600)).unwrap();
+        let shown = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&shown);
+        let refuse = async move |headers: HeaderMap| {
+            noted.lock().unwrap().push(headers[header::AUTHORIZATION].to_str().unwrap().to_owned());
+            (StatusCode::FORBIDDEN, "no")
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let acceptor = TlsAcceptor::from(Arc::new(tls::for_strangers(keeper.server_certificate()).unwrap()));
+        let tls = web::Tls { acceptor, failures: Handshakes::default() };
+        let router = Router::new().route(signing::PATH, post(refuse));
+        tokio::spawn(web::serve_tls(listener, "certificates", router, web::Limits::PEOPLE, tls));
+
+        let (token, authority) = (dir.path().join("token"), dir.path().join("trusted.pem"));
+        std::fs::write(&authority, keeper.authority().get().trusted()).unwrap();
+        let origin = Origin { host: "127.0.0.1".to_owned(), port, token: token.clone(), authorities: vec![authority] };
+        for text in ["first\n", "second"] {
+            std::fs::write(&token, text).unwrap();
+            let refused = loop {
+                match origin.get().await.err().unwrap() {
+                    // A busy machine may be too slow for one attempt.
+                    GivenError::TooLate => continue,
+                    refused => break refused,
+                }
+            };
+            assert_eq!(refused.to_string(), "the control plane says 403 Forbidden: no");
+        }
+        let mut shown = shown.lock().unwrap().clone();
+        shown.dedup();
+        assert_eq!(shown, ["Bearer first", "Bearer second"]);
+        std::fs::remove_file(&token).unwrap();
+        assert!(matches!(origin.get().await.err(), Some(GivenError::File { .. })));
+    }
+}

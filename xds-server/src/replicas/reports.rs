@@ -231,7 +231,7 @@ mod tests {
             nodes == expected.iter().copied().collect()
         };
         let mut reports = board.reports();
-        let _found = timeout(Duration::from_secs(20), reports.wait_for(is_it)).await.unwrap().unwrap();
+        let _found = timeout(Duration::from_secs(120), reports.wait_for(is_it)).await.unwrap().unwrap();
     }
 
     #[tokio::test]

@@ -17,7 +17,7 @@ use envoy_types::pb::envoy::r#type::v3::SemanticVersion;
 use envoy_types::pb::google::rpc::Status as RpcStatus;
 use tempfile::TempDir;
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tollgate_proto::v1::ledger_client::LedgerClient;
 use tonic::Streaming;
@@ -31,7 +31,8 @@ pub const SCOPED_ROUTE: &str = "type.googleapis.com/envoy.config.route.v3.Scoped
 pub const EXTENSION: &str = "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig";
 pub const KEY: &str = "type.googleapis.com/tollgate.v1.ApiKey";
 
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Generous, because a busy machine is no failure; tests that pass never wait for it.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// Long enough for an answer that must not come.
 const SILENCE: Duration = Duration::from_millis(700);
 
@@ -43,6 +44,18 @@ pub struct Server {
     pub admin: String,
     /// Address and port.
     pub metrics: String,
+}
+
+/// Repeats `look` until it gives `Ok`. What it said last is in the panic.
+pub async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Result<T, String>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match look().await {
+            Ok(found) => return found,
+            Err(last) => assert!(Instant::now() < end, "waited for: {what}; {last}"),
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// A client's certificate.
@@ -179,15 +192,11 @@ impl Server {
 
     /// The status as soon as it is as expected.
     pub async fn status_with(&self, expected: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
-        let mut status = serde_json::Value::Null;
-        for _ in 0..200 {
-            status = self.status().await;
-            if expected(&status) {
-                return status;
-            }
-            sleep(Duration::from_millis(50)).await;
-        }
-        panic!("the status stays {status:#}");
+        until("another status", async || {
+            let status = self.status().await;
+            if expected(&status) { Ok(status) } else { Err(format!("it stays {status:#}")) }
+        })
+        .await
     }
 }
 

@@ -10,7 +10,7 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tollgate_proto::v1::{self, SyncRequest};
 
 use super::prometheus::{self, Prometheus};
-use super::support::{CLUSTER, Client, Server, nack};
+use super::support::{CLUSTER, Client, Server, nack, until};
 use super::{call, consumer, gateway, policy, used};
 
 fn server(arguments: &[&str]) -> Server {
@@ -123,7 +123,11 @@ async fn a_disk_that_takes_nothing_is_told_and_its_end_too() {
     prometheus.fires("TollgateLedgerUnavailable", async || calls(false).await).await.unwrap();
     prometheus.fires("TollgateCertificateNotRenewed", async || {}).await.unwrap();
     files_may_have(&server, None);
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    until("the ledger writes again", async || {
+        sequence.set(sequence.get() + 1);
+        ledger.clone().sync(owes(sequence.get(), 1)).await.map(drop).map_err(|status| status.to_string())
+    })
+    .await;
     prometheus.ends("TollgateLedgerUnavailable", async || calls(true).await).await.unwrap();
     prometheus.ends("TollgateCertificateNotRenewed", async || {}).await.unwrap();
 }

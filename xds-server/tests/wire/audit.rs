@@ -3,13 +3,12 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use tollgate_proto::v1::{self, SyncRequest};
 
-use super::support::{Client, Server};
+use super::support::{Client, Server, until};
 use super::{call, gateway, policy, used};
 
 const KEY: &str = "sk-planted-key-of-alice-7b1f";
@@ -38,19 +37,20 @@ stringData: {{apiKey: {CREDENTIAL}}}
 
 fn lines(log: &Path) -> Vec<Value> {
     let text = fs::read_to_string(log).unwrap_or_default();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    // The last one may be half there.
+    let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+    whole.map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 /// Waits for a line that has all of this.
 async fn line(log: &Path, wanted: Value) -> Value {
-    for _ in 0..400 {
-        let fits = |line: &Value| wanted.as_object().unwrap().iter().all(|(name, value)| line[name] == *value);
-        if let Some(line) = lines(log).into_iter().find(fits) {
-            return line;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("{wanted} is not in {:#?}", lines(log));
+    let fits = |line: &Value| wanted.as_object().unwrap().iter().all(|(name, value)| line[name] == *value);
+    until("a line of the audit log", async || {
+        let lines = lines(log);
+        let found = lines.iter().find(|line| fits(line)).cloned();
+        found.ok_or_else(|| format!("{wanted} is not in {lines:#?}"))
+    })
+    .await
 }
 
 #[tokio::test]

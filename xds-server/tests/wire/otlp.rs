@@ -1,7 +1,6 @@
 //! Usage as a collector gets it of a real control plane. The server is that of the protocol's own crate.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use jiff::Timestamp;
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{LogsService, LogsServiceServer};
@@ -13,7 +12,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tollgate_proto::v1::{self, SyncRequest};
 use tonic::{Request, Response, Status};
 
-use super::support::Server;
+use super::support::{Server, until};
 use super::{call, consumer, gateway, used};
 
 const TOKEN: &str = "Bearer planted-token-of-the-collector";
@@ -61,13 +60,11 @@ impl Collector {
     }
 
     async fn has(&self, count: usize) -> Vec<(i64, String, String)> {
-        for _ in 0..400 {
-            if self.records().len() >= count {
-                return self.records();
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!("{count} records are not in {:?}", self.records());
+        until("records of usage", async || {
+            let records = self.records();
+            if records.len() >= count { Ok(records) } else { Err(format!("{count} are not in {records:?}")) }
+        })
+        .await
     }
 }
 
@@ -120,15 +117,11 @@ async fn a_collector_is_told_of_usage_once_and_of_the_rest_at_the_end() {
 /// The control plane knows that so many were taken.
 async fn accepted(server: &Server, count: u64) {
     let line = format!("tollgate_otlp_records_total{{result=\"Accepted\"}} {count}\n");
-    let mut text = String::new();
-    for _ in 0..200 {
-        text = reqwest::get(format!("http://{}/metrics", server.metrics)).await.unwrap().text().await.unwrap();
-        if text.contains(&line) {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("{line} is not in\n{text}");
+    until("a count", async || {
+        let text = reqwest::get(format!("http://{}/metrics", server.metrics)).await.unwrap().text().await.unwrap();
+        if text.contains(&line) { Ok(()) } else { Err(format!("{line} is not in\n{text}")) }
+    })
+    .await;
 }
 
 #[test]

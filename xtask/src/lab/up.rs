@@ -30,6 +30,7 @@ pub fn up(workspace: &Workspace, keep: bool) -> anyhow::Result<()> {
     let port = process::port_or_free(PORT)?.to_string();
     let mut command = lab(workspace, "up");
     command.args(["--port", &port, "--images"]).arg(workspace.root().join("tests/lab/images.yaml"));
+    command.arg("--audit").arg(workspace.root().join("manifests/audit-policy.yaml"));
     println!(
         "\nThe lab starts. From this machine:  export KUBECONFIG={}\n\
          kubectl, if there is none:          {}\n\

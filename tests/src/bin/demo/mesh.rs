@@ -2,8 +2,9 @@
 
 use anyhow::Context;
 use serde_json::json;
+use tollgate_tests::lab::PATIENCE;
 use tollgate_tests::lab::books;
-use tollgate_tests::lab::caller::{Caller, PATIENCE};
+use tollgate_tests::lab::caller::Caller;
 use tollgate_tests::poll;
 
 use crate::shown::{Shown, said, typed};

@@ -3,19 +3,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use anyhow::Context;
 use serde_json::Value;
 use tollgate_tests::admin::{BudgetRow, UsageRow};
+use tollgate_tests::lab::PATIENCE;
 use tollgate_tests::poll;
 use tollgate_tests::soak::{self, Consumer};
 
 use super::{PLACE, Run, objects};
 use crate::replicas::{replicas, told};
 
-/// The books are complete so long after the last request.
-const SETTLED: Duration = Duration::from_secs(90);
 /// What one request can use beyond what was reserved for it, and how many of `spends` run at once.
 const BEYOND: u64 = 6 * 150;
 
@@ -97,7 +95,7 @@ impl Run {
     pub(super) async fn settled(&mut self, when: &str) -> anyhow::Result<()> {
         self.load.hold_all().await?;
         let (count, sent) = (self.backend.count(), self.load.sent());
-        let (ended, table) = poll::within(SETTLED, "the books are right", || async {
+        let (ended, table) = poll::within(PATIENCE, "the books are right", || async {
             let told = self.told().await?;
             let verdict = soak::books::compare(&Consumer::ALL, &told.rows, &count, &sent, &self.excused);
             anyhow::ensure!(verdict.wrong.is_empty(), "{}\n{}", verdict.wrong.join("\n"), verdict.table);

@@ -67,6 +67,8 @@ struct Run {
     books: Books,
     /// Requests of which a killed proxy may have told nothing.
     excused: BTreeSet<u64>,
+    /// How many changes of the route proxies have heard of.
+    heard: u64,
     /// How often each disturbance was.
     times: BTreeMap<&'static str, u64>,
     memory: Memory,
@@ -110,10 +112,10 @@ impl Run {
         let witness = proxies.into_iter().next().context("there is no proxy")?;
         let load = inside.within(|| Load::start(&url, &Consumer::ALL))?;
         let memory = Memory::watch(lab);
-        let (books, excused, times) = (Books::default(), BTreeSet::new(), BTreeMap::new());
+        let (books, excused, heard, times) = (Books::default(), BTreeSet::new(), 0, BTreeMap::new());
         let (began, wrong) = (Instant::now(), Vec::new());
         let lab = Arc::clone(lab);
-        Ok(Self { lab, inside, load, backend, url, witness, books, excused, times, memory, began, wrong })
+        Ok(Self { lab, inside, load, backend, url, witness, books, excused, heard, times, memory, began, wrong })
     }
 
     /// These, one after the other, until then.

@@ -1,12 +1,11 @@
 //! What is installed, and the objects: a Gateway with two proxies, a pool, budgets of one and of several consumers.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use tollgate_tests::lab::Lab;
 use tollgate_tests::lab::install::TWO_REPLICAS;
+use tollgate_tests::lab::{Lab, PATIENCE, WAIT};
 use tollgate_tests::poll;
 use tollgate_tests::soak::backend::{Backend, Port};
 use tollgate_tests::soak::{Consumer, FIRST_TOKEN, Model};
@@ -15,8 +14,6 @@ use super::{GATEWAY, NODE, PLACE};
 use crate::replicas::{proxies, replicas};
 use crate::shop;
 
-/// Proxies start.
-const PATIENCE: Duration = Duration::from_secs(90);
 /// More than a run can use.
 pub const PLENTY: u64 = 10_000_000_000;
 /// What `spends` has.
@@ -94,7 +91,7 @@ pub async fn make(lab: &Lab, backend: &Backend) -> anyhow::Result<(String, Vec<S
     poll::until("there are two control planes", || replicas(lab)).await?;
     lab.apply(&objects(backend)?).await?;
     let address = shop::address(lab, PLACE, GATEWAY).await?;
-    let rollout = ["-n", PLACE, "rollout", "status", "deployment/llm-tollgate", "--timeout=90s"];
+    let rollout = ["-n", PLACE, "rollout", "status", "deployment/llm-tollgate", WAIT];
     lab.kubectl(&rollout).await?.success()?;
     let url = format!("http://{address}");
     for consumer in Consumer::ALL {

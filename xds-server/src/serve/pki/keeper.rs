@@ -244,7 +244,7 @@ mod tests {
                     sleep(Duration::from_millis(20)).await;
                 }
             };
-            tokio::time::timeout(Duration::from_secs(30), renewed).await.expect("it is renewed");
+            tokio::time::timeout(Duration::from_secs(120), renewed).await.expect("it is renewed");
             assert_ne!(first.cert, server.borrow().cert);
         }
         kept.abort();

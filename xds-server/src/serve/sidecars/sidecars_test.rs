@@ -36,7 +36,7 @@ use crate::pipeline::Publisher;
 use crate::report::board::Board;
 use crate::report::{self, Consumers, Metrics};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(120);
 const SOON: Duration = Duration::from_millis(50);
 const RUNNER: &str = "spiffe://cluster.local/ns/default/sa/runner";
 const SCOPE_OF_RUNNER: &str = "workload/default/runner/inbound";

@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     async fn seen(watcher: &mut Watcher) -> bool {
-        timeout(Duration::from_secs(10), watcher.changed()).await.is_ok()
+        timeout(Duration::from_secs(120), watcher.changed()).await.is_ok()
     }
 
     #[tokio::test]

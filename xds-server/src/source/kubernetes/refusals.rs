@@ -127,7 +127,7 @@ mod tests {
             Err(kube::Error::Api(status)) => status.code.to_string(),
             other => format!("{other:?}"),
         });
-        tokio::time::timeout(Duration::from_secs(5), told.collect()).await.unwrap()
+        tokio::time::timeout(Duration::from_secs(120), told.collect()).await.unwrap()
     }
 
     /// A connection that has no room now, and one that has ended.
