@@ -146,6 +146,7 @@ async fn a_mesh_takes_its_policies_and_is_checked(lab: Arc<Lab>) -> anyhow::Resu
             ("principals", "principal", "unknown field"),
             ("STRICT", "STRONG", "Unsupported value"),
             ("egress", "egres", "unknown field"),
+            ("accessLogging", "accessLog", "unknown field"),
         ] {
             anyhow::ensure!(printed.contains(right), "{printed}");
             let refused = lab.kubectl_with(&TRY, &printed.replace(right, wrong)).await?;

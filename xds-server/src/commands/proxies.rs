@@ -4,6 +4,7 @@ use clap::ValueEnum;
 use kube::Client;
 use tollgate_core::envoy::Signals;
 use tollgate_core::fleet::{CERTIFICATES_PORT, PodMesh, Policies, Settings, XDS_PORT};
+use tollgate_core::linkerd;
 use tollgate_core::mesh::Mesh;
 use tollgate_core::objects::{ProxyReplicas, ProxyService};
 use tollgate_core::placement::Placement;
@@ -33,6 +34,13 @@ pub struct Proxies {
     /// The proxies are in a Linkerd mesh: their Pods ask for Linkerd's proxy, which makes the mutual TLS beside them
     #[arg(long, requires = "proxy_image", conflicts_with = "mesh_certificates", help_heading = HEADING)]
     proxy_linkerd: bool,
+    /// How much Linkerd's proxy says of itself there, as its annotation config.linkerd.io/proxy-log-level has it, unless a
+    /// Gateway says that itself [default: as Linkerd is told]
+    #[arg(long, requires = "proxy_linkerd", value_name = "LEVEL", help_heading = HEADING)]
+    proxy_linkerd_log_level: Option<String>,
+    /// Linkerd's proxy writes down the requests that come to the proxies, unless a Gateway says otherwise
+    #[arg(long, requires = "proxy_linkerd", value_enum, help_heading = HEADING)]
+    proxy_linkerd_access_log: Option<LinkerdAccessLog>,
     /// A NetworkPolicy beside each Gateway's proxies: its listeners take everybody, and they reach what its routes lead to, DNS
     /// and this control plane
     #[arg(long, requires = "proxy_image", help_heading = HEADING)]
@@ -56,6 +64,12 @@ enum Service {
     ClusterIp,
 }
 
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum LinkerdAccessLog {
+    Json,
+    Apache,
+}
+
 // === impl Proxies ===
 
 impl Proxies {
@@ -76,7 +90,7 @@ impl Proxies {
             },
             mesh: match mesh {
                 Some(mesh) => PodMesh::Istio { certificates: mesh.certificates.clone() },
-                None if self.proxy_linkerd => PodMesh::Linkerd,
+                None if self.proxy_linkerd => PodMesh::Linkerd(self.linkerd_logs()),
                 None => PodMesh::None,
             },
             policies: match self.proxy_network_policies {
@@ -87,6 +101,14 @@ impl Proxies {
                 false => Policies::None,
             },
         })
+    }
+
+    fn linkerd_logs(&self) -> linkerd::Logs {
+        let access = self.proxy_linkerd_access_log.map(|format| match format {
+            LinkerdAccessLog::Json => linkerd::AccessLog::Json,
+            LinkerdAccessLog::Apache => linkerd::AccessLog::Apache,
+        });
+        linkerd::Logs { level: self.proxy_linkerd_log_level.clone(), access }
     }
 
     /// None: the CA is not in a Secret.

@@ -81,8 +81,8 @@ pub enum PodMesh {
     Istio {
         certificates: String,
     },
-    /// Linkerd's proxy makes the TLS beside the Envoy.
-    Linkerd,
+    /// Linkerd's proxy makes the TLS beside the Envoy, and writes down this.
+    Linkerd(linkerd::Logs),
 }
 
 /// One object as it is to be.
@@ -261,7 +261,7 @@ impl Fleet<'_> {
             authority_files: &[CA_FILE],
         };
         let (mut labels, mut annotations) = (self.labels(), self.annotations());
-        match settings.mesh {
+        match &settings.mesh {
             PodMesh::None => {}
             PodMesh::Istio { .. } => {
                 let (label, value) = INJECTED;
@@ -269,12 +269,15 @@ impl Fleet<'_> {
                 let (annotation, value) = AGENT_ALONE;
                 annotations.insert(annotation.to_owned(), value.to_owned());
             }
-            PodMesh::Linkerd => {
+            PodMesh::Linkerd(logs) => {
                 let (annotation, value) = linkerd::INJECTED;
                 annotations.insert(annotation.to_owned(), value.to_owned());
                 // They have a TLS of their own, and must not wait for Linkerd. An owner may know of further ports.
                 let own = format!("{},{}", settings.xds_port, settings.certificates_port);
                 annotations.entry(linkerd::SKIPPED.to_owned()).or_insert(own);
+                for (annotation, value) in logs.annotations() {
+                    annotations.entry(annotation.to_owned()).or_insert_with(|| value.to_owned());
+                }
             }
         }
         if is_for_members {

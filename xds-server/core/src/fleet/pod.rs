@@ -120,7 +120,7 @@ impl Runs<'_> {
         arguments.extend([format!("--state={STATE}/proxy"), format!("--status=0.0.0.0:{STATUS_PORT}")]);
         match &settings.mesh {
             PodMesh::Istio { certificates } => arguments.push(format!("--mesh-certificates={certificates}")),
-            PodMesh::None | PodMesh::Linkerd => {}
+            PodMesh::None | PodMesh::Linkerd(_) => {}
         }
         arguments
     }

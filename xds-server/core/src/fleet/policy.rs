@@ -18,10 +18,15 @@ const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 const DNS_PORTS: [u16; 2] = [53, 5353];
 /// Where istiod gives Istio's agent its certificate.
 const ISTIOD_PORT: u16 = 15012;
+/// Where the kubelet asks Istio's agent whether it is ready, and through it other containers, where injection leads their probes
+/// there.
+const ISTIO_AGENT: u16 = 15020;
 /// Identity, destinations and policies of Linkerd's control plane.
 const LINKERD_PORTS: [u16; 3] = [8080, 8086, 8090];
 /// Where Linkerd's proxy takes connections of other proxies.
 const LINKERD_INBOUND: u16 = 4143;
+/// Where the kubelet asks it whether it is ready.
+const LINKERD_ADMIN: u16 = 4191;
 /// Link-local addresses, among them the one of a cloud's metadata, are no provider's.
 const LINK_LOCAL: &str = "169.254.0.0/16";
 /// What the control plane's Pods have as `app.kubernetes.io/name`.
@@ -66,9 +71,12 @@ pub(super) fn spec(
     ];
     match &settings.mesh {
         PodMesh::None => {}
-        PodMesh::Istio { .. } => egress.push(json!({"to": [in_any("istio")], "ports": tcp([ISTIOD_PORT])})),
-        PodMesh::Linkerd => {
-            ingress.push(json!({"ports": tcp([LINKERD_INBOUND])}));
+        PodMesh::Istio { .. } => {
+            ingress.push(json!({"ports": tcp([ISTIO_AGENT])}));
+            egress.push(json!({"to": [in_any("istio")], "ports": tcp([ISTIOD_PORT])}));
+        }
+        PodMesh::Linkerd(_) => {
+            ingress.push(json!({"ports": tcp([LINKERD_INBOUND, LINKERD_ADMIN])}));
             let to = in_any("linkerd.io/control-plane-component");
             egress.push(json!({"to": [to], "ports": tcp(LINKERD_PORTS)}));
             // Proxies of Linkerd speak to each other's port where a connection is passed on as it is.

@@ -87,6 +87,66 @@ fn all_of_it_belongs_to_the_gateway_and_says_so() {
     assert_eq!(of(&all, FleetKind::ConfigMap)["data"], json!({CA_FILE: "the CA"}));
 }
 
+/// Whatever mesh they are in and whatever ProxyParameters ask for: what the Pod Security Standard `restricted` wants, and more.
+#[test]
+fn pods_of_gateways_give_up_what_they_do_not_need() {
+    let meshes = [
+        PodMesh::None,
+        PodMesh::Istio { certificates: "/agent".to_owned() },
+        PodMesh::Linkerd(linkerd::Logs::default()),
+    ];
+    for mesh in meshes {
+        let all = wanted_of(Given::yaml(GATEWAY), &Settings { mesh, ..settings() });
+        let pods = all.iter().filter_map(|one| one.document.pointer("/spec/template/spec"));
+        let [pod] = pods.collect::<Vec<_>>()[..] else { panic!("there are Pods of another kind") };
+        let context = &pod["securityContext"];
+        assert_eq!(context["runAsNonRoot"], true);
+        for id in ["runAsUser", "runAsGroup", "fsGroup"] {
+            assert_eq!(context[id], 65_532, "{id}");
+        }
+        assert_eq!(context["seccompProfile"], json!({"type": "RuntimeDefault"}));
+        for shared in ["hostNetwork", "hostPID", "hostIPC", "initContainers"] {
+            assert_eq!(pod.get(shared), None, "{shared}");
+        }
+        for container in pod["containers"].as_array().unwrap() {
+            let wanted = json!({
+                "allowPrivilegeEscalation": false,
+                "readOnlyRootFilesystem": true,
+                "capabilities": {"drop": ["ALL"]},
+            });
+            assert_eq!(container["securityContext"], wanted);
+        }
+        for volume in pod["volumes"].as_array().unwrap() {
+            // What is written is in memory alone.
+            let written = volume.get("emptyDir");
+            assert!(written.is_none_or(|volume| volume["medium"] == "Memory" && volume.get("sizeLimit").is_some()));
+            assert_eq!(volume.get("hostPath"), None, "{volume}");
+        }
+    }
+}
+
+/// A network that does not exempt the node refuses its probes otherwise, those of the containers that a mesh adds included.
+#[test]
+fn a_policy_in_a_mesh_admits_what_the_mesh_adds() {
+    let policies = Policies::PerGateway { namespace: "tollgate-system".to_owned(), collector: None };
+    let rules = |mesh: PodMesh, direction: &str| -> Vec<Vec<Value>> {
+        let settings = Settings { mesh, policies: policies.clone(), ..settings() };
+        let all = wanted_of(Given::yaml(GATEWAY), &settings);
+        let rules = of(&all, FleetKind::NetworkPolicy)["spec"][direction].as_array().unwrap().clone();
+        let ports = |rule: &Value| rule["ports"].as_array().unwrap().iter().map(|port| port["port"].clone()).collect();
+        rules.iter().map(ports).collect()
+    };
+    let istio = || PodMesh::Istio { certificates: "/agent".to_owned() };
+    let linkerd = || PodMesh::Linkerd(linkerd::Logs::default());
+    assert_eq!(rules(istio(), "ingress"), [vec![15021], vec![80], vec![15020]]);
+    assert_eq!(rules(istio(), "egress"), [vec![18000, 18001], vec![53, 53, 5353, 5353], vec![15012]]);
+    assert_eq!(rules(linkerd(), "ingress"), [vec![15021], vec![80], vec![4143, 4191]]);
+    assert_eq!(
+        rules(linkerd(), "egress"),
+        [vec![18000, 18001], vec![53, 53, 5353, 5353], vec![8080, 8086, 8090], vec![4143]]
+    );
+}
+
 #[test]
 fn a_service_has_each_port_once() {
     let all = wanted_of(Given::yaml(GATEWAY), &settings());
@@ -121,7 +181,7 @@ fn pods_of_linkerds_mesh_get_its_proxy_which_leaves_the_control_planes_ports_alo
         let settings = Settings { mesh, ..settings() };
         of(&wanted_of(gateway, &settings), FleetKind::Deployment)["spec"]["template"].clone()
     };
-    let inside = template(Given::yaml(GATEWAY), PodMesh::Linkerd);
+    let inside = template(Given::yaml(GATEWAY), PodMesh::Linkerd(linkerd::Logs::default()));
     let annotations = |template: &Value| template["metadata"]["annotations"].clone();
     let skipped = "config.linkerd.io/skip-outbound-ports";
     assert_eq!(annotations(&inside), json!({"note": "ours", "linkerd.io/inject": "enabled", skipped: "18000,18001"}));
@@ -130,8 +190,18 @@ fn pods_of_linkerds_mesh_get_its_proxy_which_leaves_the_control_planes_ports_alo
     assert_eq!(inside["spec"], outside["spec"]);
     assert_eq!(inside["metadata"]["labels"], outside["metadata"]["labels"]);
     let asked = json!({"annotations": {skipped: "18000,18001,5432", "linkerd.io/inject": "ingress"}});
-    let own = annotations(&template(Given::yaml(GATEWAY).with("/spec/infrastructure", asked), PodMesh::Linkerd));
-    assert_eq!(own, json!({"linkerd.io/inject": "enabled", skipped: "18000,18001,5432"}));
+    let logs = linkerd::Logs { level: Some("warn".to_owned()), access: Some(linkerd::AccessLog::Json) };
+    let mesh = PodMesh::Linkerd(logs);
+    let own = annotations(&template(Given::yaml(GATEWAY).with("/spec/infrastructure", asked), mesh.clone()));
+    let (level, access) = ("config.linkerd.io/proxy-log-level", "config.linkerd.io/access-log");
+    assert_eq!(
+        own,
+        json!({"linkerd.io/inject": "enabled", skipped: "18000,18001,5432", level: "warn", access: "json"})
+    );
+    // What a Gateway says itself counts.
+    let asked = json!({"annotations": {level: "debug", access: "apache"}});
+    let own = annotations(&template(Given::yaml(GATEWAY).with("/spec/infrastructure", asked), mesh));
+    assert_eq!((&own[level], &own[access]), (&json!("debug"), &json!("apache")));
 }
 
 /// Sidecars speak the TLS of the mesh to all ports of a Pod or to none.

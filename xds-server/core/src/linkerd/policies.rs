@@ -4,11 +4,15 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use super::{ACCESS_LOG, AccessLog, LOG_LEVEL};
 use crate::terms::Key;
 
 /// The group of Linkerd's policies.
 const GROUP: &str = "policy.linkerd.io";
 const GATEWAYS: &str = "tollgate-gateways";
+/// At `info` it says whom it has refused. The last two keep headers and requests out, whatever else is raised to `debug`: a
+/// header may be a key.
+const LEVEL: &str = "warn,linkerd=info,hickory=error,[{headers}]=off,[{request}]=off";
 
 /// What they are for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,13 +46,14 @@ impl Policies {
     }
 
     fn of_runners(&self, namespace: &str) -> Vec<Value> {
-        // Pods get both when they are made. They hold for ports without a Server, too.
+        // Pods get these when they are made. The first one holds for ports without a Server, too.
         let defaults = json!({
             "apiVersion": "v1",
             "kind": "Namespace",
             "metadata": {"name": namespace, "annotations": {
                 "config.linkerd.io/default-inbound-policy": "deny",
-                "config.linkerd.io/access-log": "json",
+                ACCESS_LOG: AccessLog::Json.name(),
+                LOG_LEVEL: LEVEL,
             }},
         });
         let identities: Vec<Value> = self
@@ -158,6 +163,12 @@ mod tests {
             ]
         };
         assert_eq!(names, [of("models"), of("more")].concat());
+        let annotations = json!({
+            "config.linkerd.io/default-inbound-policy": "deny",
+            "config.linkerd.io/access-log": "json",
+            "config.linkerd.io/proxy-log-level": "warn,linkerd=info,hickory=error,[{headers}]=off,[{request}]=off",
+        });
+        assert_eq!(all[0]["metadata"]["annotations"], annotations);
         let accounts = [("a", "edge"), ("b", "shop")];
         let accounts =
             accounts.map(|(name, namespace)| json!({"kind": "ServiceAccount", "name": name, "namespace": namespace}));
