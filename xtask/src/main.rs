@@ -18,6 +18,7 @@ mod setup;
 mod shell;
 mod soak;
 mod suite;
+mod trivy;
 mod workspace;
 
 use std::process::ExitCode;

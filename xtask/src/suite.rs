@@ -11,6 +11,7 @@ use crate::needs;
 use crate::repository;
 use crate::setup;
 use crate::shell::{self, Step};
+use crate::trivy;
 use crate::workspace::Workspace;
 
 /// Runs everything.
@@ -27,6 +28,7 @@ pub fn all(workspace: &Workspace) -> anyhow::Result<()> {
     for (name, lint) in lints::ALL {
         tally.one(name, lint(workspace, &tools));
     }
+    tally.one("Trivy on the repository", trivy::repository(workspace, &tools.trivy));
     let wasm = artifacts::filter(workspace)?;
     tally.one("size of filter.wasm", artifacts::filter_size(&wasm));
     check::lints(workspace, &wasm, &mut tally);

@@ -106,6 +106,115 @@ fn what_builds_a_release_may_not_publish_it() {
     assert_eq!(builders, 1);
 }
 
+/// What a job waits for, the jobs that those wait for included.
+fn waits_for(jobs: &serde_json::Map<String, Value>, name: &str) -> BTreeSet<String> {
+    let needs = &jobs[name]["needs"];
+    let direct = needs.as_array().cloned().unwrap_or_else(|| needs.as_str().map(Value::from).into_iter().collect());
+    let direct = direct.iter().map(|need| need.as_str().unwrap().to_owned());
+    direct.flat_map(|need| waits_for(jobs, &need).into_iter().chain([need]).collect::<Vec<_>>()).collect()
+}
+
+/// Where a step stands that says this in what it uses or runs. It is not skipped, and the job ends where it fails.
+fn only_step(job: &Value, text: &str) -> usize {
+    let is_it =
+        |step: &Value| ["uses", "run"].iter().any(|key| step[*key].as_str().is_some_and(|said| said.contains(text)));
+    let steps = job["steps"].as_array().unwrap();
+    let found: Vec<usize> = (0..steps.len()).filter(|at| is_it(&steps[*at])).collect();
+    assert_eq!(found.len(), 1, "{text}");
+    let step = &steps[found[0]];
+    assert!(step.get("if").is_none() && step.get("continue-on-error").is_none(), "{text}: {step}");
+    found[0]
+}
+
+#[test]
+fn what_is_released_is_scanned_signed_and_named_by_its_digest() {
+    let release = fs::read_to_string(root().join(".github/workflows/release.yml")).unwrap();
+    let release: Value = serde_saphyr::from_str(&release).unwrap();
+    let jobs = release["jobs"].as_object().unwrap();
+    for (name, job) in jobs {
+        assert!(job.get("if").is_none() && job.get("continue-on-error").is_none(), "{name} may go on after a failure");
+    }
+
+    // An image is pushed without a tag, and gets one when all else of it is done.
+    let images = &jobs["images"];
+    let steps = images["steps"].as_array().unwrap();
+    let order = ["docker/build-push-action@", "aquasecurity/trivy-action@", "cosign sign", "imagetools create --tag"];
+    let order = order.map(|text| only_step(images, text));
+    assert!(order.is_sorted(), "{order:?}");
+    let [push, scan, sign, tag] = order.map(|at| &steps[at]);
+    assert!(push["with"].get("tags").is_none());
+    assert!(push["with"]["outputs"].as_str().unwrap().contains("push-by-digest=true"));
+    let digest = "${{ steps.push.outputs.digest }}";
+    assert!(scan["with"]["image-ref"].as_str().unwrap().ends_with(&format!("@{digest}")));
+    assert_eq!((&scan["with"]["exit-code"], &scan["with"]["severity"]), (&"1".into(), &"HIGH,CRITICAL".into()));
+    for step in [sign, tag] {
+        assert!(step["env"]["DIGEST"] == digest && step["run"].as_str().unwrap().contains("@$DIGEST"), "{step}");
+    }
+
+    // The chart names both by their digests before it is packed, and is signed by its own.
+    let chart = &jobs["chart"];
+    let order = [".image.digest =", "helm push", "cosign sign"].map(|text| only_step(chart, text));
+    assert!(order.is_sorted(), "{order:?}");
+    let named = chart["steps"][order[0]]["run"].as_str().unwrap();
+    let of_images =
+        images["strategy"]["matrix"]["image"].as_array().unwrap().iter().map(|image| image.as_str().unwrap());
+    for image in of_images {
+        assert!(named.contains(&format!("{image}=$(cat digests/{image})")), "the chart does not name {image}");
+    }
+    assert!(named.contains(".proxies.image.digest = strenv(proxy)"));
+
+    // PyPI takes nothing back.
+    let others: BTreeSet<String> = jobs.keys().filter(|name| *name != "pypi").cloned().collect();
+    assert_eq!(waits_for(jobs, "pypi"), others);
+
+    // How people are told to get it.
+    let page = fs::read_to_string(root().join("docs/releasing.md")).unwrap();
+    assert!(page.contains("the chart, which names these images by digest"));
+}
+
+/// Where a person may learn that a vulnerability is to be told in private, and nowhere that it is to be an issue.
+#[test]
+fn a_vulnerability_is_reported_privately() {
+    let read = |path: &Path| fs::read_to_string(path).unwrap();
+    let policy = read(&root().join("SECURITY.md"));
+    let policy = policy.split("## Reporting").nth(1).unwrap().split("\n## ").next().unwrap();
+    for said in ["privately", "private\nsecurity advisories", "Do not open a public issue"] {
+        assert!(policy.contains(said), "SECURITY.md does not say: {said}");
+    }
+    // The only way to an issue is by a form, and beside the forms is the way to the private report.
+    let forms = root().join(".github/ISSUE_TEMPLATE");
+    let chooser: Value = serde_saphyr::from_str(&read(&forms.join("config.yml"))).unwrap();
+    assert_eq!(chooser["blank_issues_enabled"], false);
+    let links = chooser["contact_links"].as_array().unwrap();
+    let link = links.iter().find(|link| link["name"].as_str().unwrap().contains("vulnerability")).unwrap();
+    assert!(link["url"].as_str().unwrap().ends_with("/privately-reporting-a-security-vulnerability"), "{link}");
+    assert!(link["about"].as_str().unwrap().contains("privately"), "{link}");
+
+    let mut leading = BTreeSet::new();
+    for path in files(root()) {
+        let name = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
+        let is_form = name.starts_with(".github/") && !name.starts_with(".github/workflows/");
+        let is_page = name.ends_with(".md") && !name.ends_with("CHANGELOG.md");
+        if !(is_form || is_page) || name == "SECURITY.md" || name.ends_with("ISSUE_TEMPLATE/config.yml") {
+            continue;
+        }
+        // Sentences and cells of tables, wherever the lines end.
+        let text = read(&path).split_whitespace().collect::<Vec<_>>().join(" ");
+        for sentence in text
+            .split(". ")
+            .flat_map(|part| part.split(" | "))
+            .filter(|sentence| sentence.to_lowercase().contains("vulnerabilit"))
+        {
+            let of_issues = ["issue", "bug report"].iter().any(|word| sentence.to_lowercase().contains(word));
+            assert!(!of_issues || sentence.contains("never in an issue"), "{name}: {sentence}");
+            if sentence.contains("SECURITY.md") {
+                leading.insert(name.clone());
+            }
+        }
+    }
+    assert!(leading.contains("CONTRIBUTING.md"), "{leading:?}");
+}
+
 #[test]
 fn every_base_image_is_a_digest() {
     let dockerfiles: Vec<PathBuf> =

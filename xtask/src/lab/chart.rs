@@ -1,8 +1,10 @@
-//! The chart, rendered with the values of tests/chart: which objects come out, what is refused and how, that no image has
-//! a tag that moves, and what Trivy says of it.
+//! The chart, rendered with the values of tests/chart: which objects come out and with which fields, what is refused and how,
+//! that each Pod gives up what it does not need, that no image has a tag that moves, and what Trivy says of it.
 //!
-//! A file there begins with what it expects: `# refused: SENTENCE`, or nothing; then the objects stand in the file of the
-//! same name that ends with `.objects`. `cargo xtask gen` writes those anew.
+//! A file there begins with what it expects: `# refused: SENTENCE`, if it is refused; and, where the schema says that and the
+//! templates say more, `# by the templates: SENTENCE`. Otherwise the objects stand in the file of the
+//! same name that ends with `.objects`. `cargo xtask gen` writes those anew. A file that ends with `.fields` says what fields
+//! must be (`fields.rs`), and nobody writes that but people.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,23 +13,31 @@ use std::process::Command;
 use anyhow::Context;
 use serde_json::Value;
 
+use super::{fields, pods};
 use crate::shell;
+use crate::trivy::{self, Look};
 use crate::workspace::Workspace;
 
 const FOLDER: &str = "tests/chart";
 const CHART: &str = "manifests/chart";
 const REFUSED: &str = "# refused: ";
+const BY_TEMPLATES: &str = "# by the templates: ";
+
+/// The rows of the checklist that fields of the chart show, and nothing else does.
+const ROWS: [&str; 10] = ["A1", "A2", "A6", "A8", "A9", "A10", "A11", "A17", "A19", "B40"];
 
 /// What a file of values is to lead to.
 struct Case {
     values: PathBuf,
     refused: Option<String>,
+    /// How it is refused where nobody asks the schema.
+    by_templates: Option<String>,
 }
 
 /// Writes anew which objects there are.
 pub fn write(workspace: &Workspace) -> anyhow::Result<()> {
     for case in cases(workspace)?.into_iter().filter(|case| case.refused.is_none()) {
-        std::fs::write(case.objects(), listed(&render(workspace, &case.values)?))?;
+        std::fs::write(case.objects(), listed(&render(workspace, &case.values, &[])?))?;
     }
     Ok(())
 }
@@ -37,15 +47,21 @@ pub fn check(workspace: &Workspace) -> anyhow::Result<()> {
     let mut lint = helm(workspace);
     shell::read(lint.args(["lint", "--strict"]).arg(workspace.root().join(CHART)))?;
     let (mut rendered, mut refused) = (0, 0);
+    let mut rows = BTreeSet::new();
     for case in cases(workspace)? {
         let name = case.values.display();
-        match (render(workspace, &case.values), &case.refused) {
+        match (render(workspace, &case.values, &[]), &case.refused) {
             (Ok(_), Some(sentence)) => anyhow::bail!("{name} is taken, and not refused with: {sentence}"),
             (Err(error), Some(sentence)) => {
                 anyhow::ensure!(
                     format!("{error:#}").contains(sentence),
                     "{name} is refused with another sentence: {error:#}"
                 );
+                if let Some(sentence) = &case.by_templates {
+                    let found = render(workspace, &case.values, &["--skip-schema-validation"]);
+                    let said = found.map_or_else(|error| format!("{error:#}"), |_| "nothing".to_owned());
+                    anyhow::ensure!(said.contains(sentence), "the templates refuse {name} with: {said}");
+                }
                 refused += 1;
             }
             (found, None) => {
@@ -56,17 +72,26 @@ pub fn check(workspace: &Workspace) -> anyhow::Result<()> {
                     "{name} makes other objects; `cargo xtask gen` writes them anew"
                 );
                 images_are_pinned(&text).with_context(|| format!("{name}"))?;
+                let objects = fields::objects(&text).with_context(|| format!("{name}"))?;
+                pods_give_up_what_they_do_not_need(&objects).with_context(|| format!("{name}"))?;
+                if let Some(wanted) = case.fields()? {
+                    let file = format!("{}, with {name}", case.values.with_extension("fields").display());
+                    rows.extend(fields::rows(&wanted).map(str::to_owned));
+                    fields::read(&wanted).and_then(|wanted| fields::check(&objects, &wanted)).with_context(|| file)?;
+                }
                 rendered += 1;
             }
         }
     }
     anyhow::ensure!(rendered > 3 && refused > 3, "{rendered} cases are rendered, {refused} refused");
+    let missing: Vec<&str> = ROWS.into_iter().filter(|row| !rows.contains(*row)).collect();
+    anyhow::ensure!(missing.is_empty(), "no file of fields is about the rows {missing:?}");
     println!("    ok: {rendered} rendered, {refused} refused");
     Ok(())
 }
 
 /// What Trivy finds in everything that is rendered. It must find what is planted, or it finds nothing.
-pub fn scan(workspace: &Workspace, trivy: &Path) -> anyhow::Result<()> {
+pub fn scan(workspace: &Workspace, program: &Path) -> anyhow::Result<()> {
     println!("==> Trivy on the chart");
     let folder = workspace.logs().join("trivy");
     let _absent = std::fs::remove_dir_all(&folder);
@@ -74,48 +99,19 @@ pub fn scan(workspace: &Workspace, trivy: &Path) -> anyhow::Result<()> {
     for case in cases(workspace)?.into_iter().filter(|case| case.refused.is_none()) {
         let name = case.values.file_name().context("a name")?;
         std::fs::create_dir_all(folder.join("chart"))?;
-        std::fs::write(folder.join("chart").join(name), render(workspace, &case.values)?)?;
+        std::fs::write(folder.join("chart").join(name), render(workspace, &case.values, &[])?)?;
     }
-    std::fs::write(folder.join("planted/bad.yaml"), PLANTED)?;
-    let planted = findings(workspace, trivy, &folder.join("planted"))?;
-    anyhow::ensure!(planted.iter().any(|found| found.contains("KSV017")), "the planted Pod is not found: {planted:?}");
-    let found = findings(workspace, trivy, &folder.join("chart"))?;
+    std::fs::write(folder.join("planted/bad.yaml"), trivy::PLANTED)?;
+    let look = Look::at_chart();
+    let planted = look.findings(workspace, program, &folder.join("planted"))?;
+    anyhow::ensure!(
+        planted.iter().any(|found| found.contains(trivy::PLANTED_ID)),
+        "the planted Pod is not found: {planted:?}"
+    );
+    let found = look.findings(workspace, program, &folder.join("chart"))?;
     anyhow::ensure!(found.is_empty(), "{}", found.into_iter().collect::<Vec<_>>().join("\n"));
-    println!("    ok: nothing of HIGH or CRITICAL but what tests/chart/trivyignore.yaml accepts");
+    println!("    ok: nothing of HIGH or CRITICAL but what {} accepts", trivy::IGNORED);
     Ok(())
-}
-
-/// A Pod that may do everything.
-const PLANTED: &str = "
-apiVersion: v1
-kind: Pod
-metadata: {name: planted, namespace: planted}
-spec: {containers: [{name: planted, image: planted:1, securityContext: {privileged: true}}]}
-";
-
-fn findings(workspace: &Workspace, trivy: &Path, folder: &Path) -> anyhow::Result<BTreeSet<String>> {
-    let ignore = workspace.root().join(FOLDER).join("trivyignore.yaml");
-    let mut command = Command::new(trivy);
-    // Its checks are built in; it is not to look for others.
-    command.args(["config", "--quiet", "--skip-check-update", "--format", "json"]);
-    command.args(["--severity", "HIGH,CRITICAL", "--cache-dir"]).arg(workspace.tools().join("trivy-cache"));
-    let report = shell::read(command.arg("--ignorefile").arg(ignore).arg(folder))?;
-    let report: Value = serde_json::from_str(&report)?;
-    let results = report.get("Results").and_then(Value::as_array).context("Trivy has looked at nothing")?;
-    let mut found = BTreeSet::new();
-    for result in results {
-        let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-        for one in result.get("Misconfigurations").and_then(Value::as_array).into_iter().flatten() {
-            found.insert(format!(
-                "{}: {} {} {}",
-                text(result, "Target"),
-                text(one, "ID"),
-                text(one, "Severity"),
-                text(one, "Message")
-            ));
-        }
-    }
-    Ok(found)
 }
 
 fn cases(workspace: &Workspace) -> anyhow::Result<Vec<Case>> {
@@ -130,7 +126,7 @@ fn cases(workspace: &Workspace) -> anyhow::Result<Vec<Case>> {
     files.into_iter().map(Case::read).collect()
 }
 
-fn render(workspace: &Workspace, values: &Path) -> anyhow::Result<String> {
+fn render(workspace: &Workspace, values: &Path, more: &[&str]) -> anyhow::Result<String> {
     let mut command = helm(workspace);
     command.args([
         "template",
@@ -140,7 +136,8 @@ fn render(workspace: &Workspace, values: &Path) -> anyhow::Result<String> {
         "--kube-version",
         super::manifest::KUBERNETES,
     ]);
-    shell::read(command.args(["--set", "crds.install=false", "--values"]).arg(values).arg(workspace.root().join(CHART)))
+    command.args(["--set", "crds.install=false", "--values"]).arg(values).args(more);
+    shell::read(command.arg(workspace.root().join(CHART)))
 }
 
 fn helm(workspace: &Workspace) -> Command {
@@ -184,6 +181,16 @@ fn images_are_pinned(rendered: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn pods_give_up_what_they_do_not_need(objects: &[Value]) -> anyhow::Result<()> {
+    let with_pods: Vec<&Value> = objects.iter().filter(|object| pods::has_pods(object)).collect();
+    anyhow::ensure!(!with_pods.is_empty(), "there is no Pod");
+    for object in with_pods {
+        let wrong = pods::wrong(object);
+        anyhow::ensure!(wrong.is_empty(), "{}: {}", fields::title(object), wrong.join("; "));
+    }
+    Ok(())
+}
+
 // === impl Case ===
 
 impl Case {
@@ -196,7 +203,14 @@ impl Case {
             "{} does not begin with `{REFUSED}`, or is in the wrong folder",
             values.display()
         );
-        Ok(Self { values, refused })
+        let by_templates = text.lines().find_map(|line| line.strip_prefix(BY_TEMPLATES)).map(str::to_owned);
+        Ok(Self { values, refused, by_templates })
+    }
+
+    /// None: nothing is asked of them but to be there.
+    fn fields(&self) -> anyhow::Result<Option<String>> {
+        let file = self.values.with_extension("fields");
+        if file.exists() { Ok(Some(std::fs::read_to_string(file)?)) } else { Ok(None) }
     }
 
     fn objects(&self) -> PathBuf {

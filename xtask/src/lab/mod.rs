@@ -3,8 +3,10 @@
 pub mod chart;
 mod conformance;
 mod demo;
+mod fields;
 pub mod go;
 pub mod manifest;
+mod pods;
 mod programs;
 mod up;
 
