@@ -19,7 +19,7 @@ e2e! {
 
 pub const ACCOUNT: &str = "system:serviceaccount:tollgate-system:tollgate";
 
-/// What may be done: verb, group, resource.
+/// What may be done: verb, group, and resource, or resource and name where it is for one object alone.
 pub type Right = (String, String, String);
 
 /// The other tests have used the product in all its ways by now. The API server has noted what was asked for.
@@ -92,7 +92,12 @@ pub async fn granted(lab: &Lab) -> anyhow::Result<BTreeSet<Right>> {
             .into_iter()
             .flat_map(|group| texts("resources").into_iter().map(move |resource| (group.clone(), resource)))
         {
-            rights.extend(texts("verbs").into_iter().map(|verb| (verb, group.clone(), resource.clone())));
+            let names = texts("resourceNames");
+            let named = names.iter().map(|name| format!("{resource} {name}"));
+            let what: Vec<String> = if names.is_empty() { vec![resource.clone()] } else { named.collect() };
+            for verb in texts("verbs") {
+                rights.extend(what.iter().map(|what| (verb.clone(), group.clone(), what.clone())));
+            }
         }
     }
     Ok(rights)
@@ -123,6 +128,11 @@ pub fn used(lab: &Lab, after: usize) -> anyhow::Result<(BTreeSet<Right>, BTreeSe
         }
         if event.pointer("/responseStatus/code") == Some(&403.into()) {
             denied.insert(right.clone());
+        }
+        // A right to one object is used by whoever asks for that very object. Of a list its field selector says the name.
+        let name = text("/objectRef/name");
+        if !name.is_empty() {
+            used.insert((right.0.clone(), right.1.clone(), format!("{} {name}", right.2)));
         }
         used.insert(right);
     }
