@@ -21,7 +21,13 @@ use tollgate_filter::{
     worker::Worker,
 };
 
-use crate::{host, node, plugin::Plugin, shared::RECORDS, stream::Stream};
+use crate::{
+    host::{self, OfStream, Unsent},
+    node,
+    plugin::Plugin,
+    shared::RECORDS,
+    stream::Stream,
+};
 use wakes::Wakes;
 pub use wakes::Woken;
 
@@ -91,11 +97,13 @@ impl Island {
         if let Ok(result) = catch_unwind(AssertUnwindSafe(|| run(inner))) {
             return Some(result);
         }
-        if let State::Living(inner) = std::mem::take(&mut *state) {
+        let failed = std::mem::take(&mut *state);
+        drop(state);
+        if let State::Living(inner) = failed {
             host::warn("tollgate: the filter has failed; what this worker does is ended, and it begins anew");
             // What is left may be in disorder, so that even its end may fail.
             let _ = catch_unwind(AssertUnwindSafe(|| {
-                inner.streams.values().for_each(Stream::wake_for_its_end);
+                inner.streams.values().filter_map(Stream::wake_for_its_end).for_each(Unsent::send);
                 drop(inner);
             }));
         }
@@ -166,13 +174,10 @@ impl Inner {
         root.step(event, &mut Surroundings { worker, shared: *RECORDS, node: &node, now: host::now_ms() })
     }
 
-    /// Gives held requests this callback, each on its own thread. True: there is none.
-    pub fn wake(&mut self, plugin: u32, callback: Callback) -> bool {
+    /// What gives held requests this callback, each on its own thread. None: there is none.
+    pub fn wake(&mut self, plugin: u32, callback: Callback) -> Option<Vec<Unsent<OfStream>>> {
         let held: Vec<u64> = self.streams.iter().filter(|(_, stream)| stream.is_held()).map(|(id, _)| *id).collect();
-        let Some(wake) = self.wakes.begin(plugin, callback, held.iter().copied()) else {
-            return true;
-        };
-        held.iter().filter_map(|id| self.streams.get(id)).for_each(|stream| stream.wake(wake));
-        false
+        let wake = self.wakes.begin(plugin, callback, held.iter().copied())?;
+        Some(held.iter().filter_map(|id| self.streams.get(id)?.wake(wake)).collect())
     }
 }

@@ -22,7 +22,7 @@ use tollgate_filter::{
 pub use calls::{Call, Calls, News, Sort};
 
 use crate::{
-    host::{self, Config, OfConfig, Scheduler},
+    host::{self, Config, OfConfig, Scheduler, Unsent},
     island, root,
     shared::RECORDS,
     ticker,
@@ -70,7 +70,7 @@ struct Places {
 #[derive(Debug)]
 struct Place {
     config: Config,
-    scheduler: Scheduler<OfConfig>,
+    scheduler: Arc<Scheduler<OfConfig>>,
     counters: Vec<Option<usize>>,
 }
 
@@ -174,7 +174,7 @@ impl Plugin {
     fn join(&self, config: Option<Config>) {
         let place = config.filter(|_| self.control.is_some()).map(|config| Place {
             config,
-            scheduler: config.scheduler(),
+            scheduler: Arc::new(config.scheduler()),
             counters: counters::metric_names().map(|name| config.define_counter(&name)).collect(),
         });
         let mut places = self.places();
@@ -189,8 +189,10 @@ impl Plugin {
 
     /// From any thread.
     pub fn tell(&self, notice: Notice) {
-        if let Some(place) = self.places().http.first() {
-            place.scheduler.commit(notice.number());
+        let unsent =
+            self.places().http.first().map(|place| Unsent { to: place.scheduler.clone(), event: notice.number() });
+        if let Some(unsent) = unsent {
+            unsent.send();
         }
     }
 
@@ -253,14 +255,16 @@ impl Member {
     /// Envoy destroys its object.
     pub fn leave(self) {
         let plugin = self.plugin;
-        let was_last = {
+        let (was_last, gone) = {
             let mut places = plugin.places();
             places.count -= 1;
-            places.http.retain(|place| Some(place.config) != self.config);
+            let gone: Vec<Place> = places.http.extract_if(.., |place| Some(place.config) == self.config).collect();
             // The tick that this place was sent comes no more.
             plugin.ticked();
-            places.count == 0
+            (places.count == 0, gone)
         };
+        // Its scheduler ends here, where no lock is held.
+        drop(gone);
         if let Some(config) = self.config {
             // Another object may be there to call by, but this may be any thread. The next tick tells the roots.
             plugin.calls().lose(config);

@@ -14,7 +14,7 @@ use tollgate_filter::{
 
 use crate::{
     grpc,
-    host::{self, Config, Started},
+    host::{self, Config, Started, Unsent},
     island::{self, Island, Woken},
     plugin::{self, Call, News, Notice, Plugin, Sort},
 };
@@ -130,10 +130,10 @@ fn carry_out(plugin: &Plugin, island: usize, place: &Island, order: RootOrder) -
                 config.reset(started);
             }
         }
-        RootOrder::Wake(callback) => {
-            let nobody = place.with(|inner| inner.wake(plugin.number, callback)).unwrap_or(false);
-            return nobody.then_some(RootEvent::Woken(callback));
-        }
+        RootOrder::Wake(callback) => match place.with(|inner| inner.wake(plugin.number, callback))? {
+            Some(wakes) => wakes.into_iter().for_each(Unsent::send),
+            None => return Some(RootEvent::Woken(callback)),
+        },
         RootOrder::HangBell { .. } => {
             place.with(|inner| inner.bell = Some(plugin.number));
         }

@@ -2,6 +2,8 @@
 //! (`filter/src/envoy/`). Those during which other hooks of the stream may run are left for the time after the island's
 //! lock: nothing else is ordered after them.
 
+use std::sync::Arc;
+
 use tollgate_filter::{
     config::Stage,
     exchange::{Effect, Goes, Wants},
@@ -11,7 +13,7 @@ use tollgate_filter::{
 
 use crate::{
     abi::Headers,
-    host::{Http, OfStream, Peer, Scheduler, now_ms},
+    host::{Http, OfStream, Peer, Scheduler, Unsent, now_ms},
     island::{Inner, Woken},
     shared::RECORDS,
 };
@@ -19,7 +21,7 @@ use crate::{
 pub struct Stream {
     kind: Kind,
     /// A request has one from when it is held for the first time.
-    scheduler: Option<Scheduler<OfStream>>,
+    scheduler: Option<Arc<Scheduler<OfStream>>>,
 }
 
 enum Kind {
@@ -41,6 +43,14 @@ pub struct Turn {
     /// The root of this configuration is to call the ledger.
     pub rang: Option<u32>,
     pub woken: Option<Woken>,
+}
+
+/// What is left of a stream that is over.
+#[derive(Debug)]
+pub struct Closed {
+    pub woken: Vec<Woken>,
+    /// It ends when the island is free again.
+    _scheduler: Option<Arc<Scheduler<OfStream>>>,
 }
 
 /// What is to be done when the island is free again.
@@ -74,14 +84,12 @@ impl Stream {
     }
 
     /// From any thread.
-    pub fn wake(&self, wake: u64) {
-        if let Some(scheduler) = &self.scheduler {
-            scheduler.commit(wake);
-        }
+    pub fn wake(&self, wake: u64) -> Option<Unsent<OfStream>> {
+        self.scheduler.clone().map(|to| Unsent { to, event: wake })
     }
 
-    pub fn wake_for_its_end(&self) {
-        self.wake(ENDED);
+    pub fn wake_for_its_end(&self) -> Option<Unsent<OfStream>> {
+        self.wake(ENDED)
     }
 }
 
@@ -125,7 +133,7 @@ impl Inner {
                 }
                 turn.goes = downstream.request_goes();
                 if downstream.wants() == Wants::Ledger && stream.scheduler.is_none() {
-                    stream.scheduler = Some(http.scheduler());
+                    stream.scheduler = Some(Arc::new(http.scheduler()));
                 }
             }
             Kind::Upstream(upstream, request) => {
@@ -163,11 +171,13 @@ impl Inner {
     }
 
     /// The stream is over and gone.
-    pub fn close(&mut self, id: u64) -> Vec<Woken> {
-        if let Some(Stream { kind: Kind::Upstream(upstream, request), .. }) = self.streams.remove(&id) {
+    pub fn close(&mut self, id: u64) -> Closed {
+        let stream = self.streams.remove(&id);
+        let scheduler = stream.as_ref().and_then(|stream| stream.scheduler.clone());
+        if let Some(Stream { kind: Kind::Upstream(upstream, request), .. }) = stream {
             self.left(upstream, request);
         }
-        self.wakes.gone(id)
+        Closed { woken: self.wakes.gone(id), _scheduler: scheduler }
     }
 
     /// The core notes how an attempt ended. Envoy has taken it off the request already, so it is told by the request's

@@ -51,6 +51,8 @@ pub struct Call {
 }
 
 static ENVOY: Mutex<Option<Envoy>> = Mutex::new(None);
+/// What happens to objects while an event is sent to them.
+static MEANWHILE: Mutex<BTreeMap<usize, Box<dyn FnOnce() + Send>>> = Mutex::new(BTreeMap::new());
 /// The module has one state per process, so tests that use it come one after the other.
 static TURN: Mutex<()> = Mutex::new(());
 
@@ -67,6 +69,18 @@ pub fn with<T>(run: impl FnOnce(&mut Envoy) -> T) -> T {
 
 pub fn stream<T>(number: usize, run: impl FnOnce(&mut Stream) -> T) -> T {
     with(|envoy| run(envoy.streams.entry(number).or_default()))
+}
+
+/// The next event that is sent to this object finds it at its end, on the thread that sends.
+pub fn meanwhile(object: usize, end: impl FnOnce() + Send + 'static) {
+    MEANWHILE.lock().unwrap().insert(object, Box::new(end));
+}
+
+fn committed(scheduler: Envoys, event: u64) {
+    let object = scheduler.addr();
+    with(|envoy| envoy.scheduled.push((object, event)));
+    let end = MEANWHILE.lock().unwrap().remove(&object);
+    end.into_iter().for_each(|end| end());
 }
 
 pub fn object(number: usize) -> Envoys {
@@ -301,7 +315,7 @@ mod exported {
 
     #[unsafe(no_mangle)]
     extern "C" fn envoy_dynamic_module_callback_http_filter_scheduler_commit(scheduler: Envoys, event: u64) {
-        with(|envoy| envoy.scheduled.push((scheduler.addr(), event)));
+        committed(scheduler, event);
     }
 
     #[unsafe(no_mangle)]
@@ -340,7 +354,7 @@ mod exported {
 
     #[unsafe(no_mangle)]
     extern "C" fn envoy_dynamic_module_callback_http_filter_config_scheduler_commit(scheduler: Envoys, event: u64) {
-        with(|envoy| envoy.scheduled.push((scheduler.addr(), event)));
+        committed(scheduler, event);
     }
 
     #[unsafe(no_mangle)]

@@ -8,7 +8,7 @@ use super::{borrowed, given, guarded, taken_back};
 use crate::{
     abi::{Bytes, Envoys, Header, Ours, body_goes, goes, headers_go},
     host::Http,
-    island::{self, Woken},
+    island,
     plugin::{self, Member, Notice},
     root,
     stream::{Reply, Then, Turn},
@@ -83,9 +83,10 @@ impl Handle {
     }
 
     fn close(&self) {
-        let woken = island::at(self.island).and_then(|island| island.with(|inner| inner.close(self.id)));
-        let woken: Vec<Woken> = woken.unwrap_or_default();
-        woken.into_iter().for_each(|woken| root::tell_woken(self.island, woken));
+        let closed = island::at(self.island).and_then(|island| island.with(|inner| inner.close(self.id)));
+        if let Some(closed) = closed {
+            closed.woken.into_iter().for_each(|woken| root::tell_woken(self.island, woken));
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The module as Envoy drives it, against the Envoy of `abi::fake`.
 
-use std::sync::MutexGuard;
+use std::sync::{MutexGuard, mpsc};
+use std::time::Duration;
 
 use prost::Message as _;
 use tollgate_proto::v1 as wire;
@@ -241,7 +242,7 @@ fn a_call_that_cannot_be_made_is_made_again() {
     fake::with(|envoy| envoy.is_cut_off = false);
     for _ in 0..6000 {
         told(CONFIG, config, Notice::Tick);
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(20));
         if let Some((call, _)) = reports(CONFIG).first() {
             envoy_dynamic_module_on_http_filter_config_http_stream_reset(fake::object(CONFIG), config, *call, 0);
             break;
@@ -321,7 +322,7 @@ fn one_configuration_in_two_places_has_one_root_that_moves() {
         if reports(OTHER).iter().any(|(_, report)| !report.usage.is_empty()) {
             break;
         }
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(20));
     }
     assert!(reports(OTHER).iter().any(|(_, report)| !report.usage.is_empty()));
     destroy_config(two);
@@ -343,6 +344,49 @@ fn a_newer_configuration_ends_the_calls_of_the_older_ones() {
     assert_eq!(fake::with(|envoy| envoy.calls.len()), before, "the older one acts no more");
     destroy_config(old);
     destroy_config(new);
+}
+
+/// Runs on a thread of its own, and does not wait for it for ever.
+fn ends_soon(run: impl FnOnce() + Send + 'static) {
+    let (sender, over) = mpsc::channel();
+    std::thread::spawn(move || {
+        run();
+        sender.send(()).unwrap();
+    });
+    over.recv_timeout(Duration::from_secs(10)).expect("it waits for a lock of its own");
+}
+
+#[test]
+fn a_configuration_that_ends_while_it_is_told_holds_up_nobody() {
+    let _turn = start();
+    let config = configured(CONFIG, stage(Vec::new()));
+    let other = configured(OTHER, stage(vec![daily()]));
+    let ours = config.expose_provenance();
+    fake::meanwhile(CONFIG, move || destroy_config(std::ptr::with_exposed_provenance(ours)));
+    let plugin = plugin::of_number(plugin::all().first().unwrap().number).unwrap();
+    // As the thread of the time does it.
+    ends_soon(move || plugin.tell(Notice::Tick));
+    assert_eq!(plugin::all().len(), 1);
+    // Others are served on.
+    told(OTHER, other, Notice::Tick);
+    assert_eq!(arrived(other, 1).1, 1, "it waits for the ledger");
+    destroy_config(other);
+}
+
+#[test]
+fn a_request_that_ends_while_it_is_woken_holds_up_nobody() {
+    let _turn = start();
+    let config = configured(CONFIG, stage(vec![daily()]));
+    told(CONFIG, config, Notice::Tick);
+    let (held, goes) = arrived(config, 1);
+    assert_eq!(goes, 1);
+    let (held, ours) = (held.expose_provenance(), config.expose_provenance());
+    fake::meanwhile(1, move || envoy_dynamic_module_on_http_filter_destroy(std::ptr::with_exposed_provenance(held)));
+    ends_soon(move || told(CONFIG, std::ptr::with_exposed_provenance(ours), Notice::Tick));
+    // The root hears that nobody is left to try again.
+    let heard = number(Notice::WokenByTick { island: WORKER });
+    assert!(fake::with(|envoy| envoy.scheduled.contains(&(CONFIG, heard))));
+    destroy_config(config);
 }
 
 #[test]

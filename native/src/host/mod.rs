@@ -8,7 +8,7 @@ mod scheduler;
 pub use call::{Config, Started};
 pub use connection::Peer;
 pub use http::Http;
-pub use scheduler::{OfConfig, OfStream, Scheduler};
+pub use scheduler::{OfConfig, OfStream, Scheduler, Unsent};
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,6 +1,10 @@
 //! By a scheduler any thread sends an event to a stream or to a configuration. It comes as a hook on the thread of that.
+//!
+//! While an event is sent, and when a scheduler ends, Envoy may destroy whom it is for, which is a hook on this very
+//! thread. So whoever sends takes a scheduler along and has none of our locks: the hook would wait for it for ever, and
+//! Envoy's main thread for both.
 
-use std::marker::PhantomData;
+use std::{marker::PhantomData, sync::Arc};
 
 use crate::abi::{Envoys, callbacks};
 
@@ -27,8 +31,18 @@ pub struct Scheduler<W: Whom> {
     whom: PhantomData<W>,
 }
 
+/// An event that is to be sent, once no lock is held.
+#[derive(Debug)]
+#[must_use = "it is not sent yet"]
+pub struct Unsent<W: Whom> {
+    pub to: Arc<Scheduler<W>>,
+    pub event: u64,
+}
+
 // SAFETY: Envoy's schedulers may be used and deleted on every thread (`abi.h`, "safe to call from any thread").
 unsafe impl<W: Whom> Send for Scheduler<W> {}
+// SAFETY: as above. To send an event changes nothing in a scheduler, so two threads may do so at a time.
+unsafe impl<W: Whom> Sync for Scheduler<W> {}
 
 // === impl Scheduler ===
 
@@ -51,6 +65,16 @@ impl<W: Whom> Drop for Scheduler<W> {
         unsafe { W::delete(self.scheduler) }
     }
 }
+
+// === impl Unsent ===
+
+impl<W: Whom> Unsent<W> {
+    pub fn send(self) {
+        self.to.commit(self.event);
+    }
+}
+
+// === impl Whom ===
 
 impl Whom for OfStream {
     unsafe fn commit(scheduler: Envoys, event: u64) {
