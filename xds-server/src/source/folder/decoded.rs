@@ -1,6 +1,6 @@
 //! What one file says.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::{fs, io};
 
 use tollgate_core::objects::Objects;
@@ -52,8 +52,9 @@ impl Decoded {
         self.findings.iter().any(hides_an_object)
     }
 
-    pub fn secret_files(&self) -> impl Iterator<Item = &PathBuf> {
-        self.secret_files.iter().map(|print| &print.path)
+    /// As they were before they were read.
+    pub fn secret_files(&self) -> &[Print] {
+        &self.secret_files
     }
 }
 

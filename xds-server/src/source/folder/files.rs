@@ -1,6 +1,6 @@
 //! What the files of a folder say, and which of them say something else than before.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use tollgate_core::status::Finding;
 use super::FolderError;
 use super::decoded::Decoded;
 use super::list::list;
+use super::print::Print;
 
 #[derive(Debug)]
 pub(super) struct Files {
@@ -89,7 +90,7 @@ impl Files {
         self.decoded.values().flat_map(|decoded| decoded.findings.iter().cloned()).collect()
     }
 
-    pub fn secret_files(&self) -> BTreeSet<PathBuf> {
+    pub fn secret_files(&self) -> Vec<Print> {
         self.decoded.values().flat_map(Decoded::secret_files).cloned().collect()
     }
 

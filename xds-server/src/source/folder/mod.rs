@@ -30,6 +30,7 @@ use tollgate_core::status::{Finding, Reason, Severity, Spot};
 
 use self::files::{Changed, Files};
 use self::last_good::LastGood;
+use self::print::Print;
 use self::secrets::LocalSecrets;
 
 /// A folder (or one file) and what was last good in it.
@@ -59,8 +60,8 @@ enum Together {
 pub struct Reading {
     pub changes: Changes,
     pub findings: Vec<Finding>,
-    /// Files outside (or inside) that Secrets refer to.
-    pub secret_files: BTreeSet<PathBuf>,
+    /// Files outside (or inside) that Secrets refer to, as they were before they were read.
+    pub secret_files: Vec<Print>,
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -4,13 +4,13 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Print {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Print {
     pub(super) path: PathBuf,
     state: Option<State>,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct State {
     inode: u64,
     bytes: u64,

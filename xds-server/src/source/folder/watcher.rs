@@ -38,9 +38,10 @@ enum Event {
 /// Watches a folder, and the files outside of it that its Secrets refer to.
 pub struct Watcher {
     root: PathBuf,
+    /// The folder's own files.
+    files: Vec<Print>,
     /// Files that Secrets refer to.
-    more: BTreeSet<PathBuf>,
-    fingerprint: Vec<Print>,
+    more: Vec<Print>,
     events: mpsc::Receiver<Event>,
     /// None: the kernel gives no events, and the poll has to do.
     kernel: Option<RecommendedWatcher>,
@@ -61,26 +62,24 @@ impl Watcher {
         });
         let mut watcher = Self {
             root: root.to_owned(),
-            more: BTreeSet::new(),
-            fingerprint: Vec::new(),
+            files: Vec::new(),
+            more: Vec::new(),
             events,
             kernel: kernel.ok(),
             watched: BTreeSet::new(),
         };
         watcher.watch(root, RecursiveMode::Recursive);
-        watcher.fingerprint = watcher.take();
+        watcher.files = watcher.take();
         watcher
     }
 
-    /// Watches these files too, in place of those named before.
-    pub fn also(&mut self, files: BTreeSet<PathBuf>) {
-        for folder in files.iter().filter_map(|file| file.parent()) {
+    /// Watches these files too, in place of those named before. What differs from these prints counts as changed: the
+    /// files were read before they are watched, and somebody may have written in between.
+    pub fn also(&mut self, files: Vec<Print>) {
+        for folder in files.iter().filter_map(|file| file.path.parent()) {
             self.watch(folder, RecursiveMode::NonRecursive);
         }
-        if self.more != files {
-            self.more = files;
-            self.fingerprint = self.take();
-        }
+        self.more = files;
     }
 
     /// Returns when something is different and writers have come to rest.
@@ -92,9 +91,10 @@ impl Watcher {
                 Ok(None) => sleep(POLL).await,
                 Err(_elapsed) => {}
             }
-            let now = self.take();
-            if now != self.fingerprint {
-                self.fingerprint = now;
+            let files = self.take();
+            let more: Vec<Print> = self.more.iter().map(|print| Print::of(print.path.clone())).collect();
+            if (&files, &more) != (&self.files, &self.more) {
+                (self.files, self.more) = (files, more);
                 return;
             }
         }
@@ -119,8 +119,7 @@ impl Watcher {
     }
 
     fn take(&self) -> Vec<Print> {
-        let files = list(&self.root).unwrap_or_default();
-        files.into_iter().chain(self.more.iter().cloned()).map(Print::of).collect()
+        list(&self.root).unwrap_or_default().into_iter().map(Print::of).collect()
     }
 }
 
@@ -153,6 +152,9 @@ impl Event {
 mod tests {
     use std::fs;
 
+    use tollgate_core::objects::Objects;
+
+    use super::super::Folder;
     use super::*;
 
     async fn seen(watcher: &mut Watcher) -> bool {
@@ -183,12 +185,42 @@ mod tests {
         assert!(seen(&mut watcher).await);
         // A key file elsewhere.
         let key = dir.path().join("key");
-        watcher.also(BTreeSet::from([key.clone()]));
+        watcher.also(vec![Print::of(key.clone())]);
         fs::write(&key, "secret").unwrap();
         assert!(seen(&mut watcher).await);
         // A new folder below.
         fs::create_dir(root.join("below")).unwrap();
         fs::write(root.join("below/c.json"), "{}").unwrap();
         assert!(seen(&mut watcher).await);
+    }
+
+    #[tokio::test]
+    async fn what_changes_after_a_reading_and_before_its_watch_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, key) = (dir.path().join("conf"), dir.path().join("key"));
+        fs::create_dir(&root).unwrap();
+        fs::write(&key, "one").unwrap();
+        let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nfile: {apiKey: ../key}\n";
+        fs::write(root.join("a.yaml"), secret).unwrap();
+        let mut watcher = Watcher::of(&root);
+        let mut folder = Folder::new(&root);
+        let mut read = || folder.read(&Objects::default()).unwrap().secret_files;
+        let files = read();
+        assert_eq!(files.len(), 1);
+        // The key file itself.
+        fs::write(&key, "another").unwrap();
+        watcher.also(files);
+        assert!(seen(&mut watcher).await);
+        watcher.also(read());
+        // The folder, while the files that are named become others.
+        fs::write(root.join("b.yaml"), secret.replace("name: s", "name: t").replace("key}", "key2}")).unwrap();
+        assert!(seen(&mut watcher).await);
+        let files = read();
+        fs::write(root.join("c.yaml"), secret.replace("name: s", "name: u")).unwrap();
+        watcher.also(files);
+        assert!(seen(&mut watcher).await);
+        // And then there is rest.
+        watcher.also(read());
+        assert!(timeout(POLL * 2, watcher.changed()).await.is_err());
     }
 }
