@@ -26,6 +26,10 @@ pub struct Setup {
     arguments: Vec<String>,
     umask: &'static str,
     admin_token: Option<String>,
+    /// The name of the state directory.
+    state: String,
+    /// A folder for temporary files, in place of the machine's.
+    temporary: Option<PathBuf>,
 }
 
 /// Where its configuration comes from.
@@ -61,6 +65,8 @@ impl Setup {
             arguments: Vec::new(),
             umask: "022",
             admin_token: None,
+            state: "state".to_owned(),
+            temporary: None,
         })
     }
 
@@ -93,6 +99,16 @@ impl Setup {
     /// The umask that it is started under, in place of the usual one.
     pub fn umask(self, umask: &'static str) -> Self {
         Self { umask, ..self }
+    }
+
+    /// Its state directory has this name.
+    pub fn state_named(self, name: &str) -> Self {
+        Self { state: name.to_owned(), ..self }
+    }
+
+    /// Its temporary files are in this folder.
+    pub fn temporary(self, folder: &Path) -> Self {
+        Self { temporary: Some(folder.to_owned()), ..self }
     }
 
     /// The admin port wants this token.
@@ -138,6 +154,7 @@ impl Setup {
                 .arg(self.state())
                 .args(Form::chosen().arguments())
                 .args(&self.arguments)
+                .envs(self.temporary.iter().map(|folder| ("TMPDIR", folder)))
                 // The most talkative logs are the ones to search for secrets.
                 .env("RUST_LOG", "debug,h2=info,hyper=info"),
             &self.home.join("tollgate.log"),
@@ -146,7 +163,7 @@ impl Setup {
 
     /// The state directory.
     pub fn state(&self) -> PathBuf {
-        self.home.join("state")
+        self.home.join(&self.state)
     }
 }
 

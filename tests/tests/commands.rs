@@ -23,6 +23,7 @@ e2e! {
     status_says_what_is_not_well_and_why,
     the_help_teaches,
     a_stop_is_clean,
+    nothing_temporary_is_left_by_a_stop,
     an_unknown_consumer_is_refused_from_the_start,
     books_come_back_from_a_copy,
 }
@@ -305,6 +306,45 @@ async fn a_stop_is_clean(shared: Arc<Shared>) -> anyhow::Result<()> {
     basic.gateway.process().signal(rustix::process::Signal::INT)?;
     let status = basic.gateway.process().wait().await?;
     anyhow::ensure!(status.success(), "it ended with {status}");
+    Ok(())
+}
+
+/// Where the state's path is too long for a socket, that of Envoy's admin API is among the temporary files, and only as long
+/// as there is an Envoy. Elsewhere it is gone, too.
+async fn nothing_temporary_is_left_by_a_stop(shared: Arc<Shared>) -> anyhow::Result<()> {
+    const SOCKET: &str = "envoy-admin.sock";
+    // Its path must be short, too.
+    let temporary = tempfile::tempdir()?;
+    let left = || -> anyhow::Result<Vec<_>> {
+        let entries = std::fs::read_dir(temporary.path())?.map(|entry| anyhow::Ok(entry?.path()));
+        entries.collect()
+    };
+    let tap = shared.tap().await?;
+    let name = "nothing_temporary_is_left_by_a_stop";
+    let setup = shared.setup(name)?.temporary(temporary.path()).state_named(&"long-".repeat(20));
+    let entry = config::entry(setup.port());
+    let models = config::documents(&[
+        config::pool("Anonymous", &[("smol", &[Target::new("runner")], None)]),
+        config::backend("runner", "OpenAI", tap.port(), ""),
+    ]);
+    let mut gateway = setup.file("entry.yaml", &entry)?.file("models.yaml", &models)?.start().await?;
+    let [folder] = left()?.try_into().map_err(|left| anyhow::anyhow!("{left:?}"))?;
+    anyhow::ensure!(folder.join(SOCKET).exists(), "no socket in {}", folder.display());
+    let status = gateway.process().stop().await?;
+    anyhow::ensure!(status.success() && left()?.is_empty(), "{status}, {:?}", left()?);
+
+    // An Envoy that outlives its control plane keeps its socket for the next one.
+    gateway.restart().await?;
+    let envoy = gateway.envoy_id()?;
+    gateway.process().kill()?;
+    anyhow::ensure!(folder.join(SOCKET).exists(), "no socket in {}", folder.display());
+    gateway.restart().await?;
+    anyhow::ensure!(gateway.envoy_id()? == envoy, "another Envoy");
+    gateway.process().signal(rustix::process::Signal::INT)?;
+    let status = gateway.process().wait().await?;
+    anyhow::ensure!(status.success() && left()?.is_empty(), "{status}, {:?}", left()?);
+    let in_state = gateway.state().join(SOCKET);
+    anyhow::ensure!(!in_state.exists(), "{}", in_state.display());
     Ok(())
 }
 

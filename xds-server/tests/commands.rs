@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use sha2::{Digest as _, Sha256};
 
@@ -294,6 +294,31 @@ fn an_access_log_and_spans_are_in_what_is_translated_and_no_headers_of_the_colle
 }
 
 /// As an Envoy in a Pod, which opens its standard output by name for the access log.
+#[test]
+fn a_proxy_that_ends_without_an_envoy_leaves_nothing_temporary() {
+    let (temporary, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    // Too long for a socket.
+    let state = dir.path().join("long-".repeat(20));
+    let mut proxy = Command::new(env!("CARGO_BIN_EXE_tollgate"))
+        .args(["proxy", "--control-plane", "127.0.0.1", "--status", "127.0.0.1:0", "--envoy", "/bin/true"])
+        .args(["--token", "/no/token", "--authority", "/no/authority", "--state"])
+        .arg(&state)
+        .env("TMPDIR", temporary.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let left = || fs::read_dir(temporary.path()).unwrap().count();
+    // From then on it waits for a certificate.
+    while left() == 0 {
+        assert!(proxy.try_wait().unwrap().is_none());
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    rustix::process::kill_process(rustix::process::Pid::from_child(&proxy), rustix::process::Signal::TERM).unwrap();
+    assert!(proxy.wait().unwrap().success());
+    assert_eq!(left(), 0);
+}
+
 #[test]
 fn what_is_started_detached_writes_where_it_is_told() {
     let folder = tempfile::tempdir().unwrap();

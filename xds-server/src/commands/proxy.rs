@@ -120,7 +120,7 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
     let state = StateDir::open(&args.state)?;
     let socket = admin_socket::of_state(state.path()).context("Envoy's admin API has no place")?;
     let (life, is) = watch::channel(Life::Starting);
-    let status = Status { life: is, admin: EnvoyAdmin::at(&socket)?, began: OnceLock::new() }.router();
+    let status = Status { life: is, admin: EnvoyAdmin::at(socket.path())?, began: OnceLock::new() }.router();
     let listener = listen(&args.status, "--status").await?;
     let status = tokio::spawn(web::serve(listener, "status", status, web::Limits::PEOPLE));
 
@@ -142,7 +142,7 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
     let bootstrap = Bootstrap {
         node_id: &args.node.unwrap_or_else(node),
         control: ControlPlane { host, port: args.xds_port },
-        admin: &socket,
+        admin: socket.path(),
         admin_paths: &args.admin_path,
         heap: args.envoy_memory.unwrap_or_else(memory::heap),
         certificates: &files,

@@ -156,7 +156,7 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
     let access_log = match args.signals.access_log() {
         None => AccessLogFile::None,
         Some(AccessLogPlace::Stdout) => {
-            let admin = EnvoyAdmin::at(&envoy_admin)?;
+            let admin = EnvoyAdmin::at(envoy_admin.path())?;
             AccessLogFile::PassedOn(AccessLog::follow(state.join("access.log"), admin).await?)
         }
         Some(AccessLogPlace::File(path)) => AccessLogFile::of_user(&path)?,
@@ -166,7 +166,7 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
     let bootstrap = Bootstrap {
         node_id: &node_id(state.path()),
         control: ControlPlane { host: "127.0.0.1", port: xds.local_addr()?.port() },
-        admin: &envoy_admin,
+        admin: envoy_admin.path(),
         admin_paths: &[],
         heap: args.envoy_memory.unwrap_or_else(memory::heap),
         certificates: &proxy,

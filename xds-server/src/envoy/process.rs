@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tollgate_core::envoy::MODULE_ENVOY;
 
 use super::admin::EnvoyAdmin;
+use super::admin_socket::AdminSocket;
 use super::detach::{self, Output};
 use super::life::Life;
 use super::log::{self, From};
@@ -38,7 +39,7 @@ pub struct EnvoySetup {
     /// The bootstrap's text.
     pub bootstrap: String,
     /// The socket of Envoy's admin API that the bootstrap names.
-    pub admin: PathBuf,
+    pub admin: AdminSocket,
     /// When it stops, requests in flight get this long to end.
     pub drain: Duration,
     /// Where its standard output goes.
@@ -158,6 +159,7 @@ impl Envoy {
         loop {
             self.ended().await;
             if let Err(error) = self.restart().await {
+                self.forget();
                 return error;
             }
         }
@@ -165,7 +167,7 @@ impl Envoy {
 
     /// Lets requests end and filters report, then ends Envoy. Each of these has a time limit.
     pub async fn stop(&mut self) {
-        match EnvoyAdmin::at(&self.setup.admin) {
+        match EnvoyAdmin::at(self.setup.admin.path()) {
             Ok(admin) => {
                 let drained = async {
                     admin.drain().await?;
@@ -209,6 +211,7 @@ impl Envoy {
         self.life = None;
         self.log.abort();
         let _not_there = fs::remove_file(&self.files.pid);
+        self.setup.admin.remove();
     }
 
     fn signal(&self, signal: Signal) {
