@@ -23,7 +23,8 @@ use crate::envoy::{admin_socket, memory};
 use crate::identity::Identity;
 use crate::proxy::certificate::{Given, Origin};
 use crate::proxy::status::{Life, Status};
-use crate::serve::pki::Folder;
+use crate::report::{Certificate, Certificates};
+use crate::serve::pki::{Folder, Validity};
 use crate::state::dir::StateDir;
 use crate::state::private;
 use crate::web;
@@ -120,7 +121,14 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
     let state = StateDir::open(&args.state)?;
     let socket = admin_socket::of_state(state.path()).context("Envoy's admin API has no place")?;
     let (life, is) = watch::channel(Life::Starting);
-    let status = Status { life: is, admin: EnvoyAdmin::at(socket.path())?, began: OnceLock::new() }.router();
+    let certificates = Certificates::default();
+    let status = Status {
+        life: is,
+        admin: EnvoyAdmin::at(socket.path())?,
+        certificates: certificates.clone(),
+        began: OnceLock::new(),
+    };
+    let status = status.router();
     let listener = listen(&args.status, "--status").await?;
     let status = tokio::spawn(web::serve(listener, "status", status, web::Limits::PEOPLE));
 
@@ -139,6 +147,7 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
     }
     let folder = Folder::of(&state.join("pki"), &given.identity);
     let files = folder.put(&given.issued, &given.authority)?;
+    count(&certificates, &given);
     let bootstrap = Bootstrap {
         node_id: &args.node.unwrap_or_else(node),
         control: ControlPlane { host, port: args.xds_port },
@@ -159,7 +168,7 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
     };
     let mut envoy = Envoy::start_or_adopt(setup, &state).await?;
     life.send_replace(Life::Serving);
-    let renewing = tokio::spawn(renew(origin, folder, given));
+    let renewing = tokio::spawn(renew(origin, folder, given, certificates));
     let lost = tokio::select! {
         () = stops.next() => None,
         error = envoy.keep() => Some(error),
@@ -220,7 +229,7 @@ async fn first(origin: &Origin) -> Given {
 
 /// Renews the certificate for as long as the task lives: in time, and when there is another CA. Whoever is certified by a CA
 /// that is trusted no more would not be let in again.
-async fn renew(origin: Origin, folder: Folder, mut present: Given) {
+async fn renew(origin: Origin, folder: Folder, mut present: Given, certificates: Certificates) {
     let mut told = String::new();
     loop {
         sleep(LOOK).await;
@@ -232,6 +241,7 @@ async fn renew(origin: Origin, folder: Folder, mut present: Given) {
             Ok(given) => match take(&folder, &given) {
                 Ok(()) => {
                     told.clear();
+                    count(&certificates, &given);
                     tracing::debug!(until = %given.issued.validity.until, other, "the certificate is renewed");
                     present = given;
                 }
@@ -240,6 +250,12 @@ async fn renew(origin: Origin, folder: Folder, mut present: Given) {
             Err(error) => tell(&mut told, &error),
         }
     }
+}
+
+/// Says how long the certificate counts that Envoy has. Nobody else knows whether it was renewed.
+fn count(certificates: &Certificates, given: &Given) {
+    let Validity { from, until } = given.issued.validity;
+    certificates.count(Certificate::Proxy, from, until);
 }
 
 fn take(folder: &Folder, given: &Given) -> anyhow::Result<()> {

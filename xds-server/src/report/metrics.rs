@@ -37,9 +37,9 @@ struct Keys {
     expired: Gauge,
 }
 
-/// Of the certificates of the control plane.
+/// When certificates end: those of the control plane, or that of a proxy. Clones are the same.
 #[derive(Debug, Clone, Default)]
-struct Certificates {
+pub struct Certificates {
     ends: Family<CertificateLabels, Gauge>,
     lifetimes: Family<CertificateLabels, Gauge>,
 }
@@ -120,6 +120,8 @@ pub enum Certificate {
     Envoy,
     /// Of the mesh, for the port of sidecars.
     Sidecars,
+    /// Of the proxy that says it.
+    Proxy,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -156,9 +158,7 @@ impl Metrics {
 
     /// This certificate counts from one time to another.
     pub fn certificate(&self, certificate: Certificate, from: Timestamp, until: Timestamp) {
-        let labels = CertificateLabels { certificate };
-        self.certificates.ends.get_or_create(&labels).set(until.as_second());
-        self.certificates.lifetimes.get_or_create(&labels).set(until.as_second().saturating_sub(from.as_second()));
+        self.certificates.count(certificate, from, until);
     }
 
     /// Where handshakes are counted that failed.
@@ -311,6 +311,7 @@ impl EncodeLabelValue for Certificate {
             Self::Server => "server",
             Self::Envoy => "envoy",
             Self::Sidecars => "sidecars",
+            Self::Proxy => "proxy",
         };
         EncodeLabelValue::encode(&name, encoder)
     }
@@ -319,6 +320,25 @@ impl EncodeLabelValue for Certificate {
 // === impl Certificates ===
 
 impl Certificates {
+    /// This certificate counts from one time to another.
+    pub fn count(&self, certificate: Certificate, from: Timestamp, until: Timestamp) {
+        let labels = CertificateLabels { certificate };
+        self.ends.get_or_create(&labels).set(until.as_second());
+        self.lifetimes.get_or_create(&labels).set(until.as_second().saturating_sub(from.as_second()));
+    }
+
+    /// Lines that may follow those of others, in the older text format as well.
+    ///
+    /// # Errors
+    /// When a metric cannot be written as text.
+    pub fn lines(&self) -> Result<String, fmt::Error> {
+        let mut registry = Registry::default();
+        self.register(ours(&mut registry));
+        let mut lines = String::new();
+        text::encode_registry(&mut lines, &registry)?;
+        Ok(lines)
+    }
+
     fn register(&self, registry: &mut Registry) {
         let (ends, lifetimes) = ("When a certificate ends, in seconds since 1970", "How long a certificate counts");
         registry.register("certificate_expiry_seconds", ends, self.ends.clone());

@@ -18,6 +18,6 @@ mod status;
 
 pub use due::{Due, Whose};
 pub use last_used::LastUsed;
-pub use metrics::{Certificate, Consumers, Metrics};
+pub use metrics::{Certificate, Certificates, Consumers, Metrics};
 pub use spent::SpentToday;
 pub use status::{GatewayStatus, Listener, Nack, Objects, Proxy, Status};

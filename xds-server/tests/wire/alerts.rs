@@ -2,6 +2,8 @@
 //! Those that need a real API server are in tests/tests/lab/alerts.rs.
 
 use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -129,6 +131,36 @@ async fn a_disk_that_takes_nothing_is_told_and_its_end_too() {
     })
     .await;
     prometheus.ends("TollgateLedgerUnavailable", async || calls(true).await).await.unwrap();
+    prometheus.ends("TollgateCertificateNotRenewed", async || {}).await.unwrap();
+}
+
+/// Only a proxy in a Pod knows when its own certificate ends. This is what it says, beside what a control plane does.
+#[tokio::test]
+async fn a_proxy_that_gets_no_new_certificate_is_told() {
+    if !prometheus::is_here() {
+        return;
+    }
+    let ends = Arc::new(AtomicI64::new(i64::MAX));
+    let said = Arc::clone(&ends);
+    let metrics = axum::routing::get(async move || {
+        let ends = said.load(Ordering::Relaxed);
+        format!(
+            "tollgate_certificate_expiry_seconds{{certificate=\"proxy\"}} {ends}\n\
+             tollgate_certificate_lifetime_seconds{{certificate=\"proxy\"}} 86400\n"
+        )
+    });
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move { axum::serve(listener, axum::Router::new().route("/metrics", metrics)).await });
+    let server = server(&[]);
+    let prometheus = Prometheus::start(&[&server.metrics, &proxy]).await.unwrap();
+    let in_a_day = Timestamp::now().as_second() + 86400;
+    ends.store(in_a_day, Ordering::Relaxed);
+    prometheus.silent(&[]).await.unwrap();
+    // A sixth of it is left.
+    ends.store(in_a_day - 72000, Ordering::Relaxed);
+    prometheus.fires("TollgateCertificateNotRenewed", async || {}).await.unwrap();
+    ends.store(in_a_day, Ordering::Relaxed);
     prometheus.ends("TollgateCertificateNotRenewed", async || {}).await.unwrap();
 }
 
