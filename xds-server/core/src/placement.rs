@@ -8,6 +8,10 @@ use crate::objects::Meta;
 use crate::status::{Finding, Reason, Severity};
 use crate::terms::Key;
 
+/// Where the proxy of a Pod tells whether it is ready, and its metrics. No Service may have this port: an owner of Gateways
+/// would open it to everybody.
+pub const STATUS_PORT: u16 = 15021;
+
 /// Whose proxies the objects are translated for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Placement {
@@ -103,6 +107,11 @@ impl Placement {
     /// one shows a certificate to backends.
     pub fn shares_proxies(&self) -> bool {
         matches!(self, Self::OneHost | Self::OneFleet(_))
+    }
+
+    /// Whether no Gateway can have a port, because our Pods have another use for it.
+    pub fn reserves(&self, port: u16) -> bool {
+        matches!(self, Self::ProxyPerGateway | Self::OneFleet(_)) && port == STATUS_PORT
     }
 
     fn is_sidecar(&self) -> bool {

@@ -22,11 +22,12 @@ use sha2::{Digest as _, Sha256};
 use crate::linkerd;
 use crate::mesh::{AGENT_ALONE, INJECTED, TLS_MODE};
 use crate::objects::{GATEWAY_GROUP, Gateway, Key, Object, ProxyParameters, ProxyReplicas, ProxyService};
+use crate::placement::Placement;
 use crate::terms::Collector;
 use crate::terms::names::{is_dns_label, is_label_value};
 
 use self::pod::{AUTHORITY_VOLUME, Runs};
-pub use self::pod::{CA_FILE, STATUS_PORT, TOKEN_AUDIENCE};
+pub use self::pod::{CA_FILE, TOKEN_AUDIENCE};
 pub use self::policy::{Destination, Egress};
 
 /// Whose Gateway an object is for (GEP-1762).
@@ -160,6 +161,8 @@ pub fn wanted(
     let uid = &gateway.meta.provenance.cluster()?.uid;
     let fleet = Fleet { gateway, name: name_of(gateway), uid };
     let listed = gateway.spec.listeners.iter().filter_map(|listener| u16::try_from(listener.port).ok());
+    // A listener that is not open keeps its port, so that it does not go and come while its certificate is changed.
+    let listed = listed.filter(|port| !Placement::ProxyPerGateway.reserves(*port));
     let ports: BTreeSet<u16> = ports.iter().copied().chain(listed).collect();
     let mut all = vec![
         fleet.document(FleetKind::ServiceAccount, json!({"automountServiceAccountToken": false})),
@@ -170,11 +173,12 @@ pub fn wanted(
         let spec = policy::spec(&fleet.selector(), &ports, egress, settings, namespace);
         all.push(fleet.document(FleetKind::NetworkPolicy, json!({"spec": spec})));
     }
+    // A Service needs a port.
+    if !ports.is_empty() {
+        let spec = fleet.service(&ports, parameters.service.unwrap_or(settings.service));
+        all.push(fleet.document(FleetKind::Service, json!({"spec": spec})));
+    }
     all.extend([
-        fleet.document(
-            FleetKind::Service,
-            json!({"spec": fleet.service(&ports, parameters.service.unwrap_or(settings.service))}),
-        ),
         fleet.document(FleetKind::Deployment, json!({"spec": fleet.deployment(settings, parameters, *is_for_members)})),
         fleet.document(
             FleetKind::PodDisruptionBudget,

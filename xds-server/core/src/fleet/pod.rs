@@ -4,9 +4,8 @@ use serde_json::{Map, Value, json};
 
 use super::{PodMesh, Settings};
 use crate::objects::ProxyParameters;
+use crate::placement::STATUS_PORT;
 
-/// Where the proxy tells whether it is ready, and its metrics. No Service has this port.
-pub const STATUS_PORT: u16 = 15021;
 /// Whom the Pod's token is for. Nobody else takes it, so it opens nothing but a certificate.
 pub const TOKEN_AUDIENCE: &str = "tollgate";
 /// The ConfigMap's key, and the file's name in the Pod.

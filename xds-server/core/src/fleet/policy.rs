@@ -9,7 +9,8 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value, json};
 
-use super::pod::STATUS_PORT;
+use crate::placement::STATUS_PORT;
+
 use super::{PodMesh, Settings};
 
 /// The label of a namespace that is its name.

@@ -419,6 +419,19 @@ fn proxies_reach_the_collector_of_their_spans() {
 }
 
 #[test]
+fn no_service_has_the_port_of_metrics_and_probes() {
+    let more = "{name: more, port: 80,";
+    let with_probes = GATEWAY.replace(more, "{name: probes, port: 15021,");
+    let all = wanted_of(Given::yaml(&with_probes), &settings());
+    let ports = &of(&all, FleetKind::Service)["spec"]["ports"];
+    let numbers: Vec<&Value> = ports.as_array().unwrap().iter().map(|port| &port["port"]).collect();
+    assert_eq!(numbers, [80]);
+    // A Service without ports is none.
+    let all = wanted_of(Given::yaml(&with_probes.replace("port: 80", "port: 15021")), &settings());
+    assert!(all.iter().all(|one| one.kind != FleetKind::Service));
+}
+
+#[test]
 fn a_policy_goes_with_proxies_where_it_is_asked_for() {
     let outside = wanted_of(Given::yaml(GATEWAY), &settings());
     assert!(outside.iter().all(|one| one.kind != FleetKind::NetworkPolicy));

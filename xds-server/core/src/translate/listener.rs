@@ -120,6 +120,10 @@ impl Source<'_> {
             let message = format!("the Service of all Gateways does not have the port {port}");
             return Err(self.error(Reason::PortUnavailable, format!("{field}.port"), &message, "a port that it has"));
         }
+        if view.placement().reserves(port) {
+            let message = format!("port {port} is where the proxies tell whether they are ready, and their metrics");
+            return Err(self.error(Reason::PortUnavailable, format!("{field}.port"), &message, "take another port"));
+        }
         let hostname: Domain = spec.hostname.as_deref().unwrap_or(ANY).into();
         if let Some(conflict) = conflicts::find(open, (&spec.protocol, port, &hostname)) {
             return Err(conflict.finding(self, &field));
