@@ -27,7 +27,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
-use tollgate_core::envoy::Surroundings;
+use tollgate_core::envoy::{self, Surroundings};
 use tollgate_core::ledger::Configured;
 use tollgate_core::objects::{Changes, Objects};
 use tollgate_core::placement::Setting;
@@ -245,6 +245,7 @@ impl Publisher {
         }
         let given = findings.clone();
         findings.extend(world.findings());
+        findings.extend(envoy::findings(world.objects(), world.ir(), &self.surroundings.filter));
         let before = Arc::clone(&self.published.borrow());
         let next = Publication {
             placement: &self.setting.placement,

@@ -39,7 +39,7 @@ pub use cluster::endpoints_of;
 use filter_config::{
     MAX_BODY_BYTES, attempt_config, connection_config, frontend_config, request_config, workload_config,
 };
-pub use module::{ENVOY as MODULE_ENVOY, other_envoy};
+pub use module::{ENVOY as MODULE_ENVOY, findings, other_envoy};
 pub use print::{NotPrinted, Shown, to_json};
 pub use route_table::RouteTables;
 pub use setup::{

@@ -11,6 +11,10 @@ use envoy_types::pb::google::protobuf::{Any, BytesValue};
 use prost::{Message as _, Name as _};
 use tollgate_proto::v1::{FilterConfig, filter_config::Stage};
 
+use crate::ir::Ir;
+use crate::objects::{Meta, Objects};
+use crate::status::{Finding, Reason, Severity};
+
 use super::wasm::code;
 use super::wire::any;
 use super::{FilterCode, FilterSetup, Runtime};
@@ -32,6 +36,21 @@ pub fn of<'a>(setup: &'a FilterSetup, request: &FilterConfig) -> Option<&'a Filt
         Runtime::Native(code) if !asks_for_claims => Some(code),
         Runtime::Native(_) | Runtime::Wasm => None,
     }
+}
+
+/// What the owners of Gateways are told that have the other form.
+pub fn findings(objects: &Objects, ir: &Ir, setup: &FilterSetup) -> Vec<Finding> {
+    if matches!(setup.runtime, Runtime::Wasm) {
+        return Vec::new();
+    }
+    let with_claims = ir.gateways.iter().filter(|(_, gateway)| !gateway.catalog.claim_sets.is_empty());
+    let metas = with_claims.filter_map(|(key, _)| Some(&objects.gateways.get(&key.namespace, &key.name)?.meta));
+    let told = |meta: &Meta| {
+        let message = "the filter runs as WebAssembly here, and not as a module: Consumers are known by claims of JWTs";
+        let hint = "a module gets no claims of Envoy; without them it runs as --filter says";
+        meta.finding(Severity::Warning, Reason::NotActedOn, "", message, hint)
+    };
+    metas.map(told).collect()
 }
 
 pub fn http(name: &str, code: &FilterCode, config: &FilterConfig, setup: &FilterSetup) -> DynamicModuleFilter {

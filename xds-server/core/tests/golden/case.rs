@@ -88,6 +88,7 @@ impl<'a> Case<'a> {
         let statuses = translation.statuses(&objects, &findings);
         findings.append(&mut translation.findings);
         let surroundings = surroundings(self.route_tables, self.runtime.clone(), self.signals.clone());
+        findings.extend(envoy::findings(&objects, &translation.ir, &surroundings.filter));
         let mut output = self.input.trim_end().to_owned() + "\n";
         let snapshots: BTreeMap<String, Snapshot> = translation
             .ir
