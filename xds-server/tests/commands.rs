@@ -293,7 +293,6 @@ fn an_access_log_and_spans_are_in_what_is_translated_and_no_headers_of_the_colle
     assert!(text(&to_nobody.stderr).contains("--otlp-endpoint"), "{}", text(&to_nobody.stderr));
 }
 
-/// As an Envoy in a Pod, which opens its standard output by name for the access log.
 #[test]
 fn a_proxy_that_ends_without_an_envoy_leaves_nothing_temporary() {
     let (temporary, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -319,6 +318,7 @@ fn a_proxy_that_ends_without_an_envoy_leaves_nothing_temporary() {
     assert_eq!(left(), 0);
 }
 
+/// As an Envoy in a Pod, which opens its standard output by name for the access log.
 #[test]
 fn what_is_started_detached_writes_where_it_is_told() {
     let folder = tempfile::tempdir().unwrap();
