@@ -56,6 +56,14 @@ impl Form {
         }
     }
 
+    /// What Envoy puts before the names of our counters.
+    pub fn stats(self) -> &'static str {
+        match self {
+            Self::Wasm => "wasmcustom",
+            Self::Native => "dynamicmodulescustom",
+        }
+    }
+
     /// Where the tests' folders are, below `logs/`.
     pub fn folder(self) -> &'static str {
         match self {

@@ -1,7 +1,7 @@
 //! What operators are told by: thresholds of budgets, and the dashboard, both of real traffic.
 #![allow(clippy::indexing_slicing, reason = "what JSON does not have is null")]
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
@@ -11,6 +11,7 @@ use axum::routing::post;
 use serde_json::Value;
 use tollgate_tests::client::{Client, chat_stream};
 use tollgate_tests::config;
+use tollgate_tests::filter::Form;
 use tollgate_tests::poll;
 use tollgate_tests::process;
 use tollgate_tests::prometheus::{self, Prometheus};
@@ -21,7 +22,11 @@ use crate::suite::{Shared, e2e};
 e2e! {
     a_budget_that_comes_to_a_threshold_is_told_once,
     the_dashboard_shows_what_happens,
+    what_an_envoy_counts_is_in_the_reference,
 }
+
+/// Its last part has what Envoys count.
+const REFERENCE: &str = include_str!("../../docs/reference/metrics.md");
 
 /// Panels that show nothing while nothing is wrong, or without a cluster, a webhook or a collector.
 const ONLY_SOMETIMES: [&str; 7] = [
@@ -190,4 +195,27 @@ fn laid_out(panels: &[Value]) -> anyhow::Result<()> {
 /// As Grafana asks with everything selected.
 fn without_variables(query: &str) -> String {
     query.replace("$namespace", ".*").replace("$job", ".*").replace("$__rate_interval", "5s")
+}
+
+/// The filter's counters have the names that people are told, in Envoy's stats and in the text for Prometheus.
+async fn what_an_envoy_counts_is_in_the_reference(shared: Arc<Shared>) -> anyhow::Result<()> {
+    let basic = Basic::start(&shared, "what_an_envoy_counts_is_in_the_reference").await?;
+    basic.client().chat("smol").await?.expect(200)?;
+    let (_, reference) = REFERENCE.split_once("## Of an Envoy").context("what Envoys count")?;
+    let told: BTreeSet<&str> =
+        reference.lines().filter_map(|line| line.strip_prefix("| `tollgate_")?.split('`').next()).collect();
+    anyhow::ensure!(told.contains("requests"), "{told:?}");
+    let prefix = Form::chosen().stats();
+    anyhow::ensure!(reference.contains(&format!("`{prefix}.")), "{prefix} is not in the reference");
+    let envoy = basic.gateway.envoy()?;
+    poll::until("the request is counted", || async {
+        anyhow::ensure!(envoy.stat(&format!("{prefix}.tollgate.requests"))? > 0, "not yet");
+        Ok(())
+    })
+    .await?;
+    let text = envoy.get("/stats/prometheus")?;
+    let counted: BTreeSet<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE tollgate_")?.strip_suffix(" counter")).collect();
+    anyhow::ensure!(counted == told, "{:?}", counted.symmetric_difference(&told));
+    Ok(())
 }

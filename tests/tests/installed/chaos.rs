@@ -9,7 +9,6 @@ use anyhow::Context as _;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use rustix::process::Signal;
-use serde_json::{Value, json};
 use tollgate_tests::lab::install::NAMESPACE;
 use tollgate_tests::lab::suite::e2e;
 use tollgate_tests::lab::{Lab, PATIENCE, WAIT};
@@ -46,7 +45,7 @@ spec:
 async fn after_chaos_each_proxy_does_what_the_objects_say(lab: Arc<Lab>) -> anyhow::Result<()> {
     let address = shop::web(&lab, "chaos", "").await?;
     lab.upgrade(&["replicas=2"]).await?;
-    watched(&lab, OLD).await?;
+    dump::watched(&lab, "chaos", "shop-tollgate", OLD).await?;
     let load = Load::start(&lab, &format!("http://{address}/"), 200, &[])?;
     let mut random = StdRng::seed_from_u64(SEED);
     let mut wanted: BTreeMap<u32, u32> = BTreeMap::new();
@@ -115,7 +114,7 @@ async fn after_chaos_each_proxy_does_what_the_objects_say(lab: Arc<Lab>) -> anyh
 async fn all_is_as_if_new(lab: &Lab, wanted: &BTreeMap<u32, u32>) -> anyhow::Result<()> {
     lab.kubectl(&["-n", NAMESPACE, "rollout", "restart", "deployment/tollgate"]).await?.success()?;
     lab.kubectl(&["-n", NAMESPACE, "rollout", "status", "deployment/tollgate", WAIT]).await?.success()?;
-    watched(lab, NEW).await?;
+    dump::watched(lab, "chaos", "shop-tollgate", NEW).await?;
     poll::until("a new proxy has what the old one has", || async {
         let (has, would_have) = (dump::taken(OLD)?, dump::taken(NEW)?);
         anyhow::ensure!(has == would_have, "the old one:\n{has:#}\nthe new one:\n{would_have:#}");
@@ -126,22 +125,6 @@ async fn all_is_as_if_new(lab: &Lab, wanted: &BTreeMap<u32, u32>) -> anyhow::Res
         Ok(())
     })
     .await
-}
-
-/// Makes a Pod like those of the Gateway, but for that its Envoy tells what it goes by, and that nobody sends it requests.
-async fn watched(lab: &Lab, name: &str) -> anyhow::Result<()> {
-    let deployment = ["-n", "chaos", "get", "deployment", "shop-tollgate", "-o", "json"];
-    let deployment: Value = serde_json::from_str(&lab.kubectl(&deployment).await?.success()?.out)?;
-    let mut spec = deployment.pointer("/spec/template/spec").context("no Pods")?.clone();
-    let arguments = spec.pointer_mut("/containers/0/args").and_then(Value::as_array_mut).context("no arguments")?;
-    arguments.push(format!("--admin-path={}", dump::PATH).into());
-    // By this label the control plane takes it for a proxy. No Service selects by this label alone.
-    let labels = json!({"app.kubernetes.io/name": "tollgate-proxy"});
-    let metadata = json!({"name": name, "namespace": "chaos", "labels": labels});
-    lab.apply(&json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}).to_string()).await?;
-    let pod = format!("pod/{name}");
-    lab.kubectl(&["-n", "chaos", "wait", "--for=condition=Ready", WAIT, &pod]).await?.success()?;
-    Ok(())
 }
 
 /// Changes some routes, makes some and deletes some. An API server that stood still a moment ago may refuse.

@@ -13,6 +13,7 @@ use tollgate_tests::lab::{Lab, PATIENCE};
 use tollgate_tests::poll;
 
 use crate::chain::{self, Chain};
+use crate::dump;
 use crate::install::ACCOUNT;
 use crate::shop;
 
@@ -25,6 +26,8 @@ const CREDENTIAL: &str = "planted-credential";
 const WRONG_KEY: &str = "planted-wrong-key";
 const SPENT_KEY: &str = "planted-key-of-somebody-who-has-spent-it-all";
 const UNUSED_KEY: &str = "planted-key-that-nobody-refers-to";
+/// A proxy that tells what it goes by.
+const WATCHED: &str = "planted-watched";
 
 /// A pool at a provider that wants a key, and consumers whose keys are in Secrets.
 const OBJECTS: &str = "
@@ -133,6 +136,14 @@ async fn planted_keys_are_in_nothing_but_secrets(lab: Arc<Lab>) -> anyhow::Resul
         let address = lab.field(&["-n", namespace, "pods", "-l", selector], "{.items[0].status.podIP}").await?;
         places.push((name.to_owned(), shop::get(&lab, &format!("http://{address}:{port}/metrics")).await?.body));
     }
+    dump::watched(&lab, "planted", "llm-tollgate", WATCHED).await?;
+    let dump = poll::until("an Envoy has the credential, and does not say it", || async {
+        let dump = dump::of(WATCHED)?;
+        anyhow::ensure!(["credential/planted/provider", "[redacted]"].iter().all(|text| dump.contains(text)), "{dump}");
+        Ok(dump)
+    })
+    .await?;
+    places.push(("a dump of what an Envoy goes by".to_owned(), dump));
     for command in [&["usage", "-o", "json"][..], &["status"]] {
         let exec = ["-n", NAMESPACE, "exec", "deploy/tollgate", "--", "/usr/local/bin/tollgate"];
         let output = lab.kubectl(&[&exec[..], command].concat()).await?;
