@@ -116,10 +116,13 @@ impl Port {
                 let is_in = match self.shake_hands(client).await {
                     Err(_) => false,
                     // To those whom it refuses the server says so.
-                    Ok(mut stream) => tokio::select! {
-                        _ended = stream.read(&mut [0]) => false,
-                        connection = self.incoming.next() => connection.is_some(),
-                    },
+                    Ok(mut stream) => {
+                        let mut byte = [0];
+                        tokio::select! {
+                            _ended = stream.read(&mut byte) => false,
+                            connection = self.incoming.next() => connection.is_some(),
+                        }
+                    }
                 };
                 if is_in == let_in {
                     return;
@@ -266,8 +269,9 @@ async fn who_says_nothing_after_the_handshake_is_closed() {
         // The handshake itself may be slower than so short a time on a busy machine.
         let (mut stream, mut connection) = loop {
             let Ok(mut stream) = port.shake_hands(&client).await else { continue };
+            let mut byte = [0];
             let connection = tokio::select! {
-                _ended = stream.read(&mut [0]) => continue,
+                _ended = stream.read(&mut byte) => continue,
                 connection = port.incoming.next() => connection,
             };
             break (stream, connection.unwrap().unwrap());
