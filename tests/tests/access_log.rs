@@ -25,6 +25,7 @@ e2e! {
 
 const WRONG_KEY: &str = "a-key-that-nobody-has";
 const PATH: &str = "/v1/chat/completions";
+const PROVIDER: &str = "gen_ai.provider.name";
 /// What a client that does not know better puts into a URL.
 const IN_QUERY: &str = "?api_key=the-key-in-a-query";
 
@@ -72,8 +73,9 @@ impl Told {
             ],
         );
         let gone = ClosedPort::new()?;
-        let backend = |name, port| config::backend(name, "OpenAI", port, "");
-        let models = [pool, backend("runner", tap.port()), backend("gone", gone.port())];
+        let backend = |name, schema, port| config::backend(name, schema, port, "");
+        let models =
+            [pool, backend("runner", "OpenAI", tap.port()), backend("gone", "AzureOpenAI", gone.port())];
         let entry = config::entry(setup.port());
         let (file, endpoint) = (log.to_str().context("a path in UTF-8")?.to_owned(), collector.endpoint());
         let gateway = setup
@@ -182,6 +184,13 @@ async fn the_access_log_says_what_each_request_was_and_used(shared: Arc<Shared>)
         anyhow::ensure!(line(name)?.get("tollgate.first_token_ms").is_some() == has, "{name:?}: {lines:?}");
     }
 
+    // That of the attempt that was answered.
+    for (name, provider) in
+        [("plain", "openai"), ("failover", "openai"), ("", "openai"), ("stranger", ""), ("poor", "")]
+    {
+        anyhow::ensure!(text(line(name)?, PROVIDER) == provider, "{name:?}: {lines:?}");
+    }
+
     let mut sums: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     for name in ["plain", "stream", "failover", ""] {
         let line = line(name)?;
@@ -244,6 +253,16 @@ async fn spans_say_what_each_request_was_and_used(shared: Arc<Shared>) -> anyhow
     }
     anyhow::ensure!(attempts_of(span("failover")?).len() == 2, "{spans:?}");
     anyhow::ensure!(attempts_of(span("stranger")?).is_empty(), "{spans:?}");
+
+    // Each attempt says who was to answer it, and the request who did.
+    for name in ["plain", "failover", "stranger", "poor"] {
+        let (span, line) = (span(name)?, lines.get(name).context("its line")?);
+        anyhow::ensure!(span.attribute(PROVIDER) == text(line, PROVIDER), "{name}: {span:?} and {line}");
+    }
+    let mut providers: Vec<&str> =
+        attempts_of(span("failover")?).iter().map(|attempt| attempt.attribute(PROVIDER)).collect();
+    providers.sort_unstable();
+    anyhow::ensure!(providers == ["azure.ai.openai", "openai"], "{providers:?} in {spans:?}");
 
     // The trace of a client goes on, and the backend is given the attempt as its parent.
     let traced = span("traced")?;

@@ -9,7 +9,7 @@ use envoy_types::pb::google::protobuf::{Any, Struct, Value, value::Kind};
 use prost::{Message as _, Name as _};
 
 use super::asked::{AUTHORITY, PATH};
-use super::signals::FIELDS;
+use super::signals::{FIELDS, PROVIDER, PROVIDER_FORMAT};
 
 /// What Envoy knows of every request, under the names that Envoy's own JSON log and Istio's have for it.
 const OF_ENVOY: [(&str, &str); 22] = [
@@ -43,6 +43,7 @@ pub fn in_file(path: &str) -> AccessLog {
     // A map of several entries is encoded in any order, and another order is another listener. Messages one after the other
     // are one message.
     let ours = FIELDS.iter().map(|field| (field.shown_as, field.format()));
+    let ours = ours.chain([(PROVIDER, PROVIDER_FORMAT.to_owned())]);
     for (name, format) in OF_ENVOY.into_iter().map(|(name, format)| (name, format.to_owned())).chain(ours) {
         let json = Struct { fields: [(name.to_owned(), text(format))].into() };
         let format = SubstitutionFormatString {
@@ -81,7 +82,7 @@ mod tests {
     fn a_line_has_the_fields_of_envoy_and_ours_and_the_same_each_time() {
         let (bytes, path, json) = read("/dev/stdout");
         assert_eq!(path, "/dev/stdout");
-        assert_eq!(json.fields.len(), OF_ENVOY.len() + FIELDS.len(), "no name stands twice");
+        assert_eq!(json.fields.len(), OF_ENVOY.len() + FIELDS.len() + 1, "no name stands twice");
         let format = |name: &str| json.fields.get(name).unwrap().kind.clone().unwrap();
         let of = |text: &str| Kind::StringValue(text.to_owned());
         assert_eq!(format("gen_ai.usage.output_tokens"), of("%FILTER_STATE(wasm.tollgate.output_tokens:PLAIN)%"));

@@ -15,11 +15,12 @@ use envoy_types::pb::google::protobuf::{Struct, Value, value::Kind};
 use prost::Message as _;
 
 use crate::ir;
+use crate::objects::Schema;
 use crate::snapshot::{Resource, ResourceType, Snapshot};
 use crate::terms::Collector;
 
 use super::wire::{address, ads, any, duration, number};
-use super::{edge, jwt, picker, tls, tracing, upstream};
+use super::{edge, jwt, picker, signals, tls, tracing, upstream};
 
 pub fn add(snapshot: &mut Snapshot, gateway: &ir::Gateway) {
     for backend in gateway.catalog.backends.values() {
@@ -77,7 +78,10 @@ pub fn endpoints_of(cluster: &Resource) -> Option<String> {
 }
 
 fn of_backend(gateway: &ir::Gateway, backend: &ir::Backend) -> cluster::Cluster {
-    let common = common(&backend.cluster, backend.timeouts.connect);
+    let common = cluster::Cluster {
+        metadata: Some(provider(backend.schema)),
+        ..common(&backend.cluster, backend.timeouts.connect)
+    };
     let is_closed = match &backend.tls {
         ir::Tls::Simple { .. } => matches!(gateway.client_certificate, ir::ClientCertificate::Missing),
         // Anybody could be there, or no proxy of this Gateway could show who it is.
@@ -128,6 +132,13 @@ fn of_backend(gateway: &ir::Gateway, backend: &ir::Backend) -> cluster::Cluster 
     };
     set_protocol(&mut made, version, upstream::filters(gateway, backend));
     made
+}
+
+/// By which access logs and spans say who answers.
+fn provider(schema: Schema) -> core::Metadata {
+    let (namespace, name) = signals::PROVIDER_METADATA;
+    let fields = one_field((name, schema.provider()));
+    core::Metadata { filter_metadata: [(namespace.to_owned(), fields)].into(), ..Default::default() }
 }
 
 /// The cluster of somebody's keys (JWKS), with its name.

@@ -45,6 +45,13 @@ pub(super) enum Known {
     AtTheLog,
 }
 
+/// Who answers, by OpenTelemetry's name. The filter need not tell it: it is metadata of the cluster of each ModelBackend, so an
+/// attempt's span has that of its own backend.
+pub(super) const PROVIDER: &str = "gen_ai.provider.name";
+pub(super) const PROVIDER_FORMAT: &str = "%CLUSTER_METADATA(tollgate:provider)%";
+/// Where it is in metadata: the namespace, and the name there.
+pub(super) const PROVIDER_METADATA: (&str, &str) = ("tollgate", "provider");
+
 /// Envoy puts this before the names that a filter gives.
 const PREFIX: &str = "wasm.tollgate.";
 

@@ -15,7 +15,7 @@ use envoy_types::pb::envoy::r#type::v3::Percent;
 use crate::ir;
 
 use super::asked::{AUTHORITY, PATH};
-use super::signals::{FIELDS, Known, Tracing};
+use super::signals::{FIELDS, Known, PROVIDER, PROVIDER_FORMAT, Tracing};
 use super::wire::{any, duration, extension, yes};
 
 /// The cluster of the collector.
@@ -73,7 +73,9 @@ fn tags() -> Vec<CustomTag> {
     // In place of Envoy's own, which has the query.
     let url = tag("http.url", format!("%REQ(:SCHEME)%://{AUTHORITY}{PATH}"));
     let in_time = FIELDS.iter().filter(|field| field.known == Known::InTime);
-    std::iter::once(url).chain(in_time.map(|field| tag(field.shown_as, field.format()))).collect()
+    let provider = tag(PROVIDER, PROVIDER_FORMAT.to_owned());
+    let ours = in_time.map(|field| tag(field.shown_as, field.format()));
+    [url].into_iter().chain(ours).chain([provider]).collect()
 }
 
 fn percent(value: f64) -> Option<Percent> {
