@@ -163,6 +163,12 @@ fn what_is_released_is_scanned_signed_and_named_by_its_digest() {
     }
     assert!(named.contains(".proxies.image.digest = strenv(proxy)"));
 
+    // What is not tested is not published, and no chart names an image that is not there.
+    let needs =
+        |name: &str, before: &str| assert!(waits_for(jobs, name).contains(before), "{name} begins without {before}");
+    for (name, before) in [("images", "test"), ("images", "build"), ("provenance", "test"), ("chart", "images")] {
+        needs(name, before);
+    }
     // PyPI takes nothing back.
     let others: BTreeSet<String> = jobs.keys().filter(|name| *name != "pypi").cloned().collect();
     assert_eq!(waits_for(jobs, "pypi"), others);

@@ -126,11 +126,11 @@ fn has(found: &Value, value: &Value) -> bool {
 mod tests {
     use super::*;
 
-    const OBJECTS: &str = "---\n# Source: a\nkind: A\nmetadata: {name: a, namespace: n}\nspec: {list: [one, {two: 2}], text: abc}\n\
+    const OBJECTS: &str = "---\n# Source: a\nkind: A\nmetadata: {name: a, namespace: ns}\nspec: {list: [one, {two: 2}], text: abc}\n\
                            ---\n---\nkind: B\nmetadata: {name: b}\n";
 
     fn verdict(line: &str) -> Result<(), String> {
-        let wanted = read(&format!("# A1, B40: why\nA n/a\n  {line}\n")).map_err(|error| format!("{error:#}"))?;
+        let wanted = read(&format!("# A1, B40: why\nA ns/a\n  {line}\n")).map_err(|error| format!("{error:#}"))?;
         check(&objects(OBJECTS).unwrap(), &wanted).map_err(|error| format!("{error:#}"))
     }
 
@@ -148,13 +148,13 @@ mod tests {
             assert_eq!(verdict(good), Ok(()), "{good}");
         }
         for (bad, said) in [
-            ("/spec/text is \"ab\"", "line 3: /spec/text of A n/a is \"abc\", and not \"ab\""),
-            ("/spec/none is true", "line 3: /spec/none of A n/a is absent, and not true"),
-            ("/spec/list has \"two\"", "line 3: /spec/list of A n/a is [\"one\",{\"two\":2}], and lacks \"two\""),
-            ("/spec/list lacks \"one\"", "line 3: /spec/list of A n/a is [\"one\",{\"two\":2}], and has \"one\""),
+            ("/spec/text is \"ab\"", "line 3: /spec/text of A ns/a is \"abc\", and not \"ab\""),
+            ("/spec/none is true", "line 3: /spec/none of A ns/a is absent, and not true"),
+            ("/spec/list has \"two\"", "line 3: /spec/list of A ns/a is [\"one\",{\"two\":2}], and lacks \"two\""),
+            ("/spec/list lacks \"one\"", "line 3: /spec/list of A ns/a is [\"one\",{\"two\":2}], and has \"one\""),
             (
                 "/spec absent",
-                "line 3: /spec of A n/a is {\"list\":[\"one\",{\"two\":2}],\"text\":\"abc\"}, and not absent",
+                "line 3: /spec of A ns/a is {\"list\":[\"one\",{\"two\":2}],\"text\":\"abc\"}, and not absent",
             ),
         ] {
             assert_eq!(verdict(bad), Err(said.to_owned()), "{bad}");
@@ -164,16 +164,16 @@ mod tests {
     #[test]
     fn what_cannot_be_asked_is_refused() {
         for bad in ["spec is 1", "/spec", "/spec are 1", "/spec is one", "/spec absent 1"] {
-            assert!(read(&format!("A n/a\n  {bad}\n")).is_err(), "{bad}");
+            assert!(read(&format!("A ns/a\n  {bad}\n")).is_err(), "{bad}");
         }
-        assert!(read("  /spec is 1\n").is_err() && read("A n/a\n").is_err());
+        assert!(read("  /spec is 1\n").is_err() && read("A ns/a\n").is_err());
         let of_nobody = read("C /c\n  /spec is 1\n").unwrap();
         assert_eq!(format!("{:#}", check(&[], &of_nobody).unwrap_err()), "line 2: there is no C /c");
     }
 
     #[test]
     fn comments_name_rows() {
-        let text = "# A1, B40: why\n# Not a row: x\n# A: y\n# A2: z\nA n/a\n";
+        let text = "# A1, B40: why\n# Not a row: x\n# A: y\n# A2: z\nA ns/a\n";
         assert_eq!(rows(text).collect::<Vec<_>>(), ["A1", "B40", "A2"]);
     }
 }
