@@ -210,7 +210,7 @@ metadata: {{name: reader, namespace: {namespace}}}
 apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
 metadata: {{name: reader, namespace: {namespace}}}
-rules: [{rule}, {{apiGroups: [test.example], resources: [markers], verbs: [get]}}]
+rules: [{rule}, {{apiGroups: [''], resources: [markers], verbs: [get]}}]
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding
@@ -227,9 +227,9 @@ subjects: [{{kind: ServiceAccount, name: reader, namespace: {namespace}}}]
     *user = serde_json::json!({ "token": token.trim() });
     let path = lab.home().join(format!("{namespace}.kubeconfig"));
     std::fs::write(&path, kubeconfig.to_string())?;
-    // The API server learns of a new role a moment later. Nobody else may read the markers.
+    // The API server learns of a new role a moment later. Nobody else may read the markers, which there are none of.
     poll::until("the role is in force", || async {
-        let asked = ["--kubeconfig", text(&path)?, "-n", namespace, "auth", "can-i", "get", "markers.test.example"];
+        let asked = ["--kubeconfig", text(&path)?, "-n", namespace, "auth", "can-i", "get", "markers"];
         lab.kubectl(&asked).await?.success()
     })
     .await?;
