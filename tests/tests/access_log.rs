@@ -74,8 +74,7 @@ impl Told {
         );
         let gone = ClosedPort::new()?;
         let backend = |name, schema, port| config::backend(name, schema, port, "");
-        let models =
-            [pool, backend("runner", "OpenAI", tap.port()), backend("gone", "AzureOpenAI", gone.port())];
+        let models = [pool, backend("runner", "OpenAI", tap.port()), backend("gone", "AzureOpenAI", gone.port())];
         let entry = config::entry(setup.port());
         let (file, endpoint) = (log.to_str().context("a path in UTF-8")?.to_owned(), collector.endpoint());
         let gateway = setup

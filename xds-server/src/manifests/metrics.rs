@@ -156,7 +156,9 @@ fn counted(name: &str) -> String {
         "estimated" => "Attempts whose tokens were counted from bytes",
         "ledger_calls" => "Calls to the ledger",
         "ledger_calls_refused" => "Of them, those that the ledger will never take",
-        "usage_rows_dropped" => "Rows of usage for which there was no room while the ledger was away, or that it will never take",
+        "usage_rows_dropped" => {
+            "Rows of usage for which there was no room while the ledger was away, or that it will never take"
+        }
         "workers_lost" => "Workers whose VM died; what they had reserved is charged",
         "connections_refused" => "Connections that were closed because their source had as many as it may",
         "keys_taken" => "Answers about keys that were taken",
