@@ -181,8 +181,9 @@ async fn a_port_is_forwarded_to_a_pod(lab: Arc<Lab>) -> anyhow::Result<()> {
     let mut forward =
         lab.kubectl_command(&["-n", "forward", "port-forward", "deploy/web", "--address=127.0.0.1", ":8080"]);
     let mut running = forward.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
-    let said = BufReader::new(running.stdout.take().context("it has no output")?).lines().next_line().await?;
-    let said = said.context("it has said nothing")?;
+    // It ends if nobody can read what it says of each connection.
+    let mut lines = BufReader::new(running.stdout.take().context("it has no output")?).lines();
+    let said = lines.next_line().await?.context("it has said nothing")?;
     let port = said.strip_prefix("Forwarding from 127.0.0.1:").and_then(|rest| rest.split_once(" -> "));
     let (port, _) = port.with_context(|| said.clone())?;
     poll::within(PATIENCE, "the pod answers", || async {
