@@ -194,6 +194,15 @@ pub fn unit_tests(workspace: &Workspace, wasm: &Path, name: Option<&str>, tally:
     tally.tests(workspace, &step, &mut command);
 }
 
+/// What the other tests are made of has tests of its own. They need no Envoy, and what they compile is compiled for those others.
+pub fn tests_of_tests(workspace: &Workspace, name: Option<&str>, tally: &mut Tally) {
+    let mut command = shell::cargo(workspace);
+    command.args(["test", "--package", "tollgate-tests", "--lib", "--"]).args(name);
+    let step =
+        Step { what: "tests of what end-to-end tests are made of", takes: Some("minutes, to compile"), log: "tests" };
+    tally.tests(workspace, &step, &mut command);
+}
+
 /// The forms in which the end-to-end tests run the filter, each with the name of its log.
 pub const FORMS: [(&str, &str); 2] = [("wasm", "e2e"), ("native", "e2e-native")];
 

@@ -67,6 +67,7 @@ pub fn mesh(workspace: &Workspace, name: Option<&str>) -> anyhow::Result<()> {
 
 fn tests(workspace: &Workspace, wasm: &Path, name: Option<&str>, tally: &mut Tally) {
     check::unit_tests(workspace, wasm, name, tally);
+    check::tests_of_tests(workspace, name, tally);
     match artifacts::debug(workspace, wasm) {
         Ok(_) => {
             tally.one(
