@@ -108,15 +108,19 @@ pub fn of_number(number: u32) -> Option<Arc<Plugin>> {
 /// # Errors
 /// When it is not one of ours.
 pub fn configure(bytes: &[u8], config: Option<Config>) -> Result<Member, InvalidConfig> {
-    let known = plugins().iter().find(|plugin| plugin.bytes == bytes).cloned();
-    let plugin = match known {
-        Some(plugin) => {
-            plugin.join(config);
-            plugin
-        }
+    let plugin = match joined(bytes, config) {
+        Some(plugin) => plugin,
         None => begin(bytes, config)?,
     };
     Ok(Member { plugin, config })
+}
+
+/// None: it is in no place. Whoever leaves the last one takes it out of the list, so the list stays as it is meanwhile.
+fn joined(bytes: &[u8], config: Option<Config>) -> Option<Arc<Plugin>> {
+    let plugins = plugins();
+    let plugin = plugins.iter().find(|plugin| plugin.bytes == bytes)?;
+    plugin.join(config);
+    Some(plugin.clone())
 }
 
 fn begin(bytes: &[u8], config: Option<Config>) -> Result<Arc<Plugin>, InvalidConfig> {
@@ -256,12 +260,17 @@ impl Member {
     pub fn leave(self) {
         let plugin = self.plugin;
         let (was_last, gone) = {
+            let mut plugins = plugins();
             let mut places = plugin.places();
             places.count -= 1;
             let gone: Vec<Place> = places.http.extract_if(.., |place| Some(place.config) == self.config).collect();
             // The tick that this place was sent comes no more.
             plugin.ticked();
-            (places.count == 0, gone)
+            let was_last = places.count == 0;
+            if was_last {
+                plugins.retain(|other| other.number != plugin.number);
+            }
+            (was_last, gone)
         };
         // Its scheduler ends here, where no lock is held.
         drop(gone);
@@ -274,7 +283,6 @@ impl Member {
             for (number, _) in island::all() {
                 root::step(&plugin, number, RootEvent::Done);
             }
-            plugins().retain(|other| other.number != plugin.number);
             for (_, island) in island::all() {
                 island.with(|inner| inner.unload(plugin.number));
             }

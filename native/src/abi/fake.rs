@@ -51,7 +51,7 @@ pub struct Call {
 }
 
 static ENVOY: Mutex<Option<Envoy>> = Mutex::new(None);
-/// What happens to objects while an event is sent to them.
+/// What happens while an event is sent to objects, or a scheduler for it is made.
 static MEANWHILE: Mutex<BTreeMap<usize, Box<dyn FnOnce() + Send>>> = Mutex::new(BTreeMap::new());
 /// The module has one state per process, so tests that use it come one after the other.
 static TURN: Mutex<()> = Mutex::new(());
@@ -71,16 +71,19 @@ pub fn stream<T>(number: usize, run: impl FnOnce(&mut Stream) -> T) -> T {
     with(|envoy| run(envoy.streams.entry(number).or_default()))
 }
 
-/// The next event that is sent to this object finds it at its end, on the thread that sends.
-pub fn meanwhile(object: usize, end: impl FnOnce() + Send + 'static) {
-    MEANWHILE.lock().unwrap().insert(object, Box::new(end));
+/// While the next event is sent to this object, or its scheduler is made, this happens on the same thread.
+pub fn meanwhile(object: usize, happens: impl FnOnce() + Send + 'static) {
+    MEANWHILE.lock().unwrap().insert(object, Box::new(happens));
 }
 
 fn committed(scheduler: Envoys, event: u64) {
-    let object = scheduler.addr();
-    with(|envoy| envoy.scheduled.push((object, event)));
-    let end = MEANWHILE.lock().unwrap().remove(&object);
-    end.into_iter().for_each(|end| end());
+    with(|envoy| envoy.scheduled.push((scheduler.addr(), event)));
+    happens(scheduler.addr());
+}
+
+fn happens(object: usize) {
+    let happens = MEANWHILE.lock().unwrap().remove(&object);
+    happens.into_iter().for_each(|happens| happens());
 }
 
 pub fn object(number: usize) -> Envoys {
@@ -349,6 +352,7 @@ mod exported {
 
     #[unsafe(no_mangle)]
     extern "C" fn envoy_dynamic_module_callback_http_filter_config_scheduler_new(config: Envoys) -> Envoys {
+        happens(config.addr());
         config
     }
 

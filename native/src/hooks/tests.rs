@@ -1,7 +1,7 @@
 //! The module as Envoy drives it, against the Envoy of `abi::fake`.
 
 use std::sync::{MutexGuard, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prost::Message as _;
 use tollgate_proto::v1 as wire;
@@ -371,6 +371,31 @@ fn a_configuration_that_ends_while_it_is_told_holds_up_nobody() {
     told(OTHER, other, Notice::Tick);
     assert_eq!(arrived(other, 1).1, 1, "it waits for the ledger");
     destroy_config(other);
+}
+
+#[test]
+fn an_object_that_comes_while_the_last_one_goes_is_served() {
+    let _turn = start();
+    let ours = configured(CONFIG, stage(vec![daily()])).expose_provenance();
+    let (sender, going) = mpsc::channel();
+    // The main thread takes in another object of the same bytes.
+    fake::meanwhile(OTHER, move || {
+        let going = std::thread::spawn(move || destroy_config(std::ptr::with_exposed_provenance(ours)));
+        // It may have to wait for us.
+        let end = Instant::now() + Duration::from_millis(300);
+        while !going.is_finished() && Instant::now() < end {
+            std::thread::yield_now();
+        }
+        sender.send(going).unwrap();
+    });
+    let other = configured(OTHER, stage(vec![daily()]));
+    going.recv().unwrap().join().unwrap();
+    assert_eq!(plugin::all().len(), 1);
+    told(OTHER, other, Notice::Tick);
+    arrived(other, 1);
+    assert!(fake::stream(1, |stream| stream.replies.is_empty()), "it waits for the ledger");
+    destroy_config(other);
+    assert_eq!(plugin::all().len(), 0);
 }
 
 #[test]
