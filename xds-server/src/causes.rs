@@ -1,6 +1,11 @@
-//! What went wrong, with all of its causes: the text of an error of a connection says only that something failed.
+//! What went wrong, with all of its causes: the text of an error of a connection says only that something failed. And whether
+//! it was said already, for what is tried again and again.
 
 use std::error::Error;
+
+/// What was said last of something that may fail many times for the same reason.
+#[derive(Debug, Default)]
+pub struct SaidOnce(String);
 
 /// The text of an error and those of its causes, each once.
 pub fn of(error: &(dyn Error + 'static)) -> String {
@@ -16,9 +21,35 @@ pub fn of(error: &(dyn Error + 'static)) -> String {
     text
 }
 
+// === impl SaidOnce ===
+
+impl SaidOnce {
+    /// Whether this is to be said: it is not what was said last.
+    pub fn is_new(&mut self, text: &str) -> bool {
+        let is_new = self.0 != text;
+        if is_new {
+            text.clone_into(&mut self.0);
+        }
+        is_new
+    }
+
+    /// It went well, so the same trouble would be news.
+    pub fn forget(&mut self) {
+        self.0.clear();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_same_is_said_once_until_it_went_well() {
+        let mut said = SaidOnce::default();
+        assert_eq!(["a", "a", "b", "a"].map(|text| said.is_new(text)), [true, false, true, true]);
+        said.forget();
+        assert!(said.is_new("a"));
+    }
 
     #[derive(Debug, thiserror::Error)]
     #[error("{text}")]

@@ -14,6 +14,7 @@ use super::logging::LogFormat;
 use super::mesh;
 use super::stages::{duration, listen};
 use super::stops::Stops;
+use crate::causes::SaidOnce;
 use crate::envoy::admin::EnvoyAdmin;
 use crate::envoy::bootstrap::{Bootstrap, ControlPlane};
 use crate::envoy::detach::Output;
@@ -195,9 +196,9 @@ async fn run(args: Args) -> anyhow::Result<Outcome> {
 
 /// Waits until Istio's agent has put the certificate there. Envoy does not look again for a file that it did not find.
 async fn of_mesh(folder: &Path) {
-    let mut told = String::new();
+    let mut said = SaidOnce::default();
     while let Err(error) = mesh::certificate(folder) {
-        tell(&mut told, &error);
+        tell(&mut said, &error);
         sleep(RETRY).await;
     }
 }
@@ -213,14 +214,14 @@ fn node() -> String {
 /// Asks until there is a certificate.
 async fn first(origin: &Origin) -> Given {
     let mut wait = RETRY;
-    let mut told = String::new();
+    let mut said = SaidOnce::default();
     loop {
         match origin.get().await {
             Ok(given) => {
                 tracing::info!(identity = %given.identity, until = %given.issued.validity.until, "certified");
                 return given;
             }
-            Err(error) => tell(&mut told, &error),
+            Err(error) => tell(&mut said, &error),
         }
         sleep(wait).await;
         wait = (wait * 2).min(RETRY_AT_MOST);
@@ -230,7 +231,7 @@ async fn first(origin: &Origin) -> Given {
 /// Renews the certificate for as long as the task lives: in time, and when there is another CA. Whoever is certified by a CA
 /// that is trusted no more would not be let in again.
 async fn renew(origin: Origin, folder: Folder, mut present: Given, certificates: Certificates) {
-    let mut told = String::new();
+    let mut said = SaidOnce::default();
     loop {
         sleep(LOOK).await;
         let other = origin.authority().is_ok_and(|authority| authority != present.authority);
@@ -240,14 +241,14 @@ async fn renew(origin: Origin, folder: Folder, mut present: Given, certificates:
         match origin.get().await {
             Ok(given) => match take(&folder, &given) {
                 Ok(()) => {
-                    told.clear();
+                    said.forget();
                     count(&certificates, &given);
                     tracing::debug!(until = %given.issued.validity.until, other, "the certificate is renewed");
                     present = given;
                 }
                 Err(error) => tracing::error!("the new certificate cannot be used: {error:#}"),
             },
-            Err(error) => tell(&mut told, &error),
+            Err(error) => tell(&mut said, &error),
         }
     }
 }
@@ -266,10 +267,9 @@ fn take(folder: &Folder, given: &Given) -> anyhow::Result<()> {
 }
 
 /// Says what keeps it, once while it is the same.
-fn tell(told: &mut String, error: &impl ToString) {
+fn tell(said: &mut SaidOnce, error: &impl ToString) {
     let text = error.to_string();
-    if *told != text {
+    if said.is_new(&text) {
         tracing::warn!("there is no certificate yet: {text}; it is tried again");
-        *told = text;
     }
 }

@@ -10,6 +10,8 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, ResourceExt as _};
 use tollgate_core::fleet::{FleetKind, MANAGED_BY};
 
+use crate::causes::SaidOnce;
+
 type Object = PartialObjectMeta<DynamicObject>;
 
 /// An event of one watch.
@@ -75,15 +77,15 @@ impl Watching {
                 Some(namespace) => Api::namespaced_with(client.clone(), namespace, &resource),
             };
             let config = watcher::Config::default().labels(&format!("{}={}", MANAGED_BY.0, MANAGED_BY.1));
-            let mut told = String::new();
+            let mut said = SaidOnce::default();
             let events = watcher(api, config).default_backoff().filter_map(move |event| {
                 let seen = match event {
                     Ok(event) => {
-                        told.clear();
+                        said.forget();
                         Some(Seen { watch, kind, event })
                     }
                     Err(error) => {
-                        tell(kind, &error.to_string(), &mut told);
+                        tell(kind, &error.to_string(), &mut said);
                         None
                     }
                 };
@@ -103,13 +105,12 @@ impl Watching {
     }
 }
 
-fn tell(kind: FleetKind, error: &str, told: &mut String) {
-    if told != error {
+fn tell(kind: FleetKind, error: &str, said: &mut SaidOnce) {
+    if said.is_new(error) {
         tracing::warn!(
             "objects of kind {} cannot be watched: {error} (no proxy is provided until they are)",
             kind.name()
         );
-        *told = error.to_owned();
     }
 }
 

@@ -12,6 +12,8 @@ use tollgate_core::fleet::MANAGED_BY;
 use tollgate_core::istio::{KeptKind, KeptName, is_name};
 use tollgate_core::objects::Key;
 
+use crate::causes::SaidOnce;
+
 type Object = PartialObjectMeta<DynamicObject>;
 
 /// An event of one watch.
@@ -61,15 +63,15 @@ impl Watching {
         });
         let streams = apis.enumerate().map(|(watch, (kind, api))| {
             let config = watcher::Config::default().labels(&format!("{}={}", MANAGED_BY.0, MANAGED_BY.1));
-            let mut told = String::new();
+            let mut said = SaidOnce::default();
             let events = watcher(api, config).default_backoff().filter_map(move |event| {
                 let seen = match event {
                     Ok(event) => {
-                        told.clear();
+                        said.forget();
                         Some(Seen { watch, kind, event })
                     }
                     Err(error) => {
-                        tell(kind, &error.to_string(), &mut told);
+                        tell(kind, &error.to_string(), &mut said);
                         None
                     }
                 };
@@ -89,10 +91,9 @@ impl Watching {
     }
 }
 
-fn tell(kind: KeptKind, error: &str, told: &mut String) {
-    if told != error {
+fn tell(kind: KeptKind, error: &str, said: &mut SaidOnce) {
+    if said.is_new(error) {
         tracing::warn!("{kind}s cannot be watched: {error} (no sidecar gets a filter until they are)");
-        error.clone_into(told);
     }
 }
 

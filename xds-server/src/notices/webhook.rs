@@ -17,7 +17,7 @@ use tokio::time::sleep;
 use tollgate_core::ledger::Crossing;
 
 use super::cloud_event;
-use crate::causes;
+use crate::causes::{self, SaidOnce};
 use crate::ledger::Notice;
 use crate::report::Metrics;
 
@@ -58,7 +58,7 @@ pub struct Webhook {
     deliveries: Family<Labels, Counter>,
     first_pause: Duration,
     /// What went wrong last. The log says it once.
-    told: String,
+    said: SaidOnce,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -120,7 +120,7 @@ impl Webhook {
         let counted = deliveries.clone();
         let help = "Thresholds of budgets told to the webhook, by what became of it";
         metrics.add(move |registry, _| registry.register("webhook_deliveries", help, counted.clone()));
-        Ok(Self { place, client, deliveries, first_pause: FIRST_PAUSE, told: String::new() })
+        Ok(Self { place, client, deliveries, first_pause: FIRST_PAUSE, said: SaidOnce::default() })
     }
 
     #[cfg(test)]
@@ -155,17 +155,17 @@ impl Webhook {
             match self.post(cloud_event::of(&notice.crossing, now).to_string()).await {
                 Ok(()) => {
                     self.count(Delivery::Delivered, 1);
-                    self.told.clear();
+                    self.said.forget();
                     return notice.give_receipt();
                 }
                 Err(trouble) if trouble.is_for_ever() => {
                     self.count(Delivery::GivenUp, 1);
-                    self.tell(format!("the webhook does not take it: {trouble}; it is not sent again"));
+                    self.tell(&format!("the webhook does not take it: {trouble}; it is not sent again"));
                     return notice.give_receipt();
                 }
                 Err(trouble) => {
                     self.count(Delivery::Failed, 1);
-                    self.tell(format!("the webhook does not take it: {trouble}; it is tried again"));
+                    self.tell(&format!("the webhook does not take it: {trouble}; it is tried again"));
                 }
             }
             // Several control planes of one fleet that was cut off do not come back at the same moment.
@@ -198,10 +198,9 @@ impl Webhook {
     }
 
     /// Says it once.
-    fn tell(&mut self, text: String) {
-        if text != self.told {
+    fn tell(&mut self, text: &str) {
+        if self.said.is_new(text) {
             tracing::warn!("{text}");
-            self.told = text;
         }
     }
 }

@@ -20,7 +20,7 @@ use tonic::{Code, Request, Status};
 use super::collector::{Authorities, Collector};
 use super::events::{Events, Outcome};
 use super::record::{Instance, Usage};
-use crate::causes;
+use crate::causes::{self, SaidOnce};
 
 /// The most records in one call. With the longest names they are less than the 4 MiB that a collector takes by default.
 const MAX_BATCH: usize = 512;
@@ -66,7 +66,7 @@ struct Teller {
     stop: watch::Receiver<Stop>,
     first_pause: Duration,
     /// What went wrong last. The log says it once.
-    told: String,
+    said: SaidOnce,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -114,7 +114,7 @@ impl Exporter {
             queue,
             stop: stopped,
             first_pause,
-            told: String::new(),
+            said: SaidOnce::default(),
         };
         Ok((events, Self { stop, task: tokio::spawn(teller.run()) }))
     }
@@ -159,11 +159,11 @@ impl Teller {
                 Ok(answer) => return self.taken(answer, count),
                 Err(trouble) if trouble.is_for_ever() => {
                     self.events.count(Outcome::Rejected, count);
-                    return self.tell(format!("the collector does not take usage: {trouble}; it is not sent again"));
+                    return self.tell(&format!("the collector does not take usage: {trouble}; it is not sent again"));
                 }
                 Err(trouble) => {
                     self.events.count(Outcome::Failed, count);
-                    self.tell(format!("the collector does not take usage: {trouble}; it is sent again"));
+                    self.tell(&format!("the collector does not take usage: {trouble}; it is sent again"));
                 }
             }
             // Several control planes that were cut off do not come back at the same moment.
@@ -200,17 +200,16 @@ impl Teller {
         self.events.count(Outcome::Accepted, count - rejected);
         self.events.count(Outcome::Rejected, rejected);
         if rejected > 0 {
-            self.tell(format!("the collector rejects records of usage: {}", partial.error_message));
+            self.tell(&format!("the collector rejects records of usage: {}", partial.error_message));
         } else {
-            self.told.clear();
+            self.said.forget();
         }
     }
 
     /// Says it once.
-    fn tell(&mut self, text: String) {
-        if text != self.told {
+    fn tell(&mut self, text: &str) {
+        if self.said.is_new(text) {
             tracing::warn!("{text}");
-            self.told = text;
         }
     }
 }

@@ -158,6 +158,7 @@ async fn follow_folder(
                 folder.keep();
             }
             Err(error) => {
+                watcher.unread();
                 metrics.reload_refused();
                 tracing::error!("{error}; what was read before stays");
             }

@@ -13,6 +13,7 @@ use tollgate_proto::v1::{SyncRequest, SyncResponse};
 
 use super::link::Link;
 use super::remote::Remote;
+use crate::causes::SaidOnce;
 use crate::leader::{Holder, Leads};
 use crate::ledger::query::{BudgetRow, Listed, Page, UsageQuery, UsageRow};
 use crate::ledger::series::{SeriesQuery, SeriesRow};
@@ -58,7 +59,7 @@ struct Following {
     leads: Leads,
     link: Link,
     place: watch::Sender<Place>,
-    told: String,
+    said: SaidOnce,
 }
 
 // === impl Books ===
@@ -82,7 +83,7 @@ impl Books {
     /// Opens it while this replica holds the Lease, and asks the leader otherwise.
     pub fn follow(follow: Follow, leads: Leads, link: Link) -> (Self, Keeper) {
         let (place, books) = watch::channel(Place::Nowhere);
-        let following = Following { follow, leads, link, place, told: String::new() };
+        let following = Following { follow, leads, link, place, said: SaidOnce::default() };
         (Self(books), Keeper::start(|stopped| following.run(stopped)))
     }
 
@@ -180,7 +181,7 @@ impl Following {
                 Holder::Us => self.keep(&mut stopped).await,
                 Holder::Unknown => self.wait(&mut stopped).await,
                 Holder::Other(None) => {
-                    self.tell("the leader does not say where it is, so that its ledger cannot be asked".to_owned());
+                    self.tell("the leader does not say where it is, so that its ledger cannot be asked");
                     self.wait(&mut stopped).await
                 }
                 Holder::Other(Some(leader)) => self.ask(leader, &mut stopped).await,
@@ -202,13 +203,13 @@ impl Following {
                 Ok(Err(error)) => error.to_string(),
                 Err(error) => error.to_string(),
             };
-            self.tell(format!("the ledger cannot be had yet: {error}"));
+            self.tell(&format!("the ledger cannot be had yet: {error}"));
             if let Some(stops) = self.pause(LOCKED, Holder::Us, stopped).await {
                 return stops;
             }
         };
         tracing::info!("this control plane has the ledger");
-        self.told.clear();
+        self.said.forget();
         self.place.send_replace(Place::Here(Box::new(ledger.clone())));
         let ends = tokio::select! {
             () = other(&mut self.leads, Holder::Us) => false,
@@ -235,7 +236,7 @@ impl Following {
             };
             self.place.send_replace(Place::Nowhere);
             match ended {
-                Ok(ended) => self.tell(format!("the leader at {leader} cannot be asked: {ended}; it is tried again")),
+                Ok(ended) => self.tell(&format!("the leader at {leader} cannot be asked: {ended}; it is tried again")),
                 Err(stops) => return stops,
             }
             if let Some(stops) = self.pause(AGAIN, holder, stopped).await {
@@ -261,10 +262,9 @@ impl Following {
     }
 
     /// Says it once.
-    fn tell(&mut self, text: String) {
-        if text != self.told {
+    fn tell(&mut self, text: &str) {
+        if self.said.is_new(text) {
             tracing::warn!("{text}");
-            self.told = text;
         }
     }
 }

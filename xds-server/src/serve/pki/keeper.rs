@@ -20,6 +20,7 @@ use super::given::Place;
 use super::origin::{Origin, OriginError};
 use super::trust;
 use crate::audit::Event;
+use crate::causes::SaidOnce;
 use crate::identity::Identity;
 use crate::report::{Certificate, Metrics};
 
@@ -89,16 +90,16 @@ impl Keeper {
 
     /// Renews for as long as the task lives.
     pub async fn keep(mut self, metrics: Metrics) {
-        let mut told = String::new();
+        let mut said = SaidOnce::default();
         loop {
             let replaced = match self.replaced().await {
                 Ok(replaced) => {
-                    told.clear();
+                    said.forget();
                     replaced
                 }
                 Err(error) => {
                     metrics.authority_refused();
-                    self.origin.tell(&mut told, &error);
+                    self.origin.tell(&mut said, &error);
                     None
                 }
             };

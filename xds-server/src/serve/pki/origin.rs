@@ -21,6 +21,7 @@ use tokio::time::sleep;
 use super::PkiError;
 use super::authority::{Authority, InvalidAuthority};
 use super::given::{CERTIFICATE, Given, Incomplete, KEY, Place, TRUSTED};
+use crate::causes::SaidOnce;
 
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -76,7 +77,7 @@ impl Origin {
     /// # Errors
     /// When a folder has no CA that can be used.
     pub async fn first(&self, dir: &Path) -> Result<(), OriginError> {
-        let mut told = String::new();
+        let mut said = SaidOnce::default();
         loop {
             let error = match self.take(dir).await {
                 Ok(()) => return Ok(()),
@@ -84,7 +85,7 @@ impl Origin {
             };
             match self {
                 Self::Own | Self::Folder(_) => return Err(error),
-                Self::Secret(_) => self.tell(&mut told, &error),
+                Self::Secret(_) => self.tell(&mut said, &error),
             }
             sleep(RETRY).await;
         }
@@ -111,11 +112,10 @@ impl Origin {
     }
 
     /// Says what keeps it, once while it is the same.
-    pub fn tell(&self, told: &mut String, error: &OriginError) {
+    pub fn tell(&self, said: &mut SaidOnce, error: &OriginError) {
         let text = error.to_string();
-        if *told != text {
+        if said.is_new(&text) {
             tracing::warn!("the CA of {self} cannot be used: {text}; it is tried again");
-            *told = text;
         }
     }
 }

@@ -16,6 +16,7 @@ use tollgate_core::mesh::Mesh;
 
 use super::super::pki::Validity;
 use super::super::tls;
+use crate::causes::SaidOnce;
 use crate::report::{Certificate, Metrics};
 
 /// How often the files are looked at.
@@ -27,7 +28,7 @@ pub struct Keeper {
     /// The hash of the files that were looked at last.
     seen: Option<[u8; 32]>,
     /// What was said of them. Empty: they are good.
-    told: String,
+    said: SaidOnce,
     acceptor: watch::Sender<Option<TlsAcceptor>>,
 }
 
@@ -55,7 +56,7 @@ enum Unusable {
 
 impl Keeper {
     pub fn new(folder: PathBuf) -> Self {
-        Self { folder, seen: None, told: String::new(), acceptor: watch::Sender::new(None) }
+        Self { folder, seen: None, said: SaidOnce::default(), acceptor: watch::Sender::new(None) }
     }
 
     /// None: there has been no good certificate yet.
@@ -79,11 +80,11 @@ impl Keeper {
                 if let Some(Validity { from, until }) = validity {
                     metrics.certificate(Certificate::Sidecars, from, until);
                 }
-                self.told.clear();
+                self.said.forget();
                 self.acceptor.send_replace(Some(acceptor));
             }
             Ok(None) => {}
-            Err(error) => self.tell(error.to_string()),
+            Err(error) => self.tell(&error.to_string()),
         }
     }
 
@@ -100,14 +101,13 @@ impl Keeper {
     }
 
     /// Says it once.
-    fn tell(&mut self, text: String) {
-        if text != self.told {
+    fn tell(&mut self, text: &str) {
+        if self.said.is_new(text) {
             let goes_on = match &*self.acceptor.borrow() {
                 Some(_) => "the last good certificate stays",
                 None => "sidecars are refused until there is one",
             };
             tracing::warn!("--own-mesh-certificates: the certificate of the mesh cannot be used: {text}; {goes_on}");
-            self.told = text;
         }
     }
 }

@@ -82,6 +82,11 @@ impl Watcher {
         self.more = files;
     }
 
+    /// What was seen could not be read, so it counts as different until it is.
+    pub fn unread(&mut self) {
+        self.files.clear();
+    }
+
     /// Returns when something is different and writers have come to rest.
     pub async fn changed(&mut self) {
         loop {
@@ -222,5 +227,8 @@ mod tests {
         // And then there is rest.
         watcher.also(read());
         assert!(timeout(POLL * 2, watcher.changed()).await.is_err());
+        // What could not be read is to be read again.
+        watcher.unread();
+        assert!(seen(&mut watcher).await);
     }
 }
