@@ -56,11 +56,11 @@ impl Form {
         }
     }
 
-    /// What Envoy puts before the names of our counters.
-    pub fn stats(self) -> &'static str {
+    /// What the names of our counters begin with in Envoy's text for Prometheus, which leaves out what it knows of as WebAssembly's.
+    pub fn counters(self) -> &'static str {
         match self {
-            Self::Wasm => "wasmcustom",
-            Self::Native => "dynamicmodulescustom",
+            Self::Wasm => "tollgate_",
+            Self::Native => "envoy_wasmcustom_tollgate_",
         }
     }
 

@@ -2,6 +2,7 @@
 //! control plane is away. Callers have sidecars too.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context;
 use serde_json::json;
@@ -37,6 +38,23 @@ pub async fn meshed(shared: &Shared, test: &str, account: &str) -> anyhow::Resul
 /// Until the filter has its keys it refuses everybody by 503.
 async fn answers(client: &Client, expected: u16, what: &str) -> anyhow::Result<()> {
     poll::until(what, || async { client.chat("smol").await?.expect(expected) }).await.map(drop)
+}
+
+/// Asks until what is leased is enough for some more requests. It was used just now, so that nothing of it goes back. Returns
+/// how many requests that took.
+async fn paid_ahead(meshed: &Meshed, client: &Client) -> anyhow::Result<u64> {
+    // A request of `chat` takes less than 100.
+    const SOME: u64 = 500;
+    let asked = AtomicU64::new(0);
+    poll::until("some more requests are paid for", || async {
+        client.chat("smol").await?.expect(200)?;
+        asked.fetch_add(1, Ordering::Relaxed);
+        let leased: u64 = meshed.elsewhere.admin().budgets().await?.iter().map(|row| row.leased).sum();
+        anyhow::ensure!(leased >= SOME, "{leased} tokens are leased");
+        Ok(())
+    })
+    .await?;
+    Ok(asked.into_inner())
 }
 
 async fn sidecars_know_their_callers_and_charge_them(shared: Arc<Shared>) -> anyhow::Result<()> {
@@ -245,8 +263,7 @@ async fn a_sidecar_goes_on_while_the_control_plane_is_away(shared: Arc<Shared>) 
     answers(&client, 200, "the caller is known").await?;
     let filter = meshed.istiod.send().await?;
 
-    // What it was leased is young, so that nothing of it has gone back.
-    client.chat("smol").await?.expect(200)?;
+    let asked = paid_ahead(&meshed, &client).await? + 1;
     control_plane.kill()?;
     control_plane.wait().await?;
     client.chat("smol").await?.expect(200).context("its lease is left")?;
@@ -265,7 +282,7 @@ async fn a_sidecar_goes_on_while_the_control_plane_is_away(shared: Arc<Shared>) 
     answers(&by_late, 200, "it has its keys").await?;
     anyhow::ensure!(meshed.istiod.send().await? == filter, "the same objects mean the same");
     // What was used while nobody listened is told now.
-    meshed.elsewhere.admin().usage_of("consumer=web", 4).await?;
+    meshed.elsewhere.admin().usage_of("consumer=web", asked + 2).await?;
     meshed.elsewhere.conf.write("keyed.yaml", &config::consumer("keyed", "another-key", ""))?;
     answers(&Client::new(&stranger.url(), Some("another-key")), 200, "a new key is known").await
 }

@@ -25,6 +25,8 @@ e2e! {
     what_an_envoy_counts_is_in_the_reference,
 }
 
+/// A counter of the filter in the stats of its Envoy, in both forms.
+const REQUESTS: &str = "wasmcustom.tollgate.requests";
 /// Its last part has what Envoys count.
 const REFERENCE: &str = include_str!("../../docs/reference/metrics.md");
 
@@ -205,17 +207,18 @@ async fn what_an_envoy_counts_is_in_the_reference(shared: Arc<Shared>) -> anyhow
     let told: BTreeSet<&str> =
         reference.lines().filter_map(|line| line.strip_prefix("| `tollgate_")?.split('`').next()).collect();
     anyhow::ensure!(told.contains("requests"), "{told:?}");
-    let prefix = Form::chosen().stats();
-    anyhow::ensure!(reference.contains(&format!("`{prefix}.")), "{prefix} is not in the reference");
+    anyhow::ensure!(reference.contains(&format!("`{REQUESTS}`")), "{REQUESTS} is not in the reference");
     let envoy = basic.gateway.envoy()?;
     poll::until("the request is counted", || async {
-        anyhow::ensure!(envoy.stat(&format!("{prefix}.tollgate.requests"))? > 0, "not yet");
+        anyhow::ensure!(envoy.stat(REQUESTS)? > 0, "not yet");
         Ok(())
     })
     .await?;
+    let prefix = Form::chosen().counters();
+    anyhow::ensure!(reference.contains(&format!("`{prefix}")), "{prefix} is not in the reference");
     let text = envoy.get("/stats/prometheus")?;
-    let counted: BTreeSet<&str> =
-        text.lines().filter_map(|line| line.strip_prefix("# TYPE tollgate_")?.strip_suffix(" counter")).collect();
+    let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" counter"));
+    let counted: BTreeSet<&str> = names.filter_map(|name| name.strip_prefix(prefix)).collect();
     anyhow::ensure!(counted == told, "{:?}", counted.symmetric_difference(&told));
     Ok(())
 }

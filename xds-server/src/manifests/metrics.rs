@@ -133,8 +133,9 @@ one, those of requests and tokens have the label `consumer` besides, and those o
         let shown = if kind == "counter" { format!("{name}_total") } else { name };
         writeln!(text, "| `{shown}` | {kind} | {} | {help} |", labels.join(", ")).unwrap();
     }
-    text += "\n## Of an Envoy\n\nThe filter counts in the stats of its Envoy, as `wasmcustom.tollgate.requests` and the like \
-(`dynamicmodulescustom.` with `--filter native`), without labels. A proxy in a Pod serves them at `/metrics` of port 15021 \
+    text += "\n## Of an Envoy\n\nThe filter counts in the stats of its Envoy, as `wasmcustom.tollgate.requests` and the like, \
+without labels. Where it is a module (`--filter native`), Envoy's text for Prometheus has them as `envoy_wasmcustom_tollgate_requests`. \
+A proxy in a Pod serves them at `/metrics` of port 15021 \
 (`tollgate proxy --status`), beside Envoy's own, with `tollgate_certificate_expiry_seconds` and \
 `tollgate_certificate_lifetime_seconds` of `certificate=\"proxy\"`.\n\n| metric | type | meaning |\n|---|---|---|\n";
     for name in metric_names() {

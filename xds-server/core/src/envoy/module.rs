@@ -23,7 +23,7 @@ use super::{FilterCode, FilterSetup, Runtime};
 /// same function may take other arguments in another version.
 pub const ENVOY: (u32, u32) = (1, 40);
 
-/// The counters of both forms have the same names.
+/// The counters of both forms have the same names in the stats of Envoy.
 const METRICS: &str = "wasmcustom";
 
 /// The module that runs a Gateway's filter. None: it runs as WebAssembly.
