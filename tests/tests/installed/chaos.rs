@@ -106,6 +106,9 @@ async fn after_chaos_each_proxy_does_what_the_objects_say(lab: Arc<Lab>) -> anyh
     let answered = load.stop()?;
     println!("    {} requests meanwhile, {} wrong", answered.requests, answered.wrong.len());
     all_is_as_if_new(&lab, &wanted).await?;
+    for name in [OLD, NEW] {
+        dump::unwatched(&lab, "chaos", name).await?;
+    }
     lab.upgrade(&[]).await?;
     answered.all_right()
 }

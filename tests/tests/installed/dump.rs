@@ -48,6 +48,11 @@ pub async fn watched(lab: &Lab, namespace: &str, deployment: &str, name: &str) -
     Ok(())
 }
 
+/// Ends such a Pod. Each Envoy takes of what the kernel lets one user watch files by (inotify(7), `max_user_instances`).
+pub async fn unwatched(lab: &Lab, namespace: &str, name: &str) -> anyhow::Result<()> {
+    lab.kubectl(&["-n", namespace, "delete", "pod", name, "--wait=false"]).await?.success().map(drop)
+}
+
 fn comparable(value: &Value) -> Value {
     match value {
         Value::Object(fields) => fields

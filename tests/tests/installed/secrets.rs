@@ -144,6 +144,7 @@ async fn planted_keys_are_in_nothing_but_secrets(lab: Arc<Lab>) -> anyhow::Resul
     })
     .await?;
     places.push(("a dump of what an Envoy goes by".to_owned(), dump));
+    dump::unwatched(&lab, "planted", WATCHED).await?;
     for command in [&["usage", "-o", "json"][..], &["status"]] {
         let exec = ["-n", NAMESPACE, "exec", "deploy/tollgate", "--", "/usr/local/bin/tollgate"];
         let output = lab.kubectl(&[&exec[..], command].concat()).await?;
